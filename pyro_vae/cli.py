@@ -1,0 +1,408 @@
+"""The command line: train, evaluate, sample. What goes wrong by the user's hand ends in one line and exit code 2."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+import sys
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from pyro_vae import checkpoint, datasets, plotting
+from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, read_recipe
+from pyro_vae.datasets import Dataset
+from pyro_vae.evaluation import ImportanceScore, Score, evaluate, pareto_k_threshold
+from pyro_vae.execution import choose_device, support_of
+from pyro_vae.sampling import encode, generate, reconstruct
+from pyro_vae.training import History, TrainingDiverged, fit
+from pyro_vae.validation import InvalidInput, check_choice, check_count, nearest_name
+
+__all__ = ["main"]
+
+USAGE = """usage: pyro-vae COMMAND ...
+
+  train [RECIPE.yaml]   fit a program to data, score it, draw figures
+  evaluate RUN          ELBO and importance-sampled log-likelihood of a run
+  sample RUN            new data from a run
+
+pyro-vae COMMAND --help lists a command's options."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 2 for the user's mistakes, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # so that mylab.MyPrior is found where the command is run, as python -m would
+    warnings.showwarning = _one_line_warning
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        if argv[0] == "--version":
+            print(version("pyro-vae"))
+            return 0
+        check_choice("command", argv[0], COMMANDS)
+        COMMANDS[argv[0]](_underscored(argv[1:]))
+        return 0
+    except (InvalidInput, TrainingDiverged) as error:
+        print(f"pyro-vae: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("pyro-vae: interrupted; what was saved is whole, and --resume continues from it", file=sys.stderr)
+        return 130
+
+
+# ---------------------------------------------------------------------------------------------------- the commands
+
+def train(argv: list[str]) -> None:
+    """train [RECIPE.yaml]: fits a program to data, scores it on the test data, and draws figures."""
+    parser = _parser("train", "Fit a program to data. A recipe is a YAML file with these options as keys. "
+                     "--prior.help NAME lists the options of a component, which follow it as --prior.components 500.")
+    recipes = RecipeParser(parser)
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="a recipe; flags override it")
+    parser.add_argument("--out", type=str, help="run folder; by default a new one under runs/")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--num_samples", type=int, default=1000, help="draws for the log-likelihood at the end")
+    parser.add_argument("--limit", type=int, default=1000, help="test data scored at the end")
+    given = _scan(argv, {"recipe": 0, "--out": 1, "--resume": 0})
+    if "--resume" in given and "--out" not in given:
+        raise InvalidInput("resume", got="no run folder", expected="--out RUN", fix="add --out with the folder of the run")
+    layers: dict[str, Any] = {}
+    if "--resume" in given and (Path(given["--out"]) / "recipe.yaml").exists():
+        layers |= read_recipe(Path(given["--out"]) / "recipe.yaml")
+    if "recipe" in given:
+        layers |= read_recipe(given["recipe"])
+    with _explaining(parser):
+        namespace = recipes.parse(argv, layers)
+    check_count("num_samples", namespace.num_samples)
+    check_count("limit", namespace.limit)
+    check_count("latent", namespace.latent)
+    check_count("validation", namespace.validation, minimum=0)
+    choose_device(namespace.device)
+    if Path(namespace.data).exists():
+        namespace.data = str(Path(namespace.data).resolve())
+    recipe = recipes.recipe(namespace)
+    optimizer = build_optimizer(recipe)
+    data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root)
+    validation = None
+    if recipe.validation:
+        data, validation = data.hold_out(recipe.validation, recipe.seed)
+    program = build_program(recipe, data)
+    folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
+    if not namespace.resume and ((folder / "recipe.yaml").exists() or checkpoint.exists(folder, "program")):
+        raise InvalidInput("out", got=f"{folder}, which holds a run already", expected="a new folder",
+                           fix="choose another folder, or continue that run with --resume")
+    console = Console(stderr=True)
+    console.print(f"{_count_parameters(program):,} parameters, {len(data):,} {data.name} data, in {folder}", highlight=False)
+    if not namespace.resume:
+        checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
+    history = fit(
+        program, data, objective=recipe.objective(), epochs=recipe.epochs, batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule(),
+        warmup=recipe.warmup, clip_norm=recipe.clip_norm, validation=validation, patience=recipe.patience, seed=recipe.seed,
+        device=recipe.device, out=folder, resume=namespace.resume,
+    )
+    checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))  # a resumed run may have more epochs
+    test = test[: namespace.limit]
+    scores = _evaluate(program, test, namespace.num_samples, folder, recipe.seed)
+    figures = _draw_figures(program, test, history, folder / "figures")
+    _print_scores(scores, test, folder, figures)
+
+
+def evaluate_run(argv: list[str]) -> None:
+    """evaluate RUN: scores of a run, printed and written to RUN/evaluation.json."""
+    parser = _parser("evaluate", "ELBO and importance-sampled log-likelihood of a run, written to RUN/evaluation.json.")
+    _add_run_arguments(parser)
+    parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
+    parser.add_argument("--split", type=str, default="test", help="train or test")
+    parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
+    options = _parse(parser, argv)
+    check_count("num_samples", options.num_samples)
+    check_choice("split", options.split, ["train", "test"])
+    if options.limit is not None:
+        check_count("limit", options.limit)
+    folder, program = _load_run(options)
+    data = _data_of(folder, options)[options.split][: options.limit]
+    scores = _evaluate(program, data, options.num_samples, folder, options.seed)
+    _print_scores(scores, data, folder)
+
+
+def sample(argv: list[str]) -> None:
+    """sample RUN: new data from a run, as a picture or as arrays."""
+    parser = _parser("sample", "New data from a run: the mean of p(x | z) for each draw of z.")
+    _add_run_arguments(parser)
+    parser.add_argument("--num", type=int, default=64, help="how many")
+    parser.add_argument("--context", type=str, default=None,
+                        help="the label to condition on, or covariates separated by commas; by default labels in turn")
+    parser.add_argument("--draws", action="store_true", help="draws of x instead of means")
+    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file; by default RUN/samples.png")
+    options = _parse(parser, argv)
+    check_count("num", options.num)
+    folder, program = _load_run(options)
+    target = Path(options.out) if options.out else folder / "samples.png"
+    check_choice("out", target.suffix, [".png", ".npz"])
+    context = _parse_context(program, options.context, options.num)
+    x = generate(program, options.num, context=context, draws=options.draws, seed=options.seed).cpu()
+    with checkpoint.writing_to(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".npz":
+            arrays = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
+            np.savez_compressed(target, **arrays)
+        else:
+            plotting.save_figure(target, lambda ax: plotting.plot_data(x, ax), size=(6, 6))
+    Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate_run, "sample": sample}
+
+
+# ------------------------------------------------------------------------------------------------- runs and scores
+
+def _add_run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--data", type=str, default=None, help="data to use instead of the run's")
+    parser.add_argument("--data_root", type=str, default=None, help="folder of the data sets' files")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+
+
+def _load_run(options: Namespace) -> tuple[Path, nn.Module]:
+    device = choose_device(options.device)
+    return Path(options.run), checkpoint.load(options.run).to(device)
+
+
+def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
+    recipe = read_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else {}
+    name = options.data or recipe.get("data")
+    if name is None:
+        raise InvalidInput("data", got=f"{folder} without a recipe", expected="data to score", fix="add --data NAME")
+    binarize = recipe.get("binarize") if options.data in (None, recipe.get("data")) else None
+    train_set, test_set = datasets.load(name, binarize=binarize, root=options.data_root or recipe.get("data_root"))
+    return {"train": train_set, "test": test_set}
+
+
+def _evaluate(program: nn.Module, data: Dataset, num_samples: int, folder: Path, seed: int) -> dict[str, Score]:
+    scores = evaluate(program, data, num_samples, seed=seed, progress=True)
+    elbo, ll = scores["elbo"], scores["log_likelihood"]
+    assert isinstance(ll, ImportanceScore)
+    result = {
+        "elbo": {"mean": elbo.mean, "se": elbo.se, "mc_se": elbo.mean_mc_se},
+        "log_likelihood": {"mean": ll.mean, "se": ll.se, "mc_se": ll.mean_mc_se, "num_samples": num_samples},
+        "pareto_k": {"median": ll.pareto_k.median().item(), "max": ll.pareto_k.max().item(),
+                     "above_threshold": ll.above_threshold, "threshold": pareto_k_threshold(num_samples)},
+        "bits_per_dim": _bits_per_dim(program, data, ll),
+        "num_data": len(data),
+        "data": {"name": data.name, "split": data.split, "binarize": data.binarize, "sha256": data.sha256},
+        "seed": seed,
+        "versions": {name: version(name) for name in ("pyro-vae", "pyro-ppl", "torch", "arviz")},
+    }
+    checkpoint.write_text(folder / "evaluation.json", json.dumps(_without_nan(result), indent=1) + "\n")
+    return scores
+
+
+def _bits_per_dim(program: nn.Module, data: Dataset, score: Score) -> float | None:
+    """Bits per entry of x where x is discrete; a density in the units of x has no such number."""
+    if not support_of(program, data.x, data.context).is_discrete:
+        return None
+    return -score.mean / (math.log(2) * math.prod(data.event_shape))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: what could not be measured is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures: Sequence[Path] = ()) -> None:
+    elbo, ll = scores["elbo"], scores["log_likelihood"]
+    assert isinstance(ll, ImportanceScore)
+    k, threshold = ll.pareto_k, pareto_k_threshold(ll.num_samples)
+    table = Table(title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left")
+    for column, justify in (("", "left"), ("mean", "right"), ("s.e. over data", "right"), ("Monte Carlo s.e.", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
+    table.add_row(f"log p(x), K = {ll.num_samples:,}", f"{ll.mean:.2f}", f"{ll.se:.2f}", f"{ll.mean_mc_se:.3f}")
+    table.add_section()
+    table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}",
+                  f"{ll.above_threshold} above {threshold:.2f}")
+    console = Console()
+    console.print(table)
+    if ll.above_threshold:
+        console.print(f"{ll.above_threshold} data have a Pareto k above {threshold:.2f}: their log p(x) is likely too low. "
+                      "Raise --num-samples, or choose a more flexible --posterior.", highlight=False, soft_wrap=True)
+    console.print(f"run      {folder}", highlight=False, soft_wrap=True)
+    console.print(f"scores   {folder / 'evaluation.json'}", highlight=False, soft_wrap=True)
+    for path in figures:
+        console.print(f"figure   {path}", highlight=False, soft_wrap=True)
+
+
+def _draw_figures(program: nn.Module, test: Dataset, history: History, folder: Path) -> list[Path]:
+    few = test[:10]
+    reconstructions = reconstruct(program, few)
+    context = _parse_context(program, None, 64)
+    if context is None and getattr(program, "context", None) is not None:
+        context = test[torch.arange(64) % len(test)].context  # covariates: those of test data
+    samples = generate(program, 64, context=context).cpu()
+    paths = [
+        plotting.save_figure(folder / "training.png", lambda ax: plotting.plot_training(history, ax)),
+        plotting.save_figure(folder / "reconstructions.png",
+                             lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), size=(8, 2.4)),
+        plotting.save_figure(folder / "samples.png", lambda ax: plotting.plot_data(samples, ax), size=(6, 6)),
+    ]
+    latents = next(iter(encode(program, test).values()))
+    paths.append(plotting.save_figure(folder / "latents.png", lambda ax: plotting.plot_latents(latents, ax, test.context),
+                                      size=(6.5, 6)))
+    return paths
+
+
+def _parse_context(program: nn.Module, text: str | None, num: int) -> Tensor | None:
+    """The context on the command line; without one, the labels in turn for a program that takes labels."""
+    embed = getattr(program, "context", None)
+    if embed is None:
+        if text is not None:
+            raise InvalidInput("context", got=repr(text), expected="none: this run is not conditional",
+                               fix="leave --context out, or train with --context labels")
+        return None
+    if text is None:
+        classes = getattr(embed, "num_classes", None)
+        return None if classes is None else torch.arange(num) * classes // max(num, classes)
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInput("context", got=repr(text), expected="a label, or numbers separated by commas",
+                           fix="pass for instance --context 7") from None
+    value = torch.tensor(values if len(values) > 1 else values[0])
+    return (value if not hasattr(embed, "num_classes") or value % 1 else value.long()).expand(num, *value.shape)
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    taken = {path.name for path in root.glob(f"{name}*")}
+    return root / next(f for f in (name, *(f"{name}-{i}" for i in range(2, 10**6))) if f not in taken)
+
+
+def _count_parameters(program: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in program.parameters())
+
+
+# --------------------------------------------------------------------------------------------------- words and errors
+
+class _Help(DefaultHelpFormatter):
+    """Help with dashes in flags, and without the list of every module class that is imported."""
+
+    def add_argument(self, action):
+        if not action.option_strings or not action.option_strings[0].endswith(".help"):
+            super().add_argument(action)
+
+    def _expand_help(self, action):
+        text = " ".join((super()._expand_help(action) or "").split())
+        text = re.sub(r",? *known subclasses: [^)]*\)", ")", text)
+        if action.dest in FAMILIES:
+            text = re.sub(r" \(type: Callable.*?default: .*?(\w+)['>}]+\)", r" (default: \1)", text)
+            text += f" Of this package: {', '.join(FAMILIES[action.dest].__all__)}." if action.dest != "optimizer" else ""
+        return text
+
+    def _format_action_invocation(self, action):
+        text = super()._format_action_invocation(action)
+        return re.sub(r"--[\w.]+", lambda match: match[0].replace("_", "-"), text)
+
+    def _format_usage(self, usage, actions, groups, prefix):
+        return f"usage: {self._prog} [options]\n\n"
+
+
+def _parser(command: str, description: str) -> ArgumentParser:
+    return ArgumentParser(prog=f"pyro-vae {command}", description=description, formatter_class=_Help, exit_on_error=False)
+
+
+def _parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
+    with _explaining(parser):
+        return parser.parse_args(argv)
+
+
+@contextmanager
+def _explaining(parser: ArgumentParser) -> Iterator[None]:
+    """Turns jsonargparse's complaints into one line: the argument, what was got, what was expected, the fix."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise _explained(str(error), parser) from None
+
+
+def _explained(message: str, parser: ArgumentParser) -> InvalidInput:
+    message = " ".join(message.split())
+    if match := re.search(r"unrecognized arguments: (\S+)", message, re.I):
+        flags = {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
+        name = match[1].split("=")[0]
+        known = [flag.replace("_", "-") for flag in flags if "." not in flag]
+        return InvalidInput(name, got="an unknown option", expected="an option of this command",
+                            fix=nearest_name(name, known) if name.startswith("-") else "see --help")
+    if match := re.search(r'Parser key "([\w.]+)":.*Option \'([\w.]+)\' is not accepted.*class_path=\'([\w.]+)\'', message):
+        key, option, path = match.groups()
+        module, _, name = path.rpartition(".")
+        sizes = {"latent", "event_shape", "in_shape", "network", "params"}  # given when the program is built
+        names = [n for n in inspect.signature(getattr(sys.modules[module], name)).parameters if n not in sizes]
+        return InvalidInput(f"{key}.{option}", got=f"an argument that {path} does not take",
+                            expected=f"one of {', '.join(names)}" if names else "no arguments",
+                            fix=nearest_name(option, names) if names else "leave it out")
+    if match := re.search(r"the following arguments are required: (\w+)", message):
+        return InvalidInput(match[1].upper(), got="nothing", expected="it after the command", fix="see --help")
+    if match := re.search(r'Parser key "([\w.]+)": (.*)', message):
+        key, problem = match.groups()
+        got = re.search(r"(?:Got value|Given value): (.*?)(?:$| Given)", problem)
+        wanted = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.(Literal\[.*?\]))", problem)
+        kinds = [" ".join(filter(None, kind)) for kind in wanted if kind[0] != "NoneType"]
+        return InvalidInput(key.replace("_", "-"), got=repr(got[1]) if got else "a value that cannot be used",
+                            expected=" or ".join(kinds) or problem.split(" Got value")[0].rstrip("."), fix="see --help")
+    return InvalidInput("arguments", got=message, expected="the options of this command", fix="see --help")
+
+
+def _underscored(argv: list[str]) -> list[str]:
+    """Flags in the form of the Python names that they stand for: ``--batch-size`` is batch_size."""
+    def convert(token: str) -> str:
+        if not token.startswith("--"):
+            return token
+        flag, equals, value = token.partition("=")
+        return "--" + flag[2:].replace("-", "_") + equals + value
+    return [convert(token) for token in argv]
+
+
+def _scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:
+    """The few arguments that decide how the others are read: a recipe, and whether a run is resumed."""
+    found: dict[str, str] = {}
+    tokens = iter(argv)
+    for token in tokens:
+        flag, equals, value = token.partition("=")
+        if not flag.startswith("-"):
+            found["recipe"] = token
+        elif flag in wanted and wanted[flag] == 0:
+            found[flag] = ""
+        elif flag not in ("--help", "-h"):
+            value = value if equals else next(tokens, "")
+            if flag in wanted:
+                found[flag] = value
+    return found
+
+
+def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+r"""Data sets: resident tensors with a name, an explicit binarisation policy and a SHA-256.
+
+Bernoulli on grey pixels is no likelihood, so what was done about them is part of the data and of every number
+reported about them:
+
+- ``"none"``: values as they are.
+- ``"fixed"``: each grey value v in [0, 1] became 1 with probability v, once, from a seed.
+- ``"dynamic"``: drawn anew each time that a datum is visited in training; scores use the draw of ``"fixed"``, so a
+  test set is the same for everyone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from pyro_vae.validation import InvalidInput, check_choice, check_finite, nearest_name
+
+__all__ = ["Dataset", "as_dataset", "load", "names"]
+
+Binarize = Literal["none", "dynamic", "fixed"]
+BINARIZE = ("none", "dynamic", "fixed")
+BINARIZE_SEED = 777
+
+
+class Dataset(torch.utils.data.Dataset):
+    r"""Data held in memory, ready to be scored (``x``) and to be trained on (``batch``).
+
+    Slices, index tensors and masks give a `Dataset`; an integer gives one datum, ``x`` or ``(x, context)``.
+
+    Args:
+        values: data (N, \*event), floating point or converted; grey values in [0, 1] where they are to be binarised.
+        context: labels (N,) or covariates (N, C), or ``None``.
+        name: what it is called in results.
+        split: ``"train"``, ``"test"`` or another part's name.
+        binarize: the policy, see the head of this module.
+        seed: seed of the fixed draw.
+
+    Raises:
+        InvalidInput: if grey values to be binarised leave [0, 1], or the context has another length.
+
+    Example:
+        >>> data = Dataset(torch.rand(100, 1, 8, 8), torch.arange(100) % 10, binarize="dynamic")
+        >>> len(data[:20]), data[:20].x.unique().tolist(), len(data.sha256)
+        (20, [0.0, 1.0], 64)
+    """
+
+    def __init__(self, values: Tensor | np.ndarray, context: Tensor | np.ndarray | None = None, *, name: str = "data",
+                 split: str = "train", binarize: Binarize = "none", seed: int = BINARIZE_SEED):
+        check_choice("binarize", binarize, BINARIZE)
+        self.values = _as_tensor("x", values)
+        if not self.values.is_floating_point():
+            self.values = self.values.float()
+        self.context = None if context is None else _as_tensor("y", context)
+        if self.values.dim() == 0:
+            raise InvalidInput("x", got="a single number", expected="data (N, *event)", fix="stack the data")
+        if self.context is not None and len(self.context) != len(self.values):
+            raise InvalidInput("y", got=f"{len(self.context)} labels", expected=f"{len(self.values)}, one for each datum",
+                               fix="align y with x")
+        self.name, self.split, self.binarize, self.seed = name, split, binarize, seed
+        if binarize != "none":
+            check_finite("x", self.values)
+            low, high = (self.values.min().item(), self.values.max().item()) if len(self.values) else (0.0, 1.0)
+            if low < 0 or high > 1:
+                raise InvalidInput("x", got=f"values from {low:.4g} to {high:.4g} to binarise", expected="grey values in [0, 1]",
+                                   fix="rescale x, or pass binarize='none'")
+        if binarize == "fixed":
+            self.values = self._fixed_draw()
+
+    def _fixed_draw(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        uniform = torch.rand(self.values.shape, generator=generator)
+        return (uniform.to(self.values.device) < self.values).to(self.values.dtype)
+
+    @cached_property
+    def x(self) -> Tensor:
+        r"""What is scored (N, \*event): the values, or the fixed draw of dynamically binarised ones."""
+        return self._fixed_draw() if self.binarize == "dynamic" else self.values
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically."""
+        x = self.values[index]
+        if self.binarize == "dynamic":
+            x = (torch.rand_like(x) < x).to(x.dtype)
+        return x, None if self.context is None else self.context[index]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of what is scored: shape and values of x, then those of the context."""
+        digest = hashlib.sha256()
+        for part in (self.x, self.context):
+            if part is not None:
+                array = part.detach().cpu().contiguous().numpy()
+                digest.update(f"{array.shape}{array.dtype}".encode())
+                digest.update(array.data)
+        return digest.hexdigest()
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[1:])
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many labels there are, 1 + the largest; ``None`` where the context holds no labels."""
+        if self.context is None or self.context.is_floating_point() or self.context.dim() != 1:
+            return None
+        return int(self.context.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index):
+        if isinstance(index, int):
+            return self.x[index] if self.context is None else (self.x[index], self.context[index])
+        return self._like(self.values[index], self.x[index], None if self.context is None else self.context[index])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
+        """The same data on another device, floating-point parts of another dtype."""
+        def move(value: Tensor | None) -> Tensor | None:
+            if value is None:
+                return None
+            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        return self._like(move(self.values), move(self.x), move(self.context))
+
+    def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Two parts, chosen at random from ``seed``: the rest, and ``size`` data for validation."""
+        if not 0 < size < len(self):
+            raise InvalidInput("validation", got=str(size), expected=f"1 to {len(self) - 1} data held out of {len(self)}",
+                               fix="hold out fewer")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        rest, held = self[order[size:].sort().values], self[order[:size].sort().values]
+        held.split = "validation"
+        return rest, held
+
+    def _like(self, values: Tensor, x: Tensor, context: Tensor | None) -> Dataset:
+        # The fixed draw is carried along rather than made anew: a datum's draw must not depend on its neighbours.
+        part = object.__new__(Dataset)
+        part.values, part.context = values, context
+        part.name, part.split, part.binarize, part.seed = self.name, self.split, self.binarize, self.seed
+        part.__dict__["x"] = x
+        return part
+
+
+Data = Dataset | torch.utils.data.Dataset | Tensor | tuple[Tensor, Tensor | None]
+
+
+def as_dataset(data: Data) -> Dataset:
+    """Whatever stands for data as a `Dataset`: one itself, any torch data set, a tensor x, or a pair (x, context).
+
+    A torch data set is read into memory once, so its random transforms are drawn once.
+
+    Example:
+        >>> as_dataset((torch.zeros(5, 2), torch.arange(5))).num_classes
+        5
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, torch.utils.data.Dataset):
+        return _from_torch(data)
+    if isinstance(data, Tensor | np.ndarray):
+        return Dataset(data)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return Dataset(data[0], data[1])
+    raise InvalidInput("data", got=type(data).__name__, expected="a data set, a tensor x, or a pair (x, context)",
+                       fix="pass torch.as_tensor(x) or pv.datasets.load('mnist')")
+
+
+def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
+    loader = torch.utils.data.DataLoader(data, batch_size=1024)
+    batches = list(loader)
+    name = type(data).__name__
+    if batches and isinstance(batches[0], list | tuple):
+        return Dataset(torch.cat([batch[0] for batch in batches]), torch.cat([batch[1] for batch in batches]), name=name)
+    return Dataset(torch.cat(batches), name=name)
+
+
+def _as_tensor(argument: str, value: Tensor | np.ndarray) -> Tensor:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise InvalidInput(argument, got=f"an array of {value.dtype}", expected="numbers", fix="convert it to numbers")
+        value = torch.from_numpy(np.ascontiguousarray(value.astype(np.int64) if value.dtype.kind in "u" else value))
+    return value.detach()
+
+
+# ---------------------------------------------------------------------------------------------------- named data
+
+def names() -> list[str]:
+    """The names that `load` knows."""
+    return sorted(_LOADERS)
+
+
+def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
+         root: str | Path | None = None) -> tuple[Dataset, Dataset]:
+    """A named data set, an ``.npz`` file or a folder of images, as (train, test).
+
+    Args:
+        name: one of `names`; or a path to an ``.npz`` with ``x`` and optionally ``y`` (and ``x_test``, ``y_test``); or
+            a folder of images of one size, whose subfolders, if any, are the labels. Files without a test part have a
+            tenth held out, chosen at random from ``seed``.
+        binarize: the policy; by default dynamic for the data sets of characters and clothes, none otherwise.
+        seed: seed of fixed binarisation and of a held-out part.
+        root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
+            ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
+
+    Raises:
+        InvalidInput: for an unknown name, or files that are missing or no data.
+
+    Example:
+        >>> train, test = load("digits")
+        >>> train.event_shape, len(train), len(test), test.binarize
+        ((1, 8, 8), 1437, 360, 'dynamic')
+    """
+    if binarize is not None:
+        check_choice("binarize", binarize, BINARIZE)
+    folder = Path(root or os.environ.get("PYRO_VAE_DATA") or Path.home() / ".cache" / "pyro_vae")
+    if name in _LOADERS:
+        loader, default = _LOADERS[name]
+        parts = loader(folder)
+    elif name.endswith(".npz"):
+        parts, default = _read_npz(Path(name)), "none"
+        name = Path(name).stem
+    elif Path(name).is_dir():
+        parts, default = _read_images(Path(name)), "none"
+        name = Path(name).name
+    else:
+        raise InvalidInput("data", got=repr(name), expected="the name of a data set, an .npz file or a folder of images",
+                           fix=nearest_name(name, names()))
+    policy: Binarize = binarize or default
+    sets = {split: Dataset(x, y, name=name, split=split, binarize=policy, seed=seed) for split, (x, y) in parts.items()}
+    if "test" not in sets:
+        sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
+        sets["test"].split = "test"
+    return sets["train"], sets["test"]
+
+
+Parts = dict[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor | None]]
+
+
+def _digits(folder: Path) -> Parts:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x, y = (digits.images / 16).astype(np.float32)[:, None], digits.target.astype(np.int64)
+    # The writers come in order, so the split that leaves the last fifth out also leaves writers out.
+    return {"train": (x[:1437], y[:1437]), "test": (x[1437:], y[1437:])}
+
+
+def _torchvision(class_name: str) -> Callable[[Path], Parts]:
+    def read(folder: Path) -> Parts:
+        import torchvision
+
+        parts: Parts = {}
+        for split in ("train", "test"):
+            try:
+                data = getattr(torchvision.datasets, class_name)(str(folder), train=split == "train", download=True)
+            except (RuntimeError, OSError) as error:
+                raise InvalidInput("data-root", got=f"{folder}, without the files of {class_name} and no way to fetch them "
+                                                    f"({str(error).splitlines()[0]})",
+                                   expected=f"{folder / class_name / 'raw'}",
+                                   fix="set PYRO_VAE_DATA or --data-root to a folder that holds them") from error
+            parts[split] = (data.data[:, None].float() / 255, data.targets)
+        return parts
+    return read
+
+
+def _static_mnist(folder: Path) -> Parts:
+    arrays = _open_npz(folder / "binarized_mnist_static.npz")
+    return {split: (arrays[split].reshape(-1, 1, 28, 28).astype(np.float32), None) for split in ("train", "test")}
+
+
+def _frey_faces(folder: Path) -> Parts:
+    x = _open_npz(folder / "frey_faces.npz")["images"][:, None].astype(np.float32) / 255
+    return {"train": (x, None)}
+
+
+def _omniglot(folder: Path) -> Parts:
+    arrays = _open_npz(folder / "omniglot_28_area.npz")
+    x, label = arrays["images"][:, None].astype(np.float32) / 255, arrays["alphabet"].astype(np.int64)
+    background = arrays["set"] == 0
+    return {"train": (x[background], label[background]), "test": (x[~background], label[~background])}
+
+
+_LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
+    "digits": (_digits, "dynamic"),
+    "mnist": (_torchvision("MNIST"), "dynamic"),
+    "fashion_mnist": (_torchvision("FashionMNIST"), "dynamic"),
+    "kmnist": (_torchvision("KMNIST"), "dynamic"),
+    "binarized_mnist": (_static_mnist, "none"),
+    "omniglot": (_omniglot, "dynamic"),
+    "frey_faces": (_frey_faces, "none"),
+}
+
+
+def _open_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise InvalidInput("data", got=f"{path}, which does not exist", expected="an .npz file",
+                           fix="check the path, or set PYRO_VAE_DATA or --data-root to the folder that holds it") from None
+    except Exception as error:  # a truncated archive raises whatever its codec raises
+        raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="an .npz file without pickles",
+                           fix="write it with numpy.savez(path, x=x, y=y), x an array of numbers") from None
+
+
+def _read_npz(path: Path) -> Parts:
+    arrays = _open_npz(path)
+    if "x" not in arrays:
+        raise InvalidInput("data", got=f"{path} with {', '.join(sorted(arrays)) or 'nothing'}",
+                           expected="an array named x, and optionally y", fix="write it with numpy.savez(path, x=x, y=y)")
+    parts: Parts = {"train": (_scaled(arrays["x"]), arrays.get("y"))}
+    if "x_test" in arrays:
+        parts["test"] = (_scaled(arrays["x_test"]), arrays.get("y_test"))
+    return parts
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    """Bytes are grey levels and become values in [0, 1]; other numbers stay as they are."""
+    return x.astype(np.float32) / 255 if x.dtype == np.uint8 else x
+
+
+def _read_images(folder: Path) -> Parts:
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".gif"})
+    if not files:
+        raise InvalidInput("data", got=f"{folder}, without images", expected="png, jpg, bmp or gif files",
+                           fix="check the folder")
+    images = []
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                array = np.asarray(image.convert("L" if image.mode in ("1", "L", "I", "I;16") else "RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="an image",
+                               fix="remove or repair it") from None
+        images.append(np.atleast_3d(array).transpose(2, 0, 1))
+        if images[-1].shape != images[0].shape:
+            raise InvalidInput("data", got=f"{path} of shape {images[-1].shape}", expected=f"{images[0].shape}, as {files[0]}",
+                               fix="resize the images to one size and colour mode")
+    parents = sorted({path.parent.name for path in files if path.parent != folder})
+    labels = np.array([parents.index(path.parent.name) for path in files]) if len(parents) > 1 else None
+    return {"train": (np.stack(images).astype(np.float32) / 255, labels)}

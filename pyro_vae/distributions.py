@@ -1,0 +1,102 @@
+"""Distributions, and the one adapter that makes any of them usable at a Pyro site."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions import MixtureSameFamily, TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+__all__ = ["Mixture", "TorchToPyro", "as_pyro"]
+
+
+class TorchToPyro(TorchDistribution):
+    """A plain torch or Zuko distribution in the form that `pyro.sample` takes.
+
+    The density, the samples and the support are those of the wrapped distribution; nothing is rescaled.
+
+    Args:
+        wrapped: any `torch.distributions.Distribution`.
+
+    Example:
+        >>> import pyro
+        >>> site = as_pyro(torch.distributions.Normal(torch.zeros(3), 1.0))
+        >>> pyro.sample("z", site).shape
+        torch.Size([3])
+    """
+
+    arg_constraints: dict = {}
+
+    def __init__(self, wrapped: Distribution):
+        self.wrapped = wrapped
+        super().__init__(wrapped.batch_shape, wrapped.event_shape, validate_args=False)
+
+    @property
+    def support(self):
+        return self.wrapped.support
+
+    @property
+    def has_rsample(self) -> bool:
+        return self.wrapped.has_rsample
+
+    @property
+    def has_enumerate_support(self) -> bool:
+        return self.wrapped.has_enumerate_support
+
+    @property
+    def mean(self) -> Tensor:
+        return self.wrapped.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.wrapped.variance
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        return self.wrapped.sample(sample_shape)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        return self.wrapped.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.wrapped.log_prob(value)
+
+    def entropy(self) -> Tensor:
+        return self.wrapped.entropy()
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        return self.wrapped.enumerate_support(expand)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> TorchToPyro:
+        return TorchToPyro(self.wrapped.expand(torch.Size(batch_shape)))
+
+
+class Mixture(MixtureSameFamily):
+    r"""A mixture of distributions of one family, :math:`p(z) = \sum_c \pi_c\, p_c(z)`.
+
+    Torch's own, with the support of the components: torch gives mixtures a constraint that no transform is registered
+    for, and MCMC and quadrature need one.
+
+    Example:
+        >>> from torch.distributions import Categorical, Normal
+        >>> Mixture(Categorical(torch.ones(3)), Normal(torch.zeros(3), 1.0)).support
+        Real()
+    """
+
+    @constraints.dependent_property
+    def support(self):
+        return self.component_distribution.support
+
+
+def as_pyro(distribution: Distribution) -> TorchDistributionMixin:
+    """The distribution itself if it is Pyro's already, else wrapped in `TorchToPyro`.
+
+    Raises:
+        TypeError: if a component returned something that is no distribution.
+    """
+    if isinstance(distribution, TorchDistributionMixin):
+        return distribution
+    if isinstance(distribution, Distribution):
+        return TorchToPyro(distribution)
+    raise TypeError(f"a component's forward returned {type(distribution).__name__}, expected a distribution; "
+                    "return the torch or Pyro distribution itself, not a sample or its parameters")

@@ -1,0 +1,98 @@
+"""The conditions under which a program is run: on which device, on which data, with which random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from pyro import validation_enabled
+from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
+
+from pyro_vae.datasets import Data, as_dataset
+from pyro_vae.traces import importance_traces
+from pyro_vae.validation import InvalidInput, check_choice, check_context, check_event_shape, check_finite, check_support
+
+__all__ = ["check_data", "checked_data", "choose_device", "evaluating", "isolated_random", "like_parameters",
+           "support_of"]
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is one, else the CPU; ``"cpu"``, ``"cuda"`` or a torch device are themselves.
+
+    Raises:
+        InvalidInput: for CUDA on a machine without.
+    """
+    if isinstance(device, str):
+        check_choice("device", device.split(":")[0], ["auto", "cpu", "cuda"])
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("device", got="cuda", expected="a device of this machine, which has no usable CUDA GPU",
+                           fix="pass device='auto' or 'cpu'")
+    return device
+
+
+def reference_parameter(program: nn.Module) -> Tensor:
+    """A tensor on the device and of the dtype that the program's parameters have."""
+    return next((p for p in program.parameters() if p.is_floating_point()), torch.empty(()))
+
+
+def like_parameters(program: nn.Module, value: Tensor | None) -> Tensor | None:
+    """The value on the program's device, of its dtype if it is no integer."""
+    if value is None:
+        return None
+    reference = reference_parameter(program)
+    return value.to(reference) if value.is_floating_point() else value.to(reference.device)
+
+
+@contextmanager
+def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers from ``seed`` inside; the caller's random state is left as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluating(program: nn.Module, seed: int) -> Iterator[None]:
+    """Runs a program without gradients or dropout, on random numbers from ``seed``, and restores everything."""
+    modes = {module: module.training for module in program.modules()}
+    program.eval()
+    try:
+        with torch.no_grad(), isolated_random(reference_parameter(program).device, seed):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def checked_data(program: nn.Module, data: Data) -> tuple[Tensor, Tensor | None]:
+    """Data as tensors (x, context) on the program's device and of its dtype, after every check of bad input."""
+    dataset = as_dataset(data)
+    check_data(program, dataset.x, dataset.context)
+    x, context = like_parameters(program, dataset.x), like_parameters(program, dataset.context)
+    assert x is not None
+    return x, context
+
+
+def check_data(program: nn.Module, x: Tensor, context: Tensor | None) -> None:
+    """Raises `InvalidInput` on data that the program cannot score: shape, numbers, context, support."""
+    if program.event_shape is not None:
+        check_event_shape(x, program.event_shape)
+    check_finite("x", x)
+    check_context(program, x, context)
+    support = support_of(program, x, context)
+    if support is not None:
+        check_support(x.to(reference_parameter(program).device), support)
+
+
+def support_of(program: nn.Module, x: Tensor, context: Tensor | None) -> Constraint | None:
+    """The support of p(x | z), read off the site ``"x"`` at the first datum; ``None`` if there is no such site."""
+    one = slice(0, 1)
+    with evaluating(program, seed=0), validation_enabled(False):
+        _, model = importance_traces(program, like_parameters(program, x[one]),
+                                     like_parameters(program, None if context is None else context[one]))
+    return model.nodes["x"]["fn"].support if "x" in model.nodes else None

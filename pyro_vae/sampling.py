@@ -1,0 +1,106 @@
+"""Draws from a program: new data from the prior, latents and reconstructions of given data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.datasets import Data
+from pyro_vae.execution import checked_data, evaluating, like_parameters
+from pyro_vae.programs import posterior_predictive, prior_predictive
+from pyro_vae.traces import importance_traces
+from pyro_vae.validation import InvalidInput, check_context, check_count
+
+__all__ = ["encode", "generate", "reconstruct"]
+
+
+def generate(program: nn.Module, num: int = 1, *, context: int | float | Tensor | list | None = None, draws: bool = False,
+             seed: int = 0) -> Tensor:
+    r"""New data: the unconditioned model, run at ``num`` empty events.
+
+    Args:
+        program: any program whose event shape is known.
+        num: how many.
+        context: one label or covariate for all, or one for each (num, ...).
+        draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show.
+        seed: seed of the draws; the caller's random state is left as it was.
+
+    Returns:
+        x of shape (num, \*event).
+
+    Raises:
+        InvalidInput: on num < 1 or a context that is missing, out of range or of another length.
+
+    Example:
+        >>> pv.generate(vae, 64).shape
+        torch.Size([64, 1, 8, 8])
+    """
+    check_count("num", num)
+    if context is not None:
+        context = torch.as_tensor(context)
+        context = like_parameters(program, context.expand(num) if context.dim() == 0 else context)
+    check_context(program, torch.empty(num), context)
+    with evaluating(program, seed):
+        return _value(prior_predictive(program, num, context).nodes["x"], draws)
+
+
+def reconstruct(program: nn.Module, data: Data, *, draws: bool = False, seed: int = 0) -> Tensor:
+    r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x).
+
+    Args:
+        program: any program.
+        data: a data set, a tensor x (N, \*event), or a pair (x, context).
+        draws: draws of x instead of means.
+        seed: seed of the draws; the caller's random state is left as it was.
+
+    Returns:
+        x of shape (N, \*event).
+
+    Raises:
+        InvalidInput: on unusable data.
+
+    Example:
+        >>> pv.reconstruct(vae, torch.zeros(3, 1, 8, 8)).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    x, context = checked_data(program, data)
+    with evaluating(program, seed):
+        return _value(posterior_predictive(program, x, context).nodes["x"], draws)
+
+
+def encode(program: nn.Module, data: Data, *, draws: bool = False, seed: int = 0) -> dict[str, Tensor]:
+    r"""The latents of data: means of q(z | x), or a draw for each datum.
+
+    Args:
+        program: any program.
+        data: a data set, a tensor x (N, \*event), or a pair (x, context).
+        draws: draws instead of means; a guide whose density has no mean in closed form gives draws only.
+        seed: seed of the draws; the caller's random state is left as it was.
+
+    Returns:
+        For each latent site its values (N, \*latent).
+
+    Raises:
+        InvalidInput: on unusable data, or means that do not exist.
+
+    Example:
+        >>> pv.encode(vae, torch.zeros(3, 1, 8, 8))["z"].shape
+        torch.Size([3, 2])
+    """
+    x, context = checked_data(program, data)
+    with evaluating(program, seed):
+        guide, _ = importance_traces(program, x, context)
+        return {name: _value(site, draws) for name, site in guide.nodes.items()
+                if site["type"] == "sample" and not site["is_observed"]}
+
+
+def _value(site: dict[str, Any], draws: bool) -> Tensor:
+    if draws:
+        return site["value"]
+    try:
+        return site["fn"].mean
+    except NotImplementedError:
+        raise InvalidInput("draws", got=f"False at site {site['name']!r}, whose density has no mean in closed form",
+                           expected="True", fix="pass draws=True (--draws)") from None

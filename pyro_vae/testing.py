@@ -1,0 +1,314 @@
+"""Contract tests that ship: what a prior, a likelihood, a posterior or a program must do to be used with the rest.
+
+Call them on a component of your own, as our tests do on ours. Each raises `AssertionError` with what was broken::
+
+    from pyro_vae.testing import check_prior
+
+    def test_my_prior():
+        check_prior(MyPrior(1, df=4.0))
+
+A component with an event of a single entry also has its density integrated, so check it in that size too.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import biject_to
+
+from pyro_vae.checkpoint import build, describe
+from pyro_vae.distributions import as_pyro
+from pyro_vae.evaluation import evaluate
+from pyro_vae.execution import evaluating
+from pyro_vae.networks import as_shape
+from pyro_vae.objectives import ELBO
+from pyro_vae.sampling import generate
+
+__all__ = ["check_density", "check_likelihood", "check_network", "check_posterior", "check_prior", "check_program"]
+
+Forward = Callable[[nn.Module], torch.distributions.Distribution]
+
+
+def check_prior(prior: nn.Module, *, context: Tensor | None = None) -> None:
+    r"""Checks the contract of a prior.
+
+    Args:
+        prior: the prior.
+        context: features (N, C) for a prior that uses them.
+
+    Raises:
+        AssertionError: if the contract is broken.
+
+    Example:
+        >>> check_prior(pv.priors.GaussianMixture(1, components=3))
+    """
+    def forward(module: nn.Module) -> torch.distributions.Distribution:
+        return module(context=None if context is None else context.to(_dtype(module)))
+
+    batch = () if context is None else (len(context),)
+    _check_component(prior, forward, batch)
+
+
+def check_likelihood(likelihood: nn.Module, z: Tensor, *, context: Tensor | None = None) -> None:
+    r"""Checks the contract of a likelihood.
+
+    Args:
+        likelihood: the likelihood.
+        z: latents (N, \*latent), such as draws from the prior.
+        context: features (N, C) for a likelihood whose network takes them.
+
+    Raises:
+        AssertionError: if the contract is broken.
+
+    Example:
+        >>> check_likelihood(pv.likelihoods.Normal(1, pv.networks.MLP(2, [8])), torch.randn(4, 2))
+    """
+    _check_event_shape(likelihood)
+    _check_conditional(likelihood, z, context)
+    assert tuple(as_pyro(likelihood(z, context=context)).event_shape) == as_shape(likelihood.event_shape), \
+        "a likelihood's distribution must have the event shape that the module states"
+
+
+def check_posterior(posterior: nn.Module, x: Tensor, *, context: Tensor | None = None) -> None:
+    r"""Checks the contract of a posterior.
+
+    Args:
+        posterior: the posterior.
+        x: data (N, \*event).
+        context: features (N, C) for a posterior whose network takes them.
+
+    Raises:
+        AssertionError: if the contract is broken.
+
+    Example:
+        >>> check_posterior(pv.posteriors.DiagonalNormal(1, pv.networks.MLP(3, [8])), torch.randn(4, 3))
+    """
+    _check_conditional(posterior, x, context)
+
+
+def check_network(network: nn.Module, x: Tensor, *, context: Tensor | None = None) -> None:
+    r"""Checks the contract of a network: its shape, leading batch dimensions, and that a batch equals a loop.
+
+    Args:
+        network: the network.
+        x: inputs (N, \*in_shape).
+        context: features (N, C) for a network that takes them.
+
+    Example:
+        >>> check_network(pv.networks.Conv((1, 7, 5), [4], context=2), torch.randn(3, 1, 7, 5), context=torch.randn(3, 2))
+    """
+    network = copy.deepcopy(network).double().eval()
+    x, given = x.double(), () if context is None else (context.double(),)
+    features = network(x, *given)
+    shape = as_shape(network.out_shape)
+    assert tuple(features.shape) == (len(x), *shape), f"features {tuple(features.shape)} where out_shape says {shape}"
+    rows = torch.cat([network(x[i : i + 1], *(c[i : i + 1] for c in given)) for i in range(len(x))])
+    torch.testing.assert_close(features, rows, msg=lambda m: f"a batch must equal a loop over its data: {m}")
+    many = network(x.expand(2, 3, *x.shape), *given)
+    torch.testing.assert_close(many, features.expand(2, 3, *features.shape), msg=lambda m: f"leading dimensions: {m}")
+    if given:
+        spread = network(x, given[0].expand(2, *given[0].shape))
+        torch.testing.assert_close(spread, features.expand(2, *features.shape), msg=lambda m: f"context dimensions: {m}")
+    _check_gradients(network, lambda module: module(x, *given).square().sum())
+    _check_copies(network, lambda module: module(x, *given))
+
+
+def check_program(program: nn.Module, x: Tensor, *, context: Tensor | None = None) -> None:
+    r"""Checks the contract of a program: it trains, scores, generates, copies, saves and loads.
+
+    Args:
+        program: the program.
+        x: data (N, \*event) in the likelihood's support.
+        context: labels or covariates (N, ...) for a program that takes them.
+
+    Raises:
+        AssertionError: if the contract is broken.
+
+    Example:
+        >>> check_program(vae, torch.zeros(4, 1, 8, 8))
+    """
+    _check_event_shape(program)
+    with _unchanged_globals():
+        _check_gradients(program, lambda module: ELBO().differentiable_loss(module.model, module.guide, x, context))
+        scores = evaluate(program, (x, context), num_samples=5)
+        for name, score in scores.items():
+            assert score.values.shape == (len(x),), f"{name} must have one value for each datum"
+        new = generate(program, len(x), context=context, draws=True)
+        assert new.shape == x.shape, f"generated {tuple(new.shape)} for data of {tuple(x.shape)}"
+        _check_copies(program, lambda module: evaluate(module, (x, context), 5)["elbo"].values)
+
+
+# ------------------------------------------------------------------------------------------------------ the density
+
+def check_density(distribution: torch.distributions.Distribution, tolerance: float = 1e-3) -> None:
+    """Checks that a density of a single entry integrates (or its masses sum) to one, and that its samples follow it.
+
+    Args:
+        distribution: of any batch shape, its event a single entry.
+        tolerance: how far from one the integral may be.
+
+    Example:
+        >>> check_density(torch.distributions.StudentT(torch.tensor(2.5, dtype=torch.float64)))
+    """
+    batch, event = distribution.batch_shape, distribution.event_shape
+    if distribution.support.is_discrete:
+        points = _integers(distribution).reshape(-1, *(1,) * (len(batch) + len(event)))
+        mass = distribution.log_prob(points.expand(-1, *batch, *event)).exp()
+        total, mean = mass.sum(0), (mass * points.reshape(-1, *(1,) * len(batch))).sum(0)
+        spread = (mass * points.reshape(-1, *(1,) * len(batch)).square()).sum(0) - mean.square()
+    else:
+        # Unconstrained values u = sinh(t) reach far into heavy tails with few points.
+        transform = biject_to(distribution.support)
+        t = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
+        base = transform.inv(distribution.sample((1001,))).median(0).values.double()
+        u = base + torch.sinh(t).reshape(-1, *(1,) * (len(batch) + len(event)))
+        x = transform(u)
+        inside = torch.isfinite(x) & (x.abs() < 1e12)
+        x = torch.where(inside, x, transform(base))
+        jacobian = transform.log_abs_det_jacobian(u, x) if transform.domain.event_dim == 0 else 0.0
+        log_density = distribution.log_prob(x) + _flat(jacobian, batch) + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
+        density = torch.where(_flat(inside, batch).bool(), torch.nan_to_num(log_density, nan=-math.inf).exp(), 0.0)
+        total = torch.trapezoid(density, t, dim=0)
+        mean = torch.trapezoid(density * _flat(x, batch), t, dim=0)
+        spread = torch.trapezoid(density * _flat(x, batch).square(), t, dim=0) - mean.square()
+    assert torch.allclose(total, torch.ones_like(total), atol=tolerance), f"the density integrates to {total.flatten().tolist()}"
+    num = 20_000
+    draws = _flat(distribution.sample((num,)).double(), batch)
+    known = (spread > 0) & torch.isfinite(spread) & (spread < 1e6)
+    error = (draws.mean(0) - mean).abs() / (spread.clamp_min(1e-12) / num).sqrt()
+    assert (error[known] < 5).all(), f"the samples' mean is {error[known].max():.1f} standard errors from the density's"
+
+
+def _flat(value: Tensor | float, batch: torch.Size) -> Tensor | float:
+    """Drops the event dimensions, all of size one."""
+    if not isinstance(value, Tensor) or value.dim() <= len(batch) + 1:
+        return value
+    return value.reshape(*value.shape[: len(batch) + 1])
+
+
+def _integers(distribution: torch.distributions.Distribution) -> Tensor:
+    if getattr(distribution, "has_enumerate_support", False) and not distribution.event_shape:
+        return distribution.enumerate_support(expand=False).flatten().double()
+    highest = distribution.sample((1000,)).max().item()
+    support = distribution.support
+    values = torch.arange(int(4 * highest + 50), dtype=torch.float64)
+    shape = (-1, *(1,) * (len(distribution.batch_shape) + len(distribution.event_shape)))
+    full = values.reshape(shape).expand(-1, *distribution.batch_shape, *distribution.event_shape)
+    inside = support.check(full).reshape(len(values), -1).all(1)
+    return values[inside]
+
+
+# ------------------------------------------------------------------------------------------------------ components
+
+def _check_component(module: nn.Module, forward: Forward, batch: tuple[int, ...]) -> None:
+    with _unchanged_globals():
+        double = copy.deepcopy(module).double().eval()
+        density = as_pyro(forward(double))
+        assert tuple(density.batch_shape) == batch, f"batch shape {tuple(density.batch_shape)}, expected {batch}"
+        event = tuple(density.event_shape)
+        values = density.sample((2, 3))
+        assert tuple(values.shape) == (2, 3, *batch, *event), f"samples of shape {tuple(values.shape)}"
+        assert values.dtype == torch.float64 or density.support.is_discrete, "samples must follow the module's dtype"
+        assert density.support.check(values).all(), "samples must lie in the support"
+        log_prob = density.log_prob(values)
+        assert tuple(log_prob.shape) == (2, 3, *batch), f"log_prob of shape {tuple(log_prob.shape)} for values (2, 3, ...)"
+        assert log_prob.dtype == torch.float64, "log_prob must follow the module's dtype"
+        assert torch.isfinite(log_prob).all(), "log_prob must be finite at samples"
+        with poutine.trace() as trace, pyro.plate("data", batch[0] if batch else 4), pyro.plate("particles", 2, dim=-2):
+            pyro.sample("site", density)
+        trace.trace.compute_log_prob()
+        assert trace.trace.nodes["site"]["log_prob"].shape == (2, batch[0] if batch else 4), "it must expand in Pyro's plates"
+        if math.prod(event) == 1:
+            check_density(density)
+
+        def loss(copied: nn.Module) -> Tensor:
+            torch.manual_seed(0)
+            again = as_pyro(forward(copied))
+            draw = again.rsample() if again.has_rsample else again.sample()
+            return again.log_prob(values).sum() + again.log_prob(draw).sum() + draw.square().sum()
+
+        _check_gradients(double, loss)
+        _check_copies(double, lambda copied: forward(copied).log_prob(values))
+
+
+def _check_conditional(module: nn.Module, given: Tensor, context: Tensor | None) -> None:
+    def forward(module: nn.Module) -> torch.distributions.Distribution:
+        dtype = _dtype(module)
+        return module(given.to(dtype), context=None if context is None else context.to(dtype))
+
+    _check_component(module, forward, (len(given),))
+    double = copy.deepcopy(module).double().eval()
+    x, c = given.double(), None if context is None else context.double()
+    density = as_pyro(double(x, context=c))
+    value = density.sample()
+    rows = torch.cat([as_pyro(double(x[i : i + 1], context=None if c is None else c[i : i + 1])).log_prob(value[i : i + 1])
+                      for i in range(len(x))])
+    torch.testing.assert_close(density.log_prob(value), rows, msg=lambda m: f"a batch must equal a loop: {m}")
+    leading = as_pyro(double(x.expand(2, *x.shape), context=c))
+    assert tuple(leading.batch_shape) == (2, len(x)), f"inputs (K, N) gave batch shape {tuple(leading.batch_shape)}"
+    torch.testing.assert_close(leading.log_prob(value), rows.expand(2, -1), msg=lambda m: f"leading dimensions: {m}")
+
+
+def _check_event_shape(module: nn.Module) -> None:
+    assert getattr(module, "event_shape", None) is not None, "it must state event_shape, the shape of one datum"
+
+
+def _check_gradients(module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> None:
+    module = copy.deepcopy(module)
+    module.zero_grad()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        loss_value = loss(module)
+        if not any(p.requires_grad for p in module.parameters()):
+            return
+        loss_value.backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"no gradient reaches {name}"
+            assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+
+
+def _check_copies(module: nn.Module, result: Callable[[nn.Module], Tensor]) -> None:
+    with evaluating(module, seed=0):
+        expected = result(module)
+    copied = copy.deepcopy(module)
+    with evaluating(copied, seed=0):
+        torch.testing.assert_close(result(copied), expected, rtol=0, atol=0, msg=lambda m: f"a deep copy differs: {m}")
+    shared = {p.data_ptr() for p in module.parameters()} & {p.data_ptr() for p in copied.parameters()}
+    assert not shared, "a deep copy shares parameters with the original"
+    rebuilt = build(describe(module)).to(_dtype(module))
+    rebuilt.load_state_dict(module.state_dict())
+    with evaluating(rebuilt, seed=0):
+        torch.testing.assert_close(result(rebuilt), expected, rtol=0, atol=0, msg=lambda m: f"saved and loaded it differs: {m}")
+    pointers = [value.data_ptr() for value in module.state_dict().values() if value.numel()]
+    assert len(pointers) == len(set(pointers)), "state_dict holds a tensor twice: register a shared module in one place only"
+    if torch.cuda.is_available():
+        moved = copy.deepcopy(module).cuda()
+        assert all(t.is_cuda for t in [*moved.parameters(), *moved.buffers()]), "it does not move to the GPU as a whole"
+
+
+class _unchanged_globals:
+    """Fails if the body switches the process's distribution validation on or off, or registers global parameters."""
+
+    def __enter__(self) -> None:
+        self.before = self._state()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            assert self._state() == self.before, "it changed distribution validation or Pyro's global parameter store"
+
+    @staticmethod
+    def _state() -> tuple:
+        return (torch.distributions.Distribution._validate_args, dist.torch_distribution.TorchDistribution._validate_args,
+                tuple(pyro.get_param_store().keys()))
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next((t.dtype for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()), torch.get_default_dtype())

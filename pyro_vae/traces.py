@@ -1,0 +1,175 @@
+r"""Running a program: what its sites must look like, and the log-weights that every bound and score is made of.
+
+For K draws of the latents from the guide, datum n has the log-weights
+
+.. math:: \log w_{kn} = \log p(x_n, z_{kn}) - \log q(z_{kn} \mid x_n),
+
+the sum of the unscaled, masked log-probabilities of all sites of the model less those of the guide. Factors in
+the model count; factors in the guide are training terms (a commitment loss, a penalty) and do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
+
+from pyro_vae.programs import particles
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "log_weights", "structure"]
+
+Site = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Where the plates of a program are.
+
+    Args:
+        data_dim: the data plate's dimension, negative.
+        particle_dim: the first dimension left of every plate of the program, negative.
+    """
+
+    data_dim: int
+    particle_dim: int
+
+
+def structure(program: nn.Module, x: Tensor, context: Tensor | None = None) -> Structure:
+    """The plates of a program, found by running it once on one datum, after a check that its weights exist.
+
+    Raises:
+        InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the plate, model and
+            guide differ in their latent sites, or the guide puts a point mass on a continuous latent.
+    """
+    one = slice(0, 1)
+    guide, model = importance_traces(program, x[one], None if context is None else context[one])
+    frames = {frame.name: frame for _, site in _sites(model, guide) for frame in site["cond_indep_stack"]
+              if frame.vectorized}
+    if "data" not in frames:
+        raise InvalidInput("model", got="no plate named 'data'", expected="all sites inside pyro.plate('data', len(x))",
+                           fix="wrap the local latents and x in that plate")
+    if "x" not in model.nodes or not model.nodes["x"]["is_observed"]:
+        raise InvalidInput("model", got="no observed site named 'x'", expected="pyro.sample('x', ..., obs=x)",
+                           fix="name the observed site 'x'")
+    for name, site in _sites(model, guide):
+        if not any(frame.name == "data" for frame in site["cond_indep_stack"]):
+            raise InvalidInput(name, got="a site outside the data plate",
+                               expected="latents that belong to one datum each",
+                               fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter")
+    _check_latents(model, guide)
+    return Structure(data_dim=frames["data"].dim, particle_dim=min(frame.dim for frame in frames.values()) - 1)
+
+
+def _check_latents(model: poutine.Trace, guide: poutine.Trace) -> None:
+    in_guide = {name for name, site in guide.nodes.items() if _is_latent(site)}
+    in_model = {name for name, site in model.nodes.items() if _is_latent(site)}
+    for name in sorted(in_guide - in_model):
+        if not guide.nodes[name]["infer"].get("is_auxiliary"):
+            raise InvalidInput(name, got="a site of the guide that the model does not have",
+                               expected="the model's latent sites, or infer={'is_auxiliary': True}",
+                               fix="give both sites one name")
+    for name in sorted(in_model - in_guide):
+        raise InvalidInput(name, got="a latent site of the model that the guide does not have",
+                           expected="a guide for every latent", fix="sample it in the guide")
+    for name in sorted(in_guide & in_model):
+        if _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+            raise InvalidInput(
+                name, got="a Delta guide on a continuous latent", expected="a guide with a density",
+                fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
+                    "with spread such as DiagonalNormal")
+
+
+def importance_traces(program: nn.Module, x: Tensor, context: Tensor | None = None, num_samples: int | None = None,
+                      particle_dim: int = -2) -> tuple[poutine.Trace, poutine.Trace]:
+    r"""Traces (guide, model) of a program, the model replayed on the guide's draws.
+
+    Args:
+        program: any program.
+        x: data (N, \*event).
+        context: context (N, ...) or ``None``.
+        num_samples: number of draws K, each site then having K in front; ``None`` for a single draw without.
+        particle_dim: where the plate of the K draws goes, `Structure.particle_dim`.
+    """
+    model, guide = program.model, program.guide
+    if num_samples is not None:
+        model, guide = (particles(fn, num_samples, particle_dim) for fn in (model, guide))
+    guide_trace = poutine.trace(guide).get_trace(x, context)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x, context)
+    return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
+
+
+def log_weights(program: nn.Module, x: Tensor, context: Tensor | None, num_samples: int,
+                where: Structure) -> Tensor:
+    """Log-weights (K, N) in nats of ``num_samples`` draws from the guide for each datum.
+
+    Raises:
+        InvalidInput: if one is NaN or +inf, naming the datum and the site.
+    """
+    guide, model = importance_traces(program, x, context, num_samples, where.particle_dim)
+    shape = (num_samples, len(x))
+    total = sum((site_log_prob(site, where, shape) for _, site in _sites(model)), start=x.new_zeros(shape))
+    for _, site in _sites(guide):
+        if _is_latent(site):
+            total = total - site_log_prob(site, where, shape)
+    bad = torch.isnan(total) | (total == torch.inf)
+    if bad.any():
+        raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide, where, shape, bad))
+    return total
+
+
+class NonFiniteLogWeight(InvalidInput):
+    """A log-weight that is NaN or +inf.
+
+    Args:
+        datum: the index of the first datum that has one.
+        site: where it comes from.
+    """
+
+    def __init__(self, datum: int, site: str):
+        self.datum, self.site = datum, site
+        super().__init__("log-weights", got=f"NaN or +inf in datum {datum}, {site}", expected="log-probabilities",
+                         fix="check that datum and the scales that the networks return for it")
+
+    def shifted_by(self, start: int) -> NonFiniteLogWeight:
+        """The same error, its datum counted from ``start`` data earlier."""
+        return NonFiniteLogWeight(self.datum + start, self.site)
+
+
+def site_log_prob(site: Site, where: Structure, shape: tuple[int, int]) -> Tensor:
+    """One site's unscaled, masked log-probability, summed over all plates but the particles' and the data's: (K, N)."""
+    value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    value = scale_and_mask(value, mask=site["mask"])
+    rank = -where.particle_dim
+    value = value.reshape((1,) * (rank - value.dim()) + value.shape)
+    others = [d for d in range(-rank, 0) if d not in (where.particle_dim, where.data_dim)]
+    return (value.sum(others) if others else value).expand(shape)
+
+
+def _culprit(model: poutine.Trace, guide: poutine.Trace, where: Structure, shape: tuple[int, int], bad: Tensor) -> str:
+    for name, site in _sites(guide, model):
+        if not torch.isfinite(site_log_prob(site, where, shape)[bad]).all():
+            return f"first at site {name!r}"
+    return "at no single site"
+
+
+def _sites(*traces: poutine.Trace) -> Iterator[tuple[str, Site]]:
+    for trace in traces:
+        yield from ((name, site) for name, site in trace.nodes.items() if site["type"] == "sample")
+
+
+def _is_latent(site: Site) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _is_point_mass(distribution: Any) -> bool:
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return isinstance(distribution, Delta)

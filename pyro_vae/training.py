@@ -1,0 +1,413 @@
+"""Training: stochastic variational inference of any program, resumable to the bit.
+
+The loop never asks the device for a number within an epoch. Everything random in an epoch (order, binarisation,
+latents, dropout) follows from the run's seed and the epoch's index, so a checkpoint needs no random state, and a run
+that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyro.infer
+import torch
+from filelock import FileLock, Timeout
+from pyro import validation_enabled
+from torch import Tensor, nn
+
+from pyro_vae import checkpoint
+from pyro_vae.datasets import Data, Dataset, as_dataset
+from pyro_vae.evaluation import elbo
+from pyro_vae.execution import check_data, choose_device, isolated_random, reference_parameter
+from pyro_vae.objectives import ELBO, weigh_latents
+from pyro_vae.progress import progress_bar
+from pyro_vae.schedules import Constant
+from pyro_vae.traces import importance_traces
+from pyro_vae.validation import InvalidInput, check_count
+
+__all__ = ["History", "TrainingDiverged", "fit"]
+
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss or a parameter that became NaN or infinite.
+
+    Args:
+        step: the step, counted from 0 over the whole run.
+        site: the site, or the parameter, where it was first seen.
+        cause: what makes this likely and what to change.
+    """
+
+    def __init__(self, step: int, site: str, cause: str):
+        self.step, self.site, self.cause = step, site, cause
+        super().__init__(f"training diverged: the loss or a parameter became NaN or infinite at step {step}, first at "
+                         f"{site}; {cause}; the last good checkpoint was kept")
+
+
+@dataclass
+class History:
+    """What was measured, a row for each epoch, in nats per datum where it is a score.
+
+    Example:
+        >>> history = pv.fit(vae, torch.zeros(10, 1, 8, 8), epochs=2, progress=False)
+        >>> history["epoch"], len(history["objective"])
+        ([1, 2], 2)
+    """
+
+    rows: list[dict[str, float | int | None]] = field(default_factory=list)
+
+    def __getitem__(self, column: str) -> list:
+        return [row[column] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_csv(self) -> str:
+        """The rows as CSV, a header first; an empty field where nothing was measured."""
+        if not self.rows:
+            return ""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+
+def fit(program: nn.Module, data: Data, *, objective: pyro.infer.ELBO | None = None, epochs: int = 50,
+        batch_size: int = 128, learning_rate: float = 1e-3, optimizer: Optimizer | None = None,
+        schedule: Callable[[float], float] = Constant(), warmup: int = 0, clip_norm: float | None = None,
+        validation: Data | None = None, patience: int | None = None, seed: int = 0,
+        device: str | torch.device = "auto", out: str | Path | None = None, resume: bool = False,
+        checkpoint_seconds: float = 10.0, progress: bool = True) -> History:
+    """Fits a program to data by stochastic variational inference.
+
+    The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters of the program,
+    which are its own: nothing is registered in Pyro's global store, which is why `pyro.infer.SVI`, looking for
+    parameters there, would run and move nothing.
+
+    Args:
+        program: any program; moved to ``device`` and left there, with its last weights, or with those of the best
+            validation ELBO if there are validation data.
+        data: training data, a data set, a tensor x (N, *event), or a pair (x, context).
+        objective: a Pyro ELBO; by default `pyro_vae.objectives.ELBO`.
+        epochs: passes over the data, in total: a resumed run does those that are left.
+        batch_size: data in a batch; the last of an epoch may be smaller.
+        learning_rate: the optimiser's, before the schedule.
+        optimizer: from parameters and ``lr=`` to a torch optimiser; by default fused Adam.
+        schedule: from the fraction of steps done to a factor on the learning rate.
+        warmup: epochs over which the weight of the latents' terms rises from 0 to 1 (KL annealing).
+        clip_norm: upper limit of the gradient's global norm.
+        validation: data whose ELBO is taken after every epoch.
+        patience: stop after so many epochs without a better validation ELBO, counted from the end of the warm-up.
+        seed: of everything random; the caller's random state is left as it was.
+        device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch device.
+        out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
+        resume: continue the run in ``out``.
+        checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always saved.
+        progress: show a bar with the epoch, the ELBO and the time left.
+
+    Raises:
+        InvalidInput: on unusable data or settings, or a run folder that is in use.
+        TrainingDiverged: if the loss or a parameter becomes NaN or infinite.
+
+    Source: Kingma and Welling (2014); Hoffman et al. (2013), Stochastic Variational Inference.
+
+    Example:
+        >>> train, test = pv.datasets.load("digits")
+        >>> history = pv.fit(vae, train, epochs=3, progress=False)
+        >>> history["objective"][-1] > history["objective"][0]
+        True
+    """
+    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+        check_count(name, count, least)
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise InvalidInput("learning_rate", got=repr(learning_rate), expected="a number > 0", fix="pass 1e-3")
+    if patience is not None and validation is None:
+        raise InvalidInput("patience", got=f"{patience} without validation data", expected="validation data to stop by",
+                           fix="pass validation=")
+    if resume and out is None:
+        raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
+    train = as_dataset(data)
+    check_data(program, train.x, train.context)
+    target = choose_device(device)
+    program.to(target)
+    dtype = reference_parameter(program).dtype
+    held = None if validation is None else as_dataset(validation).to(target, dtype)
+    settings = {
+        "data": train.sha256, "objective": _settings_of(objective or ELBO()), "batch_size": batch_size,
+        "learning_rate": learning_rate, "optimizer": _settings_of(optimizer), "schedule": _settings_of(schedule),
+        "warmup": warmup, "clip_norm": clip_norm, "validation": held and held.sha256, "patience": patience, "seed": seed,
+    }
+    run = _Run(program, train.to(target, dtype), copy.copy(objective) if objective is not None else ELBO(), epochs,
+               batch_size, learning_rate, optimizer or partial(torch.optim.Adam, fused=True), schedule, warmup, clip_norm,
+               held, patience, seed, None if out is None else Path(out), checkpoint_seconds, settings)
+    with _claimed(run.folder):
+        if resume:
+            run.restore()
+        elif run.folder is not None and any(checkpoint.exists(run.folder, name) for name in ("training", "program")):
+            raise InvalidInput("out", got=f"{run.folder}, which holds a run already", expected="a new folder",
+                               fix="choose another folder, or continue that run with resume=True (--resume)")
+        with isolated_random(target, seed):
+            run.train(progress)
+    return run.history
+
+
+@contextmanager
+def _claimed(folder: Path | None) -> Iterator[None]:
+    """Holds a lock on the run folder; the system releases it even if the process is killed."""
+    if folder is None:
+        yield
+        return
+    with checkpoint.writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InvalidInput("out", got=f"{folder}, in which another process is training", expected="a folder of its own",
+                               fix="choose another folder, or wait for that run to end") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _settings_of(thing: Any) -> Any:
+    """A setting in the form in which two runs are compared: a class's name and its numbers."""
+    if isinstance(thing, partial):
+        return [_settings_of(thing.func), _settings_of(list(thing.args)), _settings_of(thing.keywords)]
+    if isinstance(thing, dict):
+        return {str(key): _settings_of(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [_settings_of(item) for item in thing]
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, type) or callable(thing) and hasattr(thing, "__qualname__"):
+        return thing.__qualname__
+    values = asdict(thing) if is_dataclass(thing) else vars(thing)
+    return {"class": type(thing).__qualname__,
+            **{key: value for key, value in values.items() if isinstance(value, bool | int | float | str)}}
+
+
+@dataclass
+class _Run:
+    """One run of `fit`: what it was given, and what changes while it trains."""
+
+    program: nn.Module
+    data: Dataset
+    objective: pyro.infer.ELBO
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    make_optimizer: Callable[..., torch.optim.Optimizer]
+    schedule: Callable[[float], float]
+    warmup: int
+    clip_norm: float | None
+    validation: Dataset | None
+    patience: int | None
+    seed: int
+    folder: Path | None
+    checkpoint_seconds: float
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.program.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise InvalidInput("program", got="no trainable parameters", expected="at least one nn.Parameter",
+                               fix="register the networks as modules of the program (Program(..., modules=...))")
+        self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
+        self.history = History()
+        self.best: tuple[float, int, dict[str, Tensor]] | None = None  # validation ELBO, epoch, weights
+        self.steps_per_epoch = -(-len(self.data) // self.batch_size)
+
+    # ------------------------------------------------------------------------------------------------ the loop
+
+    def train(self, progress: bool) -> None:
+        started = self.history["seconds"][-1] if self.history.rows else 0.0
+        clock, saved = time.monotonic() - started, time.monotonic()
+        events = self._open_events()
+        start = len(self.history)
+        with progress_bar("epochs", total=self.epochs, shown=progress, start=start) as advance:
+            for epoch in range(start, self.epochs):
+                if self._is_out_of_patience():
+                    break
+                before = self._state()
+                try:
+                    losses = self._run_epoch(epoch)
+                except KeyboardInterrupt:
+                    self._restore_state(before)
+                    self._save()
+                    raise
+                if not (torch.isfinite(losses).all() and self._parameters_are_finite()):
+                    self._restore_state(before)
+                    raise self._diagnosis(epoch, losses)
+                row = self._measure(epoch, losses, time.monotonic() - clock)
+                if events is not None:
+                    for name in ("objective", "validation_elbo", "learning_rate", "kl_weight"):
+                        if row[name] is not None:
+                            events.add_scalar(name, row[name], row["step"])
+                if time.monotonic() - saved >= self.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+                shown = row["objective"] if row["validation_elbo"] is None else row["validation_elbo"]
+                advance(1, note=f"ELBO {shown:.2f}")
+        if events is not None:
+            events.close()
+        self._save()
+        if self.best is not None:
+            self.program.load_state_dict(self.best[2])
+
+    def _run_epoch(self, epoch: int, stop: int | None = None) -> Tensor:
+        """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""
+        batches = self._batches(epoch)[:stop]
+        self.program.train()
+        losses = torch.empty(len(batches), device=self.data.values.device, dtype=self.data.values.dtype)
+        for i, index in enumerate(batches):
+            step = epoch * self.steps_per_epoch + i
+            with validation_enabled(step == 0):  # Pyro's checks wait for the device: once is enough for a static program
+                losses[i] = self._step(step, *self.data.batch(index))
+        return losses
+
+    def _batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """The data's indices in this epoch's order, cut into batches; all that is random in it is seeded here."""
+        torch.manual_seed(hash((self.seed, epoch)) % 2**63)
+        return torch.randperm(len(self.data), device=self.data.values.device).split(self.batch_size)
+
+    def _step(self, step: int, x: Tensor, context: Tensor | None) -> Tensor:
+        model, guide = self.program.model, self.program.guide
+        weight = self._kl_weight(step)
+        if weight != 1.0:
+            model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
+        loss = self.objective.differentiable_loss(model, guide, x, context) / len(x)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _kl_weight(self, step: int) -> float:
+        return min(1.0, (step + 1) / (self.warmup * self.steps_per_epoch)) if self.warmup else 1.0
+
+    def _learning_rate(self, step: int) -> float:
+        return self.learning_rate * self.schedule(step / (self.epochs * self.steps_per_epoch))
+
+    def _measure(self, epoch: int, losses: Tensor, seconds: float) -> dict[str, Any]:
+        # The last batch may be smaller: the epoch's mean is over data.
+        sizes = torch.full_like(losses, self.batch_size)
+        sizes[-1] = len(self.data) - self.batch_size * (len(losses) - 1)
+        last = (epoch + 1) * self.steps_per_epoch - 1
+        score = None
+        if self.validation is not None:
+            # One draw for each datum, the same numbers every time: differences between epochs are the weights'.
+            score = elbo(self.program, self.validation, num_samples=1, seed=self.seed).mean
+            if self.best is None or score > self.best[0]:
+                self.best = (score, epoch + 1, _clone(self.program.state_dict()))
+        row = {"epoch": epoch + 1, "step": last + 1, "seconds": round(seconds, 3),
+               "objective": -(losses * sizes).sum().item() / len(self.data), "validation_elbo": score,
+               "learning_rate": self._learning_rate(last), "kl_weight": self._kl_weight(last)}
+        self.history.rows.append(row)
+        return row
+
+    def _is_out_of_patience(self) -> bool:
+        if self.patience is None or self.best is None:
+            return False
+        return len(self.history) - max(self.best[1], self.warmup) >= self.patience
+
+    # --------------------------------------------------------------------------------------------- divergence
+
+    def _parameters_are_finite(self) -> bool:
+        return bool(torch.isfinite(torch.stack([p.detach().sum() for p in self.parameters])).all())
+
+    def _diagnosis(self, epoch: int, losses: Tensor) -> TrainingDiverged:
+        """Runs the epoch again up to the first bad loss, which the seed makes the same, and looks at its sites."""
+        bad = (~torch.isfinite(losses)).nonzero()
+        first = int(bad[0]) if len(bad) else len(losses)
+        batch = (*self._batches(epoch), None)[first]
+        self._run_epoch(epoch, stop=first)
+        step = epoch * self.steps_per_epoch + first
+        for name, parameter in self.program.named_parameters():
+            if not torch.isfinite(parameter).all():
+                return TrainingDiverged(step - 1, f"parameter {name!r}", "its gradient overflowed: lower learning_rate, set "
+                                        "clip_norm, or bound the scales of the likelihood")
+        x, context = self.data.batch(batch)
+        with torch.no_grad(), validation_enabled(False):
+            guide, model = importance_traces(self.program, x, context)
+        for part, trace in (("guide", guide), ("model", model)):
+            for name, site in trace.nodes.items():
+                if site["type"] == "sample" and not torch.isfinite(site["fn"].log_prob(site["value"])).all():
+                    return TrainingDiverged(step, f"site {name!r} of the {part}", "its log-probability overflowed: bound its "
+                                            "scale, rescale x, or lower learning_rate")
+        return TrainingDiverged(step, "the sum of the sites", "single terms are finite: lower learning_rate or set clip_norm")
+
+    # ------------------------------------------------------------------------------------------------- on disk
+
+    def _state(self) -> dict[str, Tensor]:
+        state = {f"program.{name}": value for name, value in self.program.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
+        return _clone(state)
+
+    def _restore_state(self, state: dict[str, Tensor]) -> None:
+        weights, slots = {}, {}
+        for key, value in state.items():
+            kind, _, name = key.partition(".")
+            if kind == "program":
+                weights[name] = value
+            else:
+                index, _, slot = name.partition(".")
+                slots.setdefault(int(index), {})[slot] = value
+        self.program.load_state_dict(weights)
+        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        best = self.best[2] if self.best is not None else self.program.state_dict()
+        checkpoint.write_state(self.folder, "program", best, {"program": checkpoint.describe(self.program)})
+        checkpoint.write_text(self.folder / "metrics.csv", self.history.to_csv())
+        checkpoint.write_state(self.folder, "training", self._state(), {
+            "settings": self.settings, "history": self.history.rows, "best": self.best and list(self.best[:2])})
+
+    def restore(self) -> None:
+        assert self.folder is not None
+        if not checkpoint.exists(self.folder, "training"):
+            return  # killed before its first checkpoint: from the start, then
+        state, meta = checkpoint.read_state(self.folder, "training")
+        for name, value in self.settings.items():
+            if meta["settings"].get(name) != value:
+                raise InvalidInput(name, got=f"{value!r}", expected=f"{meta['settings'].get(name)!r}, as in the run in {self.folder}",
+                                   fix="resume with the settings it was started with, or train in a new folder")
+        try:
+            self._restore_state(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InvalidInput("program", got=f"another structure than the run in {self.folder} has ({str(error).splitlines()[-1]})",
+                               expected="the same components", fix="resume with those it was started with") from None
+        self.history = History(meta["history"])
+        if meta["best"] is not None:
+            weights, _ = checkpoint.read_state(self.folder, "program")
+            self.best = (*meta["best"], {name: value.to(reference_parameter(self.program).device) for name, value in weights.items()})
+
+    def _open_events(self) -> Any:
+        if self.folder is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.history) * self.steps_per_epoch + 1)
+
+
+def _clone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}

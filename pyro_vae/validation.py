@@ -1,0 +1,129 @@
+"""Checks of what a user hands in, and the one kind of error that they raise.
+
+Every message names the argument, what was got, what was expected and the fix, on one line. The command
+line prints that line and exits with code 2; Python users get an exception that is a `ValueError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["InvalidInput", "check_choice", "check_context", "check_count", "check_event_shape", "check_finite",
+           "check_support", "nearest_name"]
+
+
+class InvalidInput(ValueError):
+    """A value that pyro_vae cannot work with.
+
+    Args:
+        argument: the name of the argument, as the user wrote it.
+        got: what was passed.
+        expected: what is accepted.
+        fix: what to do about it.
+
+    Example:
+        >>> str(InvalidInput("num_samples", got="0", expected="an integer >= 1", fix="pass num_samples=1000"))
+        'num_samples: got 0, expected an integer >= 1; pass num_samples=1000'
+    """
+
+    def __init__(self, argument: str, *, got: str, expected: str, fix: str):
+        self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
+        message = f"{argument}: got {got}, expected {expected}; {fix}"
+        super().__init__(" ".join(message.split()))
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """A sentence that names what the user probably meant, or what there is.
+
+    Example:
+        >>> nearest_name("mnits", ["mnist", "digits"])
+        "did you mean 'mnist'?"
+    """
+    known = sorted(known)
+    folded = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    return f"did you mean {folded[matches[0]]!r}?" if matches else f"choose one of {', '.join(known)}"
+
+
+def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
+    """Raises `InvalidInput` with the nearest name unless ``value`` is in ``known``."""
+    known = list(known)
+    if value not in known:
+        raise InvalidInput(argument, got=repr(value), expected=f"one of {', '.join(known)}",
+                           fix=nearest_name(value, known))
+
+
+def check_count(argument: str, value: object, minimum: int = 1) -> None:
+    """Raises `InvalidInput` unless ``value`` is an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise InvalidInput(argument, got=repr(value), expected=f"an integer >= {minimum}",
+                           fix=f"pass {argument}={minimum} or more")
+
+
+def check_finite(argument: str, value: Tensor) -> None:
+    """Raises `InvalidInput` that counts the entries if ``value`` holds a NaN or an infinity."""
+    if not value.is_floating_point():
+        return
+    bad = ~torch.isfinite(value)
+    if bad.any():
+        rows = bad.reshape(len(value), -1).any(dim=1).nonzero().flatten()
+        raise InvalidInput(
+            argument, got=f"{int(bad.sum())} NaN or infinite entries (first in datum {int(rows[0])})",
+            expected="finite numbers", fix="drop or impute those data, or correct how they were scaled",
+        )
+
+
+def check_event_shape(x: Tensor, event_shape: Sequence[int]) -> None:
+    """Raises `InvalidInput` unless ``x`` has shape ``(N, *event_shape)`` with N >= 1."""
+    expected = tuple(event_shape)
+    if x.dim() != 1 + len(expected) or tuple(x.shape[1:]) != expected:
+        wanted = ", ".join(["N", *map(str, expected)])
+        one_datum = tuple(x.shape) == expected
+        fix = "add a batch dimension with x[None]" if one_datum else "reshape x or build the program for that event shape"
+        raise InvalidInput("x", got=f"shape {tuple(x.shape)}", expected=f"shape ({wanted})", fix=fix)
+    if len(x) == 0:
+        raise InvalidInput("x", got="no data", expected="at least one datum", fix="check the split or the slice")
+
+
+def check_support(x: Tensor, support: torch.distributions.constraints.Constraint) -> None:
+    """Raises `InvalidInput` if an entry of ``x`` has probability zero under every parameter of the likelihood."""
+    inside = support.check(x)
+    if inside.all():
+        return
+    inside = inside.reshape(len(x), -1).all(dim=1)
+    first = int((~inside).nonzero()[0])
+    low, high = float(x[first].min()), float(x[first].max())
+    base = getattr(support, "base_constraint", support)
+    fix = "choose a likelihood whose support holds x, or rescale x"
+    if base is torch.distributions.constraints.boolean and x.min() >= 0 and x.max() <= 1:
+        fix = "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), or choose another likelihood"
+    raise InvalidInput(
+        "x", got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
+                 f"(datum {first} spans {low:.4g} to {high:.4g})",
+        expected=f"values in {str(base).rstrip('()')}", fix=fix,
+    )
+
+
+def check_context(program: nn.Module, x: Tensor, context: Tensor | None) -> None:
+    """Raises `InvalidInput` if the context is missing, unexpected, of another length or out of range.
+
+    A program that takes a context has a module ``program.context``; that module may offer
+    ``check(context)`` to refuse values that it cannot embed.
+    """
+    embed = getattr(program, "context", None)
+    if embed is None:
+        return
+    if context is None:
+        raise InvalidInput("context", got="none", expected=f"{len(x)} labels or covariates, one for each datum",
+                           fix="pass a pair (x, context), or data that carry labels (y in an .npz)")
+    if len(context) != len(x):
+        raise InvalidInput("context", got=f"{len(context)} entries", expected=f"{len(x)}, one for each datum of x",
+                           fix="align the labels with the data")
+    check_finite("context", context)
+    check = getattr(embed, "check", None)
+    if check is not None:
+        check(context)

@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import pyro_vae as pv
+
+DATA = Path(os.environ["PYRO_VAE_DATA"]) if os.environ.get("PYRO_VAE_DATA") else None
+
+
+def small_vae(latent: int = 2, hidden: int = 16, seed: int = 0) -> pv.VAE:
+    """A VAE of the digits' event shape with seeded weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return pv.VAE(
+            prior=pv.priors.StandardNormal(latent),
+            likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(latent, [hidden])),
+            posterior=pv.posteriors.DiagonalNormal(latent, pv.networks.MLP((1, 8, 8), [hidden])),
+        )
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from one random state and leaves the process's defaults as they were."""
+    torch.manual_seed(0)
+    dtype = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def doctest_names(doctest_namespace, tmp_path):
+    """What the docstrings' examples take for granted."""
+    doctest_namespace |= {"pv": pv, "torch": torch, "vae": small_vae(), "folder": tmp_path / "saved"}
