@@ -1,6 +1,6 @@
 """Deep latent-variable models in Pyro: any prior, likelihood and posterior, trained by SVI, scored with errors."""
 
-from pyro_vae import datasets, likelihoods, networks, objectives, posteriors, priors, schedules, validation
+from pyro_vae import datasets, likelihoods, networks, objectives, posteriors, priors, schedules
 from pyro_vae.checkpoint import load, save
 from pyro_vae.evaluation import elbo, log_likelihood
 from pyro_vae.programs import VAE, Program

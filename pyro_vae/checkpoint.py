@@ -235,12 +235,14 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _init_args(module: nn.Module) -> dict[str, Any]:
+def _init_args(module: Any) -> dict[str, Any]:
     if hasattr(module, "init_args"):
         return module.init_args()
     for container, arguments in _CONTAINERS.items():
         if type(module) is container:
             return arguments(module)
+    if type(module).__init__ is nn.Module.__init__:
+        return {}
     args = {}
     for name, parameter in inspect.signature(type(module)).parameters.items():
         if hasattr(module, name):

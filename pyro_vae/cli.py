@@ -27,6 +27,7 @@ from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_progr
 from pyro_vae.datasets import Dataset
 from pyro_vae.evaluation import ImportanceScore, Score, evaluate, pareto_k_threshold
 from pyro_vae.execution import choose_device, support_of
+from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import encode, generate, reconstruct
 from pyro_vae.training import History, TrainingDiverged, fit
 from pyro_vae.validation import InvalidInput, check_choice, check_count, nearest_name
@@ -105,16 +106,17 @@ def train(argv: list[str]) -> None:
         data, validation = data.hold_out(recipe.validation, recipe.seed)
     program = build_program(recipe, data)
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
-    if not namespace.resume and ((folder / "recipe.yaml").exists() or checkpoint.exists(folder, "program")):
+    if not namespace.resume and _holds_run(folder):
         raise InvalidInput("out", got=f"{folder}, which holds a run already", expected="a new folder",
                            fix="choose another folder, or continue that run with --resume")
     console = Console(stderr=True)
-    console.print(f"{_count_parameters(program):,} parameters, {len(data):,} {data.name} data, in {folder}", highlight=False)
+    console.print(f"{_count_parameters(program):,} parameters, {len(data):,} {data.name} data, in {folder}", highlight=False,
+                  soft_wrap=True)
     if not namespace.resume:
         checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
     history = fit(
         program, data, objective=recipe.objective(), epochs=recipe.epochs, batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule(),
+        learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule,
         warmup=recipe.warmup, clip_norm=recipe.clip_norm, validation=validation, patience=recipe.patience, seed=recipe.seed,
         device=recipe.device, out=folder, resume=namespace.resume,
     )
@@ -162,7 +164,7 @@ def sample(argv: list[str]) -> None:
     with checkpoint.writing_to(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".npz":
-            arrays = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
+            arrays: dict[str, Any] = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
             np.savez_compressed(target, **arrays)
         else:
             plotting.save_figure(target, lambda ax: plotting.plot_data(x, ax), size=(6, 6))
@@ -197,7 +199,7 @@ def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     return {"train": train_set, "test": test_set}
 
 
-def _evaluate(program: nn.Module, data: Dataset, num_samples: int, folder: Path, seed: int) -> dict[str, Score]:
+def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int) -> dict[str, Score]:
     scores = evaluate(program, data, num_samples, seed=seed, progress=True)
     elbo, ll = scores["elbo"], scores["log_likelihood"]
     assert isinstance(ll, ImportanceScore)
@@ -216,9 +218,10 @@ def _evaluate(program: nn.Module, data: Dataset, num_samples: int, folder: Path,
     return scores
 
 
-def _bits_per_dim(program: nn.Module, data: Dataset, score: Score) -> float | None:
+def _bits_per_dim(program: AnyProgram, data: Dataset, score: Score) -> float | None:
     """Bits per entry of x where x is discrete; a density in the units of x has no such number."""
-    if not support_of(program, data.x, data.context).is_discrete:
+    support = support_of(program, data.x, data.context)
+    if support is None or not support.is_discrete:
         return None
     return -score.mean / (math.log(2) * math.prod(data.event_shape))
 
@@ -253,7 +256,7 @@ def _print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures
         console.print(f"figure   {path}", highlight=False, soft_wrap=True)
 
 
-def _draw_figures(program: nn.Module, test: Dataset, history: History, folder: Path) -> list[Path]:
+def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: Path) -> list[Path]:
     few = test[:10]
     reconstructions = reconstruct(program, few)
     context = _parse_context(program, None, 64)
@@ -272,7 +275,7 @@ def _draw_figures(program: nn.Module, test: Dataset, history: History, folder: P
     return paths
 
 
-def _parse_context(program: nn.Module, text: str | None, num: int) -> Tensor | None:
+def _parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:
     """The context on the command line; without one, the labels in turn for a program that takes labels."""
     embed = getattr(program, "context", None)
     if embed is None:
@@ -293,11 +296,15 @@ def _parse_context(program: nn.Module, text: str | None, num: int) -> Tensor | N
 
 
 def _new_folder(root: Path, name: str) -> Path:
-    taken = {path.name for path in root.glob(f"{name}*")}
-    return root / next(f for f in (name, *(f"{name}-{i}" for i in range(2, 10**6))) if f not in taken)
+    names = (name, *(f"{name}-{i}" for i in range(2, 10**6)))
+    return root / next(candidate for candidate in names if not _holds_run(root / candidate))
 
 
-def _count_parameters(program: nn.Module) -> int:
+def _holds_run(folder: Path) -> bool:
+    return checkpoint.exists(folder, "program")
+
+
+def _count_parameters(program: AnyProgram) -> int:
     return sum(parameter.numel() for parameter in program.parameters())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -78,7 +78,7 @@ class Recipe:
     decoder: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam
-    schedule: Callable[[], Callable[[float], float]] = schedules.Constant
+    schedule: Callable[[float], float] = field(default_factory=schedules.Constant)
     epochs: int = 100
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -209,7 +209,7 @@ def target_of(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 def build_optimizer(recipe: Recipe) -> Callable[..., torch.optim.Optimizer]:
     """The recipe's optimiser, fused where it can be and nothing else was said."""
-    factory = recipe.optimizer
+    factory: Any = recipe.optimizer
     default = inspect.signature(target_of(factory)).parameters["lr"].default
     if isinstance(factory, partial) and factory.keywords.get("lr", default) != default:
         raise InvalidInput("optimizer.lr", got=str(factory.keywords["lr"]), expected="the learning rate in one place",
@@ -231,6 +231,8 @@ class RecipeParser:
     def __init__(self, parser: ArgumentParser):
         self.parser = parser
         parser.add_class_arguments(Recipe)
+        # An instance is no default that can be written to YAML; the class by its path is.
+        parser.set_defaults({"schedule": {"class_path": resolve_component("schedule", "Constant")}})
 
     def parse(self, argv: Sequence[str], recipe: Mapping[str, Any]) -> Namespace:
         """Flags over a recipe (see `read_recipe`) over the defaults."""
@@ -259,8 +261,9 @@ class RecipeParser:
 
     def dump(self, namespace: Namespace) -> str:
         """The recipe as YAML that `read_recipe` reads."""
-        whole = yaml.safe_load(self.parser.dump(namespace, skip_none=False))
-        return yaml.safe_dump({field.name: whole[field.name] for field in fields(Recipe)}, sort_keys=False)
+        whole = yaml.safe_load(self.parser.dump(namespace))
+        return yaml.safe_dump({field.name: whole[field.name] for field in fields(Recipe) if field.name in whole},
+                              sort_keys=False)
 
 
 def _class_path(component: Any) -> str | None:

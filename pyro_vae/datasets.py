@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ class Dataset(torch.utils.data.Dataset):
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
         """The same data on another device, floating-point parts of another dtype."""
-        def move(value: Tensor | None) -> Tensor | None:
+        def move(value: Any) -> Any:
             if value is None:
                 return None
             return value.to(device, dtype) if value.is_floating_point() else value.to(device)
@@ -178,8 +178,8 @@ def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
     loader = torch.utils.data.DataLoader(data, batch_size=1024)
     batches = list(loader)
     name = type(data).__name__
-    if batches and isinstance(batches[0], list | tuple):
-        return Dataset(torch.cat([batch[0] for batch in batches]), torch.cat([batch[1] for batch in batches]), name=name)
+    if batches and not isinstance(batches[0], Tensor):
+        return Dataset(*(torch.cat(parts) for parts in list(zip(*batches))[:2]), name=name)
     return Dataset(torch.cat(batches), name=name)
 
 

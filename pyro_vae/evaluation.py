@@ -14,20 +14,25 @@ from dataclasses import dataclass, fields
 
 import torch
 from pyro import validation_enabled
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae.arviz_compat import psis_tail_shape
 from pyro_vae.datasets import Data
-from pyro_vae.execution import checked_data, evaluating
+from pyro_vae.execution import checked_data, evaluating, isolated_random
+from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.traces import NonFiniteLogWeight, Structure, log_weights, structure
 from pyro_vae.validation import check_count
 
-__all__ = ["ImportanceScore", "Score", "elbo", "evaluate", "log_likelihood", "pareto_k", "pareto_k_threshold"]
+__all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "elbo", "evaluate", "log_likelihood", "pareto_k", "pareto_k_threshold"]
 
 DEFAULT_MEMORY = 256 * 2**20
+
+
+class UnreliableEstimate(UserWarning):
+    """Some data's importance weights have so heavy a tail that the estimate's error cannot be believed."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class ImportanceScore(Score):
         return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
 
 
-def elbo(program: nn.Module, data: Data, num_samples: int = 100, *, seed: int = 0,
+def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0,
          memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> Score:
     r"""The evidence lower bound of each datum.
 
@@ -107,7 +112,7 @@ def elbo(program: nn.Module, data: Data, num_samples: int = 100, *, seed: int = 
                     summaries={"elbo": _elbo_score})["elbo"]
 
 
-def log_likelihood(program: nn.Module, data: Data, num_samples: int = 1000, *, seed: int = 0,
+def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, seed: int = 0,
                    memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> ImportanceScore:
     r"""The log marginal likelihood log p(x) of each datum, by importance sampling with the guide as proposal.
 
@@ -139,15 +144,16 @@ def log_likelihood(program: nn.Module, data: Data, num_samples: int = 1000, *, s
     """
     score = evaluate(program, data, num_samples, seed=seed, memory_budget=memory_budget, progress=progress,
                      summaries={"log_likelihood": _importance_score})["log_likelihood"]
+    assert isinstance(score, ImportanceScore)
     if score.above_threshold:
         warnings.warn(
             f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for {score.above_threshold} of "
             f"{len(score.values)} data: their log-likelihoods are likely too low by more than the stated error. "
-            "Raise num_samples, or use a more flexible posterior", stacklevel=2)
+            "Raise num_samples, or use a more flexible posterior", UnreliableEstimate, stacklevel=2)
     return score
 
 
-def evaluate(program: nn.Module, data: Data, num_samples: int = 1000, *, seed: int = 0,
+def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, seed: int = 0,
              memory_budget: int = DEFAULT_MEMORY, progress: bool = False,
              summaries: dict[str, Callable[[Tensor], Score]] | None = None) -> dict[str, Score]:
     """Several scores from one set of draws: by default ``"elbo"`` and ``"log_likelihood"``.
@@ -166,9 +172,10 @@ def evaluate(program: nn.Module, data: Data, num_samples: int = 1000, *, seed: i
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         where = structure(program, x, context)
+        rows = max(1, memory_budget // _bytes_per_draw(program, x, context, where))
         bar = progress_bar(f"log-weights, K = {num_samples}", total=len(x), shown=progress)
-        with validation_enabled(False), bar as advance:
-            for weights in _log_weights_in_chunks(program, x, context, num_samples, where, memory_budget):
+        with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
+            for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows):
                 for name, summary in summaries.items():
                     parts[name].append(summary(weights))
                 advance(weights.shape[1])
@@ -232,10 +239,9 @@ def pareto_k_threshold(num_samples: int) -> float:
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
-def _log_weights_in_chunks(program: nn.Module, x: Tensor, context: Tensor | None, num_samples: int,
-                           where: Structure, memory_budget: int) -> Iterator[Tensor]:
-    """Log-weights (K, n) of a few data at a time, in order, all activations within the budget."""
-    rows = max(1, memory_budget // _bytes_per_draw(program, x, context, where))
+def _log_weights_in_chunks(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int,
+                           where: Structure, rows: int) -> Iterator[Tensor]:
+    """Log-weights (K, n) of a few data at a time, in order, from at most ``rows`` draws at once."""
     draws = [min(rows, num_samples - done) for done in range(0, num_samples, rows)]
     size = max(1, rows // num_samples)
     for start in range(0, len(x), size):
@@ -247,13 +253,13 @@ def _log_weights_in_chunks(program: nn.Module, x: Tensor, context: Tensor | None
             raise error.shifted_by(start) from None
 
 
-def _bytes_per_draw(program: nn.Module, x: Tensor, context: Tensor | None, where: Structure) -> int:
+def _bytes_per_draw(program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> int:
     """What one more draw for one datum allocates, all tensors counted: an upper bound on what it keeps alive."""
     few = slice(0, 1)
     labels = None if context is None else context[few]
     used = []
     for num_samples in (1, 2):
-        with torch.random.fork_rng([x.device] if x.is_cuda else []), _AllocationMeter() as meter:
+        with _AllocationMeter() as meter:
             log_weights(program, x[few], labels, num_samples, where)
         used.append(meter.bytes)
     return max(1, used[1] - used[0])

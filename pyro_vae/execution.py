@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from pyro import validation_enabled
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.datasets import Data, as_dataset
+from pyro_vae.programs import AnyProgram
 from pyro_vae.traces import importance_traces
-from pyro_vae.validation import InvalidInput, check_choice, check_context, check_event_shape, check_finite, check_support
+from pyro_vae.validation import (
+    InvalidInput,
+    check_choice,
+    check_context,
+    check_event_shape,
+    check_finite,
+    check_support,
+)
 
 __all__ = ["check_data", "checked_data", "choose_device", "evaluating", "isolated_random", "like_parameters",
            "support_of"]
@@ -35,12 +44,12 @@ def choose_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def reference_parameter(program: nn.Module) -> Tensor:
+def reference_parameter(program: AnyProgram) -> Tensor:
     """A tensor on the device and of the dtype that the program's parameters have."""
     return next((p for p in program.parameters() if p.is_floating_point()), torch.empty(()))
 
 
-def like_parameters(program: nn.Module, value: Tensor | None) -> Tensor | None:
+def like_parameters(program: AnyProgram, value: Any) -> Any:
     """The value on the program's device, of its dtype if it is no integer."""
     if value is None:
         return None
@@ -57,7 +66,7 @@ def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(program: nn.Module, seed: int) -> Iterator[None]:
+def evaluating(program: AnyProgram, seed: int) -> Iterator[None]:
     """Runs a program without gradients or dropout, on random numbers from ``seed``, and restores everything."""
     modes = {module: module.training for module in program.modules()}
     program.eval()
@@ -69,16 +78,14 @@ def evaluating(program: nn.Module, seed: int) -> Iterator[None]:
             module.training = mode
 
 
-def checked_data(program: nn.Module, data: Data) -> tuple[Tensor, Tensor | None]:
+def checked_data(program: AnyProgram, data: Data) -> tuple[Tensor, Tensor | None]:
     """Data as tensors (x, context) on the program's device and of its dtype, after every check of bad input."""
     dataset = as_dataset(data)
     check_data(program, dataset.x, dataset.context)
-    x, context = like_parameters(program, dataset.x), like_parameters(program, dataset.context)
-    assert x is not None
-    return x, context
+    return like_parameters(program, dataset.x), like_parameters(program, dataset.context)
 
 
-def check_data(program: nn.Module, x: Tensor, context: Tensor | None) -> None:
+def check_data(program: AnyProgram, x: Tensor, context: Tensor | None) -> None:
     """Raises `InvalidInput` on data that the program cannot score: shape, numbers, context, support."""
     if program.event_shape is not None:
         check_event_shape(x, program.event_shape)
@@ -89,10 +96,11 @@ def check_data(program: nn.Module, x: Tensor, context: Tensor | None) -> None:
         check_support(x.to(reference_parameter(program).device), support)
 
 
-def support_of(program: nn.Module, x: Tensor, context: Tensor | None) -> Constraint | None:
+def support_of(program: AnyProgram, x: Tensor, context: Tensor | None) -> Constraint | None:
     """The support of p(x | z), read off the site ``"x"`` at the first datum; ``None`` if there is no such site."""
     one = slice(0, 1)
     with evaluating(program, seed=0), validation_enabled(False):
         _, model = importance_traces(program, like_parameters(program, x[one]),
                                      like_parameters(program, None if context is None else context[one]))
-    return model.nodes["x"]["fn"].support if "x" in model.nodes else None
+    site: Any = model.nodes.get("x")
+    return None if site is None else site["fn"].support

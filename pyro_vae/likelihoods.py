@@ -96,6 +96,8 @@ class Normal(nn.Module):
 class Scale(nn.Module):
     """A positive scale: fixed, or learned between bounds; one number, or one for each entry of an event."""
 
+    value: Tensor
+
     def __init__(self, value: float, event_shape: Sequence[int], learn: str | None, bounds: Sequence[float]):
         super().__init__()
         shapes: dict[str | None, tuple[int, ...]] = {None: (), "shared": (), "per_feature": tuple(event_shape)}

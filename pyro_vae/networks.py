@@ -10,8 +10,10 @@ features, is no network in this sense and stays out of ``__all__``, from which c
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +141,7 @@ class MLP(nn.Module):
         self.context, self.activation, self.dropout = context, activation, dropout
         widths = [math.prod(self.in_shape), *self.hidden]
         self.layers = nn.ModuleList(
-            Join(before, after, context if i == 0 else 0) for i, (before, after) in enumerate(zip(widths, widths[1:])))
+            Join(before, after, context if i == 0 else 0) for i, (before, after) in enumerate(itertools.pairwise(widths)))
         self.nonlinearity = nn.Sequential(activation(), nn.Dropout(dropout)) if dropout else activation()
         self.out_shape = (self.hidden[-1] if self.hidden else widths[0] + context,)
 
@@ -235,7 +237,7 @@ class ConvTranspose(nn.Module):
             raise InvalidInput("size", got=f"{size!r} with channels {self.channels}",
                                expected="(height, width) and at least one channel count",
                                fix="pass size=(28, 28), channels=[64, 32]")
-        sizes = [self.size]
+        sizes: list[Any] = [self.size]
         for _ in self.channels:
             sizes.insert(0, halve(sizes[0]))
         deepest = self.channels[0]
@@ -243,9 +245,9 @@ class ConvTranspose(nn.Module):
                          activation=activation)
         self.feature_map = (deepest, *sizes[0])
         layers: list[nn.Module] = []
-        for i, (small, large) in enumerate(zip(sizes, sizes[1:])):
+        for i, (small, large) in enumerate(itertools.pairwise(sizes)):
             # A transposed convolution of stride 2 gives 2 n - 1 rows; the missing one is padded where n was halved.
-            extra = tuple(b - (2 * a - 1) for a, b in zip(small, large))
+            extra: Any = tuple(b - (2 * a - 1) for a, b in zip(small, large))
             layers += [nn.ConvTranspose2d(self.channels[max(i - 1, 0)], self.channels[i], kernel_size, stride=2,
                                           padding=kernel_size // 2, output_padding=extra), activation()]
         self.convolutions = nn.Sequential(*layers)
@@ -288,6 +290,8 @@ class OneHot(nn.Module):
         >>> OneHot(3)(torch.tensor([2]))
         tensor([[0., 0., 1.]])
     """
+
+    vectors: Tensor
 
     def __init__(self, num_classes: int):
         super().__init__()

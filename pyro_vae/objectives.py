@@ -7,7 +7,6 @@ from typing import Any
 
 import pyro.infer
 import torch
-from pyro import poutine
 from pyro.distributions.util import is_identically_zero
 from pyro.infer.enum import get_importance_trace
 from pyro.infer.util import MultiFrameTensor
@@ -55,7 +54,7 @@ class ELBO(pyro.infer.ELBO):
         if self.beta != 1.0:
             model, guide = weigh_latents(model, self.beta), weigh_latents(guide, self.beta)
         traces = self._get_traces(model, guide, args, kwargs)
-        return -sum(_surrogate_elbo(*pair) for pair in traces) / self.num_particles
+        return -torch.stack([_surrogate_elbo(*pair) for pair in traces]).sum() / self.num_particles
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Minus the bound, summed over the batch, as a number."""
@@ -69,11 +68,11 @@ class ELBO(pyro.infer.ELBO):
         return loss.item()
 
 
-def _surrogate_elbo(model: poutine.Trace, guide: poutine.Trace) -> Tensor:
+def _surrogate_elbo(model: Any, guide: Any) -> Tensor:
     """A scalar with the ELBO's value and its gradient estimator's gradient."""
     model_sites = [site for site in model.nodes.values() if site["type"] == "sample"]
     guide_sites = [site for site in guide.nodes.values() if site["type"] == "sample"]
-    log_joint = sum(site["log_prob_sum"] for site in model_sites)
+    log_joint: Tensor = sum(site["log_prob_sum"] for site in model_sites)  # type: ignore[assignment]
     elbo = log_joint - sum(site["log_prob_sum"] for site in guide_sites)
     if all(is_identically_zero(site["score_parts"].score_function) for site in guide_sites):
         return elbo

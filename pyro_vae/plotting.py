@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -35,7 +36,7 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None) -> Axes:
         columns: images in a row; by default a square.
     """
     array = x.detach().cpu().float().numpy()
-    is_images = array.ndim == 3 or array.ndim == 4 and array.shape[1] in (1, 3)
+    is_images = array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))
     if not is_images:
         rows = array.reshape(len(array), -1)
         picture = ax.imshow(rows, aspect="auto", cmap="viridis", interpolation="nearest")
@@ -70,8 +71,6 @@ def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes) -> Axes:
         reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
     """
-    import torch
-
     plot_data(torch.cat([x.cpu(), reconstruction.cpu()]), ax, columns=len(x))
     ax.set_title("data (above), reconstruction (below)")
     return ax
@@ -98,14 +97,14 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None) -> Axes:
         points, names = np.column_stack([points, np.zeros(len(points))]), ["$z$", ""]
     size = float(np.clip(6000 / len(points), 5, 20))
     if labels is None or labels.is_floating_point():
-        ax.scatter(*points.T, s=size, alpha=0.6, linewidths=0)
+        ax.scatter(points[:, 0], points[:, 1], s=size, alpha=0.6, linewidths=0)
     else:
-        labels = labels.cpu().numpy()
-        classes = np.unique(labels)
+        digits = labels.cpu().numpy()
+        classes = np.unique(digits)
         colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
         for i, label in enumerate(classes):
-            few = points[labels == label]
-            ax.scatter(*few.T, s=size, alpha=0.6, linewidths=0, color=colours(i % colours.N))
+            few = points[digits == label]
+            ax.scatter(few[:, 0], few[:, 1], s=size, alpha=0.6, linewidths=0, color=colours(i % colours.N))
             # The label itself stands in its cluster: readable without telling ten colours apart.
             ax.annotate(str(label), np.median(few, axis=0), ha="center", va="center", fontsize=11, fontweight="bold",
                         bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": colours(i % colours.N), "alpha": 0.85})

@@ -32,6 +32,9 @@ class StandardNormal(nn.Module):
         tensor(-1.8379)
     """
 
+    loc: Tensor
+    scale: Tensor
+
     def __init__(self, latent: Size):
         super().__init__()
         self.latent = as_shape(latent)

@@ -22,7 +22,10 @@ from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import Size, as_shape
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["VAE", "Program"]
+__all__ = ["VAE", "AnyProgram", "Program"]
+
+# What keeps the contract above; nothing needs to be inherited, so there is no class to name.
+AnyProgram = Any
 
 
 class VAE(nn.Module):
@@ -53,7 +56,9 @@ class VAE(nn.Module):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module,
                  context: nn.Module | None = None):
         super().__init__()
-        self.prior, self.likelihood, self.posterior, self.context = prior, likelihood, posterior, context
+        self.prior, self.posterior, self.context = prior, posterior, context
+        self.likelihood: Any = likelihood
+        part: Any
         for part in (prior, likelihood, posterior):
             if hasattr(part, "bind"):  # a part that needs another, as VampPrior needs the posterior
                 part.bind(self)
@@ -125,8 +130,9 @@ class Program(nn.Module):
 
     def init_args(self) -> dict[str, Any]:
         """The constructor's arguments, for saving."""
-        return {"model": self.model_fn, "guide": self.guide_fn, "modules": self.modules_used,
-                "event_shape": self.event_shape}
+        used = self.modules_used
+        modules = dict(used.items()) if isinstance(used, nn.ModuleDict) else list(used)
+        return {"model": self.model_fn, "guide": self.guide_fn, "modules": modules, "event_shape": self.event_shape}
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Any:
         return self._run(self.model_fn, x, context)
@@ -137,7 +143,8 @@ class Program(nn.Module):
     def _run(self, fn: Callable[..., Any], x: Tensor, context: Tensor | None) -> Any:
         if self.event_shape is None:
             self.event_shape = tuple(x.shape[1:])
-        takes_context = len(inspect.signature(fn).parameters) > 1
+        positional = [p for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        takes_context = len(positional) > 1
         with RefuseGlobalParameters():
             return fn(x, context) if takes_context else fn(x)
 
@@ -164,7 +171,7 @@ def particles(fn: Callable[..., Any], num_particles: int, dim: int) -> Callable[
     return pyro.plate("particles", num_particles, dim=dim)(fn)
 
 
-def prior_predictive(program: nn.Module, num: int, context: Tensor | None = None) -> poutine.Trace:
+def prior_predictive(program: AnyProgram, num: int, context: Tensor | None = None) -> poutine.Trace:
     """A trace of the unconditioned model at ``num`` empty events: draws of every latent site and of x."""
     if program.event_shape is None:
         raise InvalidInput("event_shape", got="none", expected="the shape of one datum",
@@ -174,7 +181,7 @@ def prior_predictive(program: nn.Module, num: int, context: Tensor | None = None
     return poutine.trace(poutine.uncondition(program.model)).get_trace(empty, context)
 
 
-def posterior_predictive(program: nn.Module, x: Tensor, context: Tensor | None = None) -> poutine.Trace:
+def posterior_predictive(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> poutine.Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
     guide = poutine.trace(program.guide).get_trace(x, context)
     return poutine.trace(poutine.uncondition(poutine.replay(program.model, trace=guide))).get_trace(x, context)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.datasets import Data
 from pyro_vae.execution import checked_data, evaluating, like_parameters
-from pyro_vae.programs import posterior_predictive, prior_predictive
+from pyro_vae.programs import AnyProgram, posterior_predictive, prior_predictive
 from pyro_vae.traces import importance_traces
 from pyro_vae.validation import InvalidInput, check_context, check_count
 
 __all__ = ["encode", "generate", "reconstruct"]
 
 
-def generate(program: nn.Module, num: int = 1, *, context: int | float | Tensor | list | None = None, draws: bool = False,
+def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor | list | None = None, draws: bool = False,
              seed: int = 0) -> Tensor:
     r"""New data: the unconditioned model, run at ``num`` empty events.
 
@@ -38,15 +38,16 @@ def generate(program: nn.Module, num: int = 1, *, context: int | float | Tensor 
         torch.Size([64, 1, 8, 8])
     """
     check_count("num", num)
+    given = None
     if context is not None:
-        context = torch.as_tensor(context)
-        context = like_parameters(program, context.expand(num) if context.dim() == 0 else context)
-    check_context(program, torch.empty(num), context)
+        given = torch.as_tensor(context)
+        given = like_parameters(program, given.expand(num) if given.dim() == 0 else given)
+    check_context(program, torch.empty(num), given)
     with evaluating(program, seed):
-        return _value(prior_predictive(program, num, context).nodes["x"], draws)
+        return _value(prior_predictive(program, num, given).nodes["x"], draws)
 
 
-def reconstruct(program: nn.Module, data: Data, *, draws: bool = False, seed: int = 0) -> Tensor:
+def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0) -> Tensor:
     r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x).
 
     Args:
@@ -70,7 +71,7 @@ def reconstruct(program: nn.Module, data: Data, *, draws: bool = False, seed: in
         return _value(posterior_predictive(program, x, context).nodes["x"], draws)
 
 
-def encode(program: nn.Module, data: Data, *, draws: bool = False, seed: int = 0) -> dict[str, Tensor]:
+def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0) -> dict[str, Tensor]:
     r"""The latents of data: means of q(z | x), or a draw for each datum.
 
     Args:
@@ -96,7 +97,7 @@ def encode(program: nn.Module, data: Data, *, draws: bool = False, seed: int = 0
                 if site["type"] == "sample" and not site["is_observed"]}
 
 
-def _value(site: dict[str, Any], draws: bool) -> Tensor:
+def _value(site: Any, draws: bool) -> Tensor:
     if draws:
         return site["value"]
     try:

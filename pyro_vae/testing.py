@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -29,6 +30,7 @@ from pyro_vae.evaluation import evaluate
 from pyro_vae.execution import evaluating
 from pyro_vae.networks import as_shape
 from pyro_vae.objectives import ELBO
+from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import generate
 
 __all__ = ["check_density", "check_likelihood", "check_network", "check_posterior", "check_prior", "check_program"]
@@ -56,7 +58,7 @@ def check_prior(prior: nn.Module, *, context: Tensor | None = None) -> None:
     _check_component(prior, forward, batch)
 
 
-def check_likelihood(likelihood: nn.Module, z: Tensor, *, context: Tensor | None = None) -> None:
+def check_likelihood(likelihood: Any, z: Tensor, *, context: Tensor | None = None) -> None:
     r"""Checks the contract of a likelihood.
 
     Args:
@@ -93,7 +95,7 @@ def check_posterior(posterior: nn.Module, x: Tensor, *, context: Tensor | None =
     _check_conditional(posterior, x, context)
 
 
-def check_network(network: nn.Module, x: Tensor, *, context: Tensor | None = None) -> None:
+def check_network(network: Any, x: Tensor, *, context: Tensor | None = None) -> None:
     r"""Checks the contract of a network: its shape, leading batch dimensions, and that a batch equals a loop.
 
     Args:
@@ -120,7 +122,7 @@ def check_network(network: nn.Module, x: Tensor, *, context: Tensor | None = Non
     _check_copies(network, lambda module: module(x, *given))
 
 
-def check_program(program: nn.Module, x: Tensor, *, context: Tensor | None = None) -> None:
+def check_program(program: AnyProgram, x: Tensor, *, context: Tensor | None = None) -> None:
     r"""Checks the contract of a program: it trains, scores, generates, copies, saves and loads.
 
     Args:
@@ -136,7 +138,7 @@ def check_program(program: nn.Module, x: Tensor, *, context: Tensor | None = Non
     """
     _check_event_shape(program)
     with _unchanged_globals():
-        _check_gradients(program, lambda module: ELBO().differentiable_loss(module.model, module.guide, x, context))
+        _check_gradients(program, _loss_of(x, context))
         scores = evaluate(program, (x, context), num_samples=5)
         for name, score in scores.items():
             assert score.values.shape == (len(x),), f"{name} must have one value for each datum"
@@ -145,9 +147,13 @@ def check_program(program: nn.Module, x: Tensor, *, context: Tensor | None = Non
         _check_copies(program, lambda module: evaluate(module, (x, context), 5)["elbo"].values)
 
 
+def _loss_of(x: Tensor, context: Tensor | None) -> Callable[[Any], Tensor]:
+    return lambda program: ELBO().differentiable_loss(program.model, program.guide, x, context)
+
+
 # ------------------------------------------------------------------------------------------------------ the density
 
-def check_density(distribution: torch.distributions.Distribution, tolerance: float = 1e-3) -> None:
+def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
     """Checks that a density of a single entry integrates (or its masses sum) to one, and that its samples follow it.
 
     Args:
@@ -186,14 +192,14 @@ def check_density(distribution: torch.distributions.Distribution, tolerance: flo
     assert (error[known] < 5).all(), f"the samples' mean is {error[known].max():.1f} standard errors from the density's"
 
 
-def _flat(value: Tensor | float, batch: torch.Size) -> Tensor | float:
+def _flat(value: Any, batch: torch.Size) -> Any:
     """Drops the event dimensions, all of size one."""
     if not isinstance(value, Tensor) or value.dim() <= len(batch) + 1:
         return value
     return value.reshape(*value.shape[: len(batch) + 1])
 
 
-def _integers(distribution: torch.distributions.Distribution) -> Tensor:
+def _integers(distribution: Any) -> Tensor:
     if getattr(distribution, "has_enumerate_support", False) and not distribution.event_shape:
         return distribution.enumerate_support(expand=False).flatten().double()
     highest = distribution.sample((1000,)).max().item()
@@ -210,7 +216,7 @@ def _integers(distribution: torch.distributions.Distribution) -> Tensor:
 def _check_component(module: nn.Module, forward: Forward, batch: tuple[int, ...]) -> None:
     with _unchanged_globals():
         double = copy.deepcopy(module).double().eval()
-        density = as_pyro(forward(double))
+        density: Any = as_pyro(forward(double))
         assert tuple(density.batch_shape) == batch, f"batch shape {tuple(density.batch_shape)}, expected {batch}"
         event = tuple(density.event_shape)
         values = density.sample((2, 3))
@@ -256,7 +262,7 @@ def _check_conditional(module: nn.Module, given: Tensor, context: Tensor | None)
     torch.testing.assert_close(leading.log_prob(value), rows.expand(2, -1), msg=lambda m: f"leading dimensions: {m}")
 
 
-def _check_event_shape(module: nn.Module) -> None:
+def _check_event_shape(module: Any) -> None:
     assert getattr(module, "event_shape", None) is not None, "it must state event_shape, the shape of one datum"
 
 

@@ -19,14 +19,14 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.programs import particles
+from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "log_weights", "structure"]
 
-Site = dict[str, Any]
+Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Structure:
     particle_dim: int
 
 
-def structure(program: nn.Module, x: Tensor, context: Tensor | None = None) -> Structure:
+def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> Structure:
     """The plates of a program, found by running it once on one datum, after a check that its weights exist.
 
     Raises:
@@ -68,7 +68,7 @@ def structure(program: nn.Module, x: Tensor, context: Tensor | None = None) -> S
     return Structure(data_dim=frames["data"].dim, particle_dim=min(frame.dim for frame in frames.values()) - 1)
 
 
-def _check_latents(model: poutine.Trace, guide: poutine.Trace) -> None:
+def _check_latents(model: Any, guide: Any) -> None:
     in_guide = {name for name, site in guide.nodes.items() if _is_latent(site)}
     in_model = {name for name, site in model.nodes.items() if _is_latent(site)}
     for name in sorted(in_guide - in_model):
@@ -87,7 +87,7 @@ def _check_latents(model: poutine.Trace, guide: poutine.Trace) -> None:
                     "with spread such as DiagonalNormal")
 
 
-def importance_traces(program: nn.Module, x: Tensor, context: Tensor | None = None, num_samples: int | None = None,
+def importance_traces(program: AnyProgram, x: Tensor, context: Tensor | None = None, num_samples: int | None = None,
                       particle_dim: int = -2) -> tuple[poutine.Trace, poutine.Trace]:
     r"""Traces (guide, model) of a program, the model replayed on the guide's draws.
 
@@ -106,7 +106,7 @@ def importance_traces(program: nn.Module, x: Tensor, context: Tensor | None = No
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
 
 
-def log_weights(program: nn.Module, x: Tensor, context: Tensor | None, num_samples: int,
+def log_weights(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int,
                 where: Structure) -> Tensor:
     """Log-weights (K, N) in nats of ``num_samples`` draws from the guide for each datum.
 

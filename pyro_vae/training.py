@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro.infer
 import torch
 from filelock import FileLock, Timeout
 from pyro import validation_enabled
@@ -30,6 +29,7 @@ from pyro_vae.datasets import Data, Dataset, as_dataset
 from pyro_vae.evaluation import elbo
 from pyro_vae.execution import check_data, choose_device, isolated_random, reference_parameter
 from pyro_vae.objectives import ELBO, weigh_latents
+from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
 from pyro_vae.traces import importance_traces
@@ -37,6 +37,9 @@ from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["History", "TrainingDiverged", "fit"]
 
+COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning_rate", "kl_weight")
+
+AnyObjective = Any  # a Pyro ELBO: Pyro declares none of the methods that its own have
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -75,16 +78,14 @@ class History:
 
     def to_csv(self) -> str:
         """The rows as CSV, a header first; an empty field where nothing was measured."""
-        if not self.rows:
-            return ""
         out = io.StringIO()
-        writer = csv.DictWriter(out, self.rows[0].keys(), lineterminator="\n")
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         return out.getvalue()
 
 
-def fit(program: nn.Module, data: Data, *, objective: pyro.infer.ELBO | None = None, epochs: int = 50,
+def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = None, epochs: int = 50,
         batch_size: int = 128, learning_rate: float = 1e-3, optimizer: Optimizer | None = None,
         schedule: Callable[[float], float] = Constant(), warmup: int = 0, clip_norm: float | None = None,
         validation: Data | None = None, patience: int | None = None, seed: int = 0,
@@ -155,7 +156,7 @@ def fit(program: nn.Module, data: Data, *, objective: pyro.infer.ELBO | None = N
     with _claimed(run.folder):
         if resume:
             run.restore()
-        elif run.folder is not None and any(checkpoint.exists(run.folder, name) for name in ("training", "program")):
+        elif run.folder is not None and checkpoint.exists(run.folder, "program"):
             raise InvalidInput("out", got=f"{run.folder}, which holds a run already", expected="a new folder",
                                fix="choose another folder, or continue that run with resume=True (--resume)")
         with isolated_random(target, seed):
@@ -193,9 +194,9 @@ def _settings_of(thing: Any) -> Any:
         return [_settings_of(item) for item in thing]
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    if isinstance(thing, type) or callable(thing) and hasattr(thing, "__qualname__"):
+    if isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
         return thing.__qualname__
-    values = asdict(thing) if is_dataclass(thing) else vars(thing)
+    values = asdict(thing) if is_dataclass(thing) and not isinstance(thing, type) else vars(thing)
     return {"class": type(thing).__qualname__,
             **{key: value for key, value in values.items() if isinstance(value, bool | int | float | str)}}
 
@@ -204,9 +205,9 @@ def _settings_of(thing: Any) -> Any:
 class _Run:
     """One run of `fit`: what it was given, and what changes while it trains."""
 
-    program: nn.Module
+    program: AnyProgram
     data: Dataset
-    objective: pyro.infer.ELBO
+    objective: AnyObjective
     epochs: int
     batch_size: int
     learning_rate: float
@@ -227,6 +228,7 @@ class _Run:
             raise InvalidInput("program", got="no trainable parameters", expected="at least one nn.Parameter",
                                fix="register the networks as modules of the program (Program(..., modules=...))")
         self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.history = History()
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # validation ELBO, epoch, weights
         self.steps_per_epoch = -(-len(self.data) // self.batch_size)
@@ -238,6 +240,8 @@ class _Run:
         clock, saved = time.monotonic() - started, time.monotonic()
         events = self._open_events()
         start = len(self.history)
+        if start == 0:
+            self._save()  # what cannot be written is found out now, and the folder is taken from here on
         with progress_bar("epochs", total=self.epochs, shown=progress, start=start) as advance:
             for epoch in range(start, self.epochs):
                 if self._is_out_of_patience():
@@ -294,16 +298,16 @@ class _Run:
         loss.backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * self.schedule(self._fraction_done(step))
         self.optimizer.step()
         return loss.detach()
 
     def _kl_weight(self, step: int) -> float:
         return min(1.0, (step + 1) / (self.warmup * self.steps_per_epoch)) if self.warmup else 1.0
 
-    def _learning_rate(self, step: int) -> float:
-        return self.learning_rate * self.schedule(step / (self.epochs * self.steps_per_epoch))
+    def _fraction_done(self, step: int) -> float:
+        return step / (self.epochs * self.steps_per_epoch)
 
     def _measure(self, epoch: int, losses: Tensor, seconds: float) -> dict[str, Any]:
         # The last batch may be smaller: the epoch's mean is over data.
@@ -318,7 +322,7 @@ class _Run:
                 self.best = (score, epoch + 1, _clone(self.program.state_dict()))
         row = {"epoch": epoch + 1, "step": last + 1, "seconds": round(seconds, 3),
                "objective": -(losses * sizes).sum().item() / len(self.data), "validation_elbo": score,
-               "learning_rate": self._learning_rate(last), "kl_weight": self._kl_weight(last)}
+               "learning_rate": self.learning_rate * self.schedule(self._fraction_done(last)), "kl_weight": self._kl_weight(last)}
         self.history.rows.append(row)
         return row
 
@@ -336,7 +340,7 @@ class _Run:
         """Runs the epoch again up to the first bad loss, which the seed makes the same, and looks at its sites."""
         bad = (~torch.isfinite(losses)).nonzero()
         first = int(bad[0]) if len(bad) else len(losses)
-        batch = (*self._batches(epoch), None)[first]
+        batch: Any = (*self._batches(epoch), None)[first]
         self._run_epoch(epoch, stop=first)
         step = epoch * self.steps_per_epoch + first
         for name, parameter in self.program.named_parameters():
@@ -347,7 +351,8 @@ class _Run:
         with torch.no_grad(), validation_enabled(False):
             guide, model = importance_traces(self.program, x, context)
         for part, trace in (("guide", guide), ("model", model)):
-            for name, site in trace.nodes.items():
+            for name, message in trace.nodes.items():
+                site: Any = message
                 if site["type"] == "sample" and not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                     return TrainingDiverged(step, f"site {name!r} of the {part}", "its log-probability overflowed: bound its "
                                             "scale, rescale x, or lower learning_rate")
@@ -362,7 +367,8 @@ class _Run:
         return _clone(state)
 
     def _restore_state(self, state: dict[str, Tensor]) -> None:
-        weights, slots = {}, {}
+        weights: dict[str, Tensor] = {}
+        slots: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             kind, _, name = key.partition(".")
             if kind == "program":

@@ -1,0 +1,74 @@
+"""The house: floors, the one place of Pyro's primitives, and no side effects of an import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyro_vae
+
+PACKAGE = Path(pyro_vae.__file__).parent
+
+# A module imports from its own floor's earlier entries or from lower floors only.
+FLOORS = [
+    ["validation", "networks", "distributions", "schedules", "datasets", "progress", "arviz_compat"],
+    ["priors", "likelihoods", "posteriors"],
+    ["programs", "traces"],
+    ["execution", "objectives", "checkpoint", "evaluation", "training"],
+    ["sampling", "testing", "plotting"],
+    ["config", "cli"],
+]
+ORDER = [module for floor in FLOORS for module in floor]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pyro_vae"):
+            names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+            found |= set(names)
+    return found
+
+
+def modules() -> list[Path]:
+    return [path for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "__main__")]
+
+
+def test_every_module_has_a_floor():
+    assert {path.stem for path in modules()} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_a_module_imports_only_from_lower_floors(path):
+    above = {name for name in imports(path) if ORDER.index(name) >= ORDER.index(path.stem)}
+    assert not above, f"{path.stem} imports {above}, which lies above it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_only_programs_sample(path):
+    calls = {f"{node.func.value.id}.{node.func.attr}" for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+             and isinstance(node.func.value, ast.Name)}
+    if path.stem not in ("programs", "testing"):
+        assert not calls & {"pyro.sample", "pyro.plate", "pyro.param", "pyro.module"}
+
+
+@pytest.mark.parametrize("module", ["pyro_vae", "pyro_vae.cli", "pyro_vae.testing", "pyro_vae.plotting"])
+def test_an_import_changes_no_setting_of_the_process(module):
+    code = f"""
+import pyro, torch, warnings
+warnings.simplefilter("error")
+from torch.distributions import Distribution
+before = (Distribution._validate_args, torch.get_default_dtype(), torch.random.initial_seed(), torch.get_num_threads())
+state = torch.random.get_rng_state()
+import {module}
+assert before == (Distribution._validate_args, torch.get_default_dtype(), torch.random.initial_seed(),
+                  torch.get_num_threads())
+assert torch.equal(state, torch.random.get_rng_state())
+assert not list(pyro.get_param_store().keys())
+import sys
+assert "arviz" not in sys.modules and "torchvision" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

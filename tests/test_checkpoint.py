@@ -1,0 +1,221 @@
+import errno
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_vae
+
+import pyro_vae as pv
+from pyro_vae import checkpoint
+from pyro_vae.validation import InvalidInput
+
+
+def same(a, b):
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+def test_saved_and_loaded_are_identical(tmp_path):
+    vae, x = small_vae(), torch.zeros(3, 1, 8, 8)
+    pv.save(vae, tmp_path)
+    loaded = pv.load(tmp_path)
+    assert same(vae, loaded)
+    assert torch.equal(pv.elbo(loaded, x, 5).values, pv.elbo(vae, x, 5).values)
+    assert not loaded.training
+
+
+def test_loading_leaves_the_random_state_alone(tmp_path):
+    pv.save(small_vae(), tmp_path)
+    state = torch.random.get_rng_state()
+    pv.load(tmp_path)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_double_precision_and_torch_layers_come_back(tmp_path):
+    body = torch.nn.Sequential(torch.nn.Linear(5, 7, bias=False), torch.nn.LayerNorm(7), torch.nn.Tanh())
+
+    vae = pv.VAE(pv.priors.GaussianMixture(2, components=3),
+                 pv.likelihoods.Normal(5, pv.networks.MLP(2, [4], activation=torch.nn.Tanh), 0.3, "per_feature"),
+                 pv.posteriors.DiagonalNormal(2, OutShape(body, 7))).double()
+    pv.save(vae, tmp_path)
+    loaded = pv.load(tmp_path)
+    x = torch.randn(4, 5, dtype=torch.float64)
+    assert torch.equal(pv.elbo(loaded, x, 5).values, pv.elbo(vae, x, 5).values)
+    assert "bias" not in dict(loaded.posterior.network.body[0].named_parameters())
+
+
+class OutShape(torch.nn.Module):
+    def __init__(self, body, width):
+        super().__init__()
+        self.body, self.width, self.out_shape = body, width, (width,)
+
+    def forward(self, x, context=None):
+        return self.body(x)
+
+
+class Pair(torch.nn.Module):
+    """Two parts that share one network."""
+
+    def __init__(self, left, right):
+        super().__init__()
+        self.left, self.right = left, right
+
+
+def test_a_shared_module_stays_shared():
+    network = pv.networks.MLP(3, [4])
+    pair = checkpoint.build(checkpoint.describe(Pair(OutShape(network, 4), OutShape(network, 4))))
+    assert pair.left.body is pair.right.body
+
+
+def test_a_program_of_functions_is_loaded_into_one(tmp_path):
+    vae = small_vae()
+    program = pv.Program(vae.model, vae.guide, modules=vae, event_shape=(1, 8, 8))
+    with pytest.raises(InvalidInput, match=r"pv.load\(folder, program"):
+        pv.save(program, tmp_path)  # bound methods have no import path
+    program = pv.Program(module_model, module_guide, modules=LAYER, event_shape=2)
+    pv.save(program, tmp_path)
+    assert pv.load(tmp_path).model_fn is module_model
+
+
+LAYER = torch.nn.Linear(2, 2)
+
+
+def module_model(x):
+    pass
+
+
+def module_guide(x):
+    pass
+
+
+def test_what_cannot_be_imported_is_refused_before_anything_is_written(tmp_path):
+    class Local(pv.priors.StandardNormal):
+        pass
+
+    vae = small_vae()
+    vae.prior = Local(2)
+    with pytest.raises(InvalidInput, match="file of its own"):
+        pv.save(vae, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, (str(Path(os.environ["BOMB"])),)
+
+
+def weights_file(folder):
+    return next(folder.glob("program-*.safetensors"))
+
+
+def damage_truncate(folder):
+    weights_file(folder).write_bytes(weights_file(folder).read_bytes()[:-100])
+
+
+def damage_flip(folder):
+    data = bytearray(weights_file(folder).read_bytes())
+    data[-5] ^= 1
+    weights_file(folder).write_bytes(bytes(data))
+
+
+def damage_pickle(folder):
+    weights_file(folder).write_bytes(pickle.dumps(Bomb()))
+
+
+def damage_pickle_with_its_hash(folder):
+    import hashlib
+    damage_pickle(folder)
+    index = json.loads((folder / "program.json").read_text())
+    index["sha256"] = hashlib.sha256(weights_file(folder).read_bytes()).hexdigest()
+    (folder / "program.json").write_text(json.dumps(index))
+
+
+def damage_missing(folder):
+    weights_file(folder).unlink()
+
+
+def damage_index(folder):
+    (folder / "program.json").write_text((folder / "program.json").read_text()[:200])
+
+
+def damage_no_index(folder):
+    (folder / "program.json").unlink()
+    (folder / "model.pt").write_bytes(pickle.dumps(Bomb()))
+
+
+def damage_format(folder):
+    index = json.loads((folder / "program.json").read_text())
+    (folder / "program.json").write_text(json.dumps(index | {"format": 99}))
+
+
+def damage_class(folder):
+    index = json.loads((folder / "program.json").read_text())
+    index["program"]["args"]["prior"] = {"class": "os.mkdir", "args": {"path": os.environ["BOMB"]}}
+    (folder / "program.json").write_text(json.dumps(index))
+
+
+def damage_arguments(folder):
+    index = json.loads((folder / "program.json").read_text())
+    index["program"]["args"]["prior"]["args"] = {"latent": [3]}
+    (folder / "program.json").write_text(json.dumps(index))
+
+
+def damage_structure(folder):
+    index = json.loads((folder / "program.json").read_text())
+    index["program"]["args"]["posterior"]["args"]["network"]["args"]["hidden"] = [3]
+    (folder / "program.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("damage", [value for name, value in globals().items() if name.startswith("damage_")
+                                    and name != "damage_arguments"], ids=lambda f: f.__name__)
+def test_a_damaged_checkpoint_is_refused_in_one_line_and_never_runs(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    pv.save(small_vae(), tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        pv.load(tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_missing_folder_says_so(tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="does not exist"):
+        pv.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("fails_at", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch, fails_at):
+    good, better = small_vae(seed=1), small_vae(seed=2)
+    pv.save(good, tmp_path)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, fails_at, full)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left on device"):
+        pv.save(better, tmp_path)
+    monkeypatch.undo()
+    assert same(pv.load(tmp_path), good)
+    assert not list(tmp_path.glob(".*.tmp"))
+    pv.save(better, tmp_path)
+    assert same(pv.load(tmp_path), better)
+    assert len(list(tmp_path.glob("program-*.safetensors"))) == 1
+
+
+def test_a_write_that_dies_between_the_two_files_leaves_the_old_state(tmp_path, monkeypatch):
+    pv.save(small_vae(seed=1), tmp_path)
+    replace, calls = os.replace, []
+
+    def dies_second(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(*args)
+
+    monkeypatch.setattr(os, "replace", dies_second)
+    with pytest.raises(KeyboardInterrupt):
+        pv.save(small_vae(seed=2), tmp_path)
+    monkeypatch.undo()
+    assert same(pv.load(tmp_path), small_vae(seed=1))

@@ -1,0 +1,165 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from PIL import Image
+
+from pyro_vae.datasets import Dataset, as_dataset, load, names
+from pyro_vae.validation import InvalidInput
+
+
+def test_digits_are_there_without_a_download():
+    train, test = load("digits")
+    assert train.event_shape == (1, 8, 8) and train.num_classes == 10 and (len(train), len(test)) == (1437, 360)
+    assert (train.name, train.split, test.split, train.binarize) == ("digits", "train", "test", "dynamic")
+
+
+def test_the_hash_is_of_what_is_scored():
+    train, test = load("digits")
+    assert test.sha256 == load("digits")[1].sha256
+    others = [train.sha256, test[:100].sha256, load("digits", binarize="none")[1].sha256,
+              load("digits", binarize="dynamic", seed=1)[1].sha256]
+    assert len({test.sha256, *others}) == 5
+    # A test set is the same for everyone, however it was trained on.
+    assert load("digits", binarize="fixed")[1].sha256 == test.sha256
+
+
+def test_binarisation_follows_the_grey_values():
+    grey = torch.rand(40, 3)
+    fixed, dynamic = Dataset(grey, binarize="fixed"), Dataset(grey, binarize="dynamic")
+    assert torch.equal(fixed.x, Dataset(grey, binarize="fixed").x) and set(fixed.x.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(fixed.batch(torch.arange(40))[0], fixed.x)
+    index = torch.arange(40)
+    mean = torch.stack([dynamic.batch(index)[0] for _ in range(4000)]).mean(0)
+    assert ((mean - grey).abs() < 5 * (grey * (1 - grey) / 4000).sqrt() + 1e-9).all()
+    sure = Dataset(torch.tensor([[0.0, 1.0]]).expand(1000, 2), binarize="dynamic")
+    assert torch.equal(sure.batch(torch.arange(1000))[0], sure.values)
+
+
+def test_a_datums_fixed_draw_does_not_depend_on_its_neighbours():
+    data = load("digits")[1]
+    assert torch.equal(data[10:20].x, data.x[10:20])
+    assert torch.equal(data[torch.tensor([5, 3])].x, data.x[[5, 3]])
+    rest, held = data.hold_out(60)
+    assert len(rest) == 300 and len(held) == 60 and held.split == "validation"
+    assert torch.equal(torch.cat([rest.x, held.x]).sum(0), data.x.sum(0))
+    x, label = data[7]
+    assert torch.equal(x, data.x[7]) and label == data.context[7]
+
+
+def test_data_in_every_form(tmp_path):
+    x, y = torch.randn(30, 4), torch.arange(30) % 3
+    for data in ((x, y), [x, y], (x.numpy(), y.numpy()), torch.utils.data.TensorDataset(x, y), Dataset(x, y)):
+        dataset = as_dataset(data)
+        assert torch.equal(dataset.x, x) and torch.equal(dataset.context, y)
+    assert as_dataset(x).context is None
+    assert as_dataset(torch.utils.data.TensorDataset(x)).context is None
+    with pytest.raises(InvalidInput, match="pair"):
+        as_dataset({"x": x})
+
+
+def test_npz_files(tmp_path):
+    path = tmp_path / "mine.npz"
+    x, y = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
+    np.savez(path, x=x, y=y)
+    train, test = load(str(path))
+    assert (len(train), len(test), train.name, train.binarize) == (45, 5, "mine", "none")
+    assert test.sha256 == load(str(path))[1].sha256
+    np.savez(path, x=x, x_test=x[:7])
+    train, test = load(str(path))
+    assert len(train) == 50 and np.allclose(test.x, x[:7])
+    np.savez(path, x=np.array([[0, 255]], dtype=np.uint8).repeat(20, 0))
+    assert load(str(path), binarize="dynamic")[0].x[0].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("write, message", [
+    (lambda p: np.savez(p, z=np.zeros(3)), "array named x"),
+    (lambda p: np.savez(p, x=np.zeros((3, 2)), y=np.zeros(2)), "2 labels"),
+    (lambda p: np.savez(p, x=np.array(["a", "b"])), "numbers"),
+    (lambda p: np.savez(p, x=np.array([{}, []], dtype=object)), "without pickles"),
+    (lambda p: p.write_bytes(b"PK nonsense"), "cannot be read"),
+    (lambda p: None, "does not exist"),
+])
+def test_bad_npz_files(tmp_path, write, message):
+    write(tmp_path / "bad.npz")
+    with pytest.raises(InvalidInput, match=message):
+        load(str(tmp_path / "bad.npz"))
+
+
+def test_a_folder_of_images(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            Image.fromarray(np.full((6, 5), 20 * i, dtype=np.uint8)).save(tmp_path / label / f"{i}.png")
+    train, test = load(str(tmp_path))
+    assert train.event_shape == (1, 6, 5) and train.num_classes == 2 and (len(train), len(test)) == (18, 2)
+    assert train.x.max() == pytest.approx(180 / 255)
+    Image.fromarray(np.zeros((7, 5), dtype=np.uint8)).save(tmp_path / "cat" / "zz.png")
+    with pytest.raises(InvalidInput, match="one size"):
+        load(str(tmp_path))
+    (tmp_path / "cat" / "aa.png").write_bytes(b"no image")
+    with pytest.raises(InvalidInput, match=r"aa\.png"):
+        load(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match="without images"):
+        load(str(tmp_path / "empty"))
+
+
+def test_colour_images_have_three_channels(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    assert load(str(tmp_path))[0].event_shape == (3, 4, 4)
+
+
+def test_unknown_names_and_policies():
+    with pytest.raises(InvalidInput, match="did you mean 'fashion_mnist'"):
+        load("fashion-mnist")
+    with pytest.raises(InvalidInput, match="did you mean 'dynamic'"):
+        load("digits", binarize="dynamical")
+    with pytest.raises(InvalidInput, match=r"\[0, 1\]"):
+        Dataset(torch.randn(10, 2), binarize="dynamic")
+
+
+# ------------------------------------------------------------------------------------------------------ real data
+
+needs_data = pytest.mark.skipif(DATA is None, reason="PYRO_VAE_DATA names no folder with the real data")
+
+SHAPES = {"mnist": (60000, 10000, (1, 28, 28)), "fashion_mnist": (60000, 10000, (1, 28, 28)),
+          "binarized_mnist": (50000, 10000, (1, 28, 28)), "frey_faces": (1769, 196, (1, 28, 20)),
+          "omniglot": (19280, 13180, (1, 28, 28))}
+
+
+@needs_data
+@pytest.mark.parametrize("name", SHAPES)
+def test_real_data(name):
+    train, test = load(name)
+    assert (len(train), len(test), train.event_shape) == SHAPES[name]
+    assert train.values.min() >= 0 and train.values.max() <= 1
+    assert name in names()
+
+
+@needs_data
+def test_mnist_is_bit_exact():
+    data = load("mnist", binarize="none")[1]
+    raw = (data.values * 255).round().to(torch.uint8).numpy().tobytes()
+    idx = (DATA / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:]
+    assert hashlib.sha256(raw).hexdigest() == hashlib.sha256(idx).hexdigest()
+
+
+def test_kmnist_reads_torchvisions_layout(tmp_path):
+    raw = tmp_path / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, num in (("train", 6), ("t10k", 4)):
+        images, labels = np.arange(num * 784).astype(np.uint8), np.arange(num, dtype=np.uint8)
+        header = np.array([0x803, num, 28, 28], dtype=">i4").tobytes()
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(np.array([0x801, num], dtype=">i4").tobytes() + labels.tobytes())
+    train, test = load("kmnist", root=tmp_path)
+    assert len(train) == 6 and len(test) == 4 and test.context.tolist() == [0, 1, 2, 3]
+
+
+def test_missing_files_name_the_folder(tmp_path):
+    with pytest.raises(InvalidInput, match="PYRO_VAE_DATA"):
+        load("frey_faces", root=tmp_path)

@@ -1,0 +1,277 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_vae
+from filelock import FileLock
+
+import pyro_vae as pv
+from pyro_vae import checkpoint
+from pyro_vae.training import TrainingDiverged
+from pyro_vae.validation import InvalidInput
+
+
+def digits(num=300):
+    return pv.datasets.load("digits")[0][:num]
+
+
+def weights(program):
+    return {name: value.clone() for name, value in program.state_dict().items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), f"{name} differs"
+
+
+OPTIONS = dict(batch_size=64, progress=False, warmup=3, clip_norm=5.0, schedule=pv.schedules.Constant())
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_caller_alone():
+    state = torch.random.get_rng_state()
+    runs = []
+    for seed in (1, 1, 2):
+        program = small_vae()
+        pv.fit(program, digits(), epochs=3, seed=seed, **OPTIONS)
+        runs.append(weights(program))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert_same(runs[0], runs[1])
+    with pytest.raises(AssertionError):
+        assert_same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("optimizer", [None, torch.optim.SGD, torch.optim.RMSprop])
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, validated):
+    data = digits()
+    extra = dict(OPTIONS, optimizer=optimizer, learning_rate=1e-3,
+                 validation=data[:50] if validated else None, patience=50 if validated else None)
+    whole, parts = small_vae(), small_vae()
+    full = pv.fit(whole, data, epochs=7, out=tmp_path / "whole", **extra)
+    pv.fit(parts, data, epochs=4, out=tmp_path / "parts", **extra)
+    again = small_vae(seed=9)  # whatever it starts from, the checkpoint decides
+    history = pv.fit(again, data, epochs=7, out=tmp_path / "parts", resume=True, **extra)
+    assert_same(weights(whole), weights(again))
+    assert history["objective"] == full["objective"] and history["validation_elbo"] == full["validation_elbo"]
+    assert_same(weights(pv.load(tmp_path / "parts")), weights(pv.load(tmp_path / "whole")))
+    rows = list(csv.DictReader((tmp_path / "parts" / "metrics.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 8))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import pyro_vae as pv
+from conftest import small_vae
+pv.fit(small_vae(), pv.datasets.load("digits")[0], epochs={epochs}, batch_size=32, progress=False, out={out!r},
+       resume=True, checkpoint_seconds=0.05, clip_norm=5.0, warmup=3)
+"""
+
+
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(tmp_path):
+    epochs, tests = 60, str(Path(__file__).parent)
+    whole = small_vae()
+    pv.fit(whole, pv.datasets.load("digits")[0], epochs=epochs, batch_size=32, progress=False, clip_norm=5.0, warmup=3)
+    script = SCRIPT.format(tests=tests, epochs=epochs, out=str(tmp_path / "run"))
+    kills = 0
+    for delay in (0.3, 0.05):
+        process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
+        deadline = time.monotonic() + 60
+        before = progress(tmp_path / "run")
+        while progress(tmp_path / "run") == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(delay)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills, "the run was too fast to be killed"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+    assert_same(weights(pv.load(tmp_path / "run")), weights(whole))
+
+
+def progress(folder):
+    try:
+        return (folder / "training.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path):
+    pv.fit(small_vae(), digits(), epochs=1, out=tmp_path, **OPTIONS)
+    for change, name in [({"batch_size": 32}, "batch_size"), ({"clip_norm": 1.0}, "clip_norm"), ({"seed": 3}, "seed")]:
+        with pytest.raises(InvalidInput, match=f"^{name}: got"):
+            pv.fit(small_vae(), digits(), epochs=2, out=tmp_path, resume=True, **(OPTIONS | change))
+    with pytest.raises(InvalidInput, match="data: got"):
+        pv.fit(small_vae(), digits(299), epochs=2, out=tmp_path, resume=True, **OPTIONS)
+    with pytest.raises(InvalidInput, match="another structure"):
+        pv.fit(small_vae(hidden=17), digits(), epochs=2, out=tmp_path, resume=True, **OPTIONS)
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path):
+    pv.fit(small_vae(), digits(), epochs=1, out=tmp_path / "a", **OPTIONS)
+    kept = weights(pv.load(tmp_path / "a"))
+    with pytest.raises(InvalidInput, match="holds a run already"):
+        pv.fit(small_vae(seed=4), digits(), epochs=1, out=tmp_path / "a", **OPTIONS)
+    assert_same(weights(pv.load(tmp_path / "a")), kept)
+    (tmp_path / "b").mkdir()
+    with FileLock(tmp_path / "b" / ".lock"), pytest.raises(InvalidInput, match="another process"):
+        pv.fit(small_vae(), digits(), epochs=1, out=tmp_path / "b", **OPTIONS)
+
+
+def test_every_batch_counts_every_datum_once():
+    """The epoch's objective is a mean over data, whatever the last batch's size: at learning rate 0 it is the ELBO's."""
+    program, x = small_vae().double(), digits(70).x.double()
+    history = pv.fit(program, x, epochs=400, batch_size=32, optimizer=still, progress=False)
+    objective = torch.tensor(history["objective"])
+    expected = pv.elbo(program, x, num_samples=2000)
+    assert abs(objective.mean() - expected.mean) < 4 * objective.std() / 20
+
+
+def still(parameters, lr):
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+def test_warm_up_and_schedule_follow_their_plan():
+    data = digits(100)
+    history = pv.fit(small_vae(), data, epochs=6, batch_size=50, warmup=4, schedule=pv.schedules.Exponential(0.01), progress=False)
+    assert history["kl_weight"] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert history["learning_rate"] == pytest.approx([1e-3 * 0.01 ** ((2 * e + 1) / 12) for e in range(6)])
+
+
+def test_the_gradients_global_norm_is_clipped():
+    norms = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            gradients = [p.grad for group in self.param_groups for p in group["params"]]
+            norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
+            return super().step(closure)
+
+    pv.fit(small_vae(), digits(64), epochs=1, batch_size=16, optimizer=Spy, clip_norm=0.5, progress=False)
+    assert len(norms) == 4 and max(norms) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    data = digits(60)
+    program = small_vae()
+    history = pv.fit(program, data[:40], epochs=400, learning_rate=0.05, batch_size=40, validation=data[40:], patience=5,
+                     progress=False, out=tmp_path)
+    scores = history["validation_elbo"]
+    best = max(range(len(scores)), key=scores.__getitem__)
+    assert len(history) == best + 1 + 5 < 400
+    assert pv.elbo(program, data[40:], 1, seed=0).mean == pytest.approx(scores[best], rel=1e-6)
+    assert_same(weights(program), weights(pv.load(tmp_path)))
+
+
+def test_frozen_parameters_stay():
+    program = small_vae()
+    program.likelihood.requires_grad_(False)
+    before = weights(program)
+    pv.fit(program, digits(100), epochs=2, progress=False)
+    after = weights(program)
+    for name in before:
+        assert torch.equal(before[name], after[name]) == name.startswith("likelihood"), name
+
+
+def test_dynamic_binarisation_is_drawn_anew_and_scores_are_not():
+    data = digits(50)
+    index = torch.arange(50)
+    assert not torch.equal(data.batch(index)[0], data.batch(index)[0])
+    assert torch.equal(data.x, digits(50).x)
+
+
+class Explodes(torch.nn.Module):
+    """A likelihood that breaks once its parameter has moved seven steps of Adam: in its value, or in its gradient."""
+
+    event_shape = (1, 8, 8)
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.raw = kind, torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, z, *, context=None):
+        scale = torch.ones(())
+        if self.raw.abs() > 0.0065:
+            scale = (self.raw * 0).sqrt() + 1 if self.kind == "gradient" else self.raw * torch.nan
+        loc = 0 * z.sum(-1)[..., None, None, None].expand(*z.shape[:-1], 1, 8, 8)
+        return torch.distributions.Independent(
+            torch.distributions.Normal(loc + self.raw, scale, validate_args=False), 3)
+
+
+@pytest.mark.parametrize("kind, where", [("value", "site 'x' of the model"), ("gradient", "parameter 'likelihood.raw'")])
+def test_a_nan_stops_with_the_step_the_site_and_the_cause_and_keeps_the_checkpoint(tmp_path, kind, where):
+    program = small_vae()
+    program.likelihood = Explodes(kind)
+    x = 9 + torch.randn(40, 1, 8, 8)
+    with pytest.raises(TrainingDiverged) as error:
+        pv.fit(program, x, epochs=20, batch_size=10, progress=False, out=tmp_path, checkpoint_seconds=0)
+    assert where in str(error.value) and "learning_rate" in str(error.value) and "\n" not in str(error.value)
+    assert error.value.step == 7
+    tensors, meta = checkpoint.read_state(tmp_path, "training")
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+    assert len(meta["history"]) == 1
+
+
+def test_a_full_disk_during_training_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    pv.fit(small_vae(), digits(100), epochs=2, out=tmp_path, **OPTIONS)
+    kept = weights(pv.load(tmp_path))
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left"):
+        pv.fit(small_vae(), digits(100), epochs=4, out=tmp_path, resume=True, **OPTIONS)
+    monkeypatch.undo()
+    assert_same(weights(pv.load(tmp_path)), kept)
+    assert len(pv.fit(small_vae(), digits(100), epochs=4, out=tmp_path, resume=True, **OPTIONS)) == 4
+
+
+def test_an_interrupted_run_saves_the_last_whole_epoch(tmp_path):
+    calls = []
+
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure=None):
+            calls.append(1)
+            if len(calls) == 8:
+                raise KeyboardInterrupt
+            return super().step(closure)
+
+    with pytest.raises(KeyboardInterrupt):
+        pv.fit(small_vae(), digits(100), epochs=9, batch_size=32, optimizer=Interrupted, progress=False, out=tmp_path)
+    assert len(checkpoint.read_state(tmp_path, "training")[1]["history"]) == 1
+
+
+def test_the_run_folder_holds_metrics_and_tensorboard_events(tmp_path):
+    pv.fit(small_vae(), digits(100), epochs=2, out=tmp_path, **OPTIONS)
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    assert (tmp_path / "metrics.csv").read_text().startswith("epoch,step,seconds,objective,")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"), ({"learning_rate": 0.0}, "learning_rate"),
+    ({"learning_rate": float("nan")}, "learning_rate"), ({"patience": 3}, "validation"), ({"device": "tpu"}, "device"),
+    ({"resume": True}, "run folder"),
+])
+def test_bad_settings(change, message):
+    with pytest.raises(InvalidInput, match=message):
+        pv.fit(small_vae(), digits(20), progress=False, **change)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_cuda():
+    with pytest.raises(InvalidInput, match="no usable CUDA GPU"):
+        pv.fit(small_vae(), digits(20), device="cuda")
+
+
+def test_a_program_without_parameters_is_refused():
+    program = pv.Program(lambda x: None, lambda x: None, event_shape=(1, 8, 8))
+    with pytest.raises(InvalidInput, match="no trainable parameters"):
+        pv.fit(program, digits(20), progress=False)
