@@ -1,4 +1,4 @@
-"""Distributions, and the one adapter that makes any of them usable at a Pyro site."""
+"""What makes torch's and Zuko's distributions usable at a Pyro site."""
 
 from __future__ import annotations
 
