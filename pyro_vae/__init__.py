@@ -2,6 +2,7 @@
 
 from pyro_vae import datasets, likelihoods, networks, objectives, posteriors, priors, schedules
 from pyro_vae.checkpoint import load, save
+from pyro_vae.compilation import CompiledSVI
 from pyro_vae.evaluation import elbo, log_likelihood
 from pyro_vae.programs import VAE, Program
 from pyro_vae.sampling import encode, generate, reconstruct
@@ -9,5 +10,5 @@ from pyro_vae.training import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "Program", "datasets", "elbo", "encode", "fit", "generate", "likelihoods", "load", "log_likelihood", "networks",
+__all__ = ["VAE", "CompiledSVI", "Program", "datasets", "elbo", "encode", "fit", "generate", "likelihoods", "load", "log_likelihood", "networks",
            "objectives", "posteriors", "priors", "reconstruct", "save", "schedules"]

@@ -64,6 +64,8 @@ class Recipe:
         patience: stop after so many epochs without a better validation ELBO.
         seed: of weights, batches, draws and held-out data.
         device: cuda where there is one, else cpu; or say which.
+        compile: compile the training step where that pays, always, or never.
+        autocast: compute layers in bfloat16.
     """
 
     data: str = "digits"
@@ -88,6 +90,8 @@ class Recipe:
     patience: int | None = None
     seed: int = 0
     device: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    autocast: bool = False
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

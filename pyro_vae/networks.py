@@ -106,14 +106,16 @@ class Head(nn.Module):
         self.in_shape, self.event_shape, self.parameters_count = as_shape(in_shape), as_shape(event_shape), parameters
         self.is_image = len(self.in_shape) == len(self.event_shape) == 3 and self.in_shape[1:] == self.event_shape[1:]
         if self.is_image:
-            self.layer: nn.Module = nn.Conv2d(self.in_shape[0], parameters * self.event_shape[0], kernel_size=1)
+            self.layer: nn.Conv2d | nn.Linear = nn.Conv2d(self.in_shape[0], parameters * self.event_shape[0], kernel_size=1)
         else:
             self.layer = nn.Linear(math.prod(self.in_shape), parameters * math.prod(self.event_shape))
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        # Under autocast the layer answers in half precision; densities are computed in the parameters' own.
+        dtype = self.layer.weight.dtype
         if self.is_image:
-            return over_batch(self.layer, features, 3).chunk(self.parameters_count, dim=-3)
-        out = self.layer(flatten_event(features, len(self.in_shape)))
+            return over_batch(self.layer, features, 3).to(dtype).chunk(self.parameters_count, dim=-3)
+        out = self.layer(flatten_event(features, len(self.in_shape))).to(dtype)
         return tuple(part.reshape(*part.shape[:-1], *self.event_shape)
                      for part in out.chunk(self.parameters_count, dim=-1))
 

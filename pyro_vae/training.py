@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -25,6 +25,15 @@ from pyro import validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae import checkpoint
+from pyro_vae.compilation import (
+    FEWEST_STEPS,
+    CannotCapture,
+    LossAndGradients,
+    Update,
+    is_worth_compiling,
+    warn_not_captured,
+    without_writes,
+)
 from pyro_vae.datasets import Data, Dataset, as_dataset
 from pyro_vae.evaluation import elbo
 from pyro_vae.execution import check_data, choose_device, isolated_random, reference_parameter
@@ -33,7 +42,7 @@ from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
 from pyro_vae.traces import importance_traces
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["History", "TrainingDiverged", "fit"]
 
@@ -89,8 +98,9 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         batch_size: int = 128, learning_rate: float = 1e-3, optimizer: Optimizer | None = None,
         schedule: Callable[[float], float] = Constant(), warmup: int = 0, clip_norm: float | None = None,
         validation: Data | None = None, patience: int | None = None, seed: int = 0,
-        device: str | torch.device = "auto", out: str | Path | None = None, resume: bool = False,
-        checkpoint_seconds: float = 10.0, progress: bool = True) -> History:
+        device: str | torch.device = "auto", compile: Literal["auto", "on", "off"] = "auto", autocast: bool = False,
+        out: str | Path | None = None, resume: bool = False, checkpoint_seconds: float = 10.0,
+        progress: bool = True) -> History:
     """Fits a program to data by stochastic variational inference.
 
     The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters of the program,
@@ -115,6 +125,9 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch device.
         out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
         resume: continue the run in ``out``.
+        compile: ``"auto"`` captures and compiles the step where that pays over the planned number of steps, which is
+            decided by counting and so is the same every time, recorded, and kept when resuming.
+        autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
         checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always saved.
         progress: show a bar with the epoch, the ELBO and the time left.
 
@@ -139,6 +152,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
                            fix="pass validation=")
     if resume and out is None:
         raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
+    check_choice("compile", compile, ["auto", "on", "off"])
     train = as_dataset(data)
     check_data(program, train.x, train.context)
     target = choose_device(device)
@@ -149,10 +163,11 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         "data": train.sha256, "objective": _settings_of(objective or ELBO()), "batch_size": batch_size,
         "learning_rate": learning_rate, "optimizer": _settings_of(optimizer), "schedule": _settings_of(schedule),
         "warmup": warmup, "clip_norm": clip_norm, "validation": held and held.sha256, "patience": patience, "seed": seed,
+        "autocast": autocast,
     }
     run = _Run(program, train.to(target, dtype), copy.copy(objective) if objective is not None else ELBO(), epochs,
                batch_size, learning_rate, optimizer or partial(torch.optim.Adam, fused=True), schedule, warmup, clip_norm,
-               held, patience, seed, None if out is None else Path(out), checkpoint_seconds, settings)
+               held, patience, seed, None if out is None else Path(out), checkpoint_seconds, compile, autocast, settings)
     with _claimed(run.folder):
         if resume:
             run.restore()
@@ -220,6 +235,8 @@ class _Run:
     seed: int
     folder: Path | None
     checkpoint_seconds: float
+    compile: str
+    autocast: bool
     settings: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -229,6 +246,9 @@ class _Run:
                                fix="register the networks as modules of the program (Program(..., modules=...))")
         self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.update = Update(self.optimizer, self.parameters, self.clip_norm)
+        self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
+        self.loss_and_gradients = LossAndGradients(self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()))
         self.history = History()
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # validation ELBO, epoch, weights
         self.steps_per_epoch = -(-len(self.data) // self.batch_size)
@@ -240,6 +260,10 @@ class _Run:
         clock, saved = time.monotonic() - started, time.monotonic()
         events = self._open_events()
         start = len(self.history)
+        if start == 0:
+            self._validate()
+        if self.compiled_sizes is None:
+            self.compiled_sizes = self._sizes_worth_compiling()
         if start == 0:
             self._save()  # what cannot be written is found out now, and the folder is taken from here on
         with progress_bar("epochs", total=self.epochs, shown=progress, start=start) as advance:
@@ -272,15 +296,38 @@ class _Run:
         if self.best is not None:
             self.program.load_state_dict(self.best[2])
 
+    def _first_batch(self, size: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return *self.data.batch(torch.arange(size, device=self.data.values.device)), self._kl_weight_tensor(0)
+
+    def _validate(self) -> None:
+        """One look at the loss with all of Pyro's checks on; they wait for the device, so the steps run without."""
+        with isolated_random(self.data.values.device, self.seed), without_writes(), validation_enabled(True):
+            self._loss(*self._first_batch(min(self.batch_size, len(self.data))))
+
+    def _sizes_worth_compiling(self) -> list[int]:
+        """The batch sizes whose steps are compiled: by counting operations and steps, never by a clock."""
+        whole, last = divmod(len(self.data), self.batch_size)
+        sizes = {size: steps * self.epochs for size, steps in ((self.batch_size, whole), (last, 1)) if size and steps}
+        if self.compile == "on":
+            return list(sizes)
+        if self.compile == "off" or max(sizes.values()) < FEWEST_STEPS:
+            return []
+        try:
+            with isolated_random(self.data.values.device, self.seed):
+                operations = self.loss_and_gradients.size(*self._first_batch(next(iter(sizes))))
+        except CannotCapture as error:
+            warn_not_captured(error)
+            return []
+        return [size for size, steps in sizes.items() if is_worth_compiling(operations, steps)]
+
     def _run_epoch(self, epoch: int, stop: int | None = None) -> Tensor:
         """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""
         batches = self._batches(epoch)[:stop]
         self.program.train()
         losses = torch.empty(len(batches), device=self.data.values.device, dtype=self.data.values.dtype)
-        for i, index in enumerate(batches):
-            step = epoch * self.steps_per_epoch + i
-            with validation_enabled(step == 0):  # Pyro's checks wait for the device: once is enough for a static program
-                losses[i] = self._step(step, *self.data.batch(index))
+        with validation_enabled(False):
+            for i, index in enumerate(batches):
+                losses[i] = self._step(epoch * self.steps_per_epoch + i, *self.data.batch(index))
         return losses
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
@@ -289,19 +336,23 @@ class _Run:
         return torch.randperm(len(self.data), device=self.data.values.device).split(self.batch_size)
 
     def _step(self, step: int, x: Tensor, context: Tensor | None) -> Tensor:
-        model, guide = self.program.model, self.program.guide
-        weight = self._kl_weight(step)
-        if weight != 1.0:
-            model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
-        loss = self.objective.differentiable_loss(model, guide, x, context) / len(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
+        loss, gradients = self.loss_and_gradients(x, context, self._kl_weight_tensor(step))
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * self.schedule(self._fraction_done(step))
-        self.optimizer.step()
-        return loss.detach()
+        self.update(gradients)
+        return loss
+
+    def _loss(self, x: Tensor, context: Tensor | None, weight: Tensor | None) -> Tensor:
+        """Minus the objective, per datum."""
+        model, guide = self.program.model, self.program.guide
+        if weight is not None:
+            model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            return self.objective.differentiable_loss(model, guide, x, context) / len(x)
+
+    def _kl_weight_tensor(self, step: int) -> Tensor | None:
+        # An input of the captured graph, so that annealing recompiles nothing; none where there is no annealing.
+        return torch.tensor(self._kl_weight(step), device=self.data.values.device) if self.warmup else None
 
     def _kl_weight(self, step: int) -> float:
         return min(1.0, (step + 1) / (self.warmup * self.steps_per_epoch)) if self.warmup else 1.0
@@ -386,7 +437,7 @@ class _Run:
         checkpoint.write_state(self.folder, "program", best, {"program": checkpoint.describe(self.program)})
         checkpoint.write_text(self.folder / "metrics.csv", self.history.to_csv())
         checkpoint.write_state(self.folder, "training", self._state(), {
-            "settings": self.settings, "history": self.history.rows, "best": self.best and list(self.best[:2])})
+            "settings": self.settings, "compiled_sizes": self.compiled_sizes, "history": self.history.rows, "best": self.best and list(self.best[:2])})
 
     def restore(self) -> None:
         assert self.folder is not None
@@ -403,6 +454,7 @@ class _Run:
             raise InvalidInput("program", got=f"another structure than the run in {self.folder} has ({str(error).splitlines()[-1]})",
                                expected="the same components", fix="resume with those it was started with") from None
         self.history = History(meta["history"])
+        self.compiled_sizes = meta["compiled_sizes"]
         if meta["best"] is not None:
             weights, _ = checkpoint.read_state(self.folder, "program")
             self.best = (*meta["best"], {name: value.to(reference_parameter(self.program).device) for name, value in weights.items()})

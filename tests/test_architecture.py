@@ -16,7 +16,7 @@ FLOORS = [
     ["validation", "networks", "distributions", "schedules", "datasets", "progress", "arviz_compat"],
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces"],
-    ["execution", "objectives", "checkpoint", "evaluation", "training"],
+    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "training"],
     ["sampling", "testing", "plotting"],
     ["config", "cli"],
 ]
