@@ -192,8 +192,14 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
 class Covariates(nn.Module):
     """Numbers as features: covariates (N,) or (N, C), unchanged but for a dimension of their own."""
 
+    one: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("one", torch.ones(()), persistent=False)  # carries the program's device and dtype
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return values.to(torch.get_default_dtype() if not values.is_floating_point() else values.dtype).reshape(len(values), -1)
+        return values.to(self.one).reshape(len(values), -1)
 
 
 def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offers: Any) -> nn.Module:

@@ -8,6 +8,7 @@ each other. Everything that trains, evaluates, draws or inspects takes a program
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -93,7 +94,9 @@ class Program(nn.Module):
 
     The pair keeps the contract at the head of this module. Its networks are given as ``modules``, which is what
     makes them trainable, movable and saveable: `pyro.param` and `pyro.module` register in a store that all
-    programs of a process share, and are refused.
+    programs of a process share, and are refused. Where the two are methods of a module, the program is copied and
+    loaded like any other; plain functions refer to the modules that they were written with, so such a program cannot
+    be copied, and is loaded into itself, ``pv.load(folder, program=program)``.
 
     Args:
         model: a Pyro model, called as ``model(x)`` or, where there is one, ``model(x, context)``.
@@ -128,8 +131,10 @@ class Program(nn.Module):
         self.modules_used = nn.ModuleDict(modules) if isinstance(modules, Mapping) else nn.ModuleList(modules)
         self.event_shape = None if event_shape is None else as_shape(event_shape)
 
-    def init_args(self) -> dict[str, Any]:
-        """The constructor's arguments, for saving."""
+    def init_args(self) -> dict[str, Any] | None:
+        """The constructor's arguments, for saving; none for plain functions, which are tied to their modules."""
+        if not self._is_of_methods():
+            return None
         used = self.modules_used
         modules = dict(used.items()) if isinstance(used, nn.ModuleDict) else list(used)
         return {"model": self.model_fn, "guide": self.guide_fn, "modules": modules, "event_shape": self.event_shape}
@@ -140,11 +145,26 @@ class Program(nn.Module):
     def guide(self, x: Tensor, context: Tensor | None = None) -> Any:
         return self._run(self.guide_fn, x, context)
 
+    def _is_of_methods(self) -> bool:
+        return all(isinstance(getattr(fn, "__self__", None), nn.Module) for fn in (self.model_fn, self.guide_fn))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        if not self._is_of_methods():
+            raise InvalidInput("program", got="a copy of a Program of plain functions",
+                               expected="functions that can follow their modules",
+                               fix="make model and guide methods of one nn.Module that holds the networks")
+        copied = object.__new__(Program)
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
     def _run(self, fn: Callable[..., Any], x: Tensor, context: Tensor | None) -> Any:
         if self.event_shape is None:
             self.event_shape = tuple(x.shape[1:])
-        positional = [p for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        takes_context = len(positional) > 1
+        parameters = list(inspect.signature(fn).parameters.values())
+        # A second parameter that has a default and another name is an option of the pair, not its context.
+        takes_context = any(p.name == "context" or (i == 1 and p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty)
+                            for i, p in enumerate(parameters))
         with RefuseGlobalParameters():
             return fn(x, context) if takes_context else fn(x)
 

@@ -35,22 +35,34 @@ class Structure:
 
     Args:
         data_dim: the data plate's dimension, negative.
+        data_scale: full size of the data plate over the number of data in it; 1 unless the program subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
     """
 
     data_dim: int
+    data_scale: float
     particle_dim: int
 
 
-def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> Structure:
-    """The plates of a program, found by running it once on one datum, after a check that its weights exist.
+def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True) -> Structure:
+    r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
+
+    Args:
+        program: any program.
+        x: data (N, \*event).
+        context: context (N, ...) or ``None``.
+        scored: whether it must have a density; training alone can do with a point mass.
 
     Raises:
         InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the plate, model and
             guide differ in their latent sites, or the guide puts a point mass on a continuous latent.
     """
-    one = slice(0, 1)
-    guide, model = importance_traces(program, x[one], None if context is None else context[one])
+    few = slice(0, 2)
+    guide, model = importance_traces(program, x[few], None if context is None else context[few])
+    for name, site in [*model.nodes.items(), *guide.nodes.items()]:
+        if site["type"] == "param":
+            raise InvalidInput(name, got="pyro.param or pyro.module inside a program", expected="parameters in modules",
+                               fix="make it an nn.Parameter of the program, which is what is trained and saved")
     frames = {frame.name: frame for _, site in _sites(model, guide) for frame in site["cond_indep_stack"]
               if frame.vectorized}
     if "data" not in frames:
@@ -64,23 +76,32 @@ def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> 
             raise InvalidInput(name, got="a site outside the data plate",
                                expected="latents that belong to one datum each",
                                fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter")
-    _check_latents(model, guide)
-    return Structure(data_dim=frames["data"].dim, particle_dim=min(frame.dim for frame in frames.values()) - 1)
+    plate, num = frames["data"], len(x[few])
+    if plate.size != num:
+        raise InvalidInput("data plate", got=f"size {plate.size} for {num} data", expected="one entry for each datum",
+                           fix="write pyro.plate('data', len(x))")
+    _check_latents(model, guide, scored)
+    return Structure(data_dim=plate.dim, data_scale=(plate.full_size or num) / num,
+                     particle_dim=min(frame.dim for frame in frames.values()) - 1)
 
 
-def _check_latents(model: Any, guide: Any) -> None:
+def _check_latents(model: Any, guide: Any, scored: bool) -> None:
     in_guide = {name for name, site in guide.nodes.items() if _is_latent(site)}
     in_model = {name for name, site in model.nodes.items() if _is_latent(site)}
+    # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which carries the Jacobian.
+    # One without such a latent would count with nothing in the model against it.
+    has_images = any(_is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
     for name in sorted(in_guide - in_model):
-        if not guide.nodes[name]["infer"].get("is_auxiliary"):
+        if not (guide.nodes[name]["infer"].get("is_auxiliary") and has_images):
             raise InvalidInput(name, got="a site of the guide that the model does not have",
-                               expected="the model's latent sites, or infer={'is_auxiliary': True}",
-                               fix="give both sites one name")
+                               expected="the model's latent sites, or an auxiliary site of which a latent is the image",
+                               fix="give both sites one name, or sample the latent from Delta(f(auxiliary), log_density=...)")
     for name in sorted(in_model - in_guide):
         raise InvalidInput(name, got="a latent site of the model that the guide does not have",
                            expected="a guide for every latent", fix="sample it in the guide")
     for name in sorted(in_guide & in_model):
-        if _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+        is_image = in_guide - in_model
+        if scored and not is_image and _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
             raise InvalidInput(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
