@@ -18,7 +18,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution, transform_to
 
 from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.networks import Size, as_shape, broadcast_batch, flatten_event
@@ -299,7 +299,7 @@ class ShiftParameters(Messenger):
         base: Any = fn.base_dist if isinstance(fn, torch.distributions.Independent) else fn
         parameters = parameters_of(base)
         for name, value in parameters.items():
-            transform: Any = biject_to(base.arg_constraints[name])
+            transform: Any = transform_to(base.arg_constraints[name])
             free = transform.inv(value)
             parameters[name] = transform(free + self.offsets.setdefault((msg["name"], name), torch.zeros_like(free, requires_grad=True)))
         if parameters:
