@@ -118,4 +118,4 @@ class AffineNormal(nn.Module):
     def forward(self, given, *, context=None):
         if context is not None:
             given = torch.cat([given.expand(*context.shape[:-1], -1), context], -1)
-        return dist.MultivariateNormal(given @ self.gain.T + self.offset, scale_tril=self.tril)
+        return dist.MultivariateNormal(given @ self.gain.T + self.offset, scale_tril=self.tril.tril())
