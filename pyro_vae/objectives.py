@@ -350,8 +350,7 @@ class LogWeights:
     def of(cls, model: Any, guide: Any, num_particles: int) -> LogWeights:
         where = structure_of(guide, model, has_particles=num_particles > 1)
         x, latents = model.nodes["x"], latent_sites(guide)
-        (frame,) = (frame for frame in x["cond_indep_stack"] if frame.name == "data")
-        shape = (num_particles, frame.size)
+        shape = (num_particles, where.num_data)
 
         def relative(site: Site) -> float | Tensor:
             return 1.0 if site is x or _is_same(site["scale"], x["scale"]) else site["scale"] / x["scale"]

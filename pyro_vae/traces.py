@@ -36,11 +36,13 @@ class Structure:
 
     Args:
         data_dim: the data plate's dimension, negative.
+        num_data: number of data in the run that this was read off.
         data_scale: full size of the data plate over the number of data in it; 1 unless the program subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
     """
 
     data_dim: int
+    num_data: int
     data_scale: float
     particle_dim: int
 
@@ -64,17 +66,19 @@ def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, 
         if site["type"] == "param":
             raise InvalidInput(name, got="pyro.param or pyro.module inside a program", expected="parameters in modules",
                                fix="make it an nn.Parameter of the program, which is what is trained and saved")
-    return structure_of(guide, model, len(x[few]), scored=scored)
+    where = structure_of(guide, model, scored=scored)
+    if where.num_data != len(x[few]):
+        raise InvalidInput("data plate", got=f"size {where.num_data} for {len(x[few])} data", expected="one entry for each datum",
+                           fix="write pyro.plate('data', len(x))")
+    return where
 
 
-def structure_of(guide: poutine.Trace, model: poutine.Trace, num: int, *, scored: bool = True,
-                 has_particles: bool = False) -> Structure:
+def structure_of(guide: poutine.Trace, model: poutine.Trace, *, scored: bool = True, has_particles: bool = False) -> Structure:
     """The plates of a program, read off its traces, after the checks that `structure` describes.
 
     Args:
         guide: the guide's trace.
         model: the model's trace.
-        num: number of data that they were run on.
         scored: whether the program must have a density.
         has_particles: whether they were run in a plate of particles, left of all others.
     """
@@ -92,12 +96,9 @@ def structure_of(guide: poutine.Trace, model: poutine.Trace, num: int, *, scored
                                expected="latents that belong to one datum each",
                                fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter")
     plate = frames["data"]
-    if plate.size != num:
-        raise InvalidInput("data plate", got=f"size {plate.size} for {num} data", expected="one entry for each datum",
-                           fix="write pyro.plate('data', len(x))")
     _check_latents(model, guide, scored)
     leftmost = min(frame.dim for frame in frames.values())
-    return Structure(data_dim=plate.dim, data_scale=(plate.full_size or num) / num,
+    return Structure(data_dim=plate.dim, num_data=plate.size, data_scale=(plate.full_size or plate.size) / plate.size,
                      particle_dim=leftmost if has_particles else leftmost - 1)
 
 
