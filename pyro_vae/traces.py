@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
@@ -80,7 +80,7 @@ def _check_latents(model: Any, guide: Any) -> None:
         raise InvalidInput(name, got="a latent site of the model that the guide does not have",
                            expected="a guide for every latent", fix="sample it in the guide")
     for name in sorted(in_guide & in_model):
-        if _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+        if is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
             raise InvalidInput(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
@@ -167,9 +167,3 @@ def _sites(*traces: poutine.Trace) -> Iterator[tuple[str, Site]]:
 
 def _is_latent(site: Site) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
-
-
-def _is_point_mass(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)
