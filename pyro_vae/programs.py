@@ -77,7 +77,7 @@ class VAE(nn.Module):
         features = self.embed(context)
         with pyro.plate("data", len(x), dim=-1):
             # What a posterior says about its site, such as that Pyro is to sum over its states.
-            infer = dict(getattr(self.posterior, "infer", {}))
+            infer: Any = dict(getattr(self.posterior, "infer", {}))
             return pyro.sample("z", as_pyro(self.posterior(x, context=features)), infer=infer)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:

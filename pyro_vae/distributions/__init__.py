@@ -6,8 +6,8 @@ from pyro_vae.distributions.flows import PushForward
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
-from pyro_vae.distributions.supports import is_point_mass, measure_of, points_of
+from pyro_vae.distributions.supports import is_point_mass, is_thin, measure_of, points_of
 
 __all__ = ["JointlyEnumerated", "LogisticNormal", "Mixture", "MixtureOfNormals", "PushForward", "RelaxedBernoulli",
-           "Reshaped", "SphericalUniform", "TorchToPyro", "VonMisesFisher", "as_pyro", "is_point_mass", "measure_of",
-           "points_of"]
+           "Reshaped", "SphericalUniform", "TorchToPyro", "VonMisesFisher", "as_pyro", "is_point_mass", "is_thin",
+           "measure_of", "points_of"]

@@ -106,4 +106,5 @@ class RelaxedBernoulli(TorchDistribution):
 
 
 _UNIT_INTERVAL_WITH_ENDS = constraints.interval(0.0, 1.0)
-_UNIT_INTERVAL_WITH_ENDS.measure = "length and the two ends of the unit interval"  # see `supports.measure_of`
+# See `supports.measure_of`: on the line itself there would be no room for two points with mass.
+_UNIT_INTERVAL_WITH_ENDS.measure = "the unit interval and its two ends"  # type: ignore[attr-defined]

@@ -56,6 +56,8 @@ class PushForward(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._last is not None and self._last[0] is value:
             return self._last[1]
+        # Couplings put entries back where they were, and need the context's batch dimensions there.
+        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         noise, log_det = self.transform.inv.call_and_ladj(value)
         return self.base.log_prob(noise) + log_det
 

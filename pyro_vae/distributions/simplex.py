@@ -39,7 +39,7 @@ class LogisticNormal(TorchDistribution):
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None):
         self.base = Normal(loc, scale, validate_args=validate_args).to_event(1)
         self.basis = balances(loc.shape[-1] + 1).to(loc)
-        super().__init__(self.base.batch_shape, (loc.shape[-1] + 1,), validate_args=False)
+        super().__init__(self.base.batch_shape, torch.Size([loc.shape[-1] + 1]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> LogisticNormal:
         new = self._get_checked_instance(LogisticNormal, _instance)

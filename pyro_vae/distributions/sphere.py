@@ -81,7 +81,7 @@ class VonMisesFisher(TorchDistribution):
     Example:
         >>> q = VonMisesFisher(torch.tensor([1.0, 0.0, 0.0]), torch.tensor(4.0))
         >>> q.log_prob(torch.tensor([0.0, 1.0, 0.0])), q.mean
-        (tensor(-4.4511), tensor([0.7507, 0.0000, 0.0000]))
+        (tensor(-4.4512), tensor([0.7507, 0.0000, 0.0000]))
     """
 
     arg_constraints = {"loc": constraints.sphere, "concentration": constraints.nonnegative}

@@ -9,7 +9,7 @@ from pyro.distributions import Delta, constraints
 from torch import Tensor
 from torch.distributions import biject_to
 
-__all__ = ["is_point_mass", "measure_of", "points_of"]
+__all__ = ["is_point_mass", "is_thin", "measure_of", "points_of"]
 
 MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
 
@@ -28,6 +28,11 @@ def measure_of(support: Any) -> str:
     if hasattr(support, "measure"):
         return support.measure
     return "discrete points" if support.is_discrete else MEASURES.get(type(support), "volume")
+
+
+def is_thin(support: Any) -> bool:
+    """Whether a support has no volume, so that a continuous draw lies in it by construction or never."""
+    return measure_of(support) in {"discrete points", *MEASURES.values()}
 
 
 def points_of(distribution: Any, num: int = 64) -> Tensor:

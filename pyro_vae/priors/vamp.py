@@ -46,6 +46,7 @@ class VampPrior(nn.Module):
     """
 
     initialized: Tensor
+    logits: Tensor
 
     def __init__(self, latent: Size, components: int = 500, context: int = 0):
         super().__init__()
