@@ -105,7 +105,7 @@ def test_an_interval_must_lie_inside_the_priors():
         return pv.VAE(OnAnInterval(0.0, 1.0), pv.likelihoods.Bernoulli(5, MLP(2, [8])), OnAnInterval(low, high))
 
     assert pv.elbo(program(0.2, 0.7), torch.zeros(4, 5), num_samples=3).values.isfinite().all()
-    with pytest.raises(InvalidInput, match="upper_bound=1.2.* under a prior on Interval.*upper_bound=1.0"):
+    with pytest.raises(InvalidInput, match=r"upper_bound=1.2.* under a prior on Interval.*upper_bound=1.0"):
         pv.elbo(program(0.2, 1.2), torch.zeros(4, 5))
 
 
