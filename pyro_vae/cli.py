@@ -269,10 +269,19 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
                              lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), size=(8, 2.4)),
         plotting.save_figure(folder / "samples.png", lambda ax: plotting.plot_data(samples, ax), size=(6, 6)),
     ]
-    latents = next(iter(encode(program, test).values()))
+    latents = _latents(program, test)
     paths.append(plotting.save_figure(folder / "latents.png", lambda ax: plotting.plot_latents(latents, ax, test.context),
                                       size=(6.5, 6)))
     return paths
+
+
+def _latents(program: AnyProgram, data: Dataset) -> Tensor:
+    """The means of q(z | x) as vectors, or draws where the density has no mean in closed form, as that of a flow."""
+    try:
+        latents = encode(program, data)
+    except InvalidInput:
+        latents = encode(program, data, draws=True)
+    return next(iter(latents.values())).flatten(1)
 
 
 def _parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:

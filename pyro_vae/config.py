@@ -168,7 +168,7 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
         encoder = _call("encoder", recipe.encoder, data.event_shape, context=features)
         decoder = _call("decoder", recipe.decoder, latent, context=features, size=data.event_shape)
         return VAE(
-            prior=_call("prior", recipe.prior, latent),
+            prior=_call("prior", recipe.prior, latent, context=features),
             likelihood=_call("likelihood", recipe.likelihood, data.event_shape, decoder),
             posterior=_call("posterior", recipe.posterior, latent, encoder),
             context=embed,

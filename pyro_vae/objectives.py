@@ -19,6 +19,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.enum import get_importance_trace
+from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from pyro.infer.util import MultiFrameTensor
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -28,7 +29,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from pyro_vae.traces import latent_sites, paired_traces, site_log_prob, structure_of
 from pyro_vae.validation import InvalidInput, check_count
 
-__all__ = ["ELBO", "AnalyticELBO", "FreeBits", "BetaTCVAE", "IWAE", "StickingTheLanding", "DReG"]
+__all__ = ["ELBO", "AnalyticELBO", "FreeBits", "BetaTCVAE", "IWAE", "StickingTheLanding", "DReG", "EnumeratedELBO"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
 
@@ -39,6 +40,8 @@ class Objective(pyro.infer.ELBO):
     Args:
         num_particles: number of draws K for each datum.
     """
+
+    is_static = True  # one graph of tensor operations, with nothing that waits for the device
 
     def __init__(self, num_particles: int):
         check_count("num_particles", num_particles)
@@ -547,6 +550,63 @@ class DReG(PathDerivative):
     def coefficients(self, log_w: Tensor, weight: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         normalised = torch.softmax(log_w, 0)
         return _log_mean_exp(log_w), normalised, normalised * (1 - weight + weight * normalised)
+
+
+# --------------------------------------------------------------------------------------------------- enumeration
+
+
+class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
+    r"""The evidence lower bound with discrete latents summed over instead of drawn.
+
+    .. math:: \mathcal{L} = \sum_z q(z \mid x) \left[ \log p(x \mid z) + \beta\, (\log p(z) - \log q(z \mid x)) \right]
+
+    At :math:`\beta = 1` the exact bound on :math:`\log p(x)`, with its exact gradient, for the sites whose posterior asks
+    for it (``infer = {"enumerate": "parallel"}``, as `pyro_vae.posteriors.EnumeratedBernoulli` does). Other latents are
+    drawn K times and differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE. Pyro
+    asks the device once per step whether a probability is zero; nothing else waits for it. Losses are summed over the
+    data of the batch, in nats.
+
+    Args:
+        num_particles: number of draws K of the latents that are not summed over, run at once.
+        beta: the weight on the latents' terms, in training only; evaluation never sees it.
+
+    Source: Bingham et al. (2019), Pyro: deep universal probabilistic programming; Foerster et al. (2018) for DiCE.
+
+    Example:
+        >>> program = pv.VAE(
+        ...     prior=pv.priors.Categorical(4),
+        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(4, [16])),
+        ...     posterior=pv.posteriors.EnumeratedCategorical(4, pv.networks.MLP((1, 8, 8), [16])),
+        ... )
+        >>> EnumeratedELBO().differentiable_loss(program.model, program.guide, torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([])
+    """
+
+    is_static = False  # Pyro asks the device whether a probability is zero, so its step runs eagerly
+
+    def __init__(self, num_particles: int = 1, beta: float = 1.0):
+        check_count("num_particles", num_particles)
+        # A program without such a site has the ordinary bound; Pyro would warn.
+        super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, strict_enumeration_warning=False)
+        self.beta = beta
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the bound, summed over the batch, as a tensor to differentiate."""
+        if self.beta != 1.0:
+            model, guide = weigh_latents(model, self.beta), weigh_latents(guide, self.beta)
+        traces = self._get_traces(model, guide, args, kwargs)
+        return -torch.stack([_compute_dice_elbo(*pair) for pair in traces]).sum() / self.num_particles
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Minus the bound, summed over the batch, as a number."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """`loss`, with its gradient added to the parameters'; what `pyro.infer.SVI` calls."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        loss.backward(retain_graph=self.retain_graph)
+        return loss.item()
 
 
 # ---------------------------------------------------------------------------------------------------- annealing

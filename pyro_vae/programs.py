@@ -78,7 +78,16 @@ class VAE(nn.Module):
     def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         features = self.embed(context)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", as_pyro(self.posterior(x, context=features)))
+            # What a posterior says about its site, such as that Pyro is to sum over its states.
+            infer: Any = dict(getattr(self.posterior, "infer", {}))
+            return pyro.sample("z", as_pyro(self.posterior(x, context=features)), infer=infer)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Lets parts that start from data do so; training calls this once, before a new run's first step."""
+        part: Any
+        for part in (self.prior, self.likelihood, self.posterior):
+            if hasattr(part, "initialize"):
+                part.initialize(x, self.embed(context))
 
     def embed(self, context: Tensor | None) -> Tensor | None:
         """The features of a context; none where the program takes no context."""

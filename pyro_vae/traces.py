@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
@@ -106,7 +106,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
     in_guide, in_model = set(latent_sites(guide)), set(latent_sites(model))
     # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which carries the Jacobian.
     # One without such a latent would count with nothing in the model against it.
-    has_images = any(_is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
+    has_images = any(is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
     for name in sorted(in_guide - in_model):
         if not (guide.nodes[name]["infer"].get("is_auxiliary") and has_images):
             raise InvalidInput(name, got="a site of the guide that the model does not have",
@@ -117,7 +117,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
                            expected="a guide for every latent", fix="sample it in the guide")
     for name in sorted(in_guide & in_model):
         is_image = in_guide - in_model
-        if scored and not is_image and _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+        if scored and not is_image and is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
             raise InvalidInput(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
@@ -209,9 +209,3 @@ def _sites(*traces: poutine.Trace) -> Iterator[tuple[str, Site]]:
 def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
     """The sites of a trace that were drawn, in the order in which they were."""
     return {name: site for name, site in _sites(trace) if not site["is_observed"]}
-
-
-def _is_point_mass(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)

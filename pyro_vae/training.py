@@ -287,6 +287,8 @@ class _Run:
         start = len(self.history)
         self._find_plates()
         if start == 0:
+            if hasattr(self.program, "initialize"):  # parts that start from data, such as pseudo-inputs
+                self.program.initialize(*self.data.batch(torch.arange(len(self.data), device=self.data.values.device)))
             self._validate()
         if self.compiled_sizes is None:
             self.compiled_sizes = self._sizes_worth_compiling()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["InvalidInput", "check_choice", "check_context", "check_count", "check_event_shape", "check_finite",
-           "check_support", "nearest_name"]
+           "check_latent", "check_positive", "check_support", "nearest_name"]
 
 
 class InvalidInput(ValueError):
@@ -65,6 +65,19 @@ def check_count(argument: str, value: object, minimum: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise InvalidInput(argument, got=repr(value), expected=f"an integer >= {minimum}",
                            fix=f"pass {argument}={minimum} or more")
+
+
+def check_positive(argument: str, value: float) -> None:
+    """Raises `InvalidInput` unless ``value`` is a finite number above zero."""
+    if not 0 < value < float("inf"):
+        raise InvalidInput(argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0")
+
+
+def check_latent(latent: Sequence[int], least: int, what: str) -> None:
+    """Raises `InvalidInput` unless a latent's last dimension has at least ``least`` entries."""
+    if not latent or latent[-1] < least:
+        raise InvalidInput("latent", got=str(tuple(latent)), expected=f"a shape (*, D) with D >= {least}: {what}",
+                           fix=f"pass latent={least} or more")
 
 
 def check_finite(argument: str, value: Tensor) -> None:
