@@ -24,7 +24,7 @@ from torch import Tensor
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "latent_sites", "log_weights", "paired_traces",
+__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
            "site_log_prob", "structure", "structure_of"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
@@ -106,7 +106,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
     in_guide, in_model = set(latent_sites(guide)), set(latent_sites(model))
     # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which carries the Jacobian.
     # One without such a latent would count with nothing in the model against it.
-    has_images = any(_is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
+    has_images = any(is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
     for name in sorted(in_guide - in_model):
         if not (guide.nodes[name]["infer"].get("is_auxiliary") and has_images):
             raise InvalidInput(name, got="a site of the guide that the model does not have",
@@ -117,7 +117,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
                            expected="a guide for every latent", fix="sample it in the guide")
     for name in sorted(in_guide & in_model):
         is_image = in_guide - in_model
-        if scored and not is_image and _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+        if scored and not is_image and is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
             raise InvalidInput(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
@@ -211,7 +211,8 @@ def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
     return {name: site for name, site in _sites(trace) if not site["is_observed"]}
 
 
-def _is_point_mass(distribution: Any) -> bool:
+def is_point_mass(distribution: Any) -> bool:
+    """Whether a distribution is a Delta, over however many dimensions."""
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return isinstance(distribution, Delta)
