@@ -26,6 +26,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from pyro_vae.distributions import is_point_mass
 from pyro_vae.traces import latent_sites, paired_traces, site_log_prob, structure_of
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -134,7 +135,7 @@ def _kl(p: Site, q: Site, comes_first: bool) -> Tensor:
     after it (a bottom-up guide of a top-down model), only the Monte Carlo form is right. With weights a on the model's
     site and b on the guide's, E[b log q - a log p] = a KL(q || p) + (b - a) E log q.
     """
-    if not comes_first:
+    if not comes_first or is_point_mass(q["fn"]):  # Pyro's KL of a Delta leaves out its log_density
         return _monte_carlo_kl(p, q)
     try:
         kl = kl_divergence(_unwrapped(q["fn"]), _unwrapped(p["fn"]))
