@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import likelihood_of
 
 import pyro_vae as pv
 from pyro_vae.testing import check_network, check_prior, check_program
@@ -22,10 +23,11 @@ def test_prior_with_posterior(prior, posterior):
 
 @pytest.mark.parametrize("likelihood", pv.likelihoods.__all__)
 def test_conditional_program(likelihood):
+    likelihood = likelihood_of(likelihood, (1, 4, 4), MLP(2, [8], context=3))
     program = pv.VAE(
         prior=pv.priors.StandardNormal(2),
-        likelihood=getattr(pv.likelihoods, likelihood)((1, 4, 4), MLP(2, [8], context=3)),
-        posterior=pv.posteriors.DiagonalNormal(2, MLP((1, 4, 4), [8], context=3)),
+        likelihood=likelihood,
+        posterior=pv.posteriors.DiagonalNormal(2, MLP(likelihood.event_shape, [8], context=3)),
         context=pv.networks.OneHot(3),
     )
     labels = torch.tensor([0, 1, 2, 1])

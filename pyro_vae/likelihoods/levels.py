@@ -155,8 +155,8 @@ class Binomial(nn.Module):
     Source: McCullagh and Nelder (1989), Generalized Linear Models.
 
     Example:
-        >>> Binomial(3, pv.networks.MLP(2, [8]), total_count=4)(torch.zeros(5, 2)).support.check(torch.tensor([0.0, 4.0, 5.0]))
-        tensor(False)
+        >>> Binomial(3, pv.networks.MLP(2, [8]), total_count=4)(torch.zeros(1, 2)).support.check(torch.tensor([[0.0, 4.0, 5.0]]))
+        tensor([False])
     """
 
     def __init__(self, event_shape: Size, network: nn.Module, total_count: int = 10):

@@ -37,10 +37,10 @@ class Missing(nn.Module):
         tensor([0.], grad_fn=<SumBackward1>)
     """
 
-    def __init__(self, likelihood: nn.Module):
+    def __init__(self, likelihood: Any):
         super().__init__()
-        self.likelihood: Any = likelihood
-        self.event_shape = as_shape(self.likelihood.event_shape)
+        self.likelihood = likelihood
+        self.event_shape = as_shape(likelihood.event_shape)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         entries = entries_of(self.likelihood(z, context=context))
