@@ -30,9 +30,10 @@ class InvalidInput(ValueError):
         'num_samples: got 0, expected an integer >= 1; pass num_samples=1000'
     """
 
-    def __init__(self, argument: str, *, got: str, expected: str, fix: str):
+    def __init__(self, argument: str, *, got: str = "", expected: str = "", fix: str = ""):
         self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
-        message = f"{argument}: got {got}, expected {expected}; {fix}"
+        # Pyro's tracer raises what a model raised anew, from the message alone with the trace's shapes in further lines.
+        message = f"{argument}: got {got}, expected {expected}; {fix}" if got else argument.splitlines()[0]
         super().__init__(" ".join(message.split()))
 
 
