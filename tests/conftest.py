@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.distributions import entries_of
 from pyro_vae.networks import as_shape
 from pyro_vae.validation import InvalidInput
 
@@ -34,6 +35,14 @@ def likelihood_of(name: str, event, network):
     except InvalidInput as error:
         assert error.argument == "event_shape"
         return cls(max(2, math.prod(as_shape(event))), network)
+
+
+def has_entries(name: str) -> bool:
+    """Whether the likelihood of that name has entries that are independent given z."""
+    try:
+        return bool(entries_of(likelihood_of(name, 3, pv.networks.MLP(2, [8]))(torch.zeros(1, 2))))
+    except InvalidInput:
+        return False
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,11 @@ import math
 import pytest
 import scipy.stats
 import torch
-from conftest import likelihood_of
+from conftest import has_entries, likelihood_of
 
 import pyro_vae as pv
 from pyro_vae import distributions
+from pyro_vae.compilation import Captured, LossAndGradients
 from pyro_vae.distributions import DiscretizedLogistic, MultinomialGivenTotal, entries_of
 from pyro_vae.testing import check_density, check_likelihood
 from pyro_vae.validation import InvalidInput
@@ -213,3 +214,33 @@ def test_entries_that_depend_on_one_another_are_no_columns():
     groups = [{"columns": [0, 1], "class_path": "Multinomial"}, {"columns": [2], "class_path": "Normal"}]
     with pytest.raises(InvalidInput, match="MultinomialGivenTotal, whose entries depend"):
         pv.likelihoods.Mixed(3, MLP(2, [8]), groups=groups)(torch.zeros(1, 2))
+
+
+# ------------------------------------------------------------------------------------------ the step as one graph
+
+CAPTURED = [(name, missing) for name in pv.likelihoods.__all__ for missing in (False, True) if not missing or has_entries(name)]
+
+
+@pytest.mark.parametrize("name, missing", CAPTURED)
+def test_a_step_can_be_captured_as_one_graph(name, missing, monkeypatch):
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)  # interpreted: the same bits as eager
+    likelihood = likelihood_of(name, 4, MLP(2, [8]))
+    network = MLP(4, [8])
+    x = likelihood(torch.randn(6, 2)).sample()
+    if missing:
+        likelihood, network = pv.likelihoods.Missing(likelihood), pv.networks.WithMask(4, MLP(8, [8]))
+        x[0, :2], x[3, 1] = torch.nan, torch.nan
+    vae = pv.VAE(pv.priors.StandardNormal(2), likelihood, pv.posteriors.DiagonalNormal(2, network))
+
+    def loss(x):
+        return pv.objectives.ELBO().differentiable_loss(vae.model, vae.guide, x)
+
+    results = []
+    for compiled in (False, True):
+        step = LossAndGradients(loss, list(vae.parameters()), lambda n, compiled=compiled: compiled)
+        torch.manual_seed(7)
+        value, gradients = step(x)
+        results.append((value, *gradients))
+    assert next(iter(step.graphs.values())) is not None, "nothing was captured"
+    for eager, captured in zip(*results):
+        torch.testing.assert_close(captured, eager)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import LinearGaussian
-from conftest import likelihood_of
+from conftest import has_entries, likelihood_of
 from torch import nn
 
 import pyro_vae as pv
@@ -84,13 +84,6 @@ def missing_program(name, event=6):
     likelihood = likelihood_of(name, event, MLP(2, [8]))
     network = WithMask(likelihood.event_shape, MLP(WithMask.doubled(likelihood.event_shape), [8]))
     return pv.VAE(pv.priors.StandardNormal(2), Missing(likelihood), pv.posteriors.DiagonalNormal(2, network))
-
-
-def has_entries(name):
-    try:
-        return bool(entries_of(likelihood_of(name, 3, MLP(2, [8]))(torch.zeros(1, 2))))
-    except InvalidInput:
-        return False
 
 
 ENTRYWISE = [name for name in pv.likelihoods.__all__ if has_entries(name)]
