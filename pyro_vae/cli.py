@@ -100,7 +100,8 @@ def train(argv: list[str]) -> None:
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
     optimizer = build_optimizer(recipe)
-    data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root)
+    data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root, missing=recipe.missing,
+                               missing_fraction=recipe.missing_fraction)
     validation = None
     if recipe.validation:
         data, validation = data.hold_out(recipe.validation, recipe.seed)
@@ -194,8 +195,10 @@ def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     name = options.data or recipe.get("data")
     if name is None:
         raise InvalidInput("data", got=f"{folder} without a recipe", expected="data to score", fix="add --data NAME")
-    binarize = recipe.get("binarize") if options.data in (None, recipe.get("data")) else None
-    train_set, test_set = datasets.load(name, binarize=binarize, root=options.data_root or recipe.get("data_root"))
+    is_the_runs = options.data in (None, recipe.get("data"))
+    train_set, test_set = datasets.load(
+        name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
+        missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
     return {"train": train_set, "test": test_set}
 
 
@@ -219,11 +222,12 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
 
 
 def _bits_per_dim(program: AnyProgram, data: Dataset, score: Score) -> float | None:
-    """Bits per entry of x where x is discrete; a density in the units of x has no such number."""
+    """Bits per observed entry of x where x is discrete; a density in the units of x has no such number."""
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
-    return -score.mean / (math.log(2) * math.prod(data.event_shape))
+    observed = (~torch.isnan(data.x)).sum().item() / len(data)
+    return -score.mean / (math.log(2) * observed) if observed else None
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,7 +11,7 @@ from pyro import poutine, validation_enabled
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.datasets import Data, as_dataset
+from pyro_vae.datasets import Data, Dataset, as_dataset
 from pyro_vae.distributions import is_point_mass, is_thin, measure_of, points_of
 from pyro_vae.programs import AnyProgram
 from pyro_vae.traces import importance_traces
@@ -91,15 +91,16 @@ def evaluating(program: AnyProgram, seed: int) -> Iterator[None]:
 def checked_data(program: AnyProgram, data: Data) -> tuple[Tensor, Tensor | None]:
     """Data as tensors (x, context) on the program's device and of its dtype, after every check of bad input."""
     dataset = as_dataset(data)
-    check_data(program, dataset.x, dataset.context)
+    check_data(program, dataset)
     return like_parameters(program, dataset.x), like_parameters(program, dataset.context)
 
 
-def check_data(program: AnyProgram, x: Tensor, context: Tensor | None) -> None:
+def check_data(program: AnyProgram, data: Dataset) -> None:
     """Raises `InvalidInput` on data that the program cannot score: shape, numbers, context, support."""
+    x, context = data.x, data.context
     if program.event_shape is not None:
         check_event_shape(x, program.event_shape)
-    check_finite("x", x)
+    check_finite("x", x, missing=data.missing)
     check_context(program, x, context)
     guide, model = _traces_at_first_datum(program, x, context)
     if "x" in model.nodes:

@@ -205,8 +205,8 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         x = transform(u)
         inside = torch.isfinite(x) & (x.abs() < 1e12)
         x = torch.where(inside, x, transform(base))
-        jacobian = transform.log_abs_det_jacobian(u, x)
-        log_density = distribution.log_prob(x) + _flat(jacobian, batch) + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
+        jacobian = _flat(transform.log_abs_det_jacobian(u, x), batch)
+        log_density = distribution.log_prob(x) + jacobian + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
         density = torch.where(_flat(inside, batch).bool(), torch.nan_to_num(log_density, nan=-math.inf).exp(), 0.0)
         total = torch.trapezoid(density, t, dim=0)
         mean = torch.trapezoid(density * _flat(x, batch), t, dim=0)
@@ -276,8 +276,11 @@ def _flat(value: Any, batch: torch.Size) -> Any:
 
 
 def _integers(distribution: Any) -> Tensor:
-    if getattr(distribution, "has_enumerate_support", False) and not distribution.event_shape:
-        return distribution.enumerate_support(expand=False).flatten().double()
+    entry = distribution
+    while entry.event_shape and hasattr(entry, "base_dist"):
+        entry = entry.base_dist
+    if entry.has_enumerate_support and not entry.event_shape:
+        return entry.enumerate_support(expand=False).flatten().double()
     highest = distribution.sample((1000,)).max().item()
     support = distribution.support
     values = torch.arange(int(4 * highest + 50), dtype=torch.float64)

@@ -161,7 +161,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
     check_choice("compile", compile, ["auto", "on", "off"])
     train = as_dataset(data)
-    check_data(program, train.x, train.context)
+    check_data(program, train)
     target = choose_device(device)
     program.to(target)
     dtype = reference_parameter(program).dtype

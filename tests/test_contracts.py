@@ -4,6 +4,7 @@ import families
 import pyro.distributions as dist
 import pytest
 import torch
+from conftest import likelihood_of
 
 import pyro_vae as pv
 from pyro_vae.distributions import is_point_mass
@@ -111,10 +112,11 @@ def test_an_interval_must_lie_inside_the_priors():
 
 @pytest.mark.parametrize("likelihood", pv.likelihoods.__all__)
 def test_conditional_program(likelihood):
+    likelihood = likelihood_of(likelihood, (1, 4, 4), MLP(2, [8], context=3))
     program = pv.VAE(
         prior=pv.priors.StandardNormal(2),
-        likelihood=getattr(pv.likelihoods, likelihood)((1, 4, 4), MLP(2, [8], context=3)),
-        posterior=pv.posteriors.DiagonalNormal(2, MLP((1, 4, 4), [8], context=3)),
+        likelihood=likelihood,
+        posterior=pv.posteriors.DiagonalNormal(2, MLP(likelihood.event_shape, [8], context=3)),
         context=pv.networks.OneHot(3),
     )
     labels = torch.tensor([0, 1, 2, 1])

@@ -78,7 +78,7 @@ class Mixture(MixtureSameFamily):
     r"""A mixture of distributions of one family, :math:`p(z) = \sum_c \pi_c\, p_c(z)`.
 
     Torch's own, with the support of the components: torch gives mixtures a constraint that no transform is registered
-    for, and MCMC and quadrature need one.
+    for, and MCMC and quadrature need one. A mixture of distributions that list their values lists them too.
 
     Example:
         >>> from torch.distributions import Categorical, Normal
@@ -89,6 +89,14 @@ class Mixture(MixtureSameFamily):
     @constraints.dependent_property
     def support(self):
         return self.component_distribution.support
+
+    @property
+    def has_enumerate_support(self) -> bool:
+        return self.component_distribution.has_enumerate_support
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        # The components' last batch dimension is the mixture's own.
+        return self.component_distribution.enumerate_support(expand).select(-1 - len(self.event_shape), 0)
 
 
 class Reshaped(TorchDistribution):
