@@ -1,6 +1,7 @@
 """Deep latent-variable models in Pyro: any prior, likelihood and posterior, trained by SVI, scored with errors."""
 
 from pyro_vae import datasets, likelihoods, networks, objectives, posteriors, priors, schedules
+from pyro_vae.annealing import ais, bdmc
 from pyro_vae.checkpoint import load, save
 from pyro_vae.evaluation import elbo, log_likelihood
 from pyro_vae.programs import VAE, Program
@@ -9,5 +10,5 @@ from pyro_vae.training import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "Program", "datasets", "elbo", "encode", "fit", "generate", "likelihoods", "load", "log_likelihood", "networks",
-           "objectives", "posteriors", "priors", "reconstruct", "save", "schedules"]
+__all__ = ["VAE", "Program", "ais", "bdmc", "datasets", "elbo", "encode", "fit", "generate", "likelihoods", "load",
+           "log_likelihood", "networks", "objectives", "posteriors", "priors", "reconstruct", "save", "schedules"]
