@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
-from pyro_vae.evaluation import DEFAULT_MEMORY, Score, bytes_allocated, summarize
+from pyro_vae.evaluation import DEFAULT_MEMORY, Score, bytes_allocated, concatenate, summarize
 from pyro_vae.execution import checked_data, evaluating, like_parameters
 from pyro_vae.latents import Unconstrained, check_no_auxiliary, draw, frozen, log_density
 from pyro_vae.programs import AnyProgram, prior_predictive
@@ -230,7 +231,7 @@ def ais(program: AnyProgram, data: Data, num_chains: int = 16, num_temperatures:
         x, context = checked_data(program, data)
         for path, few in _in_chunks(program, x, context, start, num_chains, num_leapfrog, memory_budget, advance):
             parts.append(path.score(betas, path.pilot(betas), num_chains, few))
-    return replace(_joined(parts), seed=seed, sha256=data.sha256)
+    return replace(concatenate(parts), seed=seed, sha256=data.sha256)
 
 
 def bdmc(program: AnyProgram, num_data: int = 100, num_chains: int = 16, num_temperatures: int = 500, *,
@@ -282,14 +283,14 @@ def bdmc(program: AnyProgram, num_data: int = 100, num_chains: int = 16, num_tem
     lower, upper = [], []
     with evaluating(program, seed), progress_bar("annealing both ways", total=total, shown=progress) as advance:
         trace = prior_predictive(program, num_data, context)
-        x = trace.nodes["x"]["value"]
+        x: Any = trace.nodes["x"]["value"]
         for path, few in _in_chunks(program, x, context, start, num_chains, num_leapfrog, memory_budget, advance):
             truth = path.latents_of(trace, few)
             steps = path.pilot(betas)
             lower.append(path.score(betas, steps, num_chains, few))
             upper.append(path.score(betas[::-1], steps.flip(0), num_chains, few, truth))
     sha256 = as_dataset((x, context)).sha256
-    below, above = (replace(_joined(parts), seed=seed, sha256=sha256) for parts in (lower, upper))
+    below, above = (replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper))
     return Sandwich(below, replace(above, values=-above.values), x, context)
 
 
@@ -339,9 +340,9 @@ def rate_distortion(program: AnyProgram, data: Data, num_chains: int = 16, num_t
         for path, _ in _in_chunks(program, x, context, "prior", num_chains, num_leapfrog, memory_budget, advance):
             # What is wanted at a temperature is known after its transition, so the last temperature is walked at too.
             states = list(path.walk([*betas, 1.0], path.pilot([*betas, 1.0]), path.begin(num_chains)))
-            rate, distortion = zip(*(_rate_and_distortion(betas[i], states[i - 1].weights, states[i].advantage) for i in kept))
-            rates.append(torch.stack(rate))
-            distortions.append(torch.stack(distortion))
+            pairs = [_rate_and_distortion(betas[i], states[i - 1].weights, states[i].point.advantage) for i in kept]
+            rates.append(torch.stack([rate for rate, _ in pairs]))
+            distortions.append(torch.stack([distortion for _, distortion in pairs]))
     rate, distortion = torch.cat(rates, dim=1), torch.cat(distortions, dim=1)
     errors = [part.std(1) / math.sqrt(part.shape[1]) for part in (rate, distortion)]
     return RateDistortion(torch.tensor([betas[i] for i in kept]), rate.mean(1), distortion.mean(1), *errors)
@@ -355,13 +356,31 @@ def _rate_and_distortion(beta: float, log_weights: Tensor, log_likelihood: Tenso
 # ---------------------------------------------------------------------------------------------------------- chains
 
 @dataclass
-class _State:
-    """Chains at one time: weights so far, log f_1 - log f_0 where they are, and the acceptance that led there."""
+class _Point:
+    """Where chains are: u (C, n, D), log f_0 and log f_1 there (2, C, n), and the gradients of both (2, C, n, D)."""
 
     u: Tensor
+    log_f: Tensor
+    gradients: Tensor
+
+    @property
+    def advantage(self) -> Tensor:
+        """log f_1 - log f_0 (C, n)."""
+        return self.log_f[1] - self.log_f[0]
+
+    def at(self, beta: float) -> tuple[Tensor, Tensor]:
+        """log f_beta and its gradient."""
+        return ((1 - beta) * self.log_f[0] + beta * self.log_f[1],
+                (1 - beta) * self.gradients[0] + beta * self.gradients[1])
+
+
+@dataclass
+class _State:
+    """Chains at one time: where they are, their weights so far, and the acceptance that led there."""
+
+    point: _Point
     weights: Tensor
-    advantage: Tensor
-    acceptance: Tensor = field(default_factory=lambda: torch.ones(()))
+    acceptance: Tensor
 
 
 @dataclass
@@ -386,14 +405,14 @@ class _Path:
         log_start = log_prior if self.start == "prior" else log_density(self.program.guide, *given)[0]
         return log_start + log_jacobian, log_prior + log_rest + log_jacobian
 
-    def gradient(self, u: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-        """log f_beta, its gradient, and log f_1 - log f_0 at u."""
+    def point(self, u: Tensor) -> _Point:
+        """The densities at u, with both gradients, so that a change of temperature costs nothing."""
         with frozen(self.program):
             u = u.detach().requires_grad_()
             first, last = self.log_densities(u)
-            total = (1 - beta) * first + beta * last
-            (gradient,) = torch.autograd.grad(total.sum(), u)
-        return total.detach(), gradient, (last - first).detach()
+            (towards_last,) = torch.autograd.grad(last.sum(), u, retain_graph=True)
+            (towards_first,) = torch.autograd.grad(first.sum(), u)
+        return _Point(u.detach(), torch.stack([first, last]).detach(), torch.stack([towards_first, towards_last]))
 
     def begin(self, num_chains: int) -> Tensor:
         """Draws from f_0, unconstrained (C, n, D)."""
@@ -405,23 +424,25 @@ class _Path:
         values = {name: trace.nodes[name]["value"][None] for name in self.latents.transforms}
         return self.latents.pack(values)[:, few]
 
-    def transition(self, u: Tensor, advantage: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A Hamiltonian Monte Carlo transition that leaves f_beta invariant: u, log f_1 - log f_0, acceptance (C, n)."""
+    def transition(self, start: _Point, beta: float, step: Tensor) -> tuple[_Point, Tensor]:
+        """A Hamiltonian Monte Carlo transition that leaves f_beta invariant: where it leads, and its acceptance (C, n)."""
+        u = start.u
         jitter = 1 + JITTER * (2 * torch.rand(u.shape[:2], device=u.device, dtype=u.dtype) - 1)
         size = (step * jitter)[..., None]
         momentum = torch.randn_like(u)
-        log_f, gradient, _ = self.gradient(u, beta)
+        log_f, gradient = start.at(beta)
         before = log_f - momentum.square().sum(-1) / 2
-        moved, moved_advantage = u, advantage
+        end = start
         for _ in range(self.num_leapfrog):
             momentum = momentum + size * gradient / 2
-            moved = moved + size * momentum
-            log_f, gradient, moved_advantage = self.gradient(moved, beta)
+            end = self.point(end.u + size * momentum)
+            log_f, gradient = end.at(beta)
             momentum = momentum + size * gradient / 2
         log_ratio = log_f - momentum.square().sum(-1) / 2 - before
         accepted = torch.rand_like(log_ratio).log() < log_ratio  # a NaN, from a step too far, is no acceptance
         acceptance = log_ratio.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
-        return torch.where(accepted[..., None], moved, u), torch.where(accepted, moved_advantage, advantage), acceptance
+        return _Point(torch.where(accepted[..., None], end.u, start.u), torch.where(accepted, end.log_f, start.log_f),
+                      torch.where(accepted[..., None], end.gradients, start.gradients)), acceptance
 
     def pilot(self, betas: list[float]) -> Tensor:
         """Step sizes (T - 1, n) for every temperature but the first and the last, from a few chains of their own.
@@ -432,10 +453,9 @@ class _Path:
         if not inner:
             return self.x.new_zeros(0, len(self.x))
         stride = -(-len(inner) // PILOT_TEMPERATURES)
-        u, step = self.begin(PILOT_CHAINS), self.x.new_full((len(self.x),), 0.1)
-        advantage, steps = self.x.new_zeros(u.shape[:2]), []
+        point, step, steps = self.point(self.begin(PILOT_CHAINS)), self.x.new_full((len(self.x),), 0.1), []
         for i, beta in enumerate([inner[0]] * PILOT_WARMUP + inner[::stride]):
-            u, advantage, acceptance = self.transition(u, advantage, beta, step)
+            point, acceptance = self.transition(point, beta, step)
             step = step * torch.exp(ADAPTATION * (acceptance.mean(0) - TARGET_ACCEPTANCE))
             step = step.clamp(SMALLEST_STEP, LARGEST_STEP)
             if i >= PILOT_WARMUP:
@@ -444,20 +464,16 @@ class _Path:
 
     def walk(self, betas: list[float], steps: Tensor, u: Tensor) -> Iterator[_State]:
         """Chains from u along ``betas``, up or down, as they are before each transition and at the end."""
-        first, last = self.log_densities(u)
-        state = _State(u, torch.zeros_like(first), last - first)
-        if torch.isnan(state.advantage).any():
-            raise NonFiniteLogWeight(int(torch.isnan(state.advantage).any(0).nonzero()[0]), "where its chains start")
-        for i, (before, beta) in enumerate(zip(betas, betas[1:])):
-            weights = state.weights + (beta - before) * state.advantage
-            yield replace(state, weights=weights)
+        point = self.point(u)
+        acceptance = weights = torch.zeros_like(point.advantage)
+        if torch.isnan(point.advantage).any():
+            raise NonFiniteLogWeight(int(torch.isnan(point.advantage).any(0).nonzero()[0]), "where its chains start")
+        for i, (before, beta) in enumerate(pairwise(betas)):
+            weights = weights + (beta - before) * point.advantage
+            yield _State(point, weights, acceptance)
             if i < len(steps):
-                state = _State(*self._transition_of(state, weights, beta, steps[i]))
+                point, acceptance = self.transition(point, beta, steps[i])
             self.advance(len(self.x))
-
-    def _transition_of(self, state: _State, weights: Tensor, beta: float, step: Tensor) -> tuple[Tensor, ...]:
-        u, advantage, acceptance = self.transition(state.u, state.advantage, beta, step)
-        return u, weights, advantage, acceptance
 
     def score(self, betas: list[float], steps: Tensor, num_chains: int, few: slice, u: Tensor | None = None) -> AnnealedScore:
         """The estimate from chains along ``betas``, started at u or at draws from f_0; chains in parts if they are many."""
@@ -468,11 +484,11 @@ class _Path:
             total = self.x.new_zeros(len(self.x))
             try:
                 for state in self.walk(betas, steps, begin):
-                    total = total + state.acceptance.expand(chains, len(self.x)).mean(0)
+                    total = total + state.acceptance.mean(0)
             except NonFiniteLogWeight as error:
                 raise error.shifted_by(few.start) from None
             weights.append(state.weights)
-            acceptances.append((total - 1) / max(1, len(steps)) * chains / num_chains)
+            acceptances.append(total / max(1, len(steps)) * chains / num_chains)
         summary = summarize(torch.cat(weights))
         return AnnealedScore(summary.values, summary.mc_se, num_chains, ess=summary.ess, acceptance=sum(acceptances[1:], acceptances[0]),
                              num_temperatures=len(betas) - 1, num_leapfrog=self.num_leapfrog, start=self.start)
@@ -488,14 +504,8 @@ def _in_chunks(program: AnyProgram, x: Tensor, context: Tensor | None, start: st
     with validation_enabled(False):
         one = slice(0, 1)
         probe = _Path(program, x[one], None if context is None else context[one], where, latents, start, num_leapfrog, 1, advance)
-        rows = max(1, memory_budget // bytes_allocated(lambda chains: probe.gradient(probe.begin(chains), 0.5)))
+        rows = max(1, memory_budget // bytes_allocated(lambda chains: probe.point(probe.begin(chains))))
         size = max(1, rows // num_chains)
         for begin in range(0, len(x), size):
             few = slice(begin, begin + size)
             yield replace(probe, x=x[few], context=None if context is None else context[few], rows=rows), few
-
-
-def _joined(scores: list[AnnealedScore]) -> AnnealedScore:
-    first = scores[0]
-    names = [each.name for each in fields(first) if isinstance(getattr(first, each.name), Tensor)]
-    return replace(first, **{name: torch.cat([getattr(score, name) for score in scores]) for name in names})

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pyro import validation_enabled
@@ -29,7 +29,7 @@ from pyro_vae.proposals import Guide, Proposal
 from pyro_vae.traces import NonFiniteLogWeight, Structure, importance_traces, log_weights, structure
 from pyro_vae.validation import InvalidInput, check_count
 
-__all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "bytes_allocated", "convergence", "elbo",
+__all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "bytes_allocated", "concatenate", "convergence", "elbo",
            "evaluate", "importance_weights", "log_likelihood", "pareto_k", "pareto_k_threshold", "summarize", "versions"]
 
 DEFAULT_MEMORY = 256 * 2**20
@@ -110,6 +110,9 @@ class ImportanceScore(Score):
     def above_threshold(self) -> int:
         """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low."""
         return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+
+
+AnyScore = TypeVar("AnyScore", bound=Score)
 
 
 def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0,
@@ -205,7 +208,7 @@ def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, propos
     for weights in _weights(program, data, num_samples, proposal, seed, memory_budget, progress):
         for name, summary in summaries.items():
             parts[name].append(summary(weights))
-    return {name: replace(_concatenate(scores), seed=seed, sha256=data.sha256) for name, scores in parts.items()}
+    return {name: replace(concatenate(scores), seed=seed, sha256=data.sha256) for name, scores in parts.items()}
 
 
 def importance_weights(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(),
@@ -397,7 +400,8 @@ class _AllocationMeter(TorchDispatchMode):
         return out
 
 
-def _concatenate(scores: list[Score]) -> Score:
-    """One score for all data from those of consecutive chunks."""
+def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
+    """One score for all data from those of consecutive chunks, of one kind and made with the same settings."""
     first = scores[0]
-    return replace(first, **{name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum})
+    per_datum: dict[str, Any] = {name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum}
+    return replace(first, **per_datum)

@@ -30,8 +30,8 @@ Values = dict[str, Tensor]
 def draw(fn: Callable, x: Tensor, context: Tensor | None, num_samples: int, where: Structure) -> Values:
     """K draws of every latent site from a guide, or from a model's prior."""
     trace = poutine.trace(particles(fn, num_samples, where.particle_dim)).get_trace(x, context)
-    return {name: site["value"] for name, site in prune_subsample_sites(trace).nodes.items()
-            if site["type"] == "sample" and not site["is_observed"]}
+    nodes: dict[str, Any] = prune_subsample_sites(trace).nodes
+    return {name: site["value"] for name, site in nodes.items() if site["type"] == "sample" and not site["is_observed"]}
 
 
 def log_density(fn: Callable, values: Values, x: Tensor, context: Tensor | None, num_samples: int,

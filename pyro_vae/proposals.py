@@ -229,6 +229,7 @@ def _can_move(msg: Any) -> bool:
 def _zeros_of_sites(guide: Callable, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
     """For each site that can be moved, zeros in the shape of its unconstrained value at a single draw."""
     zeros = {}
+    site: Any
     for name, site in poutine.trace(guide).get_trace(x, context).nodes.items():
         if site["type"] == "sample" and _can_move(site):
             if not site["fn"].has_rsample:
