@@ -81,7 +81,8 @@ class Widened:
         return partial(log_weights, program, x, context, where=where, guide=self.guide(program, x, context, where))
 
     def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
-        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, centre.new_tensor(self.factor)))(program.guide)
+        _movable_sites(program.guide, x, context)
+        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(program.guide)
 
 
 @dataclass(frozen=True)
@@ -226,16 +227,23 @@ def _can_move(msg: Any) -> bool:
         msg["is_observed"] or site_is_subsample(msg) or msg["fn"].support.is_discrete or msg["infer"].get("is_auxiliary"))
 
 
+def _movable_sites(guide: Callable, x: Tensor, context: Tensor | None) -> dict[str, Any]:
+    """The sites that can be moved, at a single draw; `InvalidInput` if one has no map to real numbers."""
+    sites: dict[str, Any] = poutine.trace(guide).get_trace(x, context).nodes
+    movable = {name: site for name, site in sites.items() if site["type"] == "sample" and _can_move(site)}
+    for name, site in movable.items():
+        to_real(name, site["fn"])
+    return movable
+
+
 def _zeros_of_sites(guide: Callable, x: Tensor, context: Tensor | None) -> dict[str, Tensor]:
     """For each site that can be moved, zeros in the shape of its unconstrained value at a single draw."""
     zeros = {}
-    site: Any
-    for name, site in poutine.trace(guide).get_trace(x, context).nodes.items():
-        if site["type"] == "sample" and _can_move(site):
-            if not site["fn"].has_rsample:
-                raise InvalidInput(name, got="a guide site that cannot be reparametrised", expected="one with rsample",
-                                   fix="use proposal=Widened() or Defensive()")
-            zeros[name] = torch.zeros_like(to_real(name, site["fn"]).inv(site["value"]))
+    for name, site in _movable_sites(guide, x, context).items():
+        if not site["fn"].has_rsample:
+            raise InvalidInput(name, got="a guide site that cannot be reparametrised", expected="one with rsample",
+                               fix="use proposal=Widened() or Defensive()")
+        zeros[name] = torch.zeros_like(to_real(name, site["fn"]).inv(site["value"]))
     return zeros
 
 
