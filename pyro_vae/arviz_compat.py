@@ -52,7 +52,7 @@ def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:
 def _is_constant(tails: np.ndarray) -> np.ndarray:
     # Weights equal but for the rounding of single precision have no tail to fit; ArviZ would divide by zero.
     spread = tails[:, -1] - tails[:, 0]
-    return spread <= 1e-6 * np.maximum(1.0, np.abs(tails[:, -1]))
+    return spread <= np.clip(1e-6 * np.abs(tails[:, -1]), 1e-9, 1e-3)
 
 
 def _psis(log_weights: np.ndarray) -> np.ndarray:

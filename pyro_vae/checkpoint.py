@@ -51,7 +51,7 @@ def save(program: nn.Module, folder: str | Path) -> None:
         >>> torch.equal(pv.load(folder).posterior.head.layer.weight, vae.posterior.head.layer.weight)
         True
     """
-    write_state(folder, "program", program.state_dict(), {"program": describe(program)})
+    write_state(folder, "program", program.state_dict(), description_of(program))
 
 
 def load(folder: str | Path, program: nn.Module | None = None) -> nn.Module:
@@ -64,23 +64,35 @@ def load(folder: str | Path, program: nn.Module | None = None) -> nn.Module:
 
     Raises:
         CheckpointError: if the state is missing, truncated, altered, of another format or of another structure.
-            Nothing is ever unpickled, and only module classes are called.
+
+    Nothing is ever unpickled, and nothing but subclasses of `torch.nn.Module` is called. The state names them by import
+    path, and importing a module runs it: a state from a stranger is as safe as the modules that it can name here.
     """
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"
     if program is None:
         with torch.random.fork_rng():  # building draws initial weights; the caller's random numbers stay untouched
             program = build(meta.get("program"), source)
-        floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
-        if floating:
-            program.to(floating[0])
-    try:
-        program.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(str(source), got="weights that do not fit the program " +
-                              "; ".join(str(error).splitlines()[1:3]), expected="the structure that was saved",
-                              fix="load it with the version and the classes that saved it") from None
+    own = program.state_dict()
+    wrong = sorted(own.keys() ^ tensors.keys()) or [name for name in own if own[name].shape != tensors[name].shape]
+    if wrong:
+        raise CheckpointError(str(source), got=f"weights that do not fit the program (first at {wrong[0]!r})",
+                              expected="the structure that was saved",
+                              fix="load it with the version and the classes that saved it")
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:
+        program.to(dtypes.pop())  # constants that are not saved follow
+    for name, tensor in [*program.named_parameters(), *program.named_buffers()]:
+        if name in tensors:
+            tensor.data = tensors[name].to(tensor.device)
+            tensor.requires_grad_(tensor.requires_grad and name not in meta.get("frozen", ()))
     return program.eval()
+
+
+def description_of(program: nn.Module) -> dict[str, Any]:
+    """What `load` needs beside the weights."""
+    frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
+    return {"program": describe(program), "frozen": frozen}
 
 
 # -------------------------------------------------------------------------------------------------------- states
@@ -93,22 +105,41 @@ def exists(folder: str | Path, name: str) -> bool:
 def write_state(folder: str | Path, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Writes tensors and JSON as one state, atomically; see the head of this module."""
     folder = Path(folder)
-    data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    # Clones, as tied tensors share memory, which safetensors refuses.
+    data = safetensors.torch.save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     weights = folder / f"{name}-{digest[:12]}.safetensors"
     text = json.dumps({"format": FORMAT, "weights": weights.name, "sha256": digest, **meta}, indent=1)
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        before = _weights_named_by(folder / f"{name}.json")
         _replace(weights, data)
         _replace(folder / f"{name}.json", text.encode())
-        for old in folder.glob(f"{name}-*.safetensors"):
-            if old != weights:
-                old.unlink(missing_ok=True)
+        if before is not None and before != weights:
+            before.unlink(missing_ok=True)
+
+
+def _weights_named_by(index: Path) -> Path | None:
+    try:
+        return index.parent / Path(json.loads(index.read_bytes())["weights"]).name
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_state(folder: str | Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads what `write_state` wrote, as (tensors, meta), after checking it."""
-    folder = Path(folder)
+    index = Path(folder) / f"{name}.json"
+    for _ in range(3):  # a writer may replace both files between our two looks
+        try:
+            return _read_state(Path(folder), name)
+        except CheckpointError:
+            weights = _weights_named_by(index)
+            if weights is None or weights.exists():
+                raise
+    return _read_state(Path(folder), name)
+
+
+def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     index = folder / f"{name}.json"
     expected = f"{name}.json and the .safetensors file that it names, as training or pv.save writes them"
     if not index.is_file():
@@ -182,7 +213,7 @@ def describe(value: Any) -> Any:
     """A module, or an argument of one, as JSON: its import path and its constructor's arguments.
 
     A module's arguments are read from its attributes of the same names, or from its ``init_args()`` if it has that
-    method. A module that occurs twice is written once and referred to after that, so shared weights stay shared.
+    method (which returns ``None`` for a module that cannot be built anew). A module that occurs twice is written once and referred to after that, so shared weights stay shared.
 
     Raises:
         InvalidInput: for an argument that is not kept, a value that JSON cannot hold, or a function or class that
@@ -200,15 +231,21 @@ def _describe(value: Any, where: str, seen: dict[int, str]) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_describe(item, f"{where}[{i}]", seen) for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {key: _describe(item, f"{where}.{key}", seen) for key, item in value.items()}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _describe(item, f"{where}.{key}", seen) for key, item in value.items()}}
     if isinstance(value, nn.Module):
         if id(value) in seen:
             return {"same_as": seen[id(value)]}
         seen[id(value)] = where
-        return {"class": import_path(type(value), where), "args": {
-            name: _describe(argument, f"{where}.{name}", seen) for name, argument in _init_args(value).items()}}
-    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        args = _init_args(value)
+        described: dict[str, Any] = {"class": import_path(type(value), where), "args": None if args is None else {
+            name: _describe(argument, f"{where}.{name}", seen) for name, argument in args.items()}}
+        if type(value).__module__.startswith("torch.") and "out_shape" in vars(value):
+            described["out_shape"] = list(vars(value)["out_shape"])  # a torch module that was made a network
+        return described
+    if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
+        return {"method": value.__name__, "of": _describe(value.__self__, f"{where}.of", seen)}
+    if isinstance(value, type) and issubclass(value, nn.Module):
         return {"import": import_path(value, where)}
     raise InvalidInput(where, got=f"a {type(value).__name__}", expected="a number, a text, a list, a module, or a "
                        "class or function with an import path", fix="give the component an init_args() method that "
@@ -235,7 +272,7 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _init_args(module: Any) -> dict[str, Any]:
+def _init_args(module: Any) -> dict[str, Any] | None:
     if hasattr(module, "init_args"):
         return module.init_args()
     for container, arguments in _CONTAINERS.items():
@@ -245,20 +282,27 @@ def _init_args(module: Any) -> dict[str, Any]:
         return {}
     args = {}
     for name, parameter in inspect.signature(type(module)).parameters.items():
-        if hasattr(module, name):
+        if name.startswith("_"):  # torch's layers: initial values, which the weights replace
+            continue
+        if parameter.kind is not parameter.VAR_KEYWORD and hasattr(module, name):
             value = getattr(module, name)
             # torch's layers keep `bias`, a flag, as the parameter that it asks for.
             args[name] = value is not None if isinstance(parameter.default, bool) and not isinstance(value, bool) else value
-        elif name not in ("device", "dtype"):  # torch's layers keep neither; the weights carry both
+        elif not (name in ("device", "dtype") or (type(module).__module__.startswith("torch.") and parameter.default is None)):
+            # Torch's layers keep neither device nor dtype, which the weights carry, nor names that they have given up.
             raise InvalidInput(f"{type(module).__name__}.{name}", got="a constructor argument that is not kept",
                                expected="an attribute of the same name", fix=f"add self.{name} = {name} to its __init__")
     return args
 
 
 _CONTAINERS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    nn.Sequential: lambda m: {"*": [OrderedDict(m.named_children())]},
+    nn.Sequential: lambda m: {"*": [OrderedDict(m._modules)]},
     nn.ModuleList: lambda m: {"modules": list(m)},
     nn.ModuleDict: lambda m: {"modules": dict(m.items())},
+    nn.Identity: lambda m: {},
+    **dict.fromkeys((nn.RNN, nn.GRU, nn.LSTM), lambda m: {
+        name: getattr(m, name) for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
+                                            "bidirectional")}),
 }
 
 
@@ -270,7 +314,7 @@ def build(description: Any, source: Path | str = "description") -> nn.Module:
     """
     try:
         module = _build(description, "program", {})
-    except (ImportError, AttributeError, TypeError, KeyError) as error:
+    except Exception as error:  # whatever a class makes of the arguments that the file gives it
         raise CheckpointError(str(source), got=f"a program that cannot be built ({type(error).__name__}: {error})",
                               expected="classes that can be imported and arguments that they take",
                               fix="run it where the same classes can be imported") from None
@@ -287,13 +331,20 @@ def _build(value: Any, where: str, built: dict[str, nn.Module]) -> Any:
         return value
     if "same_as" in value:
         return built[value["same_as"]]
-    if "import" in value:
-        return resolve(value["import"])
-    if "class" not in value:
-        return OrderedDict((key, _build(item, f"{where}.{key}", built)) for key, item in value.items())
-    cls = resolve(value["class"])
+    if "method" in value:
+        return getattr(_build(value["of"], f"{where}.of", built), value["method"])
+    if "dict" in value:
+        return OrderedDict((key, _build(item, f"{where}.{key}", built)) for key, item in value["dict"].items())
+    path = value["import"] if "import" in value else value["class"]
+    cls = resolve(path)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise TypeError(f"{value['class']} is no module class")
+        raise TypeError(f"{path} is no module class")
+    if "import" in value:
+        return cls
+    if value["args"] is None:
+        raise TypeError(f"a {cls.__name__} of plain functions: pass pv.load(folder, program=...)")
     args = {name: _build(argument, f"{where}.{name}", built) for name, argument in value["args"].items()}
     built[where] = cls(*args.pop("*", ()), **args)
+    if "out_shape" in value:
+        built[where].out_shape = tuple(value["out_shape"])  # type: ignore[assignment]
     return built[where]

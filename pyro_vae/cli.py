@@ -120,7 +120,7 @@ def train(argv: list[str]) -> None:
         program, data, objective=recipe.objective(), epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule,
         warmup=recipe.warmup, clip_norm=recipe.clip_norm, validation=validation, patience=recipe.patience, seed=recipe.seed,
-        device=recipe.device, out=folder, resume=namespace.resume,
+        device=recipe.device, compile=recipe.compile, autocast=recipe.autocast, out=folder, resume=namespace.resume,
     )
     checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))  # a resumed run may have more epochs
     test = test[: namespace.limit]

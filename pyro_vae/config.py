@@ -64,6 +64,8 @@ class Recipe:
         patience: stop after so many epochs without a better validation ELBO.
         seed: of weights, batches, draws and held-out data.
         device: cuda where there is one, else cpu; or say which.
+        compile: compile the training step where that pays, always, or never.
+        autocast: compute layers in bfloat16.
     """
 
     data: str = "digits"
@@ -88,6 +90,8 @@ class Recipe:
     patience: int | None = None
     seed: int = 0
     device: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    autocast: bool = False
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -188,8 +192,14 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
 class Covariates(nn.Module):
     """Numbers as features: covariates (N,) or (N, C), unchanged but for a dimension of their own."""
 
+    one: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("one", torch.ones(()), persistent=False)  # carries the program's device and dtype
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return values.to(torch.get_default_dtype() if not values.is_floating_point() else values.dtype).reshape(len(values), -1)
+        return values.to(self.one).reshape(len(values), -1)
 
 
 def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offers: Any) -> nn.Module:

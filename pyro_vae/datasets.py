@@ -78,7 +78,7 @@ class Dataset(torch.utils.data.Dataset):
 
     def _fixed_draw(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        uniform = torch.rand(self.values.shape, generator=generator)
+        uniform = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
         return (uniform.to(self.values.device) < self.values).to(self.values.dtype)
 
     @cached_property
@@ -119,7 +119,7 @@ class Dataset(torch.utils.data.Dataset):
         return len(self.values)
 
     def __getitem__(self, index):
-        if isinstance(index, int):
+        if isinstance(index, int | np.integer):
             return self.x[index] if self.context is None else (self.x[index], self.context[index])
         return self._like(self.values[index], self.x[index], None if self.context is None else self.context[index])
 
@@ -175,7 +175,8 @@ def as_dataset(data: Data) -> Dataset:
 
 
 def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
-    loader = torch.utils.data.DataLoader(data, batch_size=1024)
+    # A generator of its own: the loader draws a seed from it, which must not come from the caller's random state.
+    loader = torch.utils.data.DataLoader(data, batch_size=1024, generator=torch.Generator())
     batches = list(loader)
     name = type(data).__name__
     if batches and not isinstance(batches[0], Tensor):

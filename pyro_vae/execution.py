@@ -24,7 +24,7 @@ from pyro_vae.validation import (
 )
 
 __all__ = ["check_data", "checked_data", "choose_device", "evaluating", "isolated_random", "like_parameters",
-           "support_of"]
+           "seed_generators", "support_of"]
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -45,8 +45,9 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def reference_parameter(program: AnyProgram) -> Tensor:
-    """A tensor on the device and of the dtype that the program's parameters have."""
-    return next((p for p in program.parameters() if p.is_floating_point()), torch.empty(()))
+    """A tensor on the device and of the dtype of the program's parameters, or of its constants if it has none."""
+    tensors = [*program.parameters(), *program.buffers()]
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
 
 
 def like_parameters(program: AnyProgram, value: Any) -> Any:
@@ -61,8 +62,16 @@ def like_parameters(program: AnyProgram, value: Any) -> Any:
 def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
     """Random numbers from ``seed`` inside; the caller's random state is left as it was."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_generators(device, seed)
         yield
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seeds the host's generator and the device's own; `torch.manual_seed` would seed every GPU of the machine."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 @contextmanager

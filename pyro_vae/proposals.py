@@ -24,7 +24,7 @@ from torch.distributions import AffineTransform, constraints
 
 from pyro_vae.latents import check_no_auxiliary, draw, frozen, log_density, to_real
 from pyro_vae.programs import AnyProgram
-from pyro_vae.traces import NonFiniteLogWeight, Structure, log_weights
+from pyro_vae.traces import NonFiniteLogWeight, Structure, is_point_mass, log_weights
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Defensive", "Guide", "Proposal", "Refined", "Widened"]
@@ -93,7 +93,8 @@ class Refined:
 
     in unconstrained space, with c and s the site's mean and scale under the guide, and :math:`\delta, \lambda` of each
     datum fitted by Adam. For a mean-field normal guide these are all means and scales: the optimum is the best member of
-    the family, and what is gained is the amortisation gap. For another guide it is a part of it.
+    the family, and what is gained is the amortisation gap. For another guide it is a part of it. (`pyro_vae.Refined` is a
+    program, with a few such steps in training too; this refines whatever program was trained, for its evaluation.)
 
     Args:
         steps: gradient steps.
@@ -224,7 +225,8 @@ class Moved(Messenger):
 
 def _can_move(msg: Any) -> bool:
     return msg["type"] == "sample" and not (
-        msg["is_observed"] or site_is_subsample(msg) or msg["fn"].support.is_discrete or msg["infer"].get("is_auxiliary"))
+        # The image of an auxiliary site is a point mass, and moves with that site.
+        msg["is_observed"] or site_is_subsample(msg) or is_point_mass(msg["fn"]) or msg["fn"].support.is_discrete)
 
 
 def _movable_sites(guide: Callable, x: Tensor, context: Tensor | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
     Args:
         program: any program whose event shape is known.
         num: how many.
-        context: one label or covariate for all, or one for each (num, ...).
+        context: one label or vector of covariates for all, or one for each (num, ...).
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show.
         seed: seed of the draws; the caller's random state is left as it was.
 
@@ -41,7 +41,8 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
     given = None
     if context is not None:
         given = torch.as_tensor(context)
-        given = like_parameters(program, given.expand(num) if given.dim() == 0 else given)
+        one_for_all = given.dim() == 0 or (given.dim() == 1 and given.is_floating_point() and len(given) != num)
+        given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
     check_context(program, torch.empty(num), given)
     with evaluating(program, seed):
         return _value(prior_predictive(program, num, given).nodes["x"], draws)

@@ -24,7 +24,8 @@ from torch import Tensor
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "log_weights", "structure"]
+__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
+           "site_log_prob", "structure", "structure_of"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
 
@@ -35,22 +36,52 @@ class Structure:
 
     Args:
         data_dim: the data plate's dimension, negative.
+        num_data: number of data in the run that this was read off.
+        data_scale: full size of the data plate over the number of data in it; 1 unless the program subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
     """
 
     data_dim: int
+    num_data: int
+    data_scale: float
     particle_dim: int
 
 
-def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> Structure:
-    """The plates of a program, found by running it once on one datum, after a check that its weights exist.
+def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True) -> Structure:
+    r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
+
+    Args:
+        program: any program.
+        x: data (N, \*event).
+        context: context (N, ...) or ``None``.
+        scored: whether it must have a density; training alone can do with a point mass.
 
     Raises:
         InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the plate, model and
             guide differ in their latent sites, or the guide puts a point mass on a continuous latent.
     """
-    one = slice(0, 1)
-    guide, model = importance_traces(program, x[one], None if context is None else context[one])
+    few = slice(0, 2)
+    guide, model = importance_traces(program, x[few], None if context is None else context[few])
+    for name, site in [*model.nodes.items(), *guide.nodes.items()]:
+        if site["type"] == "param":
+            raise InvalidInput(name, got="pyro.param or pyro.module inside a program", expected="parameters in modules",
+                               fix="make it an nn.Parameter of the program, which is what is trained and saved")
+    where = structure_of(guide, model, scored=scored)
+    if where.num_data != len(x[few]):
+        raise InvalidInput("data plate", got=f"size {where.num_data} for {len(x[few])} data", expected="one entry for each datum",
+                           fix="write pyro.plate('data', len(x))")
+    return where
+
+
+def structure_of(guide: poutine.Trace, model: poutine.Trace, *, scored: bool = True, has_particles: bool = False) -> Structure:
+    """The plates of a program, read off its traces, after the checks that `structure` describes.
+
+    Args:
+        guide: the guide's trace.
+        model: the model's trace.
+        scored: whether the program must have a density.
+        has_particles: whether they were run in a plate of particles, left of all others.
+    """
     frames = {frame.name: frame for _, site in _sites(model, guide) for frame in site["cond_indep_stack"]
               if frame.vectorized}
     if "data" not in frames:
@@ -64,23 +95,29 @@ def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> 
             raise InvalidInput(name, got="a site outside the data plate",
                                expected="latents that belong to one datum each",
                                fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter")
-    _check_latents(model, guide)
-    return Structure(data_dim=frames["data"].dim, particle_dim=min(frame.dim for frame in frames.values()) - 1)
+    plate = frames["data"]
+    _check_latents(model, guide, scored)
+    leftmost = min(frame.dim for frame in frames.values())
+    return Structure(data_dim=plate.dim, num_data=plate.size, data_scale=(plate.full_size or plate.size) / plate.size,
+                     particle_dim=leftmost if has_particles else leftmost - 1)
 
 
-def _check_latents(model: Any, guide: Any) -> None:
-    in_guide = {name for name, site in guide.nodes.items() if _is_latent(site)}
-    in_model = {name for name, site in model.nodes.items() if _is_latent(site)}
+def _check_latents(model: Any, guide: Any, scored: bool) -> None:
+    in_guide, in_model = set(latent_sites(guide)), set(latent_sites(model))
+    # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which carries the Jacobian.
+    # One without such a latent would count with nothing in the model against it.
+    has_images = any(is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
     for name in sorted(in_guide - in_model):
-        if not guide.nodes[name]["infer"].get("is_auxiliary"):
+        if not (guide.nodes[name]["infer"].get("is_auxiliary") and has_images):
             raise InvalidInput(name, got="a site of the guide that the model does not have",
-                               expected="the model's latent sites, or infer={'is_auxiliary': True}",
-                               fix="give both sites one name")
+                               expected="the model's latent sites, or an auxiliary site of which a latent is the image",
+                               fix="give both sites one name, or sample the latent from Delta(f(auxiliary), log_density=...)")
     for name in sorted(in_model - in_guide):
         raise InvalidInput(name, got="a latent site of the model that the guide does not have",
                            expected="a guide for every latent", fix="sample it in the guide")
     for name in sorted(in_guide & in_model):
-        if _is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+        is_image = in_guide - in_model
+        if scored and not is_image and is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
             raise InvalidInput(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
@@ -102,8 +139,13 @@ def importance_traces(program: AnyProgram, x: Tensor, context: Tensor | None = N
     model, guide = program.model, guide or program.guide
     if num_samples is not None:
         model, guide = (particles(fn, num_samples, particle_dim) for fn in (model, guide))
-    guide_trace = poutine.trace(guide).get_trace(x, context)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x, context)
+    return paired_traces(model, guide, x, context)
+
+
+def paired_traces(model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> tuple[poutine.Trace, poutine.Trace]:
+    """Traces (guide, model) of two Pyro functions, the model replayed on the guide's draws."""
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
 
 
@@ -117,9 +159,8 @@ def log_weights(program: AnyProgram, x: Tensor, context: Tensor | None, num_samp
     guide_trace, model = importance_traces(program, x, context, num_samples, where.particle_dim, guide)
     shape = (num_samples, len(x))
     total = sum((site_log_prob(site, where, shape) for _, site in _sites(model)), start=x.new_zeros(shape))
-    for _, site in _sites(guide_trace):
-        if _is_latent(site):
-            total = total - site_log_prob(site, where, shape)
+    for site in latent_sites(guide_trace).values():
+        total = total - site_log_prob(site, where, shape)
     bad = torch.isnan(total) | (total == torch.inf)
     if bad.any():
         raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide_trace, where, shape, bad))
@@ -166,11 +207,12 @@ def _sites(*traces: poutine.Trace) -> Iterator[tuple[str, Site]]:
         yield from ((name, site) for name, site in trace.nodes.items() if site["type"] == "sample")
 
 
-def _is_latent(site: Site) -> bool:
-    return site["type"] == "sample" and not site["is_observed"]
+def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
+    """The sites of a trace that were drawn, in the order in which they were."""
+    return {name: site for name, site in _sites(trace) if not site["is_observed"]}
 
 
-def _is_point_mass(distribution: Any) -> bool:
+def is_point_mass(distribution: Any) -> bool:
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return isinstance(distribution, Delta)

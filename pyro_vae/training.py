@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -25,15 +25,31 @@ from pyro import validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae import checkpoint
+from pyro_vae.compilation import (
+    FEWEST_STEPS,
+    CannotCapture,
+    LossAndGradients,
+    Update,
+    is_worth_compiling,
+    warn_not_captured,
+    without_writes,
+)
 from pyro_vae.datasets import Data, Dataset, as_dataset
 from pyro_vae.evaluation import elbo
-from pyro_vae.execution import check_data, choose_device, isolated_random, reference_parameter
+from pyro_vae.execution import (
+    check_data,
+    choose_device,
+    evaluating,
+    isolated_random,
+    reference_parameter,
+    seed_generators,
+)
 from pyro_vae.objectives import ELBO, weigh_latents
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
-from pyro_vae.traces import importance_traces
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.traces import importance_traces, structure
+from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["History", "TrainingDiverged", "fit"]
 
@@ -89,8 +105,9 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         batch_size: int = 128, learning_rate: float = 1e-3, optimizer: Optimizer | None = None,
         schedule: Callable[[float], float] = Constant(), warmup: int = 0, clip_norm: float | None = None,
         validation: Data | None = None, patience: int | None = None, seed: int = 0,
-        device: str | torch.device = "auto", out: str | Path | None = None, resume: bool = False,
-        checkpoint_seconds: float = 10.0, progress: bool = True) -> History:
+        device: str | torch.device = "auto", compile: Literal["auto", "on", "off"] = "auto", autocast: bool = False,
+        out: str | Path | None = None, resume: bool = False, checkpoint_seconds: float = 10.0,
+        progress: bool = True) -> History:
     """Fits a program to data by stochastic variational inference.
 
     The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters of the program,
@@ -115,6 +132,9 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch device.
         out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
         resume: continue the run in ``out``.
+        compile: ``"auto"`` captures and compiles the step where that pays over the planned number of steps, which is
+            decided by counting and so is the same every time, recorded, and kept when resuming.
+        autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
         checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always saved.
         progress: show a bar with the epoch, the ELBO and the time left.
 
@@ -130,7 +150,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         >>> history["objective"][-1] > history["objective"][0]
         True
     """
-    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0), ("seed", seed, 0)):
         check_count(name, count, least)
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise InvalidInput("learning_rate", got=repr(learning_rate), expected="a number > 0", fix="pass 1e-3")
@@ -139,29 +159,48 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
                            fix="pass validation=")
     if resume and out is None:
         raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
+    check_choice("compile", compile, ["auto", "on", "off"])
     train = as_dataset(data)
     check_data(program, train.x, train.context)
     target = choose_device(device)
     program.to(target)
     dtype = reference_parameter(program).dtype
     held = None if validation is None else as_dataset(validation).to(target, dtype)
+    if not hasattr(objective or ELBO, "differentiable_loss"):
+        raise InvalidInput("objective", got=type(objective).__name__, expected="an ELBO with a differentiable loss",
+                           fix="choose one of pyro_vae.objectives")
     settings = {
-        "data": train.sha256, "objective": _settings_of(objective or ELBO()), "batch_size": batch_size,
+        "data": train.sha256, "binarize": train.binarize, "objective": _settings_of(objective or ELBO()), "batch_size": batch_size,
         "learning_rate": learning_rate, "optimizer": _settings_of(optimizer), "schedule": _settings_of(schedule),
         "warmup": warmup, "clip_norm": clip_norm, "validation": held and held.sha256, "patience": patience, "seed": seed,
+        "autocast": autocast, "epochs": None if isinstance(schedule, Constant) else epochs,
+        "trainable": [name for name, parameter in program.named_parameters() if parameter.requires_grad],
     }
     run = _Run(program, train.to(target, dtype), copy.copy(objective) if objective is not None else ELBO(), epochs,
                batch_size, learning_rate, optimizer or partial(torch.optim.Adam, fused=True), schedule, warmup, clip_norm,
-               held, patience, seed, None if out is None else Path(out), checkpoint_seconds, settings)
+               held, patience, seed, None if out is None else Path(out), checkpoint_seconds, compile, autocast, settings)
     with _claimed(run.folder):
         if resume:
             run.restore()
         elif run.folder is not None and checkpoint.exists(run.folder, "program"):
             raise InvalidInput("out", got=f"{run.folder}, which holds a run already", expected="a new folder",
                                fix="choose another folder, or continue that run with resume=True (--resume)")
-        with isolated_random(target, seed):
+        if out is not None and "<lambda>" in str(settings):
+            raise InvalidInput("schedule or optimizer", got="a lambda", expected="a function with a name, which a resumed "
+                               "run can compare", fix="define it with def")
+        with isolated_random(target, seed), _modes_put_back(program):
             run.train(progress)
     return run.history
+
+
+@contextmanager
+def _modes_put_back(program: AnyProgram) -> Iterator[None]:
+    modes = {module: module.training for module in program.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
@@ -198,7 +237,8 @@ def _settings_of(thing: Any) -> Any:
         return thing.__qualname__
     values = asdict(thing) if is_dataclass(thing) and not isinstance(thing, type) else vars(thing)
     return {"class": type(thing).__qualname__,
-            **{key: value for key, value in values.items() if isinstance(value, bool | int | float | str)}}
+            **{key: value for key, value in values.items()
+               if isinstance(value, bool | int | float | str) and key != "max_plate_nesting"}}  # found, not set
 
 
 @dataclass
@@ -220,6 +260,8 @@ class _Run:
     seed: int
     folder: Path | None
     checkpoint_seconds: float
+    compile: str
+    autocast: bool
     settings: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -229,6 +271,9 @@ class _Run:
                                fix="register the networks as modules of the program (Program(..., modules=...))")
         self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.update = Update(self.optimizer, self.parameters, self.clip_norm)
+        self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
+        self.loss_and_gradients = LossAndGradients(self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()))
         self.history = History()
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # validation ELBO, epoch, weights
         self.steps_per_epoch = -(-len(self.data) // self.batch_size)
@@ -240,6 +285,11 @@ class _Run:
         clock, saved = time.monotonic() - started, time.monotonic()
         events = self._open_events()
         start = len(self.history)
+        self._find_plates()
+        if start == 0:
+            self._validate()
+        if self.compiled_sizes is None:
+            self.compiled_sizes = self._sizes_worth_compiling()
         if start == 0:
             self._save()  # what cannot be written is found out now, and the folder is taken from here on
         with progress_bar("epochs", total=self.epochs, shown=progress, start=start) as advance:
@@ -272,36 +322,81 @@ class _Run:
         if self.best is not None:
             self.program.load_state_dict(self.best[2])
 
+    def _first_batch(self, size: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return *self.data.batch(torch.arange(size, device=self.data.values.device)), self._kl_weight_tensor(0)
+
+    def _find_plates(self) -> None:
+        """Checks the program's sites, and tells the objective where its particles go, so that it need not find out."""
+        x, context, _ = self._first_batch(min(2, len(self.data)))
+        with evaluating(self.program, self.seed):
+            where = structure(self.program, x, context, scored=False)
+        if where.data_scale != 1:
+            raise InvalidInput("data plate", got=f"a full size that scales the loss by {where.data_scale:g}",
+                               expected="pyro.plate('data', len(x)): losses are per datum here", fix="leave its size out")
+        if getattr(self.objective, "max_plate_nesting", None) == math.inf:
+            self.objective.max_plate_nesting = -where.particle_dim - 1 + (
+                self.objective.vectorize_particles and self.objective.num_particles > 1)
+
+    def _validate(self) -> None:
+        """One look at the loss with all of Pyro's checks on; they wait for the device, so the steps run without."""
+        x, context, weight = self._first_batch(min(self.batch_size, len(self.data)))
+        with isolated_random(self.data.values.device, self.seed), without_writes(), validation_enabled(True):
+            loss = self._loss(x, context, weight)
+            reached = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        if all(gradient is None for gradient in reached):
+            raise InvalidInput("program", got="a loss that depends on no parameter of the program",
+                               expected="model and guide that use its modules",
+                               fix="pass the networks that they call as Program(..., modules=...)")
+
+    def _sizes_worth_compiling(self) -> list[int]:
+        """The batch sizes whose steps are compiled: by counting operations and steps, never by a clock."""
+        whole, last = divmod(len(self.data), self.batch_size)
+        sizes = {size: steps * self.epochs for size, steps in ((self.batch_size, whole), (last, 1)) if size and steps}
+        if self.compile == "on":
+            return list(sizes)
+        if self.compile == "off" or max(sizes.values()) < FEWEST_STEPS:
+            return []
+        try:
+            with isolated_random(self.data.values.device, self.seed):
+                operations = self.loss_and_gradients.size(*self._first_batch(next(iter(sizes))))
+        except CannotCapture as error:
+            warn_not_captured(error)
+            return []
+        return [size for size, steps in sizes.items() if is_worth_compiling(operations, steps)]
+
     def _run_epoch(self, epoch: int, stop: int | None = None) -> Tensor:
         """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""
         batches = self._batches(epoch)[:stop]
         self.program.train()
         losses = torch.empty(len(batches), device=self.data.values.device, dtype=self.data.values.dtype)
-        for i, index in enumerate(batches):
-            step = epoch * self.steps_per_epoch + i
-            with validation_enabled(step == 0):  # Pyro's checks wait for the device: once is enough for a static program
-                losses[i] = self._step(step, *self.data.batch(index))
+        with validation_enabled(False):
+            for i, index in enumerate(batches):
+                losses[i] = self._step(epoch * self.steps_per_epoch + i, *self.data.batch(index))
         return losses
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """The data's indices in this epoch's order, cut into batches; all that is random in it is seeded here."""
-        torch.manual_seed(hash((self.seed, epoch)) % 2**63)
+        seed_generators(self.data.values.device, hash((self.seed, epoch)) % 2**63)
         return torch.randperm(len(self.data), device=self.data.values.device).split(self.batch_size)
 
     def _step(self, step: int, x: Tensor, context: Tensor | None) -> Tensor:
-        model, guide = self.program.model, self.program.guide
-        weight = self._kl_weight(step)
-        if weight != 1.0:
-            model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
-        loss = self.objective.differentiable_loss(model, guide, x, context) / len(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
+        loss, gradients = self.loss_and_gradients(x, context, self._kl_weight_tensor(step))
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * self.schedule(self._fraction_done(step))
-        self.optimizer.step()
-        return loss.detach()
+        self.update(gradients)
+        return loss
+
+    def _loss(self, x: Tensor, context: Tensor | None, weight: Tensor | None) -> Tensor:
+        """Minus the objective, per datum."""
+        model, guide = self.program.model, self.program.guide
+        if weight is not None:
+            model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            return self.objective.differentiable_loss(model, guide, x, context) / len(x)
+
+    def _kl_weight_tensor(self, step: int) -> Tensor | None:
+        # An input of the captured graph, so that annealing recompiles nothing; none where there is no annealing.
+        return torch.tensor(self._kl_weight(step), device=self.data.values.device) if self.warmup else None
 
     def _kl_weight(self, step: int) -> float:
         return min(1.0, (step + 1) / (self.warmup * self.steps_per_epoch)) if self.warmup else 1.0
@@ -340,7 +435,8 @@ class _Run:
         """Runs the epoch again up to the first bad loss, which the seed makes the same, and looks at its sites."""
         bad = (~torch.isfinite(losses)).nonzero()
         first = int(bad[0]) if len(bad) else len(losses)
-        batch: Any = (*self._batches(epoch), None)[first]
+        batches = self._batches(epoch)
+        batch = batches[min(first, len(batches) - 1)]
         self._run_epoch(epoch, stop=first)
         step = epoch * self.steps_per_epoch + first
         for name, parameter in self.program.named_parameters():
@@ -356,37 +452,53 @@ class _Run:
                 if site["type"] == "sample" and not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                     return TrainingDiverged(step, f"site {name!r} of the {part}", "its log-probability overflowed: bound its "
                                             "scale, rescale x, or lower learning_rate")
-        return TrainingDiverged(step, "the sum of the sites", "single terms are finite: lower learning_rate or set clip_norm")
+        return TrainingDiverged(step, "no single site", "running the epoch again gave finite terms: lower learning_rate or "
+                                "set clip_norm")
 
     # ------------------------------------------------------------------------------------------------- on disk
 
     def _state(self) -> dict[str, Tensor]:
         state = {f"program.{name}": value for name, value in self.program.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
+        for index, parameter in enumerate(self.parameters):
+            slots = self.optimizer.state.get(parameter, {})
+            state |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
         return _clone(state)
 
+    def _scalars(self) -> dict[str, Any]:
+        """What the optimiser keeps beside tensors, in its groups and for each parameter."""
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        slots = [{name: value for name, value in self.optimizer.state.get(p, {}).items() if not isinstance(value, Tensor)}
+                 for p in self.parameters]
+        return {"groups": groups, "slots": slots}
+
+    def _restore_scalars(self, scalars: dict[str, Any]) -> None:
+        for group, values in zip(self.optimizer.param_groups, scalars["groups"]):
+            group.update({key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        for parameter, values in zip(self.parameters, scalars["slots"]):
+            if values:
+                self.optimizer.state[parameter].update(values)
+
     def _restore_state(self, state: dict[str, Tensor]) -> None:
-        weights: dict[str, Tensor] = {}
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            kind, _, name = key.partition(".")
-            if kind == "program":
-                weights[name] = value
-            else:
-                index, _, slot = name.partition(".")
-                slots.setdefault(int(index), {})[slot] = value
-        self.program.load_state_dict(weights)
-        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.program.load_state_dict({key.removeprefix("program."): value for key, value in state.items()
+                                      if key.startswith("program.")})
+        for index, parameter in enumerate(self.parameters):
+            prefix = f"optimizer.{index}."
+            # As they were: an optimiser's own load_state_dict would cast its counters to the parameters' dtype.
+            slots = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
+            slots = {name: value if name == "step" else value.to(parameter.device) for name, value in slots.items()}
+            if slots:
+                self.optimizer.state[parameter] = {**self.optimizer.state.get(parameter, {}), **slots}
+            elif parameter in self.optimizer.state:
+                del self.optimizer.state[parameter]
 
     def _save(self) -> None:
         if self.folder is None:
             return
         best = self.best[2] if self.best is not None else self.program.state_dict()
-        checkpoint.write_state(self.folder, "program", best, {"program": checkpoint.describe(self.program)})
+        checkpoint.write_state(self.folder, "program", best, checkpoint.description_of(self.program))
         checkpoint.write_text(self.folder / "metrics.csv", self.history.to_csv())
         checkpoint.write_state(self.folder, "training", self._state(), {
-            "settings": self.settings, "history": self.history.rows, "best": self.best and list(self.best[:2])})
+            "settings": self.settings, "compiled_sizes": self.compiled_sizes, "optimizer": self._scalars(), "history": self.history.rows, "best": self.best and list(self.best[:2])})
 
     def restore(self) -> None:
         assert self.folder is not None
@@ -399,10 +511,12 @@ class _Run:
                                    fix="resume with the settings it was started with, or train in a new folder")
         try:
             self._restore_state(state)
+            self._restore_scalars(meta["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InvalidInput("program", got=f"another structure than the run in {self.folder} has ({str(error).splitlines()[-1]})",
                                expected="the same components", fix="resume with those it was started with") from None
         self.history = History(meta["history"])
+        self.compiled_sizes = meta["compiled_sizes"]
         if meta["best"] is not None:
             weights, _ = checkpoint.read_state(self.folder, "program")
             self.best = (*meta["best"], {name: value.to(reference_parameter(self.program).device) for name, value in weights.items()})

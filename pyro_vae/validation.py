@@ -30,9 +30,12 @@ class InvalidInput(ValueError):
         'num_samples: got 0, expected an integer >= 1; pass num_samples=1000'
     """
 
-    def __init__(self, argument: str, *, got: str, expected: str, fix: str):
+    def __init__(self, argument: str, *, got: str | None = None, expected: str | None = None, fix: str | None = None):
         self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
         message = f"{argument}: got {got}, expected {expected}; {fix}"
+        if got is None:
+            # Pyro raises what a model raised anew, from the message and a table of shapes on the lines after it.
+            message = argument.splitlines()[0]
         super().__init__(" ".join(message.split()))
 
 

@@ -41,9 +41,7 @@ class LinearGaussian:
         Or with the best mean-field normal, that of the highest ELBO, in the place of the exact posterior.
         """
         likelihood = pv.likelihoods.Normal(self.features, pv.networks.MLP(self.latent, []), scale=self.noise).double()
-        with torch.no_grad():
-            likelihood.head.layer.weight.copy_(self.weight)
-            likelihood.head.layer.bias.copy_(self.mean)
+        affine(likelihood, self.weight, self.mean)
         return pv.VAE(pv.priors.StandardNormal(self.latent).double(), likelihood, ExactPosterior(self, widen, shift, mean_field))
 
     def elbo(self, x, widen: float):
@@ -154,3 +152,65 @@ def positive(widen: float = 1.0) -> OneLatent:
     """A latent on the positive half-line: z ~ Gamma(2, 1), x ~ N(z, 0.5^2)."""
     return OneLatent(dist.Gamma(2.0, 1.0), lambda z: dist.Normal(z, 0.5),
                      lambda x: dist.LogNormal(x.clamp(min=0.2).log(), widen * 0.4), (0.0, 40.0))
+
+
+class TwoLevelGaussian:
+    """z2 ~ N(0, I), z1 ~ N(A z2 + a, t^2 I), x ~ N(W z1 + mu, s^2 I): x is normal, and so is every conditional."""
+
+    def __init__(self, sizes: tuple[int, int, int] = (2, 3, 4), noise: tuple[float, float] = (0.6, 0.7)):
+        generator = torch.Generator().manual_seed(12)
+        (top, middle, features), (t, s) = sizes, noise
+        self.sizes, self.noise = sizes, noise
+        self.a, self.mu = (torch.randn(n, generator=generator, dtype=torch.float64) for n in (middle, features))
+        self.A = torch.randn(middle, top, generator=generator, dtype=torch.float64)
+        self.W = torch.randn(features, middle, generator=generator, dtype=torch.float64)
+        # The joint of (z2, z1, x): each is an affine map of independent noise.
+        to_z2 = torch.cat([torch.eye(top), torch.zeros(top, middle + features)], 1).double()
+        to_z1 = self.A @ to_z2 + t * torch.eye(middle, top + middle + features, dtype=torch.float64).roll(top, 1)
+        to_x = self.W @ to_z1 + s * torch.eye(features, top + middle + features, dtype=torch.float64).roll(top + middle, 1)
+        maps = torch.cat([to_z2, to_z1, to_x])
+        self.mean = torch.cat([torch.zeros(top).double(), self.a, self.W @ self.a + self.mu])
+        self.covariance = maps @ maps.T
+        self.at = {"z2": slice(0, top), "z1": slice(top, top + middle), "x": slice(top + middle, None)}
+
+    def conditional(self, of: str, given: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The gain, offset and covariance of one block given others: mean = gain g + offset."""
+        index = torch.arange(sum(self.sizes))
+        a, b = index[self.at[of]], torch.cat([index[self.at[name]] for name in given])
+        gain = torch.linalg.solve(self.covariance[b][:, b], self.covariance[b][:, a]).T
+        return gain, self.mean[a] - gain @ self.mean[b], self.covariance[a][:, a] - gain @ self.covariance[b][:, a]
+
+    @property
+    def marginal(self):
+        return torch.distributions.MultivariateNormal(self.mean[self.at["x"]], self.covariance[self.at["x"], self.at["x"]])
+
+    def program(self, inference: str = "bottom_up", widen: float = 1.0) -> pv.HierarchicalVAE:
+        """The model, with the exact posterior (each conditional's scale times ``widen``) as its guide, in either order."""
+        top, middle, features = self.sizes
+        prior = affine(pv.likelihoods.Normal(middle, pv.networks.MLP(top, []), scale=self.noise[0]), self.A, self.a)
+        likelihood = affine(pv.likelihoods.Normal(features, pv.networks.MLP(middle, []), scale=self.noise[1]), self.W, self.mu)
+        given = {"bottom_up": [["x"], ["z1"]], "top_down": [["x", "z2"], ["x"]]}[inference]
+        posteriors = [AffineNormal(*self.conditional(name, names), widen) for name, names in zip(["z1", "z2"], given)]
+        return pv.HierarchicalVAE([prior, pv.priors.StandardNormal(top).double()], likelihood, posteriors, inference=inference)
+
+
+def affine(likelihood, weight, bias):
+    """A normal likelihood whose mean is that affine map."""
+    with torch.no_grad():
+        likelihood.double().head.layer.weight.copy_(weight)
+        likelihood.head.layer.bias.copy_(bias)
+    return likelihood
+
+
+class AffineNormal(nn.Module):
+    """N(G g + b, C) of what it is given, the context side by side with it; trainable."""
+
+    def __init__(self, gain, offset, covariance, widen=1.0):
+        super().__init__()
+        self.gain, self.offset = nn.Parameter(gain), nn.Parameter(offset)
+        self.tril = nn.Parameter(widen * torch.linalg.cholesky(covariance))
+
+    def forward(self, given, *, context=None):
+        if context is not None:
+            given = torch.cat([given.expand(*context.shape[:-1], -1), context], -1)
+        return dist.MultivariateNormal(given @ self.gain.T + self.offset, scale_tril=self.tril.tril())

@@ -16,8 +16,8 @@ FLOORS = [
     ["validation", "networks", "distributions", "schedules", "datasets", "progress", "arviz_compat"],
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
-    ["execution", "objectives", "checkpoint", "evaluation", "annealing", "decomposition", "calibration", "comparison",
-     "training"],
+    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
+     "comparison", "training"],
     ["sampling", "testing", "plotting"],
     ["config", "cli"],
 ]

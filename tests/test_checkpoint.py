@@ -1,3 +1,4 @@
+import copy
 import errno
 import json
 import os
@@ -70,24 +71,92 @@ def test_a_shared_module_stays_shared():
 
 
 def test_a_program_of_functions_is_loaded_into_one(tmp_path):
-    vae = small_vae()
-    program = pv.Program(vae.model, vae.guide, modules=vae, event_shape=(1, 8, 8))
-    with pytest.raises(InvalidInput, match=r"pv.load\(folder, program"):
-        pv.save(program, tmp_path)  # bound methods have no import path
-    program = pv.Program(module_model, module_guide, modules=LAYER, event_shape=2)
+    layer = torch.nn.Linear(2, 2)
+    program = pv.Program(lambda x: None, lambda x: None, modules=layer, event_shape=2)
     pv.save(program, tmp_path)
-    assert pv.load(tmp_path).model_fn is module_model
+    kept = layer.weight.detach().clone()
+    torch.nn.init.zeros_(layer.weight)
+    with pytest.raises(checkpoint.CheckpointError, match=r"pv\.load\(folder, program"):
+        pv.load(tmp_path)  # its functions would go on using this layer, whatever was loaded into another
+    with pytest.raises(InvalidInput, match=r"methods of one nn\.Module"):
+        copy.deepcopy(program)
+    pv.load(tmp_path, program)
+    assert torch.equal(layer.weight, kept)
 
 
-LAYER = torch.nn.Linear(2, 2)
+def test_a_program_of_methods_is_copied_and_loaded_like_any_other(tmp_path):
+    vae, x = small_vae(), torch.zeros(3, 1, 8, 8)
+    program = pv.Program(vae.model, vae.guide, modules=vae, event_shape=(1, 8, 8))
+    pv.save(program, tmp_path)
+    expected = pv.elbo(program, x, 5).values
+    for other in (pv.load(tmp_path), copy.deepcopy(program)):
+        assert torch.equal(pv.elbo(other, x, 5).values, expected)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.zero_()
+        assert not torch.equal(pv.elbo(other, x, 5).values, expected)
+    assert torch.equal(pv.elbo(program, x, 5).values, expected)
 
 
-def module_model(x):
-    pass
+def networks():
+    act = torch.nn.Tanh()
+    yield torch.nn.Sequential(torch.nn.Linear(5, 7), act, torch.nn.Linear(7, 7), act)  # one module in two places
+    yield torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Identity(), torch.nn.Hardtanh(-2.0, 2.0))
+    yield torch.nn.Sequential(torch.nn.ModuleDict({"class": torch.nn.Linear(5, 7), "import": torch.nn.GRU(5, 7, bidirectional=True)})["class"])
 
 
-def module_guide(x):
-    pass
+@pytest.mark.parametrize("network", list(networks()), ids=["shared activation", "identity", "picked"])
+def test_torch_networks_are_saved_with_the_shape_they_state(tmp_path, network):
+    network.out_shape = (7,)
+    q = pv.posteriors.DiagonalNormal(2, network)
+    pv.save(q, tmp_path)
+    loaded, x = pv.load(tmp_path), torch.randn(4, 5)
+    assert torch.equal(loaded(x).base_dist.loc, q(x).base_dist.loc) and loaded.network.out_shape == (7,)
+
+
+class Holds(torch.nn.Module):
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = parts
+
+
+@pytest.mark.parametrize("module", [torch.nn.GRU(3, 4, num_layers=2), torch.nn.LSTM(3, 4, batch_first=True), torch.nn.Embedding(5, 2),
+                                    Holds(torch.nn.ModuleDict({"class": torch.nn.Linear(2, 3), "import": torch.nn.Linear(1, 1)}))],
+                         ids=lambda m: type(m).__name__)
+def test_layers_of_torch_come_back(tmp_path, module):
+    pv.save(module, tmp_path)
+    assert same(module, pv.load(tmp_path))
+
+
+def test_tied_frozen_and_mixed_precision_tensors_come_back(tmp_path):
+    vae = small_vae()
+    vae.likelihood.requires_grad_(False)
+    vae.posterior.network.register_buffer("exact", torch.tensor(0.1, dtype=torch.float64), persistent=False)
+    vae.likelihood.head.layer.bias = torch.nn.Parameter(vae.likelihood.head.layer.bias.double(), requires_grad=False)
+    pv.save(vae, tmp_path)
+    loaded = pv.load(tmp_path)
+    assert same(vae, loaded) and loaded.likelihood.head.layer.bias.dtype == torch.float64
+    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in vae.parameters()]
+    tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    pv.save(tied, tmp_path / "tied")
+    assert same(tied, pv.load(tmp_path / "tied"))
+
+
+def test_saving_deletes_nobody_elses_files(tmp_path):
+    pv.save(small_vae(seed=1), tmp_path)
+    (tmp_path / "program-my-backup.safetensors").write_text("mine")
+    pv.save(small_vae(seed=2), tmp_path)
+    assert len(list(tmp_path.glob("program-*.safetensors"))) == 2 and (tmp_path / "program-my-backup.safetensors").exists()
+
+
+def test_loading_into_a_program_that_does_not_fit_changes_nothing(tmp_path):
+    pv.save(small_vae(hidden=16), tmp_path)
+    other = small_vae(hidden=17)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(checkpoint.CheckpointError, match="do not fit"):
+        pv.load(tmp_path, other)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
 def test_what_cannot_be_imported_is_refused_before_anything_is_written(tmp_path):
@@ -156,9 +225,21 @@ def damage_class(folder):
     (folder / "program.json").write_text(json.dumps(index))
 
 
-def damage_arguments(folder):
+def damage_function(folder):
     index = json.loads((folder / "program.json").read_text())
-    index["program"]["args"]["prior"]["args"] = {"latent": [3]}
+    index["program"]["args"]["posterior"]["args"]["network"]["args"]["activation"] = {"import": "pyro.clear_param_store"}
+    (folder / "program.json").write_text(json.dumps(index))
+
+
+def damage_nonsense(folder):
+    index = json.loads((folder / "program.json").read_text())
+    index["program"]["args"]["prior"]["args"]["latent"] = [-3]
+    (folder / "program.json").write_text(json.dumps(index))
+
+
+def damage_path(folder):
+    index = json.loads((folder / "program.json").read_text())
+    index["program"]["class"] = "nodot"
     (folder / "program.json").write_text(json.dumps(index))
 
 
@@ -168,8 +249,7 @@ def damage_structure(folder):
     (folder / "program.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("damage", [value for name, value in globals().items() if name.startswith("damage_")
-                                    and name != "damage_arguments"], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("damage", [value for name, value in globals().items() if name.startswith("damage_")], ids=lambda f: f.__name__)
 def test_a_damaged_checkpoint_is_refused_in_one_line_and_never_runs(tmp_path, monkeypatch, damage):
     monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
     pv.save(small_vae(), tmp_path / "run")

@@ -240,8 +240,8 @@ def test_chunks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
     torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)
     torch.testing.assert_close(score.ess, torch.full((5,), 7.0))
     if rows >= 7:
-        # twice one datum for the checks of the data and the program's structure, then each datum once
-        assert program.posterior.encoded == 2 + 5
+        # one datum to check the data's support, two to find the program's plates, then each datum once
+        assert program.posterior.encoded == 1 + 2 + 5
 
 
 def test_memory_is_bounded_whatever_k(monkeypatch):
@@ -492,3 +492,46 @@ def test_inner_plates_are_summed_for_each_datum():
     x = torch.randn(4, 2)
     program = pv.Program(model, guide, modules=torch.nn.Linear(1, 1))
     torch.testing.assert_close(pv.elbo(program, x, 5).values, dist.Normal(0.0, 1.0).log_prob(x).sum(-1))
+
+
+def test_a_data_plate_of_another_size_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x), subsample_size=1):
+            normal("z", 1)
+            normal("x", 1, obs=x[:1])
+
+    def guide(x):
+        with pyro.plate("data", len(x), subsample_size=1):
+            normal("z", 1)
+
+    with pytest.raises(InvalidInput, match="data plate: got size 1 for 2 data"):
+        program_of(model, guide, X)()
+
+
+def test_an_auxiliary_site_counts_through_its_image_only():
+    """z = exp(u): the Delta at z carries the Jacobian, so log q(z) is the log-normal's."""
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.LogNormal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            normal("x", len(x), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u.exp(), log_density=-u.sum(-1), event_dim=1))
+
+    score = pv.log_likelihood(pv.Program(model, guide, modules=torch.nn.Linear(1, 1)), X, 20)
+    torch.testing.assert_close(score.values, dist.Normal(0.0, 1.0).log_prob(X.double()).sum(-1))
+
+    def loose(x):
+        with pyro.plate("data", len(x)):
+            normal("u", len(x), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.LogNormal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+
+    with pytest.raises(InvalidInput, match="u: got a site of the guide"):
+        program_of(model, loose, X)()
+
+
+def test_pareto_k_does_not_depend_on_the_level():
+    weights = torch.randn(1000, 3)
+    torch.testing.assert_close(pareto_k(weights - 1e6), pareto_k(weights), rtol=1e-3, atol=1e-3)

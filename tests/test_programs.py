@@ -4,10 +4,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from closed_forms import LinearGaussian, TwoLevelGaussian
 from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import UnreliableEstimate
+from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
 
@@ -174,3 +176,169 @@ def test_plain_torch_distributions_are_components():
                  posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])))
     assert pv.elbo(vae, torch.randn(4, 3)).values.isfinite().all()
     assert pv.generate(vae, 4).shape == (4, 3)
+
+
+# ------------------------------------------------------------------------------------------------------- hierarchies
+
+def three_levels(inference, skip, context=0):
+    """Latents of 4, 3 and 2 dimensions under binary x of 5."""
+    sizes, net, q = [5, 4, 3, 2], pv.networks.MLP, pv.posteriors.DiagonalNormal
+    seen = [sum(sizes[level + 2:]) if skip else 0 for level in range(3)]  # above what the component is given
+    priors = [q(sizes[level], net(sizes[level + 1], [8], context=context + seen[level])) for level in (1, 2)]
+    likelihood = pv.likelihoods.Bernoulli(5, net(4, [8], context=context + seen[0]))
+    if inference == "bottom_up":
+        posteriors = [q(sizes[level], net(sizes[level - 1], [8], context=context)) for level in (1, 2, 3)]
+    else:
+        above = [sum(sizes[level + 1:]) if skip else sum(sizes[level + 1 : level + 2]) for level in (1, 2, 3)]
+        posteriors = [q(sizes[level], net(5, [8], context=context + more)) for level, more in zip((1, 2, 3), above)]
+    return pv.HierarchicalVAE([*priors, pv.priors.GaussianMixture(2, 3)], likelihood, posteriors, inference=inference, skip=skip,
+                              context=pv.networks.OneHot(context) if context else None)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("inference", ["bottom_up", "top_down"])
+def test_hierarchy(inference, skip, context, tmp_path):
+    program, x = three_levels(inference, skip, context), torch.bernoulli(torch.rand(6, 5))
+    labels = torch.arange(6) % 3 if context else None
+    check_program(program, x, context=labels)
+    pv.fit(program, (x, labels), epochs=2, progress=False, out=tmp_path)
+    loaded = pv.load(tmp_path)
+    assert pv.elbo(loaded, (x, labels), 5).values.tolist() == pv.elbo(program.eval(), (x, labels), 5).values.tolist()
+    assert pv.reconstruct(program, (x, labels)).shape == (6, 5)
+    assert {name: z.shape[1] for name, z in pv.encode(program, (x, labels)).items()} == {"z1": 4, "z2": 3, "z3": 2}
+
+
+@pytest.mark.parametrize("inference", ["bottom_up", "top_down"])
+def test_the_exact_guide_of_a_hierarchy_gives_its_exact_log_likelihood(float64, inference):
+    exact = TwoLevelGaussian()
+    x = exact.marginal.sample((10,))
+    score = pv.log_likelihood(exact.program(inference), x, 20)
+    torch.testing.assert_close(score.values, exact.marginal.log_prob(x))
+    assert score.mc_se.max() < 1e-10
+    wide = pv.log_likelihood(exact.program(inference, widen=1.3), x, 5000)
+    assert ((wide.values - exact.marginal.log_prob(x)).abs() < 4.5 * wide.mc_se).all()
+
+
+def test_the_draws_of_a_hierarchy_have_its_moments():
+    exact = TwoLevelGaussian()
+    x = pv.generate(exact.program(), 40_000, draws=True)
+    torch.testing.assert_close(x.mean(0), exact.marginal.mean, rtol=0, atol=0.1)
+    torch.testing.assert_close(x.T.cov(), exact.marginal.covariance_matrix, rtol=0.05, atol=0.2)
+
+
+def test_a_prior_that_shares_the_posterior_finds_that_of_the_top_level():
+    class Sharing(pv.priors.StandardNormal):
+        def bind(self, program):
+            self.found = [program.posterior]
+
+    def build(inference):
+        like = three_levels(inference, False)
+        return pv.HierarchicalVAE([*like.priors[:2], Sharing(2)], like.likelihood, list(like.posteriors), inference=inference)
+
+    program = build("top_down")
+    assert program.priors[-1].found[0] is program.posteriors[2]
+    with pytest.raises(InvalidInput, match="top_down"):
+        build("bottom_up")
+
+
+def test_a_hierarchy_of_the_wrong_size_says_so():
+    q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
+    with pytest.raises(InvalidInput, match="two levels or more"):
+        pv.HierarchicalVAE([pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(5, net(2)), [q(2, net(5))])
+    with pytest.raises(InvalidInput, match="bottom_up"):
+        pv.HierarchicalVAE([q(2, net(2)), pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(5, net(2)),
+                           [q(2, net(5)), q(2, net(2))], inference="sideways")
+
+
+# --------------------------------------------------------------------------------------------------------- refinement
+
+@pytest.mark.parametrize("inner", [lambda: conditional_vae(), lambda: three_levels("bottom_up", False, 3)], ids=["vae", "hierarchy"])
+def test_refined(inner, tmp_path):
+    program = pv.Refined(inner(), steps=2)
+    data = torch.bernoulli(torch.rand(6, program.event_shape[0])), torch.arange(6) % 3
+    check_program(program, data[0], context=data[1])
+    pv.fit(program, data, epochs=2, progress=False, out=tmp_path)
+    assert pv.elbo(pv.load(tmp_path), data, 5).values.tolist() == pv.elbo(program.eval(), data, 5).values.tolist()
+    assert pv.reconstruct(program, data).shape == data[0].shape
+    assert pv.encode(program, data).keys() == pv.encode(program.program, data).keys()
+
+
+def conditional_vae():
+    return pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(5, pv.networks.MLP(2, [8], context=3)),
+                  pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [8], context=3)), context=pv.networks.OneHot(3))
+
+
+def test_refinement_closes_the_gap_of_a_bad_encoder(float64):
+    exact = LinearGaussian(2, 5, diagonal=True)
+    x = exact.data(20)
+    truth = exact.marginal.log_prob(x)
+    program = exact.program()
+    bad = pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [4])).double()
+    program.posterior = bad
+    gaps = [(truth - pv.elbo(p, x, 2000).values).mean() for p in
+            (program, pv.Refined(program, steps=5, step_size=0.02), pv.Refined(program, steps=40, step_size=0.02))]
+    assert gaps[0] > 1.3 * gaps[1] and gaps[1] > 5 * gaps[2] > 0
+
+
+def test_a_refined_guide_gives_the_right_log_likelihood(float64):
+    exact = LinearGaussian(2, 5)
+    x = exact.data(20)
+    score = pv.log_likelihood(pv.Refined(exact.program(widen=1.2), steps=2, step_size=0.01), x, 5000)
+    assert ((score.values - exact.marginal.log_prob(x)).abs() < 4.5 * score.mc_se).all()
+
+
+def test_each_datum_is_refined_by_itself_and_once_whatever_the_number_of_draws(float64):
+    exact = LinearGaussian(2, 5)
+    program, x = exact.program(), exact.data(6)
+    refined = pv.Refined(program, steps=3)
+    pv.elbo(refined, x, 7)
+    program.posterior.encoded = 0
+    with pv.execution.evaluating(refined, seed=0):
+        pv.traces.importance_traces(refined, x, None, 7)
+    assert program.posterior.encoded == 4 * 6
+    with torch.no_grad():
+        moved = refined._offsets(x, None)["z", "loc"]
+    assert moved.shape == (6, 2) and len({tuple(row.tolist()) for row in moved}) == 6
+    program.posterior = pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [4]))
+    # What the others are makes no difference to the gradient of one: it is that of a sum over data.
+    torch.manual_seed(0)
+    one = pv.Refined(program, steps=1)._offsets(x, None)["z", "loc"]
+    torch.manual_seed(0)
+    other = pv.Refined(program, steps=1)._offsets(torch.cat([x[:1], x[1:] + 3]), None)["z", "loc"]
+    torch.testing.assert_close(one[0], other[0])
+    assert not torch.allclose(one[1], other[1])
+
+
+@pytest.mark.parametrize("build", [
+    lambda: torch.distributions.MultivariateNormal(torch.zeros(4, 2), torch.eye(2)),
+    lambda: dist.LowRankMultivariateNormal(torch.zeros(4, 2), torch.ones(4, 2, 1), torch.ones(4, 2)),
+    lambda: dist.StudentT(torch.full((4, 2), 5.0), 0.0, 1.0).to_event(1),
+    lambda: torch.distributions.Independent(torch.distributions.LogNormal(torch.zeros(4, 2), torch.ones(2)), 1),
+    lambda: dist.Beta(torch.ones(4, 2), torch.ones(4, 2)).to_event(1),
+])
+def test_distributions_that_are_made_of_their_parameters_can_be_refined(build):
+    class Fixed(torch.nn.Module):
+        def forward(self, x, *, context=None):
+            return build()
+
+    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])), Fixed())
+    vae.prior = pv.priors.StandardNormal(2)
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        offsets = pv.Refined(vae, steps=2)._offsets(x, None)
+    assert all(offset.shape[0] == 4 and offset.abs().sum() > 0 for offset in offsets.values())
+    guide, _ = pv.traces.importance_traces(pv.Refined(vae), x)
+    assert guide.nodes["z"]["fn"].log_prob(guide.nodes["z"]["value"]).shape == (4,)
+
+
+def test_what_cannot_be_refined_says_so():
+    class Mixed(torch.nn.Module):
+        def forward(self, x, *, context=None):
+            return pv.priors.GaussianMixture(2)().expand((len(x),))
+
+    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])), Mixed())
+    with pytest.raises(InvalidInput, match="refined"):
+        pv.elbo(pv.Refined(vae), torch.randn(4, 3))
+    with pytest.raises(InvalidInput, match="steps"):
+        pv.Refined(vae, steps=0)

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from conftest import small_vae
@@ -275,3 +276,67 @@ def test_a_program_without_parameters_is_refused():
     program = pv.Program(lambda x: None, lambda x: None, event_shape=(1, 8, 8))
     with pytest.raises(InvalidInput, match="no trainable parameters"):
         pv.fit(program, digits(20), progress=False)
+
+
+@pytest.mark.parametrize("options", [
+    {"objective": pv.objectives.ELBO(num_particles=4)}, {"optimizer": torch.optim.NAdam}, {"optimizer": torch.optim.Rprop},
+    {"schedule": pv.schedules.Cosine(), "epochs": 4},
+], ids=["particles", "NAdam", "Rprop", "cosine"])
+def test_resuming_keeps_everything_that_an_objective_and_an_optimiser_keep(tmp_path, options):
+    epochs = options.pop("epochs", 4)
+    whole, parts = small_vae(), small_vae()
+    pv.fit(whole, digits(100), epochs=epochs, batch_size=40, progress=False, **options)
+    calls = []
+
+    def stop_in_the_third_epoch(*args):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return batch(*args)
+
+    data = digits(100)
+    batch = data.batch
+    data.to = lambda *args: data
+    data.batch = stop_in_the_third_epoch
+    with pytest.raises(KeyboardInterrupt):
+        pv.fit(parts, data, epochs=epochs, batch_size=40, progress=False, out=tmp_path, **options)
+    again = small_vae(seed=3)
+    assert len(pv.fit(again, digits(100), epochs=epochs, batch_size=40, progress=False, out=tmp_path, resume=True, **options)) == 4
+    assert_same(weights(whole), weights(again))
+
+
+def test_resuming_with_other_parameters_frozen_is_refused(tmp_path):
+    program = small_vae()
+    program.posterior.requires_grad_(False)
+    pv.fit(program, digits(50), epochs=1, progress=False, out=tmp_path)
+    with pytest.raises(InvalidInput, match="trainable: got"):
+        pv.fit(small_vae(), digits(50), epochs=2, progress=False, out=tmp_path, resume=True)
+
+
+def test_training_modes_and_gradients_are_left_as_they_were():
+    program = small_vae().eval()
+    pv.fit(program, digits(50), epochs=1, progress=False)
+    assert not program.training and all(p.grad is None for p in program.parameters())
+
+
+def test_a_subsampling_plate_and_functions_without_their_modules_are_refused():
+    vae = small_vae()
+
+    def model(x):
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            z = pyro.sample("z", vae.prior())
+            pyro.sample("x", vae.likelihood(z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            pyro.sample("z", vae.posterior(x))
+
+    with pytest.raises(InvalidInput, match="scales the loss by 500"):
+        pv.fit(pv.Program(model, guide, modules=vae), digits(50), progress=False)
+    with pytest.raises(InvalidInput, match="depends on no parameter"):
+        pv.fit(pv.Program(vae.model, vae.guide, modules=torch.nn.Linear(1, 1), event_shape=(1, 8, 8)), digits(50), progress=False)
+
+
+def test_a_lambda_cannot_be_compared_on_resume(tmp_path):
+    with pytest.raises(InvalidInput, match="lambda"):
+        pv.fit(small_vae(), digits(50), progress=False, schedule=lambda done: 1.0, out=tmp_path)

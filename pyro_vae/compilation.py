@@ -1,0 +1,432 @@
+"""A Pyro program as one static graph: captured once, with no handler left in it, then compiled.
+
+`make_fx` runs model, guide and objective once and records the tensor operations, the backward pass included. What
+is not an argument (parameters, buffers, constants) is found in the graph by identity and becomes an input of it, so any
+closure can be captured, an optimiser may update the parameters in place, and a buffer that the forward pass updates is
+updated by the graph. Inductor compiles the graph; where there is no compiler it is interpreted, to the same bits as eager.
+
+A branch on data cannot be recorded and a shape that depends on data would be frozen: both are found, and such a
+program runs eagerly instead.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.infer
+import torch
+from pyro import validation_enabled
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from pyro_vae.objectives import ELBO
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "is_worth_compiling"]
+
+TensorFunction = Callable[..., Any]
+
+
+class CannotCapture(RuntimeError):
+    """A function that is no static graph of tensor operations.
+
+    Args:
+        reason: what stands in the way.
+        line: where, as file:line and the source there.
+    """
+
+    def __init__(self, reason: str, line: str):
+        self.reason, self.line = reason, line
+        super().__init__(f"{reason}, at {line}")
+
+
+class Captured:
+    """A function of tensors as a static graph.
+
+    Args:
+        fn: a function of tensors that returns a tensor or a tuple of them; it is run once, and what that run changes
+            (buffers, the random state) is put back.
+        inputs: example inputs; their shapes, dtypes and devices become the graph's.
+
+    Raises:
+        CannotCapture: on data-dependent control flow or shapes.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> captured = Captured(lambda x: (x * weight).sum(), [torch.ones(3, 2)])
+        >>> captured(torch.ones(3, 2))
+        (tensor(6.),)
+    """
+
+    def __init__(self, fn: TensorFunction, inputs: Sequence[Tensor]):
+        graph = _trace(fn, inputs)
+        _refuse_dynamic_shapes(graph)
+        graph.graph.eliminate_dead_code()
+        self.graph, self.lifted = _lift_tensors(graph)
+        self.call: Callable[[list[Tensor]], Any] = lambda values: self.graph(*values)
+
+    @property
+    def size(self) -> int:
+        """The number of operations."""
+        return sum(node.op == "call_function" for node in self.graph.graph.nodes)
+
+    def compile(self, inputs: Sequence[Tensor]) -> None:
+        """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
+        try:
+            self.call = _inductor(self.graph, [*inputs, *self.lifted])
+        except Exception as error:  # Inductor raises whatever its tool chain does
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            warnings.warn(f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
+                          "compiler such as g++ makes training faster", stacklevel=2)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        out = self.call([*inputs, *self.lifted])
+        return (out,) if isinstance(out, Tensor) else tuple(out)
+
+
+def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
+    devices = [x.device for x in inputs if x.is_cuda]
+    try:
+        with torch.random.fork_rng(devices), validation_enabled(False), without_writes():
+            return make_fx(fn)(*inputs)
+    except RuntimeError as error:
+        if "data-dependent" not in str(error) and "tracing tensor" not in str(error):
+            raise
+        raise CannotCapture("its control flow depends on the values of tensors", _line_at_fault(error)) from None
+
+
+@contextmanager
+def without_writes() -> Iterator[None]:
+    """Puts back what the body writes into tensors, such as running statistics."""
+    writes = _Writes()
+    try:
+        with writes:
+            yield
+    finally:
+        writes.undo()
+
+
+def warn_not_captured(error: CannotCapture) -> None:
+    """Says once why a program runs eagerly."""
+    warnings.warn(f"this program is not compiled, and runs eagerly: {error}", stacklevel=3)
+
+
+class _Writes(TorchDispatchMode):
+    """Remembers what tensors held before they were first written to, so that a capture changes no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        # Batch normalisation writes its running statistics without saying so in its signature.
+        if func._schema.is_mutable or "batch_norm" in func.__name__:
+            for leaf in tree_leaves((args, kwargs or {})):
+                if isinstance(leaf, Tensor) and not leaf.requires_grad:
+                    self.before.setdefault(id(leaf), (leaf, leaf.detach().clone()))
+        return func(*args, **(kwargs or {}))
+
+    def undo(self) -> None:
+        for tensor, value in self.before.values():
+            if tensor.shape == value.shape:  # a temporary may have been resized since
+                tensor.detach().copy_(value)
+
+
+def _line_at_fault(error: BaseException) -> str:
+    """The innermost line of the user's code, or of this package's components, in a traceback."""
+    libraries = (str(Path(torch.__file__).parent), str(Path(pyro.__file__).parent), __file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*libraries, "<"))]
+    return f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else "an unknown line"
+
+
+def _refuse_dynamic_shapes(graph: GraphModule) -> None:
+    """Folds operations whose shape depends on constants, such as the masks of autoregressive networks; refuses others."""
+    node: Any
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or not _has_dynamic_shape(node):
+            continue
+        masks = [arg for arg in node.all_input_nodes if arg is not node.args[0]] if _is_indexing(node) else [node]
+        if not all(_is_constant(graph, mask) for mask in masks):
+            raise CannotCapture(f"the shape of a tensor depends on values ({node.target})", _source_of(node))
+        if _is_indexing(node):
+            indices = [_positions(graph, node, index) for index in node.args[1]]
+            node.args = (node.args[0], [index for group in indices for index in group], *node.args[2:])
+        else:
+            node.replace_all_uses_with(_constant(graph, node, _evaluate(graph, node)))
+            graph.graph.erase_node(node)
+
+
+def _has_dynamic_shape(node: Any) -> bool:
+    if _is_indexing(node):  # by a mask; integers give a shape that is known
+        return any(isinstance(index, Node) and index.meta["val"].dtype in (torch.bool, torch.uint8) for index in node.args[1])
+    return torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ())
+
+
+def _is_indexing(node: Any) -> bool:
+    return node.target is torch.ops.aten.index.Tensor
+
+
+def _is_constant(graph: GraphModule, node: Node) -> bool:
+    """Whether a node depends on nothing but integers and booleans that no input and no parameter carries."""
+    if node.op == "get_attr":
+        value = getattr(graph, str(node.target))
+        return not (value.is_floating_point() or value.is_complex())
+    return node.op == "call_function" and all(_is_constant(graph, parent) for parent in node.all_input_nodes)
+
+
+def _positions(graph: GraphModule, before: Node, index: Any) -> list[Any]:
+    """The integer indices that a constant mask stands for, one for each of its dimensions."""
+    if not isinstance(index, Node) or index.meta["val"].dtype not in (torch.bool, torch.uint8):
+        return [index]
+    return [_constant(graph, before, part) for part in _evaluate(graph, index).nonzero(as_tuple=True)]
+
+
+def _constant(graph: GraphModule, before: Node, value: Tensor) -> Node:
+    name = f"_folded_{sum(1 for _ in graph.buffers())}"
+    graph.register_buffer(name, value)
+    with graph.graph.inserting_before(before):
+        return graph.graph.get_attr(name)
+
+
+def _source_of(node: Node) -> str:
+    trace = (node.meta.get("stack_trace") or "").strip().splitlines()
+    return " ".join(line.strip() for line in trace[-2:]) or "an operation of the program"
+
+
+def _evaluate(graph: GraphModule, node: Node) -> Any:
+    if node.op == "get_attr":
+        return getattr(graph, str(node.target))
+    args, kwargs = tree_map(lambda a: _evaluate(graph, a) if isinstance(a, Node) else a, (node.args, node.kwargs))
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _lift_tensors(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
+    """The graph with every tensor that it refers to as an input, once each, and those tensors."""
+    nodes = graph.graph
+    last = [node for node in nodes.nodes if node.op == "placeholder"][-1]
+    inputs: dict[int, Node] = {}
+    lifted: list[Tensor] = []
+    for node in list(nodes.nodes):
+        node.meta.clear()  # fake tensors of several modes: Inductor makes its own
+        if node.op != "get_attr":
+            continue
+        value = getattr(graph, str(node.target))
+        if id(value) not in inputs:
+            with nodes.inserting_after(last):
+                inputs[id(value)] = last = nodes.placeholder(f"lifted_{len(lifted)}")
+            lifted.append(value.detach() if value.requires_grad else value)
+        node.replace_all_uses_with(inputs[id(value)])
+        nodes.erase_node(node)
+    return GraphModule({}, nodes), lifted
+
+
+def _inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
+    """Inductor's own callable, without the checks that Dynamo and AOTAutograd would put around every call."""
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    compiled: list[Any] = []
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        compiled.append(compile_fx_inner(*args, **kwargs))
+        return compiled[-1]
+
+    with torch.no_grad():
+        compile_fx(graph, inputs, inner_compile=keep)
+    (inner,) = compiled
+    return getattr(inner, "current_callable", None) or inner
+
+
+# ------------------------------------------------------------------------------------------------------ training steps
+
+class LossAndGradients:
+    """A scalar loss and its gradient, eagerly or as a captured graph for each shape of inputs.
+
+    Args:
+        loss: a function of tensors (or ``None``) that returns a scalar.
+        parameters: what to differentiate by.
+        compiled: for which number of data in a batch (the length of the first input) to capture and compile.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> step = LossAndGradients(lambda x: (x * weight).sum(), [weight])
+        >>> loss, gradients = step(torch.ones(3, 2))
+        >>> loss, gradients[0]
+        (tensor(6.), tensor([3., 3.]))
+    """
+
+    def __init__(self, loss: TensorFunction, parameters: Sequence[Tensor], compiled: Callable[[int], bool] = lambda n: False):
+        self.loss, self.parameters, self.compiled = loss, list(parameters), compiled
+        self.graphs: dict[Any, Captured | None] = {}
+
+    def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        tensors = [value for value in inputs if value is not None]
+        key = tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
+        if key not in self.graphs:
+            self.graphs[key] = self._captured(inputs, tensors) if self.compiled(len(tensors[0])) else None
+        graph = self.graphs[key]
+        loss, *gradients = self.eager(*inputs) if graph is None else graph(*tensors)
+        return loss, tuple(gradients)
+
+    def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """The loss and the gradients by running the function itself."""
+        loss = self.loss(*inputs)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        unused = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, self.parameters))
+        return loss.detach(), *unused
+
+    def _captured(self, inputs: Sequence[Tensor | None], tensors: list[Tensor]) -> Captured | None:
+        try:
+            captured = Captured(self._of_tensors(inputs), tensors)
+        except CannotCapture as error:
+            warn_not_captured(error)
+            self.compiled = lambda n: False
+            return None
+        captured.compile(tensors)
+        return captured
+
+    def size(self, *inputs: Tensor | None) -> int:
+        """The number of operations of the captured graph; `CannotCapture` where there is none."""
+        return Captured(self._of_tensors(inputs), [value for value in inputs if value is not None]).size
+
+    def _of_tensors(self, inputs: Sequence[Tensor | None]) -> TensorFunction:
+        given = [value is not None for value in inputs]
+
+        def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(tensors)
+            return self.eager(*(next(rest) if is_given else None for is_given in given))
+
+        return of_tensors
+
+
+# Measured on two cores: what compiling costs, and what a step saves, for each operation of the graph, in seconds.
+SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION, SECONDS_SAVED_BY_AN_OPERATION = 8.0, 0.02, 5e-6
+FEWEST_STEPS = int(SECONDS_TO_COMPILE_AN_OPERATION / SECONDS_SAVED_BY_AN_OPERATION)
+
+
+def is_worth_compiling(operations: int, steps: int) -> bool:
+    """Whether compiling a graph saves time over a number of runs: by their counts alone, so that it is reproducible.
+
+    Example:
+        >>> is_worth_compiling(200, steps=1_000), is_worth_compiling(200, steps=100_000)
+        (False, True)
+    """
+    cost = SECONDS_TO_COMPILE + operations * SECONDS_TO_COMPILE_AN_OPERATION
+    return operations * SECONDS_SAVED_BY_AN_OPERATION * steps > cost
+
+
+class Update:
+    """A torch optimiser's step from gradients at hand, without the Python that looks them up.
+
+    Fused Adam's kernel is called directly on the optimiser's own state, so that its ``state_dict`` stays what it is;
+    any other optimiser finds the gradients where it looks for them.
+
+    Args:
+        optimizer: over ``parameters``.
+        parameters: in the order in which gradients are given.
+        clip_norm: upper limit of the gradients' global norm.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float | None = None):
+        self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
+        kernels = {torch.optim.Adam: torch._fused_adam_, torch.optim.AdamW: torch._fused_adamw_}
+        group = optimizer.param_groups[0]
+        plain = len(optimizer.param_groups) == 1 and group.get("fused") and not any(
+            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
+        self.kernel = kernels.get(type(optimizer)) if plain and self.parameters else None
+
+    def __call__(self, gradients: Sequence[Tensor]) -> None:
+        if self.clip_norm is not None:
+            gradients = list(gradients)
+            norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
+            gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        states: list[Any] = [self.optimizer.state.get(p) for p in self.parameters]
+        if self.kernel is None or not all(states):  # the first step makes the state
+            for parameter, gradient in zip(self.parameters, gradients):
+                parameter.grad = gradient
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            return
+        group = self.optimizer.param_groups[0]
+        steps = [state["step"] for state in states]
+        with torch.no_grad():
+            torch._foreach_add_(steps, 1.0)
+            self.kernel(self.parameters, list(gradients), [state["exp_avg"] for state in states],
+                        [state["exp_avg_sq"] for state in states], [], steps, lr=group["lr"], beta1=group["betas"][0],
+                        beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
+                        maximize=False)
+
+
+class CompiledSVI:
+    """A drop-in for `pyro.infer.SVI` whose step is one compiled graph.
+
+    The first step for a new shape of arguments runs with Pyro's validation on, then captures and compiles; a program with
+    data-dependent control flow runs eagerly, and says so once.
+
+    Args:
+        model: a Pyro model.
+        guide: a Pyro guide.
+        optim: a torch optimiser over all parameters of both, such as
+            ``torch.optim.Adam(module.parameters(), fused=True)``; a Pyro optimiser makes one optimiser for each tensor.
+        loss: ``pyro.infer.Trace_ELBO()``, or an objective of `pyro_vae.objectives`.
+
+    Raises:
+        InvalidInput: for a Pyro optimiser, or a loss of another kind.
+
+    Example:
+        >>> optim = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
+        >>> svi = pv.CompiledSVI(vae.model, vae.guide, optim, pyro.infer.Trace_ELBO())  # doctest: +SKIP
+        >>> svi.step(torch.zeros(5, 1, 8, 8))  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Callable, guide: Callable, optim: torch.optim.Optimizer, loss: Any):
+        if not isinstance(optim, torch.optim.Optimizer):
+            raise InvalidInput("optim", got=type(optim).__name__, expected="a torch optimiser over all parameters",
+                               fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)")
+        self.model, self.guide, self.optim, self.objective = model, guide, optim, objective_of(loss)
+        self.parameters = [p for group in optim.param_groups for p in group["params"]]
+        self.update = Update(optim, self.parameters)
+        self.steps: dict[Any, LossAndGradients] = {}
+
+    def step(self, *args: Any, **kwargs: Any) -> float:
+        """One gradient step; returns the loss, summed over the batch, as Pyro's does."""
+        leaves, spec = tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        static = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = (spec, static)
+        if key not in self.steps:
+            def loss(*values: Tensor) -> Tensor:
+                rest = iter(values)
+                whole = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+                args, kwargs = tree_unflatten(whole, spec)
+                return self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
+
+            self.steps[key] = LossAndGradients(loss, self.parameters)
+            value, gradients = self.steps[key](*tensors)  # as validated as the process is, and eager
+            self.steps[key] = LossAndGradients(loss, self.parameters, compiled=lambda n: True)
+        else:
+            value, gradients = self.steps[key](*tensors)
+        self.update(gradients)
+        return value.item()
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
+        """The loss without a step."""
+        return self.objective.loss(self.model, self.guide, *args, **kwargs)
+
+
+def objective_of(loss: Any) -> Any:
+    """An objective of ours as it is; Pyro's `Trace_ELBO` as ours, which computes the same without waiting for a device."""
+    if type(loss) is pyro.infer.Trace_ELBO:
+        return ELBO(loss.num_particles)
+    if hasattr(loss, "differentiable_loss") and type(loss).__module__.split(".")[0] != "pyro":
+        return loss
+    raise InvalidInput("loss", got=type(loss).__name__, expected="Trace_ELBO or an objective of pyro_vae.objectives",
+                       fix="pass pyro_vae.objectives.ELBO()")

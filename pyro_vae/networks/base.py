@@ -1,0 +1,153 @@
+"""What all networks are made with: shapes, leading batch dimensions, the context, the last layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Head", "Join", "OneHot", "Size", "as_shape", "broadcast_batch", "check_context_features", "features_of",
+           "flatten_event", "out_shape_of", "over_batch"]
+
+Size = int | Sequence[int]
+
+
+def as_shape(size: Size) -> tuple[int, ...]:
+    """A size as a tuple: ``20 -> (20,)``, ``[1, 28, 28] -> (1, 28, 28)``."""
+    return (size,) if isinstance(size, int) else tuple(size)
+
+
+def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
+    """Calls a module that wants one batch dimension, such as a convolution, over any number of them."""
+    batch = x.shape[: x.dim() - event_dim]
+    out = module(x.reshape(-1, *x.shape[x.dim() - event_dim:]))
+    return out.reshape(*batch, *out.shape[1:])
+
+
+def flatten_event(x: Tensor, event_dim: int) -> Tensor:
+    """Joins the last ``event_dim`` dimensions into one."""
+    return x if event_dim == 1 else x.reshape(*x.shape[: x.dim() - event_dim], -1)
+
+
+def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
+    """What ``network`` makes of x; a network that takes no context is called without one."""
+    return network(x) if context is None else network(x, context=context)
+
+
+def out_shape_of(network: nn.Module) -> tuple[int, ...]:
+    """The features' shape that a network states.
+
+    Raises:
+        InvalidInput: if it states none.
+    """
+    shape = getattr(network, "out_shape", None)
+    if shape is None:
+        raise InvalidInput("network", got=f"{type(network).__name__} without out_shape",
+                           expected="a module that states the shape of its features",
+                           fix="set network.out_shape = (400,) or whatever it returns for one datum")
+    return as_shape(shape)
+
+
+class Join(nn.Module):
+    r"""An affine map of an input and a context, :math:`h = W x + V c + b`.
+
+    The same function as a linear layer on ``[x, c]``, but each part is multiplied at its own batch shape and
+    only the results are broadcast.
+    """
+
+    def __init__(self, in_features: int, out_features: int, context: int = 0):
+        super().__init__()
+        self.context_features = context
+        self.input = nn.Linear(in_features, out_features)
+        self.context = nn.Linear(context, out_features, bias=False) if context else None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = self.input(x)
+        check_context_features(self.context_features, context)
+        return h if self.context is None else h + self.context(context)
+
+
+def check_context_features(expected: int, context: Tensor | None) -> None:
+    """Raises `InvalidInput` unless the context's last dimension is what the network was built for."""
+    got = 0 if context is None else context.shape[-1]
+    if got != expected:
+        raise InvalidInput("context", got=f"{got} features" if got else "none",
+                           expected=f"{expected} features" if expected else "none by this network",
+                           fix=f"build the network with context={got}" if got else
+                               "give the program a context module and pass a context with the data")
+
+
+class Head(nn.Module):
+    """The last layer that a component builds on a network: one tensor of event shape per parameter.
+
+    Linear on vectors; one linear map for all places, a convolution of kernel size 1, where features and event are images
+    of the same height and width, or sequences of the same length.
+
+    Args:
+        in_shape: the network's ``out_shape``.
+        event_shape: the shape of each parameter.
+        parameters: how many there are.
+    """
+
+    def __init__(self, in_shape: Size, event_shape: Size, parameters: int = 1):
+        super().__init__()
+        self.in_shape, self.event_shape, self.parameters_count = as_shape(in_shape), as_shape(event_shape), parameters
+        rank = len(self.in_shape)
+        self.is_map = rank in (2, 3) and len(self.event_shape) == rank and self.in_shape[1:] == self.event_shape[1:]
+        if self.is_map:
+            convolution = nn.Conv1d if rank == 2 else nn.Conv2d
+            self.layer: nn.Conv1d | nn.Conv2d | nn.Linear = convolution(self.in_shape[0], parameters * self.event_shape[0], kernel_size=1)
+        else:
+            self.layer = nn.Linear(math.prod(self.in_shape), parameters * math.prod(self.event_shape))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        # Under autocast the layer answers in half precision; densities are computed in the parameters' own.
+        dtype, rank = self.layer.weight.dtype, len(self.in_shape)
+        if self.is_map:
+            return over_batch(self.layer, features, rank).to(dtype).chunk(self.parameters_count, dim=-rank)
+        out = self.layer(flatten_event(features, rank)).to(dtype)
+        return tuple(part.reshape(*part.shape[:-1], *self.event_shape)
+                     for part in out.chunk(self.parameters_count, dim=-1))
+
+
+def broadcast_batch(*tensors: Tensor) -> list[Tensor]:
+    """Expands vectors to one batch shape, their last dimensions left as they are."""
+    batch = torch.broadcast_shapes(*(t.shape[:-1] for t in tensors))
+    return [t.expand(*batch, t.shape[-1]) for t in tensors]
+
+
+class OneHot(nn.Module):
+    r"""Labels as features: label :math:`y \in \{0, \dots, C - 1\}` becomes the unit vector :math:`e_y`.
+
+    Args:
+        num_classes: how many labels there are.
+
+    Example:
+        >>> OneHot(3)(torch.tensor([2]))
+        tensor([[0., 0., 1.]])
+    """
+
+    vectors: Tensor
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.num_classes = num_classes
+        self.out_shape = (num_classes,)
+        self.register_buffer("vectors", torch.eye(num_classes), persistent=False)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.vectors[labels.long()]
+
+    def check(self, labels: Tensor) -> None:
+        """Raises `InvalidInput` on labels that are no integers in range."""
+        whole = labels if not labels.is_floating_point() else labels.round()
+        bad = (whole != labels) | (labels < 0) | (labels >= self.num_classes)
+        if labels.dim() != 1 or bad.any():
+            got = f"shape {tuple(labels.shape)}" if labels.dim() != 1 else f"label {labels[bad][0].item()!r}"
+            raise InvalidInput("context", got=got,
+                               expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
+                               fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes")

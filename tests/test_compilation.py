@@ -1,0 +1,309 @@
+import copy
+import shutil
+import warnings
+
+import pyro
+import pytest
+import torch
+import torch._inductor.config
+from conftest import small_vae
+from pyro.infer import SVI, Trace_ELBO
+
+import pyro_vae as pv
+from pyro_vae import compilation
+from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Update, is_worth_compiling
+from pyro_vae.validation import InvalidInput
+
+MLP = pv.networks.MLP
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+
+
+def digits(num=300):
+    return pv.datasets.load("digits")[0][:num]
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The captured graph without a compiler: the same bits as eager."""
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
+
+
+def step_of(program, objective, compiled, weight=None):
+    def loss(x, context=None, kl_weight=None):
+        model, guide = program.model, program.guide
+        if kl_weight is not None:
+            model, guide = (pv.objectives.weigh_latents(fn, kl_weight) for fn in (model, guide))
+        return objective.differentiable_loss(model, guide, x, context)
+
+    parameters = [p for p in program.parameters() if p.requires_grad]
+    return LossAndGradients(loss, parameters, lambda n: compiled)
+
+
+def assert_same(eager, captured, *inputs, exactly=True):
+    torch.manual_seed(7)
+    expected = eager(*inputs)
+    torch.manual_seed(7)
+    got = captured(*inputs)
+    assert captured.graphs[next(iter(captured.graphs))] is not None, "nothing was captured"
+    for e, g in zip((expected[0], *expected[1]), (got[0], *got[1])):
+        if exactly:
+            assert torch.equal(e, g)
+        else:
+            torch.testing.assert_close(g, e, rtol=1e-5, atol=1e-5 * max(1.0, e.abs().max().item()))
+
+
+class Convolutional(torch.nn.Module):
+    """A network with running statistics and dropout."""
+
+    out_shape = (4,)
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.2), torch.nn.Flatten(),
+                                        torch.nn.Linear(108, 4))
+
+    def forward(self, x, context=None):
+        return self.body(x)
+
+
+def programs():
+    torch.manual_seed(0)
+    event = (1, 8, 8)
+    yield "vae", small_vae(), ()
+    yield "mixture", pv.VAE(pv.priors.GaussianMixture(3), pv.likelihoods.Normal(event, MLP(3, [8]), 0.5, "per_feature"),
+                            pv.posteriors.DiagonalNormal(3, MLP(event, [8], dropout=0.3))), ()
+    yield "batch norm", pv.VAE(pv.priors.StandardNormal(3), pv.likelihoods.Bernoulli(event, pv.networks.ConvTranspose(3, (8, 8), [4])),
+                               pv.posteriors.DiagonalNormal(3, Convolutional())), ()
+    yield "cvae", pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8], context=10)),
+                         pv.posteriors.DiagonalNormal(2, MLP(event, [8], context=10)), pv.networks.OneHot(10)), (torch.arange(6),)
+
+
+PROGRAMS = {name: (program, context) for name, program, context in programs()}
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("objective", pv.objectives.__all__)
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_captured_graph_equals_eager_to_the_bit(name, objective, dtype):
+    program, context = PROGRAMS[name]
+    x = torch.bernoulli(torch.rand(6, 1, 8, 8)).to(dtype)
+    eager, captured = (copy.deepcopy(program).to(dtype) for _ in range(2))
+    bound = getattr(pv.objectives, objective)()
+    assert_same(step_of(eager, bound, False), step_of(captured, bound, True), x, *context)
+    # What the forward pass writes, it wrote once: the capture itself left no trace.
+    for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
+        assert torch.equal(value, other), key
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_sampling_is_fresh_each_step_and_under_the_seed():
+    step = step_of(small_vae(), pv.objectives.ELBO(), True)
+    x = torch.zeros(6, 1, 8, 8)
+    torch.manual_seed(1)
+    a, b = step(x)[0], step(x)[0]
+    torch.manual_seed(1)
+    assert torch.equal(step(x)[0], a) and not torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_the_annealing_weight_is_an_input_and_parameters_are_read_anew():
+    program, x = small_vae(), torch.zeros(6, 1, 8, 8)
+    step, eager = step_of(program, pv.objectives.ELBO(), True), step_of(program, pv.objectives.ELBO(), False)
+    for weight in (0.1, 0.9):
+        assert_same(eager, step, x, None, torch.tensor(weight))
+        with torch.no_grad():
+            next(program.parameters()).add_(0.1)
+    assert len(step.graphs) == 1
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_frozen_parameters_and_partial_batches():
+    program = small_vae()
+    program.likelihood.requires_grad_(False)
+    step, eager = step_of(program, pv.objectives.ELBO(), True), step_of(program, pv.objectives.ELBO(), False)
+    for size in (6, 4, 1):
+        assert_same(eager, step, torch.zeros(size, 1, 8, 8))
+    assert len(step.graphs) == 3
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["batch norm"])
+def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name):
+    program, context = PROGRAMS[name]
+    eager, captured = copy.deepcopy(program), copy.deepcopy(program)
+    with torch._inductor.config.patch(fallback_random=True):
+        assert_same(step_of(eager, pv.objectives.ELBO(), False), step_of(captured, pv.objectives.ELBO(), True),
+                    torch.bernoulli(torch.rand(6, 1, 8, 8)), *context, exactly=False)
+    for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
+        torch.testing.assert_close(value, other, msg=key)
+
+
+@needs_compiler
+def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path):
+    data, options = digits(128), dict(batch_size=64, progress=False, warmup=20, clip_norm=5.0)
+    with torch._inductor.config.patch(fallback_random=True):
+        eager = pv.fit(small_vae(), data, epochs=100, compile="off", **options)
+        whole = small_vae()
+        compiled = pv.fit(whole, data, epochs=100, compile="on", **options, out=tmp_path / "whole")
+        assert compiled["objective"] == pytest.approx(eager["objective"], rel=1e-4)
+        pv.fit(small_vae(), data, epochs=40, compile="on", **options, out=tmp_path / "parts")
+        parts = small_vae()
+        pv.fit(parts, data, epochs=100, resume=True, **options, out=tmp_path / "parts")  # as it was started: compiled
+    assert all(torch.equal(value, parts.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
+    class Branches(torch.nn.Module):
+        out_shape = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 2)
+
+        def forward(self, x, context=None):
+            h = self.layer(x.flatten(1))
+            if h.sum() > 0:  # the fault
+                h = 2 * h
+            return h
+
+    program = small_vae()
+    program.posterior = pv.posteriors.DiagonalNormal(2, Branches())
+    with pytest.warns(UserWarning, match=r"not compiled.*control flow.*test_compilation\.py:\d+ \(if h\.sum\(\) > 0"):
+        history = pv.fit(program, digits(64), epochs=2, compile="on", progress=False)
+    assert len(history) == 2
+
+
+def test_a_shape_that_depends_on_data_is_refused():
+    with pytest.raises(CannotCapture, match="shape"):
+        Captured(lambda x: x[x > 0].sum(), [torch.randn(5)])
+    mask = torch.tensor([True, False, True])  # a constant may select: that shape never changes
+    captured = Captured(lambda x: x[:, mask].sum(), [torch.ones(5, 3)])
+    assert captured(torch.full((5, 3), 2.0))[0] == 20
+
+
+def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):
+    def no_compiler(graph, inputs):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(compilation, "_inductor", no_compiler)
+    program, other = small_vae(), small_vae()
+    with pytest.warns(UserWarning, match="interpreted instead.*No working C") as seen:
+        pv.fit(program, digits(64), batch_size=32, epochs=3, compile="on", progress=False)
+    assert len(seen) == 1
+    pv.fit(other, digits(64), batch_size=32, epochs=3, compile="off", progress=False)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in program.state_dict().items())
+
+
+# ---------------------------------------------------------------------------------------------------- the decision
+
+def decision(tmp_path, monkeypatch, **options):
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
+    monkeypatch.setattr("pyro_vae.training._Run._run_epoch", lambda self, epoch, stop=None: torch.zeros(self.steps_per_epoch))
+    monkeypatch.setattr("pyro_vae.training.elbo", lambda *a, **k: None)
+    pv.fit(small_vae(), digits(300), out=tmp_path, progress=False, **options)
+    return pv.checkpoint.read_state(tmp_path, "training")[1]["compiled_sizes"]
+
+
+def test_short_runs_stay_eager_and_long_ones_are_compiled(tmp_path, monkeypatch):
+    assert decision(tmp_path / "a", monkeypatch, epochs=10) == []
+    assert decision(tmp_path / "b", monkeypatch, epochs=600, batch_size=8) == [8]  # the last batch is too rare
+    assert decision(tmp_path / "c", monkeypatch, epochs=3, compile="on", batch_size=128) == [128, 44]
+    assert decision(tmp_path / "d", monkeypatch, epochs=600, batch_size=8, compile="off") == []
+
+
+def test_the_rule_grows_with_operations_and_steps():
+    assert not any(is_worth_compiling(n, steps) for n in (10, 200, 6000) for steps in (10, 1000))
+    assert all(is_worth_compiling(n, 100_000) for n in (200, 6000))
+    costs = [[is_worth_compiling(n, steps) for steps in (10**i for i in range(8))] for n in (10, 100, 1000)]
+    assert all(row == sorted(row) for row in costs)
+
+
+# ---------------------------------------------------------------------------------------------- updates and SVI
+
+@pytest.mark.parametrize("make", [
+    lambda p: torch.optim.Adam(p, 0.01, fused=True, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 0.01, fused=True),
+    lambda p: torch.optim.Adam(p, 0.01, amsgrad=True), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
+])
+def test_an_update_is_the_optimisers_own(make):
+    parameters, copies = ([torch.nn.Parameter(torch.linspace(0, 1, n)) for n in (3, 5)] for _ in range(2))
+    optimizer, reference = make(parameters), make(copies)
+    update = Update(optimizer, parameters)
+    for i in range(4):
+        gradients = [torch.cos(i + p.detach()) for p in parameters]
+        update(gradients)
+        for p, g in zip(copies, gradients):
+            p.grad = g
+        reference.step()
+    for a, b in zip(parameters, copies):
+        torch.testing.assert_close(a, b)
+    for a, b in zip(optimizer.state_dict()["state"].values(), reference.state_dict()["state"].values()):
+        assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a if a[k] is not None)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_compiled_svi_is_a_drop_in_for_svi():
+    x = torch.bernoulli(torch.rand(20, 1, 8, 8))
+    a, b = small_vae(), small_vae()
+    pyro.clear_param_store()
+
+    def guide(x):
+        pyro.module("vae", a)
+        return a.guide(x)
+
+    svi = SVI(a.model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    ours = pv.CompiledSVI(b.model, b.guide, torch.optim.Adam(b.parameters(), lr=1e-2), Trace_ELBO())
+    curves = []
+    for step in (svi.step, ours.step):
+        torch.manual_seed(5)
+        curves.append([step(x) for _ in range(200)])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    torch.manual_seed(5)
+    first = svi.evaluate_loss(x)
+    torch.manual_seed(5)
+    assert ours.evaluate_loss(x) == pytest.approx(first, rel=1e-3)
+    pyro.clear_param_store()
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_compiled_svi_takes_any_arguments():
+    layer = torch.nn.Linear(3, 2)
+
+    def model(x, flip, *, bonus=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", pyro.distributions.Normal((-z if flip else z).sum(-1) + (0.0 if bonus is None else bonus), 1.0), obs=x[:, 0])
+
+    def guide(x, flip, *, bonus=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(layer(x), 1.0).to_event(1))
+
+    svi = pv.CompiledSVI(model, guide, torch.optim.SGD(layer.parameters(), lr=0.0), pv.objectives.ELBO())
+    x = torch.randn(5, 3)
+    for flip in (True, False, True, False):
+        for kwargs in ({}, {"bonus": torch.tensor(1.0)}, {"bonus": torch.tensor(2.0)}):
+            torch.manual_seed(3)
+            assert svi.step(x, flip, **kwargs) == pytest.approx(svi_loss(model, guide, x, flip, **kwargs), rel=1e-5)
+
+
+def svi_loss(*args, **kwargs):
+    torch.manual_seed(3)
+    return Trace_ELBO().loss(*args, **kwargs)
+
+
+def test_compiled_svi_refuses_what_it_cannot_serve():
+    vae = small_vae()
+    with pytest.raises(InvalidInput, match="torch optimiser"):
+        pv.CompiledSVI(vae.model, vae.guide, pyro.optim.Adam({}), Trace_ELBO())
+    with pytest.raises(InvalidInput, match="loss: got TraceGraph_ELBO"):
+        pv.CompiledSVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), pyro.infer.TraceGraph_ELBO())
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_half_precision_layers_train(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        history = pv.fit(small_vae(), digits(128), batch_size=64, epochs=30, autocast=True, compile="on", progress=False)
+        reference = pv.fit(small_vae(), digits(128), batch_size=64, epochs=30, progress=False)
+    assert history["objective"][-1] == pytest.approx(reference["objective"][-1], rel=0.02)
+    assert history["objective"][-1] != reference["objective"][-1]
