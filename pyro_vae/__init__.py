@@ -1,6 +1,20 @@
 """Deep latent-variable models in Pyro: any prior, likelihood and posterior, trained by SVI, scored with errors."""
 
-from pyro_vae import datasets, likelihoods, networks, objectives, posteriors, priors, schedules
+from pyro_vae import (
+    calibration,
+    comparison,
+    datasets,
+    decomposition,
+    evaluation,
+    likelihoods,
+    networks,
+    objectives,
+    posteriors,
+    priors,
+    proposals,
+    schedules,
+)
+from pyro_vae.annealing import ais, bdmc
 from pyro_vae.checkpoint import load, save
 from pyro_vae.compilation import CompiledSVI
 from pyro_vae.evaluation import elbo, log_likelihood
@@ -10,6 +24,6 @@ from pyro_vae.training import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "datasets", "elbo", "encode", "fit", "generate",
-           "likelihoods", "load", "log_likelihood", "networks", "objectives", "posteriors", "priors", "reconstruct",
-           "save", "schedules"]
+__all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "ais", "bdmc", "calibration", "comparison", "datasets",
+           "decomposition", "elbo", "encode", "evaluation", "fit", "generate", "likelihoods", "load", "log_likelihood",
+           "networks", "objectives", "posteriors", "priors", "proposals", "reconstruct", "save", "schedules"]

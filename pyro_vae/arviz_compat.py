@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-__all__ = ["arviz", "psis_tail_shape"]
+__all__ = ["arviz", "inference_data", "psis_tail_shape"]
 
 FEWEST_TAIL_DRAWS = 5
 
@@ -18,6 +19,17 @@ def arviz() -> ModuleType:
         warnings.simplefilter("ignore", FutureWarning)
         import arviz as az
     return az
+
+
+def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Any:
+    """ArviZ data of groups that ArviZ has no name for: each is a pair (variables, attributes), as xarray takes them."""
+    import xarray
+
+    datasets = {name: xarray.Dataset(variables, attrs=attributes) for name, (variables, attributes) in groups.items()}
+    az = arviz()
+    if hasattr(az, "InferenceData"):
+        return az.InferenceData(warn_on_custom_groups=False, **datasets)
+    return xarray.DataTree.from_dict(datasets)
 
 
 def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, sample. What goes wrong by the user's hand ends in one line and exit code 2."""
+"""The command line: train, evaluate, compare, sample. What goes wrong by the user's hand ends in one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from pyro_vae import checkpoint, datasets, plotting
+from pyro_vae.comparison import compare, load_scores, save_scores, spread
 from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, read_recipe
 from pyro_vae.datasets import Dataset
-from pyro_vae.evaluation import ImportanceScore, Score, evaluate, pareto_k_threshold
+from pyro_vae.evaluation import ImportanceScore, Score, bits_per_dim, evaluate, pareto_k_threshold, versions
 from pyro_vae.execution import choose_device, support_of
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import encode, generate, reconstruct
@@ -38,6 +39,7 @@ USAGE = """usage: pyro-vae COMMAND ...
 
   train [RECIPE.yaml]   fit a program to data, score it, draw figures
   evaluate RUN          ELBO and importance-sampled log-likelihood of a run
+  compare RUN RUN ...   scores of several runs on the same data, paired datum by datum
   sample RUN            new data from a run
 
 pyro-vae COMMAND --help lists a command's options."""
@@ -146,6 +148,67 @@ def evaluate_run(argv: list[str]) -> None:
     _print_scores(scores, data, folder)
 
 
+def compare_runs(argv: list[str]) -> None:
+    """compare RUN RUN ...: paired differences of the runs' scores, and mean and spread over seeds."""
+    parser = _parser("compare", "Scores that pyro-vae evaluate wrote, compared datum by datum: each run less the first. Runs "
+                     "that differ in nothing but their seed are also put together, with mean and spread.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="the runs' folders, the one to compare with first")
+    parser.add_argument("--score", type=str, default="log_likelihood", help="log_likelihood or elbo")
+    parser.add_argument("--out", type=str, default=None, help="a .json file for the numbers")
+    options = _parse(parser, argv)
+    check_choice("score", options.score, ["log_likelihood", "elbo"])
+    if len(options.runs) < 2:
+        raise InvalidInput("RUN", got="one run", expected="two or more", fix="name the runs to compare")
+    scores = {name: load_scores(Path(name) / "evaluation.npz")[options.score] for name in options.runs}
+    first, *others = scores
+    differences = {name: compare(scores[name], scores[first]) for name in others}
+    groups: dict[str, list[str]] = {}
+    for name in scores:
+        groups.setdefault(_recipe_without_seed(Path(name)), []).append(name)
+    spreads = {" ".join(names): spread([scores[name] for name in names]) for names in groups.values() if len(names) > 1}
+    _print_comparison(options.score, scores, differences, spreads)
+    if options.out:
+        result = {
+            "score": options.score, "reference": first, "sha256": scores[first].sha256, "versions": versions(),
+            "runs": {name: {"mean": score.mean, "se": score.se, "mc_se": score.mean_mc_se, "num_samples": score.num_samples,
+                            "seed": score.seed} for name, score in scores.items()},
+            "differences": {name: vars(difference) for name, difference in differences.items()},
+            "seeds": [{"runs": names.split(" "), **vars(over_seeds)} for names, over_seeds in spreads.items()],
+        }
+        checkpoint.write_text(Path(options.out), json.dumps(_without_nan(result), indent=1) + "\n")
+
+
+def _recipe_without_seed(folder: Path) -> str:
+    """What runs over seeds have in common; a run without a recipe is like no other."""
+    if not (folder / "recipe.yaml").exists():
+        return str(folder)
+    return json.dumps({key: value for key, value in read_recipe(folder / "recipe.yaml").items() if key != "seed"},
+                      sort_keys=True, default=str)
+
+
+def _print_comparison(name: str, scores: dict, differences: dict, spreads: dict) -> None:
+    first = next(iter(scores))
+    table = Table(title=f"{name}, {len(scores[first].values):,} data; nats per datum", title_justify="left")
+    for column in ("run", "K", "mean", "s.e. over data", f"less {first}", "its s.e.", "Monte Carlo s.e."):
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    for run, score in scores.items():
+        paired = differences.get(run)
+        table.add_row(run, f"{score.num_samples:,}", f"{score.mean:.2f}", f"{score.se:.2f}",
+                      *(("", "", "") if paired is None else (f"{paired.mean:+.2f}", f"{paired.se:.2f}", f"{paired.mc_se:.3f}")))
+    console = Console()
+    console.print(table)
+    if spreads:
+        seeds = Table(title="over seeds; nats per datum", title_justify="left")
+        for column in ("runs", "mean", "s.d. between runs"):
+            seeds.add_column(column, justify="left" if column == "runs" else "right", overflow="fold")
+        for runs, over_seeds in spreads.items():
+            seeds.add_row(runs, f"{over_seeds.mean:.2f}", f"{over_seeds.sd:.2f}")
+        console.print(seeds)
+    if len({score.num_samples for score in scores.values()}) > 1:
+        console.print("The runs were scored with different K: fewer draws give a lower log p(x) on average. Evaluate them alike.",
+                      highlight=False, soft_wrap=True)
+
+
 def sample(argv: list[str]) -> None:
     """sample RUN: new data from a run, as a picture or as arrays."""
     parser = _parser("sample", "New data from a run: the mean of p(x | z) for each draw of z.")
@@ -172,7 +235,8 @@ def sample(argv: list[str]) -> None:
     Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate_run, "sample": sample}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate_run, "compare": compare_runs,
+                                                      "sample": sample}
 
 
 # ------------------------------------------------------------------------------------------------- runs and scores
@@ -215,8 +279,9 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
         "num_data": len(data),
         "data": {"name": data.name, "split": data.split, "binarize": data.binarize, "sha256": data.sha256},
         "seed": seed,
-        "versions": {name: version(name) for name in ("pyro-vae", "pyro-ppl", "torch", "arviz")},
+        "versions": versions(),
     }
+    save_scores(folder / "evaluation.npz", scores)
     checkpoint.write_text(folder / "evaluation.json", json.dumps(_without_nan(result), indent=1) + "\n")
     return scores
 
@@ -226,8 +291,8 @@ def _bits_per_dim(program: AnyProgram, data: Dataset, score: Score) -> float | N
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
-    observed = (~torch.isnan(data.x)).sum().item() / len(data)
-    return -score.mean / (math.log(2) * observed) if observed else None
+    observed = (~torch.isnan(data.x)).double().mean().item()  # per entry that there is
+    return bits_per_dim(score, data.event_shape) / observed if observed else None
 
 
 def _without_nan(value: Any) -> Any:

@@ -24,7 +24,7 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "latent_sites", "log_weights", "paired_traces",
+__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
            "site_log_prob", "structure", "structure_of"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
@@ -125,7 +125,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
 
 
 def importance_traces(program: AnyProgram, x: Tensor, context: Tensor | None = None, num_samples: int | None = None,
-                      particle_dim: int = -2) -> tuple[poutine.Trace, poutine.Trace]:
+                      particle_dim: int = -2, guide: Callable | None = None) -> tuple[poutine.Trace, poutine.Trace]:
     r"""Traces (guide, model) of a program, the model replayed on the guide's draws.
 
     Args:
@@ -134,8 +134,9 @@ def importance_traces(program: AnyProgram, x: Tensor, context: Tensor | None = N
         context: context (N, ...) or ``None``.
         num_samples: number of draws K, each site then having K in front; ``None`` for a single draw without.
         particle_dim: where the plate of the K draws goes, `Structure.particle_dim`.
+        guide: what draws the latents; the program's own guide if not given.
     """
-    model, guide = program.model, program.guide
+    model, guide = program.model, guide or program.guide
     if num_samples is not None:
         model, guide = (particles(fn, num_samples, particle_dim) for fn in (model, guide))
     return paired_traces(model, guide, x, context)
@@ -149,20 +150,20 @@ def paired_traces(model: Callable, guide: Callable, *args: Any, **kwargs: Any) -
 
 
 def log_weights(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int,
-                where: Structure) -> Tensor:
-    """Log-weights (K, N) in nats of ``num_samples`` draws from the guide for each datum.
+                where: Structure, guide: Callable | None = None) -> Tensor:
+    """Log-weights (K, N) in nats of ``num_samples`` draws from the guide, or another one, for each datum.
 
     Raises:
         InvalidInput: if one is NaN or +inf, naming the datum and the site.
     """
-    guide, model = importance_traces(program, x, context, num_samples, where.particle_dim)
+    guide_trace, model = importance_traces(program, x, context, num_samples, where.particle_dim, guide)
     shape = (num_samples, len(x))
     total = sum((site_log_prob(site, where, shape) for _, site in _sites(model)), start=x.new_zeros(shape))
-    for site in latent_sites(guide).values():
+    for site in latent_sites(guide_trace).values():
         total = total - site_log_prob(site, where, shape)
     bad = torch.isnan(total) | (total == torch.inf)
     if bad.any():
-        raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide, where, shape, bad))
+        raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide_trace, where, shape, bad))
     return total
 
 

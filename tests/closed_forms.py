@@ -1,7 +1,8 @@
-"""Programs whose log p(x) is known exactly."""
+"""Programs whose log p(x) is known exactly, or by quadrature."""
 
 import math
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
@@ -34,29 +35,123 @@ class LinearGaussian:
         noise = torch.randn(num, self.features, generator=generator, dtype=torch.float64)
         return z @ self.weight.T + self.mean + self.noise * noise
 
-    def program(self, widen: float = 1.0, shift: float = 0.0) -> pv.VAE:
-        """The model with the exact posterior as its guide, its scale times ``widen``, its mean moved by ``shift`` scales."""
+    def program(self, widen: float = 1.0, shift: float = 0.0, mean_field: bool = False) -> pv.VAE:
+        """The model with the exact posterior as its guide, its scale times ``widen``, its mean moved by ``shift`` scales.
+
+        Or with the best mean-field normal, that of the highest ELBO, in the place of the exact posterior.
+        """
         likelihood = pv.likelihoods.Normal(self.features, pv.networks.MLP(self.latent, []), scale=self.noise).double()
         affine(likelihood, self.weight, self.mean)
-        return pv.VAE(pv.priors.StandardNormal(self.latent).double(), likelihood, ExactPosterior(self, widen, shift))
+        return pv.VAE(pv.priors.StandardNormal(self.latent).double(), likelihood, ExactPosterior(self, widen, shift, mean_field))
 
     def elbo(self, x, widen: float):
         """log p(x) - KL(q || p(z | x)) for the widened guide."""
         kl = self.latent * (0.5 * (widen**2 - 1) - math.log(widen))
         return self.marginal.log_prob(x) - kl
 
+    @property
+    def mean_field_kl(self) -> float:
+        """KL of the best mean-field normal to the exact posterior: what correlations cost."""
+        precision = torch.linalg.inv(self.covariance)
+        return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
+
 
 class ExactPosterior(nn.Module):
-    def __init__(self, exact: LinearGaussian, widen: float, shift: float):
+    def __init__(self, exact: LinearGaussian, widen: float, shift: float, mean_field: bool):
         super().__init__()
-        self.exact, self.widen, self.shift = exact, widen, shift
+        self.exact, self.widen, self.shift, self.mean_field = exact, widen, shift, mean_field
         self.encoded = 0
 
     def forward(self, x, *, context=None):
         self.encoded += len(x)
         loc = (x - self.exact.mean) @ self.exact.gain.T
+        if self.mean_field:
+            scale = torch.linalg.inv(self.exact.covariance).diagonal() ** -0.5
+            return dist.Normal(loc + self.shift * scale, self.widen * scale).to_event(1)
         tril = torch.linalg.cholesky(self.exact.covariance)
         return dist.MultivariateNormal(loc + self.shift * tril.diagonal(), scale_tril=self.widen * tril)
+
+
+class Hierarchy:
+    """Two levels: z2 ~ N(0, I), z1 ~ N(A z2, s1^2 I), x ~ N(B z1 + shift(y), s^2 I); exact conditionals as guide, widened."""
+
+    def __init__(self, widen: float = 1.0, labels: int = 0, narrow_top: float = 1.0):
+        generator = torch.Generator().manual_seed(3)
+        self.a, self.b = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 2), (5, 3)))
+        self.shifts = torch.randn(max(labels, 1), 5, generator=generator, dtype=torch.float64)
+        self.s1, self.s, self.widen, self.top, self.labels = 0.8, 0.7, widen, narrow_top, labels
+        eye = torch.eye
+        self.prior1 = self.a @ self.a.T + self.s1**2 * eye(3, dtype=torch.float64)
+        self.covariance = self.b @ self.prior1 @ self.b.T + self.s**2 * eye(5, dtype=torch.float64)
+
+    def shift(self, y):
+        return self.shifts[y] if self.labels else self.shifts[0]
+
+    def model(self, x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z2 = pyro.sample("z2", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1))
+            z1 = pyro.sample("z1", dist.Normal(z2 @ self.a.T, self.s1).to_event(1))
+            pyro.sample("x", dist.Normal(z1 @ self.b.T + self.shift(y), self.s).to_event(1), obs=x)
+
+    def guide(self, x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            gain = torch.linalg.solve(self.covariance, self.b @ self.a).T
+            covariance = torch.eye(2, dtype=torch.float64) - gain @ self.b @ self.a
+            loc = (x - self.shift(y)) @ gain.T
+            tril = torch.linalg.cholesky(covariance)
+            z2 = pyro.sample("z2", dist.MultivariateNormal(loc, scale_tril=self.top * self.widen * tril))
+            precision = torch.eye(3, dtype=torch.float64) / self.s1**2 + self.b.T @ self.b / self.s**2
+            mean = (z2 @ self.a.T / self.s1**2 + (x - self.shift(y)) @ self.b / self.s**2) @ torch.linalg.inv(precision)
+            tril = torch.linalg.cholesky(torch.linalg.inv(precision))
+            pyro.sample("z1", dist.MultivariateNormal(mean, scale_tril=self.widen * tril))
+
+    def log_p(self, x, y=None):
+        return torch.distributions.MultivariateNormal(self.shift(y).expand(x.shape), self.covariance).log_prob(x)
+
+    def data(self, num: int):
+        y = torch.arange(num) % max(self.labels, 1)
+        noise = torch.randn(num, 5, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+        return noise @ torch.linalg.cholesky(self.covariance).T + self.shift(y), y
+
+    def program(self):
+        return pv.Program(self.model, self.guide, event_shape=5)
+
+
+class OneLatent:
+    """A latent with a density on an interval of the line, x given by a function of it: log p(x) by the trapezoidal rule."""
+
+    def __init__(self, prior, observed, guide, interval):
+        self.prior, self.observed, self.posterior, self.interval = prior, observed, guide, interval
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", self.prior)
+            pyro.sample("x", self.observed(z), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", self.posterior(x))
+
+    def log_p(self, x, points: int = 200_001):
+        z = torch.linspace(*self.interval, points, dtype=torch.float64)[1:-1]
+        step = (self.interval[1] - self.interval[0]) / (points - 1)
+        terms = self.prior.log_prob(z) + self.observed(z).log_prob(x[:, None])
+        return terms.logsumexp(1) + math.log(step)
+
+    def program(self):
+        return pv.Program(self.model, self.guide, event_shape=())
+
+
+def two_modes(widen: float = 1.4) -> OneLatent:
+    """x = z^2 + noise: a posterior with modes at +-sqrt(x), and a guide that sits on the positive one."""
+    return OneLatent(dist.Normal(0.0, 2.0), lambda z: dist.Normal(z**2, 0.5),
+                     lambda x: dist.Normal(x.sqrt(), widen * 0.25 / x.sqrt()), (-12.0, 12.0))
+
+
+def positive(widen: float = 1.0) -> OneLatent:
+    """A latent on the positive half-line: z ~ Gamma(2, 1), x ~ N(z, 0.5^2)."""
+    return OneLatent(dist.Gamma(2.0, 1.0), lambda z: dist.Normal(z, 0.5),
+                     lambda x: dist.LogNormal(x.clamp(min=0.2).log(), widen * 0.4), (0.0, 40.0))
 
 
 class TwoLevelGaussian:

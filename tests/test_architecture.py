@@ -15,8 +15,9 @@ PACKAGE = Path(pyro_vae.__file__).parent
 FLOORS = [
     ["validation", "networks", "distributions", "schedules", "datasets", "progress", "arviz_compat"],
     ["priors", "likelihoods", "posteriors"],
-    ["programs", "traces"],
-    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "training"],
+    ["programs", "traces", "latents", "proposals"],
+    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
+     "comparison", "training"],
     ["sampling", "testing", "plotting"],
     ["config", "cli"],
 ]

@@ -1,3 +1,4 @@
+import json
 import math
 import warnings
 
@@ -6,12 +7,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from closed_forms import LinearGaussian
+from closed_forms import Hierarchy, LinearGaussian
 from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.arviz_compat import arviz, psis_tail_shape
-from pyro_vae.evaluation import UnreliableEstimate, evaluate, pareto_k, pareto_k_threshold
+from pyro_vae.evaluation import (
+    UnreliableEstimate,
+    bits_per_dim,
+    convergence,
+    evaluate,
+    importance_weights,
+    pareto_k,
+    pareto_k_threshold,
+    summarize,
+)
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -89,7 +99,100 @@ def test_a_conditional_program_scores_given_its_labels():
     assert ((score.values - truth).abs() < 4 * score.mc_se).all()
 
 
+@pytest.mark.parametrize("labels", [0, 3])
+def test_a_hierarchy_is_scored_with_and_without_labels(labels):
+    exact = Hierarchy(widen=1.2, labels=labels)
+    x, y = exact.data(50)
+    score = pv.log_likelihood(exact.program(), (x, y) if labels else x, 4000)
+    truth = exact.log_p(x, y)
+    assert ((score.values - truth).abs() < 4 * score.mc_se).all()
+    assert abs(score.mean - truth.mean()) < 4 * score.mean_mc_se
+    exactly = pv.log_likelihood(Hierarchy(labels=labels).program(), (x, y) if labels else x, 10)
+    torch.testing.assert_close(exactly.values, truth, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("codes", [1, 4])
+def test_a_finite_mixture_agrees_with_enumeration(codes):
+    """x from one of several codes, drawn from a guide that is not the posterior."""
+    probabilities = torch.sigmoid(torch.randn(codes, 6))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(codes)))
+            pyro.sample("x", dist.Bernoulli(probabilities[z]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(torch.linspace(1, 2, codes).expand(len(x), codes)))
+
+    x = torch.bernoulli(torch.full((30, 6), 0.5))
+    truth = dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1).logsumexp(1) - math.log(codes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimate)  # two or three distinct weights have no tail to fit
+        score = pv.log_likelihood(pv.Program(model, guide, event_shape=6), x, 4000)
+    assert ((score.values - truth).abs() < 4 * score.mc_se + 1e-9).all()
+    assert abs(score.mean - truth.mean()) < 4 * score.mean_mc_se + 1e-9
+
+
+@pytest.mark.parametrize("widen", [1.3, 0.85])
+def test_stated_intervals_cover_as_often_as_they_say(widen):
+    """200 repetitions, each a datum of its own row with its own draws; a narrow guide counts where k is below 0.4."""
+    exact = LinearGaussian(2, features=5)
+    x = exact.data(1).expand(200, -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimate)
+        score = pv.log_likelihood(exact.program(widen), x, 1000)
+    fit = (score.pareto_k < 0.4) if widen < 1 else torch.ones(200, dtype=torch.bool)
+    assert fit.sum() > 150
+    covered = (score.values - exact.marginal.log_prob(x)).abs() < 1.96 * score.mc_se
+    assert 0.90 <= covered[fit].double().mean() <= 0.99
+
+
 # ------------------------------------------------------------------------------------------------ plain loops
+
+def test_weights_are_those_of_an_unscaled_renyi_elbo():
+    exact = LinearGaussian(2, features=4)
+    program, x = exact.program(widen=1.3), exact.data(3)
+    for n in range(3):
+        renyi = pyro.infer.RenyiELBO(alpha=0, num_particles=50, vectorize_particles=True, max_plate_nesting=1)
+        pyro.set_rng_seed(4)
+        theirs = -renyi.loss(program.model, program.guide, x[n : n + 1])
+        assert pv.log_likelihood(program, x[n : n + 1], 50, seed=4).values.item() == pytest.approx(theirs, abs=1e-9)
+
+
+def test_the_raw_weights_are_those_that_the_score_is_made_of():
+    exact = LinearGaussian(2, features=4)
+    program, x = exact.program(widen=1.3), exact.data(3)
+    weights, score = importance_weights(program, x, 200, seed=3), pv.log_likelihood(program, x, 200, seed=3)
+    for name, value in summarize(weights).per_datum.items():
+        torch.testing.assert_close(value, score.per_datum[name])
+    curve = convergence(weights, points=5)
+    assert curve[0].num_samples == 1 and curve[-1].num_samples == 200
+    torch.testing.assert_close(curve[-1].values, score.values)
+    torch.testing.assert_close(curve[0].values, weights[0])
+
+
+def test_scores_say_what_they_were_made_from():
+    program, x = small_vae().double(), torch.bernoulli(torch.rand(4, 1, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimate)
+        score = pv.log_likelihood(program, x, 100, seed=7)
+    assert (score.seed, score.num_samples, score.sha256) == (7, 100, pv.datasets.as_dataset(x).sha256)
+    record = json.loads(json.dumps(score.to_dict()))
+    assert record["values"] == score.values.tolist() and record["mean"] == score.mean and record["num_data"] == 4
+    assert {"pyro-vae", "pyro-ppl", "torch", "arviz"} == record["versions"].keys()
+    data = score.to_inference_data()["scores"]
+    np.testing.assert_allclose(data["values"].values, score.values)
+    assert data["pareto_k"].dims == ("obs",) and data.attrs["sha256"] == score.sha256 and data.attrs["torch"]
+
+
+def test_bits_per_dim_counts_the_jacobian_of_dequantised_levels():
+    """Uniform bytes: 8 bits each, as a probability mass or as a density on [0, 1] of dequantised values."""
+    mass = summarize(torch.full((10, 3), -12 * math.log(256)))
+    assert bits_per_dim(mass, (3, 4)) == pytest.approx(8.0)
+    density = summarize(torch.zeros(10, 3))
+    assert bits_per_dim(density, (3, 4), levels=256) == pytest.approx(8.0)
+
 
 @pytest.mark.parametrize("num_data, num_samples", [(1, 1), (1, 7), (5, 1), (5, 7), (5, 300)])
 def test_scores_are_those_of_a_plain_loop_over_recorded_draws(num_data, num_samples):
@@ -306,6 +409,44 @@ def test_a_nan_weight_names_its_datum_and_site():
     for budget in (1, 2**28):
         with pytest.raises(InvalidInput, match=r"datum 4, first at site 'x'"):
             pv.log_likelihood(Cracked(), x, 10, memory_budget=budget)
+
+
+def test_weights_that_are_all_zero_name_their_datum_and_site():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            normal("z", len(x))
+            pyro.factor("never", torch.where(x[:, 0] > 5, -torch.inf, 0.0))
+            normal("x", len(x), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            normal("z", len(x))
+
+    x = torch.zeros(6, 2)
+    x[3] = 50.0
+    for budget in (1, 2**28):
+        with pytest.raises(InvalidInput, match="-inf for all 30 draws of datum 3, first at site 'never'"):
+            pv.log_likelihood(pv.Program(model, guide, event_shape=2), x, 30, memory_budget=budget)
+
+
+def test_a_point_guide_on_discrete_codes_has_a_bound():
+    """On codes a Delta is a density like another: the ELBO is log p(x, z) at the code."""
+    probabilities = torch.tensor([[0.9, 0.2], [0.3, 0.6]])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(2)))
+            pyro.sample("x", dist.Bernoulli(probabilities[z]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(x[:, 0].long()))
+
+    x = torch.bernoulli(torch.full((6, 2), 0.5))
+    joint = dist.Bernoulli(probabilities[x[:, 0].long()]).log_prob(x).sum(-1) - math.log(2)
+    program = pv.Program(model, guide, event_shape=2)
+    torch.testing.assert_close(pv.elbo(program, x, 5).values, joint)
+    assert (pv.log_likelihood(program, x, 50).pareto_k == -math.inf).all()
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True, "7"])
