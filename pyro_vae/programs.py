@@ -206,9 +206,9 @@ class HierarchicalVAE(nn.Module):
         initialize((*self.priors, self.likelihood, *self.posteriors), x, embed(self.context, context))
 
 
-def infer_of(posterior: nn.Module) -> dict[str, Any]:
+def infer_of(posterior: Any) -> Any:
     """What a posterior says about its site, such as that Pyro is to sum over its states."""
-    return dict(getattr(posterior, "infer", {}))  # type: ignore[call-overload]
+    return dict(getattr(posterior, "infer", {}))
 
 
 def initialize(parts: Sequence[Any], x: Tensor, features: Tensor | None) -> None:
