@@ -19,8 +19,8 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.enum import get_importance_trace
-from pyro.infer.traceenum_elbo import _compute_dice_elbo
-from pyro.infer.util import MultiFrameTensor
+from pyro.infer.util import Dice, MultiFrameTensor
+from pyro.ops import packed
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -563,9 +563,9 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
 
     At :math:`\beta = 1` the exact bound on :math:`\log p(x)`, with its exact gradient, for the sites whose posterior asks
     for it (``infer = {"enumerate": "parallel"}``, as `pyro_vae.posteriors.EnumeratedBernoulli` does). Other latents are
-    drawn K times and differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE. Pyro
-    asks the device once per step whether a probability is zero; nothing else waits for it. Losses are summed over the
-    data of the batch, in nats.
+    drawn K times and differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE. Unlike
+    it this never asks the device whether a probability is zero, and sums over the joint states of all such sites, which is
+    made for one code or a few. Losses are summed over the data of the batch, in nats.
 
     Args:
         num_particles: number of draws K of the latents that are not summed over, run at once.
@@ -596,7 +596,7 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         if self.beta != 1.0:
             model, guide = weigh_latents(model, self.beta), weigh_latents(guide, self.beta)
         traces = self._get_traces(model, guide, args, kwargs)
-        return -torch.stack([_compute_dice_elbo(*pair) for pair in traces]).sum() / self.num_particles
+        return -torch.stack([_expected_elbo(*pair) for pair in traces]).sum() / self.num_particles
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Minus the bound, summed over the batch, as a number."""
@@ -608,6 +608,27 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward(retain_graph=self.retain_graph)
         return loss.item()
+
+
+def _expected_elbo(model: Any, guide: Any) -> Tensor:
+    """The ELBO, each site's term weighted by the probabilities of the states that it was computed at (packed traces)."""
+    signed = [(1.0, model, site) for site in _sampled(model)] + [(-1.0, guide, site) for site in _sampled(guide)]
+    plates = {site["name"]: frozenset(trace.plate_to_symbol[frame.name] for frame in site["cond_indep_stack"] if frame.vectorized)
+              for _, trace, site in signed}
+    dice, total = Dice(guide, plates), torch.zeros(())
+    for sign, _, site in signed:
+        # A factor for each site of the guide upstream: its probability where it was summed over, else one, with the
+        # score function's gradient; a number for each site that Pyro runs through one state after another.
+        factors = dice._get_log_factors(plates[site["name"]])
+        tensors = packed.broadcast_all(site["packed"]["log_prob"], *(f for f in factors if isinstance(f, Tensor)))
+        weight = sum(tensors[1:], start=torch.zeros_like(tensors[0])) + sum(f for f in factors if not isinstance(f, Tensor))
+        term = torch.where(weight > -torch.inf, tensors[0], 0.0)  # no state of probability zero counts
+        total = total + sign * (weight.exp() * term).sum()
+    return total
+
+
+def _sampled(trace: Any) -> list[Site]:
+    return [site for site in trace.nodes.values() if site["type"] == "sample"]
 
 
 # ---------------------------------------------------------------------------------------------------- annealing

@@ -1,6 +1,8 @@
 """Every posterior in `__all__` keeps its contract; a new class is tested without being listed."""
 
 import families
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from families import MLP
@@ -82,3 +84,34 @@ def test_enumeration_with_a_vampprior_several_particles_and_annealing_trains(flo
     assert several.loss(program.model, program.guide, x) == pytest.approx(one)
     history = pv.fit(program, x, objective=several, epochs=40, warmup=5, learning_rate=1e-2, progress=False)
     assert history["objective"][-1] > -one / 20
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_a_code_with_drawn_latents_beside_it_has_pyros_bound_and_gradient(float64, num_particles):
+    """A code that is summed over, a normal that depends on it, and a bit that is drawn."""
+    net = torch.nn.Linear(2, 6)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.OneHotCategorical(logits=torch.zeros(3)))
+            b = pyro.sample("b", dist.Bernoulli(0.3))
+            z = pyro.sample("z", dist.Normal(c @ torch.arange(3.0) + b, 1.0))
+            pyro.sample("x", dist.Normal(torch.stack([z, z * b], -1), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        out = net(x)
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.OneHotCategorical(logits=out[:, :3]), infer={"enumerate": "parallel"})
+            pyro.sample("b", dist.Bernoulli(logits=out[:, 3]))
+            pyro.sample("z", dist.Normal((c * out[:, 3:]).sum(-1), 0.5))
+
+    def loss_and_gradient(objective):
+        objective.loss(model, guide, x)  # the first call finds the plates
+        torch.manual_seed(3)
+        loss = objective.differentiable_loss(model, guide, x)
+        return loss, torch.autograd.grad(loss, net.weight)[0]
+
+    x = torch.randn(7, 2)
+    ours = loss_and_gradient(pv.objectives.EnumeratedELBO(num_particles))
+    theirs = loss_and_gradient(pyro.infer.TraceEnum_ELBO(num_particles=num_particles, vectorize_particles=num_particles > 1))
+    torch.testing.assert_close(ours, theirs)
