@@ -42,8 +42,6 @@ class Objective(pyro.infer.ELBO):
         num_particles: number of draws K for each datum.
     """
 
-    is_static = True  # one graph of tensor operations, with nothing that waits for the device
-
     def __init__(self, num_particles: int):
         check_count("num_particles", num_particles)
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1)
@@ -582,8 +580,6 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         >>> EnumeratedELBO().differentiable_loss(program.model, program.guide, torch.zeros(5, 1, 8, 8)).shape
         torch.Size([])
     """
-
-    is_static = False  # Pyro asks the device whether a probability is zero, so its step runs eagerly
 
     def __init__(self, num_particles: int = 1, beta: float = 1.0):
         check_count("num_particles", num_particles)

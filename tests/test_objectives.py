@@ -185,7 +185,7 @@ class AsksTheDevice(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if getattr(pv.objectives, name).is_static])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_nothing_waits_for_the_device_and_the_step_is_one_graph(float64, name, program):
     """Captured on one batch and run on another, the graph gives that batch's loss and gradients."""
     program, x = PROGRAMS[program]()
