@@ -58,10 +58,11 @@ class Widened:
     .. math:: u' = c + a\,(u - c), \quad z = T(u')
 
     with c the mean of the site's density given x and the sites before it. For a guide that is too narrow, which is what
-    maximising an ELBO gives.
+    maximising an ELBO gives, refining it included.
 
     Args:
         factor: the factor a on the scale.
+        of: the guide to widen: `Guide` or `Refined`.
 
     Raises:
         InvalidInput: if the factor is not positive, or a continuous latent has no map to real numbers.
@@ -72,6 +73,7 @@ class Widened:
     """
 
     factor: float = 1.2
+    of: Any = field(default_factory=Guide)
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
@@ -81,8 +83,9 @@ class Widened:
         return partial(log_weights, program, x, context, where=where, guide=self.guide(program, x, context, where))
 
     def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
-        _movable_sites(program.guide, x, context)
-        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(program.guide)
+        guide = self.of.guide(program, x, context, where)
+        _movable_sites(guide, x, context)
+        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(guide)
 
 
 @dataclass(frozen=True)

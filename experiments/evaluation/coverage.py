@@ -57,7 +57,7 @@ edges = [-torch.inf, 0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.5, torch.inf]
 for title, k in (("Pareto k of the estimate itself", own), ("median Pareto k of all estimates with that guide", typical)):
     print(f"\n| {title} | estimates | coverage of the 95% interval | mean error (nats) | mean stated error |")
     print("|---|---|---|---|---|")
-    for low, high in zip(edges, edges[1:]):
+    for low, high in itertools.pairwise(edges):
         here = (k > low) & (k <= high)
         if here.any():
             print(f"| {low:.1f} to {high:.1f} | {int(here.sum())} | {100 * covered[here].mean():.1f}% | {error[here].mean():+.3f} | "
