@@ -9,7 +9,8 @@ program; discrete sites are drawn as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import AffineTransform, constraints
+from torch.distributions import AffineTransform, ComposeTransform, Transform, constraints
 
 from pyro_vae.latents import check_no_auxiliary, draw, frozen, log_density, to_real
 from pyro_vae.programs import AnyProgram
@@ -222,8 +223,22 @@ class Moved(Messenger):
         to_support = to_real(msg["name"], fn)
         offset, factor = self.affine(msg["name"], *_centre_and_scale(msg["name"], fn))
         affine = AffineTransform(offset, factor, event_dim=to_support.domain.event_dim)
-        maps = [affine] if _is_real(fn) else [to_support.inv, affine, to_support]
-        msg["fn"] = dist.TransformedDistribution(fn, maps)
+        msg["fn"] = dist.TransformedDistribution(fn, [affine if _is_real(fn) else Within(fn.support, to_support, affine)])
+
+
+class Within(ComposeTransform):
+    """A map of real numbers applied to a support: out of it, through the map and back in.
+
+    Torch takes a distribution's support from its last transform, which for an interval is a shift of the real line.
+    """
+
+    def __init__(self, support: Any, to_support: Transform, real_map: Transform):
+        super().__init__([to_support.inv, real_map, to_support])
+        self.support = support
+
+    @constraints.dependent_property(is_discrete=False)
+    def codomain(self):
+        return self.support
 
 
 def _can_move(msg: Any) -> bool:
@@ -262,13 +277,23 @@ def _is_real(fn: Any) -> bool:
 def _centre_and_scale(name: str, fn: Any) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a site's density in unconstrained space: in closed form, or else from draws.
 
-    From draws they are random, yet drawn before the latents and apart from them, so the weights stay unbiased.
+    From draws of a fixed seed they are a function of the density, the same wherever that density is scored again.
     """
     if _is_real(fn):
         try:
             return fn.mean, fn.stddev
         except NotImplementedError:
             pass
-    with torch.no_grad():
+    with torch.no_grad(), _fixed_draws():
         real = to_real(name, fn).inv(fn.sample((CENTRE_DRAWS,)))
     return real.mean(0), real.std(0)
+
+
+@contextmanager
+def _fixed_draws() -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(0)
+        if devices:
+            torch.cuda.manual_seed(0)
+        yield
