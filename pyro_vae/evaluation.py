@@ -152,10 +152,11 @@ def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, 
 
     Its expectation is a lower bound on log p(x) that tightens with K. The Monte Carlo error is the delta method's,
     :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`. It can be believed where Pareto k lies under its threshold; above
-    it the estimate is likely too low by more than its error: of nominal 95% intervals at K = 1000 some 95% cover where k
-    is below 0.4, and a few percent where it is 1 (the table is in ``experiments/evaluation``). Neither k nor ESS can see a
-    mode of the posterior that q misses altogether: there both look perfect, and annealing (`pyro_vae.ais`) or NUTS is the
-    remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z) for each draw; this is log p(x).)
+    it the estimate is likely too low by more than its error. On probabilistic PCA at K = 1000, nominal 95% intervals
+    covered the exact value for 95% of the data where the guide's median k is below 0.4, 92% between 0.4 and 0.5, 87% up to
+    0.6, 78% up to 0.7, 59% up to 0.8, 46% up to 1 and 19% above it (``experiments/evaluation``). Neither k nor ESS can see a
+    mode of the posterior that q misses altogether: there both look perfect, and annealing from the prior (`pyro_vae.ais`)
+    or NUTS is the remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z) for each draw; this is log p(x).)
 
     Args:
         program: any program.

@@ -9,7 +9,8 @@ program; discrete sites are drawn as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import AffineTransform, constraints
+from torch.distributions import AffineTransform, ComposeTransform, Transform, constraints
 
 from pyro_vae.latents import check_no_auxiliary, draw, frozen, log_density, to_real
 from pyro_vae.programs import AnyProgram
@@ -58,10 +59,11 @@ class Widened:
     .. math:: u' = c + a\,(u - c), \quad z = T(u')
 
     with c the mean of the site's density given x and the sites before it. For a guide that is too narrow, which is what
-    maximising an ELBO gives.
+    maximising an ELBO gives, refining it included.
 
     Args:
         factor: the factor a on the scale.
+        of: the guide to widen: `Guide` or `Refined`.
 
     Raises:
         InvalidInput: if the factor is not positive, or a continuous latent has no map to real numbers.
@@ -72,6 +74,7 @@ class Widened:
     """
 
     factor: float = 1.2
+    of: Any = field(default_factory=Guide)
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
@@ -81,8 +84,9 @@ class Widened:
         return partial(log_weights, program, x, context, where=where, guide=self.guide(program, x, context, where))
 
     def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
-        _movable_sites(program.guide, x, context)
-        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(program.guide)
+        guide = self.of.guide(program, x, context, where)
+        _movable_sites(guide, x, context)
+        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(guide)
 
 
 @dataclass(frozen=True)
@@ -219,8 +223,22 @@ class Moved(Messenger):
         to_support = to_real(msg["name"], fn)
         offset, factor = self.affine(msg["name"], *_centre_and_scale(msg["name"], fn))
         affine = AffineTransform(offset, factor, event_dim=to_support.domain.event_dim)
-        maps = [affine] if _is_real(fn) else [to_support.inv, affine, to_support]
-        msg["fn"] = dist.TransformedDistribution(fn, maps)
+        msg["fn"] = dist.TransformedDistribution(fn, [affine if _is_real(fn) else Within(fn.support, to_support, affine)])
+
+
+class Within(ComposeTransform):
+    """A map of real numbers applied to a support: out of it, through the map and back in.
+
+    Torch takes a distribution's support from its last transform, which for an interval is a shift of the real line.
+    """
+
+    def __init__(self, support: Any, to_support: Transform, real_map: Transform):
+        super().__init__([to_support.inv, real_map, to_support])
+        self.support = support
+
+    @constraints.dependent_property(is_discrete=False)
+    def codomain(self):
+        return self.support
 
 
 def _can_move(msg: Any) -> bool:
@@ -259,13 +277,23 @@ def _is_real(fn: Any) -> bool:
 def _centre_and_scale(name: str, fn: Any) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a site's density in unconstrained space: in closed form, or else from draws.
 
-    From draws they are random, yet drawn before the latents and apart from them, so the weights stay unbiased.
+    From draws of a fixed seed they are a function of the density, the same wherever that density is scored again.
     """
     if _is_real(fn):
         try:
             return fn.mean, fn.stddev
         except NotImplementedError:
             pass
-    with torch.no_grad():
+    with torch.no_grad(), _fixed_draws():
         real = to_real(name, fn).inv(fn.sample((CENTRE_DRAWS,)))
     return real.mean(0), real.std(0)
+
+
+@contextmanager
+def _fixed_draws() -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(0)
+        if devices:
+            torch.cuda.manual_seed(0)
+        yield

@@ -87,21 +87,21 @@ class Hierarchy:
     def shift(self, y):
         return self.shifts[y] if self.labels else self.shifts[0]
 
-    def model(self, x, y=None):
+    def model(self, x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             z2 = pyro.sample("z2", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1))
             z1 = pyro.sample("z1", dist.Normal(z2 @ self.a.T, self.s1).to_event(1))
-            pyro.sample("x", dist.Normal(z1 @ self.b.T + self.shift(y), self.s).to_event(1), obs=x)
+            pyro.sample("x", dist.Normal(z1 @ self.b.T + self.shift(context), self.s).to_event(1), obs=x)
 
-    def guide(self, x, y=None):
+    def guide(self, x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             gain = torch.linalg.solve(self.covariance, self.b @ self.a).T
             covariance = torch.eye(2, dtype=torch.float64) - gain @ self.b @ self.a
-            loc = (x - self.shift(y)) @ gain.T
+            loc = (x - self.shift(context)) @ gain.T
             tril = torch.linalg.cholesky(covariance)
             z2 = pyro.sample("z2", dist.MultivariateNormal(loc, scale_tril=self.top * self.widen * tril))
             precision = torch.eye(3, dtype=torch.float64) / self.s1**2 + self.b.T @ self.b / self.s**2
-            mean = (z2 @ self.a.T / self.s1**2 + (x - self.shift(y)) @ self.b / self.s**2) @ torch.linalg.inv(precision)
+            mean = (z2 @ self.a.T / self.s1**2 + (x - self.shift(context)) @ self.b / self.s**2) @ torch.linalg.inv(precision)
             tril = torch.linalg.cholesky(torch.linalg.inv(precision))
             pyro.sample("z1", dist.MultivariateNormal(mean, scale_tril=self.widen * tril))
 

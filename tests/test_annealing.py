@@ -68,7 +68,7 @@ def test_a_hierarchy_with_labels(start):
     bounds = bdmc(exact.program(), context=y, num_chains=16, num_temperatures=50, num_leapfrog=3, start=start, seed=1)
     assert bounds.context.tolist() == y.tolist()
     truth = exact.log_p(bounds.x, y)
-    assert_sandwich(bounds, truth, gap=0.15)
+    assert_sandwich(bounds, truth, gap=0.25)
     # the weights themselves are unbiased, for p(x) and for its inverse
     for ratio in ((bounds.lower.values - truth).exp(), (truth - bounds.upper.values).exp()):
         assert abs(ratio.mean() - 1) < 3 * error_of_mean(ratio)
