@@ -57,7 +57,7 @@ def test_every_posterior_has_a_prior_and_keeps_the_contract_of_a_program(posteri
         program = families.program(prior, posterior)
         x = data_of(program)
         try:
-            pv.execution.check_data(program, x, None)
+            pv.execution.check_data(program, pv.datasets.Dataset(x))
         except InvalidInput:
             continue
         if not is_point_mass(program.posterior(x)):
