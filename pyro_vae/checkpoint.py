@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 import types
 from collections import OrderedDict
 from collections.abc import Callable
@@ -256,14 +257,18 @@ def import_path(target: Any, where: str = "class") -> str:
     """The dotted path under which a class or function is found again; `InvalidInput` if there is none."""
     path = f"{target.__module__}.{target.__qualname__}"
     try:
-        found = resolve(path)
+        found: Any = resolve(path)
     except (ImportError, AttributeError):
         found = None
     if found is not target:
         raise InvalidInput(where, got=f"{target.__qualname__}, which cannot be imported as {path}",
                            expected="a class or function at the top level of a module",
                            fix="move it to a file of its own")
-    return path
+    # A family's name for it outlives the file that it lies in: pyro_vae.likelihoods.Normal, wherever in that package.
+    parts = target.__module__.split(".")
+    packages = (".".join(parts[:depth]) for depth in range(2, len(parts)))
+    name = target.__qualname__
+    return next((f"{package}.{name}" for package in packages if getattr(sys.modules.get(package), name, None) is target), path)
 
 
 def resolve(path: str) -> Any:

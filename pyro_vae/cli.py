@@ -102,7 +102,8 @@ def train(argv: list[str]) -> None:
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
     optimizer = build_optimizer(recipe)
-    data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root)
+    data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root, missing=recipe.missing,
+                               missing_fraction=recipe.missing_fraction)
     validation = None
     if recipe.validation:
         data, validation = data.hold_out(recipe.validation, recipe.seed)
@@ -258,8 +259,10 @@ def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     name = options.data or recipe.get("data")
     if name is None:
         raise InvalidInput("data", got=f"{folder} without a recipe", expected="data to score", fix="add --data NAME")
-    binarize = recipe.get("binarize") if options.data in (None, recipe.get("data")) else None
-    train_set, test_set = datasets.load(name, binarize=binarize, root=options.data_root or recipe.get("data_root"))
+    is_the_runs = options.data in (None, recipe.get("data"))
+    train_set, test_set = datasets.load(
+        name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
+        missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
     return {"train": train_set, "test": test_set}
 
 
@@ -284,11 +287,12 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
 
 
 def _bits_per_dim(program: AnyProgram, data: Dataset, score: Score) -> float | None:
-    """Bits per entry of x where x is discrete; a density in the units of x has no such number."""
+    """Bits per observed entry of x where x is discrete; a density in the units of x has no such number."""
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
-    return bits_per_dim(score, data.event_shape)
+    observed = (~torch.isnan(data.x)).double().mean().item()  # per entry that there is
+    return bits_per_dim(score, data.event_shape) / observed if observed else None
 
 
 def _without_nan(value: Any) -> Any:
@@ -334,10 +338,19 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
                              lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), size=(8, 2.4)),
         plotting.save_figure(folder / "samples.png", lambda ax: plotting.plot_data(samples, ax), size=(6, 6)),
     ]
-    latents = next(iter(encode(program, test).values()))
+    latents = _latents(program, test)
     paths.append(plotting.save_figure(folder / "latents.png", lambda ax: plotting.plot_latents(latents, ax, test.context),
                                       size=(6.5, 6)))
     return paths
+
+
+def _latents(program: AnyProgram, data: Dataset) -> Tensor:
+    """The means of q(z | x) as vectors, or draws where the density has no mean in closed form, as that of a flow."""
+    try:
+        latents = encode(program, data)
+    except InvalidInput:
+        latents = encode(program, data, draws=True)
+    return next(iter(latents.values())).flatten(1)
 
 
 def _parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:

@@ -45,6 +45,9 @@ class Recipe:
         data: a data set's name, an .npz file with x and optionally y, or a folder of images.
         data_root: folder of the data sets' files; by default $PYRO_VAE_DATA, else a cache folder.
         binarize: what is done about grey values; by default what suits the data set.
+        missing: NaN in the data marks a missing entry; the encoder then also sees what was observed, and the likelihood
+            counts that alone.
+        missing_fraction: the probability with which each entry of the data is removed, completely at random.
         context: condition on the data's labels, or on its covariates: a CVAE.
         latent: number of latent dimensions.
         prior: p(z), a class of pyro_vae.priors or an import path.
@@ -71,6 +74,8 @@ class Recipe:
     data: str = "digits"
     data_root: str | None = None
     binarize: Literal["none", "dynamic", "fixed"] | None = None
+    missing: bool = False
+    missing_fraction: float = 0.0
     context: Literal["labels", "covariates"] | None = None
     latent: int = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
@@ -165,11 +170,15 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
         latent = (recipe.latent,)
-        encoder = _call("encoder", recipe.encoder, data.event_shape, context=features)
+        seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
+        encoder = _call("encoder", recipe.encoder, seen, context=features)
         decoder = _call("decoder", recipe.decoder, latent, context=features, size=data.event_shape)
+        likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder)
+        if data.missing:
+            encoder, likelihood = networks.WithMask(data.event_shape, encoder), likelihoods.Missing(likelihood)
         return VAE(
-            prior=_call("prior", recipe.prior, latent),
-            likelihood=_call("likelihood", recipe.likelihood, data.event_shape, decoder),
+            prior=_call("prior", recipe.prior, latent, context=features),
+            likelihood=likelihood,
             posterior=_call("posterior", recipe.posterior, latent, encoder),
             context=embed,
         )

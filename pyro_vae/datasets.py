@@ -7,12 +7,16 @@ reported about them:
 - ``"fixed"``: each grey value v in [0, 1] became 1 with probability v, once, from a seed.
 - ``"dynamic"``: drawn anew each time that a datum is visited in training; scores use the draw of ``"fixed"``, so a
   test set is the same for everyone.
+
+A NaN is an error unless the data set says that it marks a missing entry, ``missing=True``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +48,7 @@ class Dataset(torch.utils.data.Dataset):
         split: ``"train"``, ``"test"`` or another part's name.
         binarize: the policy, see the head of this module.
         seed: seed of the fixed draw.
+        missing: whether NaN marks a missing entry.
 
     Raises:
         InvalidInput: if grey values to be binarised leave [0, 1], or the context has another length.
@@ -55,7 +60,7 @@ class Dataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, values: Tensor | np.ndarray, context: Tensor | np.ndarray | None = None, *, name: str = "data",
-                 split: str = "train", binarize: Binarize = "none", seed: int = BINARIZE_SEED):
+                 split: str = "train", binarize: Binarize = "none", seed: int = BINARIZE_SEED, missing: bool = False):
         check_choice("binarize", binarize, BINARIZE)
         self.values = _as_tensor("x", values)
         if not self.values.is_floating_point():
@@ -66,10 +71,13 @@ class Dataset(torch.utils.data.Dataset):
         if self.context is not None and len(self.context) != len(self.values):
             raise InvalidInput("y", got=f"{len(self.context)} labels", expected=f"{len(self.values)}, one for each datum",
                                fix="align y with x")
-        self.name, self.split, self.binarize, self.seed = name, split, binarize, seed
+        self.name, self.split, self.binarize, self.seed, self.missing = name, split, binarize, seed, missing
+        if missing:  # one NaN of the many that there are: equal data have equal bytes
+            self.values = torch.where(torch.isnan(self.values), torch.nan, self.values)
         if binarize != "none":
-            check_finite("x", self.values)
-            low, high = (self.values.min().item(), self.values.max().item()) if len(self.values) else (0.0, 1.0)
+            check_finite("x", self.values, missing)
+            seen = self.values[~torch.isnan(self.values)]
+            low, high = (seen.min().item(), seen.max().item()) if len(seen) else (0.0, 1.0)
             if low < 0 or high > 1:
                 raise InvalidInput("x", got=f"values from {low:.4g} to {high:.4g} to binarise", expected="grey values in [0, 1]",
                                    fix="rescale x, or pass binarize='none'")
@@ -79,7 +87,7 @@ class Dataset(torch.utils.data.Dataset):
     def _fixed_draw(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         uniform = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
-        return (uniform.to(self.values.device) < self.values).to(self.values.dtype)
+        return _binarized(self.values, uniform.to(self.values.device))
 
     @cached_property
     def x(self) -> Tensor:
@@ -90,7 +98,7 @@ class Dataset(torch.utils.data.Dataset):
         """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically."""
         x = self.values[index]
         if self.binarize == "dynamic":
-            x = (torch.rand_like(x) < x).to(x.dtype)
+            x = _binarized(x, torch.rand_like(x))
         return x, None if self.context is None else self.context[index]
 
     @cached_property
@@ -145,9 +153,14 @@ class Dataset(torch.utils.data.Dataset):
         # The fixed draw is carried along rather than made anew: a datum's draw must not depend on its neighbours.
         part = object.__new__(Dataset)
         part.values, part.context = values, context
-        part.name, part.split, part.binarize, part.seed = self.name, self.split, self.binarize, self.seed
+        part.name, part.split, part.binarize, part.seed, part.missing = self.name, self.split, self.binarize, self.seed, self.missing
         part.__dict__["x"] = x
         return part
+
+
+def _binarized(values: Tensor, uniform: Tensor) -> Tensor:
+    """1 with the probability that a value says, else 0; missing values stay missing."""
+    return torch.where(torch.isnan(values), values, (uniform < values).to(values.dtype))
 
 
 Data = Dataset | torch.utils.data.Dataset | Tensor | tuple[Tensor, Tensor | None]
@@ -200,7 +213,7 @@ def names() -> list[str]:
 
 
 def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
-         root: str | Path | None = None) -> tuple[Dataset, Dataset]:
+         root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0) -> tuple[Dataset, Dataset]:
     """A named data set, an ``.npz`` file or a folder of images, as (train, test).
 
     Args:
@@ -208,12 +221,15 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
             a folder of images of one size, whose subfolders, if any, are the labels. Files without a test part have a
             tenth held out, chosen at random from ``seed``.
         binarize: the policy; by default dynamic for the data sets of characters and clothes, none otherwise.
-        seed: seed of fixed binarisation and of a held-out part.
+        seed: seed of fixed binarisation, of a held-out part and of what is removed.
+        missing: whether NaN marks a missing entry.
+        missing_fraction: the probability with which each entry of x, train and test, is removed, completely at random;
+            more than 0 implies ``missing``.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
             ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
 
     Raises:
-        InvalidInput: for an unknown name, or files that are missing or no data.
+        InvalidInput: for an unknown name, files that are missing or no data, or a fraction outside [0, 1).
 
     Example:
         >>> train, test = load("digits")
@@ -236,7 +252,13 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
         raise InvalidInput("data", got=repr(name), expected="the name of a data set, an .npz file or a folder of images",
                            fix=nearest_name(name, names()))
     policy: Binarize = binarize or default
-    sets = {split: Dataset(x, y, name=name, split=split, binarize=policy, seed=seed) for split, (x, y) in parts.items()}
+    if not 0 <= missing_fraction < 1:
+        raise InvalidInput("missing_fraction", got=str(missing_fraction), expected="a probability in [0, 1)", fix="pass 0.2")
+    if missing_fraction:
+        generator = torch.Generator().manual_seed(seed)
+        parts = {split: (_removed(x, missing_fraction, generator), y) for split, (x, y) in parts.items()}
+    sets = {split: Dataset(x, y, name=name, split=split, binarize=policy, seed=seed, missing=missing or missing_fraction > 0)
+            for split, (x, y) in parts.items()}
     if "test" not in sets:
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
@@ -244,6 +266,13 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
 
 
 Parts = dict[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor | None]]
+
+
+def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """The values with each entry missing with that probability."""
+    values = _as_tensor("x", x) if isinstance(x, np.ndarray) else x
+    values = values if values.is_floating_point() else values.float()
+    return torch.where(torch.rand(values.shape, generator=generator, dtype=torch.float32) < fraction, torch.nan, values)
 
 
 def _digits(folder: Path) -> Parts:
@@ -290,6 +319,44 @@ def _omniglot(folder: Path) -> Parts:
     return {"train": (x[background], label[background]), "test": (x[~background], label[~background])}
 
 
+def _table(reader: str, with_label: bool = False) -> Callable[[Path], Parts]:
+    """A table of scikit-learn's: columns standardised by the training rows' statistics, every fifth row, shuffled, a test row."""
+    def read(folder: Path) -> Parts:
+        import sklearn.datasets
+
+        table = getattr(sklearn.datasets, reader)()
+        order = torch.randperm(len(table.data), generator=torch.Generator().manual_seed(0)).numpy()
+        x, y = table.data[order], table.target[order].astype(np.int64)
+        is_test = np.arange(len(x)) % 5 == 4
+        x = (x - x[~is_test].mean(0)) / x[~is_test].std(0)
+        if with_label:
+            x = np.column_stack([x, y])
+        x = x.astype(np.float32)
+        return {"train": (x[~is_test], y[~is_test]), "test": (x[is_test], y[is_test])}
+    return read
+
+
+WORDS, PASSAGE = 500, 100
+
+
+def _topics(folder: Path) -> Parts:
+    """Word counts of the reference texts that ship with Python, in passages of a hundred words; they vary with its version."""
+    from pydoc_data.topics import topics
+
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    passages = []
+    for _, text in sorted(topics.items()):
+        words = re.findall(r"[a-z]{3,}", text.lower())
+        passages += [Counter(words[i : i + PASSAGE]) for i in range(0, len(words), PASSAGE)]
+    parts = {"train": [p for i, p in enumerate(passages) if i % 5 != 4], "test": passages[4::5]}
+    total = sum(parts["train"], Counter())
+    frequent = sorted((-count, word) for word, count in total.items() if word not in ENGLISH_STOP_WORDS)[:WORDS]
+    vocabulary = sorted(word for _, word in frequent)
+    counts = {split: np.array([[p[word] for word in vocabulary] for p in few], dtype=np.float32) for split, few in parts.items()}
+    return {split: (x[x.sum(1) > 0], None) for split, x in counts.items()}
+
+
 _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "digits": (_digits, "dynamic"),
     "mnist": (_torchvision("MNIST"), "dynamic"),
@@ -298,6 +365,10 @@ _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "binarized_mnist": (_static_mnist, "none"),
     "omniglot": (_omniglot, "dynamic"),
     "frey_faces": (_frey_faces, "none"),
+    "wine": (_table("load_wine"), "none"),
+    "wine_and_class": (_table("load_wine", with_label=True), "none"),
+    "breast_cancer": (_table("load_breast_cancer"), "none"),
+    "topics": (_topics, "none"),
 }
 
 

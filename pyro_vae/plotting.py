@@ -49,7 +49,7 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None) -> Axes:
         return ax
     if array.ndim == 3:
         array = array[:, None]
-    low, high = min(0.0, array.min()), max(1.0, array.max())
+    low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
     grid = _grid(array, columns or math.ceil(math.sqrt(len(array))), background=high)
     ax.imshow(grid.squeeze(-1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set_axis_off()

@@ -78,7 +78,11 @@ class VAE(nn.Module):
     def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         features = self.embed(context)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", as_pyro(self.posterior(x, context=features)))
+            return pyro.sample("z", as_pyro(self.posterior(x, context=features)), infer=infer_of(self.posterior))
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Lets parts that start from data do so; training calls this once, before a new run's first step."""
+        initialize((self.prior, self.likelihood, self.posterior), x, self.embed(context))
 
     def embed(self, context: Tensor | None) -> Tensor | None:
         """The features of a context; none where the program takes no context."""
@@ -188,14 +192,30 @@ class HierarchicalVAE(nn.Module):
 
     def _infer_bottom_up(self, given: Tensor, features: Tensor | None) -> None:
         for level, posterior in enumerate(self.posteriors, start=1):
-            given = pyro.sample(f"z{level}", as_pyro(posterior(given, context=features)))
+            given = pyro.sample(f"z{level}", as_pyro(posterior(given, context=features)), infer=infer_of(posterior))
 
     def _infer_top_down(self, x: Tensor, features: Tensor | None) -> None:
         above: list[Tensor] = []
         for level, posterior in reversed(list(enumerate(self.posteriors, start=1))):
             density = posterior(x, context=join_context(features, above))
-            z = pyro.sample(f"z{level}", as_pyro(density))
+            z = pyro.sample(f"z{level}", as_pyro(density), infer=infer_of(posterior))
             above = [flattened(z, density), *(above if self.skip else [])]
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Lets parts that start from data do so; training calls this once, before a new run's first step."""
+        initialize((*self.priors, self.likelihood, *self.posteriors), x, embed(self.context, context))
+
+
+def infer_of(posterior: Any) -> Any:
+    """What a posterior says about its site, such as that Pyro is to sum over its states."""
+    return dict(getattr(posterior, "infer", {}))
+
+
+def initialize(parts: Sequence[Any], x: Tensor, features: Tensor | None) -> None:
+    """Calls ``initialize(x, features)`` on the parts that have it, such as VampPrior's pseudo-inputs."""
+    for part in parts:
+        if hasattr(part, "initialize"):
+            part.initialize(x, features)
 
 
 def flattened(z: Tensor, density: Distribution) -> Tensor:
@@ -254,6 +274,11 @@ class Refined(nn.Module):
     @property
     def context(self) -> nn.Module | None:
         return getattr(self.program, "context", None)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """As the wrapped program does."""
+        if hasattr(self.program, "initialize"):
+            self.program.initialize(x, context)
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Any:
         return self.program.model(x, context)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.datasets import Data
+from pyro_vae.datasets import Data, as_dataset
 from pyro_vae.execution import checked_data, evaluating, like_parameters
 from pyro_vae.programs import AnyProgram, posterior_predictive, prior_predictive
 from pyro_vae.traces import importance_traces
@@ -51,10 +51,14 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
 def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0) -> Tensor:
     r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x).
 
+    Data with missing entries are completed instead: what was observed stays, and each missing entry becomes a draw of x,
+    :math:`x_\mathrm{mis} \sim p(x_\mathrm{mis} \mid z), z \sim q(z \mid x_\mathrm{obs})`. Several seeds give several
+    completions (multiple imputation); they are as good as q is.
+
     Args:
         program: any program.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
-        draws: draws of x instead of means.
+        draws: draws of x instead of means; missing entries are always draws.
         seed: seed of the draws; the caller's random state is left as it was.
 
     Returns:
@@ -67,9 +71,11 @@ def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: i
         >>> pv.reconstruct(vae, torch.zeros(3, 1, 8, 8)).shape
         torch.Size([3, 1, 8, 8])
     """
+    data = as_dataset(data)
     x, context = checked_data(program, data)
     with evaluating(program, seed):
-        return _value(posterior_predictive(program, x, context).nodes["x"], draws)
+        site: Any = posterior_predictive(program, x, context).nodes["x"]
+        return torch.where(torch.isnan(x), site["value"], x) if data.missing else _value(site, draws)
 
 
 def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ Call them on a component of your own, as our tests do on ours. Each raises `Asse
     def test_my_prior():
         check_prior(MyPrior(1, df=4.0))
 
-A component with an event of a single entry also has its density integrated, so check it in that size too.
+A component whose event has a few entries also has its density integrated, so check it in such a size too.
 """
 
 from __future__ import annotations
@@ -25,21 +25,25 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from pyro_vae.checkpoint import build, describe
-from pyro_vae.distributions import as_pyro
+from pyro_vae.distributions import as_pyro, is_point_mass
+from pyro_vae.distributions.sphere import log_area
 from pyro_vae.evaluation import evaluate
 from pyro_vae.execution import evaluating
-from pyro_vae.networks import as_shape
+from pyro_vae.networks import MLP, as_shape
 from pyro_vae.objectives import ELBO
+from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import generate
 
 __all__ = ["check_density", "check_likelihood", "check_network", "check_posterior", "check_prior", "check_program"]
 
+LARGEST_INTEGRATED = 6  # entries of an event: importance sampling in more dimensions would need more than a few draws
+
 Forward = Callable[[nn.Module], torch.distributions.Distribution]
 
 
 def check_prior(prior: nn.Module, *, context: Tensor | None = None) -> None:
-    r"""Checks the contract of a prior.
+    r"""Checks the contract of a prior. One that shares parts of a program, as VampPrior does, is put into one.
 
     Args:
         prior: the prior.
@@ -51,11 +55,28 @@ def check_prior(prior: nn.Module, *, context: Tensor | None = None) -> None:
     Example:
         >>> check_prior(pv.priors.GaussianMixture(1, components=3))
     """
-    def forward(module: nn.Module) -> torch.distributions.Distribution:
-        return module(context=None if context is None else context.to(_dtype(module)))
+    def forward(module: Any) -> torch.distributions.Distribution:
+        part = module.prior if bound else module
+        return part(context=None if context is None else context.to(_dtype(module)))
 
-    batch = () if context is None else (len(context),)
-    _check_component(prior, forward, batch)
+    bound = hasattr(prior, "bind")
+    module = _Bound(prior, 0 if context is None else context.shape[-1]) if bound else prior
+    _check_component(module, forward, () if context is None else (len(context),), ())
+
+
+class _Bound(nn.Module):
+    """As much of a program as a prior can ask for."""
+
+    event_shape = (3,)
+
+    def __init__(self, prior: nn.Module, features: int):
+        super().__init__()
+        self.features = features
+        part: Any = prior
+        self.context = nn.Identity() if features else None
+        self.posterior = DiagonalNormal(part.latent, MLP(self.event_shape, [8], context=features))
+        self.prior = prior
+        part.bind(self)
 
 
 def check_likelihood(likelihood: Any, z: Tensor, *, context: Tensor | None = None) -> None:
@@ -154,16 +175,22 @@ def _loss_of(x: Tensor, context: Tensor | None) -> Callable[[Any], Tensor]:
 # ------------------------------------------------------------------------------------------------------ the density
 
 def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
-    """Checks that a density of a single entry integrates (or its masses sum) to one, and that its samples follow it.
+    """Checks that a density integrates (or its masses sum) to one, and that its samples follow it.
+
+    An event of a single entry is integrated by quadrature, a larger one by importance sampling, five standard errors
+    allowed; the states of a discrete one are summed, where it can list them.
 
     Args:
-        distribution: of any batch shape, its event a single entry.
+        distribution: of any batch shape, its event a few entries.
         tolerance: how far from one the integral may be.
 
     Example:
         >>> check_density(torch.distributions.StudentT(torch.tensor(2.5, dtype=torch.float64)))
     """
     batch, event = distribution.batch_shape, distribution.event_shape
+    if math.prod(event) > 1:
+        _check_joint_density(distribution, tolerance)
+        return
     if distribution.support.is_discrete:
         points = _integers(distribution).reshape(-1, *(1,) * (len(batch) + len(event)))
         mass = distribution.log_prob(points.expand(-1, *batch, *event)).exp()
@@ -178,8 +205,8 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         x = transform(u)
         inside = torch.isfinite(x) & (x.abs() < 1e12)
         x = torch.where(inside, x, transform(base))
-        jacobian = transform.log_abs_det_jacobian(u, x) if transform.domain.event_dim == 0 else 0.0
-        log_density = distribution.log_prob(x) + _flat(jacobian, batch) + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
+        jacobian = _flat(transform.log_abs_det_jacobian(u, x), batch)
+        log_density = distribution.log_prob(x) + jacobian + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
         density = torch.where(_flat(inside, batch).bool(), torch.nan_to_num(log_density, nan=-math.inf).exp(), 0.0)
         total = torch.trapezoid(density, t, dim=0)
         mean = torch.trapezoid(density * _flat(x, batch), t, dim=0)
@@ -192,6 +219,55 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
     assert (error[known] < 5).all(), f"the samples' mean is {error[known].max():.1f} standard errors from the density's"
 
 
+def _check_joint_density(distribution: Any, tolerance: float) -> None:
+    batch, num = len(distribution.batch_shape), 10_000
+    if distribution.support.is_discrete:
+        if not distribution.has_enumerate_support:
+            return
+        x = distribution.enumerate_support()
+        weights, error = distribution.log_prob(x).exp(), torch.zeros(())
+        total = weights.sum(0)
+    else:
+        x, log_proposal = _propose(distribution, num)
+        weights = (distribution.log_prob(x) - log_proposal).exp() / num
+        total, error = weights.sum(0), weights.std(0) * math.sqrt(num)
+        assert (error < 0.1).all(), f"the integral of the density is {total.max():.3g} with an error of {error.max():.2g}"
+    assert ((total - 1).abs() < 5 * error + tolerance).all(), f"the density integrates to {total.flatten().tolist()}"
+    # First and second moments of the draws, against the density's.
+    draws = distribution.sample((num,)).flatten(1 + batch)
+    x, weights = x.flatten(1 + batch), (weights / total).unsqueeze(-1)
+    for power in (1, 2):
+        expected, got = (weights * x**power).sum(0), (draws**power).mean(0)
+        spread = (draws**power).var(0) / num
+        if not distribution.support.is_discrete:
+            spread = spread + (weights * (x**power - expected)).square().sum(0)
+        off = ((got - expected).abs() / (spread + 1e-12).sqrt()).max()
+        assert off < 6, f"the samples' moment of order {power} is {off:.1f} standard errors from the density's"
+
+
+def _propose(distribution: Any, num: int) -> tuple[Tensor, Tensor]:
+    r"""Points (num, \*batch, \*event) all over a continuous density, and the log-density that they were drawn with."""
+    batch, event = distribution.batch_shape, distribution.event_shape
+    base = getattr(distribution.support, "base_constraint", distribution.support)
+    if base is dist.constraints.sphere:
+        x = nn.functional.normalize(torch.randn(num, *batch, *event, dtype=torch.float64), dim=-1)
+        return x, x.new_full((num, *batch), -log_area(event[-1]) * math.prod(event[:-1]))
+    transform = biject_to(distribution.support)
+    draws = transform.inv(distribution.sample((2000,)))
+    shape = draws.shape[1 + len(batch):]
+    draws = draws.flatten(1 + len(batch))
+    centred = draws - draws.mean(0)
+    covariance = torch.einsum("s...i,s...j->...ij", centred, centred) / len(draws)
+    scale = torch.linalg.cholesky(1.5 * covariance + 1e-8 * torch.eye(draws.shape[-1], dtype=draws.dtype))
+    # Heavier tails than most: Student's t of five degrees of freedom around the draws' mean.
+    proposal = dist.MultivariateStudentT(draws.new_tensor(5.0), draws.mean(0), scale)
+    u = proposal.sample((num,))
+    value = u.reshape(num, *batch, *shape)
+    x = transform(value)
+    jacobian = transform.log_abs_det_jacobian(value, x)
+    return x, proposal.log_prob(u) - jacobian.reshape(num, *batch, -1).sum(-1)
+
+
 def _flat(value: Any, batch: torch.Size) -> Any:
     """Drops the event dimensions, all of size one."""
     if not isinstance(value, Tensor) or value.dim() <= len(batch) + 1:
@@ -200,8 +276,11 @@ def _flat(value: Any, batch: torch.Size) -> Any:
 
 
 def _integers(distribution: Any) -> Tensor:
-    if getattr(distribution, "has_enumerate_support", False) and not distribution.event_shape:
-        return distribution.enumerate_support(expand=False).flatten().double()
+    entry = distribution
+    while entry.event_shape and hasattr(entry, "base_dist"):
+        entry = entry.base_dist
+    if entry.has_enumerate_support and not entry.event_shape:
+        return entry.enumerate_support(expand=False).flatten().double()
     highest = distribution.sample((1000,)).max().item()
     support = distribution.support
     values = torch.arange(int(4 * highest + 50), dtype=torch.float64)
@@ -213,11 +292,12 @@ def _integers(distribution: Any) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------------ components
 
-def _check_component(module: nn.Module, forward: Forward, batch: tuple[int, ...]) -> None:
+def _check_component(module: nn.Module, forward: Forward, *batches: tuple[int, ...]) -> None:
     with _unchanged_globals():
         double = copy.deepcopy(module).double().eval()
         density: Any = as_pyro(forward(double))
-        assert tuple(density.batch_shape) == batch, f"batch shape {tuple(density.batch_shape)}, expected {batch}"
+        batch = tuple(density.batch_shape)
+        assert batch in batches, f"batch shape {batch}, expected {' or '.join(map(str, batches))}"
         event = tuple(density.event_shape)
         values = density.sample((2, 3))
         assert tuple(values.shape) == (2, 3, *batch, *event), f"samples of shape {tuple(values.shape)}"
@@ -231,7 +311,7 @@ def _check_component(module: nn.Module, forward: Forward, batch: tuple[int, ...]
             pyro.sample("site", density)
         trace.trace.compute_log_prob()
         assert trace.trace.nodes["site"]["log_prob"].shape == (2, batch[0] if batch else 4), "it must expand in Pyro's plates"
-        if math.prod(event) == 1:
+        if math.prod(event) <= LARGEST_INTEGRATED and not is_point_mass(density):
             check_density(density)
 
         def loss(copied: nn.Module) -> Tensor:
@@ -254,12 +334,17 @@ def _check_conditional(module: nn.Module, given: Tensor, context: Tensor | None)
     x, c = given.double(), None if context is None else context.double()
     density = as_pyro(double(x, context=c))
     value = density.sample()
-    rows = torch.cat([as_pyro(double(x[i : i + 1], context=None if c is None else c[i : i + 1])).log_prob(value[i : i + 1])
+
+    def scored(d: Any, points: Tensor) -> Tensor:
+        # A point mass scores a rounding error as it scores any other miss: compare where it lies.
+        return d.mean.flatten(len(d.batch_shape)).sum(-1) if is_point_mass(d) else d.log_prob(points)
+
+    rows = torch.cat([scored(as_pyro(double(x[i : i + 1], context=None if c is None else c[i : i + 1])), value[i : i + 1])
                       for i in range(len(x))])
-    torch.testing.assert_close(density.log_prob(value), rows, msg=lambda m: f"a batch must equal a loop: {m}")
+    torch.testing.assert_close(scored(density, value), rows, msg=lambda m: f"a batch must equal a loop: {m}")
     leading = as_pyro(double(x.expand(2, *x.shape), context=c))
     assert tuple(leading.batch_shape) == (2, len(x)), f"inputs (K, N) gave batch shape {tuple(leading.batch_shape)}"
-    torch.testing.assert_close(leading.log_prob(value), rows.expand(2, -1), msg=lambda m: f"leading dimensions: {m}")
+    torch.testing.assert_close(scored(leading, value), rows.expand(2, -1), msg=lambda m: f"leading dimensions: {m}")
 
 
 def _check_event_shape(module: Any) -> None:

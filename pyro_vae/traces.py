@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
@@ -210,9 +210,3 @@ def _sites(*traces: poutine.Trace) -> Iterator[tuple[str, Site]]:
 def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
     """The sites of a trace that were drawn, in the order in which they were."""
     return {name: site for name, site in _sites(trace) if not site["is_observed"]}
-
-
-def is_point_mass(distribution: Any) -> bool:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)

@@ -161,7 +161,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
     check_choice("compile", compile, ["auto", "on", "off"])
     train = as_dataset(data)
-    check_data(program, train.x, train.context)
+    check_data(program, train)
     target = choose_device(device)
     program.to(target)
     dtype = reference_parameter(program).dtype
@@ -287,6 +287,8 @@ class _Run:
         start = len(self.history)
         self._find_plates()
         if start == 0:
+            if hasattr(self.program, "initialize"):  # parts that start from data, such as pseudo-inputs
+                self.program.initialize(*self.data.batch(torch.arange(len(self.data), device=self.data.values.device)))
             self._validate()
         if self.compiled_sizes is None:
             self.compiled_sizes = self._sizes_worth_compiling()

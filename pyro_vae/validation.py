@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["InvalidInput", "check_choice", "check_context", "check_count", "check_event_shape", "check_finite",
-           "check_support", "nearest_name"]
+           "check_latent", "check_positive", "check_support", "nearest_name"]
 
 
 class InvalidInput(ValueError):
@@ -67,16 +67,29 @@ def check_count(argument: str, value: object, minimum: int = 1) -> None:
                            fix=f"pass {argument}={minimum} or more")
 
 
-def check_finite(argument: str, value: Tensor) -> None:
-    """Raises `InvalidInput` that counts the entries if ``value`` holds a NaN or an infinity."""
+def check_positive(argument: str, value: float) -> None:
+    """Raises `InvalidInput` unless ``value`` is a finite number above zero."""
+    if not 0 < value < float("inf"):
+        raise InvalidInput(argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0")
+
+
+def check_latent(latent: Sequence[int], least: int, what: str) -> None:
+    """Raises `InvalidInput` unless a latent's last dimension has at least ``least`` entries."""
+    if not latent or latent[-1] < least:
+        raise InvalidInput("latent", got=str(tuple(latent)), expected=f"a shape (*, D) with D >= {least}: {what}",
+                           fix=f"pass latent={least} or more")
+
+
+def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
+    """Raises `InvalidInput` that counts the entries if ``value`` holds an infinity, or a NaN that marks nothing missing."""
     if not value.is_floating_point():
         return
-    bad = ~torch.isfinite(value)
+    bad = torch.isinf(value) if missing else ~torch.isfinite(value)
     if bad.any():
         rows = bad.reshape(len(value), -1).any(dim=1).nonzero().flatten()
         raise InvalidInput(
             argument, got=f"{int(bad.sum())} NaN or infinite entries (first in datum {int(rows[0])})",
-            expected="finite numbers", fix="drop or impute those data, or correct how they were scaled",
+            expected="finite numbers", fix="correct how they were scaled, or, where NaN marks a missing entry, pass Dataset(x, missing=True) (--missing true)",
         )
 
 
@@ -99,7 +112,11 @@ def check_support(x: Tensor, support: torch.distributions.constraints.Constraint
         return
     inside = inside.reshape(len(x), -1).all(dim=1)
     first = int((~inside).nonzero()[0])
-    low, high = float(x[first].min()), float(x[first].max())
+    if torch.isnan(x[first]).any() and not support.check(torch.full_like(x[:1], torch.nan)).all():
+        raise InvalidInput("x", got=f"missing entries (first in datum {first})", expected="none by this likelihood",
+                           fix="wrap the likelihood in pv.likelihoods.Missing and the encoder in pv.networks.WithMask")
+    seen = x[first][~torch.isnan(x[first])]
+    low, high = float(seen.min()), float(seen.max())
     base = getattr(support, "base_constraint", support)
     fix = "choose a likelihood whose support holds x, or rescale x"
     if base is torch.distributions.constraints.boolean and x.min() >= 0 and x.max() <= 1:
@@ -107,8 +124,14 @@ def check_support(x: Tensor, support: torch.distributions.constraints.Constraint
     raise InvalidInput(
         "x", got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
                  f"(datum {first} spans {low:.4g} to {high:.4g})",
-        expected=f"values in {str(base).rstrip('()')}", fix=fix,
+        expected=f"values in {_name_of(base)}", fix=fix,
     )
+
+
+def _name_of(constraint: torch.distributions.constraints.Constraint) -> str:
+    """A constraint in words, without the tensors that some bounds are."""
+    words = str(constraint).rstrip("()")
+    return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
 def check_context(program: nn.Module, x: Tensor, context: Tensor | None) -> None:

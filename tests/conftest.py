@@ -1,3 +1,4 @@
+import math
 import os
 from pathlib import Path
 
@@ -5,6 +6,9 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.distributions import entries_of
+from pyro_vae.networks import as_shape
+from pyro_vae.validation import InvalidInput
 
 DATA = Path(os.environ["PYRO_VAE_DATA"]) if os.environ.get("PYRO_VAE_DATA") else None
 
@@ -18,6 +22,27 @@ def small_vae(latent: int = 2, hidden: int = 16, seed: int = 0) -> pv.VAE:
             likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(latent, [hidden])),
             posterior=pv.posteriors.DiagonalNormal(latent, pv.networks.MLP((1, 8, 8), [hidden])),
         )
+
+
+def likelihood_of(name: str, event, network):
+    """The likelihood of that name, its arguments left at their defaults.
+
+    One that refuses the event's shape, and says that it is the shape, is given a vector of as many entries, at least two.
+    """
+    cls = getattr(pv.likelihoods, name)
+    try:
+        return cls(event, network)
+    except InvalidInput as error:
+        assert error.argument == "event_shape"
+        return cls(max(2, math.prod(as_shape(event))), network)
+
+
+def has_entries(name: str) -> bool:
+    """Whether the likelihood of that name has entries that are independent given z."""
+    try:
+        return bool(entries_of(likelihood_of(name, 3, pv.networks.MLP(2, [8]))(torch.zeros(1, 2))))
+    except InvalidInput:
+        return False
 
 
 @pytest.fixture(autouse=True)

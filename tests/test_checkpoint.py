@@ -299,3 +299,10 @@ def test_a_write_that_dies_between_the_two_files_leaves_the_old_state(tmp_path, 
         pv.save(small_vae(seed=2), tmp_path)
     monkeypatch.undo()
     assert same(pv.load(tmp_path), small_vae(seed=1))
+
+
+def test_a_saved_class_goes_by_the_name_of_its_family():
+    """So that it is found again after it moved to another file of its package."""
+    likelihood = pv.likelihoods.Normal(3, pv.networks.MLP(2, [4]))
+    assert checkpoint.describe(likelihood)["class"] == "pyro_vae.likelihoods.Normal"
+    assert checkpoint.describe(torch.nn.Tanh())["class"] == "torch.nn.Tanh"

@@ -163,3 +163,26 @@ def test_kmnist_reads_torchvisions_layout(tmp_path):
 def test_missing_files_name_the_folder(tmp_path):
     with pytest.raises(InvalidInput, match="PYRO_VAE_DATA"):
         load("frey_faces", root=tmp_path)
+
+
+# -------------------------------------------------------------------------------- real data that need no download
+
+@pytest.mark.parametrize("name, shape", [("wine", (143, 35, 13)), ("wine_and_class", (143, 35, 14)), ("breast_cancer", (456, 113, 30))])
+def test_tables_are_standardised_by_their_training_rows(name, shape):
+    train, test = load(name)
+    assert (len(train), len(test), *train.event_shape) == shape and train.num_classes == test.num_classes
+    assert train.sha256 == load(name)[0].sha256 and (train.binarize, test.split) == ("none", "test")
+    columns = train.x[:, :-1] if name == "wine_and_class" else train.x
+    torch.testing.assert_close(columns.mean(0), torch.zeros(columns.shape[1]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(columns.std(0, correction=0), torch.ones(columns.shape[1]), rtol=0, atol=1e-4)
+    if name == "wine_and_class":
+        assert torch.equal(train.x[:, -1].long(), train.context)
+
+
+def test_topics_are_counts_of_words():
+    train, test = load("topics")
+    assert train.event_shape == (500,) and len(train) > 3 * len(test) > 100
+    for part in (train, test):
+        assert torch.equal(part.x, part.x.round()) and part.x.min() == 0 and (part.x.sum(1) > 0).all() and part.x.sum(1).max() <= 100
+    assert train.sha256 == load("topics")[0].sha256
+    assert (train.x.sum(0) > 0).all()

@@ -438,6 +438,33 @@ def test_the_analytic_kl_has_less_noise_and_covers_torchs_own_distributions(floa
     assert len({pv.objectives.ELBO().loss(vae.model, vae.guide, x) for _ in range(5)}) == 5
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_latent_that_is_the_image_of_an_auxiliary_one_counts_with_its_jacobian(float64, name):
+    """z = exp(u), u ~ N(m, s^2), against the same guide written as a log-normal."""
+    class Image(torch.nn.Module):
+        def __init__(self, direct):
+            super().__init__()
+            self.direct, self.m = direct, torch.nn.Parameter(torch.tensor(0.2))
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Gamma(torch.full_like(x, 2.0), 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                if self.direct:
+                    pyro.sample("z", dist.LogNormal(self.m.expand(len(x)), 0.5))
+                    return
+                u = pyro.sample("u", dist.Normal(self.m.expand(len(x)), 0.5), infer={"is_auxiliary": True})
+                pyro.sample("z", dist.Delta(u.exp(), log_density=-u))
+
+    x = torch.rand(6) + 1
+    direct, image = (loss_and_gradients(make(name, neutral=True, num_particles=3), Image(d), x) for d in (True, False))
+    assert image[0] == pytest.approx(direct[0], rel=1e-12)
+    torch.testing.assert_close(image[1]["m"], direct[1]["m"])
+
+
 # ------------------------------------------------------------------------------------------- path derivatives
 
 class SharingPrior(torch.nn.Module):

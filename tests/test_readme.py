@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tables
 import torch
 
 from pyro_vae.testing import check_prior
@@ -17,6 +18,13 @@ def blocks(name):
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_component_tables_are_those_of_the_code():
+    text = (ROOT / "README.md").read_text()
+    assert text == tables.with_tables(text), "run python tests/tables.py"
+    for module in tables.FAMILIES.values():
+        assert all(f"| `{name}` |" in text for name in module.__all__)
 
 
 @pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from pyro.distributions import MixtureSameFamily, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-__all__ = ["Mixture", "TorchToPyro", "as_pyro"]
+__all__ = ["Mixture", "Reshaped", "TorchToPyro", "as_pyro"]
 
 
 class TorchToPyro(TorchDistribution):
@@ -75,7 +78,7 @@ class Mixture(MixtureSameFamily):
     r"""A mixture of distributions of one family, :math:`p(z) = \sum_c \pi_c\, p_c(z)`.
 
     Torch's own, with the support of the components: torch gives mixtures a constraint that no transform is registered
-    for, and MCMC and quadrature need one.
+    for, and MCMC and quadrature need one. A mixture of distributions that list their values lists them too.
 
     Example:
         >>> from torch.distributions import Categorical, Normal
@@ -86,6 +89,70 @@ class Mixture(MixtureSameFamily):
     @constraints.dependent_property
     def support(self):
         return self.component_distribution.support
+
+    @property
+    def has_enumerate_support(self) -> bool:
+        return self.component_distribution.has_enumerate_support
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        # The components' last batch dimension is the mixture's own.
+        return self.component_distribution.enumerate_support(expand).select(-1 - len(self.event_shape), 0)
+
+
+class Reshaped(TorchDistribution):
+    """A distribution of vectors (D,) as one of arrays with D entries, such as a matrix.
+
+    Args:
+        base: event shape (D,).
+        event_shape: a shape with D entries.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> Reshaped(Normal(torch.zeros(6), 1.0).to_event(1), (2, 3)).sample((4,)).shape
+        torch.Size([4, 2, 3])
+    """
+
+    arg_constraints: dict = {}
+
+    def __init__(self, base: Distribution, event_shape: Sequence[int]):
+        self.base = base
+        super().__init__(base.batch_shape, torch.Size(event_shape), validate_args=False)
+
+    def _shaped(self, value: Tensor) -> Tensor:
+        return value.reshape(*value.shape[:-1], *self.event_shape)
+
+    @property
+    def support(self):
+        support: Any = self.base.support
+        inner = getattr(support, "base_constraint", support)
+        return constraints.independent(inner, len(self.event_shape) - inner.event_dim)
+
+    @property
+    def has_rsample(self) -> bool:
+        return self.base.has_rsample
+
+    @property
+    def mean(self) -> Tensor:
+        return self._shaped(self.base.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        return self._shaped(self.base.variance)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        return self._shaped(self.base.sample(sample_shape))
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        return self._shaped(self.base.rsample(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob(value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1))
+
+    def entropy(self) -> Tensor:
+        return self.base.entropy()
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> Reshaped:
+        return Reshaped(self.base.expand(torch.Size(batch_shape)), self.event_shape)
 
 
 def as_pyro(distribution: Distribution) -> TorchDistributionMixin:

@@ -5,8 +5,8 @@ The contract: ``network(in_shape, ...)`` is a module with ``out_shape``; its ``f
 broadcast against the input's. The context joins features, so the input is encoded once even where the context
 carries more batch dimensions. A network that makes images or sequences is told their shape by ``size=``. Any module
 that keeps this is a network; nothing needs to be inherited, and a plain `torch.nn.Sequential` becomes one by setting
-its ``out_shape``. `OneHot`, which turns labels into a context's features, is no network in this sense and stays out of
-``__all__``, from which choices and tests are derived.
+its ``out_shape``. `OneHot`, which turns labels into a context's features, is no network in this sense, and `WithMask` wraps
+one for data with missing entries: both stay out of ``__all__``, from which choices and tests are derived.
 """
 
 # ruff: noqa: F401  (what components and programs are built with is found here, outside of __all__)
@@ -15,6 +15,7 @@ from pyro_vae.networks.base import (
     Join,
     OneHot,
     Size,
+    WithMask,
     as_shape,
     broadcast_batch,
     check_context_features,

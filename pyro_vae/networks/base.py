@@ -120,6 +120,44 @@ def broadcast_batch(*tensors: Tensor) -> list[Tensor]:
     return [t.expand(*batch, t.shape[-1]) for t in tensors]
 
 
+class WithMask(nn.Module):
+    r"""A network that sees data with missing entries, NaN, as their values filled with 0 and what was observed.
+
+    .. math:: h = \mathrm{network}([\tilde x, m]), \quad m = [x \text{ is observed}], \quad
+              \tilde x = x \text{ where } m, \text{ else } 0
+
+    joined along the first dimension of the event: twice as many columns of a table, twice as many channels of an image.
+
+    Args:
+        in_shape: event shape of x.
+        network: any network whose input shape is ``WithMask.doubled(in_shape)``.
+
+    Source: Nazabal et al. (2020) for the zeros; Collier, Nazabal and Williams (2020), VAEs in the Presence of Missing Data,
+    for the mask.
+
+    Example:
+        >>> net = WithMask(13, pv.networks.MLP(26, [50]))
+        >>> net(torch.full((4, 13), torch.nan)).shape
+        torch.Size([4, 50])
+    """
+
+    def __init__(self, in_shape: Size, network: nn.Module):
+        super().__init__()
+        self.in_shape, self.network = as_shape(in_shape), network
+        self.out_shape = out_shape_of(network)
+
+    @staticmethod
+    def doubled(in_shape: Size) -> tuple[int, ...]:
+        """The input shape of the network inside."""
+        first, *rest = as_shape(in_shape)
+        return (2 * first, *rest)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        missing = torch.isnan(x)
+        filled = torch.where(missing, torch.zeros_like(x), x)
+        return features_of(self.network, torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)), context)
+
+
 class OneHot(nn.Module):
     r"""Labels as features: label :math:`y \in \{0, \dots, C - 1\}` becomes the unit vector :math:`e_y`.
 

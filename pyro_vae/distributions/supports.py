@@ -1,0 +1,56 @@
+"""What kind of density a support carries: the measure that it is taken with respect to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import Delta, constraints
+from torch import Tensor
+from torch.distributions import biject_to
+
+__all__ = ["is_point_mass", "is_thin", "measure_of", "points_of"]
+
+MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
+
+
+def measure_of(support: Any) -> str:
+    """What a density on ``support`` is with respect to; two densities can be compared only if it is the same.
+
+    A constraint of one's own may say so in an attribute ``measure``.
+
+    Example:
+        >>> measure_of(constraints.simplex), measure_of(constraints.boolean), measure_of(constraints.real_vector)
+        ('the area of a simplex', 'discrete points', 'volume')
+    """
+    while hasattr(support, "base_constraint") and not hasattr(support, "measure"):
+        support = support.base_constraint
+    if hasattr(support, "measure"):
+        return support.measure
+    return "discrete points" if support.is_discrete else MEASURES.get(type(support), "volume")
+
+
+def is_thin(support: Any) -> bool:
+    """Whether a support has no volume, so that a continuous draw lies in it by construction or never."""
+    return measure_of(support) in {"discrete points", *MEASURES.values()}
+
+
+def points_of(distribution: Any, num: int = 64) -> Tensor:
+    """Points (num, \\*batch, \\*event) all over a distribution's support, or draws where those cannot be had."""
+    support = distribution.support
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    if not support.is_discrete:
+        try:
+            transform = biject_to(support)
+            like = distribution.sample()
+            return transform(4 * torch.randn(num, *transform.inverse_shape(torch.Size(shape)), dtype=like.dtype, device=like.device))
+        except NotImplementedError:
+            pass  # a constraint that no transform is registered for, such as the sphere
+    return distribution.sample((num,))
+
+
+def is_point_mass(distribution: Any) -> bool:
+    """Whether it is a `pyro.distributions.Delta`, however wrapped."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return isinstance(distribution, Delta)

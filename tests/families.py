@@ -1,0 +1,48 @@
+"""Building any member of a family by name, with what it asks for, so that no test lists a class."""
+
+import inspect
+
+import pyro_vae as pv
+from pyro_vae.validation import InvalidInput
+
+MLP = pv.networks.MLP
+
+
+def prior(name, latent, context=0):
+    """A prior; with context features if it takes them, and few components if it has them: for the tests' speed."""
+    cls = getattr(pv.priors, name)
+    offers = {"context": context, "components": 4}
+    return cls(latent, **{key: offers[key] for key in offers if key in inspect.signature(cls).parameters})
+
+
+def takes_context(name):
+    return "context" in inspect.signature(getattr(pv.priors, name)).parameters
+
+
+def needs_context(name):
+    try:
+        prior(name, 2)
+    except InvalidInput as refusal:
+        return refusal.argument == "context"
+    return False
+
+
+def program(prior_name, posterior_name, likelihood_name="Bernoulli", latent=2, event=5):
+    """A small program; with a context of three labels if the prior cannot do without."""
+    context = 3 if needs_context(prior_name) else 0
+    return pv.VAE(
+        prior=prior(prior_name, latent, context),
+        likelihood=getattr(pv.likelihoods, likelihood_name)(event, MLP(latent, [8], context=context)),
+        posterior=getattr(pv.posteriors, posterior_name)(latent, MLP(event, [8], context=context)),
+        context=pv.networks.OneHot(3) if context else None,
+    )
+
+
+def refusal_of(build):
+    """The error with which a size is refused, which names those that are not, or None."""
+    try:
+        build()
+    except InvalidInput as refusal:
+        assert refusal.argument == "latent" and "shape" in refusal.expected and refusal.fix.startswith("pass latent=")
+        return refusal
+    return None

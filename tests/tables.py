@@ -1,0 +1,45 @@
+"""The README's component tables, made from the docstrings of each family's `__all__`.
+
+``python tests/tables.py`` writes them between the README's markers; a test holds them there.
+"""
+
+import inspect
+import re
+from pathlib import Path
+
+import pyro_vae as pv
+
+README = Path(__file__).parent.parent / "README.md"
+FAMILIES = {"prior": pv.priors, "likelihood": pv.likelihoods, "posterior": pv.posteriors}
+BEGIN, END = "<!-- tables: python tests/tables.py -->", "<!-- end of tables -->"
+
+
+def row(cls) -> str:
+    """Name, what it is, and where it comes from: the docstring's first sentence and its first source."""
+    doc = inspect.cleandoc(cls.__doc__)
+    what = re.sub(r"\s+", " ", re.split(r"\.\s|\.$|\n\n", doc, maxsplit=1)[0]).rstrip(".").replace("|", "\\|")
+    source = re.search(r"^Source: (.*?)(?:\n\n|\Z)", doc, re.S | re.M)
+    assert source, f"{cls.__name__} names no source"
+    reference = re.search(r"[^();]+?\(\d{4}\)|[^();]+? \d{4}", re.sub(r"\s+", " ", source[1]))
+    assert reference, f"{cls.__name__} names no author and year"
+    return f"| `{cls.__name__}` | {what} | {reference[0].replace('(', '').replace(')', '')} |"
+
+
+def tables() -> str:
+    """One table: a header row for each family, a row for each class."""
+    lines = ["| | density | source |", "|---|---|---|"]
+    for family, module in FAMILIES.items():
+        lines.append(f"| **{family}** | | |")
+        lines += [row(getattr(module, name)) for name in module.__all__]
+    return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """A README with the tables between its markers."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text()))
