@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from pyro_vae.checkpoint import build, describe
-from pyro_vae.distributions import as_pyro, is_point_mass
+from pyro_vae.distributions import Columns, ObservedEntries, as_pyro, is_point_mass
 from pyro_vae.distributions.sphere import log_area
 from pyro_vae.evaluation import evaluate
 from pyro_vae.execution import evaluating
@@ -188,6 +188,12 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         >>> check_density(torch.distributions.StudentT(torch.tensor(2.5, dtype=torch.float64)))
     """
     batch, event = distribution.batch_shape, distribution.event_shape
+    entries = getattr(distribution, "base_dist", distribution)
+    entries = entries.base if isinstance(entries, ObservedEntries) else entries
+    if isinstance(entries, Columns) and len(entries.parts) > 1:
+        for part in entries.parts:  # a product of sums and integrals: each factor by itself
+            check_density(part.to_event(1), tolerance)
+        return
     if math.prod(event) > 1:
         _check_joint_density(distribution, tolerance)
         return

@@ -232,3 +232,12 @@ def test_an_npz_with_nan_and_bits_per_observed_entry(tmp_path, capsys):
     train = load(str(tmp_path / "mine.npz"), missing=True)[0]
     observed = (~train.x.isnan()).sum().item()
     assert result["bits_per_dim"] == pytest.approx(-result["log_likelihood"]["mean"] * len(train) / observed / math.log(2))
+
+
+def test_a_vamp_prior_starts_from_data_with_holes():
+    program = missing_program("Normal", 3)
+    vamp = pv.VAE(pv.priors.VampPrior(2, components=4), program.likelihood, program.posterior)
+    data = Dataset(with_holes(torch.randn(30, 3)), missing=True)
+    pv.fit(vamp, data, epochs=2, progress=False)
+    assert all(parameter.isfinite().all() for parameter in vamp.parameters())
+    assert pv.elbo(vamp, data).values.isfinite().all()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Independent, biject_to, constraints
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput
@@ -173,3 +173,8 @@ class OrMissing(constraints.Constraint):
 
     def __repr__(self) -> str:
         return f"{str(self.base).rstrip('()')} or missing"
+
+
+@biject_to.register(OrMissing)
+def _of_complete_values(constraint: OrMissing) -> Any:
+    return biject_to(constraint.base)
