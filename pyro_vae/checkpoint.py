@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["CheckpointError", "build", "describe", "exists", "load", "read_state", "save", "write_state", "write_text"]
+__all__ = ["CheckpointError", "build", "describe", "exists", "load", "read_state", "save", "write_bytes", "write_state", "write_text"]
 
 FORMAT = 1
 
@@ -172,9 +172,14 @@ def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, A
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file atomically: what was there before stays whole if the disk is full."""
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text.encode())
+        _replace(path, data)
 
 
 class writing_to:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import math
 import re
@@ -27,7 +28,7 @@ from pyro_vae.comparison import compare, load_scores, save_scores, spread
 from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, read_recipe
 from pyro_vae.datasets import Dataset
 from pyro_vae.evaluation import ImportanceScore, Score, bits_per_dim, evaluate, pareto_k_threshold, versions
-from pyro_vae.execution import choose_device, support_of
+from pyro_vae.execution import check_data, choose_device, support_of
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import encode, generate, reconstruct
 from pyro_vae.training import History, TrainingDiverged, fit
@@ -98,7 +99,7 @@ def train(argv: list[str]) -> None:
     check_count("latent", namespace.latent)
     check_count("validation", namespace.validation, minimum=0)
     choose_device(namespace.device)
-    if Path(namespace.data).exists():
+    if namespace.data not in datasets.names() and Path(namespace.data).exists():
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
     optimizer = build_optimizer(recipe)
@@ -112,6 +113,8 @@ def train(argv: list[str]) -> None:
     if not namespace.resume and _holds_run(folder):
         raise InvalidInput("out", got=f"{folder}, which holds a run already", expected="a new folder",
                            fix="choose another folder, or continue that run with --resume")
+    for part in (data, test):
+        check_data(program, part)  # the test data too: what is wrong with them should not show after training
     console = Console(stderr=True)
     console.print(f"{_count_parameters(program):,} parameters, {len(data):,} {data.name} data, in {folder}", highlight=False,
                   soft_wrap=True)
@@ -225,13 +228,13 @@ def sample(argv: list[str]) -> None:
     check_choice("out", target.suffix, [".png", ".npz"])
     context = _parse_context(program, options.context, options.num)
     x = generate(program, options.num, context=context, draws=options.draws, seed=options.seed).cpu()
-    with checkpoint.writing_to(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".npz":
-            arrays: dict[str, Any] = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
-            np.savez_compressed(target, **arrays)
-        else:
-            plotting.save_figure(target, lambda ax: plotting.plot_data(x, ax), size=(6, 6))
+    whole = io.BytesIO()
+    if target.suffix == ".npz":
+        arrays: dict[str, Any] = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
+        np.savez_compressed(whole, **arrays)
+    else:
+        plotting.write_figure(whole, lambda ax: plotting.plot_data(x, ax), size=(6, 6))
+    checkpoint.write_bytes(target, whole.getvalue())
     Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
 
 
@@ -370,7 +373,8 @@ def _parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | 
         raise InvalidInput("context", got=repr(text), expected="a label, or numbers separated by commas",
                            fix="pass for instance --context 7") from None
     value = torch.tensor(values if len(values) > 1 else values[0])
-    return (value if not hasattr(embed, "num_classes") or value % 1 else value.long()).expand(num, *value.shape)
+    is_label = hasattr(embed, "num_classes") and value.dim() == 0 and value % 1 == 0
+    return (value.long() if is_label else value).expand(num, *value.shape)
 
 
 def _new_folder(root: Path, name: str) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 import numpy as np
@@ -24,11 +26,18 @@ __all__ = ["plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_l
 
 def save_figure(path: str | Path, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)) -> Path:
     """Draws one pair of axes into a PNG file, without touching pyplot's state or its back end."""
+    picture = io.BytesIO()
+    write_figure(picture, draw, size)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(picture.getvalue())
+    return Path(path)
+
+
+def write_figure(file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)) -> None:
+    """Draws one pair of axes into an open file, as PNG."""
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     draw(figure.add_subplot())
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return Path(path)
+    figure.savefig(file, format="png")
 
 
 def plot_data(x: Tensor, ax: Axes, columns: int | None = None) -> Axes:
@@ -51,7 +60,7 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None) -> Axes:
         array = array[:, None]
     low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
     grid = _grid(array, columns or math.ceil(math.sqrt(len(array))), background=high)
-    ax.imshow(grid.squeeze(-1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.imshow(grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set_axis_off()
     return ax
 
@@ -118,7 +127,8 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None) -> Axes:
 
 def plot_training(history: History, ax: Axes) -> Axes:
     """The objective, and the validation ELBO where there is one, against epochs."""
-    ax.plot(history["epoch"], history["objective"], label="training objective")
+    marker = "o" if len(history) == 1 else None  # a line through one point would not be seen
+    ax.plot(history["epoch"], history["objective"], marker=marker, label="training objective")
     if any(value is not None for value in history["validation_elbo"]):
         ax.plot(history["epoch"], history["validation_elbo"], label="validation ELBO")
         ax.legend()

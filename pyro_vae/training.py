@@ -154,6 +154,10 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         check_count(name, count, least)
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise InvalidInput("learning_rate", got=repr(learning_rate), expected="a number > 0", fix="pass 1e-3")
+    if clip_norm is not None and not clip_norm > 0:
+        raise InvalidInput("clip_norm", got=repr(clip_norm), expected="a number > 0", fix="pass 5.0, or leave it out")
+    if patience is not None:
+        check_count("patience", patience)
     if patience is not None and validation is None:
         raise InvalidInput("patience", got=f"{patience} without validation data", expected="validation data to stop by",
                            fix="pass validation=")
@@ -173,7 +177,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         "data": train.sha256, "binarize": train.binarize, "objective": _settings_of(objective or ELBO()), "batch_size": batch_size,
         "learning_rate": learning_rate, "optimizer": _settings_of(optimizer), "schedule": _settings_of(schedule),
         "warmup": warmup, "clip_norm": clip_norm, "validation": held and held.sha256, "patience": patience, "seed": seed,
-        "autocast": autocast, "epochs": None if isinstance(schedule, Constant) else epochs,
+        "autocast": autocast, "program": None if out is None else checkpoint.describe(program), "epochs": None if isinstance(schedule, Constant) else epochs,
         "trainable": [name for name, parameter in program.named_parameters() if parameter.requires_grad],
     }
     run = _Run(program, train.to(target, dtype), copy.copy(objective) if objective is not None else ELBO(), epochs,
@@ -505,9 +509,13 @@ class _Run:
     def restore(self) -> None:
         assert self.folder is not None
         if not checkpoint.exists(self.folder, "training"):
-            return  # killed before its first checkpoint: from the start, then
+            raise InvalidInput("resume", got=f"{self.folder}, which holds no training to continue", expected="a run's folder",
+                               fix="check the path, or train without resume")
         state, meta = checkpoint.read_state(self.folder, "training")
         for name, value in self.settings.items():
+            if name == "program" and meta["settings"].get(name) != value:
+                raise InvalidInput("program", got=f"other components or arguments than the run in {self.folder} has",
+                                   expected="those of its recipe.yaml or program.json", fix="resume with those it was started with")
             if meta["settings"].get(name) != value:
                 raise InvalidInput(name, got=f"{value!r}", expected=f"{meta['settings'].get(name)!r}, as in the run in {self.folder}",
                                    fix="resume with the settings it was started with, or train in a new folder")

@@ -268,3 +268,46 @@ def test_a_schedule_and_an_optimiser_by_name(tmp_path):
     settings = json.loads((tmp_path / "run" / "training.json").read_text())["settings"]
     assert settings["schedule"] == {"class": "Exponential", "final": 0.01}
     assert settings["objective"]["num_particles"] == 3 and "momentum" in str(settings["optimizer"])
+
+
+def test_colour_images_are_trained_on_and_drawn(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        Image.fromarray(np.full((4, 4, 3), 10 * i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    assert main(["train", "--data", str(tmp_path / "images"), "--likelihood", "Normal", "--out", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--num", "3"]) == 0
+    assert (tmp_path / "run" / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_wrong_with_the_test_data_is_said_before_training(capsys, tmp_path):
+    x = np.zeros((20, 3))
+    np.savez(tmp_path / "x.npz", x=x, x_test=np.zeros((5, 4)))
+    assert "shape (5, 4)" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--likelihood", "Normal", "--out", tmp_path / "run")
+
+
+def test_resuming_with_other_arguments_of_a_component_is_refused(capsys, tmp_path):
+    assert main(["train", "--prior", "StudentT", "--prior.df", "4", "--out", str(tmp_path / "run"), *FAST]) == 0
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--prior.df", "7"]) == 2
+    assert "program: got other components" in capsys.readouterr().err
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+
+
+def test_a_full_disk_while_sampling_leaves_what_was_there(capsys, run, tmp_path, monkeypatch):
+    target = tmp_path / "samples.png"
+    assert main(["sample", str(run), "--num", "5", "--out", str(target)]) == 0
+    before = target.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "No space left" in fails(capsys, "sample", run, "--num", "9", "--out", target)
+    assert target.read_bytes() == before
+
+
+def test_vectors_are_no_label(capsys, conditional):
+    assert "context" in fails(capsys, "sample", conditional, "--context", "1,2")

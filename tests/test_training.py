@@ -72,7 +72,7 @@ sys.path.insert(0, {tests!r})
 import pyro_vae as pv
 from conftest import small_vae
 pv.fit(small_vae(), pv.datasets.load("digits")[0], epochs={epochs}, batch_size=32, progress=False, out={out!r},
-       resume=True, checkpoint_seconds=0.05, clip_norm=5.0, warmup=3)
+       resume=pv.checkpoint.exists({out!r}, "training"), checkpoint_seconds=0.05, clip_norm=5.0, warmup=3)
 """
 
 
@@ -111,8 +111,10 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
             pv.fit(small_vae(), digits(), epochs=2, out=tmp_path, resume=True, **(OPTIONS | change))
     with pytest.raises(InvalidInput, match="data: got"):
         pv.fit(small_vae(), digits(299), epochs=2, out=tmp_path, resume=True, **OPTIONS)
-    with pytest.raises(InvalidInput, match="another structure"):
+    with pytest.raises(InvalidInput, match="program: got other components"):
         pv.fit(small_vae(hidden=17), digits(), epochs=2, out=tmp_path, resume=True, **OPTIONS)
+    with pytest.raises(InvalidInput, match="no training to continue"):
+        pv.fit(small_vae(), digits(), epochs=2, out=tmp_path / "typo", resume=True, **OPTIONS)
 
 
 def test_a_run_folder_in_use_is_refused(tmp_path):
@@ -259,7 +261,8 @@ def test_the_run_folder_holds_metrics_and_tensorboard_events(tmp_path):
 @pytest.mark.parametrize("change, message", [
     ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"), ({"learning_rate": 0.0}, "learning_rate"),
     ({"learning_rate": float("nan")}, "learning_rate"), ({"patience": 3}, "validation"), ({"device": "tpu"}, "device"),
-    ({"resume": True}, "run folder"),
+    ({"resume": True}, "run folder"), ({"clip_norm": -1.0}, "clip_norm"), ({"clip_norm": 0.0}, "clip_norm"), ({"seed": -1}, "seed"),
+    ({"patience": 0}, "patience"),
 ])
 def test_bad_settings(change, message):
     with pytest.raises(InvalidInput, match=message):
