@@ -1,5 +1,10 @@
-import math
+
 import os
+
+# Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import math
 from pathlib import Path
 
 import pytest
