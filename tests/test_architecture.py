@@ -17,7 +17,7 @@ FLOORS = [
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
     ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
-     "comparison", "training"],
+     "comparison", "draws", "inference_data", "reference", "training"],
     ["sampling", "testing", "plotting"],
     ["config", "cli"],
 ]
