@@ -7,12 +7,15 @@ from pyro_vae import (
     decomposition,
     draws,
     evaluation,
+    geometry,
+    inspection,
     likelihoods,
     networks,
     objectives,
     posteriors,
     priors,
     proposals,
+    reference,
     schedules,
 )
 from pyro_vae.annealing import ais, bdmc
@@ -28,6 +31,6 @@ from pyro_vae.training import fit
 __version__ = "0.1.0"
 
 __all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "ais", "bdmc", "calibration", "compare_posteriors",
-           "comparison", "datasets", "decomposition", "draws", "elbo", "encode", "evaluation", "fit", "generate", "likelihoods", "load",
-           "log_likelihood", "networks", "objectives", "posteriors", "priors", "proposals", "reconstruct", "save", "schedules",
+           "comparison", "datasets", "decomposition", "draws", "elbo", "encode", "evaluation", "fit", "generate", "geometry", "inspection", "likelihoods", "load",
+           "log_likelihood", "networks", "objectives", "posteriors", "priors", "proposals", "reconstruct", "reference", "save", "schedules",
            "to_inference_data"]

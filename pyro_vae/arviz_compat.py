@@ -24,6 +24,11 @@ def arviz() -> ModuleType:
     return az
 
 
+def _is_0x(az: ModuleType) -> bool:
+    # 1.x answers to the names of 0.x, with a warning and something else.
+    return "InferenceData" in vars(az)
+
+
 def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]], attributes: dict[str, Any] | None = None,
                    coordinates: dict[str, Any] | None = None) -> Any:
     """ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
@@ -41,7 +46,7 @@ def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]], att
         known = coordinates or {}
         datasets[name] = dataset.assign_coords({str(dim): known.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()})
     az = arviz()
-    if hasattr(az, "InferenceData"):
+    if _is_0x(az):
         return az.InferenceData(warn_on_custom_groups=False, attrs=attributes, **datasets)
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
 
@@ -60,7 +65,7 @@ def write_netcdf(data: Any, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if hasattr(arviz(), "InferenceData"):
+        if _is_0x(arviz()):
             data.to_netcdf(str(temporary), compress=True)
         else:
             packed = {f"/{name}": {variable: {"zlib": True} for variable, values in group_of(data, name).items() if values.dtype.kind in "biuf"}
@@ -97,7 +102,7 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
     pointwise, shapes = (xarray.DataArray(array, dims=("obs",), coords={"obs": np.arange(len(array))}) for array in (values, pareto_k))
     numbers = {"se": float(np.sqrt(len(values) * np.var(values))), "n_samples": num_samples, "n_data_points": len(values),
                "warning": bool((pareto_k > good_k).any()), "scale": "log", "good_k": good_k, "pareto_k": shapes}
-    if hasattr(az, "InferenceData"):
+    if _is_0x(az):
         from arviz.stats import ELPDData
 
         parts = {"elpd_loo": float(values.sum()), "se": numbers["se"], "p_loo": np.nan, **numbers, "loo_i": pointwise}
@@ -137,7 +142,7 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
     centred = log_weights - log_weights.max(axis=1, keepdims=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflow in the fit of a degenerate tail: the k it gives says enough
-        if hasattr(az, "InferenceData"):
+        if _is_0x(az):
             _, shapes = az.psislw(centred)
         else:
             from arviz_stats.base import array_stats

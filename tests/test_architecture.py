@@ -18,7 +18,7 @@ FLOORS = [
     ["programs", "traces", "latents", "proposals"],
     ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
      "comparison", "draws", "inference_data", "reference", "training"],
-    ["sampling", "testing", "plotting"],
+    ["sampling", "testing", "inspection", "geometry", "plotting"],
     ["config", "cli"],
 ]
 ORDER = [module for floor in FLOORS for module in floor]

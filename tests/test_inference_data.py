@@ -96,8 +96,8 @@ def test_chunks_of_data_and_of_draws_give_the_same_groups(monkeypatch):
     for budget in (7, 45):
         parts = to_inference_data(exact.program(), exact.data(5), 20, memory_budget=budget)
         for group in set(GROUPS) - {"posterior_predictive", "prior_predictive", "constant_data", "diagnostics"}:
-            assert {name: values.shape for name, values in parts[group].items()} == {
-                name: values.shape for name, values in whole[group].items()}
+            assert {name: values.shape for name, values in group_of(parts, group).items()} == {
+                name: values.shape for name, values in group_of(whole, group).items()}
         assert parts.posterior_predictive["x"].shape == (1, 1, 5, 3), "draws of x are bounded, too"
         np.testing.assert_allclose(parts.sample_stats["log_weight"],  # q is exact: log p(x) at every draw
                                    exact.marginal.log_prob(exact.data(5)).expand(1, 20, 5))
@@ -122,7 +122,7 @@ def test_a_program_without_a_density_still_has_draws():
     vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli((1, 8, 8), MLP(2, [8])),
                  pv.posteriors.Delta(2, MLP((1, 8, 8), [8])))
     idata = to_inference_data(vae, torch.zeros(3, 1, 8, 8), 5)
-    assert set(idata.sample_stats) == {"lp"} and "diagnostics" not in idata.groups()
+    assert set(group_of(idata, "sample_stats")) == {"lp"} and group_of(idata, "diagnostics") is None
     assert idata.posterior_predictive["x"].dims == ("chain", "draw", "obs", "x_dim_0", "x_dim_1", "x_dim_2")
 
 
@@ -155,7 +155,7 @@ def test_summaries_and_comparisons_of_arviz(any_arviz):
     np.testing.assert_allclose(pointwise, exact.marginal.log_prob(x), atol=0.02)
     scores = {widen: pv.log_likelihood(exact.program(widen=widen), x, 1000) for widen in (1.0, 1.4)}
     worse = pv.log_likelihood(LinearGaussian(1, features=2, noise=1.0).program(), x, 1000)
-    table = any_arviz.compare({"exact": to_elpd(scores[1.0]), "wider": to_elpd(scores[1.4]), "other": to_elpd(worse)})
+    table = any_arviz.compare({"exact": to_elpd(scores[1.0]), "wider": to_elpd(scores[1.4]), "other": to_elpd(worse)}, **({} if "InferenceData" in vars(any_arviz) else {"round_to": "none"}))
     elpd = table["elpd_loo" if "elpd_loo" in table else "elpd"].astype(float)
     assert table.index[-1] == "other" and elpd["exact"] == pytest.approx(exact.marginal.log_prob(x).sum().item(), abs=0.1)
 
@@ -171,7 +171,7 @@ def test_pareto_k_is_that_of_the_other_arviz(arviz_1x, monkeypatch):
 @pytest.mark.filterwarnings("ignore::pyro_vae.inference_data.UnreliableDraws")
 def test_plots_of_arviz():
     az = arviz()
-    if not hasattr(az, "plot_posterior"):
+    if "InferenceData" not in vars(az):
         pytest.skip("ArviZ 1.x has other figures")
     import matplotlib.pyplot as plt
 
