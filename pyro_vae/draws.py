@@ -17,8 +17,9 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.evaluation import DEFAULT_MEMORY, bytes_allocated, summarize
+from pyro_vae.evaluation import summarize
 from pyro_vae.latents import Unconstrained, Values, check_no_auxiliary, draw, frozen, in_rows, log_density
+from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.proposals import Guide

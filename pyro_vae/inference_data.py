@@ -40,16 +40,10 @@ from torch import Tensor
 from pyro_vae.arviz_compat import effective_draws, elpd_data, inference_data, r_hat
 from pyro_vae.datasets import Data, as_dataset
 from pyro_vae.draws import Drawn, Draws, FromGuide, densities
-from pyro_vae.evaluation import (
-    DEFAULT_MEMORY,
-    ImportanceScore,
-    bytes_allocated,
-    pareto_k_threshold,
-    summarize,
-    versions,
-)
+from pyro_vae.evaluation import ImportanceScore, pareto_k_threshold, summarize, versions
 from pyro_vae.execution import checked_data, evaluating
 from pyro_vae.latents import Values, draw, in_rows
+from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.progress import progress_bar
 from pyro_vae.traces import Structure, importance_traces, is_point_mass, latent_sites, structure
@@ -134,9 +128,9 @@ def to_elpd(score: ImportanceScore) -> Any:
         score: what `pyro_vae.log_likelihood` gave.
 
     Example:
-        >>> elpd = to_elpd(pv.log_likelihood(vae, torch.zeros(5, 1, 8, 8), 1000))
+        >>> elpd = to_elpd(pv.log_likelihood(vae, torch.zeros(5, 1, 8, 8), 20))
         >>> elpd.n_samples, elpd.n_data_points
-        (1000, 5)
+        (20, 5)
     """
     return elpd_data(score.values.double().cpu().numpy(), score.pareto_k.cpu().numpy(), num_samples=score.num_samples,
                      good_k=pareto_k_threshold(score.num_samples))

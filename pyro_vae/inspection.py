@@ -16,11 +16,12 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.datasets import Data, Dataset, as_dataset
+from pyro_vae.datasets import Data, as_dataset
 from pyro_vae.draws import densities
-from pyro_vae.evaluation import DEFAULT_MEMORY, bytes_allocated, evaluate
+from pyro_vae.evaluation import evaluate
 from pyro_vae.execution import checked_data, evaluating, isolated_random
 from pyro_vae.latents import draw, in_rows
+from pyro_vae.memory import DEFAULT_MEMORY
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import encode
 from pyro_vae.traces import importance_traces, latent_sites, structure
@@ -54,16 +55,9 @@ def embed(program: AnyProgram, data: Data, *, draws: bool, site: str | None = No
         >>> embed(vae, torch.zeros(3, 1, 8, 8), draws=False).shape
         torch.Size([3, 2])
     """
-    data = as_dataset(data)
     site = latent_site(program, data, site)
-    with torch.no_grad(), validation_enabled(False):
-        size = max(1, memory_budget // bytes_allocated(lambda count: encode(program, _repeated(data, count), draws=True)))
-    parts = [encode(program, data[start : start + size], draws=draws, seed=seed + start)[site] for start in range(0, len(data), size)]
-    return torch.cat(parts).flatten(1) if parts[0].dim() > 1 else torch.cat(parts)[:, None]
-
-
-def _repeated(data: Dataset, count: int) -> Dataset:
-    return data[torch.zeros(count, dtype=torch.long)]
+    latents = encode(program, data, draws=draws, seed=seed, memory_budget=memory_budget)[site]
+    return latents.reshape(len(latents), -1)
 
 
 def latent_site(program: AnyProgram, data: Data, site: str | None = None) -> str:
