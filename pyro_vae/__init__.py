@@ -3,6 +3,7 @@
 from pyro_vae import (
     calibration,
     comparison,
+    corruptions,
     datasets,
     decomposition,
     evaluation,
@@ -24,6 +25,6 @@ from pyro_vae.training import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "ais", "bdmc", "calibration", "comparison", "datasets",
+__all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "ais", "bdmc", "calibration", "comparison", "corruptions", "datasets",
            "decomposition", "elbo", "encode", "evaluation", "fit", "generate", "likelihoods", "load", "log_likelihood",
            "networks", "objectives", "posteriors", "priors", "proposals", "reconstruct", "save", "schedules"]

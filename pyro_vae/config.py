@@ -22,7 +22,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, schedules
+from pyro_vae import corruptions, likelihoods, networks, objectives, posteriors, priors, schedules
 from pyro_vae.datasets import Dataset
 from pyro_vae.programs import VAE
 from pyro_vae.validation import InvalidInput, nearest_name
@@ -33,6 +33,7 @@ Shape = Sequence[int]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors, "likelihood": likelihoods, "posterior": posteriors, "encoder": networks, "decoder": networks,
+    "corruption": corruptions,
     "objective": objectives, "schedule": schedules, "optimizer": torch.optim,
 }
 
@@ -49,12 +50,13 @@ class Recipe:
             counts that alone.
         missing_fraction: the probability with which each entry of the data is removed, completely at random.
         context: condition on the data's labels, or on its covariates: a CVAE.
-        latent: number of latent dimensions.
+        latent: number of latent dimensions, or the latent's shape, [16, 7, 7] for codes on a grid.
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
+        corruption: what is done in training to the data that the encoder sees, a class of pyro_vae.corruptions or an import path.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.
         optimizer: a class of torch.optim or an import path; its lr is the learning rate below.
         schedule: of the learning rate, a class of pyro_vae.schedules or an import path.
@@ -77,12 +79,13 @@ class Recipe:
     missing: bool = False
     missing_fraction: float = 0.0
     context: Literal["labels", "covariates"] | None = None
-    latent: int = 20
+    latent: int | list[int] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
+    corruption: nn.Module | None = None
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam
     schedule: Callable[[float], float] = field(default_factory=schedules.Constant)
@@ -169,13 +172,15 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
-        latent = (recipe.latent,)
+        latent = networks.as_shape(recipe.latent)
         seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
         encoder = _call("encoder", recipe.encoder, seen, context=features)
         decoder = _call("decoder", recipe.decoder, latent, context=features, size=data.event_shape)
         likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder)
         if data.missing:
             encoder, likelihood = networks.WithMask(data.event_shape, encoder), likelihoods.Missing(likelihood)
+        if recipe.corruption is not None:
+            encoder = networks.Corrupted(encoder, recipe.corruption)
         return VAE(
             prior=_call("prior", recipe.prior, latent, context=features),
             likelihood=likelihood,

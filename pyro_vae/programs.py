@@ -78,7 +78,7 @@ class VAE(nn.Module):
     def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         features = self.embed(context)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", as_pyro(self.posterior(x, context=features)), infer=infer_of(self.posterior))
+            return draw_latent("z", self.posterior, self.posterior(x, context=features))
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Lets parts that start from data do so; training calls this once, before a new run's first step."""
@@ -192,13 +192,13 @@ class HierarchicalVAE(nn.Module):
 
     def _infer_bottom_up(self, given: Tensor, features: Tensor | None) -> None:
         for level, posterior in enumerate(self.posteriors, start=1):
-            given = pyro.sample(f"z{level}", as_pyro(posterior(given, context=features)), infer=infer_of(posterior))
+            given = draw_latent(f"z{level}", posterior, posterior(given, context=features))
 
     def _infer_top_down(self, x: Tensor, features: Tensor | None) -> None:
         above: list[Tensor] = []
         for level, posterior in reversed(list(enumerate(self.posteriors, start=1))):
             density = posterior(x, context=join_context(features, above))
-            z = pyro.sample(f"z{level}", as_pyro(density), infer=infer_of(posterior))
+            z = draw_latent(f"z{level}", posterior, density)
             above = [flattened(z, density), *(above if self.skip else [])]
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -206,9 +206,18 @@ class HierarchicalVAE(nn.Module):
         initialize((*self.priors, self.likelihood, *self.posteriors), x, embed(self.context, context))
 
 
-def infer_of(posterior: Any) -> Any:
-    """What a posterior says about its site, such as that Pyro is to sum over its states."""
-    return dict(getattr(posterior, "infer", {}))
+def draw_latent(name: str, posterior: Any, density: Distribution) -> Tensor:
+    """A latent's site in the guide, with what the posterior says about it.
+
+    ``posterior.infer`` goes to Pyro, such as that its states are to be summed over. ``density.training_term`` (N,), in nats, is
+    put beside it as a factor, which the log-weights leave out: a codebook's commitment.
+    """
+    infer: Any = dict(getattr(posterior, "infer", {}))
+    z = pyro.sample(name, as_pyro(density), infer=infer)
+    term = getattr(density, "training_term", None)
+    if term is not None:
+        pyro.factor(f"{name}_training_term", -term, has_rsample=True)  # a guide's log-probabilities count against the bound
+    return z
 
 
 def initialize(parts: Sequence[Any], x: Tensor, features: Tensor | None) -> None:

@@ -24,10 +24,14 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
+__all__ = ["NoBound", "NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
            "site_log_prob", "structure", "structure_of"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
+
+
+class NoBound(InvalidInput):
+    """A program that has neither an ELBO nor a log p(x): its guide is a point of a continuous latent."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, 
 
     Raises:
         InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the plate, model and
-            guide differ in their latent sites, or the guide puts a point mass on a continuous latent.
+            guide differ in their latent sites, or (a `NoBound`) the guide puts a point mass on a continuous latent.
     """
     few = slice(0, 2)
     guide, model = importance_traces(program, x[few], None if context is None else context[few])
@@ -118,7 +122,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
     for name in sorted(in_guide & in_model):
         is_image = in_guide - in_model
         if scored and not is_image and is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
-            raise InvalidInput(
+            raise NoBound(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
                     "with spread such as DiagonalNormal")

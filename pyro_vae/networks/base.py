@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Head", "Join", "OneHot", "Size", "as_shape", "broadcast_batch", "check_context_features", "features_of",
+__all__ = ["Corrupted", "Head", "Join", "OneHot", "Size", "as_shape", "broadcast_batch", "check_context_features", "features_of",
            "flatten_event", "out_shape_of", "over_batch"]
 
 Size = int | Sequence[int]
@@ -156,6 +156,33 @@ class WithMask(nn.Module):
         missing = torch.isnan(x)
         filled = torch.where(missing, torch.zeros_like(x), x)
         return features_of(self.network, torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)), context)
+
+
+class Corrupted(nn.Module):
+    r"""A network that sees corrupted data in training: the encoder of a denoising autoencoder.
+
+    .. math:: h = \mathrm{network}(\tilde x), \quad \tilde x \sim C(\tilde x \mid x)
+
+    Args:
+        network: any network.
+        corruption: a module that is random while training, such as those of `pyro_vae.corruptions`.
+
+    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising Autoencoders; Im et al. (2017),
+    Denoising Criterion for Variational Auto-Encoding Framework, for a posterior with a density.
+
+    Example:
+        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.corruptions.Masking(0.3)).eval()
+        >>> torch.equal(net(torch.ones(2, 1, 8, 8)), net.network(torch.ones(2, 1, 8, 8)))
+        True
+    """
+
+    def __init__(self, network: nn.Module, corruption: nn.Module):
+        super().__init__()
+        self.network, self.corruption = network, corruption
+        self.out_shape = out_shape_of(network)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return features_of(self.network, self.corruption(x), context)
 
 
 class OneHot(nn.Module):
