@@ -30,8 +30,6 @@ from pyro_vae.traces import (
     NonFiniteLogWeight,
     Structure,
     importance_traces,
-    is_point_mass,
-    latent_sites,
     log_weights,
     structure,
 )
@@ -313,22 +311,14 @@ def _weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Pro
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         where = structure(program, x, context, scored=scored)
-        if isinstance(proposal, Guide) and _is_deterministic(program, x, context):
-            num_samples, repeats = 1, num_samples  # all draws are one: a code that the encoder chooses
-        else:
-            repeats = 1
+        repeats = num_samples if where.is_deterministic and isinstance(proposal, Guide) else 1
+        num_samples //= repeats
         rows = max(1, memory_budget // _bytes_per_draw(program, x, context, where))
         bar = progress_bar(f"log-weights, K = {num_samples}", total=len(x), shown=progress)
         with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
             for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows, proposal):
                 yield weights.expand(repeats * num_samples, -1)
                 advance(weights.shape[1])
-
-
-def _is_deterministic(program: AnyProgram, x: Tensor, context: Tensor | None) -> bool:
-    """Whether every latent of the guide is a point."""
-    guide, _ = importance_traces(program, x[:1], None if context is None else context[:1])
-    return all(is_point_mass(site["fn"]) for site in latent_sites(guide).values())
 
 
 def _elbo_score(weights: Tensor) -> Score:

@@ -43,12 +43,14 @@ class Structure:
         num_data: number of data in the run that this was read off.
         data_scale: full size of the data plate over the number of data in it; 1 unless the program subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
+        is_deterministic: whether every latent of the guide is a point, as the code that an encoder chooses: all draws are one.
     """
 
     data_dim: int
     num_data: int
     data_scale: float
     particle_dim: int
+    is_deterministic: bool = False
 
 
 def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True) -> Structure:
@@ -103,7 +105,8 @@ def structure_of(guide: poutine.Trace, model: poutine.Trace, *, scored: bool = T
     _check_latents(model, guide, scored)
     leftmost = min(frame.dim for frame in frames.values())
     return Structure(data_dim=plate.dim, num_data=plate.size, data_scale=(plate.full_size or plate.size) / plate.size,
-                     particle_dim=leftmost if has_particles else leftmost - 1)
+                     particle_dim=leftmost if has_particles else leftmost - 1,
+                     is_deterministic=all(is_point_mass(site["fn"]) for site in latent_sites(guide).values()))
 
 
 def _check_latents(model: Any, guide: Any, scored: bool) -> None:

@@ -190,6 +190,7 @@ class OneHot(nn.Module):
 
     Args:
         num_classes: how many labels there are.
+        unknown: whether a label may be -1, which becomes zeros.
 
     Example:
         >>> OneHot(3)(torch.tensor([2]))
@@ -198,11 +199,12 @@ class OneHot(nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, unknown: bool = False):
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.unknown = num_classes, unknown
         self.out_shape = (num_classes,)
-        self.register_buffer("vectors", torch.eye(num_classes), persistent=False)
+        # The last row is that of -1.
+        self.register_buffer("vectors", torch.eye(num_classes + unknown, num_classes), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.vectors[labels.long()]
@@ -210,7 +212,7 @@ class OneHot(nn.Module):
     def check(self, labels: Tensor) -> None:
         """Raises `InvalidInput` on labels that are no integers in range."""
         whole = labels if not labels.is_floating_point() else labels.round()
-        bad = (whole != labels) | (labels < 0) | (labels >= self.num_classes)
+        bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
         if labels.dim() != 1 or bad.any():
             got = f"shape {tuple(labels.shape)}" if labels.dim() != 1 else f"label {labels[bad][0].item()!r}"
             raise InvalidInput("context", got=got,
