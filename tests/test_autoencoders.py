@@ -304,7 +304,7 @@ def test_a_latent_that_is_a_map_is_decoded_place_by_place(build):
 
 def test_a_recipe_trains_codes_on_a_grid(tmp_path):
     run = tmp_path / "run"
-    assert main(["train", "--latent", "[4,2,2]", "--prior", "PixelCNN", "--prior.width", "8", "--prior.layers", "1",
+    assert main(["train", "--latent", "[[4,2,2]]", "--prior", "PixelCNN", "--prior.width", "8", "--prior.layers", "1",
                  "--posterior", "Codebook", "--posterior.codes", "8", "--encoder", "Conv", "--encoder.channels", "[8,8]",
                  "--encoder.hidden", "[]", "--decoder", "ConvTranspose", "--decoder.channels", "[8,8]", "--decoder.hidden", "[]",
                  "--epochs", "1", "--limit", "20", "--num-samples", "2", "--out", str(run)]) == 0

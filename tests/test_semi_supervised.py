@@ -6,6 +6,7 @@ import torch
 from families import MLP
 
 import pyro_vae as pv
+from pyro_vae.cli import main
 from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
@@ -122,3 +123,12 @@ def test_unlabelled_data_help():
     pv.fit(program, (x, partly), epochs=40, batch_size=50, learning_rate=3e-2, objective=pv.objectives.EnumeratedELBO(), progress=False)
     guessed = pv.encode(program, (x, torch.full_like(labels, -1)))["y"].argmax(1)
     assert (guessed == labels).float().mean() > 0.95
+
+
+def test_a_recipe_trains_on_partly_labelled_data(tmp_path):
+    run = str(tmp_path / "run")
+    assert main(["train", "--program", "SemiSupervisedVAE", "--program.hidden", "[8]", "--labelled", "50", "--context", "labels",
+                 "--encoder.hidden", "[8]", "--decoder.hidden", "[8]", "--latent", "2", "--objective", "EnumeratedELBO",
+                 "--epochs", "1", "--limit", "20", "--num-samples", "5", "--out", run]) == 0
+    assert pv.load(run).hidden == [8]
+    assert main(["sample", run, "--num", "10"]) == 0

@@ -14,4 +14,4 @@ from pyro_vae.programs.own import Program
 from pyro_vae.programs.refined import Refined, ShiftParameters, parameters_of
 from pyro_vae.programs.semi import SemiSupervisedVAE
 
-__all__ = ["VAE", "AnyProgram", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE"]
+__all__ = ["VAE", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE"]

@@ -15,7 +15,7 @@ from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import as_shape, broadcast_batch, flatten_event
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["VAE", "AnyProgram", "draw_latent", "embed", "flattened", "initialize", "join_context", "particles",
+__all__ = ["VAE", "AnyProgram", "check_parts", "draw_latent", "embed", "flattened", "initialize", "join_context", "particles",
            "posterior_predictive", "prior_predictive"]
 
 # What keeps the contract of a program; nothing needs to be inherited, so there is no class to name.
@@ -50,6 +50,7 @@ class VAE(nn.Module):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module,
                  context: nn.Module | None = None):
         super().__init__()
+        check_parts(prior, likelihood, posterior)
         self.prior, self.posterior, self.context = prior, posterior, context
         self.likelihood: Any = likelihood
         part: Any
@@ -79,6 +80,15 @@ class VAE(nn.Module):
     def embed(self, context: Tensor | None) -> Tensor | None:
         """The features of a context; none where the program takes no context."""
         return embed(self.context, context)
+
+
+def check_parts(prior: Any, likelihood: Any, posterior: Any) -> None:
+    """Raises `InvalidInput` unless all are modules, and the likelihood states the shape of x."""
+    for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
+        if not isinstance(part, nn.Module) or (part is likelihood and not hasattr(part, "event_shape")):
+            raise InvalidInput(name, got=type(part).__name__, expected="a module whose forward returns a distribution"
+                               + (", with event_shape" if part is likelihood else ""),
+                               fix="pass the parts by name: prior=, likelihood=, posterior=")
 
 
 def embed(module: nn.Module | None, context: Tensor | None) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import as_shape
-from pyro_vae.programs.base import draw_latent, embed, flattened, initialize, join_context
+from pyro_vae.programs.base import check_parts, draw_latent, embed, flattened, initialize, join_context
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]
@@ -66,6 +66,7 @@ class HierarchicalVAE(nn.Module):
                                expected="a prior and a posterior for each of two levels or more",
                                fix="add the missing ones, or use VAE for a single level")
         check_choice("inference", inference, ["bottom_up", "top_down"])
+        check_parts(priors[-1], likelihood, posteriors[0])
         self.priors, self.posteriors = nn.ModuleList(priors), nn.ModuleList(posteriors)
         self.likelihood: Any = likelihood
         self.context, self.inference, self.skip = context, inference, skip

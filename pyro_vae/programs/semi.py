@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import MLP, Head, OneHot, as_shape
-from pyro_vae.programs.base import draw_latent, embed, initialize
+from pyro_vae.programs.base import check_parts, draw_latent, embed, initialize
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["SemiSupervisedVAE"]
@@ -57,6 +57,7 @@ class SemiSupervisedVAE(nn.Module):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, context: nn.Module | None = None,
                  hidden: Sequence[int] = (400,), weight: float = 50.0):
         super().__init__()
+        check_parts(prior, likelihood, posterior)
         if not isinstance(context, OneHot):
             raise InvalidInput("context", got="none" if context is None else type(context).__name__, expected="OneHot, for the labels",
                                fix="pass context=pv.networks.OneHot(10) for ten labels (--context labels)")
