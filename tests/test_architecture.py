@@ -18,8 +18,8 @@ FLOORS = [
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
     ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
-     "comparison", "training"],
-    ["sampling", "testing", "plotting"],
+     "comparison", "draws", "inference_data", "reference", "training"],
+    ["sampling", "testing", "inspection", "geometry", "plotting"],
     ["config", "cli"],
 ]
 ORDER = [module for floor in FLOORS for module in floor]
