@@ -16,6 +16,7 @@ from pyro_vae import (
     priors,
     proposals,
     reference,
+    results,
     schedules,
 )
 from pyro_vae.annealing import ais, bdmc
@@ -32,5 +33,5 @@ __version__ = "0.1.0"
 
 __all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "ais", "bdmc", "calibration", "compare_posteriors",
            "comparison", "datasets", "decomposition", "draws", "elbo", "encode", "evaluation", "fit", "generate", "geometry", "inspection", "likelihoods", "load",
-           "log_likelihood", "networks", "objectives", "posteriors", "priors", "proposals", "reconstruct", "reference", "save", "schedules",
+           "log_likelihood", "networks", "objectives", "posteriors", "priors", "proposals", "reconstruct", "reference", "results", "save", "schedules",
            "to_inference_data"]
