@@ -17,6 +17,7 @@ from pyro_vae import (
     priors,
     proposals,
     reference,
+    results,
     schedules,
 )
 from pyro_vae.annealing import ais, bdmc
@@ -35,4 +36,4 @@ __version__ = "0.1.0"
 __all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE", "ais", "bdmc", "calibration",
            "compare_posteriors", "comparison", "corruptions", "datasets", "decomposition", "draws", "elbo", "encode", "evaluation",
            "fidelity", "fit", "generate", "geometry", "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives",
-           "posteriors", "priors", "proposals", "reconstruct", "reference", "save", "schedules", "to_inference_data"]
+           "posteriors", "priors", "proposals", "reconstruct", "reference", "results", "save", "schedules", "to_inference_data"]

@@ -17,7 +17,7 @@ FLOORS = [
      "arviz_compat"],
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
-    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
+    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "results", "annealing", "decomposition", "calibration",
      "comparison", "draws", "inference_data", "reference", "training"],
     ["sampling", "testing", "inspection", "geometry", "plotting"],
     ["config", "cli"],
