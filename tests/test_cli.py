@@ -265,6 +265,11 @@ def test_mistakes_about_a_label(capsys, conditional, label, words):
     assert words in fails(capsys, "sample", conditional, f"--context={label}")
 
 
+def test_labels_that_are_no_numbering_are_refused(capsys, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((20, 3)), y=np.arange(20) * 10**8)
+    assert "number them anew" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--context", "labels", "--out", tmp_path / "run")
+
+
 def test_labels_that_are_not_there(capsys, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros((20, 3)))
     assert "--context out" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--context", "labels", "--out", tmp_path / "run")
