@@ -28,6 +28,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from pyro_vae.inductor import inductor
 from pyro_vae.objectives import ELBO
 from pyro_vae.validation import InvalidInput
 
@@ -82,7 +83,7 @@ class Captured:
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
         try:
-            self.call = _inductor(self.graph, [*inputs, *self.lifted])
+            self.call = inductor(self.graph, [*inputs, *self.lifted])
         except Exception as error:  # Inductor raises whatever its tool chain does
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
@@ -229,22 +230,6 @@ def _lift_tensors(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
     return GraphModule({}, nodes), lifted
 
 
-def _inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
-    """Inductor's own callable, without the checks that Dynamo and AOTAutograd would put around every call."""
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-
-    compiled: list[Any] = []
-
-    def keep(*args: Any, **kwargs: Any) -> Any:
-        compiled.append(compile_fx_inner(*args, **kwargs))
-        return compiled[-1]
-
-    with torch.no_grad():
-        compile_fx(graph, inputs, inner_compile=keep)
-    (inner,) = compiled
-    return getattr(inner, "current_callable", None) or inner
-
-
 # ------------------------------------------------------------------------------------------------------ training steps
 
 class LossAndGradients:
@@ -348,19 +333,18 @@ class Update:
             gradients = list(gradients)
             norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
             gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        states: list[Any] = [self.optimizer.state.get(p) for p in self.parameters]
-        if self.kernel is None or not all(states):  # the first step makes the state
+        states = [self.optimizer.state.get(p) for p in self.parameters] if self.kernel else [None]
+        if not all(states):  # the first step makes the state
             for parameter, gradient in zip(self.parameters, gradients):
                 parameter.grad = gradient
             self.optimizer.step()
             self.optimizer.zero_grad()
             return
-        group = self.optimizer.param_groups[0]
-        steps = [state["step"] for state in states]
+        (group,) = self.optimizer.param_groups
+        steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
         with torch.no_grad():
             torch._foreach_add_(steps, 1.0)
-            self.kernel(self.parameters, list(gradients), [state["exp_avg"] for state in states],
-                        [state["exp_avg_sq"] for state in states], [], steps, lr=group["lr"], beta1=group["betas"][0],
+            self.kernel(self.parameters, gradients, first, second, [], steps, lr=group["lr"], beta1=group["betas"][0],
                         beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
                         maximize=False)
 

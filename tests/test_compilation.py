@@ -188,7 +188,7 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
     def no_compiler(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(compilation, "_inductor", no_compiler)
+    monkeypatch.setattr(compilation, "inductor", no_compiler)
     program, other = small_vae(), small_vae()
     with pytest.warns(UserWarning, match="interpreted instead.*No working C") as seen:
         pv.fit(program, digits(64), batch_size=32, epochs=3, compile="on", progress=False)
