@@ -297,15 +297,21 @@ SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION, SECONDS_SAVED_BY_AN_OPERATI
 FEWEST_STEPS = int(SECONDS_TO_COMPILE_AN_OPERATION / SECONDS_SAVED_BY_AN_OPERATION)
 
 
-def is_worth_compiling(operations: int, steps: int) -> bool:
+def is_worth_compiling(operations: int, runs: float, saved_by_a_run: float | None = None) -> bool:
     """Whether compiling a graph saves time over a number of runs: by their counts alone, so that it is reproducible.
 
+    Args:
+        operations: of the graph.
+        runs: how many there will be.
+        saved_by_a_run: seconds; by default so much for each operation, which fits a training step.
+
     Example:
-        >>> is_worth_compiling(200, steps=1_000), is_worth_compiling(200, steps=100_000)
+        >>> is_worth_compiling(200, runs=1_000), is_worth_compiling(200, runs=100_000)
         (False, True)
     """
     cost = SECONDS_TO_COMPILE + operations * SECONDS_TO_COMPILE_AN_OPERATION
-    return operations * SECONDS_SAVED_BY_AN_OPERATION * steps > cost
+    saved = operations * SECONDS_SAVED_BY_AN_OPERATION if saved_by_a_run is None else saved_by_a_run
+    return saved * runs > cost
 
 
 class Update:
@@ -326,15 +332,15 @@ class Update:
         group = optimizer.param_groups[0]
         plain = len(optimizer.param_groups) == 1 and group.get("fused") and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
-        self.kernel = kernels.get(type(optimizer)) if plain and self.parameters else None
+        self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
 
     def __call__(self, gradients: Sequence[Tensor]) -> None:
         if self.clip_norm is not None:
             gradients = list(gradients)
             norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
             gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        states = [self.optimizer.state.get(p) for p in self.parameters] if self.kernel else [None]
-        if not all(states):  # the first step makes the state
+        states: list[Any] = [self.optimizer.state.get(p) for p in self.parameters]
+        if self.kernel is None or not all(states):  # the first step makes the state
             for parameter, gradient in zip(self.parameters, gradients):
                 parameter.grad = gradient
             self.optimizer.step()

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
 from torch.fx import Graph, GraphModule
 
 __all__ = ["inductor"]
@@ -32,8 +33,11 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
         >>> inductor(graph, [torch.ones(4, 2)])([torch.ones(4, 2)])[0].shape  # doctest: +SKIP
         torch.Size([4, 3])
     """
+    from torch._functorch import config as functorch
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     compiled: list[Any] = []
 
@@ -45,8 +49,12 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
     if all(x.device.type == "cpu" for x in inputs) and torch.backends.cpu.get_cpu_capability() == "AVX512" \
             and torch.backends.mkldnn.is_available():
         options["post_grad_custom_post_pass"] = _products_by_onednn()
-    with torch.no_grad(), config.patch(options):
-        compile_fx(graph, inputs, inner_compile=keep)
+    # Without an environment for shapes, which are all static here, Inductor would not look into its cache on disk; where
+    # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    static = [mode.from_tensor(x, static_shapes=True) for x in inputs]
+    with torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)):
+        compile_fx(graph, static, inner_compile=keep)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner
 
@@ -76,15 +84,15 @@ def _products_by_onednn() -> Any:
     class ProductsByOneDNN(CustomGraphPass):
         def __call__(self, graph: Graph) -> None:
             for node in list(graph.nodes):
-                if node.target is aten.mm.default:
-                    bias, a, b = None, *node.args
-                elif node.target is aten.addmm.default and not node.kwargs and node.args[0].meta["val"].dim() == 1:
-                    bias, a, b = node.args
-                else:
+                if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
+                    continue
+                arguments: Any = node.args
+                *bias, a, b = arguments
+                if any(term.meta["val"].dim() != 1 for term in bias):
                     continue
                 if _is_faster_by_onednn(a.meta["val"], b.meta["val"]):
                     with graph.inserting_before(node):
-                        new = graph.call_function(operation, (bias, a, b))
+                        new = graph.call_function(operation, (*(bias or [None]), a, b))
                     new.meta = dict(node.meta)
                     node.replace_all_uses_with(new)
                     graph.erase_node(node)
