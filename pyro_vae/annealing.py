@@ -24,9 +24,10 @@ from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
-from pyro_vae.evaluation import DEFAULT_MEMORY, Score, bytes_allocated, concatenate, summarize
+from pyro_vae.evaluation import Score, concatenate, summarize
 from pyro_vae.execution import checked_data, evaluating, like_parameters
 from pyro_vae.latents import Unconstrained, check_no_auxiliary, draw, frozen, log_density
+from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.programs import AnyProgram, prior_predictive
 from pyro_vae.progress import progress_bar
 from pyro_vae.traces import NonFiniteLogWeight, Structure, structure

@@ -14,9 +14,9 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.evaluation import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.execution import evaluating, like_parameters
 from pyro_vae.latents import check_no_auxiliary, draw, in_rows, log_density
+from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.programs import AnyProgram, prior_predictive
 from pyro_vae.traces import structure
 from pyro_vae.validation import check_context, check_count

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from pyro_vae import checkpoint, datasets, plotting
 from pyro_vae.comparison import compare, load_scores, save_scores, spread
-from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, read_recipe
+from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, component_names, read_recipe
 from pyro_vae.datasets import Dataset
 from pyro_vae.evaluation import ImportanceScore, Score, bits_per_dim, evaluate, pareto_k_threshold, versions
 from pyro_vae.execution import check_data, choose_device, support_of
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import encode, generate, reconstruct
-from pyro_vae.training import History, TrainingDiverged, fit
+from pyro_vae.training import History, TrainingDiverged, check_settings, fit
 from pyro_vae.validation import InvalidInput, check_choice, check_count, nearest_name
 
 __all__ = ["main"]
@@ -96,13 +96,16 @@ def train(argv: list[str]) -> None:
         namespace = recipes.parse(argv, layers)
     check_count("num_samples", namespace.num_samples)
     check_count("limit", namespace.limit)
-    check_count("latent", namespace.latent)
+    for latent in namespace.latent if isinstance(namespace.latent, list) else [namespace.latent]:
+        check_count("latent", latent)
     check_count("validation", namespace.validation, minimum=0)
+    check_settings(has_validation=namespace.validation > 0, **{name: namespace[name] for name in (
+        "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "patience", "seed", "compile")})
     choose_device(namespace.device)
     if namespace.data not in datasets.names() and Path(namespace.data).exists():
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
-    optimizer = build_optimizer(recipe)
+    objective, optimizer = recipe.objective(), build_optimizer(recipe)
     data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root, missing=recipe.missing,
                                missing_fraction=recipe.missing_fraction)
     validation = None
@@ -121,7 +124,7 @@ def train(argv: list[str]) -> None:
     if not namespace.resume:
         checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
     history = fit(
-        program, data, objective=recipe.objective(), epochs=recipe.epochs, batch_size=recipe.batch_size,
+        program, data, objective=objective, epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule,
         warmup=recipe.warmup, clip_norm=recipe.clip_norm, validation=validation, patience=recipe.patience, seed=recipe.seed,
         device=recipe.device, compile=recipe.compile, autocast=recipe.autocast, out=folder, resume=namespace.resume,
@@ -137,6 +140,7 @@ def evaluate_run(argv: list[str]) -> None:
     """evaluate RUN: scores of a run, printed and written to RUN/evaluation.json."""
     parser = _parser("evaluate", "ELBO and importance-sampled log-likelihood of a run, written to RUN/evaluation.json.")
     _add_run_arguments(parser)
+    _add_data_arguments(parser)
     parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
     parser.add_argument("--split", type=str, default="test", help="train or test")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
@@ -246,10 +250,13 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": 
 
 def _add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
-    parser.add_argument("--data", type=str, default=None, help="data to use instead of the run's")
-    parser.add_argument("--data_root", type=str, default=None, help="folder of the data sets' files")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+
+
+def _add_data_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--data", type=str, default=None, help="data to use instead of the run's")
+    parser.add_argument("--data_root", type=str, default=None, help="folder of the data sets' files")
 
 
 def _load_run(options: Namespace) -> tuple[Path, nn.Module]:
@@ -404,7 +411,7 @@ class _Help(DefaultHelpFormatter):
         text = re.sub(r",? *known subclasses: [^)]*\)", ")", text)
         if action.dest in FAMILIES:
             text = re.sub(r" \(type: Callable.*?default: .*?(\w+)['>}]+\)", r" (default: \1)", text)
-            text += f" Of this package: {', '.join(FAMILIES[action.dest].__all__)}." if action.dest != "optimizer" else ""
+            text += f" Of this package: {', '.join(component_names(action.dest))}." if action.dest != "optimizer" else ""
         return text
 
     def _format_action_invocation(self, action):
@@ -453,11 +460,14 @@ def _explained(message: str, parser: ArgumentParser) -> InvalidInput:
         return InvalidInput(match[1].upper(), got="nothing", expected="it after the command", fix="see --help")
     if match := re.search(r'Parser key "([\w.]+)": (.*)', message):
         key, problem = match.groups()
-        got = re.search(r"(?:Got value|Given value): (.*?)(?:$| Given)", problem)
-        wanted = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.(Literal\[.*?\]))", problem)
+        if nested := re.search(r'.*Parser key "([\w.]+)": (.*)', problem):  # an argument of a component
+            key, problem = f"{key}.{nested[1]}", nested[2]
+        got = re.search(r"(?:Got value|Given value): (?!Namespace)(.*?)\.?(?:$| Given| Got value)", problem)
+        wanted = re.findall(r"Expected an? (?:<class '(?:[a-z]+\.)*(\w+)'>|typing\.(Literal\[.*?\]))", problem)
         kinds = [" ".join(filter(None, kind)) for kind in wanted if kind[0] != "NoneType"]
-        return InvalidInput(key.replace("_", "-"), got=repr(got[1]) if got else "a value that cannot be used",
-                            expected=" or ".join(kinds) or problem.split(" Got value")[0].rstrip("."), fix="see --help")
+        reason = problem.split("callable class: ")[-1].split(" Got value")[0].rstrip(".")
+        return InvalidInput(key.replace("_", "-"), got=repr(got[1]) if got else f"a value that cannot be used ({reason})",
+                            expected=" or ".join(kinds) or "a value of its type", fix="see --help")
     return InvalidInput("arguments", got=message, expected="the options of this command", fix="see --help")
 
 

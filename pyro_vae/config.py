@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -22,18 +23,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, schedules
+from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs, schedules
 from pyro_vae.datasets import Dataset
-from pyro_vae.programs import VAE
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["FAMILIES", "Recipe", "RecipeParser", "build_optimizer", "build_program", "read_recipe", "resolve_component"]
+__all__ = ["FAMILIES", "Recipe", "RecipeParser", "build_optimizer", "build_program", "component_names", "read_recipe",
+           "resolve_component"]
 
 Shape = Sequence[int]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors, "likelihood": likelihoods, "posterior": posteriors, "encoder": networks, "decoder": networks,
-    "objective": objectives, "schedule": schedules, "optimizer": torch.optim,
+    "program": programs, "level_prior": posteriors, "level_network": networks, "objective": objectives, "schedule": schedules,
+    "optimizer": torch.optim,
 }
 
 
@@ -49,12 +51,15 @@ class Recipe:
             counts that alone.
         missing_fraction: the probability with which each entry of the data is removed, completely at random.
         context: condition on the data's labels, or on its covariates: a CVAE.
-        latent: number of latent dimensions.
+        latent: number of latent dimensions; for a hierarchy a list, the lowest level first.
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
+        program: what the parts are put together as, a class of pyro_vae.programs or an import path.
+        level_prior: of a hierarchy, p(z_l | z_l+1) below the top, a class of pyro_vae.posteriors or an import path.
+        level_network: of a hierarchy, the network from one level's latents to another's.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.
         optimizer: a class of torch.optim or an import path; its lr is the learning rate below.
         schedule: of the learning rate, a class of pyro_vae.schedules or an import path.
@@ -77,12 +82,15 @@ class Recipe:
     missing: bool = False
     missing_fraction: float = 0.0
     context: Literal["labels", "covariates"] | None = None
-    latent: int = 20
+    latent: int | list[int] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
+    program: Callable[[Any, nn.Module, Any, nn.Module | None], nn.Module] = programs.VAE
+    level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
+    level_network: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam
     schedule: Callable[[float], float] = field(default_factory=schedules.Constant)
@@ -135,6 +143,18 @@ def normalize(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     return out
 
 
+def component_names(family: str) -> list[str]:
+    """The components of this package that a key of a recipe takes by name: of the programs, those put together from parts.
+
+    Example:
+        >>> component_names("program")
+        ['VAE', 'HierarchicalVAE']
+    """
+    module = FAMILIES[family]
+    return [name for name in module.__all__
+            if module is not programs or "likelihood" in inspect.signature(getattr(module, name)).parameters]
+
+
 def resolve_component(family: str, name: str) -> str:
     """The import path of a component: of the family's class of that name, or the path itself once it imports.
 
@@ -145,8 +165,8 @@ def resolve_component(family: str, name: str) -> str:
         >>> resolve_component("prior", "GaussianMixture")
         'pyro_vae.priors.GaussianMixture'
     """
-    module = FAMILIES[family]
-    if name in module.__all__:
+    module, known = FAMILIES[family], component_names(family)
+    if name in known:
         return f"{module.__name__}.{name}"
     path, _, attribute = name.rpartition(".")
     try:
@@ -154,13 +174,13 @@ def resolve_component(family: str, name: str) -> str:
     except ImportError as error:
         # `import` puts a missing parent and a failing import of its own into one exception: say which
         raise InvalidInput(family, got=f"{name!r}, which cannot be imported ({error})", expected="an import path",
-                           fix=f"check the path, or {nearest_name(attribute, module.__all__)}") from None
+                           fix=f"check the path, or {nearest_name(attribute, known)}") from None
     except AttributeError:
         raise InvalidInput(family, got=f"{name!r}, a name that {path} does not have", expected="an import path",
                            fix=nearest_name(attribute, dir(importlib.import_module(path)))) from None
     if not callable(found):
         raise InvalidInput(family, got=repr(name), expected=f"a class of {module.__name__} or an import path",
-                           fix=nearest_name(name, module.__all__))
+                           fix=nearest_name(name, known))
     return name
 
 
@@ -169,19 +189,58 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
-        latent = (recipe.latent,)
-        seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
-        encoder = _call("encoder", recipe.encoder, seen, context=features)
-        decoder = _call("decoder", recipe.decoder, latent, context=features, size=data.event_shape)
-        likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder)
-        if data.missing:
-            encoder, likelihood = networks.WithMask(data.event_shape, encoder), likelihoods.Missing(likelihood)
-        return VAE(
-            prior=_call("prior", recipe.prior, latent, context=features),
-            likelihood=likelihood,
-            posterior=_call("posterior", recipe.posterior, latent, encoder),
-            context=embed,
-        )
+        has_levels = "priors" in inspect.signature(target_of(recipe.program)).parameters
+        if has_levels != isinstance(recipe.latent, list):
+            raise InvalidInput("latent", got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
+                               expected="a list, the lowest level first" if has_levels else "one number, as it has one level",
+                               fix="pass --latent '[40, 20]'" if has_levels else "pass --program HierarchicalVAE for several")
+        parts = _level_parts(recipe, data, features) if has_levels else _parts(recipe, data, features)
+        return recipe.program(*parts, embed)
+
+
+Parts = tuple[Any, nn.Module, Any]
+
+
+def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
+    """Prior, likelihood and posterior of a program with one latent."""
+    latent: Any = (recipe.latent,)
+    return (_call("prior", recipe.prior, latent, context=features), _likelihood(recipe, data, latent, features),
+            _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)))
+
+
+def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
+    """Priors, likelihood and posteriors of a hierarchy, each sized for the latents that it is given and those it sees."""
+    latents: Any = recipe.latent
+    options = settings_of(recipe.program)
+    seen_above = [features + (sum(latents[level + 1:]) if options["skip"] else 0) for level in range(len(latents))]
+
+    def link(to: int, given: int, context: int, component: Callable[..., nn.Module]) -> nn.Module:
+        return _call("level_prior", component, (to,), _call("level_network", recipe.level_network, (given,), context=context))
+
+    lower_priors = [link(latent, above, seen_above[level + 1], recipe.level_prior)
+                    for level, (latent, above) in enumerate(pairwise(latents))]
+    if options["inference"] == "top_down":
+        top_down = [*(above + seen for above, seen in zip(latents[1:], seen_above[1:])), features]
+        q = [_call("posterior", recipe.posterior, (latent,), _encoder(recipe, data, context))
+             for latent, context in zip(latents, top_down)]
+    else:
+        q = [_call("posterior", recipe.posterior, (latents[0],), _encoder(recipe, data, features)),
+             *(link(latent, below, features, recipe.posterior) for below, latent in pairwise(latents))]
+    return ([*lower_priors, _call("prior", recipe.prior, (latents[-1],), context=features)],
+            _likelihood(recipe, data, (latents[0],), seen_above[0]), q)
+
+
+def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
+    if not data.missing:
+        return _call("encoder", recipe.encoder, data.event_shape, context=features)
+    doubled = networks.WithMask.doubled(data.event_shape)
+    return networks.WithMask(data.event_shape, _call("encoder", recipe.encoder, doubled, context=features))
+
+
+def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:
+    decoder = _call("decoder", recipe.decoder, latent, context=features, size=data.event_shape)
+    likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder)
+    return likelihoods.Missing(likelihood) if data.missing else likelihood
 
 
 def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, int]:
@@ -213,17 +272,37 @@ class Covariates(nn.Module):
 
 def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offers: Any) -> nn.Module:
     """Builds a component from its sizes and what it asks for by name: a context's features, an image's size."""
-    parameters = inspect.signature(target_of(factory)).parameters
+    target = target_of(factory)
+    parameters = inspect.signature(target).parameters
     wanted = {name: value for name, value in offers.items() if name in parameters}
+    given = factory.keywords if isinstance(factory, partial) else {}
+    for name, value in wanted.items():
+        own = given.get(name)
+        if own and (tuple(own) if isinstance(own, list) else own) != value:
+            raise InvalidInput(f"{argument}.{name}", got=repr(own), expected=f"{value!r}, which follows from the data",
+                               fix="leave it out; --context says whether there is a context" if name == "context" else "leave it out")
     if offers.get("context") and argument != "prior" and "context" not in wanted:
         raise InvalidInput(argument, got="a network that takes no context", expected="context= in its signature",
                            fix="choose MLP, or add that argument")
-    return factory(*sizes, **wanted)
+    try:
+        return factory(*sizes, **wanted)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(argument, got=f"{target.__name__} with arguments that it cannot be built with ({error})",
+                           expected="arguments as its docstring says", fix=f"see --{argument}.help {target.__name__}") from error
 
 
 def target_of(factory: Callable[..., Any]) -> Callable[..., Any]:
     """The class behind a factory: jsonargparse hands over a partial call whose last argument is the class."""
     return factory.args[-1] if isinstance(factory, partial) and factory.args else factory
+
+
+def settings_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that a factory's class will be built with, its defaults among them, apart from those still to come."""
+    given = factory.keywords if isinstance(factory, partial) else {}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(target_of(factory)).parameters.items()}
+    return defaults | given
 
 
 def build_optimizer(recipe: Recipe) -> Callable[..., torch.optim.Optimizer]:
@@ -263,7 +342,7 @@ class RecipeParser:
             family = flag.removeprefix("--")
             if family.endswith(".help") and family[:-5] in FAMILIES:
                 name = value if equals else next(tokens, "")
-                rest += [flag, resolve_component(family[:-5], name or FAMILIES[family[:-5]].__all__[0])]
+                rest += [flag, resolve_component(family[:-5], name or component_names(family[:-5])[0])]
             elif flag.startswith("--") and family in FAMILIES:
                 path = resolve_component(family, value if equals else next(tokens, ""))
                 if _class_path(layers.get(family)) != path:

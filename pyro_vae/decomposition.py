@@ -17,9 +17,10 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
-from pyro_vae.evaluation import DEFAULT_MEMORY, Score, bytes_allocated, evaluate, log_likelihood
+from pyro_vae.evaluation import Score, evaluate, log_likelihood
 from pyro_vae.execution import checked_data, evaluating
 from pyro_vae.latents import Values, check_no_auxiliary, draw, in_rows, log_density
+from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.proposals import Guide, Proposal, Refined
 from pyro_vae.traces import Structure, importance_traces, site_log_prob, structure

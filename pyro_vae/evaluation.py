@@ -17,13 +17,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from pyro import validation_enabled
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pyro_vae.arviz_compat import inference_data, psis_tail_shape
 from pyro_vae.compilation import CannotCapture, Captured, is_worth_compiling, warn_not_captured
 from pyro_vae.datasets import Data, Dataset, as_dataset
 from pyro_vae.execution import checked_data, evaluating, isolated_random, random_state, set_random_state
+from pyro_vae.memory import DEFAULT_MEMORY, Cost, chunks
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.proposals import Guide, Proposal
@@ -38,10 +37,9 @@ from pyro_vae.traces import (
 )
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
-__all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "bytes_allocated", "concatenate", "convergence", "elbo",
+__all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "concatenate", "convergence", "elbo",
            "evaluate", "importance_weights", "log_likelihood", "pareto_k", "pareto_k_threshold", "summarize", "versions"]
 
-DEFAULT_MEMORY = 256 * 2**20
 Compile = Literal["auto", "on", "off"]
 CHUNK_SAVES = 0.1  # seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
 
@@ -289,12 +287,14 @@ def _weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Pro
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         where = structure(program, x, context)
-        rows = max(1, memory_budget // _bytes_per_draw(program, x, context, where))
+        cost = _cost(program, x, context, where, proposal)
+        rows = cost.draws_at_once(memory_budget, num_samples)
+        size = cost.data_at_once(memory_budget, rows) if rows == num_samples else 1
         bar = progress_bar(f"log-weights, K = {num_samples}", total=len(x), shown=progress)
         if isinstance(proposal, Guide):
-            proposal = _CompiledGuide(compile, len(x) * num_samples / rows)
+            proposal = _CompiledGuide(compile, runs=-(-len(x) // size) * -(-num_samples // rows))
         with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
-            for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows, proposal):
+            for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows, size, proposal):
                 yield weights
                 advance(weights.shape[1])
 
@@ -309,7 +309,7 @@ class _CompiledGuide:
         runs: how many chunks there will be.
     """
 
-    def __init__(self, compile: Compile, runs: float):
+    def __init__(self, compile: Compile, runs: int):
         check_choice("compile", compile, ["auto", "on", "off"])
         self.compile, self.runs = compile, runs
         self.shape: tuple[int, int] | None = None
@@ -409,21 +409,19 @@ def pareto_k_threshold(num_samples: int) -> float:
 
 
 def _log_weights_in_chunks(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int,
-                           where: Structure, rows: int, proposal: Proposal) -> Iterator[Tensor]:
-    """Log-weights (K, n) of a few data at a time, in order, from at most ``rows`` draws at once."""
-    draws = [min(rows, num_samples - done) for done in range(0, num_samples, rows)]
-    size = max(1, rows // num_samples)
-    for start in range(0, len(x), size):
-        few = slice(start, start + size)
+                           where: Structure, rows: int, size: int, proposal: Proposal) -> Iterator[Tensor]:
+    """Log-weights (K, n) of ``size`` data at a time, in order, from ``rows`` draws of each at once."""
+    draws = [few.stop - few.start for few in chunks(num_samples, rows)]
+    for few in chunks(len(x), size):
         labels = None if context is None else context[few]
         try:
             draw_weights = proposal(program, x[few], labels, where)
             weights = torch.cat([draw_weights(k) for k in draws])
         except NonFiniteLogWeight as error:
-            raise error.shifted_by(start) from None
+            raise error.shifted_by(few.start) from None
         impossible = (weights == -torch.inf).all(0)
         if impossible.any():
-            raise _no_weight(program, x, context, start + int(impossible.nonzero()[0]), num_samples)
+            raise _no_weight(program, x, context, few.start + int(impossible.nonzero()[0]), num_samples)
         yield weights
 
 
@@ -440,33 +438,12 @@ def _no_weight(program: AnyProgram, x: Tensor, context: Tensor | None, datum: in
         fix="check that datum, the guide's support against the prior's, and that the likelihood gives it a probability")
 
 
-def _bytes_per_draw(program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> int:
-    few = slice(0, 1)
-    labels = None if context is None else context[few]
-    return bytes_allocated(lambda num_samples: log_weights(program, x[few], labels, num_samples, where))
+def _cost(program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure, proposal: Proposal) -> Cost:
+    def run(num_data: int, num_samples: int) -> None:
+        few = [0] * num_data
+        proposal(program, x[few], None if context is None else context[few], where)(num_samples)
 
-
-def bytes_allocated(run: Callable[[int], object]) -> int:
-    """What one more draw makes ``run(num_samples)`` allocate, all tensors counted: an upper bound on what it keeps."""
-    used = []
-    for num_samples in (1, 2):
-        with _AllocationMeter() as meter:
-            run(num_samples)
-        used.append(meter.bytes)
-    return max(1, used[1] - used[0])
-
-
-class _AllocationMeter(TorchDispatchMode):
-    """Adds up the size of every tensor that operations return while it is on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.bytes += sum(leaf.nbytes for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
-        return out
+    return Cost.of(run)
 
 
 def concatenate(scores: Sequence[AnyScore]) -> AnyScore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -131,6 +132,9 @@ def check_latent_supports(guide: Any, model: Any) -> None:
             if site["type"] != "sample" or site["is_observed"] or prior["is_observed"]:
                 continue
             q, p = site["fn"], prior["fn"]
+            if q.event_shape != p.event_shape:
+                raise InvalidInput(name, got=f"a posterior over {tuple(q.event_shape)} under a prior over {tuple(p.event_shape)}",
+                                   expected="the same latent shape for both", fix="give both the same latent")
             if is_point_mass(q):  # it has no density to compare, but a place: nowhere near a thin set by chance
                 # The image of an auxiliary site is where the function takes it, not anywhere on the line.
                 points = site["value"] if has_sources or is_thin(p.support) else points_of(q)
@@ -162,5 +166,13 @@ def support_of(program: AnyProgram, x: Tensor, context: Tensor | None) -> Constr
 def _traces_at_first_datum(program: AnyProgram, x: Tensor, context: Tensor | None) -> tuple[poutine.Trace, poutine.Trace]:
     one = slice(0, 1)
     with evaluating(program, seed=0), validation_enabled(False):
-        return importance_traces(program, like_parameters(program, x[one]),
-                                 like_parameters(program, None if context is None else context[one]))
+        try:
+            return importance_traces(program, like_parameters(program, x[one]),
+                                     like_parameters(program, None if context is None else context[one]))
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, InvalidInput) or not re.search("shape|size|broadcast", str(error), re.IGNORECASE):
+                raise
+            raise InvalidInput("program", got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
+                               expected="networks built for the shapes of x, latent and context that they are given",
+                               fix="check latent, in_shape and context= of each part, and that a density's event shape is the latent's "
+                                   "(Independent)") from error

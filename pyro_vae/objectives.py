@@ -28,7 +28,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.traces import latent_sites, paired_traces, site_log_prob, structure_of
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_count, check_weight
 
 __all__ = ["ELBO", "AnalyticELBO", "FreeBits", "BetaTCVAE", "IWAE", "StickingTheLanding", "DReG", "EnumeratedELBO"]
 
@@ -182,6 +182,7 @@ class ELBO(SumOverSites):
 
     def __init__(self, num_particles: int = 1, beta: float = 1.0):
         super().__init__(num_particles)
+        check_weight("beta", beta)
         self.beta = beta
 
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
@@ -214,6 +215,7 @@ class AnalyticELBO(SumOverSites):
 
     def __init__(self, num_particles: int = 1, beta: float = 1.0):
         super().__init__(num_particles)
+        check_weight("beta", beta)
         self.beta = beta
 
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
@@ -290,6 +292,8 @@ class BetaTCVAE(SumOverSites):
         super().__init__(num_particles)
         if num_data is not None:
             check_count("num_data", num_data)
+        for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+            check_weight(name, weight)
         self.alpha, self.beta, self.gamma, self.num_data = alpha, beta, gamma, num_data
 
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:

@@ -24,7 +24,7 @@ from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.networks import Size, as_shape, broadcast_batch, flatten_event
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
-__all__ = ["VAE", "AnyProgram", "HierarchicalVAE", "Program", "Refined"]
+__all__ = ["VAE", "HierarchicalVAE", "Program", "Refined"]
 
 # What keeps the contract above; nothing needs to be inherited, so there is no class to name.
 AnyProgram = Any
@@ -58,6 +58,7 @@ class VAE(nn.Module):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module,
                  context: nn.Module | None = None):
         super().__init__()
+        check_parts(prior, likelihood, posterior)
         self.prior, self.posterior, self.context = prior, posterior, context
         self.likelihood: Any = likelihood
         part: Any
@@ -87,6 +88,15 @@ class VAE(nn.Module):
     def embed(self, context: Tensor | None) -> Tensor | None:
         """The features of a context; none where the program takes no context."""
         return embed(self.context, context)
+
+
+def check_parts(prior: Any, likelihood: Any, posterior: Any) -> None:
+    """Raises `InvalidInput` unless all are modules, and the likelihood states the shape of x."""
+    for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
+        if not isinstance(part, nn.Module) or (part is likelihood and not hasattr(part, "event_shape")):
+            raise InvalidInput(name, got=type(part).__name__, expected="a module whose forward returns a distribution"
+                               + (", with event_shape" if part is likelihood else ""),
+                               fix="pass the parts by name: prior=, likelihood=, posterior=")
 
 
 def embed(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
@@ -149,6 +159,7 @@ class HierarchicalVAE(nn.Module):
                                expected="a prior and a posterior for each of two levels or more",
                                fix="add the missing ones, or use VAE for a single level")
         check_choice("inference", inference, ["bottom_up", "top_down"])
+        check_parts(priors[-1], likelihood, posteriors[0])
         self.priors, self.posteriors = nn.ModuleList(priors), nn.ModuleList(posteriors)
         self.likelihood: Any = likelihood
         self.context, self.inference, self.skip = context, inference, skip

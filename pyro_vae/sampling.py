@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,15 +11,18 @@ from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
 from pyro_vae.execution import checked_data, evaluating, like_parameters
+from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated, chunks
 from pyro_vae.programs import AnyProgram, posterior_predictive, prior_predictive
-from pyro_vae.traces import importance_traces
+from pyro_vae.traces import importance_traces, latent_sites
 from pyro_vae.validation import InvalidInput, check_context, check_count
 
 __all__ = ["encode", "generate", "reconstruct"]
 
+Sites = dict[str, Any]  # of a trace, by name
+
 
 def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor | list | None = None, draws: bool = False,
-             seed: int = 0) -> Tensor:
+             seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Tensor:
     r"""New data: the unconditioned model, run at ``num`` empty events.
 
     Args:
@@ -26,6 +31,7 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
         context: one label or vector of covariates for all, or one for each (num, ...).
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show.
         seed: seed of the draws; the caller's random state is left as it was.
+        memory_budget: bytes of activations allowed at once.
 
     Returns:
         x of shape (num, \*event).
@@ -44,11 +50,15 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
         one_for_all = given.dim() == 0 or (given.dim() == 1 and given.is_floating_point() and len(given) != num)
         given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
     check_context(program, torch.empty(num), given)
-    with evaluating(program, seed):
-        return _value(prior_predictive(program, num, given).nodes["x"], draws)
+
+    def run(few: slice) -> Sites:
+        return {"x": prior_predictive(program, few.stop - few.start, None if given is None else given[few]).nodes["x"]}
+
+    return _in_chunks(program, run, partial(_value, draws=draws), num, seed, memory_budget)["x"]
 
 
-def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0) -> Tensor:
+def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,
+                memory_budget: int = DEFAULT_MEMORY) -> Tensor:
     r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x).
 
     Data with missing entries are completed instead: what was observed stays, and each missing entry becomes a draw of x,
@@ -60,6 +70,7 @@ def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: i
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         draws: draws of x instead of means; missing entries are always draws.
         seed: seed of the draws; the caller's random state is left as it was.
+        memory_budget: bytes of activations allowed at once.
 
     Returns:
         x of shape (N, \*event).
@@ -73,12 +84,18 @@ def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: i
     """
     data = as_dataset(data)
     x, context = checked_data(program, data)
-    with evaluating(program, seed):
-        site: Any = posterior_predictive(program, x, context).nodes["x"]
-        return torch.where(torch.isnan(x), site["value"], x) if data.missing else _value(site, draws)
+
+    def run(few: slice) -> Sites:
+        return {"x": posterior_predictive(program, x[few], None if context is None else context[few]).nodes["x"]}
+
+    if not data.missing:
+        return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)["x"]
+    completed = _in_chunks(program, run, partial(_value, draws=True), len(x), seed, memory_budget)["x"]
+    return torch.where(torch.isnan(x), completed, x)
 
 
-def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0) -> dict[str, Tensor]:
+def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,
+           memory_budget: int = DEFAULT_MEMORY) -> dict[str, Tensor]:
     r"""The latents of data: means of q(z | x), or a draw for each datum.
 
     Args:
@@ -86,6 +103,7 @@ def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         draws: draws instead of means; a guide whose density has no mean in closed form gives draws only.
         seed: seed of the draws; the caller's random state is left as it was.
+        memory_budget: bytes of activations allowed at once.
 
     Returns:
         For each latent site its values (N, \*latent).
@@ -98,10 +116,26 @@ def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 
         torch.Size([3, 2])
     """
     x, context = checked_data(program, data)
+
+    def run(few: slice) -> Sites:
+        return latent_sites(importance_traces(program, x[few], None if context is None else context[few])[0])
+
+    return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)
+
+
+def _in_chunks(program: AnyProgram, run: Callable[[slice], Sites], value: Callable[[Any], Tensor], num: int, seed: int,
+               memory_budget: int) -> dict[str, Tensor]:
+    """The values of the sites that ``run`` gives for all of ``num`` data, made for as many at a time as the budget allows."""
     with evaluating(program, seed):
-        guide, _ = importance_traces(program, x, context)
-        return {name: _value(site, draws) for name, site in guide.nodes.items()
-                if site["type"] == "sample" and not site["is_observed"]}
+        size = num if num == 1 else memory_budget // bytes_allocated(lambda count: run(slice(0, count)))
+    with evaluating(program, seed):  # the seed's draws from their beginning, whatever was measured
+        parts = [run(few) for few in chunks(num, max(1, size))]
+        return {name: torch.cat([value(part[name]) for part in parts], dim=_data_dim(site)) for name, site in parts[0].items()}
+
+
+def _data_dim(site: Any) -> int:
+    plate = next(frame for frame in site["cond_indep_stack"] if frame.name == "data")
+    return plate.dim - len(site["fn"].event_shape)
 
 
 def _value(site: Any, draws: bool) -> Tensor:

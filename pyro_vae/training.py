@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import inspect
 import io
 import math
 import time
@@ -36,6 +37,7 @@ from pyro_vae.compilation import (
 )
 from pyro_vae.datasets import Data, Dataset, as_dataset, batch_keys
 from pyro_vae.evaluation import elbo
+from pyro_vae.events import EventFile
 from pyro_vae.execution import (
     check_data,
     choose_device,
@@ -49,11 +51,12 @@ from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
 from pyro_vae.traces import importance_traces, structure
-from pyro_vae.validation import InvalidInput, check_choice, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_positive, check_seed
 
 __all__ = ["History", "TrainingDiverged", "fit"]
 
 COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning_rate", "kl_weight")
+CURVES = ("objective", "validation_elbo", "learning_rate", "kl_weight")
 
 AnyObjective = Any  # a Pyro ELBO: Pyro declares none of the methods that its own have
 Batch = tuple[Tensor, Tensor, Tensor | None]  # indices of data, the keys of their draw, the KL weight
@@ -151,20 +154,14 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         >>> history["objective"][-1] > history["objective"][0]
         True
     """
-    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0), ("seed", seed, 0)):
-        check_count(name, count, least)
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise InvalidInput("learning_rate", got=repr(learning_rate), expected="a number > 0", fix="pass 1e-3")
-    if clip_norm is not None and not clip_norm > 0:
-        raise InvalidInput("clip_norm", got=repr(clip_norm), expected="a number > 0", fix="pass 5.0, or leave it out")
-    if patience is not None:
-        check_count("patience", patience)
-    if patience is not None and validation is None:
-        raise InvalidInput("patience", got=f"{patience} without validation data", expected="validation data to stop by",
-                           fix="pass validation=")
+    check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, clip_norm=clip_norm,
+                   patience=patience, has_validation=validation is not None, seed=seed, compile=compile)
     if resume and out is None:
         raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
-    check_choice("compile", compile, ["auto", "on", "off"])
+    for name, factory in (("optimizer", optimizer), ("schedule", schedule)):
+        if factory is not None and not callable(factory):
+            raise InvalidInput(name, got=repr(factory), expected="a class or a function",
+                               fix="pass torch.optim.Adam" if name == "optimizer" else "pass schedules.Cosine()")
     train = as_dataset(data)
     check_data(program, train)
     target = choose_device(device)
@@ -196,6 +193,23 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         with isolated_random(target, seed), _modes_put_back(program):
             run.train(progress)
     return run.history
+
+
+def check_settings(*, epochs: int, batch_size: int, learning_rate: float, warmup: int, clip_norm: float | None,
+                   patience: int | None, has_validation: bool, seed: int, compile: str) -> None:
+    """Raises `InvalidInput` on numbers that `fit` cannot train with."""
+    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+        check_count(name, count, least)
+    check_seed(seed)
+    check_positive("learning_rate", learning_rate)
+    if clip_norm is not None:
+        check_positive("clip_norm", clip_norm)
+    if patience is not None:
+        check_count("patience", patience)
+        if not has_validation:
+            raise InvalidInput("patience", got=f"{patience} without validation data", expected="validation data to stop by",
+                               fix="pass validation= (--validation 1000)")
+    check_choice("compile", compile, ["auto", "on", "off"])
 
 
 @contextmanager
@@ -275,6 +289,9 @@ class _Run:
             raise InvalidInput("program", got="no trainable parameters", expected="at least one nn.Parameter",
                                fix="register the networks as modules of the program (Program(..., modules=...))")
         self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
+        if inspect.signature(self.optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
+            raise InvalidInput("optimizer", got=f"{type(self.optimizer).__name__}, which evaluates the loss several times in a step",
+                               expected="one that takes a step from gradients", fix="choose Adam, or another such class of torch.optim")
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
@@ -314,17 +331,14 @@ class _Run:
                     self._restore_state(before)
                     raise self._diagnosis(epoch, losses)
                 row = self._measure(epoch, losses, time.monotonic() - clock)
-                if events is not None:
-                    for name in ("objective", "validation_elbo", "learning_rate", "kl_weight"):
-                        if row[name] is not None:
-                            events.add_scalar(name, row[name], row["step"])
+                if self.folder is not None and events is not None:
+                    with checkpoint.writing_to(self.folder):
+                        events.add({name: row[name] for name in CURVES if row[name] is not None}, row["step"])
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
                 shown = row["objective"] if row["validation_elbo"] is None else row["validation_elbo"]
                 advance(1, note=f"ELBO {shown:.2f}")
-        if events is not None:
-            events.close()
         self._save()
         if self.best is not None:
             self.program.load_state_dict(self.best[2])
@@ -536,12 +550,11 @@ class _Run:
             weights, _ = checkpoint.read_state(self.folder, "program")
             self.best = (*meta["best"], {name: value.to(reference_parameter(self.program).device) for name, value in weights.items()})
 
-    def _open_events(self) -> Any:
+    def _open_events(self) -> EventFile | None:
         if self.folder is None:
             return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=len(self.history) * self.steps_per_epoch + 1)
+        with checkpoint.writing_to(self.folder):
+            return EventFile(self.folder / "tensorboard", purge_step=len(self.history) * self.steps_per_epoch + 1)
 
 
 def _clone(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InvalidInput", "check_choice", "check_context", "check_count", "check_event_shape", "check_finite",
-           "check_latent", "check_positive", "check_support", "nearest_name"]
+__all__ = ["InvalidInput", "as_counts", "check_choice", "check_context", "check_count", "check_event_shape", "check_finite",
+           "check_latent", "check_positive", "check_probability", "check_seed", "check_support", "check_weight", "nearest_name"]
 
 
 class InvalidInput(ValueError):
@@ -65,6 +66,36 @@ def check_count(argument: str, value: object, minimum: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise InvalidInput(argument, got=repr(value), expected=f"an integer >= {minimum}",
                            fix=f"pass {argument}={minimum} or more")
+
+
+def check_seed(seed: object) -> None:
+    """Raises `InvalidInput` unless ``seed`` is an integer from 0 to 2**63 - 1, which is what generators take."""
+    check_count("seed", seed, minimum=0)
+    if seed >= 2**63:  # type: ignore[operator]
+        raise InvalidInput("seed", got=str(seed), expected="an integer below 2**63", fix="pass seed=0 or another small number")
+
+
+def as_counts(argument: str, values: object) -> list[int]:
+    """Widths of layers, or other counts, as a list.
+
+    Raises:
+        InvalidInput: unless they are a list of integers >= 1.
+    """
+    if not isinstance(values, Sequence) or not all(isinstance(value, Integral) and int(value) >= 1 for value in values):
+        raise InvalidInput(argument, got=repr(values), expected="a list of integers >= 1", fix=f"pass {argument}=[200, 200]")
+    return [int(value) for value in values]
+
+
+def check_weight(argument: str, value: float) -> None:
+    """Raises `InvalidInput` unless ``value`` is a finite number >= 0."""
+    if not 0 <= value < float("inf"):
+        raise InvalidInput(argument, got=repr(value), expected="a finite number >= 0", fix=f"pass {argument}=1.0")
+
+
+def check_probability(argument: str, value: float) -> None:
+    """Raises `InvalidInput` unless 0 <= value < 1: what is dropped with probability 1 is gone."""
+    if not 0 <= value < 1:
+        raise InvalidInput(argument, got=repr(value), expected="a probability from 0 to below 1", fix=f"pass {argument}=0.2")
 
 
 def check_positive(argument: str, value: float) -> None:

@@ -194,6 +194,19 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     (["train", "--encoder", "ConvTranspose"], "size"),
     (["train", "--decoder", "Conv"], "in_shape"),
     (["train", "--device", "gpu"], "device: got 'gpu'"),
+    (["train", "--prior", "StudentT", "--prior.df", "four"], "prior.df: got 'four', expected float"),
+    (["train", "--encoder.hidden", "400"], "encoder.hidden: got '400'"),
+    (["train", "--encoder.hidden", "[-4]"], "hidden: got [-4]"),
+    (["train", "--encoder.activation", "torch.nn.Linear"], "missing 2 required positional arguments"),
+    (["train", "--encoder.activation", "torch.nn.Foo"], "no attribute 'Foo'"),
+    (["train", "--encoder.dropout", "1.5"], "dropout: got 1.5"),
+    (["train", "--encoder.context", "3"], "encoder.context: got 3"),
+    (["train", "--objective.beta", "-1"], "beta: got -1"),
+    (["train", "--seed", str(2**63)], "below 2**63"),
+    (["train", "--optimizer", "LBFGS"], "LBFGS"),
+    (["train", "--program", "HierarchicalVAE"], "--latent '[40, 20]'"),
+    (["train", "--latent", "[4, 2]"], "--program HierarchicalVAE"),
+    (["train", "--program", "Refined"], "choose one of HierarchicalVAE, VAE"),
     (["train", "--validation", "9999"], "validation: got 9999"),
     (["evaluate"], "RUN"),
     (["evaluate", "nowhere"], "nowhere, which does not exist"),
@@ -260,6 +273,42 @@ def test_help_names_the_components_and_not_every_class_of_torch(capsys):
     assert "torch.nn.Linear" not in text and "_samples" not in text
     assert main([]) == 0 and "evaluate RUN" in capsys.readouterr().out
     assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("flags", [
+    ["--latent", "[4, 3]"],
+    ["--latent", "[4, 3, 2]", "--program.skip", "true", "--context", "labels", "--level-network.hidden", "[8]"],
+    ["--latent", "[4, 3, 2]", "--program.inference", "top_down", "--prior", "VampPrior", "--prior.components", "5"],
+    ["--latent", "[4, 3, 2]", "--program.inference", "top_down", "--program.skip", "true", "--context", "labels"],
+])
+def test_a_hierarchy_is_one_flag(tmp_path, flags):
+    levels = json.loads(flags[1])
+    assert main(["train", "--out", str(tmp_path / "run"), *FAST, "--program", "HierarchicalVAE", *flags]) == 0
+    program = pv.load(tmp_path / "run")
+    test = pv.datasets.load("digits")[1][:3]
+    assert {name: z.shape for name, z in pv.encode(program, test).items()} == {
+        f"z{level}": (3, size) for level, size in enumerate(levels, start=1)}
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--epochs", "3"]) == 0
+
+
+def test_a_full_disk_at_resume_ends_in_one_line_and_harms_nothing(capsys, tmp_path, monkeypatch):
+    for name in ("whole", "parts"):
+        assert main(["train", "--out", str(tmp_path / name), *FAST]) == 0
+    kept = {path: path.read_bytes() for path in (tmp_path / "parts").glob("*.*")}
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyro_vae.events.RecordWriter.write", full)
+        capsys.readouterr()
+        assert main(["train", "--out", str(tmp_path / "parts"), "--resume", "--epochs", "3"]) == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    for name in ("whole", "parts"):
+        assert main(["train", "--out", str(tmp_path / name), "--resume", "--epochs", "3"]) == 0
+    whole, parts = (pv.load(tmp_path / name).state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 def test_a_schedule_and_an_optimiser_by_name(tmp_path):

@@ -22,6 +22,7 @@ from pyro_vae.evaluation import (
     pareto_k_threshold,
     summarize,
 )
+from pyro_vae.memory import Cost
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -234,7 +235,7 @@ def test_chunks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
     exact = LinearGaussian(2, features=3)
     x = exact.data(5)
     program = exact.program()
-    monkeypatch.setattr("pyro_vae.evaluation._bytes_per_draw", lambda *args: 1)
+    monkeypatch.setattr("pyro_vae.evaluation._cost", lambda *args: Cost(per_datum=0, per_draw=1))
     program.posterior.encoded = 0
     score = pv.log_likelihood(program, x, 7, memory_budget=rows)
     torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)

@@ -91,6 +91,36 @@ def test_a_context_reaches_encoder_and_decoder():
     assert torch.equal(samples[1], same[1]) and not torch.equal(samples[0], same[0])
 
 
+def test_draws_and_means_are_made_in_chunks_that_change_nothing():
+    program, x = small_vae().double(), torch.rand(10, 1, 8, 8).round().double()
+    largest, forward = [], program.likelihood.forward
+
+    def watched(z, *, context=None):
+        largest.append(len(z))
+        return forward(z, context=context)
+
+    program.likelihood.forward = watched
+    whole, parts = (pv.encode(program, x, memory_budget=budget)["z"] for budget in (2**28, 1))
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-12)
+    for run in (lambda budget: pv.generate(program, 10, memory_budget=budget),
+                lambda budget: pv.reconstruct(program, x, memory_budget=budget)):
+        largest.clear()
+        assert run(1).shape == x.shape and max(largest) <= 2  # two to measure what one more needs
+        assert torch.equal(run(2**28), run(2**28)) and max(largest) == 10
+
+
+@pytest.mark.parametrize("parts, words", [
+    ({"prior": None}, "prior: got NoneType"), ({"likelihood": pv.priors.StandardNormal(2)}, "with event_shape"),
+    ({"prior": pv.priors.StandardNormal(3)}, "posterior over"),
+    ({"likelihood": pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(3, [4]))}, "parts that do not fit"),
+])
+def test_parts_that_do_not_fit_are_named(parts, words):
+    fitting = {"prior": pv.priors.StandardNormal(2), "posterior": pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [4])),
+               "likelihood": pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [4]))}
+    with pytest.raises(InvalidInput, match=words):
+        pv.elbo(pv.VAE(**(fitting | parts)), torch.zeros(2, 1, 8, 8))
+
+
 def test_continuous_covariates_condition_too():
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(2),

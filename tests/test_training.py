@@ -253,9 +253,14 @@ def test_an_interrupted_run_saves_the_last_whole_epoch(tmp_path):
 
 
 def test_the_run_folder_holds_metrics_and_tensorboard_events(tmp_path):
-    pv.fit(small_vae(), digits(100), epochs=2, out=tmp_path, **OPTIONS)
-    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for epochs in (2, 4):  # the second run goes on where the first one ends
+        history = pv.fit(small_vae(), digits(100), epochs=epochs, out=tmp_path, resume=epochs == 4, **OPTIONS)
     assert (tmp_path / "metrics.csv").read_text().startswith("epoch,step,seconds,objective,")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("objective")] == history["step"]
+    assert [event.value for event in events.Scalars("objective")] == pytest.approx(history["objective"], rel=1e-6)
 
 
 @pytest.mark.parametrize("change, message", [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,16 @@ Size = int | Sequence[int]
 
 
 def as_shape(size: Size) -> tuple[int, ...]:
-    """A size as a tuple: ``20 -> (20,)``, ``[1, 28, 28] -> (1, 28, 28)``."""
-    return (size,) if isinstance(size, int) else tuple(size)
+    """A size as a tuple: ``20 -> (20,)``, ``[1, 28, 28] -> (1, 28, 28)``.
+
+    Raises:
+        InvalidInput: unless it is an integer >= 1 or a sequence of such.
+    """
+    shape = (int(size),) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else None
+    if shape is None or not all(isinstance(length, Integral) and length >= 1 for length in shape):
+        raise InvalidInput("size", got=repr(size), expected="an integer >= 1, or a sequence of them",
+                           fix="pass 20, or (1, 28, 28)")
+    return shape
 
 
 def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_vae.networks.base import Size, as_shape, check_context_features, over_batch
 from pyro_vae.networks.dense import MLP
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, as_counts
 
 __all__ = ["Conv", "ConvTranspose", "ResidualConv", "ResidualConvTranspose", "Conv1d", "ConvTranspose1d"]
 
@@ -43,7 +43,7 @@ class Conv(nn.Module):
     def __init__(self, in_shape: Size, channels: Sequence[int] = (32, 64), hidden: Sequence[int] = (256,), *,
                  context: int = 0, kernel_size: int = 3, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.in_shape, self.channels, self.hidden = check_map_shape(in_shape, 3), list(channels), list(hidden)
+        self.in_shape, self.channels, self.hidden = check_map_shape(in_shape, 3), as_counts("channels", channels), as_counts("hidden", hidden)
         self.context, self.kernel_size, self.activation = context, check_kernel(kernel_size), activation
         self.convolutions, feature_map = downwards(self.in_shape, self.channels, lambda before, after: nn.Sequential(
             nn.Conv2d(before, after, kernel_size, stride=2, padding=kernel_size // 2), activation()))
@@ -80,7 +80,7 @@ class ConvTranspose(nn.Module):
     def __init__(self, in_shape: Size, size: Size = (), channels: Sequence[int] = (64, 32),
                  hidden: Sequence[int] = (256,), *, context: int = 0, kernel_size: int = 3, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.in_shape, self.channels, self.hidden = as_shape(in_shape), check_channels(channels), list(hidden)
+        self.in_shape, self.channels, self.hidden = as_shape(in_shape), check_channels(channels), as_counts("hidden", hidden)
         self.context, self.kernel_size, self.activation = context, check_kernel(kernel_size), activation
         self.size = check_map_size(size, 2)
 
@@ -125,7 +125,7 @@ class ResidualConv(nn.Module):
     def __init__(self, in_shape: Size, channels: Sequence[int] = (32, 64), hidden: Sequence[int] = (256,), *,
                  context: int = 0, kernel_size: int = 3, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.in_shape, self.channels, self.hidden = check_map_shape(in_shape, 3), list(channels), list(hidden)
+        self.in_shape, self.channels, self.hidden = check_map_shape(in_shape, 3), as_counts("channels", channels), as_counts("hidden", hidden)
         self.context, self.kernel_size, self.activation = context, check_kernel(kernel_size), activation
         self.convolutions, feature_map = downwards(
             self.in_shape, self.channels, lambda before, after: ResidualBlock(before, after, kernel_size, activation, stride=2))
@@ -164,7 +164,7 @@ class ResidualConvTranspose(nn.Module):
     def __init__(self, in_shape: Size, size: Size = (), channels: Sequence[int] = (64, 32),
                  hidden: Sequence[int] = (256,), *, context: int = 0, kernel_size: int = 3, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.in_shape, self.channels, self.hidden = as_shape(in_shape), check_channels(channels), list(hidden)
+        self.in_shape, self.channels, self.hidden = as_shape(in_shape), check_channels(channels), as_counts("hidden", hidden)
         self.context, self.kernel_size, self.activation = context, check_kernel(kernel_size), activation
         self.size = check_map_size(size, 2)
 
@@ -202,7 +202,7 @@ class Conv1d(nn.Module):
     def __init__(self, in_shape: Size, channels: Sequence[int] = (32, 64), hidden: Sequence[int] = (256,), *,
                  context: int = 0, kernel_size: int = 5, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.in_shape, self.channels, self.hidden = check_map_shape(in_shape, 2), list(channels), list(hidden)
+        self.in_shape, self.channels, self.hidden = check_map_shape(in_shape, 2), as_counts("channels", channels), as_counts("hidden", hidden)
         self.context, self.kernel_size, self.activation = context, check_kernel(kernel_size), activation
         self.convolutions, feature_map = downwards(self.in_shape, self.channels, lambda before, after: nn.Sequential(
             nn.Conv1d(before, after, kernel_size, stride=2, padding=kernel_size // 2), activation()))
@@ -236,7 +236,7 @@ class ConvTranspose1d(nn.Module):
     def __init__(self, in_shape: Size, size: Size = (), channels: Sequence[int] = (64, 32),
                  hidden: Sequence[int] = (256,), *, context: int = 0, kernel_size: int = 5, activation: type[nn.Module] = nn.ReLU):
         super().__init__()
-        self.in_shape, self.channels, self.hidden = as_shape(in_shape), check_channels(channels), list(hidden)
+        self.in_shape, self.channels, self.hidden = as_shape(in_shape), check_channels(channels), as_counts("hidden", hidden)
         self.context, self.kernel_size, self.activation = context, check_kernel(kernel_size), activation
         self.size = check_map_size(size, 1)
 
@@ -353,7 +353,7 @@ def check_channels(channels: Sequence[int]) -> list[int]:
     """Raises `InvalidInput` unless there is one layer or more."""
     if not channels:
         raise InvalidInput("channels", got="[]", expected="one channel count or more", fix="pass channels=[64, 32]")
-    return list(channels)
+    return as_counts("channels", channels)
 
 
 def check_kernel(kernel_size: int) -> int:

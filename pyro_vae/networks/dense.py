@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.networks.base import Join, Size, as_shape, broadcast_batch, check_context_features, flatten_event
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, as_counts, check_probability
 
 __all__ = ["MLP", "GatedMLP"]
 
@@ -34,7 +34,8 @@ class MLP(nn.Module):
     def __init__(self, in_shape: Size, hidden: Sequence[int] = (400,), *, context: int = 0,
                  activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0):
         super().__init__()
-        self.in_shape, self.hidden = as_shape(in_shape), list(hidden)
+        check_probability("dropout", dropout)
+        self.in_shape, self.hidden = as_shape(in_shape), as_counts("hidden", hidden)
         self.context, self.activation, self.dropout = context, activation, dropout
         widths = [math.prod(self.in_shape), *self.hidden]
         self.layers = nn.ModuleList(
@@ -78,7 +79,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, in_shape: Size, hidden: Sequence[int] = (300, 300), *, context: int = 0, dropout: float = 0.0):
         super().__init__()
-        self.in_shape, self.hidden, self.context, self.dropout = as_shape(in_shape), list(hidden), context, dropout
+        check_probability("dropout", dropout)
+        self.in_shape, self.hidden, self.context, self.dropout = as_shape(in_shape), as_counts("hidden", hidden), context, dropout
         if not self.hidden:
             raise InvalidInput("hidden", got="[]", expected="one layer or more", fix="pass hidden=[300], or use MLP")
         widths = [math.prod(self.in_shape), *self.hidden]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.networks.base import Size, as_shape, check_context_features, over_batch
 from pyro_vae.networks.convolutional import check_map_shape, check_map_size, dense_after
 from pyro_vae.networks.dense import MLP
-from pyro_vae.validation import check_choice
+from pyro_vae.validation import as_counts, check_choice
 
 __all__ = ["Recurrent", "RecurrentDecoder"]
 
@@ -46,7 +46,7 @@ class Recurrent(nn.Module):
     def __init__(self, in_shape: Size, width: int = 128, hidden: Sequence[int] = (128,), *, context: int = 0,
                  cell: Cell = "GRU", layers: int = 1, bidirectional: bool = False):
         super().__init__()
-        self.in_shape, self.width, self.hidden, self.context = check_map_shape(in_shape, 2), width, list(hidden), context
+        self.in_shape, self.width, self.hidden, self.context = check_map_shape(in_shape, 2), width, as_counts("hidden", hidden), context
         self.cell, self.layers, self.bidirectional = cell, layers, bidirectional
         self.recurrence = recurrence(cell, self.in_shape[0], width, layers, bidirectional)
         state = (width * (1 + bidirectional),)
@@ -97,7 +97,7 @@ class RecurrentDecoder(nn.Module):
     def __init__(self, in_shape: Size, size: Size = (), width: int = 128, hidden: Sequence[int] = (), *, context: int = 0,
                  cell: Cell = "GRU", layers: int = 1, bidirectional: bool = False):
         super().__init__()
-        self.in_shape, self.width, self.hidden, self.context = as_shape(in_shape), width, list(hidden), context
+        self.in_shape, self.width, self.hidden, self.context = as_shape(in_shape), width, as_counts("hidden", hidden), context
         self.cell, self.layers, self.bidirectional = cell, layers, bidirectional
         self.size = check_map_size(size, 1)
         self.dense = MLP(self.in_shape, [*self.hidden, width], context=context)
