@@ -32,7 +32,7 @@ from pyro_vae.inductor import inductor
 from pyro_vae.objectives import ELBO
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "is_worth_compiling"]
+__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "Replay", "Update", "is_worth_compiling"]
 
 TensorFunction = Callable[..., Any]
 
@@ -254,12 +254,16 @@ class LossAndGradients:
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         tensors = [value for value in inputs if value is not None]
-        key = tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
+        key = _shapes_of(inputs)
         if key not in self.graphs:
             self.graphs[key] = self._captured(inputs, tensors) if self.compiled(len(tensors[0])) else None
         graph = self.graphs[key]
         loss, *gradients = self.eager(*inputs) if graph is None else graph(*tensors)
         return loss, tuple(gradients)
+
+    def is_captured(self, *inputs: Tensor | None) -> bool:
+        """Whether inputs of these shapes run as a captured graph."""
+        return self.graphs.get(_shapes_of(inputs)) is not None
 
     def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         """The loss and the gradients by running the function itself."""
@@ -290,6 +294,10 @@ class LossAndGradients:
             return self.eager(*(next(rest) if is_given else None for is_given in given))
 
         return of_tensors
+
+
+def _shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
+    return tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
 
 
 # Measured on two cores: what compiling costs, and what a step saves, for each operation of the graph, in seconds.
@@ -334,7 +342,8 @@ class Update:
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
         self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
 
-    def __call__(self, gradients: Sequence[Tensor]) -> None:
+    def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
+        """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
         if self.clip_norm is not None:
             gradients = list(gradients)
             norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
@@ -350,9 +359,40 @@ class Update:
         steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
         with torch.no_grad():
             torch._foreach_add_(steps, 1.0)
-            self.kernel(self.parameters, gradients, first, second, [], steps, lr=group["lr"], beta1=group["betas"][0],
+            self.kernel(self.parameters, gradients, first, second, [], steps,
+                        lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
                         beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
                         maximize=False)
+
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next step is the fused kernel alone: the first one makes the state."""
+        return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
+
+
+class Replay:
+    """Several steps as one CUDA graph: recorded once, then launched by a single call, with no Python between the steps.
+
+    Args:
+        step: from tensors (or ``None``) to a scalar tensor; what else it does, it does in place, without asking the device, and
+            it has run before, so that all that is made at first is there.
+        inputs: of all the steps, stacked; their number is the tensors' first dimension.
+    """
+
+    def __init__(self, step: Callable[..., Tensor], inputs: Sequence[Tensor | None]):
+        self.inputs = [None if x is None else x.clone() for x in inputs]
+        (number,) = {len(x) for x in self.inputs if x is not None}
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.out = torch.stack([step(*(None if x is None else x[i] for x in self.inputs)) for i in range(number)])
+
+    def __call__(self, inputs: Sequence[Tensor | None]) -> Tensor:
+        for kept, x in zip(self.inputs, inputs):
+            if kept is not None and x is not None:
+                kept.copy_(x)
+        self.graph.replay()
+        return self.out.clone()
 
 
 class CompiledSVI:

@@ -30,6 +30,7 @@ from pyro_vae.compilation import (
     FEWEST_STEPS,
     CannotCapture,
     LossAndGradients,
+    Replay,
     Update,
     is_worth_compiling,
     warn_not_captured,
@@ -59,7 +60,9 @@ COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning
 CURVES = ("objective", "validation_elbo", "learning_rate", "kl_weight")
 
 AnyObjective = Any  # a Pyro ELBO: Pyro declares none of the methods that its own have
-Batch = tuple[Tensor, Tensor, Tensor | None]  # indices of data, the keys of their draw, the KL weight
+# Indices of data, the keys of their draw, the KL weight, a factor on the learning rate (on CUDA, tensors all).
+Batch = tuple[Tensor, Tensor, Tensor | None, float | Tensor]
+STEPS_AT_ONCE = 16  # in a CUDA graph
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -294,6 +297,7 @@ class _Run:
                                expected="one that takes a step from gradients", fix="choose Adam, or another such class of torch.optim")
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
+        self.replay: Replay | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         self.loss_and_gradients = LossAndGradients(self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()))
         self.history = History()
@@ -388,13 +392,39 @@ class _Run:
         self.program.train()
         losses = torch.empty(len(batches), device=self.device, dtype=self.data.values.dtype)
         with validation_enabled(False):
-            for i, batch in enumerate(batches):
-                losses[i], gradients = self.loss_and_gradients(*batch)
-                factor = self.schedule(self._fraction_done(epoch * self.steps_per_epoch + i))
-                for group, rate in zip(self.optimizer.param_groups, self.rates):
-                    group["lr"] = rate * factor
-                self.update(gradients)
+            done = 0
+            while done < len(batches):
+                few = batches[done:done + STEPS_AT_ONCE]
+                if self._can_replay(few):
+                    losses[done:done + len(few)] = self._replayed(few)
+                    done += len(few)
+                else:
+                    losses[done] = self._step(*batches[done])
+                    done += 1
         return losses
+
+    def _step(self, index: Tensor, keys: Tensor, weight: Tensor | None, factor: float | Tensor) -> Tensor:
+        """One step, its learning rate that of the run times a factor, which the fused update reads on the device."""
+        loss, gradients = self.loss_and_gradients(index, keys, weight)
+        if isinstance(factor, Tensor) and self.update.is_ready:
+            self.update(gradients, self.rates[0] * factor)
+            return loss
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * float(factor)
+        self.update(gradients)
+        return loss
+
+    def _can_replay(self, batches: list[Batch]) -> bool:
+        """Whether these steps are one CUDA graph: all of one compiled size, which has run before."""
+        return (self.device.type == "cuda" and len(batches) == STEPS_AT_ONCE and self.update.is_ready
+                and all(self.loss_and_gradients.is_captured(index, keys, weight) for index, keys, weight, _ in batches))
+
+    def _replayed(self, batches: list[Batch]) -> Tensor:
+        index, keys, weights, factors = zip(*batches)
+        stacked = [torch.stack(index), torch.stack(keys), None if weights[0] is None else torch.stack(weights), torch.stack(factors)]
+        if self.replay is None:
+            self.replay = Replay(self._step, stacked)
+        return self.replay(stacked)
 
     @property
     def device(self) -> torch.device:
@@ -404,13 +434,15 @@ class _Run:
         """This epoch's batches, the data in a new order; all that is random in the epoch is seeded here."""
         seed_generators(self.device, hash((self.seed, epoch)) % 2**63)
         order = torch.randperm(len(self.data), device=self.device)
+        first = epoch * self.steps_per_epoch
         weights: Iterable[Tensor | None] = [None] * self.steps_per_epoch
         if self.warmup:  # inputs of the captured graph, so that annealing recompiles nothing; none where there is none
-            first = epoch * self.steps_per_epoch
             weights = torch.tensor([self._kl_weight(first + i) for i in range(self.steps_per_epoch)], device=self.device)
-        return list(zip(order.split(self.batch_size), batch_keys(self.steps_per_epoch, self.device), weights))
+        factors = [self.schedule(self._fraction_done(first + i)) for i in range(self.steps_per_epoch)]
+        rates: Iterable[float | Tensor] = torch.tensor(factors, device=self.device) if self.device.type == "cuda" else factors
+        return list(zip(order.split(self.batch_size), batch_keys(self.steps_per_epoch, self.device), weights, rates))
 
-    def _first_batch(self, size: int) -> Batch:
+    def _first_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
         weight = torch.tensor(self._kl_weight(0), device=self.device) if self.warmup else None
         return torch.arange(size, device=self.device), batch_keys(1, self.device)[0], weight
 
@@ -504,6 +536,7 @@ class _Run:
                 self.optimizer.state[parameter].update(values)
 
     def _restore_state(self, state: dict[str, Tensor]) -> None:
+        self.replay = None  # it writes to the optimiser's state of before
         self.program.load_state_dict({key.removeprefix("program."): value for key, value in state.items()
                                       if key.startswith("program.")})
         for index, parameter in enumerate(self.parameters):
