@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-__all__ = ["arviz", "inference_data", "psis_tail_shape"]
+__all__ = ["arviz", "effective_draws", "elpd_data", "group_of", "inference_data", "psis_tail_shape", "r_hat", "write_netcdf"]
 
 FEWEST_TAIL_DRAWS = 5
 
@@ -21,21 +24,100 @@ def arviz() -> ModuleType:
     return az
 
 
-def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Any:
-    """ArviZ data of groups that ArviZ has no name for: each is a pair (variables, attributes), as xarray takes them."""
+def _is_0x(az: ModuleType) -> bool:
+    # 1.x answers to the names of 0.x, with a warning and something else.
+    return "InferenceData" in vars(az)
+
+
+def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]], attributes: dict[str, Any] | None = None,
+                   coordinates: dict[str, Any] | None = None) -> Any:
+    """ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
+
+    Args:
+        groups: by name, ArviZ's own or others: a pair (variables, attributes), as xarray takes them.
+        attributes: those of the whole.
+        coordinates: by dimension; each group takes those of its own dimensions, other ones count from 0.
+    """
     import xarray
 
-    datasets = {name: xarray.Dataset(variables, attrs=attributes) for name, (variables, attributes) in groups.items()}
+    datasets = {}
+    for name, (variables, group_attributes) in groups.items():
+        dataset = xarray.Dataset(variables, attrs=group_attributes)
+        known = coordinates or {}
+        datasets[name] = dataset.assign_coords({str(dim): known.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()})
     az = arviz()
-    if hasattr(az, "InferenceData"):
-        return az.InferenceData(warn_on_custom_groups=False, **datasets)
-    return xarray.DataTree.from_dict(datasets)
+    if _is_0x(az):
+        return az.InferenceData(warn_on_custom_groups=False, attrs=attributes, **datasets)
+    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
+
+
+def group_of(data: Any, name: str) -> Any:
+    """A group of ArviZ data as an `xarray.Dataset`; ``None`` if there is no such group."""
+    names = data.children if hasattr(data, "children") else data.groups()
+    if name not in names:
+        return None
+    return data[name].to_dataset() if hasattr(data, "children") else data[name]
+
+
+def write_netcdf(data: Any, path: str | Path) -> Path:
+    """ArviZ data as a netCDF file, compressed without loss, replaced as a whole; `arviz.from_netcdf` reads it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if _is_0x(arviz()):
+            data.to_netcdf(str(temporary), compress=True)
+        else:
+            packed = {f"/{name}": {variable: {"zlib": True} for variable, values in group_of(data, name).items() if values.dtype.kind in "biuf"}
+                      for name in data.children}
+            data.to_netcdf(temporary, encoding=packed, engine="h5netcdf")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def r_hat(draws: np.ndarray) -> np.ndarray:
+    """R-hat of draws (chains, steps, ...), of chains that are split in halves: one for each of the other dimensions."""
+    return _of_chains("rhat", draws)
+
+
+def effective_draws(draws: np.ndarray) -> np.ndarray:
+    """How many independent draws those (chains, steps, ...) are worth for the mean, for each of the other dimensions."""
+    return _of_chains("ess", draws)
+
+
+def _of_chains(function: str, draws: np.ndarray) -> np.ndarray:
+    import xarray
+
+    dims = ["chain", "draw", *(f"dim_{i}" for i in range(draws.ndim - 2))]
+    return np.asarray(getattr(arviz(), function)(xarray.Dataset({"z": (dims, draws)}))["z"])
+
+
+def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, good_k: float) -> Any:
+    """Per-datum log predictive densities (N,) as what ``arviz.loo`` would have returned: for `compare` and `plot_khat`."""
+    import xarray
+
+    az = arviz()
+    pointwise, shapes = (xarray.DataArray(array, dims=("obs",), coords={"obs": np.arange(len(array))}) for array in (values, pareto_k))
+    numbers = {"se": float(np.sqrt(len(values) * np.var(values))), "n_samples": num_samples, "n_data_points": len(values),
+               "warning": bool((pareto_k > good_k).any()), "scale": "log", "good_k": good_k, "pareto_k": shapes}
+    if _is_0x(az):
+        from arviz.stats import ELPDData
+
+        parts = {"elpd_loo": float(values.sum()), "se": numbers["se"], "p_loo": np.nan, **numbers, "loo_i": pointwise}
+        return ELPDData(data=list(parts.values()), index=list(parts))
+    from arviz_stats import utils
+
+    # 1.3 has a class of its own for each kind; the releases before it name the kind as an argument.
+    kind = getattr(utils, "ELPDDataLOO", None) or partial(utils.ELPDData, kind="loo")
+    return kind(elpd=float(values.sum()), p=np.nan, elpd_i=pointwise, **numbers)
 
 
 def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k of each row of log-weights (N, K) by ArviZ's PSIS; NaN for short tails, -inf for constant ones.
 
-    ArviZ 1.x takes log-likelihoods where 0.x takes log-weights, so the sign is settled here, and tested.
+    ArviZ 1.x keeps its function elsewhere and takes log-likelihoods where 0.x takes log-weights: both are settled here.
     """
     num_data, num_samples = log_weights.shape
     tail = int(np.ceil(min(num_samples / 5, 3 * np.sqrt(num_samples))))
@@ -60,8 +142,10 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
     centred = log_weights - log_weights.max(axis=1, keepdims=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflow in the fit of a degenerate tail: the k it gives says enough
-        if hasattr(az, "InferenceData"):
+        if _is_0x(az):
             _, shapes = az.psislw(centred)
         else:
-            _, shapes = az.psislw(-centred)
+            from arviz_stats.base import array_stats
+
+            _, shapes = array_stats.psislw(-centred, axis=-1)
     return np.asarray(shapes)

@@ -25,11 +25,21 @@ from torch import Tensor, nn
 
 from pyro_vae import checkpoint, datasets, plotting
 from pyro_vae.comparison import compare, load_scores, save_scores, spread
-from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, component_names, read_recipe
+from pyro_vae.config import (
+    FAMILIES,
+    RecipeParser,
+    build_optimizer,
+    build_program,
+    component_names,
+    parse_components,
+    read_recipe,
+    resolve_component,
+)
 from pyro_vae.datasets import Dataset
 from pyro_vae.evaluation import ImportanceScore, Score, bits_per_dim, evaluate, pareto_k_threshold, versions
 from pyro_vae.execution import check_data, choose_device, support_of
 from pyro_vae.programs import AnyProgram
+from pyro_vae.proposals import Guide, Proposal
 from pyro_vae.sampling import encode, generate, reconstruct
 from pyro_vae.training import History, TrainingDiverged, check_settings, fit
 from pyro_vae.validation import InvalidInput, check_choice, check_count, nearest_name
@@ -144,14 +154,19 @@ def evaluate_run(argv: list[str]) -> None:
     parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
     parser.add_argument("--split", type=str, default="test", help="train or test")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
-    options = _parse(parser, argv)
+    parser.add_argument("--proposal", type=Callable[..., Any], default={"class_path": resolve_component("proposal", "Guide")},
+                        help="what draws the latents for the log-likelihood, as --proposal Refined --proposal.steps 50")
+    with _explaining(parser):
+        options = parse_components(parser, argv, {})
     check_count("num_samples", options.num_samples)
     check_choice("split", options.split, ["train", "test"])
     if options.limit is not None:
         check_count("limit", options.limit)
     folder, program = _load_run(options)
     data = _data_of(folder, options)[options.split][: options.limit]
-    scores = _evaluate(program, data, options.num_samples, folder, options.seed)
+    with _explaining(parser):
+        proposal = parser.instantiate(options).proposal
+    scores = _evaluate(program, data, options.num_samples, folder, options.seed, proposal)
     _print_scores(scores, data, folder)
 
 
@@ -276,8 +291,11 @@ def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     return {"train": train_set, "test": test_set}
 
 
-def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int) -> dict[str, Score]:
+def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int,
+              proposal: Proposal = Guide()) -> dict[str, Score]:
     scores = evaluate(program, data, num_samples, seed=seed, progress=True)
+    if not isinstance(proposal, Guide):  # the ELBO is the guide's own whatever the log-likelihood is estimated with
+        scores |= {"log_likelihood": evaluate(program, data, num_samples, proposal=proposal, seed=seed, progress=True)["log_likelihood"]}
     elbo, ll = scores["elbo"], scores["log_likelihood"]
     assert isinstance(ll, ImportanceScore)
     result = {
@@ -285,6 +303,7 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
         "log_likelihood": {"mean": ll.mean, "se": ll.se, "mc_se": ll.mean_mc_se, "num_samples": num_samples},
         "pareto_k": {"median": ll.pareto_k.median().item(), "max": ll.pareto_k.max().item(),
                      "above_threshold": ll.above_threshold, "threshold": pareto_k_threshold(num_samples)},
+        "proposal": {"name": type(proposal).__name__, **{key: str(value) for key, value in vars(proposal).items()}},
         "bits_per_dim": _bits_per_dim(program, data, ll),
         "num_data": len(data),
         "data": {"name": data.name, "split": data.split, "binarize": data.binarize, "sha256": data.sha256},
@@ -322,13 +341,15 @@ def _print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures
     table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
     table.add_row(f"log p(x), K = {ll.num_samples:,}", f"{ll.mean:.2f}", f"{ll.se:.2f}", f"{ll.mean_mc_se:.3f}")
     table.add_section()
-    table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}",
-                  f"{ll.above_threshold} above {threshold:.2f}")
+    if ll.above_threshold is None:
+        table.add_row("Pareto k", "needs more draws", "", "")
+    else:
+        table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}", f"{ll.above_threshold} above {threshold:.2f}")
     console = Console()
     console.print(table)
     if ll.above_threshold:
         console.print(f"{ll.above_threshold} data have a Pareto k above {threshold:.2f}: their log p(x) is likely too low. "
-                      "Raise --num-samples, or choose a more flexible --posterior.", highlight=False, soft_wrap=True)
+                      "Evaluate with a higher --num-samples or with --proposal Refined, or train with a more flexible --posterior.", highlight=False, soft_wrap=True)
     console.print(f"run      {folder}", highlight=False, soft_wrap=True)
     console.print(f"scores   {folder / 'evaluation.json'}", highlight=False, soft_wrap=True)
     for path in figures:

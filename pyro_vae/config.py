@@ -23,19 +23,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs, schedules
+from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs, proposals, schedules
 from pyro_vae.datasets import Dataset
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["FAMILIES", "Recipe", "RecipeParser", "build_optimizer", "build_program", "component_names", "read_recipe",
-           "resolve_component"]
+__all__ = ["FAMILIES", "Recipe", "RecipeParser", "build_optimizer", "build_program", "component_names", "parse_components",
+           "read_recipe", "resolve_component"]
 
 Shape = Sequence[int]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors, "likelihood": likelihoods, "posterior": posteriors, "encoder": networks, "decoder": networks,
     "program": programs, "level_prior": posteriors, "level_network": networks, "objective": objectives, "schedule": schedules,
-    "optimizer": torch.optim,
+    "optimizer": torch.optim, "proposal": proposals,
 }
 
 
@@ -151,7 +151,8 @@ def component_names(family: str) -> list[str]:
         ['VAE', 'HierarchicalVAE']
     """
     module = FAMILIES[family]
-    return [name for name in module.__all__
+    classes = [name for name in module.__all__ if inspect.isclass(getattr(module, name, None))]
+    return [name for name in classes
             if module is not programs or "likelihood" in inspect.signature(getattr(module, name)).parameters]
 
 
@@ -334,23 +335,7 @@ class RecipeParser:
 
     def parse(self, argv: Sequence[str], recipe: Mapping[str, Any]) -> Namespace:
         """Flags over a recipe (see `read_recipe`) over the defaults."""
-        layers = dict(recipe)
-        rest: list[str] = []
-        tokens = iter(argv)
-        for token in tokens:
-            flag, equals, value = token.partition("=")
-            family = flag.removeprefix("--")
-            if family.endswith(".help") and family[:-5] in FAMILIES:
-                name = value if equals else next(tokens, "")
-                rest += [flag, resolve_component(family[:-5], name or component_names(family[:-5])[0])]
-            elif flag.startswith("--") and family in FAMILIES:
-                path = resolve_component(family, value if equals else next(tokens, ""))
-                if _class_path(layers.get(family)) != path:
-                    layers[family] = {"class_path": path}
-            else:
-                rest.append(token)
-        self.parser.set_defaults(layers)
-        return self.parser.parse_args(rest)
+        return parse_components(self.parser, argv, recipe)
 
     def recipe(self, namespace: Namespace) -> Recipe:
         """The recipe that parsed arguments stand for, its components ready to be called."""
@@ -362,6 +347,27 @@ class RecipeParser:
         whole = yaml.safe_load(self.parser.dump(namespace))
         return yaml.safe_dump({field.name: whole[field.name] for field in fields(Recipe) if field.name in whole},
                               sort_keys=False)
+
+
+def parse_components(parser: ArgumentParser, argv: Sequence[str], layers: Mapping[str, Any]) -> Namespace:
+    """Flags over values that come first; flags that name components may do so as `resolve_component` reads them."""
+    values = dict(layers)
+    rest: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        flag, equals, value = token.partition("=")
+        family = flag.removeprefix("--")
+        if family.endswith(".help") and family[:-5] in FAMILIES:
+            name = value if equals else next(tokens, "")
+            rest += [flag, resolve_component(family[:-5], name or component_names(family[:-5])[0])]
+        elif flag.startswith("--") and family in FAMILIES:
+            path = resolve_component(family, value if equals else next(tokens, ""))
+            if _class_path(values.get(family)) != path:
+                values[family] = {"class_path": path}
+        else:
+            rest.append(token)
+    parser.set_defaults(values)
+    return parser.parse_args(rest)
 
 
 def _class_path(component: Any) -> str | None:

@@ -116,9 +116,16 @@ class ImportanceScore(Score):
     pareto_k: Tensor
 
     @property
-    def above_threshold(self) -> int:
-        """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low."""
-        return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+    def above_threshold(self) -> int | None:
+        """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low. ``None`` if K is too
+        small for any to have a k."""
+        return None if self.pareto_k.isnan().all() else int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+
+
+    def __str__(self) -> str:
+        above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
+        said = "too few draws for Pareto k" if above is None else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
+        return f"{super().__str__()}; {said}"
 
 
 AnyScore = TypeVar("AnyScore", bound=Score)

@@ -16,9 +16,9 @@ FLOORS = [
     ["validation", "networks", "distributions", "schedules", "datasets", "progress", "memory", "events", "arviz_compat", "inductor"],
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
-    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
-     "comparison", "training"],
-    ["sampling", "testing", "plotting"],
+    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "results", "annealing", "decomposition", "calibration",
+     "comparison", "draws", "inference_data", "reference", "training"],
+    ["sampling", "testing", "inspection", "geometry", "plotting"],
     ["config", "cli"],
 ]
 ORDER = [module for floor in FLOORS for module in floor]
