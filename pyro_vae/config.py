@@ -23,7 +23,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs, proposals, schedules
+from pyro_vae import corruptions, likelihoods, networks, objectives, posteriors, priors, programs, proposals, schedules
 from pyro_vae.datasets import Dataset
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -34,8 +34,8 @@ Shape = Sequence[int]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors, "likelihood": likelihoods, "posterior": posteriors, "encoder": networks, "decoder": networks,
-    "program": programs, "level_prior": posteriors, "level_network": networks, "objective": objectives, "schedule": schedules,
-    "optimizer": torch.optim, "proposal": proposals,
+    "program": programs, "level_prior": posteriors, "level_network": networks, "corruption": corruptions, "objective": objectives,
+    "schedule": schedules, "optimizer": torch.optim, "proposal": proposals,
 }
 
 
@@ -50,13 +50,16 @@ class Recipe:
         missing: NaN in the data marks a missing entry; the encoder then also sees what was observed, and the likelihood
             counts that alone.
         missing_fraction: the probability with which each entry of the data is removed, completely at random.
+        labelled: how many training data keep their label, for a SemiSupervisedVAE; by default all.
         context: condition on the data's labels, or on its covariates: a CVAE.
-        latent: number of latent dimensions; for a hierarchy a list, the lowest level first.
+        latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level that is a grid is a list
+            itself, [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
+        corruption: what is done in training to the data that the encoder sees, a class of pyro_vae.corruptions or an import path.
         program: what the parts are put together as, a class of pyro_vae.programs or an import path.
         level_prior: of a hierarchy, p(z_l | z_l+1) below the top, a class of pyro_vae.posteriors or an import path.
         level_network: of a hierarchy, the network from one level's latents to another's.
@@ -81,13 +84,15 @@ class Recipe:
     binarize: Literal["none", "dynamic", "fixed"] | None = None
     missing: bool = False
     missing_fraction: float = 0.0
+    labelled: int | None = None
     context: Literal["labels", "covariates"] | None = None
-    latent: int | list[int] = 20
+    latent: int | list[int | list[int]] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
+    corruption: nn.Module | None = None
     program: Callable[[Any, nn.Module, Any, nn.Module | None], nn.Module] = programs.VAE
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     level_network: Callable[[Shape], nn.Module] = networks.MLP
@@ -148,7 +153,7 @@ def component_names(family: str) -> list[str]:
 
     Example:
         >>> component_names("program")
-        ['VAE', 'HierarchicalVAE']
+        ['VAE', 'HierarchicalVAE', 'SemiSupervisedVAE']
     """
     module = FAMILIES[family]
     classes = [name for name in module.__all__ if inspect.isclass(getattr(module, name, None))]
@@ -191,7 +196,8 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
         has_levels = "priors" in inspect.signature(target_of(recipe.program)).parameters
-        if has_levels != isinstance(recipe.latent, list):
+        levels = len(recipe.latent) if isinstance(recipe.latent, list) else 1
+        if has_levels != (levels > 1):
             raise InvalidInput("latent", got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
                                expected="a list, the lowest level first" if has_levels else "one number, as it has one level",
                                fix="pass --latent '[40, 20]'" if has_levels else "pass --program HierarchicalVAE for several")
@@ -204,7 +210,7 @@ Parts = tuple[Any, nn.Module, Any]
 
 def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Prior, likelihood and posterior of a program with one latent."""
-    latent: Any = (recipe.latent,)
+    latent = networks.as_shape(recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent)
     return (_call("prior", recipe.prior, latent, context=features), _likelihood(recipe, data, latent, features),
             _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)))
 
@@ -212,6 +218,8 @@ def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
 def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Priors, likelihood and posteriors of a hierarchy, each sized for the latents that it is given and those it sees."""
     latents: Any = recipe.latent
+    if not all(isinstance(latent, int) for latent in latents):
+        raise InvalidInput("latent", got=str(latents), expected="a number for each level of a hierarchy", fix="pass --latent '[40, 20]'")
     options = settings_of(recipe.program)
     seen_above = [features + (sum(latents[level + 1:]) if options["skip"] else 0) for level in range(len(latents))]
 
@@ -232,10 +240,11 @@ def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
 
 
 def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
-    if not data.missing:
-        return _call("encoder", recipe.encoder, data.event_shape, context=features)
-    doubled = networks.WithMask.doubled(data.event_shape)
-    return networks.WithMask(data.event_shape, _call("encoder", recipe.encoder, doubled, context=features))
+    seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
+    network = _call("encoder", recipe.encoder, seen, context=features)
+    if data.missing:
+        network = networks.WithMask(data.event_shape, network)
+    return network if recipe.corruption is None else networks.Corrupted(network, recipe.corruption)
 
 
 def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:

@@ -28,6 +28,7 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from pyro_vae.spectrograms import STEP, log_spectrogram
 from pyro_vae.validation import InvalidInput, check_choice, check_finite, nearest_name
 
 __all__ = ["Dataset", "as_dataset", "load", "names"]
@@ -248,7 +249,8 @@ def names() -> list[str]:
 
 
 def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
-         root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0) -> tuple[Dataset, Dataset]:
+         root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0,
+         labelled: int | None = None) -> tuple[Dataset, Dataset]:
     """A named data set, an ``.npz`` file or a folder of images, as (train, test).
 
     Args:
@@ -260,6 +262,8 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
         missing: whether NaN marks a missing entry.
         missing_fraction: the probability with which each entry of x, train and test, is removed, completely at random;
             more than 0 implies ``missing``.
+        labelled: how many training data keep their label, the same number of each, the others' becoming -1, unknown; by
+            default all.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
             ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
 
@@ -297,6 +301,8 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
     if "test" not in sets:
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
+    if labelled is not None:
+        sets["train"] = _partly_labelled(sets["train"], labelled, seed)
     return sets["train"], sets["test"]
 
 
@@ -308,6 +314,23 @@ def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator
     values = _as_tensor("x", x) if isinstance(x, np.ndarray) else x
     values = values if values.is_floating_point() else values.float()
     return torch.where(torch.rand(values.shape, generator=generator, dtype=torch.float32) < fraction, torch.nan, values)
+
+
+def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
+    """The data with all labels but those of a few, as many of each, replaced by -1."""
+    classes = data.num_classes
+    if classes is None or data.context is None:
+        raise InvalidInput("labelled", got=f"{labelled} with data {data.name!r}, which have no labels", expected="data with labels",
+                           fix="leave it out")
+    each, rest = divmod(labelled, classes)
+    if rest or not 0 < each <= int(torch.bincount(data.context).min()):
+        raise InvalidInput("labelled", got=str(labelled), expected=f"as many of each of the {classes} labels, and no more than there are",
+                           fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.context).min())))}")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    kept = torch.cat([order[data.context[order] == label][:each] for label in range(classes)])
+    context = torch.full_like(data.context, -1)
+    context[kept] = data.context[kept]
+    return data._like(data.values, data.x, context)
 
 
 def _digits(folder: Path) -> Parts:
@@ -392,6 +415,51 @@ def _topics(folder: Path) -> Parts:
     return {split: (x[x.sum(1) > 0], None) for split, x in counts.items()}
 
 
+def _spoken_digits(folder: Path) -> Parts:
+    """The first half second of each recording as a log-spectrogram; the first five takes of each speaker and digit are the test."""
+    arrays = _open_npz(folder / "free_spoken_digits.npz")
+    recordings = np.zeros((len(arrays["digit"]), 63 * STEP), dtype=np.float32)
+    for row, (start, end) in zip(recordings, zip(arrays["offsets"], arrays["offsets"][1:])):
+        sound = arrays["audio"][start : min(end, start + len(row))]
+        row[: len(sound)] = sound / 32768
+    x, y, is_test = log_spectrogram(torch.from_numpy(recordings)), arrays["digit"].astype(np.int64), arrays["take"] < 5
+    return {"train": (x[~is_test], y[~is_test]), "test": (x[is_test], y[is_test])}
+
+
+FRAMES, FRAME = 8, 32
+
+
+def _moving_digits(folder: Path) -> Parts:
+    """Clips of eight frames of 32x32, in each a digit of MNIST that flies straight on and bounces off the walls."""
+    parts: Parts = {}
+    for split, (x, y) in _torchvision("MNIST")(folder).items():
+        count = 10_000 if split == "train" else 2_000
+        x = torch.nn.functional.interpolate(torch.as_tensor(x)[:count], size=(20, 20), mode="area")[:, 0]
+        generator = torch.Generator().manual_seed(0)
+        room = FRAME - x.shape[-1]
+        place, speed = torch.rand(2, len(x), 2, 1, generator=generator)
+        unfolded = (place * room + 8 * (speed - 0.5) * torch.arange(FRAMES)) % (2 * room)
+        corner = torch.where(unfolded > room, 2 * room - unfolded, unfolded).round().long()
+        # Which row and column of the digit lies where; outside of it the empty ones that are added behind.
+        inside = torch.arange(FRAME) - corner.unsqueeze(-1)
+        rows, columns = torch.where((inside >= 0) & (inside < x.shape[-1]), inside, x.shape[-1]).unbind(1)
+        framed = torch.nn.functional.pad(x, (0, 1, 0, 1))
+        clips = framed[torch.arange(len(x))[:, None, None, None], rows.unsqueeze(-1), columns.unsqueeze(-2)]
+        parts[split] = (clips, torch.as_tensor(y)[:count])
+    return parts
+
+
+def _coloured_digits(folder: Path) -> Parts:
+    """Digits of MNIST in a colour of full saturation drawn at random, as bytes (3, 28, 28) over 255; the label is the digit."""
+    parts: Parts = {}
+    for split, (x, y) in _torchvision("MNIST")(folder).items():
+        x = torch.as_tensor(x)
+        hue = torch.rand(len(x), 1, generator=torch.Generator().manual_seed(0))
+        colour = (2 - 6 * ((hue - torch.tensor([0.0, 1 / 3, 2 / 3]) + 0.5) % 1 - 0.5).abs()).clamp(0, 1)
+        parts[split] = ((x * colour[:, :, None, None] * 255).round() / 255, y)
+    return parts
+
+
 _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "digits": (_digits, "dynamic"),
     "mnist": (_torchvision("MNIST"), "dynamic"),
@@ -400,6 +468,9 @@ _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "binarized_mnist": (_static_mnist, "none"),
     "omniglot": (_omniglot, "dynamic"),
     "frey_faces": (_frey_faces, "none"),
+    "spoken_digits": (_spoken_digits, "none"),
+    "moving_digits": (_moving_digits, "dynamic"),
+    "coloured_digits": (_coloured_digits, "none"),
     "wine": (_table("load_wine"), "none"),
     "wine_and_class": (_table("load_wine", with_label=True), "none"),
     "breast_cancer": (_table("load_breast_cancer"), "none"),

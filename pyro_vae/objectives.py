@@ -587,6 +587,7 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
 
     def __init__(self, num_particles: int = 1, beta: float = 1.0):
         check_count("num_particles", num_particles)
+        check_weight("beta", beta)
         # A program without such a site has the ordinary bound; Pyro would warn.
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, strict_enumeration_warning=False)
         self.beta = beta
@@ -598,16 +599,9 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         traces = self._get_traces(model, guide, args, kwargs)
         return -torch.stack([_expected_elbo(*pair) for pair in traces]).sum() / self.num_particles
 
-    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Minus the bound, summed over the batch, as a number."""
-        with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs).item()
-
-    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """`loss`, with its gradient added to the parameters'; what `pyro.infer.SVI` calls."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward(retain_graph=self.retain_graph)
-        return loss.item()
+    # Those of every objective, over the differentiable loss above.
+    loss = Objective.loss  # type: ignore[assignment]
+    loss_and_grads = Objective.loss_and_grads  # type: ignore[assignment]
 
 
 def _expected_elbo(model: Any, guide: Any) -> Tensor:

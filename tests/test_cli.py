@@ -219,7 +219,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     (["train", "--optimizer", "LBFGS"], "LBFGS"),
     (["train", "--program", "HierarchicalVAE"], "--latent '[40, 20]'"),
     (["train", "--latent", "[4, 2]"], "--program HierarchicalVAE"),
-    (["train", "--program", "Refined"], "choose one of HierarchicalVAE, VAE"),
+    (["train", "--program", "Refined"], "choose one of HierarchicalVAE, SemiSupervisedVAE, VAE"),
     (["train", "--validation", "9999"], "validation: got 9999"),
     (["evaluate"], "RUN"),
     (["evaluate", "nowhere"], "nowhere, which does not exist"),
