@@ -14,10 +14,11 @@ A NaN is an error unless the data set says that it marks a missing entry, ``miss
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -87,20 +88,31 @@ class Dataset(torch.utils.data.Dataset):
 
     def _fixed_draw(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        uniform = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
-        return _binarized(self.values, uniform.to(self.values.device))
+        drawn = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
+        return self._binarized(self.values, drawn.to(self.values.device))
 
     @cached_property
     def x(self) -> Tensor:
         r"""What is scored (N, \*event): the values, or the fixed draw of dynamically binarised ones."""
         return self._fixed_draw() if self.binarize == "dynamic" else self.values
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically."""
-        x = self.values[index]
+    def batch(self, index: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically.
+
+        Args:
+            index: which data.
+            keys: what the draw follows from, see `batch_keys`; by default new ones.
+        """
+        x = self.values.index_select(0, index)
         if self.binarize == "dynamic":
-            x = _binarized(x, torch.rand_like(x))
-        return x, None if self.context is None else self.context[index]
+            keys = batch_keys(1, x.device)[0] if keys is None else keys
+            x = self._binarized(x, uniform(x.shape, keys).to(x.dtype))
+        return x, None if self.context is None else self.context.index_select(0, index)
+
+    def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:
+        """1 with the probability that a value says, else 0; missing values stay missing."""
+        drawn = (uniform < values).to(values.dtype)
+        return torch.where(torch.isnan(values), values, drawn) if self.missing else drawn
 
     @cached_property
     def sha256(self) -> str:
@@ -159,9 +171,32 @@ class Dataset(torch.utils.data.Dataset):
         return part
 
 
-def _binarized(values: Tensor, uniform: Tensor) -> Tensor:
-    """1 with the probability that a value says, else 0; missing values stay missing."""
-    return torch.where(torch.isnan(values), values, (uniform < values).to(values.dtype))
+def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:
+    """Keys (num_batches, 2) for `uniform`, from torch's random numbers."""
+    return torch.randint(-(2**31), 2**31, (num_batches, 2), dtype=torch.int32, device=device)
+
+
+def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
+    """Uniform numbers on [0, 1), multiples of 2^-24, each a hash of its position and two keys.
+
+    A batch has a hundred times more pixels than latents. A generator would draw them one after the other; these
+    have no order, so they are drawn in parallel, as a part of the compiled step, and alike on every device.
+
+    Args:
+        shape: of the numbers.
+        keys: two 32-bit integers (2,), see `batch_keys`.
+
+    Source: the multipliers are those of Wellons' search for integer hashes of low bias (``lowbias32``).
+
+    Example:
+        >>> uniform((100_000,), torch.tensor([1, 2], dtype=torch.int32)).mean().round(decimals=2)
+        tensor(0.5000)
+    """
+    position = torch.arange(math.prod(shape), dtype=torch.int32, device=keys.device)
+    bits = position * -1640531527 + keys[0]  # products of 32-bit integers wrap around
+    bits = (bits ^ (bits >> 16 & 0xFFFF)) * 0x7FEB352D ^ keys[1]
+    bits = (bits ^ (bits >> 15 & 0x1FFFF)) * -2073254261
+    return ((bits >> 8).float() * 2.0**-24 + 0.5).reshape(shape)
 
 
 Data = Dataset | torch.utils.data.Dataset | Tensor | tuple[Tensor, Tensor | None]

@@ -1,15 +1,17 @@
 import hashlib
 import io
+import math
 import wave
 
 import numpy as np
 import pytest
 import scipy.signal
+import scipy.stats
 import torch
 from conftest import DATA
 from PIL import Image
 
-from pyro_vae.datasets import Dataset, as_dataset, load, names
+from pyro_vae.datasets import Dataset, as_dataset, batch_keys, load, names, uniform
 from pyro_vae.spectrograms import log_spectrogram, wav, waveform
 from pyro_vae.validation import InvalidInput
 
@@ -190,6 +192,20 @@ def test_topics_are_counts_of_words():
         assert torch.equal(part.x, part.x.round()) and part.x.min() == 0 and (part.x.sum(1) > 0).all() and part.x.sum(1).max() <= 100
     assert train.sha256 == load("topics")[0].sha256
     assert (train.x.sum(0) > 0).all()
+
+
+def test_the_uniform_numbers_of_a_batch_are_uniform_and_independent():
+    keys = batch_keys(40)
+    drawn = torch.stack([uniform((5000,), key) for key in keys]).double()
+    assert drawn.min() >= 0 and drawn.max() < 1
+    counts = torch.histc(drawn, 100, 0, 1)
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
+    for lagged in (drawn[:, 1:], drawn[:, 28:], drawn.roll(1, 0)):  # neighbours in a row and in a column; the next batch
+        pairs = torch.stack([drawn[:, :lagged.shape[1]].flatten(), lagged.flatten()])
+        assert abs(torch.corrcoef(pairs)[0, 1]) < 4 / math.sqrt(pairs.shape[1])
+    bits = (drawn * 2**24).long()[..., None] >> torch.arange(24) & 1
+    assert (bits.double().mean((0, 1)) - 0.5).abs().max() < 4 * 0.5 / math.sqrt(drawn.numel())
+    assert torch.equal(uniform((50, 100), keys[0]).flatten(), uniform((5000,), keys[0]))
 
 
 def test_a_spectrogram_of_a_recording_is_scipys_and_comes_back_as_sound(float64):
