@@ -28,10 +28,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from pyro_vae.inductor import inductor
 from pyro_vae.objectives import ELBO
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "is_worth_compiling"]
+__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "Replay", "Update", "is_worth_compiling"]
 
 TensorFunction = Callable[..., Any]
 
@@ -82,7 +83,7 @@ class Captured:
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
         try:
-            self.call = _inductor(self.graph, [*inputs, *self.lifted])
+            self.call = inductor(self.graph, [*inputs, *self.lifted])
         except Exception as error:  # Inductor raises whatever its tool chain does
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
@@ -229,22 +230,6 @@ def _lift_tensors(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
     return GraphModule({}, nodes), lifted
 
 
-def _inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
-    """Inductor's own callable, without the checks that Dynamo and AOTAutograd would put around every call."""
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-
-    compiled: list[Any] = []
-
-    def keep(*args: Any, **kwargs: Any) -> Any:
-        compiled.append(compile_fx_inner(*args, **kwargs))
-        return compiled[-1]
-
-    with torch.no_grad():
-        compile_fx(graph, inputs, inner_compile=keep)
-    (inner,) = compiled
-    return getattr(inner, "current_callable", None) or inner
-
-
 # ------------------------------------------------------------------------------------------------------ training steps
 
 class LossAndGradients:
@@ -269,12 +254,16 @@ class LossAndGradients:
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         tensors = [value for value in inputs if value is not None]
-        key = tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
+        key = _shapes_of(inputs)
         if key not in self.graphs:
             self.graphs[key] = self._captured(inputs, tensors) if self.compiled(len(tensors[0])) else None
         graph = self.graphs[key]
         loss, *gradients = self.eager(*inputs) if graph is None else graph(*tensors)
         return loss, tuple(gradients)
+
+    def is_captured(self, *inputs: Tensor | None) -> bool:
+        """Whether inputs of these shapes run as a captured graph."""
+        return self.graphs.get(_shapes_of(inputs)) is not None
 
     def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         """The loss and the gradients by running the function itself."""
@@ -307,20 +296,30 @@ class LossAndGradients:
         return of_tensors
 
 
+def _shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
+    return tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
+
+
 # Measured on two cores: what compiling costs, and what a step saves, for each operation of the graph, in seconds.
-SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION, SECONDS_SAVED_BY_AN_OPERATION = 8.0, 0.02, 5e-6
+SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION, SECONDS_SAVED_BY_AN_OPERATION = 8.0, 0.02, 8e-6
 FEWEST_STEPS = int(SECONDS_TO_COMPILE_AN_OPERATION / SECONDS_SAVED_BY_AN_OPERATION)
 
 
-def is_worth_compiling(operations: int, steps: int) -> bool:
+def is_worth_compiling(operations: int, runs: float, saved_by_a_run: float | None = None) -> bool:
     """Whether compiling a graph saves time over a number of runs: by their counts alone, so that it is reproducible.
 
+    Args:
+        operations: of the graph.
+        runs: how many there will be.
+        saved_by_a_run: seconds; by default so much for each operation, which fits a training step.
+
     Example:
-        >>> is_worth_compiling(200, steps=1_000), is_worth_compiling(200, steps=100_000)
+        >>> is_worth_compiling(200, runs=1_000), is_worth_compiling(200, runs=100_000)
         (False, True)
     """
     cost = SECONDS_TO_COMPILE + operations * SECONDS_TO_COMPILE_AN_OPERATION
-    return operations * SECONDS_SAVED_BY_AN_OPERATION * steps > cost
+    saved = operations * SECONDS_SAVED_BY_AN_OPERATION if saved_by_a_run is None else saved_by_a_run
+    return saved * runs > cost
 
 
 class Update:
@@ -341,9 +340,10 @@ class Update:
         group = optimizer.param_groups[0]
         plain = len(optimizer.param_groups) == 1 and group.get("fused") and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
-        self.kernel = kernels.get(type(optimizer)) if plain and self.parameters else None
+        self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
 
-    def __call__(self, gradients: Sequence[Tensor]) -> None:
+    def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
+        """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
         if self.clip_norm is not None:
             gradients = list(gradients)
             norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
@@ -355,14 +355,44 @@ class Update:
             self.optimizer.step()
             self.optimizer.zero_grad()
             return
-        group = self.optimizer.param_groups[0]
-        steps = [state["step"] for state in states]
+        (group,) = self.optimizer.param_groups
+        steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
         with torch.no_grad():
             torch._foreach_add_(steps, 1.0)
-            self.kernel(self.parameters, list(gradients), [state["exp_avg"] for state in states],
-                        [state["exp_avg_sq"] for state in states], [], steps, lr=group["lr"], beta1=group["betas"][0],
+            self.kernel(self.parameters, gradients, first, second, [], steps,
+                        lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
                         beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
                         maximize=False)
+
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next step is the fused kernel alone: the first one makes the state."""
+        return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
+
+
+class Replay:
+    """Several steps as one CUDA graph: recorded once, then launched by a single call, with no Python between the steps.
+
+    Args:
+        step: from tensors (or ``None``) to a scalar tensor; what else it does, it does in place, without asking the device, and
+            it has run before, so that all that is made at first is there.
+        inputs: of all the steps, stacked; their number is the tensors' first dimension.
+    """
+
+    def __init__(self, step: Callable[..., Tensor], inputs: Sequence[Tensor | None]):
+        self.inputs = [None if x is None else x.clone() for x in inputs]
+        (number,) = {len(x) for x in self.inputs if x is not None}
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.out = torch.stack([step(*(None if x is None else x[i] for x in self.inputs)) for i in range(number)])
+
+    def __call__(self, inputs: Sequence[Tensor | None]) -> Tensor:
+        for kept, x in zip(self.inputs, inputs):
+            if kept is not None and x is not None:
+                kept.copy_(x)
+        self.graph.replay()
+        return self.out.clone()
 
 
 class CompiledSVI:

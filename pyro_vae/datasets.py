@@ -14,10 +14,11 @@ A NaN is an error unless the data set says that it marks a missing entry, ``miss
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from pyro_vae.spectrograms import STEP, log_spectrogram
 from pyro_vae.validation import InvalidInput, check_choice, check_finite, nearest_name
 
 __all__ = ["Dataset", "as_dataset", "load", "names"]
@@ -86,20 +88,31 @@ class Dataset(torch.utils.data.Dataset):
 
     def _fixed_draw(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        uniform = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
-        return _binarized(self.values, uniform.to(self.values.device))
+        drawn = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
+        return self._binarized(self.values, drawn.to(self.values.device))
 
     @cached_property
     def x(self) -> Tensor:
         r"""What is scored (N, \*event): the values, or the fixed draw of dynamically binarised ones."""
         return self._fixed_draw() if self.binarize == "dynamic" else self.values
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically."""
-        x = self.values[index]
+    def batch(self, index: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically.
+
+        Args:
+            index: which data.
+            keys: what the draw follows from, see `batch_keys`; by default new ones.
+        """
+        x = self.values.index_select(0, index)
         if self.binarize == "dynamic":
-            x = _binarized(x, torch.rand_like(x))
-        return x, None if self.context is None else self.context[index]
+            keys = batch_keys(1, x.device)[0] if keys is None else keys
+            x = self._binarized(x, uniform(x.shape, keys).to(x.dtype))
+        return x, None if self.context is None else self.context.index_select(0, index)
+
+    def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:
+        """1 with the probability that a value says, else 0; missing values stay missing."""
+        drawn = (uniform < values).to(values.dtype)
+        return torch.where(torch.isnan(values), values, drawn) if self.missing else drawn
 
     @cached_property
     def sha256(self) -> str:
@@ -158,9 +171,32 @@ class Dataset(torch.utils.data.Dataset):
         return part
 
 
-def _binarized(values: Tensor, uniform: Tensor) -> Tensor:
-    """1 with the probability that a value says, else 0; missing values stay missing."""
-    return torch.where(torch.isnan(values), values, (uniform < values).to(values.dtype))
+def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:
+    """Keys (num_batches, 2) for `uniform`, from torch's random numbers."""
+    return torch.randint(-(2**31), 2**31, (num_batches, 2), dtype=torch.int32, device=device)
+
+
+def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
+    """Uniform numbers on [0, 1), multiples of 2^-24, each a hash of its position and two keys.
+
+    A batch has a hundred times more pixels than latents. A generator would draw them one after the other; these
+    have no order, so they are drawn in parallel, as a part of the compiled step, and alike on every device.
+
+    Args:
+        shape: of the numbers.
+        keys: two 32-bit integers (2,), see `batch_keys`.
+
+    Source: the multipliers are those of Wellons' search for integer hashes of low bias (``lowbias32``).
+
+    Example:
+        >>> uniform((100_000,), torch.tensor([1, 2], dtype=torch.int32)).mean().round(decimals=2)
+        tensor(0.5000)
+    """
+    position = torch.arange(math.prod(shape), dtype=torch.int32, device=keys.device)
+    bits = position * -1640531527 + keys[0]  # products of 32-bit integers wrap around
+    bits = (bits ^ (bits >> 16 & 0xFFFF)) * 0x7FEB352D ^ keys[1]
+    bits = (bits ^ (bits >> 15 & 0x1FFFF)) * -2073254261
+    return ((bits >> 8).float() * 2.0**-24 + 0.5).reshape(shape)
 
 
 Data = Dataset | torch.utils.data.Dataset | Tensor | tuple[Tensor, Tensor | None]
@@ -379,6 +415,51 @@ def _topics(folder: Path) -> Parts:
     return {split: (x[x.sum(1) > 0], None) for split, x in counts.items()}
 
 
+def _spoken_digits(folder: Path) -> Parts:
+    """The first half second of each recording as a log-spectrogram; the first five takes of each speaker and digit are the test."""
+    arrays = _open_npz(folder / "free_spoken_digits.npz")
+    recordings = np.zeros((len(arrays["digit"]), 63 * STEP), dtype=np.float32)
+    for row, (start, end) in zip(recordings, zip(arrays["offsets"], arrays["offsets"][1:])):
+        sound = arrays["audio"][start : min(end, start + len(row))]
+        row[: len(sound)] = sound / 32768
+    x, y, is_test = log_spectrogram(torch.from_numpy(recordings)), arrays["digit"].astype(np.int64), arrays["take"] < 5
+    return {"train": (x[~is_test], y[~is_test]), "test": (x[is_test], y[is_test])}
+
+
+FRAMES, FRAME = 8, 32
+
+
+def _moving_digits(folder: Path) -> Parts:
+    """Clips of eight frames of 32x32, in each a digit of MNIST that flies straight on and bounces off the walls."""
+    parts: Parts = {}
+    for split, (x, y) in _torchvision("MNIST")(folder).items():
+        count = 10_000 if split == "train" else 2_000
+        x = torch.nn.functional.interpolate(torch.as_tensor(x)[:count], size=(20, 20), mode="area")[:, 0]
+        generator = torch.Generator().manual_seed(0)
+        room = FRAME - x.shape[-1]
+        place, speed = torch.rand(2, len(x), 2, 1, generator=generator)
+        unfolded = (place * room + 8 * (speed - 0.5) * torch.arange(FRAMES)) % (2 * room)
+        corner = torch.where(unfolded > room, 2 * room - unfolded, unfolded).round().long()
+        # Which row and column of the digit lies where; outside of it the empty ones that are added behind.
+        inside = torch.arange(FRAME) - corner.unsqueeze(-1)
+        rows, columns = torch.where((inside >= 0) & (inside < x.shape[-1]), inside, x.shape[-1]).unbind(1)
+        framed = torch.nn.functional.pad(x, (0, 1, 0, 1))
+        clips = framed[torch.arange(len(x))[:, None, None, None], rows.unsqueeze(-1), columns.unsqueeze(-2)]
+        parts[split] = (clips, torch.as_tensor(y)[:count])
+    return parts
+
+
+def _coloured_digits(folder: Path) -> Parts:
+    """Digits of MNIST in a colour of full saturation drawn at random, as bytes (3, 28, 28) over 255; the label is the digit."""
+    parts: Parts = {}
+    for split, (x, y) in _torchvision("MNIST")(folder).items():
+        x = torch.as_tensor(x)
+        hue = torch.rand(len(x), 1, generator=torch.Generator().manual_seed(0))
+        colour = (2 - 6 * ((hue - torch.tensor([0.0, 1 / 3, 2 / 3]) + 0.5) % 1 - 0.5).abs()).clamp(0, 1)
+        parts[split] = ((x * colour[:, :, None, None] * 255).round() / 255, y)
+    return parts
+
+
 _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "digits": (_digits, "dynamic"),
     "mnist": (_torchvision("MNIST"), "dynamic"),
@@ -387,6 +468,9 @@ _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "binarized_mnist": (_static_mnist, "none"),
     "omniglot": (_omniglot, "dynamic"),
     "frey_faces": (_frey_faces, "none"),
+    "spoken_digits": (_spoken_digits, "none"),
+    "moving_digits": (_moving_digits, "dynamic"),
+    "coloured_digits": (_coloured_digits, "none"),
     "wine": (_table("load_wine"), "none"),
     "wine_and_class": (_table("load_wine", with_label=True), "none"),
     "breast_cancer": (_table("load_breast_cancer"), "none"),

@@ -12,24 +12,36 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.arviz_compat import inference_data, psis_tail_shape
+from pyro_vae.compilation import CannotCapture, Captured, is_worth_compiling, warn_not_captured
 from pyro_vae.datasets import Data, Dataset, as_dataset
-from pyro_vae.execution import checked_data, evaluating, isolated_random
+from pyro_vae.execution import checked_data, evaluating, isolated_random, random_state, set_random_state
 from pyro_vae.memory import DEFAULT_MEMORY, Cost, chunks
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.proposals import Guide, Proposal
-from pyro_vae.traces import NonFiniteLogWeight, Structure, importance_traces, structure
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.traces import (
+    NonFiniteLogWeight,
+    Structure,
+    importance_traces,
+    is_no_weight,
+    log_weights,
+    structure,
+    weights_of,
+)
+from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "concatenate", "convergence", "elbo",
            "evaluate", "importance_weights", "log_joint", "log_likelihood", "pareto_k", "pareto_k_threshold", "summarize", "versions"]
+
+Compile = Literal["auto", "on", "off"]
+CHUNK_SAVES = 0.1  # seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
 
 
 class UnreliableEstimate(UserWarning):
@@ -120,7 +132,7 @@ AnyScore = TypeVar("AnyScore", bound=Score)
 
 
 def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0,
-         memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> Score:
+         memory_budget: int = DEFAULT_MEMORY, compile: Compile = "auto", progress: bool = False) -> Score:
     r"""The evidence lower bound of each datum.
 
     .. math:: \widehat{\mathrm{ELBO}}(x) = \frac1K \sum_k \log w_k, \quad
@@ -132,6 +144,8 @@ def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int =
         num_samples: number of draws K.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
+        compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of them for it to pay, which
+            is decided by counting and so is the same every time.
         progress: show a bar.
 
     Raises:
@@ -141,12 +155,12 @@ def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int =
         >>> pv.elbo(vae, torch.zeros(3, 1, 8, 8), num_samples=10).values.shape
         torch.Size([3])
     """
-    return evaluate(program, data, num_samples, seed=seed, memory_budget=memory_budget, progress=progress,
+    return evaluate(program, data, num_samples, seed=seed, memory_budget=memory_budget, compile=compile, progress=progress,
                     summaries={"elbo": _elbo_score})["elbo"]
 
 
 def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(), seed: int = 0,
-                   memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> ImportanceScore:
+                   memory_budget: int = DEFAULT_MEMORY, compile: Compile = "auto", progress: bool = False) -> ImportanceScore:
     r"""The log marginal likelihood log p(x) of each datum, by importance sampling.
 
     .. math:: \widehat{\log p}(x) = \log \frac1K \sum_k w_k, \quad
@@ -169,6 +183,8 @@ def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, 
         proposal: what draws the latents, see `pyro_vae.proposals`; by default the guide.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
+        compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of them for it to pay, which
+            is decided by counting and so is the same every time.
         progress: show a bar.
 
     Raises:
@@ -181,7 +197,7 @@ def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, 
         >>> score.values.shape, score.ess.shape, score.pareto_k.shape
         (torch.Size([3]), torch.Size([3]), torch.Size([3]))
     """
-    score = evaluate(program, data, num_samples, proposal=proposal, seed=seed, memory_budget=memory_budget, progress=progress,
+    score = evaluate(program, data, num_samples, proposal=proposal, seed=seed, memory_budget=memory_budget, compile=compile, progress=progress,
                      summaries={"log_likelihood": summarize})["log_likelihood"]
     assert isinstance(score, ImportanceScore)
     if score.above_threshold:
@@ -194,7 +210,7 @@ def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, 
 
 
 def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(), seed: int = 0,
-             memory_budget: int = DEFAULT_MEMORY, progress: bool = False,
+             memory_budget: int = DEFAULT_MEMORY, compile: Compile = "auto", progress: bool = False,
              summaries: dict[str, Callable[[Tensor], Score]] | None = None) -> dict[str, Score]:
     """Several scores from one set of draws: by default ``"elbo"`` and ``"log_likelihood"``.
 
@@ -210,7 +226,7 @@ def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, propos
     summaries = summaries or {"elbo": _elbo_score, "log_likelihood": summarize}
     parts: dict[str, list[Score]] = {name: [] for name in summaries}
     data = as_dataset(data)
-    for weights in _weights(program, data, num_samples, proposal, seed, memory_budget, progress):
+    for weights in _weights(program, data, num_samples, proposal, seed, memory_budget, compile, progress):
         for name, summary in summaries.items():
             parts[name].append(summary(weights))
     return {name: replace(concatenate(scores), seed=seed, sha256=data.sha256) for name, scores in parts.items()}
@@ -243,7 +259,7 @@ def log_joint(program: AnyProgram, data: Data, *, seed: int = 0, memory_budget: 
         torch.Size([5])
     """
     data = as_dataset(data)
-    weights = _weights(program, data, 1, Guide(), seed, memory_budget, False, scored=False)
+    weights = _weights(program, data, 1, Guide(), seed, memory_budget, "off", False, scored=False)
     return replace(concatenate([_elbo_score(few) for few in weights]), seed=seed, sha256=data.sha256)
 
 
@@ -256,7 +272,7 @@ def importance_weights(program: AnyProgram, data: Data, num_samples: int = 1000,
         torch.Size([50, 3])
     """
     check_count("num_samples", num_samples)
-    return torch.cat(list(_weights(program, as_dataset(data), num_samples, proposal, seed, memory_budget, False)), dim=1)
+    return torch.cat(list(_weights(program, as_dataset(data), num_samples, proposal, seed, memory_budget, "auto", False)), dim=1)
 
 
 def convergence(log_weights: Tensor, points: int = 20) -> list[ImportanceScore]:
@@ -304,7 +320,7 @@ def versions() -> dict[str, str]:
 
 
 def _weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Proposal, seed: int, memory_budget: int,
-             progress: bool, scored: bool = True) -> Iterator[Tensor]:
+             compile: Compile, progress: bool, scored: bool = True) -> Iterator[Tensor]:
     """Log-weights (K, n) of a few data at a time."""
     with evaluating(program, seed):
         x, context = checked_data(program, data)
@@ -315,10 +331,63 @@ def _weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Pro
         rows = cost.draws_at_once(memory_budget, num_samples)
         size = cost.data_at_once(memory_budget, rows) if rows == num_samples else 1
         bar = progress_bar(f"log-weights, K = {num_samples}", total=len(x), shown=progress)
+        if isinstance(proposal, Guide):
+            proposal = _CompiledGuide(compile, runs=-(-len(x) // size) * -(-num_samples // rows))
         with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
             for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows, size, proposal):
                 yield weights.expand(repeats * num_samples, -1)
                 advance(weights.shape[1])
+
+
+class _CompiledGuide:
+    """The proposal `Guide`, its log-weights a captured and compiled graph where that pays.
+
+    Only the first shape of a chunk is compiled: all chunks but the last one, or the last one of each datum, have it.
+
+    Args:
+        compile: whether to; ``"auto"`` to find out.
+        runs: how many chunks there will be.
+    """
+
+    def __init__(self, compile: Compile, runs: int):
+        check_choice("compile", compile, ["auto", "on", "off"])
+        self.compile, self.runs = compile, runs
+        self.shape: tuple[int, int] | None = None
+        self.graph: Captured | None = None
+
+    def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable[[int], Tensor]:
+        inputs = [x] if context is None else [x, context]
+
+        def draw(num_samples: int) -> Tensor:
+            def weights(x: Tensor, *context: Tensor) -> Tensor:
+                traces = importance_traces(program, x, context[0] if context else None, num_samples, where.particle_dim)
+                return weights_of(*traces, where, (num_samples, len(x)))
+
+            if self.shape is None:
+                self.shape, self.graph = (num_samples, len(x)), self._captured(weights, inputs)
+            if self.graph is None or self.shape != (num_samples, len(x)):
+                return log_weights(program, x, context, num_samples, where)
+            before = random_state(x.device)
+            (drawn,) = self.graph(*inputs)
+            if is_no_weight(drawn).any():
+                set_random_state(x.device, before)
+                return log_weights(program, x, context, num_samples, where)  # the same draws, and the error that names the site
+            return drawn
+
+        return draw
+
+    def _captured(self, weights: Callable[..., Tensor], inputs: list[Tensor]) -> Captured | None:
+        if self.compile == "off" or (self.compile == "auto" and not is_worth_compiling(0, self.runs, CHUNK_SAVES)):
+            return None
+        try:
+            graph = Captured(weights, inputs)
+        except CannotCapture as error:
+            warn_not_captured(error)
+            return None
+        if self.compile == "auto" and not is_worth_compiling(graph.size, self.runs, CHUNK_SAVES):
+            return None
+        graph.compile(inputs)
+        return graph
 
 
 def _elbo_score(weights: Tensor) -> Score:

@@ -26,7 +26,7 @@ from pyro_vae.validation import (
 )
 
 __all__ = ["check_data", "checked_data", "choose_device", "evaluating", "isolated_random", "like_parameters",
-           "seed_generators", "support_of"]
+           "random_state", "seed_generators", "set_random_state", "support_of"]
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -74,6 +74,19 @@ def seed_generators(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The state of a device's random numbers, for `set_random_state`."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Puts the state of a device's random numbers back."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 @contextmanager

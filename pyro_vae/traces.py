@@ -24,8 +24,8 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NoBound", "NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
-           "site_log_prob", "structure", "structure_of"]
+__all__ = ["NoBound", "NonFiniteLogWeight", "Structure", "importance_traces", "is_no_weight", "is_point_mass", "latent_sites",
+           "log_weights", "paired_traces", "site_log_prob", "structure", "structure_of", "weights_of"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
 
@@ -164,14 +164,24 @@ def log_weights(program: AnyProgram, x: Tensor, context: Tensor | None, num_samp
         InvalidInput: if one is NaN or +inf, naming the datum and the site.
     """
     guide_trace, model = importance_traces(program, x, context, num_samples, where.particle_dim, guide)
-    shape = (num_samples, len(x))
-    total = sum((site_log_prob(site, where, shape) for _, site in _sites(model)), start=x.new_zeros(shape))
-    for site in latent_sites(guide_trace).values():
-        total = total - site_log_prob(site, where, shape)
-    bad = torch.isnan(total) | (total == torch.inf)
+    total = weights_of(guide_trace, model, where, (num_samples, len(x)))
+    bad = is_no_weight(total)
     if bad.any():
-        raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide_trace, where, shape, bad))
+        raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide_trace, where, (num_samples, len(x)), bad))
     return total
+
+
+def weights_of(guide: poutine.Trace, model: poutine.Trace, where: Structure, shape: tuple[int, int]) -> Tensor:
+    """Log-weights (K, N) of two traces, as they come: nothing here depends on their values."""
+    total: Any = sum(site_log_prob(site, where, shape) for _, site in _sites(model))
+    for site in latent_sites(guide).values():
+        total = total - site_log_prob(site, where, shape)
+    return total
+
+
+def is_no_weight(log_weights: Tensor) -> Tensor:
+    """Where log-weights are what no log-weight can be: NaN or +inf."""
+    return torch.isnan(log_weights) | (log_weights == torch.inf)
 
 
 class NonFiniteLogWeight(InvalidInput):

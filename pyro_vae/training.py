@@ -30,12 +30,13 @@ from pyro_vae.compilation import (
     FEWEST_STEPS,
     CannotCapture,
     LossAndGradients,
+    Replay,
     Update,
     is_worth_compiling,
     warn_not_captured,
     without_writes,
 )
-from pyro_vae.datasets import Data, Dataset, as_dataset
+from pyro_vae.datasets import Data, Dataset, as_dataset, batch_keys
 from pyro_vae.evaluation import elbo, log_joint
 from pyro_vae.events import EventFile
 from pyro_vae.execution import (
@@ -59,6 +60,9 @@ COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning
 CURVES = ("objective", "validation_elbo", "learning_rate", "kl_weight")
 
 AnyObjective = Any  # a Pyro ELBO: Pyro declares none of the methods that its own have
+# Indices of data, the keys of their draw, the KL weight, a factor on the learning rate (on CUDA, tensors all).
+Batch = tuple[Tensor, Tensor, Tensor | None, float | Tensor]
+STEPS_AT_ONCE = 16  # in a CUDA graph
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -293,6 +297,7 @@ class _Run:
                                expected="one that takes a step from gradients", fix="choose Adam, or another such class of torch.optim")
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
+        self.replay: Replay | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         self.loss_and_gradients = LossAndGradients(self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()))
         self.history = History()
@@ -342,12 +347,9 @@ class _Run:
         if self.best is not None:
             self.program.load_state_dict(self.best[2])
 
-    def _first_batch(self, size: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        return *self.data.batch(torch.arange(size, device=self.data.values.device)), self._kl_weight_tensor(0)
-
     def _find_plates(self) -> None:
         """Checks the program's sites, and tells the objective where its particles go, so that it need not find out."""
-        x, context, _ = self._first_batch(min(2, len(self.data)))
+        x, context = self.data.batch(*self._first_batch(min(2, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
             where = structure(self.program, x, context, scored=False)
         if where.data_scale != 1:
@@ -359,9 +361,9 @@ class _Run:
 
     def _validate(self) -> None:
         """One look at the loss with all of Pyro's checks on; they wait for the device, so the steps run without."""
-        x, context, weight = self._first_batch(min(self.batch_size, len(self.data)))
+        batch = self._first_batch(min(self.batch_size, len(self.data)))
         with isolated_random(self.data.values.device, self.seed), without_writes(), validation_enabled(True):
-            loss = self._loss(x, context, weight)
+            loss = self._loss(*batch)
             reached = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         if all(gradient is None for gradient in reached):
             raise InvalidInput("program", got="a loss that depends on no parameter of the program",
@@ -388,35 +390,70 @@ class _Run:
         """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""
         batches = self._batches(epoch)[:stop]
         self.program.train()
-        losses = torch.empty(len(batches), device=self.data.values.device, dtype=self.data.values.dtype)
+        losses = torch.empty(len(batches), device=self.device, dtype=self.data.values.dtype)
         with validation_enabled(False):
-            for i, index in enumerate(batches):
-                losses[i] = self._step(epoch * self.steps_per_epoch + i, *self.data.batch(index))
+            done = 0
+            while done < len(batches):
+                few = batches[done:done + STEPS_AT_ONCE]
+                if self._can_replay(few):
+                    losses[done:done + len(few)] = self._replayed(few)
+                    done += len(few)
+                else:
+                    losses[done] = self._step(*batches[done])
+                    done += 1
         return losses
 
-    def _batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """The data's indices in this epoch's order, cut into batches; all that is random in it is seeded here."""
-        seed_generators(self.data.values.device, hash((self.seed, epoch)) % 2**63)
-        return torch.randperm(len(self.data), device=self.data.values.device).split(self.batch_size)
-
-    def _step(self, step: int, x: Tensor, context: Tensor | None) -> Tensor:
-        loss, gradients = self.loss_and_gradients(x, context, self._kl_weight_tensor(step))
+    def _step(self, index: Tensor, keys: Tensor, weight: Tensor | None, factor: float | Tensor) -> Tensor:
+        """One step, its learning rate that of the run times a factor, which the fused update reads on the device."""
+        loss, gradients = self.loss_and_gradients(index, keys, weight)
+        if isinstance(factor, Tensor) and self.update.is_ready:
+            self.update(gradients, self.rates[0] * factor)
+            return loss
         for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * self.schedule(self._fraction_done(step))
+            group["lr"] = rate * float(factor)
         self.update(gradients)
         return loss
 
-    def _loss(self, x: Tensor, context: Tensor | None, weight: Tensor | None) -> Tensor:
-        """Minus the objective, per datum."""
+    def _can_replay(self, batches: list[Batch]) -> bool:
+        """Whether these steps are one CUDA graph: all of one compiled size, which has run before."""
+        return (self.device.type == "cuda" and len(batches) == STEPS_AT_ONCE and self.update.is_ready
+                and all(self.loss_and_gradients.is_captured(index, keys, weight) for index, keys, weight, _ in batches))
+
+    def _replayed(self, batches: list[Batch]) -> Tensor:
+        index, keys, weights, factors = zip(*batches)
+        stacked = [torch.stack(index), torch.stack(keys), None if weights[0] is None else torch.stack(weights), torch.stack(factors)]
+        if self.replay is None:
+            self.replay = Replay(self._step, stacked)
+        return self.replay(stacked)
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.values.device
+
+    def _batches(self, epoch: int) -> list[Batch]:
+        """This epoch's batches, the data in a new order; all that is random in the epoch is seeded here."""
+        seed_generators(self.device, hash((self.seed, epoch)) % 2**63)
+        order = torch.randperm(len(self.data), device=self.device)
+        first = epoch * self.steps_per_epoch
+        weights: Iterable[Tensor | None] = [None] * self.steps_per_epoch
+        if self.warmup:  # inputs of the captured graph, so that annealing recompiles nothing; none where there is none
+            weights = torch.tensor([self._kl_weight(first + i) for i in range(self.steps_per_epoch)], device=self.device)
+        factors = [self.schedule(self._fraction_done(first + i)) for i in range(self.steps_per_epoch)]
+        rates: Iterable[float | Tensor] = torch.tensor(factors, device=self.device) if self.device.type == "cuda" else factors
+        return list(zip(order.split(self.batch_size), batch_keys(self.steps_per_epoch, self.device), weights, rates))
+
+    def _first_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        weight = torch.tensor(self._kl_weight(0), device=self.device) if self.warmup else None
+        return torch.arange(size, device=self.device), batch_keys(1, self.device)[0], weight
+
+    def _loss(self, index: Tensor, keys: Tensor, weight: Tensor | None) -> Tensor:
+        """Minus the objective, per datum, of a batch whose data are looked up and drawn here: a part of the captured graph."""
+        x, context = self.data.batch(index, keys)
         model, guide = self.program.model, self.program.guide
         if weight is not None:
             model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             return self.objective.differentiable_loss(model, guide, x, context) / len(x)
-
-    def _kl_weight_tensor(self, step: int) -> Tensor | None:
-        # An input of the captured graph, so that annealing recompiles nothing; none where there is no annealing.
-        return torch.tensor(self._kl_weight(step), device=self.data.values.device) if self.warmup else None
 
     def _kl_weight(self, step: int) -> float:
         return min(1.0, (step + 1) / (self.warmup * self.steps_per_epoch)) if self.warmup else 1.0
@@ -470,7 +507,7 @@ class _Run:
             if not torch.isfinite(parameter).all():
                 return TrainingDiverged(step - 1, f"parameter {name!r}", "its gradient overflowed: lower learning_rate, set "
                                         "clip_norm, or bound the scales of the likelihood")
-        x, context = self.data.batch(batch)
+        x, context = self.data.batch(*batch[:2])
         with torch.no_grad(), validation_enabled(False):
             guide, model = importance_traces(self.program, x, context)
         for part, trace in (("guide", guide), ("model", model)):
@@ -506,6 +543,7 @@ class _Run:
                 self.optimizer.state[parameter].update(values)
 
     def _restore_state(self, state: dict[str, Tensor]) -> None:
+        self.replay = None  # it writes to the optimiser's state of before
         self.program.load_state_dict({key.removeprefix("program."): value for key, value in state.items()
                                       if key.startswith("program.")})
         for index, parameter in enumerate(self.parameters):

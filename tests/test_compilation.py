@@ -5,7 +5,6 @@ import warnings
 import pyro
 import pytest
 import torch
-import torch._inductor.config
 from conftest import small_vae
 from pyro.infer import SVI, Trace_ELBO
 
@@ -76,6 +75,35 @@ def programs():
                                pv.posteriors.DiagonalNormal(3, Convolutional())), ()
     yield "cvae", pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8], context=10)),
                          pv.posteriors.DiagonalNormal(2, MLP(event, [8], context=10)), pv.networks.OneHot(10)), (torch.arange(6),)
+    normal = pv.posteriors.DiagonalNormal
+    yield "hierarchy", pv.HierarchicalVAE([normal(3, MLP(2, [8])), pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(event, MLP(3, [8])),
+                                          [normal(3, MLP(event, [8])), normal(2, MLP(3, [8]))]), ()
+    yield "refined", pv.Refined(small_vae(), steps=2), ()
+    yield "vamp", pv.VAE(pv.priors.VampPrior(2, 5), pv.likelihoods.Bernoulli(event, MLP(2, [8])), normal(2, MLP(event, [8]))), ()
+    yield "flow", pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8])),
+                         pv.posteriors.Flow(2, MLP(event, [8]), kind="spline", transforms=1, hidden=[8])), ()
+    pair = OwnPair()
+    yield "own pair", pv.Program(pair.model, pair.guide, modules=[pair]), ()
+
+
+class OwnPair(torch.nn.Module):
+    """A researcher's own functions, with a mask and a factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head, self.decoder = MLP((1, 8, 8), [8]), torch.nn.Linear(8, 4), torch.nn.Linear(2, 64)
+
+    def model(self, x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(2), 1.0).to_event(1))
+            with pyro.poutine.mask(mask=x.flatten(1)[:, 0] < 0.5):
+                pyro.sample("x", pyro.distributions.Bernoulli(logits=self.decoder(z).unflatten(-1, (1, 8, 8))).to_event(3), obs=x)
+
+    def guide(self, x, context=None):
+        loc, raw = self.head(self.encoder(x)).chunk(2, -1)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", pyro.distributions.Normal(loc, raw.exp()).to_event(1))
+            pyro.factor("penalty", 0.1 * loc.square().sum(-1), has_rsample=True)
 
 
 PROGRAMS = {name: (program, context) for name, program, context in programs()}
@@ -86,6 +114,8 @@ PROGRAMS = {name: (program, context) for name, program, context in programs()}
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_captured_graph_equals_eager_to_the_bit(name, objective, dtype):
+    if name == "flow" and objective == "BetaTCVAE":
+        pytest.skip("is refused: no product over dimensions")
     program, context = PROGRAMS[name]
     x = torch.bernoulli(torch.rand(6, 1, 8, 8)).to(dtype)
     eager, captured = (copy.deepcopy(program).to(dtype) for _ in range(2))
@@ -96,6 +126,38 @@ def test_the_captured_graph_equals_eager_to_the_bit(name, objective, dtype):
     # What the forward pass writes, it wrote once: the capture itself left no trace.
     for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
         assert torch.equal(value, other), key
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_captured_scores_equal_eager_ones(name):
+    program, context = PROGRAMS[name]
+    data = torch.bernoulli(torch.rand(6, 1, 8, 8)), *context
+    options = dict(num_samples=7, memory_budget=1)  # one draw at a time: many chunks of one shape
+    eager, captured = (pv.log_likelihood(program, data if context else data[0], compile=way, **options) for way in ("off", "on"))
+    assert torch.equal(eager.values, captured.values) and torch.equal(eager.ess, captured.ess)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_captured_score_names_datum_and_site_of_a_weight_that_is_none():
+    program = small_vae()
+    x = torch.bernoulli(torch.rand(4, 1, 8, 8))
+    with torch.no_grad():
+        program.likelihood.network(torch.zeros(1, 2))
+        next(p for p in program.likelihood.parameters() if p.shape[-1:] == (64,)).fill_(torch.nan)
+    errors = []
+    for way in ("off", "on"):
+        with pytest.raises(InvalidInput, match="datum 0, first at site 'x'") as error:
+            pv.log_likelihood(program, x, 3, compile=way)
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+
+
+@needs_compiler
+def test_compiled_scores_are_eager_ones_on_the_same_draws():
+    x = torch.bernoulli(torch.rand(5, 1, 8, 8))
+    eager, compiled = (pv.elbo(small_vae(), x, 10, compile=way) for way in ("off", "on"))
+    torch.testing.assert_close(compiled.values, eager.values, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -130,13 +192,21 @@ def test_frozen_parameters_and_partial_batches():
 
 
 @needs_compiler
+def test_large_products_by_onednn_are_the_products(monkeypatch):
+    monkeypatch.setattr("pyro_vae.inductor.FEWEST_MULTIPLICATIONS", 1)
+    monkeypatch.setattr("pyro_vae.inductor.FEWEST_ENTRIES_OF_A_GRADIENT", 1)
+    net = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 7, bias=False))
+    eager, compiled = (LossAndGradients(lambda x: net(x).square().sum(), list(net.parameters()), lambda n, way=way: way) for way in (False, True))
+    assert_same(eager, compiled, torch.randn(9, 20), exactly=False)
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", ["batch norm"])
 def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name):
     program, context = PROGRAMS[name]
     eager, captured = copy.deepcopy(program), copy.deepcopy(program)
-    with torch._inductor.config.patch(fallback_random=True):
-        assert_same(step_of(eager, pv.objectives.ELBO(), False), step_of(captured, pv.objectives.ELBO(), True),
-                    torch.bernoulli(torch.rand(6, 1, 8, 8)), *context, exactly=False)
+    assert_same(step_of(eager, pv.objectives.ELBO(), False), step_of(captured, pv.objectives.ELBO(), True),
+                torch.bernoulli(torch.rand(6, 1, 8, 8)), *context, exactly=False)
     for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
         torch.testing.assert_close(value, other, msg=key)
 
@@ -144,14 +214,13 @@ def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name):
 @needs_compiler
 def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path):
     data, options = digits(128), dict(batch_size=64, progress=False, warmup=20, clip_norm=5.0)
-    with torch._inductor.config.patch(fallback_random=True):
-        eager = pv.fit(small_vae(), data, epochs=100, compile="off", **options)
-        whole = small_vae()
-        compiled = pv.fit(whole, data, epochs=100, compile="on", **options, out=tmp_path / "whole")
-        assert compiled["objective"] == pytest.approx(eager["objective"], rel=1e-4)
-        pv.fit(small_vae(), data, epochs=40, compile="on", **options, out=tmp_path / "parts")
-        parts = small_vae()
-        pv.fit(parts, data, epochs=100, resume=True, **options, out=tmp_path / "parts")  # as it was started: compiled
+    eager = pv.fit(small_vae(), data, epochs=100, compile="off", **options)
+    whole = small_vae()
+    compiled = pv.fit(whole, data, epochs=100, compile="on", **options, out=tmp_path / "whole")
+    assert compiled["objective"] == pytest.approx(eager["objective"], rel=1e-4)
+    pv.fit(small_vae(), data, epochs=40, compile="on", **options, out=tmp_path / "parts")
+    parts = small_vae()
+    pv.fit(parts, data, epochs=100, resume=True, **options, out=tmp_path / "parts")  # as it was started: compiled
     assert all(torch.equal(value, parts.state_dict()[key]) for key, value in whole.state_dict().items())
 
 
@@ -188,7 +257,7 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
     def no_compiler(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(compilation, "_inductor", no_compiler)
+    monkeypatch.setattr(compilation, "inductor", no_compiler)
     program, other = small_vae(), small_vae()
     with pytest.warns(UserWarning, match="interpreted instead.*No working C") as seen:
         pv.fit(program, digits(64), batch_size=32, epochs=3, compile="on", progress=False)

@@ -1,12 +1,18 @@
 import hashlib
+import io
+import math
+import wave
 
 import numpy as np
 import pytest
+import scipy.signal
+import scipy.stats
 import torch
 from conftest import DATA
 from PIL import Image
 
-from pyro_vae.datasets import Dataset, as_dataset, load, names
+from pyro_vae.datasets import Dataset, as_dataset, batch_keys, load, names, uniform
+from pyro_vae.spectrograms import log_spectrogram, wav, waveform
 from pyro_vae.validation import InvalidInput
 
 
@@ -186,3 +192,55 @@ def test_topics_are_counts_of_words():
         assert torch.equal(part.x, part.x.round()) and part.x.min() == 0 and (part.x.sum(1) > 0).all() and part.x.sum(1).max() <= 100
     assert train.sha256 == load("topics")[0].sha256
     assert (train.x.sum(0) > 0).all()
+
+
+def test_the_uniform_numbers_of_a_batch_are_uniform_and_independent():
+    keys = batch_keys(40)
+    drawn = torch.stack([uniform((5000,), key) for key in keys]).double()
+    assert drawn.min() >= 0 and drawn.max() < 1
+    counts = torch.histc(drawn, 100, 0, 1)
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
+    for lagged in (drawn[:, 1:], drawn[:, 28:], drawn.roll(1, 0)):  # neighbours in a row and in a column; the next batch
+        pairs = torch.stack([drawn[:, :lagged.shape[1]].flatten(), lagged.flatten()])
+        assert abs(torch.corrcoef(pairs)[0, 1]) < 4 / math.sqrt(pairs.shape[1])
+    bits = (drawn * 2**24).long()[..., None] >> torch.arange(24) & 1
+    assert (bits.double().mean((0, 1)) - 0.5).abs().max() < 4 * 0.5 / math.sqrt(drawn.numel())
+    assert torch.equal(uniform((50, 100), keys[0]).flatten(), uniform((5000,), keys[0]))
+
+
+def test_a_spectrogram_of_a_recording_is_scipys_and_comes_back_as_sound(float64):
+    """Griffin-Lim recovers the spectrogram, though not the phases, of a chirp."""
+    t = torch.arange(4032) / 8000
+    chirp = torch.sin(2 * torch.pi * (300 + 800 * t) * t)
+    spectrogram = log_spectrogram(chirp)
+    assert spectrogram.shape == (129, 64)
+    padded = np.pad(chirp.numpy(), 128, mode="reflect")
+    frames = np.stack([padded[64 * i : 64 * i + 256] * scipy.signal.get_window("hann", 256) for i in range(64)], axis=1)
+    np.testing.assert_allclose(spectrogram.numpy(), np.log(np.abs(np.fft.rfft(frames, axis=0)) + 0.01), atol=1e-9)
+    sound = waveform(torch.stack([spectrogram, spectrogram]))
+    assert sound.shape == (2, 4032)
+    error = (log_spectrogram(sound).exp() - spectrogram.exp()).square().sum() / (2 * spectrogram.exp().square().sum())
+    assert error < 0.01
+    with wave.open(io.BytesIO(wav(4 * chirp))) as file:
+        heard = np.frombuffer(file.readframes(10_000), dtype=np.int16) / 32767
+        assert file.getframerate() == 8000 and np.abs(heard).max() <= 1 and np.corrcoef(heard, chirp.numpy())[0, 1] > 0.999
+
+
+@pytest.mark.skipif(DATA is None, reason="needs PYRO_VAE_DATA")
+@pytest.mark.parametrize("name, shape, sizes", [
+    ("spoken_digits", (129, 64), (2700, 300)),
+    ("moving_digits", (8, 32, 32), (10_000, 2_000)),
+    ("coloured_digits", (3, 28, 28), (60_000, 10_000)),
+])
+def test_sounds_clips_and_colours(name, shape, sizes):
+    train, test = load(name, binarize="none")
+    assert train.event_shape == shape and (len(train), len(test)) == sizes and train.num_classes == 10
+    assert train.x.isfinite().all()
+    if name == "moving_digits":  # a whole digit in every frame, and it moves
+        mass = test.x.sum((2, 3))
+        torch.testing.assert_close(mass, mass[:, :1].expand_as(mass))
+        assert (test.x[:, 0] != test.x[:, -1]).flatten(1).any(1).float().mean() > 0.95
+    if name == "coloured_digits":  # one colour for each image, its strongest channel as bright as the digit was
+        assert ((test.x * 255).round() / 255 == test.x).all()
+        grey = load("mnist", binarize="none")[1].x
+        torch.testing.assert_close(test.x.amax(1, keepdim=True), grey, atol=0.003, rtol=0)

@@ -1,10 +1,11 @@
-"""What a training step costs: ours against hand-written PyTorch, Pyro's SVI, pythae, NumPyro, and the floor.
+"""What a training step and a log-likelihood cost: ours against hand-written PyTorch, Pyro, pythae, NumPyro, and the floor.
 
-    python experiments/benchmarks/steps.py [--cases mlp-128 digits] [--rounds 12] [--steps 40]
+    python experiments/benchmarks/steps.py [--cases mlp-128 digits] [--rounds 10] [--steps 20] [--out FOLDER]
 
-All contenders of a case run in one process, in interleaved rounds, on the same batches; ratios are medians over rounds of
-ours / theirs, so a machine whose speed drifts drifts for all. Peers that are not installed are left out
-(``uv sync --group peers`` installs them). Writes ``steps.json``, ``steps.md`` and ``steps.png`` beside this file.
+All contenders of a case run in one process, in interleaved rounds over the same batches; a ratio is the median over rounds of
+ours / theirs, so a machine whose speed drifts drifts for all; minima are given too. Peers that are not installed are left out
+(``uv sync --group peers`` installs them). Writes ``steps.json``, ``steps.md``, ``steps.png``; a case measured anew replaces
+its old result there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +31,9 @@ import pyro_vae as pv
 from pyro_vae.compilation import LossAndGradients, Update
 
 HERE = Path(__file__).parent
-Step = Callable[[Tensor], object]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Round = Callable[[], object]
+Results = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ class Case:
     sizes: tuple[int, int, int] | None = None  # (features, hidden, latent) of a plain VAE, for the hand-written peers
 
 
-def plain(event: tuple[int, ...], hidden: int, latent: int, prior=pv.priors.StandardNormal) -> pv.VAE:
-    nets = pv.networks
-    return pv.VAE(prior(latent), pv.likelihoods.Bernoulli(event, nets.MLP(latent, [hidden])),
-                  pv.posteriors.DiagonalNormal(latent, nets.MLP(event, [hidden])))
+def plain(features: int, hidden: int | list[int], latent: int, prior=pv.priors.StandardNormal,
+          posterior=pv.posteriors.DiagonalNormal) -> pv.VAE:
+    widths, mlp = [hidden] if isinstance(hidden, int) else hidden, pv.networks.MLP
+    return pv.VAE(prior(latent), pv.likelihoods.Bernoulli((features,), mlp(latent, widths[::-1])), posterior(latent, mlp((features,), widths)))
 
 
 def convolutional() -> pv.VAE:
@@ -57,24 +60,50 @@ def convolutional() -> pv.VAE:
                   pv.posteriors.DiagonalNormal(20, nets.Conv((1, 28, 28), [16, 32], hidden=[128])))
 
 
+def spline(latent: int, network: nn.Module) -> nn.Module:
+    return pv.posteriors.Flow(latent, network, kind="spline")
+
+
 CASES = [
-    Case("mlp-128", lambda: plain((784,), 400, 20), (128, 784), sizes=(784, 400, 20)),
-    Case("mlp-1024", lambda: plain((784,), 400, 20), (1024, 784), sizes=(784, 400, 20)),
-    Case("digits", lambda: plain((64,), 128, 2), (128, 64), sizes=(64, 128, 2)),
+    Case("mlp-128", lambda: plain(784, 400, 20), (128, 784), sizes=(784, 400, 20)),
+    Case("mlp-1024", lambda: plain(784, 400, 20), (1024, 784), sizes=(784, 400, 20)),
+    Case("digits", lambda: plain(64, 128, 2), (128, 64), sizes=(64, 128, 2)),
     Case("convolutional", convolutional, (128, 1, 28, 28)),
-    Case("mixture prior", lambda: plain((784,), 400, 20, lambda d: pv.priors.GaussianMixture(d, 50)), (128, 784)),
+    Case("VampPrior", lambda: plain(784, 400, 20, prior=lambda latent: pv.priors.VampPrior(latent, 500)), (128, 784)),
+    Case("spline flow posterior", lambda: plain(784, 400, 20, posterior=spline), (128, 784)),
+    Case("IWAE-50", lambda: plain(784, 200, 50), (20, 784), lambda: pv.objectives.IWAE(num_particles=50)),
 ]
+GROWTH = {
+    "batch": ([16, 64, 256, 1024], lambda n: Case("", lambda: plain(784, 400, 20), (n, 784))),
+    "latent size": ([2, 20, 200], lambda n: Case("", lambda: plain(784, 400, n), (128, 784))),
+    "K (IWAE)": ([1, 5, 25], lambda n: Case("", lambda: plain(784, 400, 20), (64, 784), lambda: pv.objectives.IWAE(num_particles=n))),
+    "layers": ([1, 2, 4], lambda n: Case("", lambda: plain(784, [400] * n, 20), (128, 784))),
+}
 
 
 # ------------------------------------------------------------------------------------------------------- contenders
 
-def ours(case: Case, x: Tensor, compiled: bool) -> Step:
-    program, objective = case.build(), case.objective()
+def over(step: Callable[[Tensor], object], batches: Sequence[Tensor]) -> Round:
+    """A round of a step, run once beforehand."""
+    def run() -> None:
+        for x in batches:
+            step(x)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    run()
+    return run
+
+
+def ours(case: Case, compiled: bool) -> Callable[[Tensor], Tensor]:
+    program, objective = case.build().to(DEVICE), case.objective()
     parameters = list(program.parameters())
 
     def loss(x: Tensor) -> Tensor:
         return objective.differentiable_loss(program.model, program.guide, x) / len(x)
 
+    with torch.no_grad():
+        loss(torch.zeros(2, *case.batch[1:], device=DEVICE))  # the objective finds its plates
     step = LossAndGradients(loss, parameters, lambda n: compiled)
     update = Update(torch.optim.Adam(parameters, lr=1e-3, fused=True), parameters)
 
@@ -83,19 +112,20 @@ def ours(case: Case, x: Tensor, compiled: bool) -> Step:
         update(gradients)
         return value
 
-    run(x)
     return run
 
 
-def svi(case: Case, x: Tensor) -> Step:
-    program = case.build()
+def svi(case: Case) -> Callable[[Tensor], float]:
+    program = case.build().to(DEVICE)
 
     def guide(x: Tensor) -> None:
-        pyro.module(f"{case.name}", program)
+        pyro.module(case.name, program)
         program.guide(x)
 
     pyro.clear_param_store()
-    return pyro.infer.SVI(program.model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()).step
+    objective = case.objective()
+    loss = pyro.infer.Trace_ELBO() if type(objective) is pv.objectives.ELBO else objective
+    return pyro.infer.SVI(program.model, guide, pyro.optim.Adam({"lr": 1e-3}), loss).step
 
 
 class HandWritten(nn.Module):
@@ -114,8 +144,8 @@ class HandWritten(nn.Module):
         return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + kl) / len(x)
 
 
-def hand_written(case: Case, x: Tensor, compiled: bool) -> Step:
-    net = HandWritten(*case.sizes)
+def hand_written(sizes: tuple[int, int, int], compiled: bool) -> Callable[[Tensor], Tensor]:
+    net = HandWritten(*sizes).to(DEVICE)
     loss_of = torch.compile(net) if compiled else net
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
 
@@ -126,94 +156,168 @@ def hand_written(case: Case, x: Tensor, compiled: bool) -> Step:
         optimizer.step()
         return loss
 
-    run(x)
     return run
 
 
-def floor(case: Case, x: Tensor) -> Step:
-    """The step's own matrix products and the fused optimiser, and nothing else."""
-    features, hidden, latent = case.sizes
+def floor(sizes: tuple[int, int, int]) -> Callable[[Tensor], None]:
+    """The step's own matrix products and the fused optimiser, as torch runs them, and nothing else."""
+    features, hidden, latent = sizes
     shapes = [(features, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, features)]
-    weights = [torch.randn(inputs, outputs) * 0.01 for inputs, outputs in shapes]
-    inputs = [torch.randn(len(x), n) for n, _ in shapes]
-    errors = [torch.randn(len(x), n) for _, n in shapes]
-    parameters = [*weights, *(torch.zeros(outputs) for _, outputs in shapes)]
-    gradients = [torch.zeros_like(p) for p in parameters]
-    first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
-    steps = [torch.ones(()) for _ in parameters]
+    weights = [torch.randn(inputs, outputs, device=DEVICE) * 0.01 for inputs, outputs in shapes]
+    parameters = [*weights, *(torch.zeros(outputs, device=DEVICE) for _, outputs in shapes)]
+    gradients, first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(3))
+    steps = [torch.ones((), device=DEVICE) for _ in parameters]
+    activations: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def run(x: Tensor) -> None:
-        for i, weight in enumerate(weights):
-            torch.mm(inputs[i], weight)  # forward
-            torch.mm(inputs[i].t(), errors[i], out=gradients[i])  # the weight's gradient
+        if len(x) not in activations:
+            activations[len(x)] = [(torch.randn(len(x), i, device=DEVICE), torch.randn(len(x), o, device=DEVICE)) for i, o in shapes]
+        for i, (weight, (inputs, errors)) in enumerate(zip(weights, activations[len(x)])):
+            torch.mm(inputs, weight)  # forward
+            torch.mm(inputs.t(), errors, out=gradients[i])  # the weight's gradient
             if i:  # the input's gradient, which the data do not need
-                torch.mm(errors[i], weight.t())
+                torch.mm(errors, weight.t())
         torch._fused_adam_(parameters, gradients, first, second, [], steps, lr=0.0, beta1=0.9, beta2=0.999, weight_decay=0.0,
                            eps=1e-8, amsgrad=False, maximize=False)
 
     return run
 
 
-def contenders(case: Case, x: Tensor) -> dict[str, Step]:
-    steps: dict[str, Step] = {"ours": ours(case, x, compiled=True), "ours, eager": ours(case, x, compiled=False),
-                              "Pyro SVI.step": svi(case, x)}
+def contenders(case: Case, batches: Sequence[Tensor]) -> dict[str, Round]:
+    steps: dict[str, Callable[[Tensor], object]] = {
+        "ours": ours(case, compiled=True), "ours, eager": ours(case, compiled=False), "Pyro SVI.step": svi(case)}
+    others: dict[str, Round] = {}
     if case.sizes is not None:
-        steps |= {"floor": floor(case, x), "hand-written": hand_written(case, x, compiled=False),
-                  "hand-written, torch.compile": hand_written(case, x, compiled=True)}
-        steps |= peers.steps(*case.sizes, x)
-    return steps
+        steps |= {"floor": floor(case.sizes), "hand-written": hand_written(case.sizes, compiled=False),
+                  "hand-written, torch.compile": hand_written(case.sizes, compiled=True)}
+        others = peers.rounds(*case.sizes, [x.cpu() for x in batches])
+    elif case.name == "convolutional":
+        others = peers.convolutional_rounds([x.cpu() for x in batches])
+    return {name: over(step, batches) for name, step in steps.items()} | others
 
 
 # ------------------------------------------------------------------------------------------------------ measurement
 
-def measure(case: Case, rounds: int, steps: int) -> dict[str, dict[str, float]]:
-    torch.manual_seed(0)
-    batches = torch.bernoulli(torch.rand(8, *case.batch)).unbind()
-    runs = contenders(case, batches[0])
+def measure(runs: dict[str, Round], rounds: int, per_round: int) -> dict[str, dict[str, float]]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds + 1):
         for name, run in runs.items():
             start = time.perf_counter()
-            for j in range(steps):
-                run(batches[j % len(batches)])
-            finish(run)
+            run()
             if i:  # the first round warms caches up
-                seconds[name].append((time.perf_counter() - start) / steps)
+                seconds[name].append((time.perf_counter() - start) / per_round)
     return {name: {"median_us": 1e6 * statistics.median(values), "min_us": 1e6 * min(values),
-                   "ours_over_theirs": statistics.median(a / b for a, b in zip(seconds["ours"], values))}
+                   "ours_over_theirs": statistics.median(a / b for a, b in zip(seconds["ours"], values)),
+                   "ours_over_theirs_of_minima": min(seconds["ours"]) / min(values)}
             for name, values in seconds.items()}
 
 
-def finish(run: Step) -> None:
-    """Waits for work that a contender has only queued."""
-    getattr(run, "wait", lambda: None)()
+def importance_sampling(rounds: int, num_samples: int = 5000, num_data: int = 20) -> dict[str, dict[str, float]]:
+    """Microseconds for each draw of log p(x) with K draws, on the plain VAE."""
+    program = plain(784, 400, 20).to(DEVICE)
+    x = torch.bernoulli(torch.rand(num_data, 784))
+    rows = 8192
+
+    first, second = torch.randn(20, 400, device=DEVICE), torch.randn(400, 784, device=DEVICE)
+    z = torch.randn(rows, 20, device=DEVICE)
+
+    def products() -> None:
+        for _ in range(num_data * num_samples // rows):
+            torch.mm(torch.mm(z, first), second)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    runs = {"ours": chunks_of(program, x, num_samples, compiled=True), "ours, eager": chunks_of(program, x, num_samples, compiled=False),
+            "matrix products of the decoder": products}
+    if peers.importlib.util.find_spec("pythae") and DEVICE == "cpu":
+        model = peers.pythae_model(784, 400, 20).eval()
+        runs["pythae get_nll"] = lambda: model.get_nll(x, n_samples=num_samples, batch_size=1000)
+    return measure(runs, rounds, num_data * num_samples)
 
 
-def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = ["| case | contender | median us/step | minimum | ours / theirs |", "|---|---|---|---|---|"]
+def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -> Round:
+    """Log-weights in the chunks in which `pv.log_likelihood` takes them, the graph compiled once."""
+    from pyro_vae.evaluation import _CompiledGuide, _cost, _log_weights_in_chunks
+    from pyro_vae.execution import evaluating
+    from pyro_vae.memory import DEFAULT_MEMORY
+    from pyro_vae.traces import structure
+
+    x = x.to(DEVICE)
+    with torch.no_grad():
+        where = structure(program, x)
+        cost = _cost(program, x, None, where, pv.proposals.Guide())
+        rows = cost.draws_at_once(DEFAULT_MEMORY, num_samples)
+        size = cost.data_at_once(DEFAULT_MEMORY, rows) if rows == num_samples else 1
+    proposal = _CompiledGuide("on" if compiled else "off", 1)
+
+    def run() -> None:
+        with evaluating(program, 0):
+            for _ in _log_weights_in_chunks(program, x, None, num_samples, where, rows, size, proposal):
+                pass
+
+    run()
+    return run
+
+
+def growth(rounds: int, steps: int) -> dict[str, dict[str, list[float]]]:
+    """Medians, in microseconds, of our compiled and eager steps as the work grows."""
+    found = {}
+    for what, (values, case_of) in GROWTH.items():
+        medians: dict[str, list[float]] = {"values": values, "ours": [], "ours, eager": []}
+        for value in values:
+            case = case_of(value)
+            batches = torch.bernoulli(torch.rand(steps, *case.batch)).to(DEVICE).unbind()
+            runs = {"ours": over(ours(case, True), batches), "ours, eager": over(ours(case, False), batches)}
+            for name, row in measure(runs, rounds, steps).items():
+                medians[name].append(row["median_us"])
+        found[what] = medians
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- what is written
+
+def markdown(results: Results) -> str:
+    lines = ["| case | contender | median us | minimum us | ours / theirs | of minima |", "|---|---|---|---|---|---|"]
     for case, rows in results.items():
-        lines += [f"| {case} | {name} | {row['median_us']:.0f} | {row['min_us']:.0f} | {row['ours_over_theirs']:.2f} |"
-                  for name, row in rows.items()]
+        lines += [f"| {case} | {name} | {row['median_us']:.4g} | {row['min_us']:.4g} | {row['ours_over_theirs']:.2f} | "
+                  f"{row['ours_over_theirs_of_minima']:.2f} |" for name, row in rows.items()]
     return "\n".join(lines) + "\n"
 
 
-def figure(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+def figure(results: Results, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(8, 1.2 + 0.28 * sum(len(rows) + 1 for rows in results.values())), layout="constrained", dpi=120)
-    panels = drawing.subplots(len(results), 1, squeeze=False, gridspec_kw={"height_ratios": [len(rows) for rows in results.values()]})
-    for (case, rows), ax in zip(results.items(), panels[:, 0]):
-        names = sorted(rows, key=lambda name: -rows[name]["median_us"])
-        bars = ax.barh(names, [rows[name]["median_us"] for name in names],
-                       color=["tab:orange" if name == "ours" else "tab:blue" for name in names])
-        ax.bar_label(bars, [f" {rows[name]['median_us']:,.0f}" for name in names])
-        ax.set(title=case, xlabel="microseconds per step" if ax is panels[-1, 0] else "")
-        ax.margins(x=0.12)
+    pairs = [(f"{case}: {name}", row["ours_over_theirs"]) for case, rows in results.items() for name, row in rows.items()
+             if name not in ("ours", "ours, eager")][::-1]
+    drawing = Figure(figsize=(8, 1 + 0.24 * len(pairs)), layout="constrained", dpi=90)
+    ax = drawing.subplots()
+    bars = ax.barh([name for name, _ in pairs], [ratio for _, ratio in pairs],
+                   color=["tab:blue" if ratio <= 1 else "tab:orange" for _, ratio in pairs])
+    ax.bar_label(bars, [f" {ratio:.2f}" for _, ratio in pairs])
+    ax.axvline(1, color="black", linewidth=1)
+    ax.set(xlabel="our time / theirs (below 1: ours is faster)")
+    ax.margins(x=0.1, y=0.01)
+    drawing.savefig(path)
+
+
+def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(10, 2.8), layout="constrained", dpi=90)
+    for ax, (what, medians) in zip(drawing.subplots(1, len(found)), found.items()):
+        for name in ("ours", "ours, eager"):
+            ax.loglog(medians["values"], [us / 1000 for us in medians[name]], "o-", label={"ours": "compiled", "ours, eager": "eager"}[name])
+        ax.set(xlabel=what, xticks=medians["values"], xticklabels=medians["values"])
+        ax.minorticks_off()
+    drawing.axes[0].set_ylabel("ms per step")
+    drawing.axes[0].legend()
     drawing.savefig(path)
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads()), "cpu": torch.backends.cpu.get_cpu_capability()}
+    if DEVICE == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
     for name in ("torch", "pyro-ppl", "pythae", "numpyro", "jax"):
         try:
             found[name] = version(name)
@@ -223,22 +327,34 @@ def versions() -> dict[str, str]:
 
 
 def main(argv: list[str]) -> None:
+    names = [*(case.name for case in CASES), "importance sampling", "growth"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], default=[case.name for case in CASES])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--cases", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(argv)
-    results = {}
-    with pyro.validation_enabled(False):
-        for case in CASES:
-            if case.name in options.cases:
-                results[case.name] = measure(case, options.rounds, options.steps)
-                print(markdown({case.name: results[case.name]}), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "steps.json").write_text(json.dumps({"versions": versions(), "cases": results}, indent=1) + "\n")
-    (options.out / "steps.md").write_text(markdown(results))
-    figure(results, options.out / "steps.png")
+    written = options.out / "steps.json"
+    known = json.loads(written.read_text()) if written.exists() else {"cases": {}}
+    with pyro.validation_enabled(False):
+        for name in options.cases:
+            torch.manual_seed(0)
+            if name == "growth":
+                known["growth"] = growth(options.rounds, options.steps)
+                figure_of_growth(known["growth"], options.out / "growth.png")
+            elif name == "importance sampling":
+                known["cases"][name] = importance_sampling(options.rounds)
+            else:
+                case = next(case for case in CASES if case.name == name)
+                batches = torch.bernoulli(torch.rand(options.steps, *case.batch)).to(DEVICE).unbind()
+                known["cases"][name] = measure(contenders(case, batches), options.rounds, options.steps)
+            print(markdown({name: known["cases"][name]}) if name in known["cases"] else json.dumps(known["growth"]), flush=True)
+            known["versions"] = versions()
+            written.write_text(json.dumps(known, indent=1) + "\n")
+    known["cases"] = {name: known["cases"][name] for name in names if name in known["cases"]}
+    (options.out / "steps.md").write_text(markdown(known["cases"]))
+    figure(known["cases"], options.out / "steps.png")
 
 
 if __name__ == "__main__":

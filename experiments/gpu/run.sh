@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one command that asks no package index and takes less than ten minutes:
+#   experiments/gpu/run.sh prepare          once, with network: wheels and MNIST into .carry/ (at most 64 MiB)
+#   experiments/gpu/run.sh [FOLDER]         on the GPU machine, which has torch and torchvision; writes gpu.json and gpu.md
+#                                           to FOLDER, or to $OUT; without a GPU it runs the same, shortened, on the CPU
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+carry=$PWD/.carry
+
+if [ "${1:-}" = prepare ]; then
+  root=${PYRO_VAE_DATA:?the folder that holds MNIST/raw}
+  mkdir -p "$carry/wheels" "$carry/data"
+  # Without dependencies: torch, torchvision and what comes with them are on the machine.
+  pip download --quiet --no-deps --only-binary :all: --python-version "${PYTHON_VERSION:-3.12}" --platform manylinux_2_28_x86_64 \
+    --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --dest "$carry/wheels" -r experiments/gpu/wheels.txt
+  tar -C "$root" -cJf "$carry/data/mnist.tar.xz" MNIST/raw
+  du -sm "$carry"
+  exit
+fi
+
+out=${1:-${OUT:?a folder to write to}}
+mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python=${PYTHON:-python3}
+"$python" -m pip install --quiet --no-index --no-deps --target "$work/packages" "$carry"/wheels/*.whl
+tar -C "$work" -xJf "$carry/data/mnist.tar.xz"
+export PYTHONPATH=$PWD:$work/packages PYRO_VAE_DATA=$work TORCHINDUCTOR_CACHE_DIR=$work/inductor
+"$python" experiments/gpu/run.py "$out"

@@ -1,0 +1,83 @@
+"""What needs a CUDA device; skipped where there is none."""
+
+import pytest
+import torch
+from conftest import small_vae
+
+import pyro_vae as pv
+from pyro_vae import training
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def digits(num=700):
+    return pv.datasets.load("digits")[0][:num]
+
+
+def fitted(compile, monkeypatch, steps_at_once=16, **options):
+    monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+    program = small_vae()
+    history = pv.fit(program, digits(), batch_size=32, epochs=4, device="cuda", compile=compile, progress=False, warmup=2,
+                     schedule=pv.schedules.Cosine(), **options)
+    return program, history
+
+
+def test_a_compiled_run_follows_the_eager_one(monkeypatch):
+    (a, eager), (b, compiled) = fitted("off", monkeypatch), fitted("on", monkeypatch)
+    assert compiled["objective"] == pytest.approx(eager["objective"], rel=1e-3)
+    for (name, p), q in zip(a.state_dict().items(), b.state_dict().values()):
+        torch.testing.assert_close(p, q, rtol=1e-2, atol=1e-2, msg=name)
+
+
+def test_steps_in_one_graph_are_the_steps_one_by_one(monkeypatch):
+    (a, one), (b, many) = fitted("on", monkeypatch, steps_at_once=10**9), fitted("on", monkeypatch, steps_at_once=5)
+    assert many["objective"] == pytest.approx(one["objective"], rel=1e-5)
+    for (name, p), q in zip(a.state_dict().items(), b.state_dict().values()):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
+    run_epoch = training._Run._run_epoch
+    seen = []
+
+    def watched(self, epoch, stop=None):
+        if epoch < 2 or self.replay is None:  # compiled and recorded by then
+            return run_epoch(self, epoch, stop)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with monkeypatch.context() as inner:
+                batches = self._batches
+                torch.cuda.set_sync_debug_mode("default")
+                prepared = batches(epoch)  # the order and the rates are sent to the device once
+                torch.cuda.set_sync_debug_mode("error")
+                inner.setattr(self, "_batches", lambda epoch: prepared)
+                return run_epoch(self, epoch, stop)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            seen.append(epoch)
+
+    monkeypatch.setattr(training._Run, "_run_epoch", watched)
+    fitted("on", monkeypatch)
+    assert seen == [2, 3]
+
+
+def test_scores_are_those_of_the_same_draws():
+    program = small_vae().cuda()
+    eager, compiled = (pv.elbo(program, digits(20), 100, compile=way).values for way in ("off", "on"))
+    torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-4)
+
+
+def test_a_binarised_batch_is_the_same_on_every_device():
+    keys = torch.tensor([5, -7], dtype=torch.int32)
+    data, index = digits(50), torch.arange(50)
+    assert torch.equal(data.batch(index, keys)[0], data.to("cuda").batch(index.cuda(), keys.cuda())[0].cpu())
+
+
+def test_resuming_goes_on_where_it_stopped(tmp_path):
+    options = dict(batch_size=32, device="cuda", compile="on", progress=False)
+    whole, parts = small_vae(), small_vae()
+    pv.fit(whole, digits(), epochs=4, out=tmp_path / "a", **options)
+    pv.fit(parts, digits(), epochs=2, out=tmp_path / "b", **options)
+    pv.fit(parts, digits(), epochs=4, out=tmp_path / "b", resume=True, **options)
+    for (name, p), q in zip(whole.state_dict().items(), parts.state_dict().values()):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=name)
