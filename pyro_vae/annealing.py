@@ -177,6 +177,9 @@ class RateDistortion:
         distortion: :math:`-\mathrm{E}_{p_\beta} \log p(x \mid z)` (T,).
         rate_se: standard errors of the rate over data (T,).
         distortion_se: standard errors of the distortion over data (T,).
+        num_samples: the number of chains K for each datum.
+        seed: the seed of the draws.
+        sha256: the SHA-256 of the data.
     """
 
     temperatures: Tensor
@@ -184,6 +187,9 @@ class RateDistortion:
     distortion: Tensor
     rate_se: Tensor
     distortion_se: Tensor
+    num_samples: int
+    seed: int
+    sha256: str
 
 
 # ------------------------------------------------------------------------------------------------- what is public
@@ -334,8 +340,9 @@ def rate_distortion(program: AnyProgram, data: Data, num_chains: int = 16, num_t
     check_count("points", points)
     betas = _temperatures(schedule, num_temperatures)
     kept = torch.linspace(1, num_temperatures, points).round().long().unique().tolist()
+    data = as_dataset(data)
     rates, distortions = [], []
-    with evaluating(program, seed), progress_bar("annealing", total=len(as_dataset(data)) * (num_temperatures + 1),
+    with evaluating(program, seed), progress_bar("annealing", total=len(data) * (num_temperatures + 1),
                                                  shown=progress) as advance:
         x, context = checked_data(program, data)
         for path, _ in _in_chunks(program, x, context, "prior", num_chains, num_leapfrog, memory_budget, advance):
@@ -346,7 +353,8 @@ def rate_distortion(program: AnyProgram, data: Data, num_chains: int = 16, num_t
             distortions.append(torch.stack([distortion for _, distortion in pairs]))
     rate, distortion = torch.cat(rates, dim=1), torch.cat(distortions, dim=1)
     errors = [part.std(1) / math.sqrt(part.shape[1]) for part in (rate, distortion)]
-    return RateDistortion(torch.tensor([betas[i] for i in kept]), rate.mean(1), distortion.mean(1), *errors)
+    return RateDistortion(torch.tensor([betas[i] for i in kept]), rate.mean(1), distortion.mean(1), errors[0], errors[1],
+                          num_chains, seed, data.sha256)
 
 
 def _rate_and_distortion(beta: float, log_weights: Tensor, log_likelihood: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,12 +51,14 @@ class Calibration:
         density_ranks: how many of the draws have a higher density under the guide (N,).
         names: what each column of ``ranks`` is: the site's name and the dimension's index.
         num_samples: draws L for each simulated datum.
+        seed: the seed of data and draws.
     """
 
     ranks: Tensor
     density_ranks: Tensor
     names: list[str]
     num_samples: int
+    seed: int
 
     def test_uniform(self, bins: int = 10) -> Uniformity:
         """A chi-square test for each column of the ranks, in bins as equal as L + 1 ranks allow.
@@ -148,7 +150,7 @@ def calibrate(program: AnyProgram, num_data: int = 1000, num_samples: int = 99, 
             rows = {name: (in_rows(draws[name], where), in_rows(truth[name], where)) for name in draws}
             ranks.append(torch.cat([_ranks(drawn, true).reshape(len(given[0]), -1) for drawn, true in rows.values()], dim=1))
     names = [f"{name}[{i}]" for name, (_, true) in rows.items() for i in range(true[0, 0].numel())]
-    return Calibration(torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples)
+    return Calibration(torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed)
 
 
 def _ranks(draws: Tensor, value: Tensor) -> Tensor:

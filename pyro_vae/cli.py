@@ -26,15 +26,34 @@ from torch import Tensor, nn
 from pyro_vae import checkpoint, datasets, plotting
 from pyro_vae.arviz_compat import write_netcdf
 from pyro_vae.comparison import compare, load_scores, save_scores, spread
-from pyro_vae.config import FAMILIES, RecipeParser, build_optimizer, build_program, component_names, read_recipe
+from pyro_vae.config import (
+    FAMILIES,
+    RecipeParser,
+    build_optimizer,
+    build_program,
+    component_names,
+    parse_components,
+    read_recipe,
+    resolve_component,
+)
 from pyro_vae.datasets import Dataset
-from pyro_vae.evaluation import ImportanceScore, Score, bits_per_dim, evaluate, pareto_k_threshold, versions
+from pyro_vae.evaluation import (
+    ImportanceScore,
+    Score,
+    bits_per_dim,
+    evaluate,
+    log_joint,
+    pareto_k_threshold,
+    versions,
+)
 from pyro_vae.execution import check_data, choose_device, support_of
 from pyro_vae.gallery import inspect as inspect_program
 from pyro_vae.inference_data import to_inference_data
 from pyro_vae.programs import AnyProgram
+from pyro_vae.proposals import Guide, Proposal
 from pyro_vae.report import report
-from pyro_vae.sampling import encode, generate, reconstruct
+from pyro_vae.sampling import encode, generate, reconstruct, squared_error
+from pyro_vae.traces import NoBound
 from pyro_vae.training import History, TrainingDiverged, check_settings, fit
 from pyro_vae.validation import InvalidInput, check_choice, check_count, nearest_name
 
@@ -103,7 +122,8 @@ def train(argv: list[str]) -> None:
     check_count("num_samples", namespace.num_samples)
     check_count("limit", namespace.limit)
     for latent in namespace.latent if isinstance(namespace.latent, list) else [namespace.latent]:
-        check_count("latent", latent)
+        for size in latent if isinstance(latent, list) else [latent]:
+            check_count("latent", size)
     check_count("validation", namespace.validation, minimum=0)
     check_settings(has_validation=namespace.validation > 0, **{name: namespace[name] for name in (
         "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "patience", "seed", "compile")})
@@ -113,7 +133,7 @@ def train(argv: list[str]) -> None:
     recipe = recipes.recipe(namespace)
     objective, optimizer = recipe.objective(), build_optimizer(recipe)
     data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root, missing=recipe.missing,
-                               missing_fraction=recipe.missing_fraction)
+                               missing_fraction=recipe.missing_fraction, labelled=recipe.labelled)
     validation = None
     if recipe.validation:
         data, validation = data.hold_out(recipe.validation, recipe.seed)
@@ -150,14 +170,19 @@ def evaluate_run(argv: list[str]) -> None:
     parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
     parser.add_argument("--split", type=str, default="test", help="train or test")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
-    options = _parse(parser, argv)
+    parser.add_argument("--proposal", type=Callable[..., Any], default={"class_path": resolve_component("proposal", "Guide")},
+                        help="what draws the latents for the log-likelihood, as --proposal Refined --proposal.steps 50")
+    with _explaining(parser):
+        options = parse_components(parser, argv, {})
     check_count("num_samples", options.num_samples)
     check_choice("split", options.split, ["train", "test"])
     if options.limit is not None:
         check_count("limit", options.limit)
     folder, program = _load_run(options)
     data = _data_of(folder, options)[options.split][: options.limit]
-    scores = _evaluate(program, data, options.num_samples, folder, options.seed)
+    with _explaining(parser):
+        proposal = parser.instantiate(options).proposal
+    scores = _evaluate(program, data, options.num_samples, folder, options.seed, proposal)
     _print_scores(scores, data, folder)
 
 
@@ -166,13 +191,13 @@ def compare_runs(argv: list[str]) -> None:
     parser = _parser("compare", "Scores that pyro-vae evaluate wrote, compared datum by datum: each run less the first. Runs "
                      "that differ in nothing but their seed are also put together, with mean and spread.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="the runs' folders, the one to compare with first")
-    parser.add_argument("--score", type=str, default="log_likelihood", help="log_likelihood or elbo")
+    parser.add_argument("--score", type=str, default="log_likelihood", help="log_likelihood or elbo; log_joint or squared_error of autoencoders")
     parser.add_argument("--out", type=str, default=None, help="a .json file for the numbers")
     options = _parse(parser, argv)
-    check_choice("score", options.score, ["log_likelihood", "elbo"])
+    check_choice("score", options.score, ["log_likelihood", "elbo", "log_joint", "squared_error"])
     if len(options.runs) < 2:
         raise InvalidInput("RUN", got="one run", expected="two or more", fix="name the runs to compare")
-    scores = {name: load_scores(Path(name) / "evaluation.npz")[options.score] for name in options.runs}
+    scores = {name: _score_of(name, options.score) for name in options.runs}
     first, *others = scores
     differences = {name: compare(scores[name], scores[first]) for name in others}
     groups: dict[str, list[str]] = {}
@@ -189,6 +214,14 @@ def compare_runs(argv: list[str]) -> None:
             "seeds": [{"runs": names.split(" "), **vars(over_seeds)} for names, over_seeds in spreads.items()],
         }
         checkpoint.write_text(Path(options.out), json.dumps(_without_nan(result), indent=1) + "\n")
+
+
+def _score_of(run: str, name: str) -> Score:
+    scores = load_scores(Path(run) / "evaluation.npz")
+    if name not in scores:
+        raise InvalidInput("score", got=f"{name!r}, which {run} does not have", expected=f"one of {', '.join(scores)}",
+                           fix="a guide that is a point has neither an ELBO nor a log p(x): add --score log_joint")
+    return scores[name]
 
 
 def _recipe_without_seed(folder: Path) -> str:
@@ -327,8 +360,24 @@ def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     return {"train": train_set, "test": test_set}
 
 
-def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int) -> dict[str, Score]:
-    scores = evaluate(program, data, num_samples, seed=seed, progress=True)
+def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int,
+              proposal: Proposal = Guide()) -> dict[str, Score]:
+    about = {
+        "num_data": len(data),
+        "data": {"name": data.name, "split": data.split, "binarize": data.binarize, "sha256": data.sha256},
+        "seed": seed,
+        "versions": versions(),
+    }
+    try:
+        scores = evaluate(program, data, num_samples, seed=seed, progress=True)
+    except NoBound as refusal:
+        scores = {"log_joint": log_joint(program, data, seed=seed), "squared_error": squared_error(program, data, seed=seed)}
+        result: dict[str, Any] = {"elbo": None, "log_likelihood": None, "refused": str(refusal),
+                                  **{name: {"mean": score.mean, "se": score.se} for name, score in scores.items()}}
+        _write_scores(folder, scores, result | about)
+        return scores
+    if not isinstance(proposal, Guide):  # the ELBO is the guide's own whatever the log-likelihood is estimated with
+        scores |= {"log_likelihood": evaluate(program, data, num_samples, proposal=proposal, seed=seed, progress=True)["log_likelihood"]}
     elbo, ll = scores["elbo"], scores["log_likelihood"]
     assert isinstance(ll, ImportanceScore)
     result = {
@@ -336,15 +385,16 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
         "log_likelihood": {"mean": ll.mean, "se": ll.se, "mc_se": ll.mean_mc_se, "num_samples": num_samples},
         "pareto_k": {"median": ll.pareto_k.median().item(), "max": ll.pareto_k.max().item(),
                      "above_threshold": ll.above_threshold, "threshold": pareto_k_threshold(num_samples)},
+        "proposal": {"name": type(proposal).__name__, **{key: str(value) for key, value in vars(proposal).items()}},
         "bits_per_dim": _bits_per_dim(program, data, ll),
-        "num_data": len(data),
-        "data": {"name": data.name, "split": data.split, "binarize": data.binarize, "sha256": data.sha256},
-        "seed": seed,
-        "versions": versions(),
     }
+    _write_scores(folder, scores, result | about)
+    return scores
+
+
+def _write_scores(folder: Path, scores: dict[str, Score], result: dict[str, Any]) -> None:
     save_scores(folder / "evaluation.npz", scores)
     checkpoint.write_text(folder / "evaluation.json", json.dumps(_without_nan(result), indent=1) + "\n")
-    return scores
 
 
 def _bits_per_dim(program: AnyProgram, data: Dataset, score: Score) -> float | None:
@@ -364,22 +414,30 @@ def _without_nan(value: Any) -> Any:
 
 
 def _print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures: Sequence[Path] = ()) -> None:
-    elbo, ll = scores["elbo"], scores["log_likelihood"]
-    assert isinstance(ll, ImportanceScore)
-    k, threshold = ll.pareto_k, pareto_k_threshold(ll.num_samples)
     table = Table(title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left")
     for column, justify in (("", "left"), ("mean", "right"), ("s.e. over data", "right"), ("Monte Carlo s.e.", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
-    table.add_row(f"log p(x), K = {ll.num_samples:,}", f"{ll.mean:.2f}", f"{ll.se:.2f}", f"{ll.mean_mc_se:.3f}")
-    table.add_section()
-    table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}",
-                  f"{ll.above_threshold} above {threshold:.2f}")
-    console = Console()
+    console, ll = Console(), scores.get("log_likelihood")
+    if isinstance(ll, ImportanceScore):
+        elbo, k, threshold = scores["elbo"], ll.pareto_k, pareto_k_threshold(ll.num_samples)
+        table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
+        table.add_row(f"log p(x), K = {ll.num_samples:,}", f"{ll.mean:.2f}", f"{ll.se:.2f}", f"{ll.mean_mc_se:.3f}")
+        table.add_section()
+        if ll.above_threshold is None:
+            table.add_row("Pareto k", "needs more draws", "", "")
+        else:
+            table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}", f"{ll.above_threshold} above {threshold:.2f}")
+    else:
+        joint, error = scores["log_joint"], scores["squared_error"]
+        table.add_row("minus the loss", f"{joint.mean:.2f}", f"{joint.se:.2f}", "")
+        table.add_row("squared error per entry", f"{error.mean:.5f}", f"{error.se:.5f}", "")
     console.print(table)
-    if ll.above_threshold:
+    if not isinstance(ll, ImportanceScore):
+        console.print("A guide that is a point has neither an ELBO nor a log p(x): the loss and the reconstruction are what there is.",
+                      highlight=False, soft_wrap=True)
+    elif ll.above_threshold:
         console.print(f"{ll.above_threshold} data have a Pareto k above {threshold:.2f}: their log p(x) is likely too low. "
-                      "Raise --num-samples, or choose a more flexible --posterior.", highlight=False, soft_wrap=True)
+                      "Evaluate with a higher --num-samples or with --proposal Refined, or train with a more flexible --posterior.", highlight=False, soft_wrap=True)
     console.print(f"run      {folder}", highlight=False, soft_wrap=True)
     console.print(f"scores   {folder / 'evaluation.json'}", highlight=False, soft_wrap=True)
     for path in figures:
@@ -394,15 +452,18 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
     context = _parse_context(program, None, num)
     if context is None and getattr(program, "context", None) is not None:
         context = test[torch.arange(num) % len(test)].context  # covariates: those of test data
-    samples = generate(program, num, context=context).cpu()
     latents = _latents(program, test)
     figures: dict[str, tuple[Callable, tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
         "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), (8.0, 1.9)),
-        "samples": (lambda ax: plotting.plot_data(samples, ax, columns=8, rows=rows, title="means of p(x | z) at draws from the prior"
-                                                  + (", a row for each label" if rows else "")), (6.0, 6.0)),
         "latents": (lambda ax: plotting.plot_latents(latents, ax, test.context), (6.5, 6.0)),
     }
+    try:
+        samples = generate(program, num, context=context).cpu()
+        figures["samples"] = (lambda ax: plotting.plot_data(samples, ax, columns=8, rows=rows, title="means of p(x | z) at draws from "
+                                                            "the prior" + (", a row for each label" if rows else "")), (6.0, 6.0))
+    except InvalidInput as refusal:  # a flat prior, of which there are no draws
+        Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     return [plotting.save_figure(folder / f"{name}.png", draw, size) for name, (draw, size) in figures.items()]
 
 

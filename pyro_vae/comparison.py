@@ -22,7 +22,7 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "spread"]
 
-SCORES: dict[str, type[Score]] = {"elbo": Score, "log_likelihood": ImportanceScore}
+SCORES: dict[str, type[Score]] = {"elbo": Score, "log_likelihood": ImportanceScore, "log_joint": Score, "squared_error": Score}
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
 
 
 def load_scores(path: str | Path) -> dict[str, Score]:
-    """Scores ``"elbo"`` and ``"log_likelihood"`` that `save_scores` or ``pyro-vae evaluate`` wrote.
+    """Scores ``"elbo"``, ``"log_likelihood"``, ``"log_joint"`` and ``"squared_error"``, as many as there are, that `save_scores` or ``pyro-vae evaluate`` wrote.
 
     Raises:
         InvalidInput: if there is no such file, or it holds something else.

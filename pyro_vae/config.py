@@ -23,19 +23,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs, schedules
+from pyro_vae import corruptions, likelihoods, networks, objectives, posteriors, priors, programs, proposals, schedules
 from pyro_vae.datasets import Dataset
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["FAMILIES", "Recipe", "RecipeParser", "build_optimizer", "build_program", "component_names", "read_recipe",
-           "resolve_component"]
+__all__ = ["FAMILIES", "Recipe", "RecipeParser", "build_optimizer", "build_program", "component_names", "parse_components",
+           "read_recipe", "resolve_component"]
 
 Shape = Sequence[int]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors, "likelihood": likelihoods, "posterior": posteriors, "encoder": networks, "decoder": networks,
-    "program": programs, "level_prior": posteriors, "level_network": networks, "objective": objectives, "schedule": schedules,
-    "optimizer": torch.optim,
+    "program": programs, "level_prior": posteriors, "level_network": networks, "corruption": corruptions, "objective": objectives,
+    "schedule": schedules, "optimizer": torch.optim, "proposal": proposals,
 }
 
 
@@ -50,13 +50,16 @@ class Recipe:
         missing: NaN in the data marks a missing entry; the encoder then also sees what was observed, and the likelihood
             counts that alone.
         missing_fraction: the probability with which each entry of the data is removed, completely at random.
+        labelled: how many training data keep their label, for a SemiSupervisedVAE; by default all.
         context: condition on the data's labels, or on its covariates: a CVAE.
-        latent: number of latent dimensions; for a hierarchy a list, the lowest level first.
+        latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level that is a grid is a list
+            itself, [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
+        corruption: what is done in training to the data that the encoder sees, a class of pyro_vae.corruptions or an import path.
         program: what the parts are put together as, a class of pyro_vae.programs or an import path.
         level_prior: of a hierarchy, p(z_l | z_l+1) below the top, a class of pyro_vae.posteriors or an import path.
         level_network: of a hierarchy, the network from one level's latents to another's.
@@ -81,13 +84,15 @@ class Recipe:
     binarize: Literal["none", "dynamic", "fixed"] | None = None
     missing: bool = False
     missing_fraction: float = 0.0
+    labelled: int | None = None
     context: Literal["labels", "covariates"] | None = None
-    latent: int | list[int] = 20
+    latent: int | list[int | list[int]] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
+    corruption: nn.Module | None = None
     program: Callable[[Any, nn.Module, Any, nn.Module | None], nn.Module] = programs.VAE
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     level_network: Callable[[Shape], nn.Module] = networks.MLP
@@ -148,10 +153,11 @@ def component_names(family: str) -> list[str]:
 
     Example:
         >>> component_names("program")
-        ['VAE', 'HierarchicalVAE']
+        ['VAE', 'HierarchicalVAE', 'SemiSupervisedVAE']
     """
     module = FAMILIES[family]
-    return [name for name in module.__all__
+    classes = [name for name in module.__all__ if inspect.isclass(getattr(module, name, None))]
+    return [name for name in classes
             if module is not programs or "likelihood" in inspect.signature(getattr(module, name)).parameters]
 
 
@@ -190,7 +196,8 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
         has_levels = "priors" in inspect.signature(target_of(recipe.program)).parameters
-        if has_levels != isinstance(recipe.latent, list):
+        levels = len(recipe.latent) if isinstance(recipe.latent, list) else 1
+        if has_levels != (levels > 1):
             raise InvalidInput("latent", got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
                                expected="a list, the lowest level first" if has_levels else "one number, as it has one level",
                                fix="pass --latent '[40, 20]'" if has_levels else "pass --program HierarchicalVAE for several")
@@ -203,7 +210,7 @@ Parts = tuple[Any, nn.Module, Any]
 
 def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Prior, likelihood and posterior of a program with one latent."""
-    latent: Any = (recipe.latent,)
+    latent = networks.as_shape(recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent)
     return (_call("prior", recipe.prior, latent, context=features), _likelihood(recipe, data, latent, features),
             _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)))
 
@@ -211,6 +218,8 @@ def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
 def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Priors, likelihood and posteriors of a hierarchy, each sized for the latents that it is given and those it sees."""
     latents: Any = recipe.latent
+    if not all(isinstance(latent, int) for latent in latents):
+        raise InvalidInput("latent", got=str(latents), expected="a number for each level of a hierarchy", fix="pass --latent '[40, 20]'")
     options = settings_of(recipe.program)
     seen_above = [features + (sum(latents[level + 1:]) if options["skip"] else 0) for level in range(len(latents))]
 
@@ -231,10 +240,11 @@ def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
 
 
 def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
-    if not data.missing:
-        return _call("encoder", recipe.encoder, data.event_shape, context=features)
-    doubled = networks.WithMask.doubled(data.event_shape)
-    return networks.WithMask(data.event_shape, _call("encoder", recipe.encoder, doubled, context=features))
+    seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
+    network = _call("encoder", recipe.encoder, seen, context=features)
+    if data.missing:
+        network = networks.WithMask(data.event_shape, network)
+    return network if recipe.corruption is None else networks.Corrupted(network, recipe.corruption)
 
 
 def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:
@@ -334,23 +344,7 @@ class RecipeParser:
 
     def parse(self, argv: Sequence[str], recipe: Mapping[str, Any]) -> Namespace:
         """Flags over a recipe (see `read_recipe`) over the defaults."""
-        layers = dict(recipe)
-        rest: list[str] = []
-        tokens = iter(argv)
-        for token in tokens:
-            flag, equals, value = token.partition("=")
-            family = flag.removeprefix("--")
-            if family.endswith(".help") and family[:-5] in FAMILIES:
-                name = value if equals else next(tokens, "")
-                rest += [flag, resolve_component(family[:-5], name or component_names(family[:-5])[0])]
-            elif flag.startswith("--") and family in FAMILIES:
-                path = resolve_component(family, value if equals else next(tokens, ""))
-                if _class_path(layers.get(family)) != path:
-                    layers[family] = {"class_path": path}
-            else:
-                rest.append(token)
-        self.parser.set_defaults(layers)
-        return self.parser.parse_args(rest)
+        return parse_components(self.parser, argv, recipe)
 
     def recipe(self, namespace: Namespace) -> Recipe:
         """The recipe that parsed arguments stand for, its components ready to be called."""
@@ -362,6 +356,27 @@ class RecipeParser:
         whole = yaml.safe_load(self.parser.dump(namespace))
         return yaml.safe_dump({field.name: whole[field.name] for field in fields(Recipe) if field.name in whole},
                               sort_keys=False)
+
+
+def parse_components(parser: ArgumentParser, argv: Sequence[str], layers: Mapping[str, Any]) -> Namespace:
+    """Flags over values that come first; flags that name components may do so as `resolve_component` reads them."""
+    values = dict(layers)
+    rest: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        flag, equals, value = token.partition("=")
+        family = flag.removeprefix("--")
+        if family.endswith(".help") and family[:-5] in FAMILIES:
+            name = value if equals else next(tokens, "")
+            rest += [flag, resolve_component(family[:-5], name or component_names(family[:-5])[0])]
+        elif flag.startswith("--") and family in FAMILIES:
+            path = resolve_component(family, value if equals else next(tokens, ""))
+            if _class_path(values.get(family)) != path:
+                values[family] = {"class_path": path}
+        else:
+            rest.append(token)
+    parser.set_defaults(values)
+    return parser.parse_args(rest)
 
 
 def _class_path(component: Any) -> str | None:

@@ -213,7 +213,8 @@ def names() -> list[str]:
 
 
 def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
-         root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0) -> tuple[Dataset, Dataset]:
+         root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0,
+         labelled: int | None = None) -> tuple[Dataset, Dataset]:
     """A named data set, an ``.npz`` file or a folder of images, as (train, test).
 
     Args:
@@ -225,6 +226,8 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
         missing: whether NaN marks a missing entry.
         missing_fraction: the probability with which each entry of x, train and test, is removed, completely at random;
             more than 0 implies ``missing``.
+        labelled: how many training data keep their label, the same number of each, the others' becoming -1, unknown; by
+            default all.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
             ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
 
@@ -262,6 +265,8 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
     if "test" not in sets:
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
+    if labelled is not None:
+        sets["train"] = _partly_labelled(sets["train"], labelled, seed)
     return sets["train"], sets["test"]
 
 
@@ -273,6 +278,23 @@ def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator
     values = _as_tensor("x", x) if isinstance(x, np.ndarray) else x
     values = values if values.is_floating_point() else values.float()
     return torch.where(torch.rand(values.shape, generator=generator, dtype=torch.float32) < fraction, torch.nan, values)
+
+
+def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
+    """The data with all labels but those of a few, as many of each, replaced by -1."""
+    classes = data.num_classes
+    if classes is None or data.context is None:
+        raise InvalidInput("labelled", got=f"{labelled} with data {data.name!r}, which have no labels", expected="data with labels",
+                           fix="leave it out")
+    each, rest = divmod(labelled, classes)
+    if rest or not 0 < each <= int(torch.bincount(data.context).min()):
+        raise InvalidInput("labelled", got=str(labelled), expected=f"as many of each of the {classes} labels, and no more than there are",
+                           fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.context).min())))}")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    kept = torch.cat([order[data.context[order] == label][:each] for label in range(classes)])
+    context = torch.full_like(data.context, -1)
+    context[kept] = data.context[kept]
+    return data._like(data.values, data.x, context)
 
 
 def _digits(folder: Path) -> Parts:

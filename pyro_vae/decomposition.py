@@ -113,6 +113,9 @@ class AggregatePosterior:
         dimension_kl: :math:`\mathrm{KL}(q(z_d) \,\|\, p(z_d))` (D,), which with the total correlation adds up to
             ``marginal_kl``; ``None`` unless the prior's dimensions, too, are independent.
         errors: the Monte Carlo error of each of these, by name.
+        num_samples: the number of draws K for each datum.
+        seed: the seed of the draws.
+        sha256: the SHA-256 of the data.
     """
 
     kl: float
@@ -121,6 +124,9 @@ class AggregatePosterior:
     total_correlation: float | None
     dimension_kl: Tensor | None
     errors: dict[str, Any]
+    num_samples: int
+    seed: int
+    sha256: str
 
 
 def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, *, seed: int = 0,
@@ -149,6 +155,7 @@ def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, 
         True
     """
     check_count("num_samples", num_samples)
+    data = as_dataset(data)
     rows: dict[str, list[Tensor]] = {}
     with evaluating(program, seed):
         x, context = checked_data(program, data)
@@ -183,7 +190,8 @@ def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, 
     numbers = {name: mean.item() for name, mean in means.items()}
     return AggregatePosterior(numbers["kl"], numbers["mutual_information"], numbers["marginal_kl"],
                               numbers.get("total_correlation"), dimension_kl,
-                              {name: error if error.dim() else error.item() for name, error in errors.items()})
+                              {name: error if error.dim() else error.item() for name, error in errors.items()},
+                              num_samples, seed, data.sha256)
 
 
 def _all_points(value: Tensor, where: Structure) -> Tensor:
@@ -233,10 +241,16 @@ class ActiveUnits:
     Args:
         variance: for each latent site :math:`\mathrm{Var}_x\, \mathrm{E}_q[z_d]`, in the shape of that latent.
         threshold: above which a dimension counts as active.
+        num_samples: the number of draws K for each datum.
+        seed: the seed of the draws.
+        sha256: the SHA-256 of the data.
     """
 
     variance: dict[str, Tensor]
     threshold: float
+    num_samples: int
+    seed: int
+    sha256: str
 
     @property
     def active(self) -> int:
@@ -274,6 +288,7 @@ def active_units(program: AnyProgram, data: Data, num_samples: int = 100, *, thr
         (2, torch.Size([2]))
     """
     check_count("num_samples", num_samples, minimum=2)
+    data = as_dataset(data)
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         check_count("data", len(x), minimum=2)
@@ -281,7 +296,8 @@ def active_units(program: AnyProgram, data: Data, num_samples: int = 100, *, thr
         with validation_enabled(False):
             values = draw(program.guide, x, context, num_samples, where)
     rows = {name: in_rows(value, where).double() for name, value in values.items()}
-    return ActiveUnits({name: row.mean(0).var(0) - row.var(0).mean(0) / num_samples for name, row in rows.items()}, threshold)
+    return ActiveUnits({name: row.mean(0).var(0) - row.var(0).mean(0) / num_samples for name, row in rows.items()}, threshold,
+                       num_samples, seed, data.sha256)
 
 
 # ------------------------------------------------------------------------------------------------------ inference gap

@@ -29,7 +29,7 @@ from pyro_vae.traces import NonFiniteLogWeight, Structure, importance_traces, st
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "concatenate", "convergence", "elbo",
-           "evaluate", "importance_weights", "log_likelihood", "pareto_k", "pareto_k_threshold", "summarize", "versions"]
+           "evaluate", "importance_weights", "log_joint", "log_likelihood", "pareto_k", "pareto_k_threshold", "summarize", "versions"]
 
 
 class UnreliableEstimate(UserWarning):
@@ -104,9 +104,16 @@ class ImportanceScore(Score):
     pareto_k: Tensor
 
     @property
-    def above_threshold(self) -> int:
-        """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low."""
-        return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+    def above_threshold(self) -> int | None:
+        """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low. ``None`` if K is too
+        small for any to have a k."""
+        return None if self.pareto_k.isnan().all() else int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+
+
+    def __str__(self) -> str:
+        above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
+        said = "too few draws for Pareto k" if above is None else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
+        return f"{super().__str__()}; {said}"
 
 
 AnyScore = TypeVar("AnyScore", bound=Score)
@@ -209,6 +216,37 @@ def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, propos
     return {name: replace(concatenate(scores), seed=seed, sha256=data.sha256) for name, scores in parts.items()}
 
 
+def log_joint(program: AnyProgram, data: Data, *, seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Score:
+    r"""The log-joint of each datum and its point, for a program whose guide is a Delta: minus the loss, and no bound of log p(x).
+
+    .. math:: \log p(x, \mu(x)), \quad q(z \mid x) = \delta(z - \mu(x))
+
+    Under a flat prior it is :math:`\log p(x \mid \mu(x))`. Two autoencoders of one latent size can be compared by it on the
+    same data; one with a wider latent always can be better, whatever it knows about x.
+
+    Args:
+        program: a program whose guide is a point.
+        data: a data set, a tensor x (N, \*event), or a pair (x, context).
+        seed: seed of what else the guide may draw.
+        memory_budget: bytes of activations allowed at once.
+
+    Raises:
+        InvalidInput: on unusable data.
+
+    Example:
+        >>> autoencoder = pv.VAE(
+        ...     prior=pv.priors.Flat(2),
+        ...     likelihood=pv.likelihoods.Normal(3, pv.networks.MLP(2, [8])),
+        ...     posterior=pv.posteriors.Delta(2, pv.networks.MLP(3, [8])),
+        ... )
+        >>> log_joint(autoencoder, torch.zeros(5, 3)).values.shape
+        torch.Size([5])
+    """
+    data = as_dataset(data)
+    weights = _weights(program, data, 1, Guide(), seed, memory_budget, False, scored=False)
+    return replace(concatenate([_elbo_score(few) for few in weights]), seed=seed, sha256=data.sha256)
+
+
 def importance_weights(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(),
                        seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Tensor:
     """The log-weights (K, N) themselves, those of `log_likelihood` with the same arguments: for figures of a few data.
@@ -266,18 +304,20 @@ def versions() -> dict[str, str]:
 
 
 def _weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Proposal, seed: int, memory_budget: int,
-             progress: bool) -> Iterator[Tensor]:
+             progress: bool, scored: bool = True) -> Iterator[Tensor]:
     """Log-weights (K, n) of a few data at a time."""
     with evaluating(program, seed):
         x, context = checked_data(program, data)
-        where = structure(program, x, context)
+        where = structure(program, x, context, scored=scored)
+        repeats = num_samples if where.is_deterministic and isinstance(proposal, Guide) else 1
+        num_samples //= repeats
         cost = _cost(program, x, context, where, proposal)
         rows = cost.draws_at_once(memory_budget, num_samples)
         size = cost.data_at_once(memory_budget, rows) if rows == num_samples else 1
         bar = progress_bar(f"log-weights, K = {num_samples}", total=len(x), shown=progress)
         with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
             for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows, size, proposal):
-                yield weights
+                yield weights.expand(repeats * num_samples, -1)
                 advance(weights.shape[1])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,10 @@ class Guide:
         return program.guide
 
 
+def _guide_of(proposal: Any, *args: Any) -> Callable:
+    return (proposal or Guide()).guide(*args)
+
+
 @dataclass(frozen=True)
 class Widened:
     r"""The guide, each continuous site stretched about its centre, in unconstrained space:
@@ -63,7 +67,7 @@ class Widened:
 
     Args:
         factor: the factor a on the scale.
-        of: the guide to widen: `Guide` or `Refined`.
+        of: the guide to widen: `Refined`, for one; by default the program's own.
 
     Raises:
         InvalidInput: if the factor is not positive, or a continuous latent has no map to real numbers.
@@ -74,7 +78,7 @@ class Widened:
     """
 
     factor: float = 1.2
-    of: Any = field(default_factory=Guide)
+    of: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
@@ -84,7 +88,7 @@ class Widened:
         return partial(log_weights, program, x, context, where=where, guide=self.guide(program, x, context, where))
 
     def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
-        guide = self.of.guide(program, x, context, where)
+        guide = _guide_of(self.of, program, x, context, where)
         _movable_sites(guide, x, context)
         return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(guide)
 
@@ -159,7 +163,7 @@ class Defensive:
 
     Args:
         weight: the prior's share :math:`\alpha`.
-        of: the guide to mix with: `Guide`, `Widened` or `Refined`.
+        of: the guide to mix with: `Widened` or `Refined`; by default the program's own.
 
     Raises:
         InvalidInput: if the weight is not within (0, 1), or the guide has auxiliary sites.
@@ -172,7 +176,7 @@ class Defensive:
     """
 
     weight: float = 0.1
-    of: Any = field(default_factory=Guide)
+    of: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:
@@ -180,7 +184,7 @@ class Defensive:
 
     def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> LogWeights:
         check_no_auxiliary(program, x, context, where)
-        guide = self.of.guide(program, x, context, where)
+        guide = _guide_of(self.of, program, x, context, where)
 
         def mixture_log_weights(num_samples: int) -> Tensor:
             values, others = (draw(fn, x, context, num_samples, where) for fn in (guide, program.model))

@@ -86,15 +86,18 @@ def _warnings(scores: dict[str, Any]) -> Iterable[str]:
 
 
 def _scores(scores: dict[str, Any], run: str) -> str:
-    if not scores:
+    if not scores.get("log_likelihood"):
         return f"<p>None yet: <code>pyro-vae evaluate {_text(run)}</code></p>"
     ll = scores["log_likelihood"]
     rows = [[name, *(_number(value[key]) for key in ("mean", "se", "mc_se"))]
             for name, value in (("ELBO", scores["elbo"]), (f"log p(x), K = {ll['num_samples']:,}", ll))]
     shape, bits = scores["pareto_k"], scores.get("bits_per_dim")
-    return _table(["nats per datum", "mean", "standard error over data", "Monte Carlo error"], rows) + "<p>" + " ".join([
-        f"Pareto k of the importance weights: median {_number(shape['median'])}, largest {_number(shape['max'])}; above its threshold for "
-        f"{shape['above_threshold']:,} of {scores['num_data']:,} data.", *([f"{bits:.4f} bits per dimension."] if bits is not None else [])]) + "</p>"
+    words = [f"Pareto k of the importance weights: median {_number(shape['median'])}, largest {_number(shape['max'])}."]
+    if shape.get("above_threshold") is not None:
+        words.append(f"It is above its threshold for {shape['above_threshold']:,} of {scores['num_data']:,} data.")
+    if bits is not None:
+        words.append(f"{bits:.4f} bits per dimension.")
+    return _table(["nats per datum", "mean", "standard error over data", "Monte Carlo error"], rows) + f"<p>{' '.join(words)}</p>"
 
 
 def _model(program: AnyProgram) -> str:
@@ -142,7 +145,7 @@ def _figures(folder: Path, captions: dict[str, str]) -> str:
 def _reproduce(folder: Path, scores: dict[str, Any]) -> str:
     run = folder.name
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
-    if scores:
+    if scores.get("log_likelihood"):
         commands.append(f"pyro-vae evaluate {run} --num-samples {scores['log_likelihood']['num_samples']} --split {scores['data']['split']} "
                         f"--limit {scores['num_data']} --seed {scores.get('seed', 0)}")
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
+from pyro_vae.evaluation import Score
 from pyro_vae.execution import checked_data, evaluating, like_parameters
 from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated, chunks
 from pyro_vae.programs import AnyProgram, posterior_predictive, prior_predictive
 from pyro_vae.traces import importance_traces, latent_sites
 from pyro_vae.validation import InvalidInput, check_context, check_count
 
-__all__ = ["encode", "generate", "reconstruct"]
+__all__ = ["encode", "generate", "reconstruct", "squared_error"]
 
 Sites = dict[str, Any]  # of a trace, by name
 
@@ -92,6 +93,30 @@ def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: i
         return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)["x"]
     completed = _in_chunks(program, run, partial(_value, draws=True), len(x), seed, memory_budget)["x"]
     return torch.where(torch.isnan(x), completed, x)
+
+
+def squared_error(program: AnyProgram, data: Data, target: Data | None = None, *, seed: int = 0) -> Score:
+    r"""The squared error of each reconstruction, a mean over the entries of x, in the units of x squared; lower is better.
+
+    .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = \mathrm{reconstruct}(\tilde x)
+
+    Args:
+        program: any program.
+        data: what is reconstructed from, a data set, a tensor x (N, \*event), or a pair (x, context).
+        target: what it is compared with; by default the same. Noisy data are compared with those without noise.
+        seed: seed of the draws; the caller's random state is left as it was.
+
+    Raises:
+        InvalidInput: on unusable data.
+
+    Example:
+        >>> squared_error(vae, torch.zeros(3, 1, 8, 8)).values.shape
+        torch.Size([3])
+    """
+    data = as_dataset(data)
+    x = data.x if target is None else as_dataset(target).x
+    errors = (reconstruct(program, data, seed=seed).cpu() - x.cpu()).square().flatten(1).mean(1)
+    return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
 
 
 def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,

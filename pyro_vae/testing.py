@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from pyro_vae.checkpoint import build, describe
-from pyro_vae.distributions import Columns, ObservedEntries, as_pyro, is_point_mass
+from pyro_vae.distributions import CodeGrid, Columns, Flat, ObservedEntries, as_pyro, is_point_mass
 from pyro_vae.distributions.sphere import log_area
 from pyro_vae.evaluation import evaluate
 from pyro_vae.execution import evaluating
@@ -34,6 +34,7 @@ from pyro_vae.objectives import ELBO
 from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import generate
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["check_density", "check_likelihood", "check_network", "check_posterior", "check_prior", "check_program"]
 
@@ -75,6 +76,8 @@ class _Bound(nn.Module):
         part: Any = prior
         self.context = nn.Identity() if features else None
         self.posterior = DiagonalNormal(part.latent, MLP(self.event_shape, [8], context=features))
+        self.posterior.register_buffer("codebook", torch.randn(3, part.latent[0]))
+        self.posterior.requires_grad_(False)  # lent: what is checked is what the prior adds
         self.prior = prior
         part.bind(self)
 
@@ -194,7 +197,7 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         for part in entries.parts:  # a product of sums and integrals: each factor by itself
             check_density(part.to_event(1), tolerance)
         return
-    if math.prod(event) > 1:
+    if math.prod(event) > 1 or isinstance(distribution, CodeGrid):
         _check_joint_density(distribution, tolerance)
         return
     if distribution.support.is_discrete:
@@ -305,6 +308,9 @@ def _check_component(module: nn.Module, forward: Forward, *batches: tuple[int, .
         batch = tuple(density.batch_shape)
         assert batch in batches, f"batch shape {batch}, expected {' or '.join(map(str, batches))}"
         event = tuple(density.event_shape)
+        if isinstance(density, Flat):
+            _check_flat(density, double, forward)
+            return
         values = density.sample((2, 3))
         assert tuple(values.shape) == (2, 3, *batch, *event), f"samples of shape {tuple(values.shape)}"
         assert values.dtype == torch.float64 or density.support.is_discrete, "samples must follow the module's dtype"
@@ -328,6 +334,18 @@ def _check_component(module: nn.Module, forward: Forward, *batches: tuple[int, .
 
         _check_gradients(double, loss)
         _check_copies(double, lambda copied: forward(copied).log_prob(values))
+
+
+def _check_flat(density: Flat, module: nn.Module, forward: Forward) -> None:
+    """What is left of a prior's contract where there is no distribution: it says so when asked for a draw."""
+    values = torch.randn(2, 3, *density.batch_shape, *density.event_shape, dtype=torch.float64)
+    assert torch.equal(density.log_prob(values), values.new_zeros(2, 3, *density.batch_shape)), "its log-density must be zero"
+    try:
+        density.sample()
+    except InvalidInput:
+        _check_copies(module, lambda copied: forward(copied).log_prob(values))
+    else:
+        raise AssertionError("a flat prior must refuse to be drawn from")
 
 
 def _check_conditional(module: nn.Module, given: Tensor, context: Tensor | None) -> None:

@@ -24,10 +24,14 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import AnyProgram, particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
+__all__ = ["NoBound", "NonFiniteLogWeight", "Structure", "importance_traces", "is_point_mass", "latent_sites", "log_weights", "paired_traces",
            "site_log_prob", "structure", "structure_of"]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
+
+
+class NoBound(InvalidInput):
+    """A program that has neither an ELBO nor a log p(x): its guide is a point of a continuous latent."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,14 @@ class Structure:
         num_data: number of data in the run that this was read off.
         data_scale: full size of the data plate over the number of data in it; 1 unless the program subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
+        is_deterministic: whether every latent of the guide is a point, as the code that an encoder chooses: all draws are one.
     """
 
     data_dim: int
     num_data: int
     data_scale: float
     particle_dim: int
+    is_deterministic: bool = False
 
 
 def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True) -> Structure:
@@ -58,7 +64,7 @@ def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, 
 
     Raises:
         InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the plate, model and
-            guide differ in their latent sites, or the guide puts a point mass on a continuous latent.
+            guide differ in their latent sites, or (a `NoBound`) the guide puts a point mass on a continuous latent.
     """
     few = slice(0, 2)
     guide, model = importance_traces(program, x[few], None if context is None else context[few])
@@ -99,7 +105,8 @@ def structure_of(guide: poutine.Trace, model: poutine.Trace, *, scored: bool = T
     _check_latents(model, guide, scored)
     leftmost = min(frame.dim for frame in frames.values())
     return Structure(data_dim=plate.dim, num_data=plate.size, data_scale=(plate.full_size or plate.size) / plate.size,
-                     particle_dim=leftmost if has_particles else leftmost - 1)
+                     particle_dim=leftmost if has_particles else leftmost - 1,
+                     is_deterministic=all(is_point_mass(site["fn"]) for site in latent_sites(guide).values()))
 
 
 def _check_latents(model: Any, guide: Any, scored: bool) -> None:
@@ -118,7 +125,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
     for name in sorted(in_guide & in_model):
         is_image = in_guide - in_model
         if scored and not is_image and is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
-            raise InvalidInput(
+            raise NoBound(
                 name, got="a Delta guide on a continuous latent", expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
                     "with spread such as DiagonalNormal")

@@ -36,7 +36,7 @@ from pyro_vae.compilation import (
     without_writes,
 )
 from pyro_vae.datasets import Data, Dataset, as_dataset
-from pyro_vae.evaluation import elbo
+from pyro_vae.evaluation import elbo, log_joint
 from pyro_vae.events import EventFile
 from pyro_vae.execution import (
     check_data,
@@ -50,7 +50,7 @@ from pyro_vae.objectives import ELBO, weigh_latents
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
-from pyro_vae.traces import importance_traces, structure
+from pyro_vae.traces import NoBound, importance_traces, structure
 from pyro_vae.validation import InvalidInput, check_choice, check_count, check_positive, check_seed
 
 __all__ = ["History", "TrainingDiverged", "fit"]
@@ -135,7 +135,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         schedule: from the fraction of steps done to a factor on the learning rate.
         warmup: epochs over which the weight of the latents' terms rises from 0 to 1 (KL annealing).
         clip_norm: upper limit of the gradient's global norm.
-        validation: data whose ELBO is taken after every epoch.
+        validation: data whose ELBO is taken after every epoch; of a program without one, its guide a point, minus the loss.
         patience: stop after so many epochs without a better validation ELBO, counted from the end of the warm-up.
         seed: of everything random; the caller's random state is left as it was.
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch device.
@@ -437,8 +437,7 @@ class _Run:
         last = (epoch + 1) * self.steps_per_epoch - 1
         score = None
         if self.validation is not None:
-            # One draw for each datum, the same numbers every time: differences between epochs are the weights'.
-            score = elbo(self.program, self.validation, num_samples=1, seed=self.seed).mean
+            score = self._validation_score()
             if self.best is None or score > self.best[0]:
                 self.best = (score, epoch + 1, _clone(self.program.state_dict()))
         row = {"epoch": epoch + 1, "step": last + 1, "seconds": round(seconds, 3),
@@ -446,6 +445,14 @@ class _Run:
                "learning_rate": self.learning_rate * self.schedule(self._fraction_done(last)), "kl_weight": self._kl_weight(last)}
         self.history.rows.append(row)
         return row
+
+    def _validation_score(self) -> float:
+        assert self.validation is not None
+        try:
+            # One draw for each datum, the same numbers every time: differences between epochs are the weights'.
+            return elbo(self.program, self.validation, num_samples=1, seed=self.seed).mean
+        except NoBound:
+            return log_joint(self.program, self.validation, seed=self.seed).mean
 
     def _is_out_of_patience(self) -> bool:
         if self.patience is None or self.best is None:

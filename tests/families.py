@@ -11,7 +11,7 @@ MLP = pv.networks.MLP
 def prior(name, latent, context=0):
     """A prior; with context features if it takes them, and few components if it has them: for the tests' speed."""
     cls = getattr(pv.priors, name)
-    offers = {"context": context, "components": 4}
+    offers = {"context": context, "components": 4, "width": 4, "layers": 2}
     return cls(latent, **{key: offers[key] for key in offers if key in inspect.signature(cls).parameters})
 
 

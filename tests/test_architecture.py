@@ -13,10 +13,11 @@ PACKAGE = Path(pyro_vae.__file__).parent
 
 # A module imports from its own floor's earlier entries or from lower floors only.
 FLOORS = [
-    ["validation", "networks", "distributions", "schedules", "datasets", "progress", "memory", "events", "arviz_compat"],
+    ["validation", "networks", "corruptions", "distributions", "schedules", "neighbours", "datasets", "progress", "memory", "events",
+     "arviz_compat"],
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
-    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "annealing", "decomposition", "calibration",
+    ["execution", "objectives", "compilation", "checkpoint", "evaluation", "results", "annealing", "decomposition", "calibration",
      "comparison", "draws", "inference_data", "reference", "training"],
     ["sampling", "testing", "inspection", "geometry", "plotting", "gallery"],
     ["config", "report", "cli"],

@@ -75,7 +75,7 @@ def test_chunks_cover_all_data_and_the_test_is_scipys(monkeypatch):
 
 def test_coverage_of_uniform_ranks_is_exact():
     ranks = torch.arange(20)[:, None]
-    levels, central, highest = Calibration(ranks, ranks[:, 0], ["z[0]"], 19).coverage(torch.tensor([0.1, 0.5, 0.93]))
+    levels, central, highest = Calibration(ranks, ranks[:, 0], ["z[0]"], 19, seed=0).coverage(torch.tensor([0.1, 0.5, 0.93]))
     assert levels.tolist() == [0.1, 0.5, 0.95]
     torch.testing.assert_close(central[:, 0], levels)
     torch.testing.assert_close(highest, levels)

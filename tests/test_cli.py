@@ -61,10 +61,23 @@ def test_evaluate_writes_scores_that_are_those_of_python(run, capsys):
     assert set(result["pareto_k"]) >= {"median", "max", "above_threshold"}
 
 
+def test_evaluate_takes_a_proposal_by_name_and_leaves_the_elbo_to_the_guide(run):
+    results = []
+    for flags in ([], ["--proposal", "Widened", "--proposal.factor", "1.5"], ["--proposal=Refined", "--proposal.steps", "5"]):
+        assert main(["evaluate", str(run), "--num-samples", "100", "--limit", "20", *flags]) == 0
+        results.append(json.loads((run / "evaluation.json").read_text()))
+    assert results[1]["proposal"]["name"] == "Widened" and results[1]["proposal"]["factor"] == "1.5"
+    assert len({result["elbo"]["mean"] for result in results}) == 1
+    assert len({result["log_likelihood"]["mean"] for result in results}) == 3
+    program, test = pv.load(run), pv.datasets.load("digits")[1][:20]
+    widened = pv.evaluation.evaluate(program, test, 100, proposal=pv.proposals.Widened(1.5))["log_likelihood"]
+    assert results[1]["log_likelihood"]["mean"] == pytest.approx(widened.mean)
+
+
 def test_what_cannot_be_measured_is_null(run):
     assert main(["evaluate", str(run), "--num-samples", "1", "--limit", "1", "--split", "train"]) == 0
     result = json.loads((run / "evaluation.json").read_text())
-    assert result["elbo"]["se"] is None and result["pareto_k"]["max"] is None and result["data"]["split"] == "train"
+    assert result["elbo"]["se"] is None and result["pareto_k"]["max"] is result["pareto_k"]["above_threshold"] is None and result["data"]["split"] == "train"
 
 
 def test_sample_writes_pictures_and_arrays(run, tmp_path):
@@ -206,7 +219,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     (["train", "--optimizer", "LBFGS"], "LBFGS"),
     (["train", "--program", "HierarchicalVAE"], "--latent '[40, 20]'"),
     (["train", "--latent", "[4, 2]"], "--program HierarchicalVAE"),
-    (["train", "--program", "Refined"], "choose one of HierarchicalVAE, VAE"),
+    (["train", "--program", "Refined"], "choose one of HierarchicalVAE, SemiSupervisedVAE, VAE"),
     (["train", "--validation", "9999"], "validation: got 9999"),
     (["evaluate"], "RUN"),
     (["evaluate", "nowhere"], "nowhere, which does not exist"),
@@ -231,6 +244,9 @@ def test_mistakes_in_a_recipe(capsys, tmp_path, text, words):
     (["evaluate", "RUN", "--num-samples", "0"], "num_samples: got 0"),
     (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
     (["evaluate", "RUN", "--limit", "0"], "limit: got 0"),
+    (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refined'"),
+    (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factor", "-1"], "factor: got -1"),
+    (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factr", "2"], "did you mean 'factor'"),
     (["evaluate", "RUN", "--data", "mnits"], "did you mean 'mnist'"),
     (["sample", "RUN", "--num", "0"], "num: got 0"),
     (["sample", "RUN", "--context", "3"], "not conditional"),

@@ -1,6 +1,7 @@
 """Distributions that neither torch nor Pyro has, and the one adapter that makes any of them usable at a Pyro site."""
 
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
+from pyro_vae.distributions.codebook import AutoregressiveCodes, CodeGrid, nearest_code
 from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli
 from pyro_vae.distributions.columns import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
@@ -8,10 +9,11 @@ from pyro_vae.distributions.logistic import DiscretizedLogistic
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
-from pyro_vae.distributions.supports import is_point_mass, is_thin, measure_of, points_of
+from pyro_vae.distributions.supports import Flat, is_point_mass, is_thin, measure_of, points_of
 from pyro_vae.distributions.variants import Beta, CategoricalCode, MultinomialGivenTotal, ZeroInflatedNegativeBinomial
 
-__all__ = ["Beta", "CategoricalCode", "Columns", "DiscretizedLogistic", "JointlyEnumerated", "LogisticNormal", "Mixture",
+__all__ = ["AutoregressiveCodes", "Beta", "CategoricalCode", "CodeGrid", "Columns", "DiscretizedLogistic", "Flat", "JointlyEnumerated", "LogisticNormal", "Mixture",
            "MixtureOfNormals", "MultinomialGivenTotal", "ObservedEntries", "PushForward", "RelaxedBernoulli", "Reshaped",
            "SphericalUniform", "TorchToPyro", "VonMisesFisher", "ZeroInflatedNegativeBinomial", "as_pyro", "entries_of",
-           "is_point_mass", "is_thin", "measure_of", "points_of"]
+           "is_point_mass", "is_thin", "measure_of", "nearest_code",
+           "points_of"]

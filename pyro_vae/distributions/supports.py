@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, constraints
+from pyro.distributions import Delta, TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import biject_to
 
-__all__ = ["is_point_mass", "is_thin", "measure_of", "points_of"]
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Flat", "is_point_mass", "is_thin", "measure_of", "points_of"]
 
 MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
 
@@ -54,3 +57,44 @@ def is_point_mass(distribution: Any) -> bool:
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return isinstance(distribution, Delta)
+
+
+class Flat(TorchDistribution):
+    """Every point alike: a log-density of zero everywhere, which is that of no distribution, so nothing is drawn from it.
+
+    Args:
+        batch_shape: of the distribution.
+        event_shape: of its points, real numbers.
+
+    Raises:
+        InvalidInput: when a sample is asked for.
+
+    Example:
+        >>> Flat((3,), (2,)).log_prob(torch.randn(5, 3, 2)).shape
+        torch.Size([5, 3])
+    """
+
+    arg_constraints: dict = {}
+    has_rsample = True
+
+    def __init__(self, batch_shape: Sequence[int], event_shape: Sequence[int]):
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @property
+    def support(self):
+        support = constraints.independent(constraints.real, len(self.event_shape))
+        # No density is over the same, so that a posterior with one is refused; a point has none.
+        support.measure = "nothing, for it is flat"  # type: ignore[attr-defined]
+        return support
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> Flat:
+        return Flat(batch_shape, self.event_shape)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        raise InvalidInput("prior", got="a draw from a flat prior", expected="a prior that is a distribution",
+                           fix="it reconstructs but cannot generate; train with a prior such as StandardNormal to draw new data")
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        event_dim = len(self.event_shape)
+        batch = torch.broadcast_shapes(self.batch_shape, value.shape[: value.dim() - event_dim])
+        return value.new_zeros(batch)

@@ -6,11 +6,12 @@ broadcast against the input's. The context joins features, so the input is encod
 carries more batch dimensions. A network that makes images or sequences is told their shape by ``size=``. Any module
 that keeps this is a network; nothing needs to be inherited, and a plain `torch.nn.Sequential` becomes one by setting
 its ``out_shape``. `OneHot`, which turns labels into a context's features, is no network in this sense, and `WithMask` wraps
-one for data with missing entries: both stay out of ``__all__``, from which choices and tests are derived.
+one for data with missing entries, `Corrupted` one for denoising: they stay out of ``__all__``, from which choices and tests are derived.
 """
 
 # ruff: noqa: F401  (what components and programs are built with is found here, outside of __all__)
 from pyro_vae.networks.base import (
+    Corrupted,
     Head,
     Join,
     OneHot,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Head", "Join", "OneHot", "Size", "as_shape", "broadcast_batch", "check_context_features", "features_of",
+__all__ = ["Corrupted", "Head", "Join", "OneHot", "Size", "as_shape", "broadcast_batch", "check_context_features", "features_of",
            "flatten_event", "out_shape_of", "over_batch"]
 
 Size = int | Sequence[int]
@@ -167,11 +167,39 @@ class WithMask(nn.Module):
         return features_of(self.network, torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)), context)
 
 
+class Corrupted(nn.Module):
+    r"""A network that sees corrupted data in training: the encoder of a denoising autoencoder.
+
+    .. math:: h = \mathrm{network}(\tilde x), \quad \tilde x \sim C(\tilde x \mid x)
+
+    Args:
+        network: any network.
+        corruption: a module that is random while training, such as those of `pyro_vae.corruptions`.
+
+    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising Autoencoders; Im et al. (2017),
+    Denoising Criterion for Variational Auto-Encoding Framework, for a posterior with a density.
+
+    Example:
+        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.corruptions.Masking(0.3)).eval()
+        >>> torch.equal(net(torch.ones(2, 1, 8, 8)), net.network(torch.ones(2, 1, 8, 8)))
+        True
+    """
+
+    def __init__(self, network: nn.Module, corruption: nn.Module):
+        super().__init__()
+        self.network, self.corruption = network, corruption
+        self.out_shape = out_shape_of(network)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return features_of(self.network, self.corruption(x), context)
+
+
 class OneHot(nn.Module):
     r"""Labels as features: label :math:`y \in \{0, \dots, C - 1\}` becomes the unit vector :math:`e_y`.
 
     Args:
         num_classes: how many labels there are.
+        unknown: whether a label may be -1, which becomes zeros.
 
     Example:
         >>> OneHot(3)(torch.tensor([2]))
@@ -180,11 +208,12 @@ class OneHot(nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, unknown: bool = False):
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.unknown = num_classes, unknown
         self.out_shape = (num_classes,)
-        self.register_buffer("vectors", torch.eye(num_classes), persistent=False)
+        # The last row is that of -1.
+        self.register_buffer("vectors", torch.eye(num_classes + unknown, num_classes), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.vectors[labels.long()]
@@ -192,7 +221,7 @@ class OneHot(nn.Module):
     def check(self, labels: Tensor) -> None:
         """Raises `InvalidInput` on labels that are no integers in range."""
         whole = labels if not labels.is_floating_point() else labels.round()
-        bad = (whole != labels) | (labels < 0) | (labels >= self.num_classes)
+        bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
         if labels.dim() != 1 or bad.any():
             got = f"shape {tuple(labels.shape)}" if labels.dim() != 1 else f"label {labels[bad][0].item()!r}"
             raise InvalidInput("context", got=got,

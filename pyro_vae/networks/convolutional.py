@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_vae.networks.base import Size, as_shape, check_context_features, over_batch
+from pyro_vae.networks.base import Head, Size, as_shape, check_context_features, over_batch
 from pyro_vae.networks.dense import MLP
 from pyro_vae.validation import InvalidInput, as_counts
 
@@ -64,7 +64,8 @@ class ConvTranspose(nn.Module):
         in_shape: event shape of the input, usually the latent's; flattened.
         size: (height, width) of the feature map returned, or an image's (channels, height, width).
         channels: channels of the maps, the deepest first; the last are the channels returned.
-        hidden: widths of dense layers before the first map; the context joins at the first dense layer.
+        hidden: widths of dense layers before the first map; the context joins at the first dense layer. With ``[]``, no
+            context and an input of the first map's sizes there is a convolution of kernel size 1 instead of dense layers.
         context: number of context features, 0 for none.
         kernel_size: an odd number.
         activation: the nonlinearity, a module class without arguments.
@@ -146,7 +147,8 @@ class ResidualConvTranspose(nn.Module):
         in_shape: event shape of the input, usually the latent's; flattened.
         size: (height, width) of the feature map returned, or an image's (channels, height, width).
         channels: channels of the maps, the deepest first; the last are the channels returned.
-        hidden: widths of dense layers before the first map; the context joins at the first dense layer.
+        hidden: widths of dense layers before the first map; the context joins at the first dense layer. With ``[]``, no
+            context and an input of the first map's sizes there is a convolution of kernel size 1 instead of dense layers.
         context: number of context features, 0 for none.
         kernel_size: an odd number.
         activation: the nonlinearity, a module class without arguments.
@@ -220,7 +222,8 @@ class ConvTranspose1d(nn.Module):
         in_shape: event shape of the input, usually the latent's; flattened.
         size: the length of the features returned, or a sequence's (channels, length).
         channels: channels of the maps, the deepest first; the last are the channels returned.
-        hidden: widths of dense layers before the first map; the context joins at the first dense layer.
+        hidden: widths of dense layers before the first map; the context joins at the first dense layer. With ``[]``, no
+            context and an input of the first map's sizes there is a convolution of kernel size 1 instead of dense layers.
         context: number of context features, 0 for none.
         kernel_size: an odd number.
         activation: the nonlinearity, a module class without arguments.
@@ -298,9 +301,23 @@ def dense_after(feature_map: tuple[int, ...], hidden: list[int], context: int, a
     return MLP(feature_map, hidden, context=context, activation=activation) if hidden else None
 
 
+class MapToMap(nn.Module):
+    """A convolution of kernel size 1 and a nonlinearity, in the place of dense layers where the latent is a map itself."""
+
+    def __init__(self, in_shape: tuple[int, ...], feature_map: tuple[int, ...], activation: type[nn.Module]):
+        super().__init__()
+        self.head, self.nonlinearity = Head(in_shape, feature_map), activation()
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        check_context_features(0, context)
+        return self.nonlinearity(self.head(x)[0])
+
+
 def dense_before(in_shape: tuple[int, ...], hidden: list[int], feature_map: tuple[int, ...], context: int,
-                 activation: type[nn.Module]) -> MLP:
-    """The dense layers at the start of a decoder, up to the first feature map."""
+                 activation: type[nn.Module]) -> nn.Module:
+    """The dense layers at the start of a decoder, up to the first feature map; none for a latent of that map's sizes."""
+    if not hidden and not context and in_shape[1:] == feature_map[1:]:
+        return MapToMap(in_shape, feature_map, activation)
     return MLP(in_shape, [*hidden, math.prod(feature_map)], context=context, activation=activation)
 
 
@@ -316,7 +333,9 @@ def encode_map(network: Any, x: Tensor, context: Tensor | None) -> Tensor:
 def decode_map(network: Any, x: Tensor, context: Tensor | None) -> Tensor:
     """Dense layers, then convolutions."""
     h = network.dense(x, context)
-    return over_batch(network.convolutions, h.reshape(*h.shape[:-1], *network.feature_map), len(network.feature_map))
+    if not isinstance(network.dense, MapToMap):
+        h = h.reshape(*h.shape[:-1], *network.feature_map)
+    return over_batch(network.convolutions, h, len(network.feature_map))
 
 
 def halve(size: Size) -> tuple[int, ...]:

@@ -6,12 +6,13 @@ program is saved without pickles. A prior that needs another part of the program
 starts from data has ``initialize(x, features)``, which training calls once. Nothing needs to be inherited.
 """
 
+from pyro_vae.priors.codebook import PixelCNN, UniformCodes
 from pyro_vae.priors.codes import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
 from pyro_vae.priors.flow import Flow
 from pyro_vae.priors.manifolds import Dirichlet, LogisticNormal, UniformOnSphere
-from pyro_vae.priors.real import ConditionalNormal, GaussianMixture, Laplace, StandardNormal, StudentT
+from pyro_vae.priors.real import ConditionalNormal, Flat, GaussianMixture, Laplace, StandardNormal, StudentT
 from pyro_vae.priors.vamp import VampPrior
 
 __all__ = ["StandardNormal", "Laplace", "StudentT", "GaussianMixture", "VampPrior", "Flow", "ConditionalNormal",
            "UniformOnSphere", "Dirichlet", "LogisticNormal", "RelaxedBernoulli", "RelaxedCategorical", "Bernoulli",
-           "Categorical"]
+           "Categorical", "UniformCodes", "PixelCNN", "Flat"]

@@ -8,11 +8,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import distributions
 from pyro_vae.distributions import Mixture
 from pyro_vae.networks import MLP, Head, Size, as_shape
 from pyro_vae.validation import InvalidInput, check_count, check_positive
 
-__all__ = ["ConditionalNormal", "GaussianMixture", "Laplace", "StandardNormal", "StudentT"]
+__all__ = ["ConditionalNormal", "Flat", "GaussianMixture", "Laplace", "StandardNormal", "StudentT"]
 
 
 class StandardNormal(nn.Module):
@@ -42,6 +43,33 @@ class StandardNormal(nn.Module):
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         return dist.Normal(self.loc, self.scale).to_event(len(self.latent))
+
+
+class Flat(nn.Module):
+    r"""No prior: the log-density is zero everywhere, as a plain autoencoder has it.
+
+    .. math:: \log p(z) = 0
+
+    With a posterior that is a point, and a `Normal` likelihood of scale :math:`\sigma`, the loss is the squared error
+    :math:`\|x - f(z)\|^2 / 2 \sigma^2` and a constant. There is no distribution to draw from, so generation is refused, and so
+    is every posterior with a density.
+
+    Args:
+        latent: event shape of z.
+
+    Source: Hinton and Salakhutdinov (2006), Reducing the dimensionality of data with neural networks.
+
+    Example:
+        >>> Flat(2)().log_prob(torch.randn(3, 2))
+        tensor([0., 0., 0.])
+    """
+
+    def __init__(self, latent: Size):
+        super().__init__()
+        self.latent = as_shape(latent)
+
+    def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
+        return distributions.Flat((), self.latent)
 
 
 class Laplace(nn.Module):

@@ -1,0 +1,55 @@
+"""Trains and scores every prior with every posterior on MNIST, one recipe and budget for all, and prints the table.
+
+    python experiments/swap/table.py RUNS
+
+Runs that are finished are not run again, so the command can be interrupted and repeated.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pyro_vae as pv
+from pyro_vae.cli import main
+
+RECIPE = Path(__file__).with_name("swap.yaml")
+PRIORS = {
+    "StandardNormal": [], "Laplace": [], "StudentT": [], "GaussianMixture": ["--prior.components", "100"],
+    "VampPrior": ["--prior.components", "100"], "Flow": [],
+}
+POSTERIORS = {"DiagonalNormal": [], "FullRankNormal": [], "Flow": ["--posterior.kind", "coupling"]}
+
+
+def run(folder: Path, prior: str, posterior: str) -> dict:
+    """One run's scores; trains it if that was not done yet."""
+    if not (folder / "evaluation.json").exists():
+        resume = ["--resume"] if (folder / "training.json").exists() else []
+        code = main(["train", str(RECIPE), "--prior", prior, *PRIORS[prior], "--posterior", posterior, *POSTERIORS[posterior],
+                     "--out", str(folder), "--num-samples", "500", "--limit", "1000", *resume])
+        if code:
+            raise SystemExit(code)
+    scores = json.loads((folder / "evaluation.json").read_text())
+    units = pv.decomposition.active_units(pv.load(folder), pv.datasets.load("mnist", binarize="dynamic")[1][:1000])
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    return scores | {"seconds": float(rows[-1]["seconds"]), "active_units": units.active}
+
+
+def table(runs: Path) -> str:
+    """All of them in Markdown."""
+    lines = ["| p(z) | q(z \\| x) | ELBO | log p(x) | Monte Carlo s.e. | median k | active units | seconds |",
+             "|---|---|---|---|---|---|---|---|"]
+    for prior in PRIORS:
+        for posterior in POSTERIORS:
+            scores = run(runs / f"{prior}-{posterior}", prior, posterior)
+            elbo, ll = scores["elbo"], scores["log_likelihood"]
+            lines.append(f"| `{prior}` | `{posterior}` | {elbo['mean']:.2f} +- {elbo['se']:.2f} | {ll['mean']:.2f} +- {ll['se']:.2f} "
+                         f"| {ll['mc_se']:.3f} | {scores['pareto_k']['median']:.2f} | {scores['active_units']} | {scores['seconds']:.0f} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    print(table(Path(sys.argv[1])))

@@ -1,0 +1,69 @@
+"""Can they generate? Draws from N(0, I), decoded, by a classifier's confidence and by precision, recall, density and coverage.
+
+    python experiments/systems/generation.py RUN [RUN ...] [--figure FILE.png]
+
+Of each run 5,000 draws from N(0, I) are decoded, whatever its prior is; for an autoencoder also 5,000 from the normal distribution
+that fits its codes of training images. They are compared with the first 5,000 test images, in pixels (k = 5); the other
+5,000 test images say what the best is. The classifier is scikit-learn's, an MLP of 128 units on the 60,000 training images; its
+confidence is the mean of the highest probability.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from sklearn.neural_network import MLPClassifier
+
+import pyro_vae as pv
+from pyro_vae.plotting import plot_data, save_figure
+
+COUNT = 5000
+
+
+@torch.no_grad()
+def decoded(program, z: torch.Tensor) -> torch.Tensor:
+    return program.likelihood(z).mean.clamp(0, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--figure", default=None)
+    options = parser.parse_args()
+    train, test = pv.datasets.load("mnist", binarize="none")
+    judge = MLPClassifier([128], max_iter=8, early_stopping=True, n_iter_no_change=8, random_state=0)
+    judge.fit(train.x.flatten(1).numpy(), train.context.numpy())
+    real, others = test.x[:COUNT], test.x[COUNT:]
+    print(f"the classifier is right on {judge.score(test.x.flatten(1).numpy(), test.context.numpy()):.1%} of the test images")
+    shown = []
+
+    def report(name: str, x: torch.Tensor) -> None:
+        probabilities = judge.predict_proba(x.flatten(1).numpy())
+        shares = np.bincount(probabilities.argmax(1), minlength=10) / len(x)
+        entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
+        points = pv.fidelity(real, x)
+        print(f"| {name} | {probabilities.max(1).mean():.3f} | {np.exp(entropy):.1f} | {points.precision:.3f} | {points.recall:.3f} | "
+              f"{points.density:.3f} | {points.coverage:.3f} |", flush=True)
+
+    print("| draws | confidence | labels in use | precision | recall | density | coverage |\n|---|---|---|---|---|---|---|")
+    report("other test images", others)
+    noise = torch.randn(COUNT, 1000, generator=torch.Generator().manual_seed(0))
+    for run in options.runs:
+        program = pv.load(run)
+        latent = program.posterior.latent[0]
+        x = decoded(program, noise[:, :latent])
+        report(f"{run}, N(0, I)", x)
+        shown.append(x[:20])
+        if isinstance(program.prior, pv.priors.Flat):
+            codes = pv.encode(program, train.x)["z"]
+            fitted = torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov())
+            torch.manual_seed(0)
+            x = decoded(program, fitted.sample((COUNT,)))
+            report(f"{run}, the normal that fits its codes", x)
+            shown.append(x[:20])
+    if options.figure:
+        save_figure(options.figure, lambda ax: plot_data(torch.cat(shown), ax, columns=20), size=(9, 0.55 * len(shown)))
+
+
+if __name__ == "__main__":
+    main()
