@@ -95,6 +95,12 @@ class History:
 
     rows: list[dict[str, float | int | None]] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epochs)"
+        last = ", ".join(f"{name}={value:.6g}" for name, value in self.rows[-1].items() if value is not None)
+        return f"History({len(self)} epochs, the last: {last})"
+
     def __getitem__(self, column: str) -> list:
         return [row[column] for row in self.rows]
 
