@@ -123,13 +123,15 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str =
     """
     points = z.detach().cpu().float().numpy().reshape(len(z), -1)
     names = ["$z_1$", "$z_2$"]
-    if points.shape[1] > 2:
+    if points.shape[1] > 2 and len(points) > 2:  # fewer points have no principal components to speak of
         from sklearn.decomposition import PCA
 
         pca = PCA(2).fit(points)
         points = pca.transform(points)
         names = [f"principal component {i + 1} ({share:.0%} of the variance)"
                  for i, share in enumerate(pca.explained_variance_ratio_)]
+    elif points.shape[1] > 2:
+        points = points[:, :2]
     elif points.shape[1] == 1:
         points, names = np.column_stack([points, np.zeros(len(points))]), ["$z$", ""]
     size = float(np.clip(6000 / len(points), 5, 20))
@@ -152,6 +154,7 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str =
 
 def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:
     """Places of labels, moved apart where one would hide another."""
+    extent = np.where(extent > 0, extent, 1.0)  # one datum, or one dimension, extends nowhere
     places = places / extent
     for _ in range(100):
         gap = places[:, None] - places[None]

@@ -340,6 +340,10 @@ def test_a_schedule_and_an_optimiser_by_name(tmp_path):
     assert settings["objective"]["num_particles"] == 3 and "momentum" in str(settings["optimizer"])
 
 
+def test_one_datum_is_enough_to_score(tmp_path):
+    assert main(["train", "--out", str(tmp_path / "run"), *FAST, "--latent", "3", "--limit", "1"]) == 0
+
+
 def test_colour_images_are_trained_on_and_drawn(tmp_path):
     from PIL import Image
 
