@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, compare, sample. What goes wrong by the user's hand ends in one line and exit code 2."""
+"""The command line: train, evaluate, compare, sample, inspect, report. What goes wrong by the user's hand ends in one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from pyro_vae import checkpoint, datasets, plotting
+from pyro_vae.arviz_compat import write_netcdf
 from pyro_vae.comparison import compare, load_scores, save_scores, spread
 from pyro_vae.config import (
     FAMILIES,
@@ -46,8 +47,11 @@ from pyro_vae.evaluation import (
     versions,
 )
 from pyro_vae.execution import check_data, choose_device, support_of
+from pyro_vae.gallery import inspect as inspect_program
+from pyro_vae.inference_data import to_inference_data
 from pyro_vae.programs import AnyProgram
 from pyro_vae.proposals import Guide, Proposal
+from pyro_vae.report import report
 from pyro_vae.sampling import encode, generate, reconstruct, squared_error
 from pyro_vae.traces import NoBound
 from pyro_vae.training import History, TrainingDiverged, check_settings, fit
@@ -61,6 +65,8 @@ USAGE = """usage: pyro-vae COMMAND ...
   evaluate RUN          ELBO and importance-sampled log-likelihood of a run
   compare RUN RUN ...   scores of several runs on the same data, paired datum by datum
   sample RUN            new data from a run
+  inspect RUN           draws of the posterior as ArviZ data; figures of the latent space
+  report RUN            the run as one HTML page
 
 pyro-vae COMMAND --help lists a command's options."""
 
@@ -275,8 +281,53 @@ def sample(argv: list[str]) -> None:
     Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
 
 
+def inspect_run(argv: list[str]) -> None:
+    """inspect RUN: draws of the posterior as ArviZ data in RUN/posterior.nc, and figures in RUN/inspection/."""
+    parser = _parser("inspect", "Draws of q(z | x) as ArviZ data, RUN/posterior.nc, and figures of the latent space, of the decoder, and "
+                     "of q(z | x) beside NUTS, in RUN/inspection/.")
+    _add_run_arguments(parser)
+    _add_data_arguments(parser)
+    parser.add_argument("--num_samples", type=int, default=200, help="draws for each datum in posterior.nc")
+    parser.add_argument("--limit", type=int, default=2000, help="test data to look at; the first 50 go to posterior.nc")
+    parser.add_argument("--reference", type=int, default=1, help="data whose posterior NUTS draws from as a reference; 0 for none")
+    parser.add_argument("--outside", type=str, default=None, help="other data of the same shape, for an anomaly score")
+    options = _parse(parser, argv)
+    check_count("num_samples", options.num_samples)
+    check_count("limit", options.limit, minimum=2)
+    check_count("reference", options.reference, minimum=0)
+    folder, program = _load_run(options)
+    data = _data_of(folder, options)
+    test, outside = data["test"][: options.limit], None
+    if options.outside is not None:
+        outside = datasets.load(options.outside, binarize=test.binarize, root=options.data_root)[1][: options.limit]
+        check_data(program, outside)
+    idata = to_inference_data(program, test[:50], options.num_samples, seed=options.seed, run=folder.name, memory_budget=2**26, progress=True)
+    write_netcdf(idata, folder / "posterior.nc")
+    gallery = inspect_program(program, data["train"], test, folder / "inspection", outside=outside, reference=options.reference,
+                              seed=options.seed, progress=True)
+    checkpoint.write_text(gallery.folder / "inspection.json", json.dumps(
+        {"captions": gallery.captions, "numbers": gallery.numbers, "warnings": gallery.warnings, "seed": options.seed}, indent=1) + "\n")
+    console = Console()
+    for name, value in gallery.numbers.items():
+        console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
+    for warning in gallery.warnings:
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    for path in (folder / "posterior.nc", *(gallery.folder / name for name in gallery.captions)):
+        console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def report_run(argv: list[str]) -> None:
+    """report RUN: the run as one page, RUN/report.html."""
+    parser = _parser("report", "What was modelled, on what data, how well and how to do it again, as one page: RUN/report.html. It "
+                     "shows what train, evaluate and inspect have written.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    folder = Path(_parse(parser, argv).run)
+    checkpoint.write_text(folder / "report.html", report(folder, checkpoint.load(folder)))
+    Console().print(str(folder / "report.html"), highlight=False, soft_wrap=True)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate_run, "compare": compare_runs,
-                                                      "sample": sample}
+                                                      "sample": sample, "inspect": inspect_run, "report": report_run}
 
 
 # ------------------------------------------------------------------------------------------------- runs and scores
@@ -396,23 +447,24 @@ def _print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures
 def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: Path) -> list[Path]:
     few = test[:10]
     reconstructions = reconstruct(program, few)
-    context = _parse_context(program, None, 64)
+    classes = getattr(getattr(program, "context", None), "num_classes", None)
+    num, rows = (64, []) if classes is None else (8 * classes, [str(label) for label in range(classes)])
+    context = _parse_context(program, None, num)
     if context is None and getattr(program, "context", None) is not None:
-        context = test[torch.arange(64) % len(test)].context  # covariates: those of test data
-    paths = [
-        plotting.save_figure(folder / "training.png", lambda ax: plotting.plot_training(history, ax)),
-        plotting.save_figure(folder / "reconstructions.png",
-                             lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), size=(8, 2.4)),
-    ]
+        context = test[torch.arange(num) % len(test)].context  # covariates: those of test data
+    latents = _latents(program, test)
+    figures: dict[str, tuple[Callable, tuple[float, float]]] = {
+        "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
+        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), (8.0, 1.9)),
+        "latents": (lambda ax: plotting.plot_latents(latents, ax, test.context), (6.5, 6.0)),
+    }
     try:
-        samples = generate(program, 64, context=context).cpu()
-        paths.append(plotting.save_figure(folder / "samples.png", lambda ax: plotting.plot_data(samples, ax), size=(6, 6)))
+        samples = generate(program, num, context=context).cpu()
+        figures["samples"] = (lambda ax: plotting.plot_data(samples, ax, columns=8, rows=rows, title="means of p(x | z) at draws from "
+                                                            "the prior" + (", a row for each label" if rows else "")), (6.0, 6.0))
     except InvalidInput as refusal:  # a flat prior, of which there are no draws
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
-    latents = _latents(program, test)
-    paths.append(plotting.save_figure(folder / "latents.png", lambda ax: plotting.plot_latents(latents, ax, test.context),
-                                      size=(6.5, 6)))
-    return paths
+    return [plotting.save_figure(folder / f"{name}.png", draw, size) for name, (draw, size) in figures.items()]
 
 
 def _latents(program: AnyProgram, data: Dataset) -> Tensor:

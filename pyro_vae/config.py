@@ -264,6 +264,9 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
     if data.num_classes is None:
         raise InvalidInput("context", got=f"'labels' with y of {data.context.dtype}, shape {tuple(data.context.shape)}",
                            expected="integer labels (N,)", fix="pass --context covariates, or make y integers")
+    if data.num_classes > max(1000, len(data)):
+        raise InvalidInput("context", got=f"labels up to {data.num_classes - 1} for {len(data)} data", expected="labels 0, 1, 2, ...",
+                           fix="number them anew, for instance by numpy.unique(y, return_inverse=True)")
     return networks.OneHot(data.num_classes), data.num_classes
 
 

@@ -351,6 +351,9 @@ def _torchvision(class_name: str) -> Callable[[Path], Parts]:
             try:
                 data = getattr(torchvision.datasets, class_name)(str(folder), train=split == "train", download=True)
             except (RuntimeError, OSError) as error:
+                for left in (folder / class_name / "raw", folder / class_name):  # made for the files that did not come
+                    if left.is_dir() and not any(left.iterdir()):
+                        left.rmdir()
                 raise InvalidInput("data-root", got=f"{folder}, without the files of {class_name} and no way to fetch them "
                                                     f"({str(error).splitlines()[0]})",
                                    expected=f"{folder / class_name / 'raw'}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,15 +13,24 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_vae.annealing import RateDistortion
 from pyro_vae.calibration import Calibration
 from pyro_vae.evaluation import ImportanceScore, Score, convergence, pareto_k_threshold
+from pyro_vae.geometry import Path as LatentPath
+from pyro_vae.geometry import TangentPlane
+from pyro_vae.inspection import Anomaly
+from pyro_vae.reference import PosteriorComparison
 from pyro_vae.training import History
 
-__all__ = ["plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents", "plot_pareto_k", "plot_ranks",
-           "plot_rate_distortion", "plot_reconstructions", "plot_training", "plot_weights", "save_figure"]
+__all__ = ["plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents",
+           "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions",
+           "plot_singular_values", "plot_training", "plot_weights", "save_figure", "save_grid"]
+
+# Okabe and Ito's colours: apart for the colour-blind, and in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 def save_figure(path: str | Path, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)) -> Path:
@@ -33,6 +42,15 @@ def save_figure(path: str | Path, draw: Callable[[Axes], Axes], size: tuple[floa
     return Path(path)
 
 
+def save_grid(path: str | Path, draw: Callable[[np.ndarray], object], count: int, size: float = 1.9) -> Path:
+    """Draws a square of ``count`` by ``count`` axes into a PNG file, as `save_figure` does one."""
+    figure = Figure(figsize=(max(4.0, size * count), max(4.0, size * count)), layout="constrained", dpi=100)
+    draw(figure.subplots(count, count, squeeze=False))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+    return Path(path)
+
+
 def write_figure(file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)) -> None:
     """Draws one pair of axes into an open file, as PNG."""
     figure = Figure(figsize=size, layout="constrained", dpi=120)
@@ -40,19 +58,21 @@ def write_figure(file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float
     figure.savefig(file, format="png")
 
 
-def plot_data(x: Tensor, ax: Axes, columns: int | None = None) -> Axes:
+def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = ()) -> Axes:
     """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, anything else a row each of one heat map.
 
     Args:
         x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval.
         ax: where to draw.
         columns: images in a row; by default a square.
+        title: what they are.
+        rows: what each row of images is, written beside it.
     """
+    ax.set_title(title)
     array = x.detach().cpu().float().numpy()
     is_images = array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))
     if not is_images:
-        rows = array.reshape(len(array), -1)
-        picture = ax.imshow(rows, aspect="auto", cmap="viridis", interpolation="nearest")
+        picture = ax.imshow(array.reshape(len(array), -1), aspect="auto", cmap="viridis", interpolation="nearest")
         ax.figure.colorbar(picture, ax=ax)
         ax.set(xlabel="entry", ylabel="datum")
         return ax
@@ -61,7 +81,11 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None) -> Axes:
     low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
     grid = _grid(array, columns or math.ceil(math.sqrt(len(array))), background=high)
     ax.imshow(grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    ax.set_axis_off()
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if rows:
+        ax.set_yticks((np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1, rows)
+        ax.tick_params(length=0)
     return ax
 
 
@@ -84,28 +108,30 @@ def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes) -> Axes:
         reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
     """
-    plot_data(torch.cat([x.cpu(), reconstruction.cpu()]), ax, columns=len(x))
-    ax.set_title("data (above), reconstruction (below)")
-    return ax
+    return plot_data(torch.cat([x.cpu(), reconstruction.cpu()]), ax, columns=len(x), rows=["data", "reconstruction"],
+                     title="data, and what the program makes of them")
 
 
-def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None) -> Axes:
+def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)") -> Axes:
     r"""A map of latents: their two dimensions, or the first two principal components of more.
 
     Args:
         z: latents (N, \*latent).
         ax: where to draw.
-        labels: integers (N,) to colour by; at most twenty of them are told apart.
+        labels: integers (N,) to colour by, a label's colour always the same; at most twenty of them are told apart.
+        title: what is shown.
     """
     points = z.detach().cpu().float().numpy().reshape(len(z), -1)
     names = ["$z_1$", "$z_2$"]
-    if points.shape[1] > 2:
+    if points.shape[1] > 2 and len(points) > 2:  # fewer points have no principal components to speak of
         from sklearn.decomposition import PCA
 
         pca = PCA(2).fit(points)
         points = pca.transform(points)
         names = [f"principal component {i + 1} ({share:.0%} of the variance)"
                  for i, share in enumerate(pca.explained_variance_ratio_)]
+    elif points.shape[1] > 2:
+        points = points[:, :2]
     elif points.shape[1] == 1:
         points, names = np.column_stack([points, np.zeros(len(points))]), ["$z$", ""]
     size = float(np.clip(6000 / len(points), 5, 20))
@@ -113,16 +139,29 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None) -> Axes:
         ax.scatter(points[:, 0], points[:, 1], s=size, alpha=0.6, linewidths=0)
     else:
         digits = labels.cpu().numpy()
+        colours = matplotlib.colormaps["tab10" if digits.max() < 10 else "tab20"]
         classes = np.unique(digits)
-        colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
-        for i, label in enumerate(classes):
+        places = _apart(np.stack([np.median(points[digits == label], axis=0) for label in classes]), np.ptp(points, axis=0))
+        for label, place in zip(classes, places):
             few = points[digits == label]
-            ax.scatter(few[:, 0], few[:, 1], s=size, alpha=0.6, linewidths=0, color=colours(i % colours.N))
+            ax.scatter(few[:, 0], few[:, 1], s=size, alpha=0.6, linewidths=0, color=colours(label % colours.N))
             # The label itself stands in its cluster: readable without telling ten colours apart.
-            ax.annotate(str(label), np.median(few, axis=0), ha="center", va="center", fontsize=11, fontweight="bold",
-                        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": colours(i % colours.N), "alpha": 0.85})
-    ax.set(xlabel=names[0], ylabel=names[1], title="latent map: mean of q(z | x)")
+            ax.annotate(str(label), place, ha="center", va="center", fontsize=11, fontweight="bold",
+                        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": colours(label % colours.N), "alpha": 0.85})
+    ax.set(xlabel=names[0], ylabel=names[1], title=title)
     return ax
+
+
+def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:
+    """Places of labels, moved apart where one would hide another."""
+    extent = np.where(extent > 0, extent, 1.0)  # one datum, or one dimension, extends nowhere
+    places = places / extent
+    for _ in range(100):
+        gap = places[:, None] - places[None]
+        distance = np.linalg.norm(gap, axis=-1) + np.eye(len(places))
+        push = np.clip(least - distance, 0, None)[..., None] * np.where(distance[..., None] > 1e-9, gap / distance[..., None], 1.0)
+        places = places + push.sum(1) / 2
+    return places * extent
 
 
 def plot_training(history: History, ax: Axes) -> Axes:
@@ -232,4 +271,90 @@ def plot_rate_distortion(curve: RateDistortion, ax: Axes, encoder: dict[str, Sco
         ax.plot(-encoder["reconstruction"].mean, encoder["kl"].mean, "*", markersize=12, label="this encoder")
     ax.legend()
     ax.set(xlabel="distortion (nats)", ylabel="rate (nats)", title="rate and distortion")
+    return ax
+
+
+def plot_pairs(samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[str] = (), shown: int = 500) -> np.ndarray:
+    """Draws from several distributions against one another: histograms on the diagonal, each pair of dimensions below it.
+
+    Args:
+        samples: by what they are, draws (S, D); the first D' dimensions are shown.
+        axes: where to draw (D', D').
+        names: what the dimensions are called.
+        shown: points of each in a panel.
+    """
+    count = len(axes)
+    points = {label: sample.detach().cpu().double().numpy()[:, :count] for label, sample in samples.items()}
+    names = list(names) or [f"$z_{{{d + 1}}}$" for d in range(count)]
+    everything = np.concatenate(list(points.values()))
+    low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
+    for row in range(count):
+        for column in range(count):
+            ax = axes[row, column]
+            if column > row:
+                ax.set_axis_off()
+                continue
+            for colour, sample in zip(COLOURS, points.values()):
+                if row == column:
+                    ax.hist(sample[:, row], bins=np.linspace(low[row], high[row], 31).tolist(), density=True, histtype="step", color=colour)
+                else:
+                    ax.scatter(sample[:shown, column], sample[:shown, row], s=4, alpha=0.4, linewidths=0, color=colour)
+                    ax.set_ylim(low[row], high[row])
+            ax.set_xlim(low[column], high[column])
+            ax.set(xlabel=names[column] if row == count - 1 else "", ylabel=names[row] if column == 0 and row > 0 else "")
+            ax.tick_params(labelsize=7, labelleft=column == 0 and row > 0, labelbottom=row == count - 1, left=row != column)
+    handles = [axes[0, 0].plot([], [], color=colour, label=label)[0] for colour, label in zip(COLOURS, points)]
+    if count > 1:
+        axes[0, -1].legend(handles=handles, loc="upper right", frameon=False)
+    else:
+        axes[0, 0].legend(handles=handles, frameon=False)
+    return axes
+
+
+def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
+    """The accuracy of the two-sample test of each datum, with two standard errors, against 0.5: nothing to tell apart."""
+    order = np.argsort(comparison.accuracy)
+    errors = [2 * comparison.tests[n].se for n in order]
+    ax.axhline(0.5, color="0.5", linewidth=1)
+    ax.errorbar(np.arange(len(order)), comparison.accuracy[order], yerr=errors, fmt="o", color=COLOURS[0], capsize=3)
+    ax.set_xticks(np.arange(len(order)), [str(comparison.obs[n]) for n in order])
+    ax.set(xlabel="datum", ylabel="accuracy of the two-sample test", ylim=(0.35, 1.02), title="q(z | x) against NUTS: 0.5 is indistinguishable")
+    return ax
+
+
+def plot_anomaly(anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: str = "outside") -> Axes:
+    """The scores of data that belong and of data that do not, as histograms."""
+    scores = (anomaly.inside.numpy(), anomaly.outside.numpy())
+    everything = np.concatenate(scores)
+    bins = np.linspace(np.percentile(everything, 0.5), everything.max(), 61).tolist()
+    for colour, sample, label in zip(COLOURS, scores, (inside, outside)):
+        ax.hist(sample.clip(bins[0]), bins=bins, alpha=0.6, color=colour, label=label, density=True)
+    ax.legend()
+    ax.set(xlabel="score (nats)", ylabel="density", title=f"AUROC {anomaly.auroc:.3f} +- {anomaly.se:.3f}")
+    return ax
+
+
+def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
+    """How far x moves in each direction of its tangent plane: the median over data, and the middle nine tenths."""
+    values = planes.singular_values.cpu().numpy()
+    rank = np.arange(1, values.shape[1] + 1)
+    low, middle, high = np.percentile(values, [5, 50, 95], axis=0)
+    ax.fill_between(rank, low, high, alpha=0.25, color=COLOURS[0], linewidth=0, label="90% of the data")
+    ax.plot(rank, middle, "o-", markersize=4, color=COLOURS[0], label="median")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    ax.set(xlabel="direction, by size", ylabel="singular value of the Jacobian", title="how far x moves when z does")
+    return ax
+
+
+def plot_paths(z: Tensor, paths: Sequence[LatentPath], ax: Axes, labels: Tensor | None = None) -> Axes:
+    """Shortest paths of a two-dimensional latent space over a map of data, and the straight lines that they beat."""
+    plot_latents(z, ax, labels, title="shortest paths (solid) and straight lines (dashed)")
+    for i, path in enumerate(paths):
+        points = path.z.cpu().numpy()
+        ax.plot(points[:, 0], points[:, 1], color="black", linewidth=1.8, label=f"{i + 1}: {path.length:.1f} against {path.straight:.1f}")
+        ax.annotate(str(i + 1), points[len(points) // 2], xytext=(4, 4), textcoords="offset points", fontweight="bold")
+        ax.plot(points[[0, -1], 0], points[[0, -1], 1], "--", color="black", linewidth=1, marker="o", markersize=4)
+    ax.legend(fontsize=8, title="length: shortest, straight")
     return ax

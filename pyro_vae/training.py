@@ -73,12 +73,14 @@ class TrainingDiverged(ArithmeticError):
         step: the step, counted from 0 over the whole run.
         site: the site, or the parameter, where it was first seen.
         cause: what makes this likely and what to change.
+        folder: where the last good checkpoint was kept, if anywhere.
     """
 
-    def __init__(self, step: int, site: str, cause: str):
-        self.step, self.site, self.cause = step, site, cause
+    def __init__(self, step: int, site: str, cause: str, folder: Path | None = None):
+        self.step, self.site, self.cause, self.folder = step, site, cause, folder
+        kept = "the program has the weights of the last good epoch" if folder is None else f"the last good checkpoint is kept in {folder}"
         super().__init__(f"training diverged: the loss or a parameter became NaN or infinite at step {step}, first at "
-                         f"{site}; {cause}; the last good checkpoint was kept")
+                         f"{site}; {cause}; {kept}")
 
 
 @dataclass
@@ -92,6 +94,12 @@ class History:
     """
 
     rows: list[dict[str, float | int | None]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epochs)"
+        last = ", ".join(f"{name}={value:.6g}" for name, value in self.rows[-1].items() if value is not None)
+        return f"History({len(self)} epochs, the last: {last})"
 
     def __getitem__(self, column: str) -> list:
         return [row[column] for row in self.rows]
@@ -333,7 +341,9 @@ class _Run:
                     raise
                 if not (torch.isfinite(losses).all() and self._parameters_are_finite()):
                     self._restore_state(before)
-                    raise self._diagnosis(epoch, losses)
+                    diagnosis = self._diagnosis(epoch, losses)
+                    self._restore_state(before)  # the diagnosis went back to the step at fault
+                    raise diagnosis
                 row = self._measure(epoch, losses, time.monotonic() - clock)
                 if self.folder is not None and events is not None:
                     with checkpoint.writing_to(self.folder):
@@ -506,7 +516,7 @@ class _Run:
         for name, parameter in self.program.named_parameters():
             if not torch.isfinite(parameter).all():
                 return TrainingDiverged(step - 1, f"parameter {name!r}", "its gradient overflowed: lower learning_rate, set "
-                                        "clip_norm, or bound the scales of the likelihood")
+                                        "clip_norm, or bound the scales of the likelihood", self.folder)
         x, context = self.data.batch(*batch[:2])
         with torch.no_grad(), validation_enabled(False):
             guide, model = importance_traces(self.program, x, context)
@@ -515,9 +525,9 @@ class _Run:
                 site: Any = message
                 if site["type"] == "sample" and not torch.isfinite(site["fn"].log_prob(site["value"])).all():
                     return TrainingDiverged(step, f"site {name!r} of the {part}", "its log-probability overflowed: bound its "
-                                            "scale, rescale x, or lower learning_rate")
+                                            "scale, rescale x, or lower learning_rate", self.folder)
         return TrainingDiverged(step, "no single site", "running the epoch again gave finite terms: lower learning_rate or "
-                                "set clip_norm")
+                                "set clip_norm", self.folder)
 
     # ------------------------------------------------------------------------------------------------- on disk
 

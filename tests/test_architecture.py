@@ -19,8 +19,8 @@ FLOORS = [
     ["programs", "traces", "latents", "proposals"],
     ["execution", "objectives", "compilation", "checkpoint", "evaluation", "results", "annealing", "decomposition", "calibration",
      "comparison", "draws", "inference_data", "reference", "training"],
-    ["sampling", "testing", "inspection", "geometry", "plotting"],
-    ["config", "cli"],
+    ["sampling", "testing", "inspection", "geometry", "plotting", "gallery"],
+    ["config", "report", "cli"],
 ]
 ORDER = [module for floor in FLOORS for module in floor]
 

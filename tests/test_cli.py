@@ -265,6 +265,11 @@ def test_mistakes_about_a_label(capsys, conditional, label, words):
     assert words in fails(capsys, "sample", conditional, f"--context={label}")
 
 
+def test_labels_that_are_no_numbering_are_refused(capsys, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((20, 3)), y=np.arange(20) * 10**8)
+    assert "number them anew" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--context", "labels", "--out", tmp_path / "run")
+
+
 def test_labels_that_are_not_there(capsys, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros((20, 3)))
     assert "--context out" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--context", "labels", "--out", tmp_path / "run")
@@ -333,6 +338,10 @@ def test_a_schedule_and_an_optimiser_by_name(tmp_path):
     settings = json.loads((tmp_path / "run" / "training.json").read_text())["settings"]
     assert settings["schedule"] == {"class": "Exponential", "final": 0.01}
     assert settings["objective"]["num_particles"] == 3 and "momentum" in str(settings["optimizer"])
+
+
+def test_one_datum_is_enough_to_score(tmp_path):
+    assert main(["train", "--out", str(tmp_path / "run"), *FAST, "--latent", "3", "--limit", "1"]) == 0
 
 
 def test_colour_images_are_trained_on_and_drawn(tmp_path):

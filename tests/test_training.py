@@ -219,7 +219,9 @@ def test_a_nan_stops_with_the_step_the_site_and_the_cause_and_keeps_the_checkpoi
     assert error.value.step == 7
     tensors, meta = checkpoint.read_state(tmp_path, "training")
     assert all(torch.isfinite(value).all() for value in tensors.values())
-    assert len(meta["history"]) == 1
+    assert len(meta["history"]) == 1 and str(tmp_path) in str(error.value)
+    kept = {name.removeprefix("program."): value for name, value in tensors.items() if name.startswith("program.")}
+    assert_same(weights(program), kept)  # the program itself is back where it was, too
 
 
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(tmp_path, monkeypatch):
