@@ -18,7 +18,7 @@ PRIORS = {
     "StandardNormal": [], "Laplace": [], "StudentT": [], "GaussianMixture": ["--prior.components", "100"],
     "VampPrior": ["--prior.components", "100"], "Flow": [],
 }
-POSTERIORS = {"DiagonalNormal": [], "FullRankNormal": [], "Flow": ["--posterior.kind", "coupling"]}
+POSTERIORS = {"DiagonalNormal": [], "LowRankNormal": [], "FullRankNormal": []}
 
 
 def run(folder: Path, prior: str, posterior: str) -> dict:
