@@ -330,7 +330,7 @@ def plot_anomaly(anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: st
     for colour, sample, label in zip(COLOURS, scores, (inside, outside)):
         ax.hist(sample.clip(bins[0]), bins=bins, alpha=0.6, color=colour, label=label, density=True)
     ax.legend()
-    ax.set(xlabel="score (nats)", ylabel="density", title=f"AUROC {anomaly.auroc:.3f} +- {anomaly.se:.3f}")
+    ax.set(xlabel="score (nats)", ylabel="density", title=f"AUROC {anomaly.auroc:.4f} +- {anomaly.se:.4f}")
     return ax
 
 

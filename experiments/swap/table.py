@@ -8,6 +8,7 @@ Runs that are finished are not run again, so the command can be interrupted and 
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyro_vae as pv
@@ -18,14 +19,14 @@ PRIORS = {
     "StandardNormal": [], "Laplace": [], "StudentT": [], "GaussianMixture": ["--prior.components", "100"],
     "VampPrior": ["--prior.components", "100"], "Flow": [],
 }
-POSTERIORS = {"DiagonalNormal": [], "FullRankNormal": [], "Flow": ["--posterior.kind", "coupling"]}
+POSTERIORS = ["DiagonalNormal", "LowRankNormal", "FullRankNormal"]
 
 
 def run(folder: Path, prior: str, posterior: str) -> dict:
     """One run's scores; trains it if that was not done yet."""
     if not (folder / "evaluation.json").exists():
         resume = ["--resume"] if (folder / "training.json").exists() else []
-        code = main(["train", str(RECIPE), "--prior", prior, *PRIORS[prior], "--posterior", posterior, *POSTERIORS[posterior],
+        code = main(["train", str(RECIPE), "--prior", prior, *PRIORS[prior], "--posterior", posterior,
                      "--out", str(folder), "--num-samples", "500", "--limit", "1000", *resume])
         if code:
             raise SystemExit(code)
@@ -35,21 +36,20 @@ def run(folder: Path, prior: str, posterior: str) -> dict:
     return scores | {"seconds": float(rows[-1]["seconds"]), "active_units": units.active}
 
 
-def table(runs: Path) -> str:
-    """All of them in Markdown."""
-    lines = ["| p(z) | q(z \\| x) | ELBO | log p(x) | Monte Carlo s.e. | median k | active units | seconds |",
-             "|---|---|---|---|---|---|---|---|"]
+def rows(runs: Path) -> Iterator[str]:
+    """The table in Markdown, a row as soon as its run is finished."""
+    yield "| p(z) | q(z \\| x) | ELBO | log p(x) | Monte Carlo s.e. | median k | active units | seconds |"
+    yield "|---|---|---|---|---|---|---|---|"
     for prior in PRIORS:
         for posterior in POSTERIORS:
             scores = run(runs / f"{prior}-{posterior}", prior, posterior)
             elbo, ll = scores["elbo"], scores["log_likelihood"]
-            lines.append(f"| `{prior}` | `{posterior}` | {elbo['mean']:.2f} +- {elbo['se']:.2f} | {ll['mean']:.2f} +- {ll['se']:.2f} "
-                         f"| {ll['mc_se']:.3f} | {scores['pareto_k']['median']:.2f} | {scores['active_units']} | {scores['seconds']:.0f} |")
-            print(lines[-1], flush=True)
-    return "\n".join(lines)
+            yield (f"| `{prior}` | `{posterior}` | {elbo['mean']:.2f} +- {elbo['se']:.2f} | {ll['mean']:.2f} +- {ll['se']:.2f} "
+                   f"| {ll['mc_se']:.3f} | {scores['pareto_k']['median']:.2f} | {scores['active_units']} | {scores['seconds']:.0f} |")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    print(table(Path(sys.argv[1])))
+    for row in rows(Path(sys.argv[1])):
+        print(row, flush=True)
