@@ -100,7 +100,7 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
 
     az = arviz()
     pointwise, shapes = (xarray.DataArray(array, dims=("obs",), coords={"obs": np.arange(len(array))}) for array in (values, pareto_k))
-    numbers = {"se": float(np.sqrt(len(values) * np.var(values))), "n_samples": num_samples, "n_data_points": len(values),
+    numbers: dict[str, Any] = {"se": float(np.sqrt(len(values) * np.var(values))), "n_samples": num_samples, "n_data_points": len(values),
                "warning": bool((pareto_k > good_k).any()), "scale": "log", "good_k": good_k, "pareto_k": shapes}
     if _is_0x(az):
         from arviz.stats import ELPDData
@@ -110,7 +110,7 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
     from arviz_stats import utils
 
     # 1.3 has a class of its own for each kind; the releases before it name the kind as an argument.
-    kind = getattr(utils, "ELPDDataLOO", None) or partial(utils.ELPDData, kind="loo")
+    kind: Any = getattr(utils, "ELPDDataLOO", None) or partial(utils.ELPDData, kind="loo")
     return kind(elpd=float(values.sum()), p=np.nan, elpd_i=pointwise, **numbers)
 
 
