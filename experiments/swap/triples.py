@@ -6,8 +6,10 @@
 
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
+
+import pyro_vae as pv
 
 TRAINED = "trained and scored"
 
@@ -24,18 +26,14 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
     found = outcomes(Path(sys.argv[1]).read_text())
-    posteriors = list(dict.fromkeys(posterior for _, posterior in found))
-    print("| p(z) | " + " | ".join(f"`{name}`" for name in posteriors) + " |")
-    print("|---|" + "---|" * len(posteriors))
-    for prior in dict.fromkeys(prior for prior, _ in found):
-        cells = [sum(outcome == TRAINED for outcome in found[prior, posterior].values()) for posterior in posteriors]
+    print("| p(z) | " + " | ".join(f"`{name}`" for name in pv.posteriors.__all__) + " |")
+    print("|---|" + "---|" * len(pv.posteriors.__all__))
+    for prior in pv.priors.__all__:
+        cells = [sum(outcome == TRAINED for outcome in found[prior, posterior].values()) for posterior in pv.posteriors.__all__]
         print(f"| `{prior}` | " + " | ".join(str(count or "") for count in cells) + " |")
-    everything = [outcome for pair in found.values() for outcome in pair.values()]
-    print(f"\n{len(everything):,} triples: {sum(o == TRAINED for o in everything):,} trained and scored, "
-          f"{sum(o != TRAINED for o in everything):,} refused before training. The reasons, each with one example:\n")
-    examples: dict[str, str] = {}
-    for (prior, posterior), pair in found.items():
-        for outcome in pair.values():
-            if outcome != TRAINED:
-                examples.setdefault(re.sub(r"'[^']*'|\([^)]*\)|\b[A-Z]\w+", "_", outcome), f"`{prior}`, `{posterior}`: {outcome}")
-    print("\n".join(f"- {example}" for example in examples.values()))
+    outcomes_of_all = [outcome for pair in found.values() for outcome in pair.values()]
+    reasons = Counter(outcome.split(", expected ", 1)[1] for outcome in outcomes_of_all if outcome != TRAINED)
+    print(f"\n{len(outcomes_of_all):,} triples: {len(outcomes_of_all) - reasons.total():,} trained, {reasons.total():,} refused before training. "
+          "What was expected of those, and what to do:\n")
+    for reason, count in reasons.most_common():
+        print(f"- {count:,}: {reason}")
