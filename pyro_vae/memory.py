@@ -34,8 +34,9 @@ class Cost:
     @classmethod
     def of(cls, run: Callable[[int, int], object]) -> Cost:
         """The cost of ``run(num_data, num_samples)``."""
-        per_draw = bytes_allocated(lambda num_samples: run(1, num_samples))
-        return cls(max(0, bytes_allocated(lambda num_data: run(num_data, 1)) - per_draw), per_draw)
+        alone, twice_drawn, two_data = (_bytes_of(run, *counts) for counts in ((1, 1), (1, 2), (2, 1)))
+        per_draw = max(1, twice_drawn - alone)
+        return cls(max(0, two_data - alone - per_draw), per_draw)
 
     def draws_at_once(self, budget: int, num_samples: int) -> int:
         """How many of a single datum's draws fit, at least one."""
@@ -48,12 +49,14 @@ class Cost:
 
 def bytes_allocated(run: Callable[[int], object]) -> int:
     """What one more of whatever it counts makes ``run(count)`` allocate: all tensors, so an upper bound on what it keeps."""
-    used = []
-    for count in (1, 2):
-        with _AllocationMeter() as meter:
-            run(count)
-        used.append(meter.bytes)
-    return max(1, used[1] - used[0])
+    once, twice = (_bytes_of(run, count) for count in (1, 2))
+    return max(1, twice - once)
+
+
+def _bytes_of(run: Callable[..., object], *counts: int) -> int:
+    with _AllocationMeter() as meter:
+        run(*counts)
+    return meter.bytes
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:
