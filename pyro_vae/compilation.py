@@ -25,6 +25,7 @@ from pyro import validation_enabled
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
@@ -97,7 +98,7 @@ class Captured:
 def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
     devices = [x.device for x in inputs if x.is_cuda]
     try:
-        with torch.random.fork_rng(devices), validation_enabled(False), without_writes():
+        with torch.random.fork_rng(devices), validation_enabled(False), without_writes(), _WithoutReading():
             return make_fx(fn)(*inputs)
     except RuntimeError as error:
         if "data-dependent" not in str(error) and "tracing tensor" not in str(error):
@@ -140,6 +141,21 @@ class _Writes(TorchDispatchMode):
         for tensor, value in self.before.values():
             if tensor.shape == value.shape:  # a temporary may have been resized since
                 tensor.detach().copy_(value)
+
+
+class _WithoutReading(TorchFunctionMode):
+    """Replaces a function that looks at its argument's values to check them by one that only computes the same."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.one_hot:
+            return _one_hot(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 0:  # then the number of classes depends on the values
+        return torch.nn.functional.one_hot(tensor)
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
 def _line_at_fault(error: BaseException) -> str:
