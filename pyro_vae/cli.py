@@ -44,6 +44,7 @@ from pyro_vae.evaluation import (
     evaluate,
     log_joint,
     pareto_k_threshold,
+    perplexity,
     versions,
 )
 from pyro_vae.execution import check_data, choose_device, support_of
@@ -53,11 +54,14 @@ from pyro_vae.programs import AnyProgram
 from pyro_vae.proposals import Guide, Proposal
 from pyro_vae.report import report
 from pyro_vae.sampling import encode, generate, reconstruct, squared_error
+from pyro_vae.text import Vocabulary
 from pyro_vae.traces import NoBound
 from pyro_vae.training import History, TrainingDiverged, check_settings, fit
 from pyro_vae.validation import InvalidInput, check_choice, check_count, nearest_name
 
 __all__ = ["main"]
+
+VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
 
 USAGE = """usage: pyro-vae COMMAND ...
 
@@ -149,6 +153,8 @@ def train(argv: list[str]) -> None:
                   soft_wrap=True)
     if not namespace.resume:
         checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
+        if data.vocabulary is not None:
+            checkpoint.write_text(folder / VOCABULARY, "\n".join(data.vocabulary.words) + "\n")
     history = fit(
         program, data, objective=objective, epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule,
@@ -257,27 +263,32 @@ def _print_comparison(name: str, scores: dict, differences: dict, spreads: dict)
 
 def sample(argv: list[str]) -> None:
     """sample RUN: new data from a run, as a picture or as arrays."""
-    parser = _parser("sample", "New data from a run: the mean of p(x | z) for each draw of z.")
+    parser = _parser("sample", "New data from a run: the mean of p(x | z) for each draw of z, or its mode where x has no mean, as sentences.")
     _add_run_arguments(parser)
     parser.add_argument("--num", type=int, default=64, help="how many")
     parser.add_argument("--context", type=str, default=None,
                         help="the label to condition on, or covariates separated by commas; by default labels in turn")
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means")
-    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file; by default RUN/samples.png")
+    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file, by default RUN/samples.png; of text a .txt, by default RUN/samples.txt")
     options = _parse(parser, argv)
     check_count("num", options.num)
     folder, program = _load_run(options)
-    target = Path(options.out) if options.out else folder / "samples.png"
-    check_choice("out", target.suffix, [".png", ".npz"])
+    vocabulary = _vocabulary_of(folder)
+    target = Path(options.out) if options.out else folder / ("samples.png" if vocabulary is None else "samples.txt")
+    check_choice("out", target.suffix, [".png", ".npz"] + ([] if vocabulary is None else [".txt"]))
     context = _parse_context(program, options.context, options.num)
     x = generate(program, options.num, context=context, draws=options.draws, seed=options.seed).cpu()
     whole = io.BytesIO()
     if target.suffix == ".npz":
         arrays: dict[str, Any] = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
         np.savez_compressed(whole, **arrays)
+    elif target.suffix == ".txt" and vocabulary is not None:
+        whole.write(("\n".join(vocabulary.decode(x)) + "\n").encode())
     else:
-        plotting.write_figure(whole, lambda ax: plotting.plot_data(x, ax), size=(6, 6))
+        plotting.write_figure(whole, lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), size=(6, 6))
     checkpoint.write_bytes(target, whole.getvalue())
+    if target.suffix == ".txt":
+        Console().print(whole.getvalue().decode(), end="", highlight=False, markup=False, soft_wrap=True)
     Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
 
 
@@ -357,7 +368,17 @@ def _data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     train_set, test_set = datasets.load(
         name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
         missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
+    trained_on = _vocabulary_of(folder)
+    if trained_on is not None and (test_set.vocabulary is None or test_set.vocabulary.words != trained_on.words):
+        raise InvalidInput("data", got=f"{name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+                           expected="text in the vocabulary of the run", fix="score it with the Python that it was trained with, or train anew")
     return {"train": train_set, "test": test_set}
+
+
+def _vocabulary_of(folder: Path) -> Vocabulary | None:
+    """The words of a run on text, which its numbers stand for whatever the data set's are by now."""
+    path = folder / VOCABULARY
+    return Vocabulary(path.read_text().splitlines()) if path.exists() else None
 
 
 def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int,
@@ -371,7 +392,9 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
     try:
         scores = evaluate(program, data, num_samples, seed=seed, progress=True)
     except NoBound as refusal:
-        scores = {"log_joint": log_joint(program, data, seed=seed), "squared_error": squared_error(program, data, seed=seed)}
+        scores = {"log_joint": log_joint(program, data, seed=seed)}
+        if data.vocabulary is None:
+            scores["squared_error"] = squared_error(program, data, seed=seed)
         result: dict[str, Any] = {"elbo": None, "log_likelihood": None, "refused": str(refusal),
                                   **{name: {"mean": score.mean, "se": score.se} for name, score in scores.items()}}
         _write_scores(folder, scores, result | about)
@@ -386,7 +409,8 @@ def _evaluate(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
         "pareto_k": {"median": ll.pareto_k.median().item(), "max": ll.pareto_k.max().item(),
                      "above_threshold": ll.above_threshold, "threshold": pareto_k_threshold(num_samples)},
         "proposal": {"name": type(proposal).__name__, **{key: str(value) for key, value in vars(proposal).items()}},
-        "bits_per_dim": _bits_per_dim(program, data, ll),
+        "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
+        "perplexity": perplexity(ll, data),
     }
     _write_scores(folder, scores, result | about)
     return scores
@@ -423,14 +447,16 @@ def _print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures
         table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
         table.add_row(f"log p(x), K = {ll.num_samples:,}", f"{ll.mean:.2f}", f"{ll.se:.2f}", f"{ll.mean_mc_se:.3f}")
         table.add_section()
+        if data.vocabulary is not None:
+            table.add_row("perplexity of a word", f"{perplexity(ll, data):.1f}", "", "")
         if ll.above_threshold is None:
             table.add_row("Pareto k", "needs more draws", "", "")
         else:
             table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}", f"{ll.above_threshold} above {threshold:.2f}")
     else:
-        joint, error = scores["log_joint"], scores["squared_error"]
-        table.add_row("minus the loss", f"{joint.mean:.2f}", f"{joint.se:.2f}", "")
-        table.add_row("squared error per entry", f"{error.mean:.5f}", f"{error.se:.5f}", "")
+        for name, key, digits in (("minus the loss", "log_joint", 2), ("squared error per entry", "squared_error", 5)):
+            if key in scores:
+                table.add_row(name, f"{scores[key].mean:.{digits}f}", f"{scores[key].se:.{digits}f}", "")
     console.print(table)
     if not isinstance(ll, ImportanceScore):
         console.print("A guide that is a point has neither an ELBO nor a log p(x): the loss and the reconstruction are what there is.",
@@ -455,13 +481,14 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
     latents = _latents(program, test)
     figures: dict[str, tuple[Callable, tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
-        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), (8.0, 1.9)),
+        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax, test.vocabulary), (8.0, 1.9)),
         "latents": (lambda ax: plotting.plot_latents(latents, ax, test.context), (6.5, 6.0)),
     }
     try:
         samples = generate(program, num, context=context).cpu()
-        figures["samples"] = (lambda ax: plotting.plot_data(samples, ax, columns=8, rows=rows, title="means of p(x | z) at draws from "
-                                                            "the prior" + (", a row for each label" if rows else "")), (6.0, 6.0))
+        figures["samples"] = (lambda ax: plotting.plot_data(
+            samples, ax, columns=8, rows=rows, title=("means" if test.vocabulary is None else "modes") + " of p(x | z) at draws from the prior"
+            + (", a row for each label" if rows else ""), vocabulary=test.vocabulary), (6.0, 6.0))
     except InvalidInput as refusal:  # a flat prior, of which there are no draws
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     return [plotting.save_figure(folder / f"{name}.png", draw, size) for name, (draw, size) in figures.items()]

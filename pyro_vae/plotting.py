@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -23,11 +24,12 @@ from pyro_vae.geometry import Path as LatentPath
 from pyro_vae.geometry import TangentPlane
 from pyro_vae.inspection import Anomaly
 from pyro_vae.reference import PosteriorComparison
+from pyro_vae.text import Vocabulary
 from pyro_vae.training import History
 
 __all__ = ["plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents",
            "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions",
-           "plot_singular_values", "plot_training", "plot_weights", "save_figure", "save_grid"]
+           "plot_singular_values", "plot_text", "plot_training", "plot_weights", "save_figure", "save_grid"]
 
 # Okabe and Ito's colours: apart for the colour-blind, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -58,8 +60,9 @@ def write_figure(file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float
     figure.savefig(file, format="png")
 
 
-def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = ()) -> Axes:
-    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, anything else a row each of one heat map.
+def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = (),
+              vocabulary: Vocabulary | None = None) -> Axes:
+    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, text as `plot_text`, anything else a row each of one heat map.
 
     Args:
         x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval.
@@ -67,7 +70,10 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
         columns: images in a row; by default a square.
         title: what they are.
         rows: what each row of images is, written beside it.
+        vocabulary: of text.
     """
+    if vocabulary is not None:
+        return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
     ax.set_title(title)
     array = x.detach().cpu().float().numpy()
     is_images = array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))
@@ -89,6 +95,30 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
     return ax
 
 
+def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", rows: Sequence[str] = (), letters: int = 110) -> Axes:
+    """Sentences below one another, in groups, on a figure that is made as high as they need.
+
+    Args:
+        lines: the sentences.
+        ax: where to write, the only axes of their figure.
+        group: how many belong together.
+        title: what they are.
+        rows: what each group is, written before its first sentence.
+        letters: on a line.
+    """
+    margin = 2 + max(map(len, rows)) if rows else 0
+    written: list[str] = []
+    for i, line in enumerate(lines):
+        name = rows[i // group] if rows and i % group == 0 else ""
+        written += [""] if i and group > 1 and i % group == 0 else []
+        written += textwrap.wrap(line or "(nothing)", letters, initial_indent=name.ljust(margin), subsequent_indent=" " * (margin + 2))
+    ax.figure.set_size_inches(0.075 * letters, 0.137 * len(written) + 0.45)  # type: ignore[union-attr]
+    ax.set_title(title)
+    ax.text(0, 1, "\n".join(written).replace("$", r"\$"), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
+    ax.axis("off")
+    return ax
+
+
 def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
     """One picture (height, width, C) of images (N, C, H, W), a pixel of space between them."""
     count, channels, height, width = images.shape
@@ -100,16 +130,19 @@ def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
     return out
 
 
-def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes) -> Axes:
-    r"""Data above what the program makes of them.
+def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None) -> Axes:
+    r"""Data above what the program makes of them, each sentence above its own where they are text.
 
     Args:
         x: data (N, \*event).
         reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
+        vocabulary: of text.
     """
-    return plot_data(torch.cat([x.cpu(), reconstruction.cpu()]), ax, columns=len(x), rows=["data", "reconstruction"],
-                     title="data, and what the program makes of them")
+    pairs, rows, title = [x.cpu(), reconstruction.cpu()], ["data", "reconstruction"], "data, and what the program makes of them"
+    if vocabulary is not None:
+        return plot_data(torch.stack(pairs, 1).flatten(0, 1), ax, columns=1, rows=rows * len(x), title=title, vocabulary=vocabulary)
+    return plot_data(torch.cat(pairs), ax, columns=len(x), rows=rows, title=title)
 
 
 def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)") -> Axes:
