@@ -459,7 +459,7 @@ def _sentences() -> Texts:
 
 def _read_text(path: Path) -> Texts:
     try:
-        lines = [words(line) for line in path.read_text().splitlines()]
+        lines = [words(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="a text, a sentence on each line",
                            fix="check the path, and that it is encoded in UTF-8") from None

@@ -22,7 +22,7 @@ HEADING = re.compile(r"^\S.*\n([=*~^\-\"+#])\1{2,}$", re.MULTILINE)
 # Words, signs and quotation marks, from a capital letter to a full stop or a colon; what else there is, is a piece of code.
 PROSE = re.compile(r"[A-Z(\"“*][\w\s.,;:()'\u2019\"“”*`?!—-]+[.:]")
 CODE = re.compile(r"\S\([^)\s]|\.\.\.|>>>")
-WORD = re.compile(r"[a-z0-9_]+(?:[.'-][a-z0-9_]+)*|[.,;:()?!—]")
+WORD = re.compile(r"\w+(?:[.'-]\w+)*|[.,;:()?!—]")
 
 
 class Vocabulary:

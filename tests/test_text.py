@@ -238,8 +238,9 @@ def test_other_words_are_no_data_of_the_run(file, tmp_path, capsys):
     assert main(["train", "--data", file, *TRAIN, "--epochs", "1", "--out", str(run)]) == 0
     path = run / "vocabulary.txt"
     path.write_text(path.read_text().replace("attribute", "property"))
-    assert main(["evaluate", str(run)]) == 2
-    assert "do not stand for the words of" in capsys.readouterr().err
+    for command in (["evaluate", str(run)], ["inspect", str(run)]):
+        assert main(command) == 2
+        assert "do not stand for the words of" in capsys.readouterr().err
     assert main(["train", "--data", "digits", "--epochs", "1", "--limit", "20", "--num-samples", "5", "--out", str(tmp_path / "images")]) == 0
     assert main(["sample", str(tmp_path / "images"), "--out", "some.txt"]) == 2
 

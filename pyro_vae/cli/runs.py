@@ -44,10 +44,7 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     train_set, test_set = datasets.load(
         name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
         missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
-    trained_on = vocabulary_of(folder)
-    if trained_on is not None and (test_set.vocabulary is None or test_set.vocabulary.words != trained_on.words):
-        raise InvalidInput("data", got=f"{name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
-                           expected="text in the vocabulary of the run", fix="use the Python that it was trained with, or train anew")
+    check_vocabulary(folder, test_set)
     return {"train": train_set, "test": test_set}
 
 
@@ -57,10 +54,18 @@ def write_vocabulary(folder: Path, data: Dataset) -> None:
         checkpoint.write_text(folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words))
 
 
+def check_vocabulary(folder: Path, data: Dataset) -> None:
+    """Raises `InvalidInput` on data whose numbers stand for other words than those of a run on text."""
+    trained_on = vocabulary_of(folder)
+    if trained_on is not None and (data.vocabulary is None or data.vocabulary.words != trained_on.words):
+        raise InvalidInput("data", got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+                           expected="text in the vocabulary of the run", fix="use the Python that it was trained with, or train anew")
+
+
 def vocabulary_of(folder: Path) -> Vocabulary | None:
     """The words of a run on text."""
     path = folder / VOCABULARY
-    return Vocabulary(path.read_text().splitlines()) if path.exists() else None
+    return Vocabulary(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
 
 
 def parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:
