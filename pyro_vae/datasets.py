@@ -29,7 +29,7 @@ import torch.utils.data
 from torch import Tensor
 
 from pyro_vae.spectrograms import STEP, log_spectrogram
-from pyro_vae.validation import InvalidInput, check_choice, check_finite, nearest_name
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_finite, nearest_name
 
 __all__ = ["Dataset", "as_dataset", "load", "names"]
 
@@ -161,6 +161,21 @@ class Dataset(torch.utils.data.Dataset):
         rest, held = self[order[size:].sort().values], self[order[:size].sort().values]
         held.split = "validation"
         return rest, held
+
+    def repeat_labelled(self, times: int) -> Dataset:
+        """The data with each datum of a known label ``times`` times, the others once: those of label -1.
+
+        Of 60,000 images of which 100 have a label, a batch of 256 holds one in two cases of five; visited 60 times an epoch, they are
+        a tenth of every batch, and count 60 times in the epoch's objective.
+        """
+        check_count("labelled_repeats", times)
+        if times == 1:
+            return self
+        if self.num_classes is None or self.context is None:
+            raise InvalidInput("labelled_repeats", got=f"{times} with data {self.name!r}, which have no labels", expected="data with labels",
+                               fix="leave it out")
+        known = (self.context >= 0).nonzero()[:, 0]
+        return self[torch.cat([torch.arange(len(self), device=known.device), known.repeat(times - 1)])]
 
     def _like(self, values: Tensor, x: Tensor, context: Tensor | None) -> Dataset:
         # The fixed draw is carried along rather than made anew: a datum's draw must not depend on its neighbours.
