@@ -27,6 +27,7 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["Gallery", "inspect"]
 
 PAIRS, NEIGHBOURS, TRAVERSED = 5, 9, 10
+MAPPED, LINES = 1000, 5  # of the graph of neighbours: more would be black
 
 
 @dataclass
@@ -79,6 +80,10 @@ def inspect(program: AnyProgram, train: Dataset, test: Dataset, folder: Path, *,
                    lambda ax: plotting.plot_latents(means, ax, labels), (6.5, 6))
     _aggregate(program, test, site, seed, gallery)
     found = neighbours(means, min(NEIGHBOURS, len(test) - 1))
+    shown = means[:MAPPED]
+    graph = neighbours(shown, min(LINES, len(shown) - 1))
+    gallery.figure("graph", "Test data and a line from each to its nearest neighbours in the latent space.", lambda ax: plotting.plot_neighbours(
+        shown, graph, ax, None if labels is None else labels[:MAPPED]), (6.5, 6))
     if len(test.event_shape) == 3:
         few = torch.cat([torch.tensor([n, *found.of(n)]) for n in range(min(8, len(test)))])
         gallery.figure("neighbours", "Test data (first column) and their nearest neighbours among the test data in the latent space.",
@@ -171,6 +176,11 @@ def _decoder(program: AnyProgram, test: Dataset, means: Tensor, labels: Tensor |
         grid = plotting.still(manifold(decoder, 20, seed=seed))
         gallery.figure("manifold", f"Decoded at equally spaced quantiles of the prior{under}: the first dimension rightwards, the second upwards.",
                        lambda ax: plotting.plot_data(grid, ax, columns=20, title="decoded manifold"), (7, 7))
+        low, high = means.quantile(0.01, dim=0), means.quantile(0.99, dim=0)
+        at = torch.cartesian_prod(*(torch.linspace(a, b, 15) for a, b in zip(low.tolist(), high.tolist()))).to(means)
+        planes_there = tangent_planes(decoder, at)
+        gallery.figure("metric", f"Ellipses of the steps in z that move x equally far{under}: small where the decoder stretches.",
+                       lambda ax: plotting.plot_tangent_planes(means, at, planes_there, ax, labels), (6.5, 6))
         paths = [geodesic(decoder, means[a], means[b], points=24, steps=100) for a, b in pairs[:3]]
         gallery.figure("paths", f"Paths that change x least on the way{under}, and their lengths, beside those of straight lines.",
                        lambda ax: plotting.plot_paths(means, paths, ax, labels), (6.5, 6))

@@ -193,7 +193,7 @@ def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.n
 
 
 def plot_neighbours(z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor | None = None) -> Axes:
-    r"""The map of `plot_latents` with a line to each datum's nearest neighbours; lines between different labels are black.
+    r"""The map of `plot_latents` with a line from each datum to its nearest neighbours, black where the labels differ.
 
     Args:
         z: latents (N, \*latent); of more than two dimensions the neighbours are those in all of them.
@@ -203,11 +203,10 @@ def plot_neighbours(z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor 
     """
     points, k = _plane(z)[0], neighbours.index.shape[1]
     edges = np.stack([np.repeat(np.arange(len(points)), k), neighbours.index.flatten().numpy()], axis=1)
-    title = f"each datum and its {k} nearest neighbours"
-    differ = np.zeros(len(edges), dtype=bool)
+    title, differ = f"each datum and its {k} nearest neighbours", np.zeros(len(edges), dtype=bool)
     if labels is not None and not labels.is_floating_point():
         differ = np.not_equal(*labels.cpu().numpy()[edges].T)
-        title += f": {1 - differ.mean():.1%} have its label"
+        title += f": grey to its own label, {1 - differ.mean():.1%}, black to others"
     plot_latents(z, ax, labels, title)
     for chosen, colour in ((~differ, "0.75"), (differ, "black")):
         ax.add_collection(LineCollection(points[edges[chosen]], colors=colour, linewidths=0.5, zorder=0.5))
