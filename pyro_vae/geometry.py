@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro import validation_enabled
+from pyro import poutine, validation_enabled
 from pyro.distributions import constraints
 from torch import Tensor
 
@@ -57,10 +57,11 @@ class Decoder:
                 raise InvalidInput("context", got="none", expected="the label or covariates of a conditional program", fix="pass context=")
             self.where = structure(program, self.x, self.context, scored=False)
             self.site = latent_site(program, (self.x, self.context), site)
-            self.values: Values = draw(program.model, self.x, self.context, 1, self.where)
+            here = draw(program.guide, self.x, self.context, 1, self.where)[self.site]
+            self.others: Values = draw(poutine.condition(program.model, {self.site: here}), self.x, self.context, 1, self.where)
             fn: Any = importance_traces(program, self.x, self.context)[1].nodes[self.site]["fn"]
             self.support = fn.support
-        self.event = in_rows(self.values[self.site], self.where).shape[2:]
+        self.event = in_rows(here, self.where).shape[2:]
 
     @property
     def dim(self) -> int:
@@ -72,7 +73,7 @@ class Decoder:
         self.program.eval()
         rows = like_parameters(self.program, z).reshape(1, len(z), *self.event)
         axis = self.where.data_dim - self.where.particle_dim
-        others = {name: value.repeat_interleave(len(z), dim=axis) for name, value in self.values.items() if name != self.site}
+        others = {name: value.repeat_interleave(len(z), dim=axis) for name, value in self.others.items()}
         values = others | {self.site: rows.movedim(1, axis)}
         x = self.x.expand(len(z), *self.x.shape[1:])
         context = None if self.context is None else self.context.expand(len(z), *self.context.shape[1:])

@@ -86,8 +86,12 @@ def _warnings(scores: dict[str, Any]) -> Iterable[str]:
 
 
 def _scores(scores: dict[str, Any], run: str) -> str:
-    if not scores.get("log_likelihood"):
+    if not scores:
         return f"<p>None yet: <code>pyro-vae evaluate {_text(run)}</code></p>"
+    if "refused" in scores:
+        rows = [[name, _precise(scores[key]["mean"]), _precise(scores[key]["se"])]
+                for name, key in (("minus the loss, nats per datum", "log_joint"), ("squared error per entry", "squared_error"))]
+        return _table(["", "mean", "standard error over data"], rows) + f"<p>{_text(scores['refused'])}.</p>"
     ll = scores["log_likelihood"]
     rows = [[name, *(_number(value[key]) for key in ("mean", "se", "mc_se"))]
             for name, value in (("ELBO", scores["elbo"]), (f"log p(x), K = {ll['num_samples']:,}", ll))]
@@ -145,9 +149,10 @@ def _figures(folder: Path, captions: dict[str, str]) -> str:
 def _reproduce(folder: Path, scores: dict[str, Any]) -> str:
     run = folder.name
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
-    if scores.get("log_likelihood"):
-        commands.append(f"pyro-vae evaluate {run} --num-samples {scores['log_likelihood']['num_samples']} --split {scores['data']['split']} "
-                        f"--limit {scores['num_data']} --seed {scores.get('seed', 0)}")
+    if scores:
+        draws = f"--num-samples {scores['log_likelihood']['num_samples']} " if scores.get("log_likelihood") else ""
+        commands.append(f"pyro-vae evaluate {run} {draws}--split {scores['data']['split']} --limit {scores['num_data']} "
+                        f"--seed {scores.get('seed', 0)}")
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]
     recipe = (folder / "recipe.yaml").read_text() if (folder / "recipe.yaml").exists() else ""
     versions = ", ".join(f"{name} {version}" for name, version in scores.get("versions", {}).items())
@@ -173,6 +178,10 @@ def _text(value: object) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _precise(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
 
 
 def _table(header: list[str], rows: list[list[str]], numbers: int = 1) -> str:

@@ -92,6 +92,24 @@ def test_a_page_of_a_run_without_scores_tells_how_to_make_them(tmp_path):
     assert "pyro-vae evaluate a&lt;b" in text and "pyro-vae inspect a&lt;b" in text and not Page(text).open
 
 
+def test_an_autoencoder_has_a_page_too_with_what_it_has_in_place_of_a_bound(tmp_path):
+    run = tmp_path / "ae"
+    assert main(["train", "--prior", "Flat", "--posterior", "Delta", "--out", str(run), *FAST]) == 0
+    assert main(["inspect", str(run), "--limit", "60", "--num-samples", "20"]) == 0
+    assert main(["report", str(run)]) == 0
+    scores = json.loads((run / "evaluation.json").read_text())
+    found = json.loads((run / "inspection" / "inspection.json").read_text())
+    assert {"latents.png", "neighbours.png", "interpolation.png", "paths.png", "tangent.png"} <= found["captions"].keys()
+    assert any("flat prior" in warning for warning in found["warnings"]) and "manifold.png" not in found["captions"]
+    idata = arviz().from_netcdf(str(run / "posterior.nc"))
+    assert group_of(idata, "prior") is None and group_of(idata, "posterior_predictive") is not None
+    words = " ".join(" ".join(Page((run / "report.html").read_text()).words).split())
+    for expected in ("VAE on digits", "minus the loss", f"{scores['squared_error']['mean']:.5g}", "neither an ELBO nor a log p(x)",
+                     f"pyro-vae evaluate ae --split test --limit {scores['num_data']} --seed 0"):
+        assert expected in words, expected
+    assert "None yet" not in words
+
+
 def test_what_is_wrong_ends_in_one_line(run, capsys, tmp_path):
     for argv in (["report", tmp_path], ["inspect", tmp_path], ["inspect", run, "--limit", "1"], ["inspect", run, "--outside", "wine"]):
         assert main([str(part) for part in argv]) == 2

@@ -16,6 +16,7 @@ from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.words import explaining, new_parser, scan
 from pyro_vae.config import RecipeParser, build_optimizer, build_program, read_recipe
 from pyro_vae.datasets import Dataset
+from pyro_vae.distributions import NoDraws
 from pyro_vae.execution import check_data, choose_device
 from pyro_vae.programs import AnyProgram
 from pyro_vae.sampling import encode, generate, reconstruct
@@ -105,7 +106,7 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
         samples = generate(program, num, context=context).cpu()
         figures["samples"] = (lambda ax: plotting.plot_data(samples, ax, columns=8 if rows else None, rows=rows, title="means of p(x | z) at draws from "
                                                             "the prior" + (", a row for each label" if rows else "")), (6.0, 6.0))
-    except InvalidInput as refusal:  # a flat prior, of which there are no draws
+    except NoDraws as refusal:
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     return [plotting.save_figure(folder / f"{name}.png", draw, size) for name, (draw, size) in figures.items()]
 

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Flat", "is_point_mass", "is_thin", "measure_of", "points_of"]
+__all__ = ["Flat", "NoDraws", "is_point_mass", "is_thin", "measure_of", "points_of"]
 
 MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
 
@@ -59,6 +59,10 @@ def is_point_mass(distribution: Any) -> bool:
     return isinstance(distribution, Delta)
 
 
+class NoDraws(InvalidInput):
+    """A draw asked for from a density that is no distribution."""
+
+
 class Flat(TorchDistribution):
     """Every point alike: a log-density of zero everywhere, which is that of no distribution, so nothing is drawn from it.
 
@@ -67,7 +71,7 @@ class Flat(TorchDistribution):
         event_shape: of its points, real numbers.
 
     Raises:
-        InvalidInput: when a sample is asked for.
+        NoDraws: when a sample is asked for.
 
     Example:
         >>> Flat((3,), (2,)).log_prob(torch.randn(5, 3, 2)).shape
@@ -91,7 +95,7 @@ class Flat(TorchDistribution):
         return Flat(batch_shape, self.event_shape)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        raise InvalidInput("prior", got="a draw from a flat prior", expected="a prior that is a distribution",
+        raise NoDraws("prior", got="a draw from a flat prior", expected="a prior that is a distribution",
                            fix="it reconstructs but cannot generate; train with a prior such as StandardNormal to draw new data")
 
     def log_prob(self, value: Tensor) -> Tensor:
