@@ -50,7 +50,7 @@ class Recipe:
         missing: NaN in the data marks a missing entry; the encoder then also sees what was observed, and the likelihood
             counts that alone.
         missing_fraction: the probability with which each entry of the data is removed, completely at random.
-        labelled: how many training data keep their label, for a SemiSupervisedVAE; by default all.
+        labelled: how many training data, drawn from the seed, keep their label, for a SemiSupervisedVAE; by default all.
         labelled_repeats: how many times an epoch visits each datum that kept its label, so that every batch has some.
         context: condition on the data's labels, or on its covariates: a CVAE.
         context_to: what the context is given to; p(z | y) p(x | z) is [prior].

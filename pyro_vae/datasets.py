@@ -265,7 +265,7 @@ def names() -> list[str]:
 
 def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
          root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0,
-         labelled: int | None = None) -> tuple[Dataset, Dataset]:
+         labelled: int | None = None, labelled_seed: int | None = None) -> tuple[Dataset, Dataset]:
     """A named data set, an ``.npz`` file or a folder of images, as (train, test).
 
     Args:
@@ -279,6 +279,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
             more than 0 implies ``missing``.
         labelled: how many training data keep their label, the same number of each, the others' becoming -1, unknown; by
             default all.
+        labelled_seed: seed of which ones; by default ``seed``.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
             ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
 
@@ -317,7 +318,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
     if labelled is not None:
-        sets["train"] = _partly_labelled(sets["train"], labelled, seed)
+        sets["train"] = _partly_labelled(sets["train"], labelled, seed if labelled_seed is None else labelled_seed)
     return sets["train"], sets["test"]
 
 

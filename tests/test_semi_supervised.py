@@ -145,6 +145,8 @@ def test_some_labels_are_kept_as_many_of_each():
     assert torch.equal(torch.bincount(train.context[known]), torch.full((10,), 3))
     assert torch.equal(train.context[known], whole.context[known]) and (train.context[~known] == -1).all()
     assert train.num_classes == 10 and (test.context >= 0).all() and torch.equal(train.x, whole.x)
+    others = pv.datasets.load("digits", labelled=30, labelled_seed=1)[0]
+    assert not torch.equal(others.context >= 0, known) and torch.equal(others.x, train.x)
     for labelled in (25, 0, 10_000):
         with pytest.raises(InvalidInput, match=f"labelled: got {labelled}"):
             pv.datasets.load("digits", labelled=labelled)

@@ -57,7 +57,7 @@ def run(argv: list[str]) -> None:
     recipe = recipes.recipe(namespace)
     objective, optimizer = recipe.objective(), build_optimizer(recipe)
     data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root, missing=recipe.missing,
-                               missing_fraction=recipe.missing_fraction, labelled=recipe.labelled)
+                               missing_fraction=recipe.missing_fraction, labelled=recipe.labelled, labelled_seed=recipe.seed)
     validation = None
     if recipe.validation:
         data, validation = data.hold_out(recipe.validation, recipe.seed)
