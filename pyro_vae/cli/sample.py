@@ -12,7 +12,9 @@ from rich.console import Console
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context
 from pyro_vae.cli.words import new_parser, parse
+from pyro_vae.execution import isolated_random
 from pyro_vae.sampling import generate
+from pyro_vae.spectrograms import wav, waveform
 from pyro_vae.validation import check_choice, check_count
 
 
@@ -23,18 +25,22 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--context", type=str, default=None,
                         help="the label to condition on, or covariates separated by commas; by default labels in turn")
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means")
-    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file; by default RUN/samples.png")
+    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file; of log-spectrograms also a .wav, the sounds one after "
+                        "another; by default RUN/samples.png")
     options = parse(parser, argv)
     check_count("num", options.num)
     folder, program = load_run(options)
     target = Path(options.out) if options.out else folder / "samples.png"
-    check_choice("out", target.suffix, [".png", ".npz"])
+    check_choice("out", target.suffix, [".png", ".npz", ".wav"])
     context = parse_context(program, options.context, options.num)
     x = generate(program, options.num, context=context, draws=options.draws, seed=options.seed).cpu()
     whole = io.BytesIO()
     if target.suffix == ".npz":
         arrays: dict[str, Any] = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
         np.savez_compressed(whole, **arrays)
+    elif target.suffix == ".wav":
+        with isolated_random(x.device, options.seed):
+            whole.write(wav(waveform(x).flatten()))
     else:
         plotting.write_figure(whole, lambda ax: plotting.plot_data(x, ax), size=(6, 6))
     checkpoint.write_bytes(target, whole.getvalue())
