@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pyro_vae.spectrograms import STEP, log_spectrogram
 from pyro_vae.text import Vocabulary, sections, sentences, words
-from pyro_vae.validation import InvalidInput, check_choice, check_finite, nearest_name
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_finite, nearest_name
 
 __all__ = ["Dataset", "as_dataset", "load", "names"]
 
@@ -173,6 +173,21 @@ class Dataset(torch.utils.data.Dataset):
         held.split = "validation"
         return rest, held
 
+    def repeat_labelled(self, times: int) -> Dataset:
+        """The data with each datum of a known label ``times`` times, the others once: those of label -1.
+
+        Of 60,000 images of which 100 have a label, a batch of 256 holds one in two cases of five; visited 60 times an epoch, they are
+        a tenth of every batch, and count 60 times in the epoch's objective.
+        """
+        check_count("labelled_repeats", times)
+        if times == 1:
+            return self
+        if self.num_classes is None or self.context is None:
+            raise InvalidInput("labelled_repeats", got=f"{times} with data {self.name!r}, which have no labels", expected="data with labels",
+                               fix="leave it out")
+        known = (self.context >= 0).nonzero()[:, 0]
+        return self[torch.cat([torch.arange(len(self), device=known.device), known.repeat(times - 1)])]
+
     def _like(self, values: Tensor, x: Tensor, context: Tensor | None) -> Dataset:
         # The fixed draw is carried along rather than made anew: a datum's draw must not depend on its neighbours.
         part = object.__new__(Dataset)
@@ -262,7 +277,7 @@ def names() -> list[str]:
 
 def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
          root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0,
-         labelled: int | None = None) -> tuple[Dataset, Dataset]:
+         labelled: int | None = None, labelled_seed: int | None = None) -> tuple[Dataset, Dataset]:
     """A named data set, an ``.npz`` file, a text or a folder of images, as (train, test).
 
     Args:
@@ -277,6 +292,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
             more than 0 implies ``missing``.
         labelled: how many training data keep their label, the same number of each, the others' becoming -1, unknown; by
             default all.
+        labelled_seed: seed of which ones; by default ``seed``.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
             ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
 
@@ -320,7 +336,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
     if labelled is not None:
-        sets["train"] = _partly_labelled(sets["train"], labelled, seed)
+        sets["train"] = _partly_labelled(sets["train"], labelled, seed if labelled_seed is None else labelled_seed)
     return sets["train"], sets["test"]
 
 

@@ -12,7 +12,9 @@ from rich.console import Console
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
 from pyro_vae.cli.words import new_parser, parse
+from pyro_vae.execution import isolated_random
 from pyro_vae.sampling import generate
+from pyro_vae.spectrograms import wav, waveform
 from pyro_vae.validation import check_choice, check_count
 
 
@@ -23,12 +25,13 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--context", type=str, default=None,
                         help="the label to condition on, or covariates separated by commas; by default labels in turn")
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means or modes")
-    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file, by default RUN/samples.png; of text a .txt too, by default RUN/samples.txt")
+    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file; of text also a .txt; of log-spectrograms also a .wav, the "
+                        "sounds one after another; by default RUN/samples.png, of text RUN/samples.txt")
     options = parse(parser, argv)
     check_count("num", options.num)
     folder, program = load_run(options)
     vocabulary = vocabulary_of(folder)
-    kinds = [".png", ".npz"] if vocabulary is None else [".txt", ".png", ".npz"]
+    kinds = [".png", ".npz", ".wav"] if vocabulary is None else [".txt", ".png", ".npz"]
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
     context = parse_context(program, options.context, options.num)
@@ -41,6 +44,9 @@ def run(argv: list[str]) -> None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))
         whole.write(lines.encode())
         print(lines, end="")
+    elif target.suffix == ".wav":
+        with isolated_random(x.device, options.seed):
+            whole.write(wav(waveform(x).flatten()))
     else:
         plotting.write_figure(whole, lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), size=(6, 6))
     checkpoint.write_bytes(target, whole.getvalue())
