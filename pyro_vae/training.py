@@ -47,7 +47,8 @@ from pyro_vae.execution import (
     reference_parameter,
     seed_generators,
 )
-from pyro_vae.objectives import ELBO, weigh_latents
+from pyro_vae.objectives import ELBO
+from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
