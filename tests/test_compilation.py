@@ -133,7 +133,7 @@ def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exact
     try:
         bound.loss(eager.model, eager.guide, x, *context)  # the first call finds the plates, with random numbers of its own
     except InvalidInput as refusal:
-        assert objective in ("BetaTCVAE", "StickingTheLanding", "DReG"), "what asks for nothing in particular refuses nothing"
+        assert objective != "ELBO", "which refuses nothing"
         pytest.skip(f"refused: {refusal}")
     captured = copy.deepcopy(eager)
     assert_same(step_of(eager, bound, False), step_of(captured, bound, True), x, *context, exactly=exactly)

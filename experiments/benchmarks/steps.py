@@ -351,10 +351,10 @@ def main(argv: list[str]) -> None:
                 known["cases"][name] = measure(contenders(case, batches), options.rounds, options.steps)
             print(markdown({name: known["cases"][name]}) if name in known["cases"] else json.dumps(known["growth"]), flush=True)
             known["versions"] = versions()
+            known["cases"] = {name: known["cases"][name] for name in names if name in known["cases"]}
             written.write_text(json.dumps(known, indent=1) + "\n")
-    known["cases"] = {name: known["cases"][name] for name in names if name in known["cases"]}
-    (options.out / "steps.md").write_text(markdown(known["cases"]))
-    figure(known["cases"], options.out / "steps.png")
+            (options.out / "steps.md").write_text(markdown(known["cases"]))
+            figure(known["cases"], options.out / "steps.png")
 
 
 if __name__ == "__main__":
