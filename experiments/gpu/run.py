@@ -62,7 +62,7 @@ def published(out: Path, runs: Path, names: list[str], clock: Clock) -> dict[str
     found = {}
     for name in names:
         row, folder = rows[name], runs / f"{name}-{rows[name]['seeds'][0]}"
-        trained = part(name, clock.left(60 if SHORT else SECONDS, keep=TO_FINISH), [str(RESULTS / "run.py"), str(runs), name])
+        trained = part(name, clock.left(150 if SHORT else SECONDS, keep=TO_FINISH), [str(RESULTS / "run.py"), str(runs), name])
         history = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines())) if (folder / "metrics.csv").exists() else []
         if not history:
             found[name] = {"what": row["what"], "status": trained["status"], "output": trained["output"][-500:]}
