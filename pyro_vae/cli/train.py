@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets, plotting
-from pyro_vae.cli.runs import parse_context
+from pyro_vae.cli.runs import parse_context, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.words import explaining, new_parser, scan
 from pyro_vae.config import RecipeParser, build_optimizer, build_program, read_recipe
@@ -57,10 +57,11 @@ def run(argv: list[str]) -> None:
     recipe = recipes.recipe(namespace)
     objective, optimizer = recipe.objective(), build_optimizer(recipe)
     data, test = datasets.load(recipe.data, binarize=recipe.binarize, root=recipe.data_root, missing=recipe.missing,
-                               missing_fraction=recipe.missing_fraction, labelled=recipe.labelled)
+                               missing_fraction=recipe.missing_fraction, labelled=recipe.labelled, labelled_seed=recipe.seed)
     validation = None
     if recipe.validation:
         data, validation = data.hold_out(recipe.validation, recipe.seed)
+    data = data.repeat_labelled(recipe.labelled_repeats)  # after that: no copy of what is trained on is held out
     program = build_program(recipe, data)
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
     if not namespace.resume and _holds_run(folder):
@@ -73,6 +74,7 @@ def run(argv: list[str]) -> None:
                   soft_wrap=True)
     if not namespace.resume:
         checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
+        write_vocabulary(folder, data)
     history = fit(
         program, data, objective=objective, epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule,
@@ -87,7 +89,8 @@ def run(argv: list[str]) -> None:
 
 
 def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: Path) -> list[Path]:
-    few = test[:10]
+    is_clip = plotting.is_clip(test.event_shape)
+    few = test[:4] if is_clip else test[:10]
     reconstructions = reconstruct(program, few)
     classes = getattr(getattr(program, "context", None), "num_classes", None)
     num, rows = (64, []) if classes is None else (8 * classes, [str(label) for label in range(classes)])
@@ -97,13 +100,14 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
     latents = _latents(program, test)
     figures: dict[str, tuple[Callable, tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
-        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), (8.0, 1.9)),
+        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax, test.vocabulary), (7.5, 7.0) if is_clip else (8.0, 1.9)),
         "latents": (lambda ax: plotting.plot_latents(latents, ax, test.context), (6.5, 6.0)),
     }
     try:
         samples = generate(program, num, context=context).cpu()
-        figures["samples"] = (lambda ax: plotting.plot_data(samples, ax, columns=8, rows=rows, title="means of p(x | z) at draws from "
-                                                            "the prior" + (", a row for each label" if rows else "")), (6.0, 6.0))
+        figures["samples"] = (lambda ax: plotting.plot_data(
+            samples, ax, columns=8 if rows else None, rows=rows, title=("means" if test.vocabulary is None else "modes") + " of p(x | z) at draws from the prior"
+            + (", a row for each label" if rows else ""), vocabulary=test.vocabulary), (6.0, 6.0))
     except NoDraws as refusal:
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     return [plotting.save_figure(folder / f"{name}.png", draw, size) for name, (draw, size) in figures.items()]
