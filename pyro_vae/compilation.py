@@ -81,6 +81,11 @@ class Captured:
         """The number of operations."""
         return sum(node.op == "call_function" for node in self.graph.graph.nodes)
 
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether an operation asks a GPU for a value, which no CUDA graph can hold: a draw of categories checks its weights."""
+        return any(node.target is torch.ops.aten.multinomial.default for node in self.graph.graph.nodes)
+
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
         try:
@@ -277,9 +282,9 @@ class LossAndGradients:
         loss, *gradients = self.eager(*inputs) if graph is None else graph(*tensors)
         return loss, tuple(gradients)
 
-    def is_captured(self, *inputs: Tensor | None) -> bool:
-        """Whether inputs of these shapes run as a captured graph."""
-        return self.graphs.get(_shapes_of(inputs)) is not None
+    def captured(self, *inputs: Tensor | None) -> Captured | None:
+        """The graph that inputs of these shapes run as, if they have run as one."""
+        return self.graphs.get(_shapes_of(inputs))
 
     def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         """The loss and the gradients by running the function itself."""
@@ -357,6 +362,7 @@ class Update:
         plain = len(optimizer.param_groups) == 1 and group.get("fused") and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
         self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
+        self.kernel_has_run = False  # a CUDA graph is recorded only of what has run before
 
     def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
         """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
@@ -379,7 +385,7 @@ class Update:
                         lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
                         beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
                         maximize=False)
-
+        self.kernel_has_run = True
 
     @property
     def is_ready(self) -> bool:
@@ -392,7 +398,8 @@ class Replay:
 
     Args:
         step: from tensors (or ``None``) to a scalar tensor; what else it does, it does in place, without asking the device, and
-            it has run before, so that all that is made at first is there.
+            it has run before, so that all that is made at first is there. Random numbers are those of the device's own
+            generator, from its state at each launch.
         inputs: of all the steps, stacked; their number is the tensors' first dimension.
     """
 

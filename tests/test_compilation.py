@@ -44,7 +44,7 @@ def assert_same(eager, captured, *inputs, exactly=True):
     expected = eager(*inputs)
     torch.manual_seed(7)
     got = captured(*inputs)
-    assert captured.is_captured(*inputs), "nothing was captured"
+    assert captured.captured(*inputs) is not None, "nothing was captured"
     for e, g in zip((expected[0], *expected[1]), (got[0], *got[1])):
         if exactly:
             assert torch.equal(e, g)
@@ -311,6 +311,12 @@ def test_a_shape_that_depends_on_data_is_refused():
     mask = torch.tensor([True, False, True])  # a constant may select: that shape never changes
     captured = Captured(lambda x: x[:, mask].sum(), [torch.ones(5, 3)])
     assert captured(torch.full((5, 3), 2.0))[0] == 20
+
+
+def test_a_draw_of_categories_is_known_to_wait_for_the_device():
+    probs = torch.full((3, 4), 0.25)
+    assert Captured(lambda p: torch.distributions.OneHotCategorical(p).sample(), [probs]).waits_for_device
+    assert not Captured(torch.bernoulli, [probs]).waits_for_device
 
 
 def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):
