@@ -248,7 +248,7 @@ def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
 
 def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
     seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
-    network = _given_context("encoder", recipe, recipe.encoder, seen, features)
+    network = _given_context("encoder", recipe, recipe.encoder, seen, features, **_categories(data))
     if data.missing:
         network = networks.WithMask(data.event_shape, network)
     return network if recipe.corruption is None else networks.Corrupted(network, recipe.corruption)
@@ -256,8 +256,13 @@ def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
 
 def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:
     decoder = _given_context("decoder", recipe, recipe.decoder, latent, features, size=data.event_shape)
-    likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder)
+    likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder, **_categories(data))
     return likelihoods.Missing(likelihood) if data.missing else likelihood
+
+
+def _categories(data: Dataset) -> dict[str, int]:
+    """How many categories the entries of text are."""
+    return {} if data.vocabulary is None else {"categories": len(data.vocabulary)}
 
 
 def _given_context(argument: str, recipe: Recipe, factory: Callable[..., nn.Module], in_shape: Shape, features: int,
@@ -306,7 +311,8 @@ def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offer
     given = factory.keywords if isinstance(factory, partial) else {}
     for name, value in wanted.items():
         own = given.get(name)
-        if own and (tuple(own) if isinstance(own, list) else own) != value:
+        is_default = name not in given or own == parameters[name].default
+        if not is_default and own and (tuple(own) if isinstance(own, list) else own) != value:
             raise InvalidInput(f"{argument}.{name}", got=repr(own), expected=f"{value!r}, which follows from the data",
                                fix="leave it out; --context says whether there is a context" if name == "context" else "leave it out")
     if offers.get("context") and argument != "prior" and "context" not in wanted:

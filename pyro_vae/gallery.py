@@ -30,6 +30,8 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["Gallery", "inspect"]
 
 PAIRS, NEIGHBOURS, TRAVERSED = 5, 9, 10
+# Sentences need more room than images.
+READ, SENTENCES_TRAVERSED = 3, 4
 MAPPED, LINES = 1000, 5  # of the graph of neighbours: more would be black
 
 
@@ -82,15 +84,16 @@ def inspect(program: AnyProgram, train: Dataset, test: Dataset, folder: Path, *,
     gallery.figure("latents", "Where the data lie in the latent space" + (", by label." if labels is not None else "."),
                    lambda ax: plotting.plot_latents(means, ax, labels), (6.5, 6))
     _aggregate(program, test, site, seed, gallery)
-    found = neighbours(means, min(NEIGHBOURS, len(test) - 1))
+    found = neighbours(means, min(NEIGHBOURS if test.vocabulary is None else READ, len(test) - 1))
     shown = means[:MAPPED]
     graph = neighbours(shown, min(LINES, len(shown) - 1))
     gallery.figure("graph", "Test data and a line from each to its nearest neighbours in the latent space.", lambda ax: plotting.plot_neighbours(
         shown, graph, ax, None if labels is None else labels[:MAPPED]), (6.5, 6))
-    if len(test.event_shape) == 3:
+    if _can_be_shown(test):
         few = torch.cat([torch.tensor([n, *found.of(n)]) for n in range(min(8, len(test)))])
-        gallery.figure("neighbours", "Test data (first column) and their nearest neighbours among the test data in the latent space.",
-                       lambda ax: plotting.plot_data(plotting.still(test.x[few]), ax, columns=1 + found.index.shape[1], title="data (left) and their neighbours"),
+        gallery.figure("neighbours", "Test data (each first) and their nearest neighbours among the test data in the latent space.",
+                       lambda ax: plotting.plot_data(plotting.still(test.x[few]), ax, columns=1 + found.index.shape[1],
+                                                    title="data (first) and their neighbours", vocabulary=test.vocabulary),
                        (6.5, 5.4))
     if labels is not None:
         _probe(program, train, means, labels, site, gallery)
@@ -100,7 +103,8 @@ def inspect(program: AnyProgram, train: Dataset, test: Dataset, folder: Path, *,
         classes = program.context.num_classes
         images = plotting.still(generate(program, 10 * classes, context=torch.arange(10 * classes) // 10, seed=seed))
         gallery.figure("classes", "Draws from the prior, decoded under each label.", lambda ax: plotting.plot_data(
-            images, ax, columns=10, rows=[str(c) for c in range(classes)], title="means of p(x | z, label), a row for each label"), (6.5, 6.5))
+            images, ax, columns=10, rows=[str(c) for c in range(classes)], title="means of p(x | z, label), a row for each label",
+            vocabulary=test.vocabulary), (6.5, 6.5))
         _decoder(program, test, means, labels, site, seed, gallery, context=int(test.context[0]) if test.context is not None else 0)
     if outside is not None:
         _anomaly(program, test, outside, seed, gallery)
@@ -163,12 +167,13 @@ def _decoder(program: AnyProgram, test: Dataset, means: Tensor, labels: Tensor |
     """What the decoder does with the latent space, under one label where it takes one."""
     decoder = Decoder(program, context=context, site=site, seed=seed)
     under = "" if context is None else f", under the label {context}"
-    planes = tangent_planes(decoder, means[:50])
-    dimension = planes.local_dimension().double()
-    gallery.numbers["local dimension of the decoder"] = f"{dimension.median():.0f} (median over {len(dimension)} data) of {decoder.dim}{under}"
-    gallery.figure("tangent", f"Singular values of the decoder's Jacobian at test data{under}.",
-                   lambda ax: plotting.plot_singular_values(planes, ax))
-    if len(test.event_shape) != 3:
+    if decoder.is_smooth:
+        planes = tangent_planes(decoder, means[:50])
+        dimension = planes.local_dimension().double()
+        gallery.numbers["local dimension of the decoder"] = f"{dimension.median():.0f} (median over {len(dimension)} data) of {decoder.dim}{under}"
+        gallery.figure("tangent", f"Singular values of the decoder's Jacobian at test data{under}.",
+                       lambda ax: plotting.plot_singular_values(planes, ax))
+    if not _can_be_shown(test):
         return
     pairs = _pairs(labels, len(means))
     steps = [interpolate(means[a], means[b], 10, spherical=arc) for a, b in pairs for arc in (False, True)]
@@ -176,13 +181,14 @@ def _decoder(program: AnyProgram, test: Dataset, means: Tensor, labels: Tensor |
         images = plotting.still(decoder(torch.cat(steps)))
     gallery.figure("interpolation", f"Between pairs of test data{under}: on the straight line, and on an arc.",
                    lambda ax: plotting.plot_data(images, ax, columns=10, title="from one datum to another",
-                                                 rows=["line", "arc"] * len(pairs)), (6.5, 0.62 * 2 * len(pairs) + 0.6))
-    spread = means.var(0).argsort(descending=True)[:TRAVERSED].tolist()
+                                                 rows=["line", "arc"] * len(pairs), vocabulary=test.vocabulary), (6.5, 0.62 * 2 * len(pairs) + 0.6))
+    spread = means.var(0).argsort(descending=True)[:TRAVERSED if test.vocabulary is None else SENTENCES_TRAVERSED].tolist()
     moved = traverse(decoder, torch.zeros_like(means[0]) if _is_centred(means) else means.mean(0), spread, torch.linspace(-2.5, 2.5, 11))
     gallery.figure("traversals", f"One latent dimension at a time from -2.5 to 2.5, the others at rest{under}; those of the largest variance.",
                    lambda ax: plotting.plot_data(plotting.still(moved.flatten(0, 1)), ax, columns=11, title="traversals",
-                                                 rows=[f"$z_{{{d + 1}}}$" for d in spread]), (6.5, 0.58 * len(spread) + 0.6))
-    if decoder.dim == 2:
+                                                 rows=[f"$z_{{{d + 1}}}$" if test.vocabulary is None else f"z_{d + 1}" for d in spread],
+                                                 vocabulary=test.vocabulary), (6.5, 0.58 * len(spread) + 0.6))
+    if decoder.dim == 2 and decoder.is_smooth:
         with _where_defined(gallery):
             grid = plotting.still(manifold(decoder, 20, seed=seed))
             gallery.figure("manifold", f"Decoded at equally spaced quantiles of the prior{under}: the first dimension rightwards, the second "
@@ -195,6 +201,11 @@ def _decoder(program: AnyProgram, test: Dataset, means: Tensor, labels: Tensor |
         paths = [geodesic(decoder, means[a], means[b], points=24, steps=100) for a, b in pairs[:3]]
         gallery.figure("paths", f"Paths that change x least on the way{under}, and their lengths, beside those of straight lines.",
                        lambda ax: plotting.plot_paths(means, paths, ax, labels), (6.5, 6))
+
+
+def _can_be_shown(data: Dataset) -> bool:
+    """Whether a datum is something to look at: an image, or a sentence."""
+    return len(data.event_shape) == 3 or data.vocabulary is not None
 
 
 def _anomaly(program: AnyProgram, test: Dataset, outside: Dataset, seed: int, gallery: Gallery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -24,11 +25,12 @@ from pyro_vae.geometry import Path as LatentPath
 from pyro_vae.geometry import TangentPlane
 from pyro_vae.inspection import Anomaly, Neighbours
 from pyro_vae.reference import PosteriorComparison
+from pyro_vae.text import Vocabulary
 from pyro_vae.training import History
 
 __all__ = ["is_clip", "plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents",
            "plot_neighbours", "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions",
-           "plot_singular_values", "plot_tangent_planes", "plot_training", "plot_weights", "save_figure", "save_grid", "still"]
+           "plot_singular_values", "plot_tangent_planes", "plot_text", "plot_training", "plot_weights", "save_figure", "save_grid", "still"]
 
 # Okabe and Ito's colours: apart for the colour-blind, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -59,8 +61,10 @@ def write_figure(file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float
     figure.savefig(file, format="png")
 
 
-def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = ()) -> Axes:
-    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, clips as film strips, anything else a row each of one heat map.
+def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = (),
+              vocabulary: Vocabulary | None = None) -> Axes:
+    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, clips as film strips, text as `plot_text`, anything else a row each
+    of one heat map.
 
     Args:
         x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval. What has other than
@@ -69,7 +73,10 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
         columns: images in a row; by default as many as make the whole about square.
         title: what they are.
         rows: what each row of images is, written beside it.
+        vocabulary: of text.
     """
+    if vocabulary is not None:
+        return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
     ax.set_title(title)
     array = x.detach().cpu().float().numpy()
     if array.ndim not in (3, 4):
@@ -90,6 +97,30 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
     if rows:
         ax.set_yticks((np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1, rows)
         ax.tick_params(length=0)
+    return ax
+
+
+def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", rows: Sequence[str] = (), letters: int = 110) -> Axes:
+    """Sentences below one another, in groups, on a figure that is made as high as they need.
+
+    Args:
+        lines: the sentences.
+        ax: where to write, the only axes of their figure.
+        group: how many belong together.
+        title: what they are.
+        rows: what each group is, written before its first sentence.
+        letters: on a line.
+    """
+    margin = 2 + max(map(len, rows)) if rows else 0
+    written: list[str] = []
+    for i, line in enumerate(lines):
+        name = rows[i // group] if rows and i % group == 0 else ""
+        written += [""] if i and group > 1 and i % group == 0 else []
+        written += textwrap.wrap(line or "(nothing)", letters, initial_indent=name.ljust(margin), subsequent_indent=" " * (margin + 2))
+    ax.figure.set_size_inches(0.075 * letters, 0.137 * len(written) + 0.45)  # type: ignore[union-attr]
+    ax.set_title(title)
+    ax.text(0, 1, "\n".join(written).replace("$", r"\$"), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
+    ax.axis("off")
     return ax
 
 
@@ -120,17 +151,19 @@ def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
     return out
 
 
-def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes) -> Axes:
-    r"""Data above what the program makes of them; of clips, which are wide, each above its own.
+def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None) -> Axes:
+    r"""Data above what the program makes of them, of clips and of text, which are wide, each above its own.
 
     Args:
         x: data (N, \*event).
         reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
+        vocabulary: of text.
     """
     pairs, title = torch.stack([x.cpu(), reconstruction.cpu()]), "data, and what the program makes of them"
-    if is_clip(x.shape[1:]):
-        return plot_data(pairs.transpose(0, 1).flatten(0, 1), ax, columns=1, rows=["data", "reconstruction"] * len(x), title=title)
+    if is_clip(x.shape[1:]) or vocabulary is not None:
+        return plot_data(pairs.transpose(0, 1).flatten(0, 1), ax, columns=1, rows=["data", "reconstruction"] * len(x), title=title,
+                         vocabulary=vocabulary)
     return plot_data(pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title)
 
 

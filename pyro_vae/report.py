@@ -24,8 +24,8 @@ __all__ = ["report"]
 
 CAPTIONS = {
     "training.png": "Training: the objective of each epoch, in nats per datum.",
-    "reconstructions.png": "Test data, and the mean of p(x | z) at a draw from q(z | x).",
-    "samples.png": "New data: means of p(x | z) at draws from the prior.",
+    "reconstructions.png": "Test data, and the mean of p(x | z), of sentences the mode, at a draw from q(z | x).",
+    "samples.png": "New data: means of p(x | z), of sentences modes, at draws from the prior.",
     "latents.png": "Where the test data lie in the latent space.",
 }
 ROLES = {"prior": "p(z)", "priors": "p(z)", "likelihood": "p(x | z)", "posterior": "q(z | x)", "posteriors": "q(z | x)"}
@@ -90,17 +90,19 @@ def _scores(scores: dict[str, Any], run: str) -> str:
         return f"<p>None yet: <code>pyro-vae evaluate {_text(run)}</code></p>"
     if "refused" in scores:
         rows = [[name, _precise(scores[key]["mean"]), _precise(scores[key]["se"])]
-                for name, key in (("minus the loss, nats per datum", "log_joint"), ("squared error per entry", "squared_error"))]
+                for name, key in (("minus the loss, nats per datum", "log_joint"), ("squared error per entry", "squared_error")) if key in scores]
         return _table(["", "mean", "standard error over data"], rows) + f"<p>{_text(scores['refused'])}.</p>"
     ll = scores["log_likelihood"]
     rows = [[name, *(_number(value[key]) for key in ("mean", "se", "mc_se"))]
             for name, value in (("ELBO", scores["elbo"]), (f"log p(x), K = {ll['num_samples']:,}", ll))]
-    shape, bits = scores["pareto_k"], scores.get("bits_per_dim")
+    shape, bits, perplexity = scores["pareto_k"], scores.get("bits_per_dim"), scores.get("perplexity")
     words = [f"Pareto k of the importance weights: median {_number(shape['median'])}, largest {_number(shape['max'])}."]
     if shape.get("above_threshold") is not None:
         words.append(f"It is above its threshold for {shape['above_threshold']:,} of {scores['num_data']:,} data.")
     if bits is not None:
         words.append(f"{bits:.4f} bits per dimension.")
+    if perplexity is not None:
+        words.append(f"Perplexity of a word, the end of a sentence counted as one: {perplexity:.1f}.")
     return _table(["nats per datum", "mean", "standard error over data", "Monte Carlo error"], rows) + f"<p>{' '.join(words)}</p>"
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pyro_vae import checkpoint, datasets
 from pyro_vae.arviz_compat import write_netcdf
-from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
+from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, check_vocabulary, data_of, load_run
 from pyro_vae.cli.words import new_parser, parse
 from pyro_vae.execution import check_data
 from pyro_vae.gallery import inspect as inspect_program
@@ -34,6 +34,7 @@ def run(argv: list[str]) -> None:
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
         outside = datasets.load(options.outside, binarize=test.binarize, root=options.data_root)[1][: options.limit]
+        check_vocabulary(folder, outside)
         check_data(program, outside)
     idata = to_inference_data(program, test[:50], options.num_samples, seed=options.seed, run=folder.name, memory_budget=2**26, progress=True)
     write_netcdf(idata, folder / "posterior.nc")

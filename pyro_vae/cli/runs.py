@@ -13,7 +13,10 @@ from pyro_vae.config import read_recipe
 from pyro_vae.datasets import Dataset
 from pyro_vae.execution import choose_device
 from pyro_vae.programs import AnyProgram
+from pyro_vae.text import Vocabulary
 from pyro_vae.validation import InvalidInput
+
+VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +44,28 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     train_set, test_set = datasets.load(
         name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
         missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
+    check_vocabulary(folder, test_set)
     return {"train": train_set, "test": test_set}
+
+
+def write_vocabulary(folder: Path, data: Dataset) -> None:
+    """Keeps the words of text beside its run: what its numbers stand for, whatever the data set's are later."""
+    if data.vocabulary is not None:
+        checkpoint.write_text(folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words))
+
+
+def check_vocabulary(folder: Path, data: Dataset) -> None:
+    """Raises `InvalidInput` on data whose numbers stand for other words than those of a run on text."""
+    trained_on = vocabulary_of(folder)
+    if trained_on is not None and (data.vocabulary is None or data.vocabulary.words != trained_on.words):
+        raise InvalidInput("data", got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+                           expected="text in the vocabulary of the run", fix="use the Python that it was trained with, or train anew")
+
+
+def vocabulary_of(folder: Path) -> Vocabulary | None:
+    """The words of a run on text."""
+    path = folder / VOCABULARY
+    return Vocabulary(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
 
 
 def parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:

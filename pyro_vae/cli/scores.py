@@ -15,7 +15,16 @@ from rich.table import Table
 from pyro_vae import checkpoint
 from pyro_vae.comparison import save_scores
 from pyro_vae.datasets import Dataset
-from pyro_vae.evaluation import ImportanceScore, Score, bits_per_dim, evaluate, log_joint, pareto_k_threshold, versions
+from pyro_vae.evaluation import (
+    ImportanceScore,
+    Score,
+    bits_per_dim,
+    evaluate,
+    log_joint,
+    pareto_k_threshold,
+    perplexity,
+    versions,
+)
 from pyro_vae.execution import support_of
 from pyro_vae.programs import AnyProgram
 from pyro_vae.proposals import Guide, Proposal
@@ -34,7 +43,9 @@ def score_run(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
     try:
         scores = evaluate(program, data, num_samples, seed=seed, progress=True)
     except NoBound as refusal:
-        scores = {"log_joint": log_joint(program, data, seed=seed), "squared_error": squared_error(program, data, seed=seed)}
+        scores = {"log_joint": log_joint(program, data, seed=seed)}
+        if data.vocabulary is None:
+            scores["squared_error"] = squared_error(program, data, seed=seed)
         result: dict[str, Any] = {"elbo": None, "log_likelihood": None, "refused": str(refusal),
                                   **{name: {"mean": score.mean, "se": score.se} for name, score in scores.items()}}
         _write_scores(folder, scores, result | about)
@@ -49,7 +60,8 @@ def score_run(program: AnyProgram, data: Dataset, num_samples: int, folder: Path
         "pareto_k": {"median": ll.pareto_k.median().item(), "max": ll.pareto_k.max().item(),
                      "above_threshold": ll.above_threshold, "threshold": pareto_k_threshold(num_samples)},
         "proposal": {"name": type(proposal).__name__, **{key: str(value) for key, value in vars(proposal).items()}},
-        "bits_per_dim": _bits_per_dim(program, data, ll),
+        "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
+        "perplexity": perplexity(ll, data),
     }
     _write_scores(folder, scores, result | about)
     return scores
@@ -86,14 +98,16 @@ def print_scores(scores: dict[str, Score], data: Dataset, folder: Path, figures:
         table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
         table.add_row(f"log p(x), K = {ll.num_samples:,}", f"{ll.mean:.2f}", f"{ll.se:.2f}", f"{ll.mean_mc_se:.3f}")
         table.add_section()
+        if (of_a_word := perplexity(ll, data)) is not None:
+            table.add_row("perplexity of a word", f"{of_a_word:.1f}", "", "")
         if ll.above_threshold is None:
             table.add_row("Pareto k", "needs more draws", "", "")
         else:
             table.add_row("Pareto k", f"median {k.median():.2f}", f"max {k.max():.2f}", f"{ll.above_threshold} above {threshold:.2f}")
     else:
-        joint, error = scores["log_joint"], scores["squared_error"]
-        table.add_row("minus the loss", f"{joint.mean:.2f}", f"{joint.se:.2f}", "")
-        table.add_row("squared error per entry", f"{error.mean:.5f}", f"{error.se:.5f}", "")
+        for name, key, digits in (("minus the loss", "log_joint", 2), ("squared error per entry", "squared_error", 5)):
+            if key in scores:
+                table.add_row(name, f"{scores[key].mean:.{digits}f}", f"{scores[key].se:.{digits}f}", "")
     console.print(table)
     if not isinstance(ll, ImportanceScore):
         console.print("A guide that is a point has neither an ELBO nor a log p(x): the loss and the reconstruction are what there is.",

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets, plotting
-from pyro_vae.cli.runs import parse_context
+from pyro_vae.cli.runs import parse_context, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.words import explaining, new_parser, scan
 from pyro_vae.config import RecipeParser, build_optimizer, build_program, read_recipe
@@ -74,6 +74,7 @@ def run(argv: list[str]) -> None:
                   soft_wrap=True)
     if not namespace.resume:
         checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
+        write_vocabulary(folder, data)
     history = fit(
         program, data, objective=objective, epochs=recipe.epochs, batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate, optimizer=optimizer, schedule=recipe.schedule,
@@ -99,13 +100,14 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
     latents = _latents(program, test)
     figures: dict[str, tuple[Callable, tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
-        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax), (7.5, 7.0) if is_clip else (8.0, 1.9)),
+        "reconstructions": (lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax, test.vocabulary), (7.5, 7.0) if is_clip else (8.0, 1.9)),
         "latents": (lambda ax: plotting.plot_latents(latents, ax, test.context), (6.5, 6.0)),
     }
     try:
         samples = generate(program, num, context=context).cpu()
-        figures["samples"] = (lambda ax: plotting.plot_data(samples, ax, columns=8 if rows else None, rows=rows, title="means of p(x | z) at draws from "
-                                                            "the prior" + (", a row for each label" if rows else "")), (6.0, 6.0))
+        figures["samples"] = (lambda ax: plotting.plot_data(
+            samples, ax, columns=8 if rows else None, rows=rows, title=("means" if test.vocabulary is None else "modes") + " of p(x | z) at draws from the prior"
+            + (", a row for each label" if rows else ""), vocabulary=test.vocabulary), (6.0, 6.0))
     except NoDraws as refusal:
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     return [plotting.save_figure(folder / f"{name}.png", draw, size) for name, (draw, size) in figures.items()]

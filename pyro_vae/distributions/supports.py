@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Flat", "NoDraws", "is_point_mass", "is_thin", "measure_of", "points_of"]
+__all__ = ["Flat", "NoDraws", "centre_of", "has_mean", "is_point_mass", "is_thin", "measure_of", "points_of"]
 
 MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
 
@@ -57,6 +57,30 @@ def is_point_mass(distribution: Any) -> bool:
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return isinstance(distribution, Delta)
+
+
+def centre_of(distribution: Any) -> Tensor:
+    """The mean of a distribution, or the mode of one that has no mean, as sequences of categories have none.
+
+    Raises:
+        NotImplementedError: if it has neither.
+
+    Example:
+        >>> centre_of(torch.distributions.Normal(torch.ones(2), 1.0))
+        tensor([1., 1.])
+    """
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.mode
+
+
+def has_mean(distribution: Any) -> bool:
+    """Whether a distribution has a mean, and in closed form."""
+    try:
+        return distribution.mean is not None
+    except NotImplementedError:
+        return False
 
 
 class NoDraws(InvalidInput):
