@@ -1,6 +1,6 @@
 """A PixelCNN in the place of a trained VQ-VAE's uniform prior, and what the codes are worth.
 
-    python experiments/systems/pixelcnn.py RUN [--epochs 6] [--unconditional] [--out RUN-pixelcnn] [--figure FILE.png]
+    python experiments/systems/pixelcnn.py RUN [--epochs 5] [--unconditional] [--out RUN-pixelcnn] [--figure FILE.png]
 
 Trains the prior on the codes that the frozen encoder gives the training images, given their labels, each code grid encoded once.
 The VQ-VAE with this prior is saved as a run of its own that `pyro-vae evaluate RUN --data mnist` and `sample` take. Prints: the
@@ -45,7 +45,7 @@ def over_codes(program) -> pv.Program:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--unconditional", action="store_true")
     parser.add_argument("--out", default=None)
     parser.add_argument("--figure", default=None)
