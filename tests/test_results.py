@@ -1,6 +1,8 @@
 """The rows of experiments/results: each is a recipe with options that parse and build."""
 
 import json
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,21 @@ def test_the_cut_recipe_is_the_first_stages_of_the_whole_one():
     whole, cut = pv.schedules.Stages(), pv.schedules.Stages(count=3)
     rates = [(whole(epoch / 3280), cut(epoch / 13)) for epoch in range(13)]
     assert all(a == b for a, b in rates) and len({a for a, _ in rates}) == 3
+
+
+def test_the_readme_shows_what_the_runs_wrote():
+    readme = (FOLDER / "README.md").read_text()
+    assert runpy.run_path(str(FOLDER / "table.py"))["rendered"](readme) == readme
+    results = json.loads((FOLDER / "results.json").read_text())
+    names = {f"{row['name']}-{seed}": row for row in ROWS for seed in row["seeds"]}
+    assert set(results) <= set(names) and {path.stem for path in (FOLDER / "logs").glob("*.csv")} == set(results)
+    for name, run in results.items():
+        assert [score["log_likelihood"]["num_samples"] for score in run["scores"]] == [
+            score["num_samples"] for score in names[name]["scores"][: len(run["scores"])]]
+        assert all(score["data"]["split"] == "test" and score["elbo"]["mean"] < score["log_likelihood"]["mean"] for score in run["scores"])
+
+
+def test_a_row_that_was_not_run_says_so():
+    table = runpy.run_path(str(FOLDER / "table.py"))["results_table"]
+    lines = table({}, "gpu").splitlines()[2:]
+    assert len(lines) == sum(row["on"] == "gpu" for row in ROWS) and all(re.search(r"\| not run \|", line) for line in lines)
