@@ -50,8 +50,10 @@ class Recipe:
         missing: NaN in the data marks a missing entry; the encoder then also sees what was observed, and the likelihood
             counts that alone.
         missing_fraction: the probability with which each entry of the data is removed, completely at random.
-        labelled: how many training data keep their label, for a SemiSupervisedVAE; by default all.
+        labelled: how many training data, drawn from the seed, keep their label, for a SemiSupervisedVAE; by default all.
+        labelled_repeats: how many times an epoch visits each datum that kept its label, so that every batch has some.
         context: condition on the data's labels, or on its covariates: a CVAE.
+        context_to: what the context is given to; p(z | y) p(x | z) is [prior].
         latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level that is a grid is a list
             itself, [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
@@ -85,7 +87,9 @@ class Recipe:
     missing: bool = False
     missing_fraction: float = 0.0
     labelled: int | None = None
+    labelled_repeats: int = 1
     context: Literal["labels", "covariates"] | None = None
+    context_to: list[Literal["prior", "encoder", "decoder"]] = field(default_factory=lambda: ["prior", "encoder", "decoder"])
     latent: int | list[int | list[int]] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
@@ -201,6 +205,9 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
             raise InvalidInput("latent", got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
                                expected="a list, the lowest level first" if has_levels else "one number, as it has one level",
                                fix="pass --latent '[40, 20]'" if has_levels else "pass --program HierarchicalVAE for several")
+        if has_levels and len(set(recipe.context_to)) < 3:
+            raise InvalidInput("context_to", got=f"{recipe.context_to} for {target_of(recipe.program).__name__}",
+                               expected="all parts, which take the levels above them in the same way", fix="leave it out")
         parts = _level_parts(recipe, data, features) if has_levels else _parts(recipe, data, features)
         return recipe.program(*parts, embed)
 
@@ -211,8 +218,8 @@ Parts = tuple[Any, nn.Module, Any]
 def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Prior, likelihood and posterior of a program with one latent."""
     latent = networks.as_shape(recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent)
-    return (_call("prior", recipe.prior, latent, context=features), _likelihood(recipe, data, latent, features),
-            _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)))
+    return (_call("prior", recipe.prior, latent, context=features if "prior" in recipe.context_to else 0),
+            _likelihood(recipe, data, latent, features), _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)))
 
 
 def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
@@ -241,16 +248,29 @@ def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
 
 def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
     seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
-    network = _call("encoder", recipe.encoder, seen, context=features)
+    network = _given_context("encoder", recipe, recipe.encoder, seen, features, **_categories(data))
     if data.missing:
         network = networks.WithMask(data.event_shape, network)
     return network if recipe.corruption is None else networks.Corrupted(network, recipe.corruption)
 
 
 def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:
-    decoder = _call("decoder", recipe.decoder, latent, context=features, size=data.event_shape)
-    likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder)
+    decoder = _given_context("decoder", recipe, recipe.decoder, latent, features, size=data.event_shape)
+    likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder, **_categories(data))
     return likelihoods.Missing(likelihood) if data.missing else likelihood
+
+
+def _categories(data: Dataset) -> dict[str, int]:
+    """How many categories the entries of text are."""
+    return {} if data.vocabulary is None else {"categories": len(data.vocabulary)}
+
+
+def _given_context(argument: str, recipe: Recipe, factory: Callable[..., nn.Module], in_shape: Shape, features: int,
+                   **offers: Any) -> nn.Module:
+    """A network with the context's features, or one that does not see them, as the recipe says."""
+    if argument in recipe.context_to:
+        return _call(argument, factory, in_shape, context=features, **offers)
+    return networks.WithoutContext(_call(argument, factory, in_shape, **offers))
 
 
 def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, int]:
@@ -291,7 +311,8 @@ def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offer
     given = factory.keywords if isinstance(factory, partial) else {}
     for name, value in wanted.items():
         own = given.get(name)
-        if own and (tuple(own) if isinstance(own, list) else own) != value:
+        is_default = name not in given or own == parameters[name].default
+        if not is_default and own and (tuple(own) if isinstance(own, list) else own) != value:
             raise InvalidInput(f"{argument}.{name}", got=repr(own), expected=f"{value!r}, which follows from the data",
                                fix="leave it out; --context says whether there is a context" if name == "context" else "leave it out")
     if offers.get("context") and argument != "prior" and "context" not in wanted:

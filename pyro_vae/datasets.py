@@ -29,7 +29,8 @@ import torch.utils.data
 from torch import Tensor
 
 from pyro_vae.spectrograms import STEP, log_spectrogram
-from pyro_vae.validation import InvalidInput, check_choice, check_finite, nearest_name
+from pyro_vae.text import Vocabulary, sections, sentences, words
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_finite, nearest_name
 
 __all__ = ["Dataset", "as_dataset", "load", "names"]
 
@@ -51,6 +52,7 @@ class Dataset(torch.utils.data.Dataset):
         binarize: the policy, see the head of this module.
         seed: seed of the fixed draw.
         missing: whether NaN marks a missing entry.
+        vocabulary: of text, the words that x has the numbers of.
 
     Raises:
         InvalidInput: if grey values to be binarised leave [0, 1], or the context has another length.
@@ -62,7 +64,8 @@ class Dataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, values: Tensor | np.ndarray, context: Tensor | np.ndarray | None = None, *, name: str = "data",
-                 split: str = "train", binarize: Binarize = "none", seed: int = BINARIZE_SEED, missing: bool = False):
+                 split: str = "train", binarize: Binarize = "none", seed: int = BINARIZE_SEED, missing: bool = False,
+                 vocabulary: Vocabulary | None = None):
         check_choice("binarize", binarize, BINARIZE)
         self.values = _as_tensor("x", values)
         if not self.values.is_floating_point():
@@ -74,6 +77,7 @@ class Dataset(torch.utils.data.Dataset):
             raise InvalidInput("y", got=f"{len(self.context)} labels", expected=f"{len(self.values)}, one for each datum",
                                fix="align y with x")
         self.name, self.split, self.binarize, self.seed, self.missing = name, split, binarize, seed, missing
+        self.vocabulary = vocabulary
         if missing:  # one NaN of the many that there are: equal data have equal bytes
             self.values = torch.where(torch.isnan(self.values), torch.nan, self.values)
         if binarize != "none":
@@ -116,14 +120,21 @@ class Dataset(torch.utils.data.Dataset):
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of what is scored: shape and values of x, then those of the context."""
+        """The SHA-256 of what is scored: shape and values of x, then those of the context, then a text's words."""
         digest = hashlib.sha256()
         for part in (self.x, self.context):
             if part is not None:
                 array = part.detach().cpu().contiguous().numpy()
                 digest.update(f"{array.shape}{array.dtype}".encode())
                 digest.update(array.data)
+        if self.vocabulary is not None:
+            digest.update("\n".join(self.vocabulary.words).encode())
         return digest.hexdigest()
+
+    @property
+    def text(self) -> list[str] | None:
+        """The sentences that x spells, or ``None`` where x is no text."""
+        return None if self.vocabulary is None else self.vocabulary.decode(self.x)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -162,11 +173,27 @@ class Dataset(torch.utils.data.Dataset):
         held.split = "validation"
         return rest, held
 
+    def repeat_labelled(self, times: int) -> Dataset:
+        """The data with each datum of a known label ``times`` times, the others once: those of label -1.
+
+        Of 60,000 images of which 100 have a label, a batch of 256 holds one in two cases of five; visited 60 times an epoch, they are
+        a tenth of every batch, and count 60 times in the epoch's objective.
+        """
+        check_count("labelled_repeats", times)
+        if times == 1:
+            return self
+        if self.num_classes is None or self.context is None:
+            raise InvalidInput("labelled_repeats", got=f"{times} with data {self.name!r}, which have no labels", expected="data with labels",
+                               fix="leave it out")
+        known = (self.context >= 0).nonzero()[:, 0]
+        return self[torch.cat([torch.arange(len(self), device=known.device), known.repeat(times - 1)])]
+
     def _like(self, values: Tensor, x: Tensor, context: Tensor | None) -> Dataset:
         # The fixed draw is carried along rather than made anew: a datum's draw must not depend on its neighbours.
         part = object.__new__(Dataset)
         part.values, part.context = values, context
         part.name, part.split, part.binarize, part.seed, part.missing = self.name, self.split, self.binarize, self.seed, self.missing
+        part.vocabulary = self.vocabulary
         part.__dict__["x"] = x
         return part
 
@@ -245,18 +272,19 @@ def _as_tensor(argument: str, value: Tensor | np.ndarray) -> Tensor:
 
 def names() -> list[str]:
     """The names that `load` knows."""
-    return sorted(_LOADERS)
+    return sorted([*_LOADERS, *_TEXTS])
 
 
 def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SEED,
          root: str | Path | None = None, missing: bool = False, missing_fraction: float = 0.0,
-         labelled: int | None = None) -> tuple[Dataset, Dataset]:
-    """A named data set, an ``.npz`` file or a folder of images, as (train, test).
+         labelled: int | None = None, labelled_seed: int | None = None) -> tuple[Dataset, Dataset]:
+    """A named data set, an ``.npz`` file, a text or a folder of images, as (train, test).
 
     Args:
         name: one of `names`; or a path to an ``.npz`` with ``x`` and optionally ``y`` (and ``x_test``, ``y_test``); or
             a folder of images of one size, whose subfolders, if any, are the labels. Files without a test part have a
-            tenth held out, chosen at random from ``seed``.
+            tenth held out, chosen at random from ``seed``. A ``.txt`` has a sentence on each line, of which each tenth is a
+            test sentence; its words become numbers, see `pyro_vae.text.Vocabulary`.
         binarize: the policy; by default dynamic for the data sets of characters and clothes, none otherwise.
         seed: seed of fixed binarisation, of a held-out part and of what is removed.
         missing: whether NaN marks a missing entry.
@@ -264,6 +292,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
             more than 0 implies ``missing``.
         labelled: how many training data keep their label, the same number of each, the others' becoming -1, unknown; by
             default all.
+        labelled_seed: seed of which ones; by default ``seed``.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``, else
             ``~/.cache/pyro_vae``. Those of torchvision are downloaded to it if they are not there.
 
@@ -278,9 +307,13 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
     if binarize is not None:
         check_choice("binarize", binarize, BINARIZE)
     folder = Path(root or os.environ.get("PYRO_VAE_DATA") or Path.home() / ".cache" / "pyro_vae")
+    vocabulary = None
     if name in _LOADERS:
         loader, default = _LOADERS[name]
         parts = loader(folder)
+    elif name in _TEXTS or name.endswith(".txt"):
+        (vocabulary, parts), default = _numbered(_TEXTS[name]() if name in _TEXTS else _read_text(Path(name))), "none"
+        name = Path(name).stem
     elif name.endswith(".npz"):
         parts, default = _read_npz(Path(name)), "none"
         name = Path(name).stem
@@ -288,7 +321,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
         parts, default = _read_images(Path(name)), "none"
         name = Path(name).name
     else:
-        raise InvalidInput("data", got=repr(name), expected="the name of a data set, an .npz file or a folder of images",
+        raise InvalidInput("data", got=repr(name), expected="the name of a data set, an .npz or .txt file or a folder of images",
                            fix=nearest_name(name, names()))
     policy: Binarize = binarize or default
     if not 0 <= missing_fraction < 1:
@@ -296,13 +329,14 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
     if missing_fraction:
         generator = torch.Generator().manual_seed(seed)
         parts = {split: (_removed(x, missing_fraction, generator), y) for split, (x, y) in parts.items()}
-    sets = {split: Dataset(x, y, name=name, split=split, binarize=policy, seed=seed, missing=missing or missing_fraction > 0)
+    sets = {split: Dataset(x, y, name=name, split=split, binarize=policy, seed=seed, missing=missing or missing_fraction > 0,
+                           vocabulary=vocabulary)
             for split, (x, y) in parts.items()}
     if "test" not in sets:
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
     if labelled is not None:
-        sets["train"] = _partly_labelled(sets["train"], labelled, seed)
+        sets["train"] = _partly_labelled(sets["train"], labelled, seed if labelled_seed is None else labelled_seed)
     return sets["train"], sets["test"]
 
 
@@ -418,6 +452,47 @@ def _topics(folder: Path) -> Parts:
     return {split: (x[x.sum(1) > 0], None) for split, x in counts.items()}
 
 
+Texts = dict[str, list[list[str]]]  # the words of each sentence
+LONGEST, SHORTEST = 27, 5
+
+
+def _sentences() -> Texts:
+    """Sentences of the reference texts that ship with Python, each once; every eighth section is a test section."""
+    from pydoc_data.topics import topics
+
+    found: list[list[list[str]]] = []
+    seen: set[tuple[str, ...]] = set()
+    for _, text in sorted(topics.items()):
+        for section in sections(text):  # some are part of several topics
+            new = dict.fromkeys(tuple(words(sentence)) for sentence in sentences(section))
+            kept = [list(sentence) for sentence in new if SHORTEST <= len(sentence) <= LONGEST and sentence not in seen]
+            seen.update(new)
+            found += [kept] if kept else []
+    is_test = [i % 8 == 7 for i in range(len(found))]
+    return {split: [sentence for section, test in zip(found, is_test) if test == (split == "test") for sentence in section]
+            for split in ("train", "test")}
+
+
+def _read_text(path: Path) -> Texts:
+    try:
+        lines = [words(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="a text, a sentence on each line",
+                           fix="check the path, and that it is encoded in UTF-8") from None
+    lines = [line for line in lines if line]
+    if len(lines) < 10:
+        raise InvalidInput("data", got=f"{path} with {len(lines)} lines that have words", expected="ten sentences or more, one on each line",
+                           fix="write each sentence on a line of its own")
+    return {"train": [line for i, line in enumerate(lines) if i % 10 != 9], "test": lines[9::10]}
+
+
+def _numbered(texts: Texts) -> tuple[Vocabulary, Parts]:
+    """The vocabulary of the training sentences, words that occur twice or more, and all sentences as its numbers."""
+    vocabulary = Vocabulary.of(texts["train"])
+    length = 1 + max(len(sentence) for split in texts.values() for sentence in split)
+    return vocabulary, {split: (vocabulary.encode(few, length), None) for split, few in texts.items()}
+
+
 def _spoken_digits(folder: Path) -> Parts:
     """The first half second of each recording as a log-spectrogram; the first five takes of each speaker and digit are the test."""
     arrays = _open_npz(folder / "free_spoken_digits.npz")
@@ -479,6 +554,8 @@ _LOADERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "breast_cancer": (_table("load_breast_cancer"), "none"),
     "topics": (_topics, "none"),
 }
+
+_TEXTS: dict[str, Callable[[], Texts]] = {"sentences": _sentences}
 
 
 def _open_npz(path: Path) -> dict[str, np.ndarray]:

@@ -292,7 +292,7 @@ def active_units(program: AnyProgram, data: Data, num_samples: int = 100, *, thr
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         check_count("data", len(x), minimum=2)
-        where = structure(program, x, context)
+        where = structure(program, x, context, scored=False)  # a point's mean moves too
         with validation_enabled(False):
             values = draw(program.guide, x, context, num_samples, where)
     rows = {name: in_rows(value, where).double() for name, value in values.items()}

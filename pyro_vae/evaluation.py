@@ -26,6 +26,7 @@ from pyro_vae.memory import DEFAULT_MEMORY, Cost, chunks
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.proposals import Guide, Proposal
+from pyro_vae.text import END
 from pyro_vae.traces import (
     NonFiniteLogWeight,
     Structure,
@@ -38,7 +39,8 @@ from pyro_vae.traces import (
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "concatenate", "convergence", "elbo",
-           "evaluate", "importance_weights", "log_joint", "log_likelihood", "pareto_k", "pareto_k_threshold", "summarize", "versions"]
+           "evaluate", "importance_weights", "log_joint", "log_likelihood", "pareto_k", "pareto_k_threshold", "perplexity", "summarize",
+           "versions"]
 
 Compile = Literal["auto", "on", "off"]
 CHUNK_SAVES = 0.1  # seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
@@ -312,6 +314,32 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
         1.0
     """
     return -score.mean / (math.log(2) * math.prod(event_shape)) + (0.0 if levels is None else math.log2(levels))
+
+
+def perplexity(score: Score, data: Dataset) -> float | None:
+    r"""The perplexity of a word of text, the end of each sentence counted as one; ``None`` where the data are no text.
+
+    .. math:: \exp \Big( -\frac{\sum_n \log p(x_n)}{\sum_n T_n} \Big)
+
+    As uncertain as a choice among so many equally probable words; an upper bound where log p is a bound. It depends on which
+    words count as unknown, so it compares models of the same vocabulary only.
+
+    Args:
+        score: log p(x) or a bound on it, of all of the data.
+        data: what was scored.
+
+    Source: Jelinek et al. (1977), Perplexity, a measure of the difficulty of speech recognition tasks.
+
+    Example:
+        >>> from pyro_vae.text import Vocabulary
+        >>> data = Dataset(torch.tensor([[2.0, 3.0, 0.0]]), vocabulary=Vocabulary(["yes", "no"]))
+        >>> round(perplexity(Score(torch.tensor([-3 * math.log(4)]), torch.zeros(1), 1), data), 6)
+        4.0
+    """
+    if data.vocabulary is None:
+        return None
+    words = (data.x != END).sum() + (data.x == END).any(-1).sum()
+    return math.exp(-score.values.double().sum().item() / words.item())
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from pyro_vae import plotting
 from pyro_vae.datasets import Dataset
 from pyro_vae.decomposition import active_units
+from pyro_vae.distributions import NoDraws
 from pyro_vae.draws import NUTS
 from pyro_vae.geometry import Decoder, geodesic, interpolate, manifold, tangent_planes, traverse
 from pyro_vae.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
@@ -22,11 +24,15 @@ from pyro_vae.inspection import anomaly, embed, knn_accuracy, latent_site, linea
 from pyro_vae.programs import AnyProgram
 from pyro_vae.reference import compare_posteriors, draws_of, two_sample_test
 from pyro_vae.sampling import generate
+from pyro_vae.traces import NoBound
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Gallery", "inspect"]
 
 PAIRS, NEIGHBOURS, TRAVERSED = 5, 9, 10
+# Sentences need more room than images.
+READ, SENTENCES_TRAVERSED = 3, 4
+MAPPED, LINES = 1000, 5  # of the graph of neighbours: more would be black
 
 
 @dataclass
@@ -78,11 +84,16 @@ def inspect(program: AnyProgram, train: Dataset, test: Dataset, folder: Path, *,
     gallery.figure("latents", "Where the data lie in the latent space" + (", by label." if labels is not None else "."),
                    lambda ax: plotting.plot_latents(means, ax, labels), (6.5, 6))
     _aggregate(program, test, site, seed, gallery)
-    found = neighbours(means, min(NEIGHBOURS, len(test) - 1))
-    if len(test.event_shape) == 3:
+    found = neighbours(means, min(NEIGHBOURS if test.vocabulary is None else READ, len(test) - 1))
+    shown = means[:MAPPED]
+    graph = neighbours(shown, min(LINES, len(shown) - 1))
+    gallery.figure("graph", "Test data and a line from each to its nearest neighbours in the latent space.", lambda ax: plotting.plot_neighbours(
+        shown, graph, ax, None if labels is None else labels[:MAPPED]), (6.5, 6))
+    if _can_be_shown(test):
         few = torch.cat([torch.tensor([n, *found.of(n)]) for n in range(min(8, len(test)))])
-        gallery.figure("neighbours", "Test data (first column) and their nearest neighbours among the test data in the latent space.",
-                       lambda ax: plotting.plot_data(test.x[few], ax, columns=1 + found.index.shape[1], title="data (left) and their neighbours"),
+        gallery.figure("neighbours", "Test data (each first) and their nearest neighbours among the test data in the latent space.",
+                       lambda ax: plotting.plot_data(plotting.still(test.x[few]), ax, columns=1 + found.index.shape[1],
+                                                    title="data (first) and their neighbours", vocabulary=test.vocabulary),
                        (6.5, 5.4))
     if labels is not None:
         _probe(program, train, means, labels, site, gallery)
@@ -90,19 +101,25 @@ def inspect(program: AnyProgram, train: Dataset, test: Dataset, folder: Path, *,
         _decoder(program, test, means, labels, site, seed, gallery)
     elif getattr(program.context, "num_classes", None) is not None:
         classes = program.context.num_classes
-        images = generate(program, 10 * classes, context=torch.arange(10 * classes) // 10, seed=seed)
+        images = plotting.still(generate(program, 10 * classes, context=torch.arange(10 * classes) // 10, seed=seed))
         gallery.figure("classes", "Draws from the prior, decoded under each label.", lambda ax: plotting.plot_data(
-            images, ax, columns=10, rows=[str(c) for c in range(classes)], title="means of p(x | z, label), a row for each label"), (6.5, 6.5))
+            images, ax, columns=10, rows=[str(c) for c in range(classes)], title="means of p(x | z, label), a row for each label",
+            vocabulary=test.vocabulary), (6.5, 6.5))
         _decoder(program, test, means, labels, site, seed, gallery, context=int(test.context[0]) if test.context is not None else 0)
     if outside is not None:
-        for score in ("elbo", "reconstruction"):
-            result, names = anomaly(program, test, outside, score, seed=seed), (test.name, outside.name)
-            gallery.numbers[f"AUROC by {score}, {test.name} against {outside.name}"] = str(result).removeprefix("AUROC ")
-            gallery.figure(f"anomaly_{score}", f"Scores ({score}) of {test.name} and of {outside.name}.",
-                           partial(plotting.plot_anomaly, result, inside=names[0], outside=names[1]))
+        _anomaly(program, test, outside, seed, gallery)
     if reference:
         _reference(program, test[:reference], reference_draws, seed, progress, gallery)
     return gallery
+
+
+@contextmanager
+def _where_defined(gallery: Gallery) -> Iterator[None]:
+    """Goes on where something has no meaning for this program, with the reason among the warnings."""
+    try:
+        yield
+    except (NoBound, NoDraws) as refusal:
+        gallery.warnings += [note for note in (f"Left out: {refusal}.",) if note not in gallery.warnings]
 
 
 def _means(program: AnyProgram, data: Dataset, site: str, gallery: Gallery) -> Tensor:
@@ -116,7 +133,7 @@ def _means(program: AnyProgram, data: Dataset, site: str, gallery: Gallery) -> T
 
 
 def _aggregate(program: AnyProgram, test: Dataset, site: str, seed: int, gallery: Gallery) -> None:
-    drawn, prior = embed(program, test, draws=True, site=site, seed=seed), prior_draws(program, test, site=site, seed=seed + 1)
+    drawn = embed(program, test, draws=True, site=site, seed=seed)
     by_variance = embed(program, test, draws=True, site=site, seed=seed + 2).var(0).argsort(descending=True)
     units = active_units(program, test[:500], num_samples=20, seed=seed)
     active = (units.variance[site].flatten() > units.threshold).nonzero().flatten().tolist()
@@ -124,14 +141,16 @@ def _aggregate(program: AnyProgram, test: Dataset, site: str, seed: int, gallery
     if not active:
         gallery.warnings.append("No dimension of the latent moves with the data: the posterior has collapsed to the prior.")
     shown = (active + [d for d in by_variance.tolist() if d not in active])[:PAIRS]
-    if len(test) >= 20:
-        test_result = two_sample_test(drawn.cpu().numpy(), prior.cpu().numpy(), seed=seed)
-        gallery.numbers["aggregated posterior against prior, two-sample test"] = (
-            f"accuracy {test_result.accuracy:.3f} (0.5 +- {test_result.se:.3f} if they were one)")
-    gallery.grid("aggregate", "A draw from q(z | x) for each datum, together the aggregated posterior, against draws from the prior: "
-                 "where the prior has mass and the posterior none, samples are of no kind that was trained on.",
-                 lambda axes: plotting.plot_pairs({"aggregated posterior": drawn[:, shown], "prior": prior[:, shown]}, axes,
-                                                  [f"$z_{{{d + 1}}}$" for d in shown]), len(shown))
+    with _where_defined(gallery):
+        prior = prior_draws(program, test, site=site, seed=seed + 1)
+        if len(test) >= 20:
+            test_result = two_sample_test(drawn.cpu().numpy(), prior.cpu().numpy(), seed=seed)
+            gallery.numbers["aggregated posterior against prior, two-sample test"] = (
+                f"accuracy {test_result.accuracy:.3f} (0.5 +- {test_result.se:.3f} if they were one)")
+        gallery.grid("aggregate", "A draw from q(z | x) for each datum, together the aggregated posterior, against draws from the prior: "
+                     "where the prior has mass and the posterior none, samples are of no kind that was trained on.",
+                     lambda axes: plotting.plot_pairs({"aggregated posterior": drawn[:, shown], "prior": prior[:, shown]}, axes,
+                                                      [f"$z_{{{d + 1}}}$" for d in shown]), len(shown))
 
 
 def _probe(program: AnyProgram, train: Dataset, means: Tensor, labels: Tensor, site: str, gallery: Gallery) -> None:
@@ -148,32 +167,54 @@ def _decoder(program: AnyProgram, test: Dataset, means: Tensor, labels: Tensor |
     """What the decoder does with the latent space, under one label where it takes one."""
     decoder = Decoder(program, context=context, site=site, seed=seed)
     under = "" if context is None else f", under the label {context}"
-    planes = tangent_planes(decoder, means[:50])
-    dimension = planes.local_dimension().double()
-    gallery.numbers["local dimension of the decoder"] = f"{dimension.median():.0f} (median over {len(dimension)} data) of {decoder.dim}{under}"
-    gallery.figure("tangent", f"Singular values of the decoder's Jacobian at test data{under}.",
-                   lambda ax: plotting.plot_singular_values(planes, ax))
-    if len(test.event_shape) != 3:
+    if decoder.is_smooth:
+        planes = tangent_planes(decoder, means[:50])
+        dimension = planes.local_dimension().double()
+        gallery.numbers["local dimension of the decoder"] = f"{dimension.median():.0f} (median over {len(dimension)} data) of {decoder.dim}{under}"
+        gallery.figure("tangent", f"Singular values of the decoder's Jacobian at test data{under}.",
+                       lambda ax: plotting.plot_singular_values(planes, ax))
+    if not _can_be_shown(test):
         return
     pairs = _pairs(labels, len(means))
     steps = [interpolate(means[a], means[b], 10, spherical=arc) for a, b in pairs for arc in (False, True)]
     with torch.no_grad():
-        images = decoder(torch.cat(steps))
+        images = plotting.still(decoder(torch.cat(steps)))
     gallery.figure("interpolation", f"Between pairs of test data{under}: on the straight line, and on an arc.",
                    lambda ax: plotting.plot_data(images, ax, columns=10, title="from one datum to another",
-                                                 rows=["line", "arc"] * len(pairs)), (6.5, 0.62 * 2 * len(pairs) + 0.6))
-    spread = means.var(0).argsort(descending=True)[:TRAVERSED].tolist()
+                                                 rows=["line", "arc"] * len(pairs), vocabulary=test.vocabulary), (6.5, 0.62 * 2 * len(pairs) + 0.6))
+    spread = means.var(0).argsort(descending=True)[:TRAVERSED if test.vocabulary is None else SENTENCES_TRAVERSED].tolist()
     moved = traverse(decoder, torch.zeros_like(means[0]) if _is_centred(means) else means.mean(0), spread, torch.linspace(-2.5, 2.5, 11))
     gallery.figure("traversals", f"One latent dimension at a time from -2.5 to 2.5, the others at rest{under}; those of the largest variance.",
-                   lambda ax: plotting.plot_data(moved.flatten(0, 1), ax, columns=11, title="traversals",
-                                                 rows=[f"$z_{{{d + 1}}}$" for d in spread]), (6.5, 0.58 * len(spread) + 0.6))
-    if decoder.dim == 2:
-        grid = manifold(decoder, 20, seed=seed)
-        gallery.figure("manifold", f"Decoded at equally spaced quantiles of the prior{under}: the first dimension rightwards, the second upwards.",
-                       lambda ax: plotting.plot_data(grid, ax, columns=20, title="decoded manifold"), (7, 7))
+                   lambda ax: plotting.plot_data(plotting.still(moved.flatten(0, 1)), ax, columns=11, title="traversals",
+                                                 rows=[f"$z_{{{d + 1}}}$" if test.vocabulary is None else f"z_{d + 1}" for d in spread],
+                                                 vocabulary=test.vocabulary), (6.5, 0.58 * len(spread) + 0.6))
+    if decoder.dim == 2 and decoder.is_smooth:
+        with _where_defined(gallery):
+            grid = plotting.still(manifold(decoder, 20, seed=seed))
+            gallery.figure("manifold", f"Decoded at equally spaced quantiles of the prior{under}: the first dimension rightwards, the second "
+                           "upwards.", lambda ax: plotting.plot_data(grid, ax, columns=20, title="decoded manifold"), (7, 7))
+        low, high = means.quantile(0.01, dim=0), means.quantile(0.99, dim=0)
+        at = torch.cartesian_prod(*(torch.linspace(a, b, 15) for a, b in zip(low.tolist(), high.tolist()))).to(means)
+        planes_there = tangent_planes(decoder, at)
+        gallery.figure("metric", f"Ellipses of the steps in z that move x equally far{under}: small where the decoder stretches.",
+                       lambda ax: plotting.plot_tangent_planes(means, at, planes_there, ax, labels), (6.5, 6))
         paths = [geodesic(decoder, means[a], means[b], points=24, steps=100) for a, b in pairs[:3]]
         gallery.figure("paths", f"Paths that change x least on the way{under}, and their lengths, beside those of straight lines.",
                        lambda ax: plotting.plot_paths(means, paths, ax, labels), (6.5, 6))
+
+
+def _can_be_shown(data: Dataset) -> bool:
+    """Whether a datum is something to look at: an image, or a sentence."""
+    return len(data.event_shape) == 3 or data.vocabulary is not None
+
+
+def _anomaly(program: AnyProgram, test: Dataset, outside: Dataset, seed: int, gallery: Gallery) -> None:
+    for score in ("elbo", "reconstruction"):
+        with _where_defined(gallery):
+            result = anomaly(program, test, outside, score, seed=seed)
+            gallery.numbers[f"AUROC by {score}, {test.name} against {outside.name}"] = str(result).removeprefix("AUROC ")
+            gallery.figure(f"anomaly_{score}", f"Scores ({score}) of {test.name} and of {outside.name}.",
+                           partial(plotting.plot_anomaly, result, inside=test.name, outside=outside.name))
 
 
 def _pairs(labels: Tensor | None, count: int) -> list[tuple[int, int]]:

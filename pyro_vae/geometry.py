@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro import validation_enabled
+from pyro import poutine, validation_enabled
 from pyro.distributions import constraints
 from torch import Tensor
 
+from pyro_vae.distributions import centre_of, has_mean
 from pyro_vae.execution import evaluating, isolated_random, like_parameters
 from pyro_vae.inference_data import observation
 from pyro_vae.inspection import latent_site
@@ -30,6 +31,8 @@ __all__ = ["Decoder", "Path", "TangentPlane", "geodesic", "interpolate", "manifo
 class Decoder:
     r"""A program's map from one latent site to the mean of p(x | z), the other sites held where the prior's draw puts them.
 
+    Where x has no mean, as a sentence has none, it is the mode of p(x | z), which no derivative can be taken of.
+
     Args:
         program: any program whose event shape is known.
         context: the context of all latents, one label or vector of covariates, for a conditional program.
@@ -37,7 +40,7 @@ class Decoder:
         seed: seed of the other sites' draw.
 
     Raises:
-        InvalidInput: without an event shape, without a context where one is needed, or for a likelihood without a mean.
+        InvalidInput: without an event shape, without a context where one is needed, or for a likelihood with neither mean nor mode.
 
     Example:
         >>> Decoder(vae)(torch.zeros(3, 2)).shape
@@ -57,10 +60,11 @@ class Decoder:
                 raise InvalidInput("context", got="none", expected="the label or covariates of a conditional program", fix="pass context=")
             self.where = structure(program, self.x, self.context, scored=False)
             self.site = latent_site(program, (self.x, self.context), site)
-            self.values: Values = draw(program.model, self.x, self.context, 1, self.where)
-            fn: Any = importance_traces(program, self.x, self.context)[1].nodes[self.site]["fn"]
-            self.support = fn.support
-        self.event = in_rows(self.values[self.site], self.where).shape[2:]
+            here = draw(program.guide, self.x, self.context, 1, self.where)[self.site]
+            self.others: Values = draw(poutine.condition(program.model, {self.site: here}), self.x, self.context, 1, self.where)
+            sites: Any = importance_traces(program, self.x, self.context)[1].nodes
+            self.support, self.is_smooth = sites[self.site]["fn"].support, has_mean(sites["x"]["fn"])
+        self.event = in_rows(here, self.where).shape[2:]
 
     @property
     def dim(self) -> int:
@@ -68,18 +72,18 @@ class Decoder:
         return self.event.numel()
 
     def __call__(self, z: Tensor) -> Tensor:
-        r"""Means (N, \*event) at latents (N, D), differentiable."""
+        r"""Means (N, \*event) at latents (N, D), differentiable; or modes."""
         self.program.eval()
         rows = like_parameters(self.program, z).reshape(1, len(z), *self.event)
         axis = self.where.data_dim - self.where.particle_dim
-        others = {name: value.repeat_interleave(len(z), dim=axis) for name, value in self.values.items() if name != self.site}
+        others = {name: value.repeat_interleave(len(z), dim=axis) for name, value in self.others.items()}
         values = others | {self.site: rows.movedim(1, axis)}
         x = self.x.expand(len(z), *self.x.shape[1:])
         context = None if self.context is None else self.context.expand(len(z), *self.context.shape[1:])
         with validation_enabled(False):
             density = observation(self.program, values, x, context, self.where)
         try:
-            return in_rows(density.mean.expand(*density.batch_shape, *density.event_shape), self.where)[0]
+            return in_rows(centre_of(density).expand(*density.batch_shape, *density.event_shape), self.where)[0]
         except NotImplementedError:
             raise InvalidInput("likelihood", got="a density without a mean in closed form", expected="one that has it",
                                fix="choose another likelihood") from None
@@ -128,6 +132,7 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
         >>> planes.jacobian.shape, planes.singular_values.shape, planes.local_dimension().tolist()
         (torch.Size([3, 64, 2]), torch.Size([3, 2]), [2, 2, 2])
     """
+    _check_smooth(decoder)
     z = like_parameters(decoder.program, z)
     directions = _directions(decoder.support, z)  # (N, D, D): a column each
     with frozen(decoder.program):
@@ -137,6 +142,12 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
     jacobian = torch.stack(columns, dim=-1).detach()
     basis, stretches, _ = torch.linalg.svd(jacobian, full_matrices=False)
     return TangentPlane(jacobian, basis, stretches)
+
+
+def _check_smooth(decoder: Decoder) -> None:
+    if not decoder.is_smooth:
+        raise InvalidInput("likelihood", got="a distribution without a mean, as that of sentences", expected="one whose mean moves with z",
+                           fix="interpolate between latents instead, and look at what is decoded")
 
 
 def _directions(support: Any, z: Tensor) -> Tensor:
@@ -199,6 +210,7 @@ def geodesic(decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, 
         (torch.Size([9, 2]), True)
     """
     check_count("points", points, minimum=2)
+    _check_smooth(decoder)
     if tuple(start.shape) != (decoder.dim,) or start.shape != end.shape:
         raise InvalidInput("start", got=f"shapes {tuple(start.shape)} and {tuple(end.shape)}", expected=f"two of shape ({decoder.dim},)",
                            fix="pass one latent each")

@@ -5,7 +5,7 @@ group                      what it holds
 =========================  ==================================================================================
 ``posterior``              draws of each latent site (chain, draw, obs, latent)
 ``posterior_predictive``   ``x`` drawn from p(x | z) at those draws, as many of them as the memory budget allows
-``prior``                  draws of p(z), or p(z | context), of the same shape
+``prior``                  draws of p(z), or p(z | context), of the same shape; of a flat prior there are none
 ``prior_predictive``       ``x`` drawn from p(x | z) at those
 ``log_likelihood``         ``x``: log p(x | z) of each draw and datum (ours of that name is log p(x))
 ``sample_stats``           ``lp`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = their difference; ``diverging``
@@ -39,6 +39,7 @@ from torch import Tensor
 
 from pyro_vae.arviz_compat import effective_draws, elpd_data, inference_data, r_hat
 from pyro_vae.datasets import Data, as_dataset
+from pyro_vae.distributions import NoDraws
 from pyro_vae.draws import Drawn, Draws, FromGuide, densities
 from pyro_vae.evaluation import ImportanceScore, pareto_k_threshold, summarize, versions
 from pyro_vae.execution import checked_data, evaluating
@@ -158,7 +159,10 @@ def _groups(program: AnyProgram, drawn: Drawn, x: Tensor, context: Tensor | None
     values = {name: value.to(x.dtype) if value.is_floating_point() else value for name, value in drawn.values.items()}
     num_samples = len(next(iter(values.values())))
     kept = min(num_samples // chains, max(1, predictive // chains))  # draws of each chain at which x is drawn
-    prior = {name: value for name, value in draw(program.model, x, context, num_samples, where).items() if name in values}
+    try:
+        prior = {name: value for name, value in draw(program.model, x, context, num_samples, where).items() if name in values}
+    except NoDraws:  # a flat prior: the groups of its draws stay empty, and are left out
+        prior = {}
     guide = program.guide if _has_density(program, x, context) else None
     log_prior, log_x, *log_q = densities(program, values, x, context, where, guide=guide, memory_budget=memory_budget)
     stats, diagnostics = {"lp": log_prior + log_x, **drawn.per_draw}, dict(drawn.per_datum)
@@ -185,7 +189,7 @@ def _groups(program: AnyProgram, drawn: Drawn, x: Tensor, context: Tensor | None
         "posterior": {name: by_chain(in_rows(value, where)) for name, value in values.items()},
         "posterior_predictive": {"x": draws_of_x(values)},
         "prior": {name: by_chain(in_rows(value, where)) for name, value in prior.items()},
-        "prior_predictive": {"x": draws_of_x(prior)},
+        "prior_predictive": {"x": draws_of_x(prior)} if prior else {},
         "log_likelihood": {"x": by_chain(log_x)},
         "sample_stats": {name: by_chain(value) for name, value in stats.items()},
         "observed_data": {"x": x.cpu().numpy()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -21,13 +23,14 @@ from pyro_vae.calibration import Calibration
 from pyro_vae.evaluation import ImportanceScore, Score, convergence, pareto_k_threshold
 from pyro_vae.geometry import Path as LatentPath
 from pyro_vae.geometry import TangentPlane
-from pyro_vae.inspection import Anomaly
+from pyro_vae.inspection import Anomaly, Neighbours
 from pyro_vae.reference import PosteriorComparison
+from pyro_vae.text import Vocabulary
 from pyro_vae.training import History
 
-__all__ = ["plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents",
-           "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions",
-           "plot_singular_values", "plot_training", "plot_weights", "save_figure", "save_grid"]
+__all__ = ["is_clip", "plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents",
+           "plot_neighbours", "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions",
+           "plot_singular_values", "plot_tangent_planes", "plot_text", "plot_training", "plot_weights", "save_figure", "save_grid", "still"]
 
 # Okabe and Ito's colours: apart for the colour-blind, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -58,20 +61,25 @@ def write_figure(file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float
     figure.savefig(file, format="png")
 
 
-def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = ()) -> Axes:
-    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, anything else a row each of one heat map.
+def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = (),
+              vocabulary: Vocabulary | None = None) -> Axes:
+    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, clips as film strips, text as `plot_text`, anything else a row each
+    of one heat map.
 
     Args:
-        x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval.
+        x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval. What has other than
+            one or three channels is a clip, its frames beside one another.
         ax: where to draw.
-        columns: images in a row; by default a square.
+        columns: images in a row; by default as many as make the whole about square.
         title: what they are.
         rows: what each row of images is, written beside it.
+        vocabulary: of text.
     """
+    if vocabulary is not None:
+        return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
     ax.set_title(title)
     array = x.detach().cpu().float().numpy()
-    is_images = array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))
-    if not is_images:
+    if array.ndim not in (3, 4):
         picture = ax.imshow(array.reshape(len(array), -1), aspect="auto", cmap="viridis", interpolation="nearest")
         ax.figure.colorbar(picture, ax=ax)
         ax.set(xlabel="entry", ylabel="datum")
@@ -79,7 +87,10 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
     if array.ndim == 3:
         array = array[:, None]
     low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
-    grid = _grid(array, columns or math.ceil(math.sqrt(len(array))), background=high)
+    if is_clip(array.shape[1:]):
+        array = np.stack([_grid(clip[:, None], len(clip), background=high) for clip in array]).transpose(0, 3, 1, 2)
+    height, width = array.shape[2:]
+    grid = _grid(array, columns or math.ceil(math.sqrt(len(array) * height / width)), background=high)
     ax.imshow(grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -87,6 +98,46 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
         ax.set_yticks((np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1, rows)
         ax.tick_params(length=0)
     return ax
+
+
+def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", rows: Sequence[str] = (), letters: int = 110) -> Axes:
+    """Sentences below one another, in groups, on a figure that is made as high as they need.
+
+    Args:
+        lines: the sentences.
+        ax: where to write, the only axes of their figure.
+        group: how many belong together.
+        title: what they are.
+        rows: what each group is, written before its first sentence.
+        letters: on a line.
+    """
+    margin = 2 + max(map(len, rows)) if rows else 0
+    written: list[str] = []
+    for i, line in enumerate(lines):
+        name = rows[i // group] if rows and i % group == 0 else ""
+        written += [""] if i and group > 1 and i % group == 0 else []
+        written += textwrap.wrap(line or "(nothing)", letters, initial_indent=name.ljust(margin), subsequent_indent=" " * (margin + 2))
+    ax.figure.set_size_inches(0.075 * letters, 0.137 * len(written) + 0.45)  # type: ignore[union-attr]
+    ax.set_title(title)
+    ax.text(0, 1, "\n".join(written).replace("$", r"\$"), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
+    ax.axis("off")
+    return ax
+
+
+def is_clip(event_shape: Sequence[int]) -> bool:
+    """Whether data of this shape are pictured as film strips: frames (T, H, W), as many as no image has channels."""
+    return len(event_shape) == 3 and event_shape[0] not in (1, 3)
+
+
+def still(x: Tensor) -> Tensor:
+    r"""Clips (N, T, H, W) as one picture (N, 3, H, W) each, for grids of many: all frames exposed, the first blue, the last yellow.
+
+    Other data stay as they are.
+    """
+    if not is_clip(x.shape[1:]):
+        return x
+    colours = torch.from_numpy(matplotlib.colormaps["plasma"](np.linspace(0.1, 0.95, x.shape[1]))[:, :3]).to(x)
+    return (x.unsqueeze(2) * colours[:, :, None, None]).amax(1)
 
 
 def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
@@ -100,16 +151,20 @@ def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
     return out
 
 
-def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes) -> Axes:
-    r"""Data above what the program makes of them.
+def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None) -> Axes:
+    r"""Data above what the program makes of them, of clips and of text, which are wide, each above its own.
 
     Args:
         x: data (N, \*event).
         reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
+        vocabulary: of text.
     """
-    return plot_data(torch.cat([x.cpu(), reconstruction.cpu()]), ax, columns=len(x), rows=["data", "reconstruction"],
-                     title="data, and what the program makes of them")
+    pairs, title = torch.stack([x.cpu(), reconstruction.cpu()]), "data, and what the program makes of them"
+    if is_clip(x.shape[1:]) or vocabulary is not None:
+        return plot_data(pairs.transpose(0, 1).flatten(0, 1), ax, columns=1, rows=["data", "reconstruction"] * len(x), title=title,
+                         vocabulary=vocabulary)
+    return plot_data(pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title)
 
 
 def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)") -> Axes:
@@ -121,19 +176,7 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str =
         labels: integers (N,) to colour by, a label's colour always the same; at most twenty of them are told apart.
         title: what is shown.
     """
-    points = z.detach().cpu().float().numpy().reshape(len(z), -1)
-    names = ["$z_1$", "$z_2$"]
-    if points.shape[1] > 2 and len(points) > 2:  # fewer points have no principal components to speak of
-        from sklearn.decomposition import PCA
-
-        pca = PCA(2).fit(points)
-        points = pca.transform(points)
-        names = [f"principal component {i + 1} ({share:.0%} of the variance)"
-                 for i, share in enumerate(pca.explained_variance_ratio_)]
-    elif points.shape[1] > 2:
-        points = points[:, :2]
-    elif points.shape[1] == 1:
-        points, names = np.column_stack([points, np.zeros(len(points))]), ["$z$", ""]
+    points, names = _plane(z)
     size = float(np.clip(6000 / len(points), 5, 20))
     if labels is None or labels.is_floating_point():
         ax.scatter(points[:, 0], points[:, 1], s=size, alpha=0.6, linewidths=0)
@@ -152,6 +195,24 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str =
     return ax
 
 
+def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
+    """Latents as points of a plane (N, 2), and what its axes are called."""
+    points = z.detach().cpu().float().numpy().reshape(len(z), -1)
+    names = ["$z_1$", "$z_2$"]
+    if points.shape[1] > 2 and len(points) > 2:  # fewer points have no principal components to speak of
+        from sklearn.decomposition import PCA
+
+        pca = PCA(2).fit(points)
+        points = pca.transform(points)
+        names = [f"principal component {i + 1} ({share:.0%} of the variance)"
+                 for i, share in enumerate(pca.explained_variance_ratio_)]
+    elif points.shape[1] > 2:
+        points = points[:, :2]
+    elif points.shape[1] == 1:
+        points, names = np.column_stack([points, np.zeros(len(points))]), ["$z$", ""]
+    return points, names
+
+
 def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:
     """Places of labels, moved apart where one would hide another."""
     extent = np.where(extent > 0, extent, 1.0)  # one datum, or one dimension, extends nowhere
@@ -162,6 +223,54 @@ def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.n
         push = np.clip(least - distance, 0, None)[..., None] * np.where(distance[..., None] > 1e-9, gap / distance[..., None], 1.0)
         places = places + push.sum(1) / 2
     return places * extent
+
+
+def plot_neighbours(z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor | None = None) -> Axes:
+    r"""The map of `plot_latents` with a line from each datum to its nearest neighbours, black where the labels differ.
+
+    Args:
+        z: latents (N, \*latent); of more than two dimensions the neighbours are those in all of them.
+        neighbours: see `pyro_vae.inspection.neighbours`.
+        ax: where to draw.
+        labels: integers (N,) to colour by.
+    """
+    points, k = _plane(z)[0], neighbours.index.shape[1]
+    edges = np.stack([np.repeat(np.arange(len(points)), k), neighbours.index.flatten().numpy()], axis=1)
+    title, differ = f"each datum and its {k} nearest neighbours", np.zeros(len(edges), dtype=bool)
+    if labels is not None and not labels.is_floating_point():
+        differ = np.not_equal(*labels.cpu().numpy()[edges].T)
+        title += f": grey to its own label, {1 - differ.mean():.1%}, black to others"
+    plot_latents(z, ax, labels, title)
+    for chosen, colour in ((~differ, "0.75"), (differ, "black")):
+        ax.add_collection(LineCollection(points[edges[chosen]], colors=colour, linewidths=0.5, zorder=0.5))
+    return ax
+
+
+def plot_tangent_planes(z: Tensor, at: Tensor, planes: TangentPlane, ax: Axes, labels: Tensor | None = None) -> Axes:
+    r"""The metric of a two-dimensional latent over a map of data: ellipses of the steps in z that move x equally far.
+
+    .. math:: \{\delta : \delta^\top J^\top J\, \delta = r^2\}
+
+    Small ones are where the decoder stretches, narrow ones where it does so in one direction; r is one for all.
+
+    Args:
+        z: latents of data (N, 2), for the map.
+        at: where the ellipses are (M, 2).
+        planes: the tangent planes there, see `pyro_vae.geometry.tangent_planes`.
+        ax: where to draw.
+        labels: integers (N,) to colour the data by.
+    """
+    values, vectors = torch.linalg.eigh((planes.jacobian.mT @ planes.jacobian).cpu().double())
+    axes = 1 / values.clamp_min(1e-12).sqrt().numpy()  # half axes of r = 1, the longest first
+    gaps = torch.cdist(at.cpu(), at.cpu()).fill_diagonal_(torch.inf).amin(1).median().item()
+    radius = 0.45 * gaps / np.quantile(axes[:, 0], 0.75)
+    axes = (radius * axes).clip(max=0.75 * gaps)  # where the decoder is flat, any step is a small one
+    angles = np.degrees(np.arctan2(vectors[:, 1, 0].numpy(), vectors[:, 0, 0].numpy()))
+    plot_latents(z, ax, labels, f"steps in z that change x by {radius:.2g}")
+    ax.add_collection(EllipseCollection(2 * axes[:, 0], 2 * axes[:, 1], angles, units="xy", offsets=at.cpu().numpy(),
+                                        offset_transform=ax.transData, facecolors="none", edgecolors="black", linewidths=0.9))
+    ax.set_aspect("equal")
+    return ax
 
 
 def plot_training(history: History, ax: Axes) -> Axes:

@@ -17,7 +17,7 @@ def progress_bar(description: str, total: int, *, shown: bool = True, start: int
 
     Example:
         >>> with progress_bar("epochs", total=3, shown=False) as advance:
-        ...     advance(1, note="ELBO -99.1")
+        ...     advance(1, note="objective -99.1")
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())

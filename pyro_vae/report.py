@@ -24,8 +24,8 @@ __all__ = ["report"]
 
 CAPTIONS = {
     "training.png": "Training: the objective of each epoch, in nats per datum.",
-    "reconstructions.png": "Test data, and the mean of p(x | z) at a draw from q(z | x).",
-    "samples.png": "New data: means of p(x | z) at draws from the prior.",
+    "reconstructions.png": "Test data, and the mean of p(x | z), of sentences the mode, at a draw from q(z | x).",
+    "samples.png": "New data: means of p(x | z), of sentences modes, at draws from the prior.",
     "latents.png": "Where the test data lie in the latent space.",
 }
 ROLES = {"prior": "p(z)", "priors": "p(z)", "likelihood": "p(x | z)", "posterior": "q(z | x)", "posteriors": "q(z | x)"}
@@ -86,17 +86,23 @@ def _warnings(scores: dict[str, Any]) -> Iterable[str]:
 
 
 def _scores(scores: dict[str, Any], run: str) -> str:
-    if not scores.get("log_likelihood"):
+    if not scores:
         return f"<p>None yet: <code>pyro-vae evaluate {_text(run)}</code></p>"
+    if "refused" in scores:
+        rows = [[name, _precise(scores[key]["mean"]), _precise(scores[key]["se"])]
+                for name, key in (("minus the loss, nats per datum", "log_joint"), ("squared error per entry", "squared_error")) if key in scores]
+        return _table(["", "mean", "standard error over data"], rows) + f"<p>{_text(scores['refused'])}.</p>"
     ll = scores["log_likelihood"]
     rows = [[name, *(_number(value[key]) for key in ("mean", "se", "mc_se"))]
             for name, value in (("ELBO", scores["elbo"]), (f"log p(x), K = {ll['num_samples']:,}", ll))]
-    shape, bits = scores["pareto_k"], scores.get("bits_per_dim")
+    shape, bits, perplexity = scores["pareto_k"], scores.get("bits_per_dim"), scores.get("perplexity")
     words = [f"Pareto k of the importance weights: median {_number(shape['median'])}, largest {_number(shape['max'])}."]
     if shape.get("above_threshold") is not None:
         words.append(f"It is above its threshold for {shape['above_threshold']:,} of {scores['num_data']:,} data.")
     if bits is not None:
         words.append(f"{bits:.4f} bits per dimension.")
+    if perplexity is not None:
+        words.append(f"Perplexity of a word, the end of a sentence counted as one: {perplexity:.1f}.")
     return _table(["nats per datum", "mean", "standard error over data", "Monte Carlo error"], rows) + f"<p>{' '.join(words)}</p>"
 
 
@@ -145,9 +151,10 @@ def _figures(folder: Path, captions: dict[str, str]) -> str:
 def _reproduce(folder: Path, scores: dict[str, Any]) -> str:
     run = folder.name
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
-    if scores.get("log_likelihood"):
-        commands.append(f"pyro-vae evaluate {run} --num-samples {scores['log_likelihood']['num_samples']} --split {scores['data']['split']} "
-                        f"--limit {scores['num_data']} --seed {scores.get('seed', 0)}")
+    if scores:
+        draws = f"--num-samples {scores['log_likelihood']['num_samples']} " if scores.get("log_likelihood") else ""
+        commands.append(f"pyro-vae evaluate {run} {draws}--split {scores['data']['split']} --limit {scores['num_data']} "
+                        f"--seed {scores.get('seed', 0)}")
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]
     recipe = (folder / "recipe.yaml").read_text() if (folder / "recipe.yaml").exists() else ""
     versions = ", ".join(f"{name} {version}" for name, version in scores.get("versions", {}).items())
@@ -173,6 +180,10 @@ def _text(value: object) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _precise(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
 
 
 def _table(header: list[str], rows: list[list[str]], numbers: int = 1) -> str:

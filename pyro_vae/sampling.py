@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
+from pyro_vae.distributions import centre_of
 from pyro_vae.evaluation import Score
 from pyro_vae.execution import checked_data, evaluating, like_parameters
 from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated, chunks
@@ -30,7 +31,8 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
         program: any program whose event shape is known.
         num: how many.
         context: one label or vector of covariates for all, or one for each (num, ...).
-        draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show.
+        draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show, or its mode where x has
+            no mean, as sentences have none.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
 
@@ -60,7 +62,7 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
 
 def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,
                 memory_budget: int = DEFAULT_MEMORY) -> Tensor:
-    r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x).
+    r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x), or its mode where x has no mean.
 
     Data with missing entries are completed instead: what was observed stays, and each missing entry becomes a draw of x,
     :math:`x_\mathrm{mis} \sim p(x_\mathrm{mis} \mid z), z \sim q(z \mid x_\mathrm{obs})`. Several seeds give several
@@ -107,13 +109,16 @@ def squared_error(program: AnyProgram, data: Data, target: Data | None = None, *
         seed: seed of the draws; the caller's random state is left as it was.
 
     Raises:
-        InvalidInput: on unusable data.
+        InvalidInput: on unusable data, or text, whose numbers are names.
 
     Example:
         >>> squared_error(vae, torch.zeros(3, 1, 8, 8)).values.shape
         torch.Size([3])
     """
     data = as_dataset(data)
+    if data.vocabulary is not None:
+        raise InvalidInput("data", got="text, whose numbers stand for words", expected="numbers that can be near one another",
+                           fix="read the reconstructions, or score them by log_joint or by elbo")
     x = data.x if target is None else as_dataset(target).x
     errors = (reconstruct(program, data, seed=seed).cpu() - x.cpu()).square().flatten(1).mean(1)
     return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
@@ -167,7 +172,7 @@ def _value(site: Any, draws: bool) -> Tensor:
     if draws:
         return site["value"]
     try:
-        return site["fn"].mean
+        return site["fn"].mean if site["name"] != "x" else centre_of(site["fn"])
     except NotImplementedError:
         raise InvalidInput("draws", got=f"False at site {site['name']!r}, whose density has no mean in closed form",
                            expected="True", fix="pass draws=True (--draws)") from None

@@ -8,6 +8,8 @@ import wave
 import torch
 from torch import Tensor
 
+from pyro_vae.validation import InvalidInput
+
 __all__ = ["WINDOW", "STEP", "log_spectrogram", "wav", "waveform"]
 
 WINDOW, STEP, FLOOR = 256, 64, 0.01
@@ -38,6 +40,9 @@ def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99)
         iterations: how many times the phases are improved.
         momentum: how far each step goes on in the direction of the last one.
 
+    Raises:
+        InvalidInput: for what has not 129 frequencies.
+
     Source: Griffin and Lim (1984), Signal estimation from modified short-time Fourier transform; Perraudin, Balazs and
     Sondergaard (2013), A fast Griffin-Lim algorithm.
 
@@ -47,6 +52,9 @@ def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99)
         >>> bool(error.abs().mean() < 0.2)
         True
     """
+    if spectrogram.dim() < 2 or spectrogram.shape[-2] != WINDOW // 2 + 1:
+        raise InvalidInput("spectrogram", got=f"shape {tuple(spectrogram.shape)}", expected=f"(..., {WINDOW // 2 + 1}, frames)",
+                           fix="only log-spectrograms, such as the data spoken_digits, become sounds")
     magnitude = (spectrogram.exp() - FLOOR).clamp_min(0).reshape(-1, *spectrogram.shape[-2:])
     window = _window(magnitude)
     phases = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * torch.rand_like(magnitude))

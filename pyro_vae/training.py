@@ -47,7 +47,8 @@ from pyro_vae.execution import (
     reference_parameter,
     seed_generators,
 )
-from pyro_vae.objectives import ELBO, weigh_latents
+from pyro_vae.objectives import ELBO
+from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.programs import AnyProgram
 from pyro_vae.progress import progress_bar
 from pyro_vae.schedules import Constant
@@ -151,7 +152,7 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
             decided by counting and so is the same every time, recorded, and kept when resuming.
         autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
         checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always saved.
-        progress: show a bar with the epoch, the ELBO and the time left.
+        progress: show a bar with the epoch, the objective (or its value on validation data) and the time left.
 
     Raises:
         InvalidInput: on unusable data or settings, or a run folder that is in use.
@@ -351,8 +352,8 @@ class _Run:
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
-                shown = row["objective"] if row["validation_elbo"] is None else row["validation_elbo"]
-                advance(1, note=f"ELBO {shown:.2f}")
+                validated = row["validation_elbo"]
+                advance(1, note=f"objective {row['objective']:.2f}" if validated is None else f"validation {validated:.2f}")
         self._save()
         if self.best is not None:
             self.program.load_state_dict(self.best[2])

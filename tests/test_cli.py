@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,24 @@ def test_sample_writes_pictures_and_arrays(run, tmp_path):
     assert main(["sample", str(run), "--num", "5", "--draws", "--out", str(tmp_path / "b.npz")]) == 0
     with np.load(tmp_path / "b.npz") as arrays:
         assert set(np.unique(arrays["x"])) == {0.0, 1.0}
+
+
+def test_samples_of_spectrograms_are_written_as_sound(run, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(20, 129, 4)))
+    assert main(["train", "--data", str(tmp_path / "x.npz"), "--likelihood", "Normal", "--out", str(tmp_path / "run"), *FAST]) == 0
+    for name in ("a", "b"):
+        assert main(["sample", str(tmp_path / "run"), "--num", "3", "--out", str(tmp_path / f"{name}.wav")]) == 0
+    with wave.open(str(tmp_path / "a.wav")) as sound:
+        assert (sound.getframerate(), sound.getnframes()) == (8000, 3 * 3 * 64)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    assert "spectrogram: got shape (3, 1, 8, 8)" in fails(capsys, "sample", run, "--num", "3", "--out", tmp_path / "c.wav")
+
+
+def test_clips_are_drawn_as_film_strips(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).uniform(size=(300, 5, 4, 4)))
+    assert main(["train", "--data", str(tmp_path / "x.npz"), "--binarize", "dynamic", "--out", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["inspect", str(tmp_path / "run"), "--reference", "0", "--num-samples", "5"]) == 0
+    assert (tmp_path / "run" / "inspection" / "interpolation.png").exists()
 
 
 def test_sample_asks_for_a_label(conditional, tmp_path):

@@ -89,10 +89,14 @@ def missing_program(name, event=6):
 ENTRYWISE = [name for name in pv.likelihoods.__all__ if has_entries(name)]
 
 
-def test_only_the_multinomial_has_no_entries_to_leave_out():
-    assert set(pv.likelihoods.__all__) - set(ENTRYWISE) == {"Multinomial"}
-    with pytest.raises(InvalidInput, match="MultinomialGivenTotal, whose entries depend"):
-        pv.elbo(missing_program("Multinomial"), Dataset(with_holes(torch.ones(4, 6)), missing=True))
+DEPENDENT = {"Multinomial": "MultinomialGivenTotal", "AutoregressiveCategorical": "AutoregressiveSequences"}
+
+
+def test_all_but_these_have_entries_to_leave_out():
+    assert set(pv.likelihoods.__all__) - set(ENTRYWISE) == set(DEPENDENT)
+    for name, distribution in DEPENDENT.items():
+        with pytest.raises(InvalidInput, match=f"{distribution}, whose entries depend"):
+            pv.elbo(missing_program(name), Dataset(with_holes(torch.ones(4, 6)), missing=True))
 
 
 @pytest.mark.parametrize("name", ENTRYWISE)

@@ -19,7 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_vae as pv
-from pyro_vae.objectives import weigh_latents
+from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.validation import InvalidInput
 
 OBJECTIVES = pv.objectives.__all__

@@ -16,6 +16,8 @@ from pyro_vae import plotting
 from pyro_vae.arviz_compat import arviz, group_of
 from pyro_vae.cli import main
 from pyro_vae.gallery import inspect
+from pyro_vae.geometry import TangentPlane
+from pyro_vae.inspection import neighbours
 from pyro_vae.report import report
 from pyro_vae.training import History
 
@@ -57,7 +59,7 @@ def test_inspect_writes_arviz_data_and_figures(run):
     assert group_of(idata, "posterior")["z"].shape == (1, 20, 50, 2) and idata.attrs["run"] == "run"
     result = json.loads((run / "inspection" / "inspection.json").read_text())
     assert {"latents.png", "classes.png", "aggregate.png", "neighbours.png", "manifold.png", "interpolation.png", "traversals.png",
-            "paths.png", "tangent.png", "anomaly_elbo.png"} <= result["captions"].keys()
+            "paths.png", "tangent.png", "graph.png", "metric.png", "anomaly_elbo.png"} <= result["captions"].keys()
     for name, caption in result["captions"].items():
         assert caption and (run / "inspection" / name).read_bytes().startswith(b"\x89PNG")
     assert "0.5000" in result["numbers"]["AUROC by elbo, digits against digits"], "the same data on both sides"
@@ -88,6 +90,24 @@ def test_a_page_of_a_run_without_scores_tells_how_to_make_them(tmp_path):
     pv.save(program, tmp_path / "a<b")
     text = report(tmp_path / "a<b", program)
     assert "pyro-vae evaluate a&lt;b" in text and "pyro-vae inspect a&lt;b" in text and not Page(text).open
+
+
+def test_an_autoencoder_has_a_page_too_with_what_it_has_in_place_of_a_bound(tmp_path):
+    run = tmp_path / "ae"
+    assert main(["train", "--prior", "Flat", "--posterior", "Delta", "--out", str(run), *FAST]) == 0
+    assert main(["inspect", str(run), "--limit", "60", "--num-samples", "20"]) == 0
+    assert main(["report", str(run)]) == 0
+    scores = json.loads((run / "evaluation.json").read_text())
+    found = json.loads((run / "inspection" / "inspection.json").read_text())
+    assert {"latents.png", "neighbours.png", "interpolation.png", "paths.png", "tangent.png"} <= found["captions"].keys()
+    assert any("flat prior" in warning for warning in found["warnings"]) and "manifold.png" not in found["captions"]
+    idata = arviz().from_netcdf(str(run / "posterior.nc"))
+    assert group_of(idata, "prior") is None and group_of(idata, "posterior_predictive") is not None
+    words = " ".join(" ".join(Page((run / "report.html").read_text()).words).split())
+    for expected in ("VAE on digits", "minus the loss", f"{scores['squared_error']['mean']:.5g}", "neither an ELBO nor a log p(x)",
+                     f"pyro-vae evaluate ae --split test --limit {scores['num_data']} --seed 0"):
+        assert expected in words, expected
+    assert "None yet" not in words
 
 
 def test_what_is_wrong_ends_in_one_line(run, capsys, tmp_path):
@@ -132,7 +152,7 @@ def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
     exact = LinearGaussian(3, features=5)
     data = pv.datasets.Dataset(exact.data(60), name="pca")
     gallery = inspect(exact.program(), data, data, tmp_path, reference=0)
-    assert set(gallery.captions) == {"latents.png", "aggregate.png", "tangent.png"} and not gallery.warnings
+    assert set(gallery.captions) == {"latents.png", "aggregate.png", "graph.png", "tangent.png"} and not gallery.warnings
     assert gallery.numbers["active dimensions of the latent"] == "3 of 3"
     assert gallery.numbers["local dimension of the decoder"].startswith("3 ")
 
@@ -150,6 +170,36 @@ def test_figures_show_what_was_handed_in():
     axes = plotting.plot_pairs({"a": z, "b": z + 1}, Figure().subplots(2, 2))
     np.testing.assert_allclose(axes[1, 0].collections[1].get_offsets(), z + 1)
     assert not axes[0, 1].axison and len(axes[0, 1].get_legend().get_texts()) == 2
+
+
+def test_clips_are_film_strips_or_one_exposure():
+    clips = torch.rand(4, 5, 3, 6)
+    picture = plotting.plot_data(clips, Figure().add_subplot(), columns=2).images[0].get_array()
+    assert picture.shape == (2 * 4 - 1, 2 * (5 * 7) - 1)
+    np.testing.assert_array_equal(picture[4:7, 7 * 2 : 7 * 2 + 6], clips[2, 2])
+    assert plotting.plot_data(torch.rand(64, 1, 4, 4), Figure().add_subplot()).images[0].get_array().shape == (39, 39)
+    pairs = plotting.plot_reconstructions(clips, 1 - clips, Figure().add_subplot()).images[0].get_array()
+    np.testing.assert_allclose(pairs[:3, :6] + pairs[4:7, :6], 1, atol=1e-6)
+    lit = torch.zeros(1, 5, 2, 2)
+    lit[0, 0, 0, 0] = lit[0, 4, 1, 1] = 1.0
+    exposed = plotting.still(lit)[0]
+    assert exposed[2, 0, 0] > exposed[1, 0, 0] and exposed[1, 1, 1] > exposed[2, 1, 1] and exposed[:, 0, 1].sum() == 0
+    assert torch.equal(plotting.still(clips[:, :3]), clips[:, :3])
+
+
+def test_the_graph_joins_neighbours_and_ellipses_are_the_metrics():
+    z, labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0], [6.5, 0.0]]), torch.tensor([0, 0, 0, 1])
+    same, different = plotting.plot_neighbours(z, neighbours(z, 1), Figure().add_subplot(), labels).collections[-2:]
+    joined = [sorted(line[:, 0].tolist()) for lines in (same, different) for line in lines.get_segments()]
+    assert joined == [[0.0, 1.0], [0.0, 1.0], [5.0, 6.5], [5.0, 6.5]] and len(different.get_segments()) == 2
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    jacobian = (turn @ torch.diag(torch.tensor([4.0, 1.0])) @ turn.mT).expand(4, 2, 2)
+    planes = TangentPlane(jacobian, *torch.linalg.svd(jacobian)[:2])
+    ellipses = plotting.plot_tangent_planes(z, z, planes, Figure().add_subplot(), labels).collections[-1]
+    widths, heights = ellipses.get_widths(), ellipses.get_heights()
+    np.testing.assert_allclose(widths / heights, 4.0, rtol=1e-6)  # the least stretched direction is the longest axis
+    along = turn[:, 1] * torch.sign(turn[0, 1])
+    np.testing.assert_allclose(np.tan(np.radians(ellipses.get_angles())), (along[1] / along[0]).item(), rtol=1e-5)
 
 
 def test_a_history_says_where_it_ended():

@@ -7,14 +7,15 @@ from families import MLP
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.networks import WithoutContext
 from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
 
-def semi(classes=3, event=6, latent=2, posterior=pv.posteriors.Delta, prior=pv.priors.StandardNormal, **options):
+def semi(classes=3, event=6, latent=2, posterior=pv.posteriors.Delta, prior=pv.priors.StandardNormal, hidden=(8,), **options):
     return pv.SemiSupervisedVAE(
         prior(latent), pv.likelihoods.Bernoulli(event, MLP(latent, [8], context=classes)),
-        posterior(latent, MLP(event, [8], context=classes)), pv.networks.OneHot(classes), hidden=[8], **options)
+        posterior(latent, MLP(event, [8], context=classes)), pv.networks.OneHot(classes), hidden=hidden, **options)
 
 
 def terms(program, x):
@@ -71,9 +72,59 @@ def test_scores_of_unknown_labels_are_of_the_marginal(float64):
     torch.testing.assert_close(alone.values, given.logsumexp(0) - torch.tensor(3.0).log(), atol=0.1, rtol=0)
 
 
-def test_it_keeps_the_contract_of_a_program():
+def clusters(posterior=pv.posteriors.DiagonalNormal, **options):
+    """p(z | y) p(x | z), and q(z | x) p(y | z)."""
+    return pv.SemiSupervisedVAE(
+        pv.priors.ConditionalNormal(2, context=3, hidden=[8]), pv.likelihoods.Bernoulli(6, WithoutContext(MLP(2, [8]))),
+        posterior(2, WithoutContext(MLP(6, [8]))), pv.networks.OneHot(3), hidden=None, **options)
+
+
+def test_with_labels_as_clusters_the_loss_is_that_of_a_mixture_and_known_labels_name_its_components(float64):
+    program, x, labels = clusters(pv.posteriors.Delta, weight=7.0).train(), torch.bernoulli(torch.rand(5, 6)), [-1, 2, -1, 0, -1]
+    z = program.posterior(x).mean
+    given = program.prior(context=torch.eye(3)).log_prob(z.unsqueeze(1))
+    of_x = program.likelihood(z).log_prob(x)
+    expected = torch.zeros(())
+    for n, label in enumerate(labels):
+        if label == -1:
+            expected = expected + of_x[n] + given[n].logsumexp(0) - torch.tensor(3.0).log()
+        else:
+            expected = expected + of_x[n] + given[n, label] + 7.0 * given[n].log_softmax(0)[label]
+    loss = pv.objectives.EnumeratedELBO().differentiable_loss(program.model, program.guide, x, torch.tensor(labels))
+    torch.testing.assert_close(loss, -expected)
+    parameters = list(program.parameters())
+    for ours, by_hand in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(-expected, parameters)):
+        torch.testing.assert_close(ours, by_hand)
+
+
+class OfClusters(torch.nn.Module):
+    """The mixture of the labels' normals, every label alike."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, *, context=None):
+        return dist.MixtureSameFamily(dist.Categorical(logits=torch.zeros(3)), self.prior(context=torch.eye(3)))
+
+
+def test_scores_of_clusters_are_those_of_the_vae_with_the_mixture_as_its_prior(float64):
+    """q(y | z) is exact, so the label drawn has no part in a weight: draw for draw, not only on average."""
+    program, x = clusters().eval(), torch.bernoulli(torch.rand(4, 6))
+    mixture = pv.VAE(OfClusters(program.prior), program.likelihood, program.posterior)
+    ours = pv.elbo(program, (x, torch.full((4,), -1)), 1, seed=3)
+    torch.testing.assert_close(ours.values, pv.elbo(mixture, x, 1, seed=3).values)
+
+
+def test_labels_as_clusters_need_a_prior_that_knows_them():
+    with pytest.raises(InvalidInput, match="hidden: got None with the prior StandardNormal"):
+        semi(hidden=None)
+
+
+@pytest.mark.parametrize("build", [lambda: semi(posterior=pv.posteriors.DiagonalNormal), clusters])
+def test_it_keeps_the_contract_of_a_program(build):
     x, labels = torch.bernoulli(torch.rand(6, 6)), torch.tensor([0, -1, 2, 1, -1, 0])
-    program = semi(posterior=pv.posteriors.DiagonalNormal)
+    program = build()
     # The objective that draws labels and the one that sums over them both train it.
     for objective in (pv.objectives.ELBO(), pv.objectives.EnumeratedELBO()):
         pv.fit(program, (x, labels), epochs=1, objective=objective, progress=False)
@@ -94,11 +145,24 @@ def test_some_labels_are_kept_as_many_of_each():
     assert torch.equal(torch.bincount(train.context[known]), torch.full((10,), 3))
     assert torch.equal(train.context[known], whole.context[known]) and (train.context[~known] == -1).all()
     assert train.num_classes == 10 and (test.context >= 0).all() and torch.equal(train.x, whole.x)
+    others = pv.datasets.load("digits", labelled=30, labelled_seed=1)[0]
+    assert not torch.equal(others.context >= 0, known) and torch.equal(others.x, train.x)
     for labelled in (25, 0, 10_000):
         with pytest.raises(InvalidInput, match=f"labelled: got {labelled}"):
             pv.datasets.load("digits", labelled=labelled)
     with pytest.raises(InvalidInput, match="which have no labels"):
         pv.datasets.load("topics", labelled=10)
+
+
+def test_labelled_data_are_visited_more_often():
+    data = pv.datasets.Dataset(torch.arange(12.0).reshape(6, 2), torch.tensor([-1, 1, -1, 0, -1, -1]))
+    often = data.repeat_labelled(3)
+    assert often.values[:, 0].sort().values.tolist() == [0, 2, 2, 2, 4, 6, 6, 6, 8, 10]
+    assert torch.equal(often.context, torch.where(often.values[:, 0] == 2, 1, torch.where(often.values[:, 0] == 6, 0, -1)))
+    assert data.repeat_labelled(1) is data and often.sha256 != data.sha256
+    for times, some in ((0, data), (2, pv.datasets.Dataset(torch.zeros(3, 2)))):
+        with pytest.raises(InvalidInput, match=f"labelled_repeats: got {times}"):
+            some.repeat_labelled(times)
 
 
 class LabelOnly(torch.nn.Module):
@@ -125,10 +189,20 @@ def test_unlabelled_data_help():
     assert (guessed == labels).float().mean() > 0.95
 
 
-def test_a_recipe_trains_on_partly_labelled_data(tmp_path):
+@pytest.mark.parametrize("flags", [["--program.hidden", "[8]"],
+                                   ["--program.hidden", "null", "--prior", "ConditionalNormal", "--context-to", "[prior]"]])
+def test_a_recipe_trains_on_partly_labelled_data(tmp_path, flags):
     run = str(tmp_path / "run")
-    assert main(["train", "--program", "SemiSupervisedVAE", "--program.hidden", "[8]", "--labelled", "50", "--context", "labels",
+    assert main(["train", "--program", "SemiSupervisedVAE", *flags, "--labelled", "50", "--labelled-repeats", "4", "--context", "labels",
                  "--encoder.hidden", "[8]", "--decoder.hidden", "[8]", "--latent", "2", "--objective", "EnumeratedELBO",
                  "--epochs", "1", "--limit", "20", "--num-samples", "5", "--out", run]) == 0
-    assert pv.load(run).hidden == [8]
+    program = pv.load(run)
+    assert program.hidden == (None if "null" in flags else [8])
+    assert isinstance(program.likelihood.network, WithoutContext) == isinstance(program.posterior.network, WithoutContext) == ("null" in flags)
     assert main(["sample", run, "--num", "10"]) == 0
+
+
+def test_a_hierarchys_networks_take_what_is_above_them(capsys, tmp_path):
+    assert main(["train", "--program", "HierarchicalVAE", "--latent", "[4, 2]", "--context", "labels", "--context-to", "[prior]",
+                 "--out", str(tmp_path / "run")]) == 2
+    assert "context_to: got ['prior'] for HierarchicalVAE" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Flat", "is_point_mass", "is_thin", "measure_of", "points_of"]
+__all__ = ["Flat", "NoDraws", "centre_of", "has_mean", "is_point_mass", "is_thin", "measure_of", "points_of"]
 
 MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
 
@@ -59,6 +59,34 @@ def is_point_mass(distribution: Any) -> bool:
     return isinstance(distribution, Delta)
 
 
+def centre_of(distribution: Any) -> Tensor:
+    """The mean of a distribution, or the mode of one that has no mean, as sequences of categories have none.
+
+    Raises:
+        NotImplementedError: if it has neither.
+
+    Example:
+        >>> centre_of(torch.distributions.Normal(torch.ones(2), 1.0))
+        tensor([1., 1.])
+    """
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.mode
+
+
+def has_mean(distribution: Any) -> bool:
+    """Whether a distribution has a mean, and in closed form."""
+    try:
+        return distribution.mean is not None
+    except NotImplementedError:
+        return False
+
+
+class NoDraws(InvalidInput):
+    """A draw asked for from a density that is no distribution."""
+
+
 class Flat(TorchDistribution):
     """Every point alike: a log-density of zero everywhere, which is that of no distribution, so nothing is drawn from it.
 
@@ -67,7 +95,7 @@ class Flat(TorchDistribution):
         event_shape: of its points, real numbers.
 
     Raises:
-        InvalidInput: when a sample is asked for.
+        NoDraws: when a sample is asked for.
 
     Example:
         >>> Flat((3,), (2,)).log_prob(torch.randn(5, 3, 2)).shape
@@ -91,7 +119,7 @@ class Flat(TorchDistribution):
         return Flat(batch_shape, self.event_shape)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        raise InvalidInput("prior", got="a draw from a flat prior", expected="a prior that is a distribution",
+        raise NoDraws("prior", got="a draw from a flat prior", expected="a prior that is a distribution",
                            fix="it reconstructs but cannot generate; train with a prior such as StandardNormal to draw new data")
 
     def log_prob(self, value: Tensor) -> Tensor:

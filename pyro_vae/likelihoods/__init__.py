@@ -14,8 +14,9 @@ from pyro_vae.likelihoods.levels import Binomial, Categorical, DiscretizedLogist
 from pyro_vae.likelihoods.missing import Missing as Missing
 from pyro_vae.likelihoods.mixed import Mixed
 from pyro_vae.likelihoods.real import Laplace, Normal, StudentT
+from pyro_vae.likelihoods.sequences import AutoregressiveCategorical
 from pyro_vae.likelihoods.unit import Bernoulli, Beta, ContinuousBernoulli
 
 __all__ = ["Bernoulli", "Normal", "ContinuousBernoulli", "Laplace", "StudentT", "DiscretizedLogistic",
            "DiscretizedLogisticMixture", "Categorical", "Binomial", "Beta", "Poisson", "NegativeBinomial",
-           "ZeroInflatedNegativeBinomial", "Multinomial", "Mixed"]
+           "ZeroInflatedNegativeBinomial", "Multinomial", "AutoregressiveCategorical", "Mixed"]

@@ -17,6 +17,7 @@ from pyro_vae.networks.base import (
     OneHot,
     Size,
     WithMask,
+    WithoutContext,
     as_shape,
     broadcast_batch,
     check_context_features,

@@ -194,6 +194,26 @@ class Corrupted(nn.Module):
         return features_of(self.network, self.corruption(x), context)
 
 
+class WithoutContext(nn.Module):
+    r"""A network that sees its input alone, whatever context the program has: p(x | z) beside p(z | y), for instance.
+
+    Args:
+        network: any network without a context.
+
+    Example:
+        >>> WithoutContext(pv.networks.MLP(2, [16]))(torch.zeros(5, 2), context=torch.zeros(3, 5, 10)).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.out_shape = out_shape_of(network)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+
 class OneHot(nn.Module):
     r"""Labels as features: label :math:`y \in \{0, \dots, C - 1\}` becomes the unit vector :math:`e_y`.
 

@@ -348,11 +348,11 @@ def missing(small: tuple[int, ...], large: tuple[int, ...]) -> Any:
     return tuple(b - (2 * a - 1) for a, b in zip(small, large))
 
 
-WHAT = {2: ("sequences", "(channels, length)"), 3: ("images", "(channels, height, width)")}
+WHAT = {1: ("sequences of categories", "(length,)"), 2: ("sequences", "(channels, length)"), 3: ("images", "(channels, height, width)")}
 
 
 def check_map_shape(shape: Size, rank: int) -> tuple[int, ...]:
-    """Raises `InvalidInput` unless ``shape`` is that of a sequence (rank 2) or an image (rank 3)."""
+    """Raises `InvalidInput` unless ``shape`` is that of a sequence (rank 2; 1 for categories) or an image (rank 3)."""
     shape, (what, expected) = as_shape(shape), WHAT[rank]
     if len(shape) != rank:
         raise InvalidInput("in_shape", got=str(shape), expected=expected, fix=f"reshape x to {what}, or use MLP")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.networks.base import Size, as_shape, check_context_features, over_batch
 from pyro_vae.networks.convolutional import check_map_shape, check_map_size, dense_after
 from pyro_vae.networks.dense import MLP
-from pyro_vae.validation import as_counts, check_choice
+from pyro_vae.validation import as_counts, check_choice, check_count
 
 __all__ = ["Recurrent", "RecurrentDecoder"]
 
@@ -23,15 +23,18 @@ class Recurrent(nn.Module):
 
     .. math:: h_t = \mathrm{cell}(x_{:,t}, h_{t-1}), \quad t = 1, \dots, T
 
+    Of a sequence of categories, such as the words of a sentence, it sees a learned vector for each, :math:`E_{x_t}`.
+
     Args:
-        in_shape: (channels, length).
-        width: size of the state.
+        in_shape: (channels, length), or (length,) for categories.
+        width: size of the state, and of the vectors of categories.
         hidden: widths of dense layers after the last state, where the context joins; with ``[]`` and no context the
             features are that state.
         context: number of context features, 0 for none; it needs a dense layer to join.
         cell: ``"GRU"`` or ``"LSTM"``.
         layers: how many are stacked.
         bidirectional: read the sequence backwards too; the features then have both last states.
+        categories: of how many categories the entries are the numbers; 0 for entries that are no categories.
 
     Raises:
         InvalidInput: on an input that is no sequence, an unknown cell, or a context without a dense layer.
@@ -41,27 +44,33 @@ class Recurrent(nn.Module):
     Example:
         >>> Recurrent((3, 50), width=32, hidden=[])(torch.zeros(4, 3, 50)).shape
         torch.Size([4, 32])
+        >>> Recurrent(50, width=32, categories=1000)(torch.tensor([7.0, 999.0]).repeat(4, 25)).shape
+        torch.Size([4, 128])
     """
 
     def __init__(self, in_shape: Size, width: int = 128, hidden: Sequence[int] = (128,), *, context: int = 0,
-                 cell: Cell = "GRU", layers: int = 1, bidirectional: bool = False):
+                 cell: Cell = "GRU", layers: int = 1, bidirectional: bool = False, categories: int = 0):
         super().__init__()
-        self.in_shape, self.width, self.hidden, self.context = check_map_shape(in_shape, 2), width, as_counts("hidden", hidden), context
-        self.cell, self.layers, self.bidirectional = cell, layers, bidirectional
-        self.recurrence = recurrence(cell, self.in_shape[0], width, layers, bidirectional)
+        check_count("categories", categories, minimum=0)
+        self.in_shape = check_map_shape(in_shape, 1 if categories else 2)
+        self.width, self.hidden, self.context = width, as_counts("hidden", hidden), context
+        self.cell, self.layers, self.bidirectional, self.categories = cell, layers, bidirectional, categories
+        self.embedding = nn.Embedding(categories, width) if categories else None
+        self.recurrence = recurrence(cell, width if categories else self.in_shape[0], width, layers, bidirectional)
         state = (width * (1 + bidirectional),)
         self.dense = dense_after(state, self.hidden, context, nn.ReLU)
         self.out_shape = self.dense.out_shape if self.dense else state
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = over_batch(self._last_state, x, 2)
+        h = over_batch(self._last_state, x, len(self.in_shape))
         if self.dense is None:
             check_context_features(0, context)
             return h
         return self.dense(h, context)
 
     def _last_state(self, x: Tensor) -> Tensor:
-        states = self.recurrence(x.transpose(-1, -2))[0]
+        steps = x.transpose(-1, -2) if self.embedding is None else self.embedding(x.long())
+        states = self.recurrence(steps)[0]
         # Backwards, the last state is the one at the first entry.
         return torch.cat([states[:, -1, : self.width], states[:, 0, self.width:]], dim=-1)
 

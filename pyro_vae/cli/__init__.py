@@ -1,0 +1,50 @@
+"""The command line: train, evaluate, compare, sample, inspect, report. What goes wrong by the user's hand ends in one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
+from pyro_vae.cli.words import one_line_warning, underscored
+from pyro_vae.training import TrainingDiverged
+from pyro_vae.validation import InvalidInput, check_choice
+
+__all__ = ["main"]
+
+COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (train, evaluate, compare, sample, inspect, report)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 2 for the user's mistakes, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # so that mylab.MyPrior is found where the command is run, as python -m would
+    warnings.showwarning = one_line_warning
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(usage())
+            return 0
+        if argv[0] == "--version":
+            print(version("pyro-vae"))
+            return 0
+        check_choice("command", argv[0], COMMANDS)
+        COMMANDS[argv[0]].run(underscored(argv[1:]))
+        return 0
+    except (InvalidInput, TrainingDiverged) as error:
+        print(f"pyro-vae: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("pyro-vae: interrupted; what was saved is whole, and --resume continues from it", file=sys.stderr)
+        return 130
+
+
+def usage() -> str:
+    """The commands, each with the first line of its module."""
+    lines = [(module.__doc__ or "").strip().rstrip(".").split(": ", 1) for module in COMMANDS.values()]
+    return "\n".join(["usage: pyro-vae COMMAND ...", "", *(f"  {call:<21} {purpose}" for call, purpose in lines), "",
+                      "pyro-vae COMMAND --help lists a command's options."])

@@ -1,0 +1,35 @@
+"""evaluate RUN: ELBO and importance-sampled log-likelihood of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
+from pyro_vae.cli.scores import print_scores, score_run
+from pyro_vae.cli.words import explaining, new_parser
+from pyro_vae.config import parse_components, resolve_component
+from pyro_vae.validation import check_choice, check_count
+
+
+def run(argv: list[str]) -> None:
+    parser = new_parser("evaluate", "ELBO and importance-sampled log-likelihood of a run, written to RUN/evaluation.json.")
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
+    parser.add_argument("--split", type=str, default="test", help="train or test")
+    parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
+    parser.add_argument("--proposal", type=Callable[..., Any], default={"class_path": resolve_component("proposal", "Guide")},
+                        help="what draws the latents for the log-likelihood, as --proposal Refined --proposal.steps 50")
+    with explaining(parser):
+        options = parse_components(parser, argv, {})
+    check_count("num_samples", options.num_samples)
+    check_choice("split", options.split, ["train", "test"])
+    if options.limit is not None:
+        check_count("limit", options.limit)
+    folder, program = load_run(options)
+    data = data_of(folder, options)[options.split][: options.limit]
+    with explaining(parser):
+        proposal = parser.instantiate(options).proposal
+    scores = score_run(program, data, options.num_samples, folder, options.seed, proposal)
+    print_scores(scores, data, folder)

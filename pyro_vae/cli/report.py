@@ -1,0 +1,20 @@
+"""report RUN: the run as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from pyro_vae import checkpoint
+from pyro_vae.cli.words import new_parser, parse
+from pyro_vae.report import report
+
+
+def run(argv: list[str]) -> None:
+    parser = new_parser("report", "What was modelled, on what data, how well and how to do it again, as one page: RUN/report.html. It "
+                         "shows what train, evaluate and inspect have written.")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    folder = Path(parse(parser, argv).run)
+    checkpoint.write_text(folder / "report.html", report(folder, checkpoint.load(folder)))
+    Console().print(str(folder / "report.html"), highlight=False, soft_wrap=True)

@@ -1,0 +1,89 @@
+"""What commands on a run share: its folder, its program, its data, the context to draw with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor, nn
+
+from pyro_vae import checkpoint, datasets
+from pyro_vae.config import read_recipe
+from pyro_vae.datasets import Dataset
+from pyro_vae.execution import choose_device
+from pyro_vae.programs import AnyProgram
+from pyro_vae.text import Vocabulary
+from pyro_vae.validation import InvalidInput
+
+VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+
+
+def add_data_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--data", type=str, default=None, help="data to use instead of the run's")
+    parser.add_argument("--data_root", type=str, default=None, help="folder of the data sets' files")
+
+
+def load_run(options: Namespace) -> tuple[Path, nn.Module]:
+    device = choose_device(options.device)
+    return Path(options.run), checkpoint.load(options.run).to(device)
+
+
+def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
+    recipe = read_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else {}
+    name = options.data or recipe.get("data")
+    if name is None:
+        raise InvalidInput("data", got=f"{folder} without a recipe", expected="data to score", fix="add --data NAME")
+    is_the_runs = options.data in (None, recipe.get("data"))
+    train_set, test_set = datasets.load(
+        name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
+        missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
+    check_vocabulary(folder, test_set)
+    return {"train": train_set, "test": test_set}
+
+
+def write_vocabulary(folder: Path, data: Dataset) -> None:
+    """Keeps the words of text beside its run: what its numbers stand for, whatever the data set's are later."""
+    if data.vocabulary is not None:
+        checkpoint.write_text(folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words))
+
+
+def check_vocabulary(folder: Path, data: Dataset) -> None:
+    """Raises `InvalidInput` on data whose numbers stand for other words than those of a run on text."""
+    trained_on = vocabulary_of(folder)
+    if trained_on is not None and (data.vocabulary is None or data.vocabulary.words != trained_on.words):
+        raise InvalidInput("data", got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+                           expected="text in the vocabulary of the run", fix="use the Python that it was trained with, or train anew")
+
+
+def vocabulary_of(folder: Path) -> Vocabulary | None:
+    """The words of a run on text."""
+    path = folder / VOCABULARY
+    return Vocabulary(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
+
+
+def parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:
+    """The context on the command line; without one, the labels in turn for a program that takes labels."""
+    embed = getattr(program, "context", None)
+    if embed is None:
+        if text is not None:
+            raise InvalidInput("context", got=repr(text), expected="none: this run is not conditional",
+                               fix="leave --context out, or train with --context labels")
+        return None
+    if text is None:
+        classes = getattr(embed, "num_classes", None)
+        return None if classes is None else torch.arange(num) * classes // max(num, classes)
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInput("context", got=repr(text), expected="a label, or numbers separated by commas",
+                           fix="pass for instance --context 7") from None
+    value = torch.tensor(values if len(values) > 1 else values[0])
+    is_label = hasattr(embed, "num_classes") and value.dim() == 0 and value % 1 == 0
+    return (value.long() if is_label else value).expand(num, *value.shape)
