@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -253,15 +254,18 @@ def estimators() -> dict:
             rows[name] |= {"mc_se": value.mean_mc_se}
         print(name, rows[name], flush=True)
 
+    def nll(*args, **options) -> float:
+        return float(model.get_nll(*args, **options))
+
     both = pv.bdmc(program, SIMULATED, num_chains=16, num_temperatures=300, start="guide")
     take("`bdmc`, lower bound", lambda: both.lower)
     take("`bdmc`, upper bound", lambda: both.upper)
     x = both.x
     for draws in (DRAWS, 5 * DRAWS):
-        take(f"`pyro_vae.log_likelihood`, K = {draws}", lambda: pv.log_likelihood(program, x, draws))
-        take(f"`pythae` `get_nll`, n_samples = {draws}", lambda: float(model.get_nll(x, n_samples=draws, batch_size=100)))
+        take(f"`pyro_vae.log_likelihood`, K = {draws}", partial(pv.log_likelihood, program, x, draws))
+        take(f"`pythae` `get_nll`, n_samples = {draws}", partial(nll, x, n_samples=draws, batch_size=100))
     take(f"`pyro_vae.log_likelihood`, `Refined()`, K = {DRAWS}", lambda: pv.log_likelihood(program, x, DRAWS, proposal=pv.proposals.Refined()))
-    take("`pythae` `get_nll`, n_samples = 10", lambda: float(model.get_nll(x, n_samples=10)))
+    take("`pythae` `get_nll`, n_samples = 10", partial(nll, x, n_samples=10))
     take("`pyro_vae.log_likelihood`, K = 10", lambda: pv.log_likelihood(program, x, 10))
     renyi = pyro.infer.RenyiELBO(alpha=0, num_particles=DRAWS, vectorize_particles=True)
     with torch.no_grad():

@@ -8,7 +8,6 @@ from `results.json`, `ground_truth.json`, `peers.json` and `logs/`, which are co
 
 import csv
 import json
-import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable
@@ -175,10 +174,10 @@ def rendered(text: str) -> str:
     """The README's text with each table between its markers made anew."""
     results = read("results.json") or {}
     for name, section in SECTIONS.items():
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        made = section(results)
-        text, count = marked.subn(lambda match: f"{match[1]}{made}\n{match[2]}", text)
-        assert count == 1, name
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        assert mark and end, name
+        text = f"{before}{mark}{section(results)}\n{end}{after}"
     return text
 
 
