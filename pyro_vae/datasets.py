@@ -399,7 +399,13 @@ def _torchvision(class_name: str) -> Callable[[Path], Parts]:
 
 def _static_mnist(folder: Path) -> Parts:
     arrays = _open_npz(folder / "binarized_mnist_static.npz")
-    return {split: (arrays[split].reshape(-1, 1, 28, 28).astype(np.float32), None) for split in ("train", "test")}
+    images = {split: arrays[split].reshape(-1, 1, 28, 28).astype(np.float32) for split in ("train", "test")}
+    return {"train": (images["train"], None), "test": (images["test"][_shuffle(images["test"])], None)}
+
+
+def _shuffle(x: np.ndarray) -> np.ndarray:
+    """A fixed order for data that a file sorts by class, so that the first so many are of all classes."""
+    return np.random.default_rng(0).permutation(len(x))
 
 
 def _frey_faces(folder: Path) -> Parts:
@@ -411,7 +417,8 @@ def _omniglot(folder: Path) -> Parts:
     arrays = _open_npz(folder / "omniglot_28_area.npz")
     x, label = arrays["images"][:, None].astype(np.float32) / 255, arrays["alphabet"].astype(np.int64)
     background = arrays["set"] == 0
-    return {"train": (x[background], label[background]), "test": (x[~background], label[~background])}
+    test = np.flatnonzero(~background)[_shuffle(x[~background])]
+    return {"train": (x[background], label[background]), "test": (x[test], label[test])}
 
 
 def _table(reader: str, with_label: bool = False) -> Callable[[Path], Parts]:

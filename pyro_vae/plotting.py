@@ -239,7 +239,7 @@ def plot_neighbours(z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor 
     title, differ = f"each datum and its {k} nearest neighbours", np.zeros(len(edges), dtype=bool)
     if labels is not None and not labels.is_floating_point():
         differ = np.not_equal(*labels.cpu().numpy()[edges].T)
-        title += f": grey to its own label, {1 - differ.mean():.1%}, black to others"
+        title += f"\n{1 - differ.mean():.1%} have its label (grey), the others another (black)"
     plot_latents(z, ax, labels, title)
     for chosen, colour in ((~differ, "0.75"), (differ, "black")):
         ax.add_collection(LineCollection(points[edges[chosen]], colors=colour, linewidths=0.5, zorder=0.5))

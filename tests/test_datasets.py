@@ -147,6 +147,14 @@ def test_real_data(name):
 
 
 @needs_data
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_first_so_many_are_like_all_of_them(name):
+    ink = load(name, binarize="none")[1].values.double().flatten(1).mean(1)
+    few = ink[: max(100, len(ink) // 10)]
+    assert abs(few.mean() - ink.mean()) < 0.3 * ink.std()  # the first of MNIST are thinner, by 0.23 of it
+
+
+@needs_data
 def test_mnist_is_bit_exact():
     data = load("mnist", binarize="none")[1]
     raw = (data.values * 255).round().to(torch.uint8).numpy().tobytes()

@@ -45,3 +45,18 @@ def test_the_prior_to_imitate_keeps_the_contract(document, tmp_path, monkeypatch
     module = __import__(f"shown_in_{document[:-3].lower()}")
     check_prior(getattr(module, re.search(r"class (\w+)", code)[1])((1,)))
     assert isinstance(module.torch, type(torch))
+
+
+def anchors(text):
+    """The names by which headings are linked to."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("experiments/**/*.md")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if not target.startswith(("http", "mailto")):
+            path, _, anchor = target.partition("#")
+            file = document.parent / path if path else document
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file.read_text()), target

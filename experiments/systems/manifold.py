@@ -1,37 +1,61 @@
-"""The manifold that a VAE with two latent dimensions has learned: neighbours, tangent planes, and what its plane decodes to.
+"""The manifold that a VAE has learned: its embedding and the graph of neighbours, tangent planes, and what lies along them.
 
-    python experiments/systems/manifold.py RUN [--figure FILE.png]
+    python experiments/systems/manifold.py RUN [--out FOLDER]
 
-Prints, on the first 2,000 test images: the share of ten nearest neighbours of the same digit in the latent map and in pixels; and
+Prints, on the first 2,000 test images: the share of ten nearest neighbours of the same digit in the latent space and in pixels; and
 of the tangent planes at their encodings the singular values (pixels' root sum of squares per unit of z) and the local dimension.
-The figure is the 20x20 grid over the quantiles of the prior.
+Figures, in RUN/manifold by default: the graph of five nearest neighbours over the map of 1,000 images (of more than two latents, over
+its principal components); six test images moved along the directions in which the decoder stretches most and least, as far as would
+change x by 4 either way were it flat; and for two latents the ellipses of the metric, and the 20x20 grid over the prior's quantiles.
 """
 
 import argparse
+from pathlib import Path
+
+import torch
 
 import pyro_vae as pv
 from pyro_vae.geometry import Decoder, manifold, tangent_planes
 from pyro_vae.inspection import embed, neighbours
-from pyro_vae.plotting import plot_data, save_figure
+from pyro_vae.plotting import plot_data, plot_neighbours, plot_tangent_planes, save_figure
+
+STEPS = torch.linspace(-4, 4, 7)
+
+
+@torch.no_grad()
+def along(decoder: Decoder, z: torch.Tensor, rank: int) -> torch.Tensor:
+    """Images at steps from latents (N, D) along one right singular vector of the Jacobian, steps measured in x: (N * steps, *event)."""
+    jacobian = tangent_planes(decoder, z).jacobian
+    _, stretches, directions = torch.linalg.svd(jacobian, full_matrices=False)
+    paths = z[:, None] + STEPS[:, None] * (directions[:, rank] / stretches[:, rank, None])[:, None]
+    return decoder(paths.flatten(0, 1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
-    parser.add_argument("--figure", default=None)
+    parser.add_argument("--out", default=None)
     options = parser.parse_args()
+    folder = Path(options.out or Path(options.run) / "manifold")
     program = pv.load(options.run)
+    decoder = Decoder(program)
     _, test = pv.datasets.load("mnist")
     few = test[:2000]
     z = embed(program, few, draws=False)
-    for name, points in (("latent map", z), ("pixels", few.x.flatten(1))):
+    for name, points in (("latent space", z), ("pixels", few.x.flatten(1))):
         print(f"{name}: {neighbours(points, 10).agreement(few.context):.1%} of the ten nearest neighbours are the same digit")
-    planes = tangent_planes(Decoder(program), z[:500])
-    largest, smallest = planes.singular_values.median(0).values.tolist()
-    print(f"tangent planes: median stretches {largest:.2f} and {smallest:.2f}, "
-          f"two-dimensional at {(planes.local_dimension() == 2).float().mean():.1%}")
-    if options.figure:
-        save_figure(options.figure, lambda ax: plot_data(manifold(Decoder(program), 20), ax, columns=20), size=(6, 6))
+    planes = tangent_planes(decoder, z[:500])
+    stretches, dimension = planes.singular_values.median(0).values, planes.local_dimension().float()
+    print(f"tangent planes: median stretches {', '.join(f'{value:.2f}' for value in stretches)}, "
+          f"of {decoder.dim} dimensions at {(dimension == decoder.dim).float().mean():.1%}")
+    save_figure(folder / "graph.png", lambda ax: plot_neighbours(z[:1000], neighbours(z[:1000], 5), ax, few.context[:1000]), (6.5, 6))
+    moved = torch.stack([along(decoder, z[:6], rank).unflatten(0, (6, -1)) for rank in (0, -1)], dim=1)
+    save_figure(folder / "directions.png", lambda ax: plot_data(moved.flatten(0, 2), ax, columns=2 * len(STEPS), title=(
+        "along the most stretched direction (left) and the least (right)")), (7.5, 3.7))
+    if decoder.dim == 2:
+        at = torch.cartesian_prod(torch.linspace(-3, 3, 19), torch.linspace(-3, 3, 19))
+        save_figure(folder / "metric.png", lambda ax: plot_tangent_planes(z, at, tangent_planes(decoder, at), ax, few.context), (6.5, 6))
+        save_figure(folder / "grid.png", lambda ax: plot_data(manifold(decoder, 20), ax, columns=20), (6, 6))
 
 
 if __name__ == "__main__":
