@@ -2,7 +2,7 @@
 
     python experiments/results/peers.py FOLDER
 
-Static MNIST, 784-400(ReLU)-z20, batch 100, Adam 1e-3, four epochs, seed 0. Each part is a process of its own with one thread, so
+Static MNIST, 784-400(ReLU)-z20, batch 100, Adam 1e-3, two epochs, seed 0. Each part is a process of its own with one thread, so
 that its memory can be told, and leaves FOLDER/PART.json; parts that are there are not run again. What a peer has trained is wrapped
 as a `pyro_vae.Program` and scored by one estimator, importance sampling with its own guide. The second half simulates data from
 pythae's model, where annealing gives both bounds on log p(x), and asks each library's estimator for log p(x).
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import pyro_vae as pv
 from pyro_vae.evaluation import UnreliableEstimate
 
-FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = 784, 400, 20, 100, 4, 1e-3, 5, 100
-TEST, DRAWS, SIMULATED = 500, 1000, 40
+FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = 784, 400, 20, 100, 2, 1e-3, 5, 100
+TEST, DRAWS, SIMULATED = 300, 1000, 20
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -257,7 +257,7 @@ def estimators() -> dict:
     def nll(*args, **options) -> float:
         return float(model.get_nll(*args, **options))
 
-    both = pv.bdmc(program, SIMULATED, num_chains=16, num_temperatures=300, start="guide")
+    both = pv.bdmc(program, SIMULATED, num_chains=8, num_temperatures=100, start="guide")
     take("`bdmc`, lower bound", lambda: both.lower)
     take("`bdmc`, upper bound", lambda: both.upper)
     x = both.x
