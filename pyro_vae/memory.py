@@ -67,6 +67,10 @@ def chunks(total: int, size: int) -> Iterator[slice]:
 class _AllocationMeter(TorchDispatchMode):
     """Adds up the size of every tensor that operations return while it is on."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import Dynamo, seconds, to keep it out of the few lines below
+
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0

@@ -426,9 +426,11 @@ class _Run:
         return loss
 
     def _can_replay(self, batches: list[Batch]) -> bool:
-        """Whether these steps are one CUDA graph: all of one compiled size, which has run before."""
-        return (self.device.type == "cuda" and len(batches) == STEPS_AT_ONCE and self.update.is_ready
-                and all(self.loss_and_gradients.is_captured(index, keys, weight) for index, keys, weight, _ in batches))
+        """Whether these steps are one CUDA graph: whole batches all, whose compiled step has run, the update's kernel too."""
+        if self.device.type != "cuda" or len(batches) < STEPS_AT_ONCE or len(batches[-1][0]) < self.batch_size:
+            return False
+        graph = self.loss_and_gradients.captured(*batches[0][:3])
+        return graph is not None and not graph.waits_for_device and self.update.is_ready and self.update.kernel_has_run
 
     def _replayed(self, batches: list[Batch]) -> Tensor:
         index, keys, weights, factors = zip(*batches)

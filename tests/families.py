@@ -2,6 +2,8 @@
 
 import inspect
 
+import torch
+
 import pyro_vae as pv
 from pyro_vae.validation import InvalidInput
 
@@ -36,6 +38,26 @@ def program(prior_name, posterior_name, likelihood_name="Bernoulli", latent=2, e
         posterior=getattr(pv.posteriors, posterior_name)(latent, MLP(event, [8], context=context)),
         context=pv.networks.OneHot(3) if context else None,
     )
+
+
+def data_of(program, num=6):
+    """Data drawn from the likelihood, so that they lie in its support."""
+    labels = torch.arange(num) % 3 if program.context is not None else None
+    x = program.likelihood(torch.randn(num, 2), context=program.embed(labels)).sample()
+    return x if labels is None else (x, labels)
+
+
+def program_with(family, name):
+    """The program of a prior or posterior and the first of the other family that goes with it."""
+    for prior_name in [name] if family is pv.priors else sorted(pv.priors.__all__, key=needs_context):
+        for posterior_name in [name] if family is pv.posteriors else pv.posteriors.__all__:
+            found = program(prior_name, posterior_name)
+            try:
+                pv.execution.checked_data(found, data_of(found))
+            except InvalidInput:
+                continue
+            return found
+    raise AssertionError(f"nothing goes with {name}")
 
 
 def refusal_of(build):

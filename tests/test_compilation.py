@@ -2,6 +2,7 @@ import copy
 import shutil
 import warnings
 
+import families
 import pyro
 import pytest
 import torch
@@ -43,7 +44,7 @@ def assert_same(eager, captured, *inputs, exactly=True):
     expected = eager(*inputs)
     torch.manual_seed(7)
     got = captured(*inputs)
-    assert captured.graphs[next(iter(captured.graphs))] is not None, "nothing was captured"
+    assert captured.captured(*inputs) is not None, "nothing was captured"
     for e, g in zip((expected[0], *expected[1]), (got[0], *got[1])):
         if exactly:
             assert torch.equal(e, g)
@@ -84,6 +85,8 @@ def programs():
                          pv.posteriors.Flow(2, MLP(event, [8]), kind="spline", transforms=1, hidden=[8])), ()
     pair = OwnPair()
     yield "own pair", pv.Program(pair.model, pair.guide, modules=[pair]), ()
+    yield "semi-supervised", pv.SemiSupervisedVAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8], context=3)),
+                                                  normal(2, MLP(event, [8], context=3)), pv.networks.OneHot(3), [8]), (torch.arange(6) % 4 - 1,)
 
 
 class OwnPair(torch.nn.Module):
@@ -109,23 +112,85 @@ class OwnPair(torch.nn.Module):
 PROGRAMS = {name: (program, context) for name, program, context in programs()}
 
 
+PARTS = [(family, name) for family in ("priors", "posteriors") for name in getattr(pv, family).__all__]
+CASES = [("program", name) for name in PROGRAMS] + PARTS
+
+
+def case(family, name):
+    """A program and its data: one of those above, or one with that part."""
+    if family == "program":
+        program, context = PROGRAMS[name]
+        return copy.deepcopy(program), (torch.bernoulli(torch.rand(6, 1, 8, 8)), *context)
+    program = families.program_with(getattr(pv, family), name)
+    data = families.data_of(program)
+    return program, data if isinstance(data, tuple) else (data,)
+
+
+def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exactly=True):
+    """The same loss, gradients and buffers on the same random numbers, or the same refusal."""
+    eager, (x, *context) = case(family, name)
+    eager, x, bound = eager.to(dtype), x.to(dtype), getattr(pv.objectives, objective)()
+    try:
+        bound.loss(eager.model, eager.guide, x, *context)  # the first call finds the plates, with random numbers of its own
+    except InvalidInput as refusal:
+        assert objective != "ELBO", "which refuses nothing"
+        pytest.skip(f"refused: {refusal}")
+    captured = copy.deepcopy(eager)
+    assert_same(step_of(eager, bound, False), step_of(captured, bound, True), x, *context, exactly=exactly)
+    # What the forward pass writes, it wrote once: the capture itself left no trace.
+    for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
+        torch.testing.assert_close(other, value, **({"rtol": 0, "atol": 0} if exactly else {}), equal_nan=True, msg=key)
+
+
+def test_every_class_of_programs_is_among_the_cases():
+    assert {type(program).__name__ for program, _ in PROGRAMS.values()} >= set(pv.programs.__all__)
+
+
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("objective", pv.objectives.__all__)
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_captured_graph_equals_eager_to_the_bit(name, objective, dtype):
-    if name == "flow" and objective == "BetaTCVAE":
-        pytest.skip("is refused: no product over dimensions")
-    program, context = PROGRAMS[name]
-    x = torch.bernoulli(torch.rand(6, 1, 8, 8)).to(dtype)
-    eager, captured = (copy.deepcopy(program).to(dtype) for _ in range(2))
-    bound = getattr(pv.objectives, objective)()
-    bound.loss(eager.model, eager.guide, x, *context)  # the first call finds the plates, with random numbers of its own
-    captured.load_state_dict(eager.state_dict())  # and moves running statistics
-    assert_same(step_of(eager, bound, False), step_of(captured, bound, True), x, *context)
-    # What the forward pass writes, it wrote once: the capture itself left no trace.
-    for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
-        assert torch.equal(value, other), key
+def test_the_captured_graph_equals_eager_to_the_bit(name, objective):
+    assert_captured_is_eager("program", name, objective)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_captured_graph_equals_eager_in_double_precision(name):
+    assert_captured_is_eager("program", name, "ELBO", torch.float64)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("family, name", PARTS)
+def test_the_captured_graph_of_every_part_equals_eager_to_the_bit(family, name):
+    assert_captured_is_eager(family, name, "ELBO")
+
+
+@pytest.mark.products
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("objective", pv.objectives.__all__)
+@pytest.mark.parametrize("family, name", PARTS)
+def test_every_part_and_objective_captured_equals_eager_to_the_bit(family, name, objective):
+    assert_captured_is_eager(family, name, objective)
+
+
+@needs_compiler
+@pytest.mark.products
+@pytest.mark.parametrize("objective", pv.objectives.__all__)
+@pytest.mark.parametrize("family, name", CASES)
+def test_every_program_and_objective_compiled_equals_eager(family, name, objective):
+    assert_captured_is_eager(family, name, objective, exactly=False)
+
+
+@needs_compiler
+@pytest.mark.products
+@pytest.mark.parametrize("family, name", CASES)
+def test_every_program_compiled_follows_the_same_curve_for_200_steps(family, name):
+    eager, data = case(family, name)
+    compiled = copy.deepcopy(eager)
+    data = data if len(data) > 1 else data[0]
+    curves = [pv.fit(program, data, epochs=200, compile=way, learning_rate=1e-4, progress=False)["objective"]
+              for program, way in ((eager, "off"), (compiled, "on"))]
+    assert len(curves[0]) == 200 and curves[1] == pytest.approx(curves[0], rel=1e-3)
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -201,14 +266,9 @@ def test_large_products_by_onednn_are_the_products(monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["batch norm"])
-def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name):
-    program, context = PROGRAMS[name]
-    eager, captured = copy.deepcopy(program), copy.deepcopy(program)
-    assert_same(step_of(eager, pv.objectives.ELBO(), False), step_of(captured, pv.objectives.ELBO(), True),
-                torch.bernoulli(torch.rand(6, 1, 8, 8)), *context, exactly=False)
-    for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
-        torch.testing.assert_close(value, other, msg=key)
+@pytest.mark.parametrize("name, objective", [("batch norm", "IWAE"), ("semi-supervised", "EnumeratedELBO")])
+def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name, objective):
+    assert_captured_is_eager("program", name, objective, exactly=False)
 
 
 @needs_compiler
@@ -251,6 +311,12 @@ def test_a_shape_that_depends_on_data_is_refused():
     mask = torch.tensor([True, False, True])  # a constant may select: that shape never changes
     captured = Captured(lambda x: x[:, mask].sum(), [torch.ones(5, 3)])
     assert captured(torch.full((5, 3), 2.0))[0] == 20
+
+
+def test_a_draw_of_categories_is_known_to_wait_for_the_device():
+    probs = torch.full((3, 4), 0.25)
+    assert Captured(lambda p: torch.distributions.OneHotCategorical(p).sample(), [probs]).waits_for_device
+    assert not Captured(torch.bernoulli, [probs]).waits_for_device
 
 
 def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):

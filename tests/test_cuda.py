@@ -1,8 +1,12 @@
 """What needs a CUDA device; skipped where there is none."""
 
+import copy
+
+import pyro
 import pytest
 import torch
 from conftest import small_vae
+from test_compilation import PROGRAMS
 
 import pyro_vae as pv
 from pyro_vae import training
@@ -34,6 +38,68 @@ def test_steps_in_one_graph_are_the_steps_one_by_one(monkeypatch):
     assert many["objective"] == pytest.approx(one["objective"], rel=1e-5)
     for (name, p), q in zip(a.state_dict().items(), b.state_dict().values()):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("batch_size, num", [(21, 336), (32, 1000), (32, 32 * 31 + 5)])
+def test_every_batch_of_an_epoch_counts_once(batch_size, num, monkeypatch):
+    """Rows of stacked batches that lie at odd addresses; a last, smaller batch in the place of a graph's last step."""
+    runs = []
+    for steps_at_once in (10**9, 16):
+        monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+        program = small_vae()
+        history = pv.fit(program, digits(num), batch_size=batch_size, epochs=3, device="cuda", compile="on", progress=False)
+        runs.append(history["objective"])
+    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"clip_norm": 1.0}, {"autocast": True}, {"optimizer": torch.optim.SGD}], ids=str)
+def test_settings_hold_in_a_graph_of_steps(options, monkeypatch):
+    (_, one), (_, many) = (fitted("on", monkeypatch, steps, **options) for steps in (10**9, 5))
+    assert many["objective"] == pytest.approx(one["objective"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, context) in PROGRAMS.items() if not context])
+def test_every_program_trains_in_a_graph_of_steps(name, monkeypatch):
+    """Running statistics, dropout, flows and all: the buffers too are those of the steps one by one."""
+    ends = []
+    for steps_at_once in (10**9, 5):
+        monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+        program = copy.deepcopy(PROGRAMS[name][0])
+        pv.fit(program, digits(320), batch_size=32, epochs=2, device="cuda", compile="on", progress=False)
+        ends.append(program.state_dict())
+    for key, value in ends[0].items():
+        torch.testing.assert_close(ends[1][key], value, rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_what_draws_categories_trains_without_a_graph_of_steps():
+    program, (labels,) = copy.deepcopy(PROGRAMS["semi-supervised"][0]), PROGRAMS["semi-supervised"][1]
+    data = (digits(320).x, labels.repeat(54)[:320])
+    assert len(pv.fit(program, data, batch_size=16, epochs=2, device="cuda", compile="on", progress=False)) == 2
+
+
+def test_a_run_with_graphs_is_the_same_twice_and_draws_anew_in_each_launch(monkeypatch):
+    (_, a), (_, b), (_, c) = (fitted("on", monkeypatch, 5, seed=seed, learning_rate=1e-12) for seed in (1, 1, 2))
+    assert a["objective"] == b["objective"] != c["objective"]
+    assert len(set(a["objective"])) == 4  # the weights hardly move, so what differs is what was drawn
+
+
+def test_compiled_svi_follows_pyros():
+    x = digits(64).x.cuda()
+    a, b = small_vae().cuda(), small_vae().cuda()
+    pyro.clear_param_store()
+
+    def guide(x):
+        pyro.module("vae", a)
+        return a.guide(x)
+
+    svi = pyro.infer.SVI(a.model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+    ours = pv.CompiledSVI(b.model, b.guide, torch.optim.Adam(b.parameters(), lr=1e-3, fused=True), pyro.infer.Trace_ELBO())
+    curves = []
+    for step in (svi.step, ours.step):
+        torch.manual_seed(5)
+        curves.append([step(x) for _ in range(30)])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    pyro.clear_param_store()
 
 
 def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):

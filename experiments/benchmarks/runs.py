@@ -1,9 +1,10 @@
 """What a whole run costs: an epoch of `fit` against its steps alone, ``auto`` against eager runs, and peak memory.
 
-    python experiments/benchmarks/runs.py [--parts epoch cold memory] [--steps 10 1000 10000 100000] [--out FOLDER]
+    python experiments/benchmarks/runs.py [--parts epoch cold memory] [--nets mlp digits] [--steps 10 1000 10000 100000]
 
-Each run of ``cold`` and ``memory`` is a process of its own, in rounds that take turns; an ``auto`` run starts with an empty
-compiler cache. Writes ``runs.json`` and prints it.
+Each run of ``cold`` and ``memory`` is a process of its own, its start-up included, in rounds that take turns; an ``auto`` run
+starts with an empty compiler cache. Seconds are of the clock; CPU seconds are those of the process and of the compilers that
+it waited for. Writes ``runs.json`` and prints it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,15 +29,19 @@ import pyro_vae as pv
 HERE = Path(__file__).parent
 
 
-def program(hidden: int = 400, features: int = 784, latent: int = 20) -> pv.VAE:
+NETS = {"mlp": (784, 400, 20), "digits": (64, 128, 2)}  # features, hidden, latent
+
+
+def program(net: str = "mlp") -> pv.VAE:
     torch.manual_seed(0)
     mlp = pv.networks.MLP
+    features, hidden, latent = NETS[net]
     return pv.VAE(pv.priors.StandardNormal(latent), pv.likelihoods.Bernoulli((features,), mlp(latent, [hidden])),
                   pv.posteriors.DiagonalNormal(latent, mlp((features,), [hidden])))
 
 
-def data(num: int, features: int = 784) -> pv.datasets.Dataset:
-    return pv.datasets.Dataset(torch.rand(num, features), binarize="dynamic")
+def data(num: int, net: str = "mlp") -> pv.datasets.Dataset:
+    return pv.datasets.Dataset(torch.rand(num, NETS[net][0]), binarize="dynamic")
 
 
 def epoch(rounds: int = 7) -> dict[str, float]:
@@ -71,27 +78,31 @@ def epoch(rounds: int = 7) -> dict[str, float]:
     return {"epoch / its steps": statistics.median(ratios), "of minima": min(t[1] for t in times) / min(t[0] for t in times)}
 
 
-def whole_run(compile: str, steps: int) -> None:
+def whole_run(net: str, compile: str, steps: int) -> None:
     """One run in this process, to be timed from outside; 100 steps an epoch at most."""
     per_epoch = min(steps, 100)
-    pv.fit(program(), data(128 * per_epoch), epochs=steps // per_epoch, compile=compile, progress=False)
-    print(json.dumps({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    pv.fit(program(net), data(128 * per_epoch, net), epochs=steps // per_epoch, compile=compile, progress=False)
+    print(json.dumps({"peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
-def timed(compile: str, steps: int) -> tuple[float, float]:
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(net: str, compile: str, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as cache:
-        start = time.perf_counter()
-        out = subprocess.run([sys.executable, __file__, "--one", compile, str(steps)], check=True, capture_output=True, text=True,
+        start, cpu = time.perf_counter(), cpu_seconds()
+        out = subprocess.run([sys.executable, __file__, "--one", net, compile, str(steps)], check=True, capture_output=True, text=True,
                              env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache})
-        return time.perf_counter() - start, json.loads(out.stdout.splitlines()[-1])["peak_mib"]
+        return {"seconds": time.perf_counter() - start, "CPU seconds": cpu_seconds() - cpu} | json.loads(out.stdout.splitlines()[-1])
 
 
-def compared(ways: tuple[str, str], steps: int, rounds: int) -> dict[str, float]:
-    rows = [[timed(way, steps) for way in ways] for _ in range(rounds)]
-    first, second = ([row[i] for row in rows] for i in range(2))
-    return {f"{ways[0]} seconds": min(t for t, _ in first), f"{ways[1]} seconds": min(t for t, _ in second),
-            "seconds, ratio": min(t for t, _ in first) / min(t for t, _ in second),
-            "peak memory, ratio": statistics.median(a[1] / b[1] for a, b in zip(first, second))}
+def compared(net: str, ways: tuple[str, str], steps: int, rounds: int) -> dict[str, float | dict[str, float]]:
+    """For each quantity, the least of each way and the median over rounds of their ratio."""
+    rows = [[timed(net, way, steps) for way in ways] for _ in range(rounds)]
+    return {what: {**{way: min(row[i][what] for row in rows) for i, way in enumerate(ways)},
+                   "ratio": statistics.median(row[0][what] / row[1][what] for row in rows)} for what in rows[0][0]}
 
 
 def main(argv: list[str]) -> None:
@@ -100,21 +111,24 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[10, 1000, 10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--one", nargs=2)
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--one", nargs=3)
     options = parser.parse_args(argv)
     if options.one:
-        return whole_run(options.one[0], int(options.one[1]))
+        return whole_run(*options.one[:2], int(options.one[2]))
     written = options.out / "runs.json"
     found = json.loads(written.read_text()) if written.exists() else {}
-    for part in options.parts:
-        if part == "epoch":
-            found["epoch"] = epoch()
-        elif part == "memory":
-            found["memory, 200 steps"] = compared(("on", "off"), 200, options.rounds)
-        else:
-            for steps in options.steps:
-                found[f"cold, {steps} steps"] = compared(("auto", "off"), steps, options.rounds if steps < 10_000 else 1)
-        print(json.dumps(found, indent=1), flush=True)
+    plans: list[tuple[str, Callable[[], dict]]] = []
+    if "epoch" in options.parts:
+        plans.append(("epoch", epoch))
+    if "memory" in options.parts:
+        plans.append(("memory, 200 steps", partial(compared, "mlp", ("on", "off"), 200, options.rounds)))
+    if "cold" in options.parts:
+        plans += [(f"cold, {net}, {steps} steps", partial(compared, net, ("auto", "off"), steps, options.rounds if steps < 10_000 else 1))
+                  for steps in options.steps for net in options.nets]
+    for name, measure in plans:
+        found[name] = measure()
+        print(json.dumps({name: found[name]}, indent=1), flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         written.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -1,88 +1,120 @@
-"""The GPU run: tests, benchmark table, and published results that fit, each part given its share of ten minutes.
+"""The GPU run: tests, benchmark table and published results, each part within its share of ten minutes.
 
-    python experiments/gpu/run.py FOLDER
+    python experiments/gpu/run.py FOLDER [ROW ...]
 
-A part that fails or runs out of time is written down as such, and the next one starts. `run.sh` sets the paths.
+With names of rows of ``experiments/results/rows.json`` all the time goes to those: a run that is not done when it is over is packed
+into FOLDER, and continued where its archive is among those to carry. A part that fails or runs out of time is written down as
+such, and the next one starts. `run.sh` sets the paths.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 import os
 import platform
+import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import torch
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RESULTS = HERE.parent / "results"
 SHORT = not torch.cuda.is_available()  # a dry run of the same parts
+SECONDS, TO_FINISH = 540, 60  # of the whole, of which this much is for scoring and packing
+CASES = ["digits"] if SHORT else ["mlp-128", "digits", "IWAE-50", "VampPrior", "convolutional", "mlp-1024", "importance sampling"]
 
 
-def part(name: str, seconds: int, arguments: list[str]) -> dict:
-    """Runs a part as a process of its own; what it printed, and how it ended."""
-    start = time.perf_counter()
+class Clock:
+    """What is left of the ten minutes."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def left(self, most: float = SECONDS, keep: float = 0.0) -> float:
+        """Seconds for a part that may take ``most`` and has to leave ``keep``, at least one."""
+        return max(1.0, min(most, SECONDS - keep - (time.monotonic() - self.start)))
+
+
+def part(name: str, seconds: float, arguments: list[str]) -> dict:
+    """Runs a part as a process of its own, which ends with all that it started; what it printed, and how it ended."""
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+                               start_new_session=True)
     try:
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=seconds, cwd=HERE.parent.parent)
-        status, text = "done" if done.returncode == 0 else f"failed ({done.returncode})", done.stdout + done.stderr[-2000:]
-    except subprocess.TimeoutExpired as error:
-        status, text = "out of time", (error.stdout or b"").decode()
-    print(f"{name}: {status}, {time.perf_counter() - start:.0f} s\n{text[-3000:]}", flush=True)
-    return {"status": status, "seconds": round(time.perf_counter() - start, 1), "output": text}
+        text, _ = process.communicate(timeout=seconds)
+        status = "done" if process.returncode == 0 else f"failed ({process.returncode})"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        status, (text, _) = "out of time", process.communicate()
+    print(f"{name}: {status}, {time.monotonic() - start:.0f} s\n{text[-3000:]}", flush=True)
+    return {"status": status, "seconds": round(time.monotonic() - start, 1), "output": text}
 
 
-def published(out: Path) -> None:
-    """The IWAE recipe, 784-200-200-50 with tanh at batch 20, as far as its time goes, with the seconds for an epoch."""
-    import pyro_vae as pv
+def published(out: Path, runs: Path, names: list[str], clock: Clock) -> dict[str, dict]:
+    """Trains rows of published results as far as the time goes, from where their runs are, scores and packs them."""
+    rows = {row["name"]: row for row in json.loads((RESULTS / "rows.json").read_text())}
+    found = {}
+    for name in names:
+        row, folder = rows[name], runs / f"{name}-{rows[name]['seeds'][0]}"
+        trained = part(name, clock.left(150 if SHORT else SECONDS, keep=TO_FINISH), [str(RESULTS / "run.py"), str(runs), name])
+        history = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines())) if (folder / "metrics.csv").exists() else []
+        if not history:
+            found[name] = {"what": row["what"], "status": trained["status"], "output": trained["output"][-500:]}
+            continue
+        part(f"{name}, scored", clock.left(), ["-m", "pyro_vae", "evaluate", str(folder), "--num-samples", "100" if SHORT else "5000",
+                                               "--limit", "20" if SHORT else "1000"])
+        evaluation = folder / "evaluation.json"
+        scores = json.loads(evaluation.read_text()) if evaluation.exists() else {}
+        if trained["status"] != "done":
+            evaluation.unlink(missing_ok=True)  # by which a run that is done is known
+        log_p = scores.get("log_likelihood", {})
+        seconds = [float(line["seconds"]) for line in history]
+        found[name] = {"what": row["what"], "status": trained["status"], "epochs": len(history), "seconds": seconds[-1],
+                       "seconds of the last epoch": round(seconds[-1] - (seconds[-2] if len(seconds) > 1 else 0.0), 3),
+                       "log p(x)": log_p.get("mean"), "s.e. over data": log_p.get("se"), "K": log_p.get("num_samples"),
+                       "data": scores.get("num_data"), "published": row["published"]}
+        with tarfile.open(out / f"{folder.name}.tar.gz", "w:gz") as archive:
+            archive.add(folder, folder.name)
+    return found
 
-    train, test = pv.datasets.load("mnist")
-    if SHORT:
-        train, test = train[:2000], test[:20]
-    tanh = {"activation": torch.nn.Tanh}
-    program = pv.VAE(pv.priors.StandardNormal(50), pv.likelihoods.Bernoulli((1, 28, 28), pv.networks.MLP(50, [200, 200], **tanh)),
-                     pv.posteriors.DiagonalNormal(50, pv.networks.MLP((1, 28, 28), [200, 200], **tanh)))
-    epochs, rows = (1 if SHORT else 40), {}
-    history = pv.fit(program, train, objective=pv.objectives.IWAE(num_particles=5), epochs=epochs, batch_size=20, progress=False,
-                     compile="auto" if SHORT else "on")
-    seconds = history["seconds"]
-    rows["IWAE recipe, k = 5"] = {"epochs": epochs, "seconds of the last epoch": seconds[-1] - (seconds[-2] if epochs > 1 else 0)}
-    samples = 100 if SHORT else 5000
-    weights = pv.evaluation.importance_weights(program, test[:1000], samples).double()  # Pareto k would need ArviZ
-    scores = weights.logsumexp(0) - math.log(samples)
-    rows["IWAE recipe, k = 5"] |= {"log p(x)": scores.mean().item(), "standard error": scores.std().item() / len(scores)**0.5,
-                                   "num_samples": samples, "reference after 3,280 epochs": -85.54}
-    (out / "published.json").write_text(json.dumps(rows, indent=1) + "\n")
-    print(json.dumps(rows))
+
+def table(rows: list[dict]) -> list[str]:
+    """A Markdown table of dictionaries, whose keys are its columns."""
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "output"))
+    shown = [[f"{row.get(key):.5g}" if isinstance(row.get(key), float) else str(row.get(key, "")) for key in columns] for row in rows]
+    return ["", *(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *shown))]
 
 
-def main(out: Path) -> None:
+def main(out: Path, names: list[str]) -> None:
+    clock, runs = Clock(), Path(os.environ.get("RUNS", out / "runs"))
     out.mkdir(parents=True, exist_ok=True)
-    cases = ["digits"] if SHORT else ["digits", "mlp-128", "mlp-1024", "convolutional", "VampPrior", "IWAE-50", "importance sampling"]
-    found: dict = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda,
-                   "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "cores": os.cpu_count()}
-    found["parts"] = {
-        "tests": part("tests", 150, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "tests/test_cuda.py"]),
-        "benchmarks": part("benchmarks", 210, ["experiments/benchmarks/steps.py", "--out", str(out), "--rounds", "3" if SHORT else "10",
-                                               "--cases", *cases]),
-        "published": part("published", 200, [str(HERE / "run.py"), str(out), "--published"]),
-    }
-    for name in ("steps", "published"):
-        if (out / f"{name}.json").exists():
-            found[name] = json.loads((out / f"{name}.json").read_text())
+    found: dict = {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU: a dry run", "torch": torch.__version__,
+                   "cuda": torch.version.cuda, "python": platform.python_version(), "cores": os.cpu_count(), "parts": {}}
+    if not names:
+        found["parts"]["tests"] = part("tests", clock.left(150), ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=",
+                                                                  "tests/test_cuda.py"])
+        found["parts"]["benchmarks"] = part("benchmarks", clock.left(300 if SHORT else 230), [
+            "experiments/benchmarks/steps.py", "--out", str(out), "--rounds", "3" if SHORT else "10", "--cases", *CASES])
+        if (out / "steps.json").exists():
+            found["steps"] = json.loads((out / "steps.json").read_text())
+    if RESULTS.exists():
+        found["published"] = published(out, runs, names or ["iwae_5"], clock)
     (out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
-    lines = [f"{found['gpu'] or 'no GPU: a dry run'}, torch {found['torch']}, CUDA {found['cuda']}, Python {found['python']}", "",
-             "| part | status | seconds |", "|---|---|---|"]
-    lines += [f"| {name} | {row['status']} | {row['seconds']} |" for name, row in found["parts"].items()]
-    for table in (out / "steps.md",):
-        lines += ["", table.read_text()] if table.exists() else []
-    for name, row in found.get("published", {}).items():
-        lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
+    lines = [f"{found['gpu']}, torch {found['torch']}, CUDA {found['cuda']}, Python {found['python']}, {found['cores']} cores"]
+    if found["parts"]:
+        lines += table([{"part": name, **row} for name, row in found["parts"].items()])
+    lines += ["", (out / "steps.md").read_text()] if (out / "steps.md").exists() else []
+    if found.get("published"):
+        lines += table([{"row": name, **row} for name, row in found["published"].items()])
     (out / "gpu.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    published(Path(sys.argv[1])) if "--published" in sys.argv else main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]).resolve(), sys.argv[2:])

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command that asks no package index and takes less than ten minutes:
 #   experiments/gpu/run.sh prepare          once, with network: wheels and MNIST into .carry/ (at most 64 MiB)
-#   experiments/gpu/run.sh [FOLDER]         on the GPU machine, which has torch and torchvision; writes gpu.json and gpu.md
-#                                           to FOLDER, or to $OUT; without a GPU it runs the same, shortened, on the CPU
+#   experiments/gpu/run.sh FOLDER           on the GPU machine, which has torch, torchvision and the usual scientific packages;
+#                                           writes gpu.json and gpu.md; without a GPU it runs the same, shortened, on the CPU
+#   experiments/gpu/run.sh FOLDER ROW ...   spends the ten minutes on rows of experiments/results instead; what is not done then is
+#                                           in FOLDER/ROW-SEED.tar.gz, and goes on from there if that lies in .carry/runs/
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 carry=$PWD/.carry
@@ -18,12 +20,18 @@ if [ "${1:-}" = prepare ]; then
   exit
 fi
 
-out=${1:-${OUT:?a folder to write to}}
+out=${1:?a folder to write to}
+shift
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+mkdir "$work/runs"
+for run in "$carry"/runs/*.tar.gz; do
+  if [ -e "$run" ]; then tar -C "$work/runs" -xzf "$run"; fi
+done
 python=${PYTHON:-python3}
 "$python" -m pip install --quiet --no-index --no-deps --target "$work/packages" "$carry"/wheels/*.whl
 tar -C "$work" -xJf "$carry/data/mnist.tar.xz"
-export PYTHONPATH=$PWD:$work/packages PYRO_VAE_DATA=$work TORCHINDUCTOR_CACHE_DIR=$work/inductor
-"$python" experiments/gpu/run.py "$out"
+export PYTHONPATH=$PWD:$work/packages PYRO_VAE_DATA=$work TORCHINDUCTOR_CACHE_DIR=$work/inductor RUNS=$work/runs
+export XLA_PYTHON_CLIENT_PREALLOCATE=false  # JAX would take most of the GPU's memory
+"$python" experiments/gpu/run.py "$out" "$@"
