@@ -158,7 +158,7 @@ def estimators_table() -> str:
     rows = found["rows"]
     low, high = rows["`bdmc`, lower bound"]["value"], rows["`bdmc`, upper bound"]["value"]
     lines = [f"| {name} | {row['value']:.3f} | {number(row.get('mc_se'), 3)} | {row['value'] - low:+.3f} | {row['value'] - high:+.3f} "
-             f"| {row['cpu_seconds']:.1f} |" for name, row in rows.items()]
+             f"| {number(row.get('cpu_seconds'), 1)} |" for name, row in rows.items()]
     return table("| | log p(x) for a datum | Monte Carlo error | less the lower bound | less the upper bound | CPU s |", lines)
 
 
