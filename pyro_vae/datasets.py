@@ -176,7 +176,7 @@ class Dataset(torch.utils.data.Dataset):
     def repeat_labelled(self, times: int) -> Dataset:
         """The data with each datum of a known label ``times`` times, the others once: those of label -1.
 
-        Of 60,000 images of which 100 have a label, a batch of 256 holds one in two cases of five; visited 60 times an epoch, they are
+        Of 60,000 images of which 100 have a label, a batch of 256 holds one in one case of three; visited 60 times an epoch, they are
         a tenth of every batch, and count 60 times in the epoch's objective.
         """
         check_count("labelled_repeats", times)

@@ -117,7 +117,7 @@ def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", ro
         name = rows[i // group] if rows and i % group == 0 else ""
         written += [""] if i and group > 1 and i % group == 0 else []
         written += textwrap.wrap(line or "(nothing)", letters, initial_indent=name.ljust(margin), subsequent_indent=" " * (margin + 2))
-    ax.figure.set_size_inches(0.075 * letters, 0.137 * len(written) + 0.45)  # type: ignore[union-attr]
+    ax.figure.set_size_inches(0.075 * letters, 0.143 * len(written) + 0.5)  # type: ignore[union-attr]
     ax.set_title(title)
     ax.text(0, 1, "\n".join(written).replace("$", r"\$"), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
     ax.axis("off")

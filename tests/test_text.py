@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,3 +256,15 @@ def test_the_recipe_is_sized_by_the_vocabulary(file):
     recipe = recipes.recipe(recipes.parse([f"--data={file}", "--likelihood=AutoregressiveCategorical", "--encoder=Recurrent"], {}))
     program = build_program(recipe, load(file)[0])
     assert program.likelihood.categories == program.posterior.network.categories == len(load(file)[0].vocabulary)
+
+
+def test_the_smoothed_trigrams_it_is_compared_with_are_distributions():
+    script = runpy.run_path(str(Path(__file__).parent.parent / "experiments" / "systems" / "text.py"))
+    generator = np.random.default_rng(0)
+    sentences = [generator.geometric(0.2, size=6).clip(max=18).tolist() for _ in range(30)]
+    for order in (1, 2, 3):
+        model = script["KneserNey"](sentences, order, size=20)
+        for history in ((END, END), (END, 1), (1, 2), (19, 19), (5, 1)):  # some seen, some not
+            history = history[len(history) - order + 1:]
+            assert sum(model.probability((*history, word)) for word in range(20)) == pytest.approx(1)
+        assert model.probability((*history, 1)) > model.probability((*history, 19)) > 0

@@ -76,9 +76,9 @@ def numbers(data: Dataset) -> list[list[int]]:
     return [[word for word in sentence if word != END] for sentence in data.x.long().tolist()]
 
 
-def without_latent(run: str, train: Dataset) -> pv.Program:
+def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
     """The run's decoder with z at zero, its weights drawn anew and trained as the recipe says."""
-    recipe, program = yaml.safe_load((Path(run) / "recipe.yaml").read_text()), pv.load(run)
+    program = pv.load(run)
     nothing = torch.zeros(program.prior.latent)
     torch.manual_seed(recipe["seed"])
     for module in program.likelihood.modules():
@@ -107,16 +107,18 @@ def main() -> None:
     parser.add_argument("--without-latent", action="store_true")
     parser.add_argument("--read", type=int, default=8)
     options = parser.parse_args()
+    recipe = yaml.safe_load((Path(options.runs[0]) / "recipe.yaml").read_text())
     train, test = pv.datasets.load("sentences")
+    train, _ = train.hold_out(recipe["validation"], recipe["seed"])  # what the runs were trained on
     print(f"{len(train)} training and {len(test)} test sentences, {len(test.vocabulary)} words")
     print("| | KL | active | ELBO | log p(x) | perplexity |\n|---|---|---|---|---|---|")
     for run in options.runs:
         program = pv.load(run)
-        terms, units = decompose(program, test, 50), active_units(program, test)
+        terms, units = decompose(program, test, 20), active_units(program, test)
         score = pv.log_likelihood(program, test, options.num_samples)
         row(Path(run).name, score, test, f"{terms['kl'].mean:.2f}", f"{units.active} of {units.total}", f"{terms['elbo'].mean:.2f}")
     if options.without_latent:
-        row("the same decoder without a latent", pv.elbo(without_latent(options.runs[0], train), test, 1), test)
+        row("the same decoder without a latent", pv.elbo(without_latent(options.runs[0], recipe, train), test, 1), test)
     for name, order in (("trigrams", 3), ("bigrams", 2), ("unigrams", 1)):
         row(name, KneserNey(numbers(train), order, len(train.vocabulary)).score(numbers(test)), test)
 

@@ -25,7 +25,7 @@ class AutoregressiveCategorical(nn.Module):
     `generate` give the mode that a greedy search finds, the most probable category one step after the other.
 
     A network that sees what was written so far can do without z, and then the posterior collapses to the prior. Words dropped from
-    what it sees, in training only, are one remedy, `pyro_vae.objectives.FreeBits` another.
+    what it sees, in training only, work against that; `pyro_vae.objectives.FreeBits` rules it out.
 
     Args:
         event_shape: (T,), the length of the longest sequence.

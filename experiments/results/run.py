@@ -1,0 +1,73 @@
+"""Trains and scores rows of `rows.json`, each seed in a folder of its own.
+
+    python experiments/results/run.py RUNS NAME [NAME ...]
+
+What is finished is not done again and what was interrupted is continued, so the command can be repeated. A run's folder gets
+``scores-I.json`` for each entry I of its row's ``scores``, and ``cost.json``: CPU seconds (user and system, all attempts together),
+wall-clock seconds and the largest memory of training and of each score.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROWS = {row["name"]: row for row in json.loads((HERE / "rows.json").read_text())}
+
+
+def flags(values: dict) -> list[str]:
+    """``{"num_samples": 5}`` as ``--num_samples 5``; a flag whose value is true stands alone."""
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def command(row: dict, seed: int, folder: str) -> list[str]:
+    """What `pyro-vae` is called with to train a row's run, as in the table."""
+    return ["train", f"experiments/results/{row['recipe']}", *row["options"], "--seed", str(seed), "--out", folder]
+
+
+def spend(folder: Path, part: str, arguments: list[str]) -> None:
+    """Runs `pyro-vae` and adds what it cost to what the part had cost before."""
+    path = folder / "cost.json"
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "pyro_vae", *arguments], cwd=HERE.parent.parent)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    costs = json.loads(path.read_text()) if path.exists() else {}
+    past = costs.get(part, {"cpu_seconds": 0.0, "seconds": 0.0, "memory_mb": 0.0})
+    costs[part] = {
+        "cpu_seconds": round(past["cpu_seconds"] + after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "seconds": round(past["seconds"] + time.monotonic() - start, 1),
+        "memory_mb": round(max(past["memory_mb"], after.ru_maxrss / 1024)),
+        "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(costs, indent=1) + "\n")
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def run(row: dict, seed: int, runs: Path) -> None:
+    """Whatever of a row's run with a seed is not done yet."""
+    folder = (runs / f"{row['name']}-{seed}").resolve()
+    if not (folder / "evaluation.json").exists():
+        resume = ["--resume"] if (folder / "training.json").exists() else []
+        spend(folder, "training", [*command(row, seed, str(folder)), "--num_samples", "1", "--limit", "1", *resume])
+    for index, score in enumerate(row["scores"]):
+        target = folder / f"scores-{index}.json"
+        if not target.exists():
+            spend(folder, f"score {index}", ["evaluate", str(folder), *flags(score)])
+            shutil.copy(folder / "evaluation.json", target)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or not set(sys.argv[2:]) <= {*ROWS}:
+        raise SystemExit(f"{__doc__}\nThe rows: {', '.join(ROWS)}")
+    for name in sys.argv[2:]:
+        for seed in ROWS[name]["seeds"]:
+            run(ROWS[name], seed, Path(sys.argv[1]))

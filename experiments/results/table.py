@@ -1,0 +1,214 @@
+"""Makes the README's tables, `results.json`, `logs/` and `curves.png` from what the runs themselves wrote.
+
+    python experiments/results/table.py [RUNS]
+
+With RUNS, the folder that `run.py` wrote to, summaries and logs of its finished runs are taken over first; without, everything is made
+from `results.json`, `ground_truth.json`, `peers.json` and `logs/`, which are committed.
+"""
+
+import csv
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+import pyro_vae as pv
+from pyro_vae.comparison import compare, load_scores
+
+HERE = Path(__file__).resolve().parent
+ROWS = json.loads((HERE / "rows.json").read_text())
+FOLLOWED = ("epoch", "step", "objective", "validation_elbo", "learning_rate", "kl_weight")
+BASELINE = "prior_normal"
+
+
+# ------------------------------------------------------------------------------------------------------ from the runs
+
+def take_over(runs: Path) -> dict:
+    """What is known of every finished run, by name: scores, costs, active units; its log goes to ``logs/``."""
+    found = read("results.json") or {}
+    (HERE / "logs").mkdir(exist_ok=True)
+    for row in ROWS:
+        for seed in row["seeds"]:
+            folder = runs / f"{row['name']}-{seed}"
+            if not (folder / "scores-0.json").exists():
+                continue
+            scores = [json.loads(path.read_text()) for path in sorted(folder.glob("scores-*.json"))]
+            log = list(csv.DictReader((folder / "metrics.csv").open()))
+            with (HERE / "logs" / f"{folder.name}.csv").open("w") as file:
+                writer = csv.DictWriter(file, FOLLOWED, extrasaction="ignore", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows({key: rounded(value) for key, value in line.items()} for line in log)
+            program = pv.load(folder)
+            test = pv.datasets.load(scores[0]["data"]["name"])[1][:1000]
+            units = pv.decomposition.active_units(program, test)
+            found[folder.name] = {
+                "scores": scores, "costs": json.loads((folder / "cost.json").read_text()), "epochs": int(log[-1]["epoch"]),
+                "steps": int(log[-1]["step"]), "active_units": units.active, "units": units.total,
+                "parameters": sum(p.numel() for p in program.parameters()),
+                "machine": f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.split('+')[0]}",
+            }
+            baseline = runs / f"{BASELINE}-{seed}" / "evaluation.npz"
+            if row["name"].startswith("prior_") and row["name"] != BASELINE and baseline.exists():
+                ours, plain = (load_scores(path)["log_likelihood"] for path in (folder / "evaluation.npz", baseline))
+                paired = compare(ours, plain)
+                found[folder.name]["less_normal"] = {"mean": paired.mean, "se": paired.se}
+    return found
+
+
+def rounded(value: str) -> str:
+    return value and f"{float(value):.6g}"
+
+
+def read(name: str):
+    path = HERE / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+def table(header: str, lines: Iterable[str]) -> str:
+    return "\n".join([header, "|" + "---|" * (header.count("|") - 1), *lines])
+
+
+def runs_of(row: dict, results: dict) -> list[dict]:
+    return [results[name] for seed in row["seeds"] if (name := f"{row['name']}-{seed}") in results]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def score_cells(runs: list[dict], index: int) -> str:
+    """log p(x) with its errors, the ELBO, what it was made of, and Pareto k, of a row's runs."""
+    scores = [run["scores"][index] for run in runs if len(run["scores"]) > index]
+    lls = [score["log_likelihood"] for score in scores]
+    means = [ll["mean"] for ll in lls]
+    text = f"**{statistics.mean(means):.2f}** +- {statistics.mean(ll['se'] for ll in lls):.2f}"
+    text += f" ({len(means)} seeds: s.d. {statistics.stdev(means):.2f})" if len(means) > 1 else ""
+    elbo = statistics.mean(score["elbo"]["mean"] for score in scores)
+    k = statistics.mean(score["pareto_k"]["median"] for score in scores)
+    return f"{text} | {max(ll['mc_se'] for ll in lls):.3f} | {elbo:.2f} | {lls[0]['num_samples']:,} | {scores[0]['num_data']:,} | {k:.2f}"
+
+
+def published(row: dict) -> str:
+    return number(row["published"]) + (f" ({row['reproduced']:.2f})" if row["reproduced"] else "")
+
+
+def results_table(results: dict, on: str) -> str:
+    lines = []
+    for row in (row for row in ROWS if row["on"] == on):
+        runs = runs_of(row, results)
+        if not runs:
+            lines.append(f"| {row['what']} | `{row['name']}` | {published(row)} | not run | | | | | | | | | |")
+        for index in range(max((len(run["scores"]) for run in runs), default=0)):
+            cost = statistics.mean(run["costs"]["training"]["cpu_seconds"] for run in runs)
+            units = f"{runs[0]['active_units']} of {runs[0]['units']}"
+            rest = f"{runs[0]['epochs']} | {runs[0]['steps']:,} | {cost:,.0f} | {units}" if index == 0 else " | | | "
+            seeds = "" if len(runs) == len(row["seeds"]) else f", {len(runs)} of {len(row['seeds'])} seeds run"
+            what = f"{row['what']}{seeds}" if index == 0 else "the same"
+            lines.append(f"| {what} | `{row['name']}` | {published(row)} | {score_cells(runs, index)} | {rest} |")
+    return table("| | row | published (reproduced) | ours: log p(x) +- s.e. over data | Monte Carlo error | ELBO | K | test data | median k | epochs "
+                 "| steps | CPU s | active units |", lines)
+
+
+def priors_table(results: dict) -> str:
+    lines = []
+    for row in (row for row in ROWS if row["name"].startswith("prior_")):
+        for run in runs_of(row, results):
+            ll, paired = run["scores"][0]["log_likelihood"], run.get("less_normal")
+            less = f"{paired['mean']:+.2f} +- {paired['se']:.2f}" if paired else ""
+            lines.append(f"| `{row['name']}` | {ll['mean']:.2f} +- {ll['se']:.2f} | {less} | {run['costs']['training']['cpu_seconds']:.0f} |")
+    return table(f"| | log p(x) | less `{BASELINE}`, paired | CPU s |", lines) if lines else "Not run."
+
+
+def recipes_table(on: str) -> str:
+    return table("| row | recipe and options | seeds | source |", (
+        f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options']])}` | {', '.join(map(str, row['seeds']))} | {row['source']} |"
+        for row in ROWS if row["on"] == on))
+
+
+def ground_truth_table() -> str:
+    found = read("ground_truth.json")
+    if not found:
+        return "Not run."
+    lines, last = [], ""
+    for row in found["rows"]:
+        case, last = ("" if row["case"] == last else row["case"]), row["case"]
+        lines.append(f"| {case} | {row['estimator']} | {row['exact']:.3f} | {row['error']:+.4f} | {row['mc_se']:.4f} | {row['in_errors']:+.1f} "
+                     f"| {100 * row['coverage']:.1f}% | {number(row['pareto_k'])} |")
+    return table("| model | estimator | exact value | mean error | its Monte Carlo error | in errors | 95% intervals that cover | median k |", lines)
+
+
+def peers_table() -> str:
+    found = read("peers.json")
+    if not found:
+        return "Not run."
+    lines = [f"| {name} | {row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | {row['cpu_seconds']:.0f} | {row['memory_mb']:.0f} |"
+             for name, row in found.items() if name != "estimators"]
+    return table("| trained by | log p(x) | ELBO | CPU s of training | peak memory (MB) |", lines)
+
+
+def estimators_table() -> str:
+    found = (read("peers.json") or {}).get("estimators")
+    if not found:
+        return "Not run."
+    rows = found["rows"]
+    low, high = rows["`bdmc`, lower bound"]["value"], rows["`bdmc`, upper bound"]["value"]
+    lines = [f"| {name} | {row['value']:.3f} | {number(row.get('mc_se'), 3)} | {row['value'] - low:+.3f} | {row['value'] - high:+.3f} "
+             f"| {number(row.get('cpu_seconds'), 1)} |" for name, row in rows.items()]
+    return table("| | log p(x) for a datum | Monte Carlo error | less the lower bound | less the upper bound | CPU s |", lines)
+
+
+SECTIONS: dict[str, Callable[[dict], str]] = {
+    "cpu": lambda results: results_table(results, "cpu"), "priors": priors_table, "gpu": lambda results: results_table(results, "gpu"),
+    "recipes": lambda results: recipes_table("cpu"), "gpu recipes": lambda results: recipes_table("gpu"),
+    "ground truth": lambda results: ground_truth_table(), "peers": lambda results: peers_table(),
+    "estimators": lambda results: estimators_table(),
+}
+
+
+def rendered(text: str) -> str:
+    """The README's text with each table between its markers made anew."""
+    results = read("results.json") or {}
+    for name, section in SECTIONS.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        assert mark and end, name
+        text = f"{before}{mark}{section(results)}\n{end}{after}"
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------- figure
+
+def draw_curves(path: Path) -> None:
+    """The bound that is maximised against epochs, for each run of the IWAE recipe, and where the papers end."""
+    import matplotlib.pyplot as plt
+
+    logs = [(row, HERE / "logs" / f"{row['name']}-0.csv") for row in ROWS if row["recipe"] == "iwae.yaml" and not row["options"].count("labels")]
+    logs = [(row, path) for row, path in logs if row["on"] == "cpu" and path.exists()]
+    if not logs:
+        return
+    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for index, (row, log) in enumerate(logs):
+        lines = list(csv.DictReader(log.open()))
+        colour, name = f"C{index}", row["what"].split(", ", 2)[2]
+        ax.plot([int(line["epoch"]) for line in lines], [float(line["objective"]) for line in lines], ".-", color=colour, label=name)
+        ax.plot(3280, row["published"], "*", color=colour, markersize=10)
+    ax.set(xscale="log", xlabel="epoch", ylabel="nats per datum", ylim=(-125, -80),
+           title="IWAE recipe, dynamic MNIST: training bound (lines), and\npublished test log p(x) after 3,280 epochs (stars)")
+    ax.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        raise SystemExit(__doc__)
+    if len(sys.argv) == 2:
+        found = take_over(Path(sys.argv[1]))
+        (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    readme = HERE / "README.md"
+    readme.write_text(rendered(readme.read_text()))
+    draw_curves(HERE / "curves.png")
