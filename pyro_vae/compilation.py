@@ -163,6 +163,18 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
+class _Count(TorchDispatchMode):
+    """Counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
 def _line_at_fault(error: BaseException) -> str:
     """The innermost line of the user's code, or of this package's components, in a traceback."""
     libraries = (str(Path(torch.__file__).parent), str(Path(pyro.__file__).parent), __file__)
@@ -304,8 +316,10 @@ class LossAndGradients:
         return captured
 
     def size(self, *inputs: Tensor | None) -> int:
-        """The number of operations of the captured graph; `CannotCapture` where there is none."""
-        return Captured(self._of_tensors(inputs), [value for value in inputs if value is not None]).size
+        """The number of operations of an eager run, about that of the captured graph, and found out in a hundredth of the time."""
+        with validation_enabled(False), without_writes(), _Count() as count:
+            self.eager(*inputs)
+        return count.operations
 
     def _of_tensors(self, inputs: Sequence[Tensor | None]) -> TensorFunction:
         given = [value is not None for value in inputs]

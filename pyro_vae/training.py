@@ -28,12 +28,10 @@ from torch import Tensor, nn
 from pyro_vae import checkpoint
 from pyro_vae.compilation import (
     FEWEST_STEPS,
-    CannotCapture,
     LossAndGradients,
     Replay,
     Update,
     is_worth_compiling,
-    warn_not_captured,
     without_writes,
 )
 from pyro_vae.datasets import Data, Dataset, as_dataset, batch_keys
@@ -389,12 +387,8 @@ class _Run:
             return list(sizes)
         if self.compile == "off" or max(sizes.values()) < FEWEST_STEPS:
             return []
-        try:
-            with isolated_random(self.data.values.device, self.seed):
-                operations = self.loss_and_gradients.size(*self._first_batch(next(iter(sizes))))
-        except CannotCapture as error:
-            warn_not_captured(error)
-            return []
+        with isolated_random(self.data.values.device, self.seed):
+            operations = self.loss_and_gradients.size(*self._first_batch(next(iter(sizes))))
         return [size for size, steps in sizes.items() if is_worth_compiling(operations, steps)]
 
     def _run_epoch(self, epoch: int, stop: int | None = None) -> Tensor:

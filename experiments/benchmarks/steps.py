@@ -318,6 +318,7 @@ def figure(results: Results, path: Path) -> None:
 
 def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     drawing = Figure(figsize=(10, 2.8), layout="constrained", dpi=90)
     for ax, (what, medians) in zip(drawing.subplots(1, len(found)), found.items()):
@@ -325,6 +326,8 @@ def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> No
             ax.loglog(medians["values"], [us / 1000 for us in medians[name]], "o-", label={"ours": "compiled", "ours, eager": "eager"}[name])
         ax.set(xlabel=what, xticks=medians["values"], xticklabels=medians["values"])
         ax.minorticks_off()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
     drawing.axes[0].set_ylabel("ms per step")
     drawing.axes[0].legend()
     drawing.savefig(path)
