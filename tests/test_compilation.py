@@ -12,6 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 import pyro_vae as pv
 from pyro_vae import compilation
 from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Update, is_worth_compiling
+from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
@@ -32,7 +33,7 @@ def step_of(program, objective, compiled, weight=None):
     def loss(x, context=None, kl_weight=None):
         model, guide = program.model, program.guide
         if kl_weight is not None:
-            model, guide = (pv.objectives.weigh_latents(fn, kl_weight) for fn in (model, guide))
+            model, guide = (weigh_latents(fn, kl_weight) for fn in (model, guide))
         return objective.differentiable_loss(model, guide, x, context)
 
     parameters = [p for p in program.parameters() if p.requires_grad]
