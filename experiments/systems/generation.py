@@ -1,9 +1,9 @@
-"""Can they generate? Draws from N(0, I), decoded, by a classifier's confidence and by precision, recall, density and coverage.
+"""Can they generate? Draws from the prior, decoded, by a classifier's confidence and by precision, recall, density and coverage.
 
     python experiments/systems/generation.py RUN [RUN ...] [--figure FILE.png]
 
-Of each run 5,000 draws from N(0, I) are decoded, whatever its prior is; for an autoencoder also 5,000 from the normal distribution
-that fits its codes of training images. The classifier is scikit-learn's, an MLP of 128 units on the 60,000 training images; its
+Of each run 5,000 draws are decoded, from N(0, I) for an autoencoder, from the prior otherwise; for an autoencoder also 5,000 from
+the normal distribution that fits its codes of training images. The classifier is scikit-learn's, an MLP of 128 units on the 60,000 training images; its
 confidence is the mean of the highest probability. Its hidden units are the space in which the draws are compared with the first
 5,000 test images (k = 5): in pixels the mean of all images lies in everybody's ball. The other 5,000 test images say what
 the best is.
@@ -59,9 +59,11 @@ def main() -> None:
     noise = torch.randn(COUNT, 1000, generator=torch.Generator().manual_seed(0))
     for run in options.runs:
         program = pv.load(run)
-        latent = program.posterior.latent[0]
-        x = decoded(program, noise[:, :latent])
-        report(f"{run}, N(0, I)", x)
+        if isinstance(program.prior, pv.priors.Flat | pv.priors.StandardNormal):
+            x, drawn = decoded(program, noise[:, : program.posterior.latent[0]]), "N(0, I)"  # the same noise for all
+        else:
+            x, drawn = pv.generate(program, COUNT), type(program.prior).__name__
+        report(f"{run}, {drawn}", x)
         shown.append(x[:20])
         if isinstance(program.prior, pv.priors.Flat):
             codes = pv.encode(program, binary)["z"]
