@@ -78,6 +78,7 @@ class Dataset(torch.utils.data.Dataset):
                                fix="align y with x")
         self.name, self.split, self.binarize, self.seed, self.missing = name, split, binarize, seed, missing
         self.vocabulary = vocabulary
+        self.published_validation: Dataset | None = None
         if missing:  # one NaN of the many that there are: equal data have equal bytes
             self.values = torch.where(torch.isnan(self.values), torch.nan, self.values)
         if binarize != "none":
@@ -164,14 +165,22 @@ class Dataset(torch.utils.data.Dataset):
         return self._like(move(self.values), move(self.x), move(self.context))
 
     def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Two parts, chosen at random from ``seed``: the rest, and ``size`` data for validation."""
-        if not 0 < size < len(self):
-            raise InvalidInput("validation", got=str(size), expected=f"1 to {len(self) - 1} data held out of {len(self)}",
+        """Data to train on and ``size`` data for validation, chosen at random from ``seed``.
+
+        Where the data set was published with validation data, they are chosen among those, and all others are trained on.
+
+        Raises:
+            InvalidInput: if there are not as many.
+        """
+        source = self.published_validation or self
+        most = len(source) - (source is self)  # some must be left to train on
+        if not 0 < size <= most:
+            raise InvalidInput("validation", got=str(size), expected=f"1 to {most} data held out of {len(source)}",
                                fix="hold out fewer")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        rest, held = self[order[size:].sort().values], self[order[:size].sort().values]
+        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+        held = source[order[:size].sort().values]
         held.split = "validation"
-        return rest, held
+        return (self[order[size:].sort().values] if source is self else self), held
 
     def repeat_labelled(self, times: int) -> Dataset:
         """The data with each datum of a known label ``times`` times, the others once: those of label -1.
@@ -193,7 +202,7 @@ class Dataset(torch.utils.data.Dataset):
         part = object.__new__(Dataset)
         part.values, part.context = values, context
         part.name, part.split, part.binarize, part.seed, part.missing = self.name, self.split, self.binarize, self.seed, self.missing
-        part.vocabulary = self.vocabulary
+        part.vocabulary, part.published_validation = self.vocabulary, self.published_validation
         part.__dict__["x"] = x
         return part
 
@@ -281,7 +290,8 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
     """A named data set, an ``.npz`` file, a text or a folder of images, as (train, test).
 
     Args:
-        name: one of `names`; or a path to an ``.npz`` with ``x`` and optionally ``y`` (and ``x_test``, ``y_test``); or
+        name: one of `names`; or a path to an ``.npz`` with ``x`` and optionally ``y`` (and ``x_test``, ``y_test``,
+            ``x_validation``, ``y_validation``: see `Dataset.hold_out`); or
             a folder of images of one size, whose subfolders, if any, are the labels. Files without a test part have a
             tenth held out, chosen at random from ``seed``. A ``.txt`` has a sentence on each line, of which each tenth is a
             test sentence; its words become numbers, see `pyro_vae.text.Vocabulary`.
@@ -335,6 +345,7 @@ def load(name: str, *, binarize: Binarize | None = None, seed: int = BINARIZE_SE
     if "test" not in sets:
         sets["train"], sets["test"] = sets["train"].hold_out(max(1, len(sets["train"]) // 10), seed)
         sets["test"].split = "test"
+    sets["train"].published_validation = sets.get("validation")
     if labelled is not None:
         sets["train"] = _partly_labelled(sets["train"], labelled, seed if labelled_seed is None else labelled_seed)
     return sets["train"], sets["test"]
@@ -399,8 +410,8 @@ def _torchvision(class_name: str) -> Callable[[Path], Parts]:
 
 def _static_mnist(folder: Path) -> Parts:
     arrays = _open_npz(folder / "binarized_mnist_static.npz")
-    images = {split: arrays[split].reshape(-1, 1, 28, 28).astype(np.float32) for split in ("train", "test")}
-    return {"train": (images["train"], None), "test": (images["test"][_shuffle(images["test"])], None)}
+    train, validation, test = (arrays[split].reshape(-1, 1, 28, 28).astype(np.float32) for split in ("train", "valid", "test"))
+    return {"train": (train, None), "validation": (validation, None), "test": (test[_shuffle(test)], None)}
 
 
 def _shuffle(x: np.ndarray) -> np.ndarray:
@@ -583,8 +594,9 @@ def _read_npz(path: Path) -> Parts:
         raise InvalidInput("data", got=f"{path} with {', '.join(sorted(arrays)) or 'nothing'}",
                            expected="an array named x, and optionally y", fix="write it with numpy.savez(path, x=x, y=y)")
     parts: Parts = {"train": (_scaled(arrays["x"]), arrays.get("y"))}
-    if "x_test" in arrays:
-        parts["test"] = (_scaled(arrays["x_test"]), arrays.get("y_test"))
+    for split in ("validation", "test"):
+        if f"x_{split}" in arrays:
+            parts[split] = (_scaled(arrays[f"x_{split}"]), arrays.get(f"y_{split}"))
     return parts
 
 

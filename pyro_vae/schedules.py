@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Constant", "Cosine", "Exponential", "Stages"]
+__all__ = ["Constant", "Cosine", "Exponential", "Stages", "Steps"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,23 @@ class Stages:
             if reached < end:
                 return self.factor**stage
         return self.factor ** (self.count - 1)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Constant between milestones, multiplied by ``factor`` at each of them.
+
+    Args:
+        milestones: fractions of the run.
+        factor: on the learning rate, at each milestone.
+
+    Example:
+        >>> [Steps(factor=0.5)(done) for done in (0.0, 0.5, 0.75)]
+        [1.0, 0.5, 0.25]
+    """
+
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    factor: float = 0.1
+
+    def __call__(self, done: float) -> float:
+        return self.factor ** sum(done + 1e-9 >= milestone for milestone in self.milestones)  # whatever the rounding

@@ -76,6 +76,13 @@ def test_npz_files(tmp_path):
     np.savez(path, x=x, x_test=x[:7])
     train, test = load(str(path))
     assert len(train) == 50 and np.allclose(test.x, x[:7])
+    np.savez(path, x=x, x_validation=-x[:20], y=y, y_validation=y[:20])
+    train, test = load(str(path))
+    rest, held = train.hold_out(20, seed=3)
+    assert rest is train and (len(rest), len(test), held.split) == (45, 5, "validation")
+    assert np.allclose(held.x, -x[:20]) and held.context.tolist() == y[:20].tolist()
+    with pytest.raises(InvalidInput, match="1 to 20 data held out of 20"):
+        train.hold_out(21)
     np.savez(path, x=np.array([[0, 255]], dtype=np.uint8).repeat(20, 0))
     assert load(str(path), binarize="dynamic")[0].x[0].tolist() == [0.0, 1.0]
 
