@@ -378,6 +378,9 @@ class Update:
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
         self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
         self.kernel_has_run = False  # a CUDA graph is recorded only of what has run before
+        self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
+        self.slots: list[list[Tensor]] = []
+        self.count = torch.empty(0)  # of steps, once for each parameter
 
     def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
         """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
@@ -385,22 +388,33 @@ class Update:
             gradients = list(gradients)
             norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
             gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        states: list[Any] = [self.optimizer.state.get(p) for p in self.parameters]
-        if self.kernel is None or not all(states):  # the first step makes the state
+        if not self.is_ready:  # the first step makes the state
             for parameter, gradient in zip(self.parameters, gradients):
                 parameter.grad = gradient
             self.optimizer.step()
             self.optimizer.zero_grad()
             return
+        self._find_slots()
         (group,) = self.optimizer.param_groups
-        steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
+        first, second, steps = self.slots
         with torch.no_grad():
-            torch._foreach_add_(steps, 1.0)
+            self.count.add_(1.0)
             self.kernel(self.parameters, gradients, first, second, [], steps,
                         lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
                         beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
                         maximize=False)
         self.kernel_has_run = True
+
+    def _find_slots(self) -> None:
+        """Looks the optimiser's state up, unless it is still that of the last step."""
+        states = [self.optimizer.state[p] for p in self.parameters]
+        if len(states) == len(self.states) and all(a is b for a, b in zip(states, self.states)):
+            return
+        # One tensor that the steps are entries of, so that counting is one operation: it took as long as the update of a small net.
+        self.count = torch.stack([state["step"] for state in states])
+        for state, step in zip(states, self.count.unbind()):
+            state["step"] = step
+        self.states, self.slots = states, [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
 
     @property
     def is_ready(self) -> bool:

@@ -258,11 +258,35 @@ def test_frozen_parameters_and_partial_batches():
 
 
 @needs_compiler
-def test_large_products_by_onednn_are_the_products(monkeypatch):
-    monkeypatch.setattr("pyro_vae.inductor.FEWEST_MULTIPLICATIONS", 1)
-    monkeypatch.setattr("pyro_vae.inductor.FEWEST_ENTRIES_OF_A_GRADIENT", 1)
+@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 19), (3, 2100, 100), (50, 1500, 70), (130, 1, 5), (128, 64, 128), (300, 40, 200)])
+def test_our_product_is_the_product_in_every_layout(m, k, n):
+    from pyro_vae.inductor import product_kernel
+
+    kernel = product_kernel()
+    if kernel is None:
+        pytest.skip("the processor has no AVX-512")
+    a, b = torch.randn(m, k + 3), torch.randn(k, n + 5)  # rows that are further apart than they are long
+    for a_transposed in (0, 1):
+        for b_transposed in (0, 1):
+            first, second = (x.t().contiguous() if transposed else x for x, transposed in ((a, a_transposed), (b, b_transposed)))
+            out = torch.full((m, n), torch.nan)
+            kernel(first, second, out, m, n, k, first.stride(0), second.stride(0), a_transposed, b_transposed)
+            exact = a[:, :k].double() @ b[:, :n].double()
+            assert torch.allclose(out.double(), exact, atol=1e-5 * k**0.5, rtol=1e-5)
+
+
+@needs_compiler
+def test_products_of_any_layout_are_compiled():
     net = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 7, bias=False))
-    eager, compiled = (LossAndGradients(lambda x: net(x).square().sum(), list(net.parameters()), lambda n, way=way: way) for way in (False, True))
+    one, square = torch.nn.Parameter(torch.randn(1)), torch.nn.Parameter(torch.randn(7, 7))
+
+    def loss(x):
+        h = net(x)
+        strided, repeated = h[:, ::2] @ square[::2], one.expand(9, 7) @ square.t() + h[:1].expand(9, 7) @ square
+        return (h.square().sum(1, keepdim=True) * (strided + repeated)).sum() + torch.addmm(h, h, square, beta=2).sin().sum()
+
+    parameters = [*net.parameters(), one, square]
+    eager, compiled = (LossAndGradients(loss, parameters, lambda n, way=way: way) for way in (False, True))
     assert_same(eager, compiled, torch.randn(9, 20), exactly=False)
 
 

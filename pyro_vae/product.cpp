@@ -1,0 +1,91 @@
+// A product of two float32 matrices, blocked over rows, columns and depth, each block by oneDNN's kernel for small matrices (brgemm).
+//
+// out (m, n) = a (m, k) b (k, n). The last dimension of out is contiguous; of a and b one dimension is, the other has the given
+// stride, and "transposed" says that it is the last one that has it. Transposed factors are packed into contiguous blocks, one of a
+// by the thread that multiplies it, all of b beforehand, which all threads share.
+//
+// The sizes of blocks are measured: 64 rows of a stay in the second cache while 32 columns of b at a time stream by.
+
+#include <torch/csrc/inductor/cpp_prefix.h>
+
+#include <ATen/native/CPUBlas.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+namespace {
+
+constexpr int64_t ROWS = 64, COLUMNS = 32, DEPTH = 1024, LANES = 16;
+constexpr int64_t FEWEST_MULTIPLICATIONS_FOR_THREADS = 1 << 19;
+
+int64_t blocks(int64_t whole, int64_t block) { return (whole + block - 1) / block; }
+
+// Memory that is kept between calls, aligned to a cache line.
+struct Scratch {
+    std::unique_ptr<float[]> memory;
+    int64_t size = 0;
+
+    float* of(int64_t wanted) {
+        if (wanted > size) {
+            memory.reset(new float[wanted + LANES]);
+            size = wanted;
+        }
+        return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.get()) + 63) & ~uintptr_t(63));
+    }
+};
+
+// to (columns, rows) = from (rows, columns), transposed.
+void transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t rows, int64_t columns) {
+    const int64_t whole_rows = rows / LANES * LANES, whole_columns = columns / LANES * LANES;
+    for (int64_t i = 0; i < whole_rows; i += LANES)
+        for (int64_t j = 0; j < whole_columns; j += LANES)
+            at::vec::transpose_mxn<float, LANES, LANES>(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++) to[j * to_stride + i] = from[i * from_stride + j];
+}
+
+}  // namespace
+
+extern "C" void kernel(const float* a, const float* b, float* out, int64_t m, int64_t n, int64_t k, int64_t a_stride,
+                       int64_t b_stride, int64_t a_transposed, int64_t b_transposed) {
+    const int64_t threads = m * n * k < FEWEST_MULTIPLICATIONS_FOR_THREADS ? 1 : omp_get_max_threads();
+    // As many blocks of rows for each thread, or, where there are too few rows for that, groups of columns as well.
+    const int64_t row_blocks = m < LANES * threads ? blocks(m, ROWS) : blocks(m, ROWS * threads) * threads;
+    const int64_t rows = blocks(m, row_blocks), column_blocks = blocks(n, COLUMNS), depths = blocks(k, DEPTH);
+    const int64_t groups = std::min(column_blocks, blocks(threads, row_blocks));
+    static thread_local Scratch of_b;
+    float* packed_b = b_transposed ? of_b.of(column_blocks * COLUMNS * k) : nullptr;
+    #pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        static thread_local Scratch of_a;
+        float* packed_a = a_transposed ? of_a.of(rows * std::min(k, DEPTH)) : nullptr;
+        if (packed_b) {
+            #pragma omp for schedule(static)
+            for (int64_t j = 0; j < column_blocks; j++) {
+                const int64_t left = j * COLUMNS;
+                transpose(b + left * b_stride, b_stride, packed_b + left * k, COLUMNS, std::min(COLUMNS, n - left), k);
+            }
+        }
+        #pragma omp for collapse(2) schedule(static)
+        for (int64_t i = 0; i < row_blocks; i++)
+            for (int64_t group = 0; group < groups; group++) {
+                const int64_t top = i * rows, height = std::min(rows, m - top);
+                if (height <= 0) continue;
+                for (int64_t d = 0; d < depths; d++) {
+                    const int64_t start = d * DEPTH, depth = std::min(DEPTH, k - start);
+                    const float* first = a + top * a_stride + start;
+                    if (packed_a) {
+                        transpose(a + start * a_stride + top, a_stride, packed_a, depth, depth, height);
+                        first = packed_a;
+                    }
+                    for (int64_t j = column_blocks * group / groups; j < column_blocks * (group + 1) / groups; j++) {
+                        const int64_t left = j * COLUMNS, width = std::min(COLUMNS, n - left);
+                        const float* second = packed_b ? packed_b + left * k + start * COLUMNS : b + start * b_stride + left;
+                        at::native::cpublas::brgemm(height, width, depth, packed_a ? depth : a_stride, packed_b ? COLUMNS : b_stride, n,
+                                                    d > 0, first, second, out + top * n + left, false);
+                    }
+                }
+            }
+    }
+}
