@@ -405,14 +405,14 @@ class _CompiledGuide:
         return draw
 
     def _captured(self, weights: Callable[..., Tensor], inputs: list[Tensor]) -> Captured | None:
-        if self.compile == "off" or (self.compile == "auto" and not is_worth_compiling(0, self.runs, CHUNK_SAVES)):
+        if self.compile == "off" or (self.compile == "auto" and not is_worth_compiling(0, CHUNK_SAVES, self.runs)):
             return None
         try:
             graph = Captured(weights, inputs)
         except CannotCapture as error:
             warn_not_captured(error)
             return None
-        if self.compile == "auto" and not is_worth_compiling(graph.size, self.runs, CHUNK_SAVES):
+        if self.compile == "auto" and not is_worth_compiling(graph.size, CHUNK_SAVES, self.runs):
             return None
         graph.compile(inputs)
         return graph

@@ -388,8 +388,9 @@ class _Run:
         if self.compile == "off" or max(sizes.values()) < FEWEST_STEPS:
             return []
         with isolated_random(self.data.values.device, self.seed):
-            operations = self.loss_and_gradients.size(*self._first_batch(next(iter(sizes))))
-        return [size for size, steps in sizes.items() if is_worth_compiling(operations, steps)]
+            work = {size: self.loss_and_gradients.work(*self._first_batch(size)) for size in sizes}
+        return [size for size, steps in sizes.items()
+                if is_worth_compiling(work[size].operations, work[size].saved_by_compiling, steps)]
 
     def _run_epoch(self, epoch: int, stop: int | None = None) -> Tensor:
         """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""

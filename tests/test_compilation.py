@@ -11,7 +11,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
 from pyro_vae import compilation
-from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Update, is_worth_compiling
+from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Update, Work, is_worth_compiling
 from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.validation import InvalidInput
 
@@ -374,11 +374,21 @@ def test_short_runs_stay_eager_and_long_ones_are_compiled(tmp_path, monkeypatch)
     assert decision(tmp_path / "d", monkeypatch, epochs=600, batch_size=8, compile="off") == []
 
 
-def test_the_rule_grows_with_operations_and_steps():
-    assert not any(is_worth_compiling(n, steps) for n in (10, 200, 6000) for steps in (10, 1000))
-    assert all(is_worth_compiling(n, 100_000) for n in (200, 6000))
-    costs = [[is_worth_compiling(n, steps) for steps in (10**i for i in range(8))] for n in (10, 100, 1000)]
+def test_the_rule_grows_with_work_and_steps():
+    def is_worth(operations, multiplications, steps):
+        return is_worth_compiling(operations, Work(operations, multiplications).saved_by_compiling, steps)
+
+    assert not any(is_worth(n, 10**6, steps) for n in (10, 200, 6000) for steps in (10, 1000))
+    assert all(is_worth(n, 0, 100_000) for n in (200, 6000)) and is_worth(200, 2 * 10**8, 10_000)
+    costs = [[is_worth(n, m, steps) for steps in (10**i for i in range(8))] for n in (10, 100, 1000) for m in (0, 10**8)]
     assert all(row == sorted(row) for row in costs)
+
+
+def test_work_is_counted():
+    weight = torch.nn.Parameter(torch.ones(5, 7))
+    step = LossAndGradients(lambda x: (x @ weight).sum(), [weight])
+    work = step.work(torch.ones(3, 5))
+    assert work.multiplications == 2 * 3 * 5 * 7 and 3 < work.operations < 12  # the product, and the weight's gradient
 
 
 # ---------------------------------------------------------------------------------------------- updates and SVI
