@@ -44,7 +44,7 @@ def test_every_kind_of_scale(name, argument, learn):
 def test_means_are_those_of_the_draws(name):
     p = likelihood_of(name, 3, MLP(2, [8]))(torch.randn(4, 2))
     draws = p.sample((20_000,))
-    if name == "AutoregressiveCategorical":  # names of things have no mean
+    if name in ("AutoregressiveCategorical", "AutoregressiveBernoulli"):  # none, and none in closed form
         assert not has_mean(p) and torch.equal(centre_of(p), p.mode)
         return
     assert p.mean.shape == draws.shape[1:]
@@ -173,10 +173,34 @@ def test_what_lies_at_an_end_of_the_interval_is_no_datum_of_beta():
 @pytest.mark.parametrize("name, arguments", [("StudentT", {"df": 1.0}), ("Categorical", {"categories": 1}), ("Binomial", {"total_count": 0}),
                                              ("DiscretizedLogistic", {"levels": 1}), ("Multinomial", {"total_count": 0}),
                                              ("AutoregressiveCategorical", {"categories": 1}),
+                                             ("AutoregressiveBernoulli", {"radius": 0}), ("AutoregressiveBernoulli", {"hidden": 0}),
                                              ("AutoregressiveCategorical", {"word_dropout": 1.0})])
 def test_arguments_out_of_range(name, arguments):
     with pytest.raises(InvalidInput, match=f"{next(iter(arguments))}: got"):
         getattr(pv.likelihoods, name)(3, MLP(2, [8]), **arguments)
+
+
+@pytest.mark.parametrize("event", [(1, 4, 5), (2, 3, 3), (6,)])
+def test_pixels_depend_on_the_neighbours_before_them_alone(event, float64):
+    likelihood = pv.likelihoods.AutoregressiveBernoulli(event, MLP(2, [8]), radius=2, hidden=5)
+    x = torch.bernoulli(torch.full((3, *event), 0.5))
+    rows, columns = x[0].numel() // event[-1], event[-1]
+    said = likelihood.said(x).flatten(1)
+    one_by_one = torch.stack([likelihood.said_at(i, x.flatten(1)) for i in range(said.shape[1])], 1)
+    torch.testing.assert_close(said, one_by_one)
+    for j in range(said.shape[1]):
+        other = x.flatten(1).clone()
+        other[:, j] = 1 - other[:, j]
+        changed = (likelihood.said(other.reshape(x.shape)).flatten(1) != said).any(0)
+        for i in range(rows * columns):
+            down, right = i // columns - j // columns, i % columns - j % columns
+            assert changed[i] <= (i > j and 0 <= down <= 2 and abs(right) <= 2), (i, j)
+    with torch.no_grad():  # without the neighbours' part, independent pixels
+        likelihood.out.weight.zero_()
+    z = torch.randn(4, 3, 2)
+    independent = torch.distributions.Independent(torch.distributions.Bernoulli(logits=likelihood(z).logits), len(event))
+    torch.testing.assert_close(likelihood(z).log_prob(x), independent.log_prob(x))
+    assert torch.equal(likelihood(z).mode, (likelihood(z).logits > 0).double())
 
 
 # -------------------------------------------------------------------------------------------------- mixed columns

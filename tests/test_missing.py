@@ -89,7 +89,8 @@ def missing_program(name, event=6):
 ENTRYWISE = [name for name in pv.likelihoods.__all__ if has_entries(name)]
 
 
-DEPENDENT = {"Multinomial": "MultinomialGivenTotal", "AutoregressiveCategorical": "AutoregressiveSequences"}
+DEPENDENT = {"AutoregressiveBernoulli": "AutoregressiveBits", "Multinomial": "MultinomialGivenTotal",
+             "AutoregressiveCategorical": "AutoregressiveSequences"}
 
 
 def test_all_but_these_have_entries_to_leave_out():

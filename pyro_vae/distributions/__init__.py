@@ -7,6 +7,7 @@ from pyro_vae.distributions.columns import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
 from pyro_vae.distributions.logistic import DiscretizedLogistic
 from pyro_vae.distributions.mixtures import MixtureOfNormals
+from pyro_vae.distributions.pixels import AutoregressiveBits
 from pyro_vae.distributions.sequences import AutoregressiveSequences
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
@@ -22,7 +23,7 @@ from pyro_vae.distributions.supports import (
 )
 from pyro_vae.distributions.variants import Beta, CategoricalCode, MultinomialGivenTotal, ZeroInflatedNegativeBinomial
 
-__all__ = ["AutoregressiveCodes", "AutoregressiveSequences", "Beta", "CategoricalCode", "CodeGrid", "Columns", "DiscretizedLogistic", "Flat", "JointlyEnumerated", "LogisticNormal", "Mixture",
+__all__ = ["AutoregressiveBits", "AutoregressiveCodes", "AutoregressiveSequences", "Beta", "CategoricalCode", "CodeGrid", "Columns", "DiscretizedLogistic", "Flat", "JointlyEnumerated", "LogisticNormal", "Mixture",
            "MixtureOfNormals", "MultinomialGivenTotal", "NoDraws", "ObservedEntries", "PushForward", "RelaxedBernoulli", "Reshaped",
            "SphericalUniform", "TorchToPyro", "VonMisesFisher", "ZeroInflatedNegativeBinomial", "as_pyro", "centre_of", "entries_of", "has_mean",
            "is_point_mass", "is_thin", "measure_of", "nearest_code",

@@ -13,10 +13,11 @@ from pyro_vae.likelihoods.counts import Multinomial, NegativeBinomial, Poisson, 
 from pyro_vae.likelihoods.levels import Binomial, Categorical, DiscretizedLogistic, DiscretizedLogisticMixture
 from pyro_vae.likelihoods.missing import Missing as Missing
 from pyro_vae.likelihoods.mixed import Mixed
+from pyro_vae.likelihoods.pixels import AutoregressiveBernoulli
 from pyro_vae.likelihoods.real import Laplace, Normal, StudentT
 from pyro_vae.likelihoods.sequences import AutoregressiveCategorical
 from pyro_vae.likelihoods.unit import Bernoulli, Beta, ContinuousBernoulli
 
-__all__ = ["Bernoulli", "Normal", "ContinuousBernoulli", "Laplace", "StudentT", "DiscretizedLogistic",
+__all__ = ["Bernoulli", "AutoregressiveBernoulli", "Normal", "ContinuousBernoulli", "Laplace", "StudentT", "DiscretizedLogistic",
            "DiscretizedLogisticMixture", "Categorical", "Binomial", "Beta", "Poisson", "NegativeBinomial",
            "ZeroInflatedNegativeBinomial", "Multinomial", "AutoregressiveCategorical", "Mixed"]
