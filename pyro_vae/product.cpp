@@ -4,7 +4,8 @@
 // stride, and "transposed" says that it is the last one that has it. Transposed factors are packed into contiguous blocks, one of a
 // by the thread that multiplies it, all of b beforehand, which all threads share.
 //
-// The sizes of blocks are measured: 64 rows of a stay in the second cache while 32 columns of b at a time stream by.
+// The sizes of blocks are measured: 64 rows of a stay in the second cache while 32 columns of b at a time stream by, or as many more
+// as make some 64 KiB of them.
 
 #include <torch/csrc/inductor/cpp_prefix.h>
 
@@ -16,7 +17,7 @@
 
 namespace {
 
-constexpr int64_t ROWS = 64, COLUMNS = 32, DEPTH = 1024, LANES = 16;
+constexpr int64_t ROWS = 64, FEWEST_COLUMNS = 32, ENTRIES = 1 << 14, DEPTH = 1024, LANES = 16;
 constexpr int64_t FEWEST_MULTIPLICATIONS_FOR_THREADS = 1 << 19;
 
 int64_t blocks(int64_t whole, int64_t block) { return (whole + block - 1) / block; }
@@ -37,12 +38,16 @@ struct Scratch {
 
 // to (columns, rows) = from (rows, columns), transposed.
 void transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t rows, int64_t columns) {
-    const int64_t whole_rows = rows / LANES * LANES, whole_columns = columns / LANES * LANES;
-    for (int64_t i = 0; i < whole_rows; i += LANES)
-        for (int64_t j = 0; j < whole_columns; j += LANES)
-            at::vec::transpose_mxn<float, LANES, LANES>(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++) to[j * to_stride + i] = from[i * from_stride + j];
+    for (int64_t i = 0; i < rows; i += LANES)
+        for (int64_t j = 0; j < columns; j += LANES) {
+            const float* source = from + i * from_stride + j;
+            float* target = to + j * to_stride + i;
+            const int64_t height = std::min(LANES, rows - i), width = std::min(LANES, columns - j);
+            if (height == LANES && width == LANES)  // unrolled
+                at::vec::transpose_mxn<float, LANES, LANES>(source, from_stride, target, to_stride);
+            else
+                at::vec::transpose_mxn<float>(source, from_stride, target, to_stride, static_cast<int>(height), static_cast<int>(width));
+        }
 }
 
 }  // namespace
@@ -52,10 +57,13 @@ extern "C" void kernel(const float* a, const float* b, float* out, int64_t m, in
     const int64_t threads = m * n * k < FEWEST_MULTIPLICATIONS_FOR_THREADS ? 1 : omp_get_max_threads();
     // As many blocks of rows for each thread, or, where there are too few rows for that, groups of columns as well.
     const int64_t row_blocks = m < LANES * threads ? blocks(m, ROWS) : blocks(m, ROWS * threads) * threads;
-    const int64_t rows = blocks(m, row_blocks), column_blocks = blocks(n, COLUMNS), depths = blocks(k, DEPTH);
+    const int64_t rows = blocks(m, row_blocks), depths = blocks(k, DEPTH);
+    const int64_t columns_of_all = blocks(blocks(n, blocks(threads, row_blocks)), LANES) * LANES;
+    const int64_t columns = std::min(std::max(FEWEST_COLUMNS, ENTRIES / k / LANES * LANES), columns_of_all);
+    const int64_t column_blocks = blocks(n, columns);
     const int64_t groups = std::min(column_blocks, blocks(threads, row_blocks));
     static thread_local Scratch of_b;
-    float* packed_b = b_transposed ? of_b.of(column_blocks * COLUMNS * k) : nullptr;
+    float* packed_b = b_transposed ? of_b.of(column_blocks * columns * k) : nullptr;
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         static thread_local Scratch of_a;
@@ -63,8 +71,8 @@ extern "C" void kernel(const float* a, const float* b, float* out, int64_t m, in
         if (packed_b) {
             #pragma omp for schedule(static)
             for (int64_t j = 0; j < column_blocks; j++) {
-                const int64_t left = j * COLUMNS;
-                transpose(b + left * b_stride, b_stride, packed_b + left * k, COLUMNS, std::min(COLUMNS, n - left), k);
+                const int64_t left = j * columns;
+                transpose(b + left * b_stride, b_stride, packed_b + left * k, columns, std::min(columns, n - left), k);
             }
         }
         #pragma omp for collapse(2) schedule(static)
@@ -80,9 +88,9 @@ extern "C" void kernel(const float* a, const float* b, float* out, int64_t m, in
                         first = packed_a;
                     }
                     for (int64_t j = column_blocks * group / groups; j < column_blocks * (group + 1) / groups; j++) {
-                        const int64_t left = j * COLUMNS, width = std::min(COLUMNS, n - left);
-                        const float* second = packed_b ? packed_b + left * k + start * COLUMNS : b + start * b_stride + left;
-                        at::native::cpublas::brgemm(height, width, depth, packed_a ? depth : a_stride, packed_b ? COLUMNS : b_stride, n,
+                        const int64_t left = j * columns, width = std::min(columns, n - left);
+                        const float* second = packed_b ? packed_b + left * k + start * columns : b + start * b_stride + left;
+                        at::native::cpublas::brgemm(height, width, depth, packed_a ? depth : a_stride, packed_b ? columns : b_stride, n,
                                                     d > 0, first, second, out + top * n + left, false);
                     }
                 }
