@@ -190,7 +190,7 @@ def _refuse_dynamic_shapes(graph: GraphModule) -> None:
     """Folds operations whose shape depends on constants, such as the masks of autoregressive networks; refuses others."""
     node: Any
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or not _has_dynamic_shape(node):
+        if node.op != "call_function" or not _has_dynamic_shape(graph, node):
             continue
         masks = [arg for arg in node.all_input_nodes if arg is not node.args[0]] if _is_indexing(node) else [node]
         if not all(_is_constant(graph, mask) for mask in masks):
@@ -203,14 +203,21 @@ def _refuse_dynamic_shapes(graph: GraphModule) -> None:
             graph.graph.erase_node(node)
 
 
-def _has_dynamic_shape(node: Any) -> bool:
-    if _is_indexing(node):  # by a mask; integers give a shape that is known
-        return any(isinstance(index, Node) and index.meta["val"].dtype in (torch.bool, torch.uint8) for index in node.args[1])
+def _has_dynamic_shape(graph: GraphModule, node: Any) -> bool:
+    if _is_indexing(node):  # integers give a shape that is known
+        return any(_is_mask(graph, index) for index in node.args[1])
     return torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ())
 
 
 def _is_indexing(node: Any) -> bool:
     return node.target is torch.ops.aten.index.Tensor
+
+
+def _is_mask(graph: GraphModule, index: Any) -> bool:
+    if not isinstance(index, Node):
+        return False
+    value = getattr(graph, str(index.target)) if index.op == "get_attr" else index.meta["val"]
+    return value.dtype in (torch.bool, torch.uint8)
 
 
 def _is_constant(graph: GraphModule, node: Node) -> bool:
@@ -223,7 +230,7 @@ def _is_constant(graph: GraphModule, node: Node) -> bool:
 
 def _positions(graph: GraphModule, before: Node, index: Any) -> list[Any]:
     """The integer indices that a constant mask stands for, one for each of its dimensions."""
-    if not isinstance(index, Node) or index.meta["val"].dtype not in (torch.bool, torch.uint8):
+    if not _is_mask(graph, index):
         return [index]
     return [_constant(graph, before, part) for part in _evaluate(graph, index).nonzero(as_tuple=True)]
 
