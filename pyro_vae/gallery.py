@@ -103,7 +103,7 @@ def inspect(program: AnyProgram, train: Dataset, test: Dataset, folder: Path, *,
         classes = program.context.num_classes
         images = plotting.still(generate(program, 10 * classes, context=torch.arange(10 * classes) // 10, seed=seed))
         gallery.figure("classes", "Draws from the prior, decoded under each label.", lambda ax: plotting.plot_data(
-            images, ax, columns=10, rows=[str(c) for c in range(classes)], title="means of p(x | z, label), a row for each label",
+            images, ax, columns=10, rows=[str(c) for c in range(classes)], title="p(x | z, label), a row for each label",
             vocabulary=test.vocabulary), (6.5, 6.5))
         _decoder(program, test, means, labels, site, seed, gallery, context=int(test.context[0]) if test.context is not None else 0)
     if outside is not None:

@@ -16,7 +16,7 @@ from pyro import poutine, validation_enabled
 from pyro.distributions import constraints
 from torch import Tensor
 
-from pyro_vae.distributions import centre_of, has_mean
+from pyro_vae.distributions import has_mean, representative_of
 from pyro_vae.execution import evaluating, isolated_random, like_parameters
 from pyro_vae.inference_data import observation
 from pyro_vae.inspection import latent_site
@@ -51,7 +51,7 @@ class Decoder:
         if program.event_shape is None:
             raise InvalidInput("event_shape", got="none", expected="the shape of one datum",
                                fix="pass event_shape= to Program, or run it on data first")
-        self.program = program
+        self.seed, self.program = seed, program
         given = None if context is None else torch.as_tensor(context)[None]
         x = torch.empty(1, *program.event_shape).zero_()
         with evaluating(program, seed), validation_enabled(False):
@@ -72,7 +72,7 @@ class Decoder:
         return self.event.numel()
 
     def __call__(self, z: Tensor) -> Tensor:
-        r"""Means (N, \*event) at latents (N, D), differentiable; or modes."""
+        r"""Means (N, \*event) at latents (N, D), differentiable; or modes; or draws, from the seed, where neither is known."""
         self.program.eval()
         rows = like_parameters(self.program, z).reshape(1, len(z), *self.event)
         axis = self.where.data_dim - self.where.particle_dim
@@ -80,13 +80,10 @@ class Decoder:
         values = others | {self.site: rows.movedim(1, axis)}
         x = self.x.expand(len(z), *self.x.shape[1:])
         context = None if self.context is None else self.context.expand(len(z), *self.context.shape[1:])
-        with validation_enabled(False):
+        with validation_enabled(False), isolated_random(x.device, self.seed):
             density = observation(self.program, values, x, context, self.where)
-        try:
-            return in_rows(centre_of(density).expand(*density.batch_shape, *density.event_shape), self.where)[0]
-        except NotImplementedError:
-            raise InvalidInput("likelihood", got="a density without a mean in closed form", expected="one that has it",
-                               fix="choose another likelihood") from None
+            shown = representative_of(density)
+        return in_rows(shown.expand(*density.batch_shape, *density.event_shape), self.where)[0]
 
 
 # -------------------------------------------------------------------------------------------------- tangent planes

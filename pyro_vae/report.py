@@ -25,7 +25,7 @@ __all__ = ["report"]
 CAPTIONS = {
     "training.png": "Training: the objective of each epoch, in nats per datum.",
     "reconstructions.png": "Test data, and the mean of p(x | z), of sentences the mode, at a draw from q(z | x).",
-    "samples.png": "New data: means of p(x | z), of sentences modes, at draws from the prior.",
+    "samples.png": "New data: means of p(x | z), or modes or draws of what has no mean, at draws z from the prior.",
     "latents.png": "Where the test data lie in the latent space.",
 }
 ROLES = {"prior": "p(z)", "priors": "p(z)", "likelihood": "p(x | z)", "posterior": "q(z | x)", "posteriors": "q(z | x)"}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.datasets import Data, as_dataset
-from pyro_vae.distributions import centre_of
+from pyro_vae.distributions import representative_of
 from pyro_vae.evaluation import Score
 from pyro_vae.execution import checked_data, evaluating, like_parameters
 from pyro_vae.memory import DEFAULT_MEMORY, bytes_allocated, chunks
@@ -32,7 +32,7 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
         num: how many.
         context: one label or vector of covariates for all, or one for each (num, ...).
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show, or its mode where x has
-            no mean, as sentences have none.
+            no mean, as sentences have none, or a draw where neither is known, as of pixels that depend on one another.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
 
@@ -62,7 +62,7 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
 
 def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,
                 memory_budget: int = DEFAULT_MEMORY) -> Tensor:
-    r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x), or its mode where x has no mean.
+    r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x), its mode where x has no mean, or a draw where neither is known.
 
     Data with missing entries are completed instead: what was observed stays, and each missing entry becomes a draw of x,
     :math:`x_\mathrm{mis} \sim p(x_\mathrm{mis} \mid z), z \sim q(z \mid x_\mathrm{obs})`. Several seeds give several
@@ -172,7 +172,7 @@ def _value(site: Any, draws: bool) -> Tensor:
     if draws:
         return site["value"]
     try:
-        return site["fn"].mean if site["name"] != "x" else centre_of(site["fn"])
+        return site["fn"].mean if site["name"] != "x" else representative_of(site["fn"])
     except NotImplementedError:
         raise InvalidInput("draws", got=f"False at site {site['name']!r}, whose density has no mean in closed form",
                            expected="True", fix="pass draws=True (--draws)") from None

@@ -106,7 +106,7 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
     try:
         samples = generate(program, num, context=context).cpu()
         figures["samples"] = (lambda ax: plotting.plot_data(
-            samples, ax, columns=8 if rows else None, rows=rows, title=("means" if test.vocabulary is None else "modes") + " of p(x | z) at draws from the prior"
+            samples, ax, columns=8 if rows else None, rows=rows, title="new data, p(x | z) at draws z from the prior"
             + (", a row for each label" if rows else ""), vocabulary=test.vocabulary), (6.0, 6.0))
     except NoDraws as refusal:
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)

@@ -14,17 +14,17 @@ from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
 from pyro_vae.distributions.supports import (
            Flat,
            NoDraws,
-           centre_of,
            has_mean,
            is_point_mass,
            is_thin,
            measure_of,
            points_of,
+           representative_of,
 )
 from pyro_vae.distributions.variants import Beta, CategoricalCode, MultinomialGivenTotal, ZeroInflatedNegativeBinomial
 
 __all__ = ["AutoregressiveBits", "AutoregressiveCodes", "AutoregressiveSequences", "Beta", "CategoricalCode", "CodeGrid", "Columns", "DiscretizedLogistic", "Flat", "JointlyEnumerated", "LogisticNormal", "Mixture",
            "MixtureOfNormals", "MultinomialGivenTotal", "NoDraws", "ObservedEntries", "PushForward", "RelaxedBernoulli", "Reshaped",
-           "SphericalUniform", "TorchToPyro", "VonMisesFisher", "ZeroInflatedNegativeBinomial", "as_pyro", "centre_of", "entries_of", "has_mean",
+           "SphericalUniform", "TorchToPyro", "VonMisesFisher", "ZeroInflatedNegativeBinomial", "as_pyro", "representative_of", "entries_of", "has_mean",
            "is_point_mass", "is_thin", "measure_of", "nearest_code",
            "points_of"]

@@ -21,8 +21,7 @@ class AutoregressiveBits(TorchDistribution):
     .. math:: P(x) = \prod_i P(x_i \mid x_1, \dots, x_{i-1}), \quad
               \mathrm{logit}\, P(x_i = 1 \mid \cdot) = a_i + g_i(x_1, \dots, x_{i-1})
 
-    The second does not depend on the batch, so K draws of a for one x cost g once. There is no closed form of the mean; `mode` is
-    what a greedy search finds.
+    The second does not depend on the batch, so K draws of a for one x cost g once. There is no closed form of the mean.
 
     Args:
         logits: a (\*batch, \*event).
@@ -50,20 +49,13 @@ class AutoregressiveBits(TorchDistribution):
         nats = binary_cross_entropy_with_logits(logits, x.to(logits), reduction="none")
         return -nats.flatten(-self.event_dim).sum(-1)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        return self._one_by_one(torch.Size(sample_shape) + self.batch_shape, torch.bernoulli)
-
-    @property
-    def mode(self) -> Tensor:
-        """The more probable value of each bit after those before it: most often, but not always, the most probable bits."""
-        return self._one_by_one(self.batch_shape, torch.round)
-
     @torch.no_grad()
-    def _one_by_one(self, batch: torch.Size, choose: Any) -> Tensor:
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        batch = torch.Size(sample_shape) + self.batch_shape
         logits = self.logits.expand(*batch, *self.event_shape).reshape(-1, math.prod(self.event_shape))
         x = torch.zeros_like(logits)
         for i in range(x.shape[1]):
-            x[:, i] = choose(torch.sigmoid(logits[:, i] + self.network.said_at(i, x)))
+            x[:, i] = torch.bernoulli(torch.sigmoid(logits[:, i] + self.network.said_at(i, x)))
         return x.reshape(*batch, *self.event_shape)
 
     @property

@@ -12,7 +12,7 @@ from torch.distributions import biject_to
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Flat", "NoDraws", "centre_of", "has_mean", "is_point_mass", "is_thin", "measure_of", "points_of"]
+__all__ = ["Flat", "NoDraws", "representative_of", "has_mean", "is_point_mass", "is_thin", "measure_of", "points_of"]
 
 MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
 
@@ -59,20 +59,19 @@ def is_point_mass(distribution: Any) -> bool:
     return isinstance(distribution, Delta)
 
 
-def centre_of(distribution: Any) -> Tensor:
-    """The mean of a distribution, or the mode of one that has no mean, as sequences of categories have none.
-
-    Raises:
-        NotImplementedError: if it has neither.
+def representative_of(distribution: Any) -> Tensor:
+    """What to show of a distribution: its mean, or the mode where it has no mean, or a draw where neither is known.
 
     Example:
-        >>> centre_of(torch.distributions.Normal(torch.ones(2), 1.0))
+        >>> representative_of(torch.distributions.Normal(torch.ones(2), 1.0))
         tensor([1., 1.])
     """
-    try:
-        return distribution.mean
-    except NotImplementedError:
-        return distribution.mode
+    for known in ("mean", "mode"):
+        try:
+            return getattr(distribution, known)
+        except NotImplementedError:
+            continue
+    return distribution.sample()
 
 
 def has_mean(distribution: Any) -> bool:

@@ -27,8 +27,8 @@ class AutoregressiveBernoulli(nn.Module):
     the whole image, which leaves to z what is not. `log_prob` is exact and takes one pass, and the neighbours' part is the same for all
     draws of z; a draw goes pixel by pixel.
 
-    There is no closed form of the mean: `pyro_vae.reconstruct` and `generate` give the mode that a greedy search finds, the more
-    probable value of one pixel after the other.
+    There is no closed form of the mean, and the most probable image is often an empty one, where no stroke was ever begun:
+    `pyro_vae.reconstruct` and `generate` give draws.
 
     Args:
         event_shape: the shape of x, the last two dimensions its rows and columns; the channels of an image follow one another as
