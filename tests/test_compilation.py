@@ -113,7 +113,7 @@ class OwnPair(torch.nn.Module):
 PROGRAMS = {name: (program, context) for name, program, context in programs()}
 
 
-PARTS = [(family, name) for family in ("priors", "posteriors") for name in getattr(pv, family).__all__]
+PARTS = [(family, name) for family in ("priors", "likelihoods", "posteriors") for name in getattr(pv, family).__all__]
 CASES = [("program", name) for name in PROGRAMS] + PARTS
 
 
@@ -152,6 +152,40 @@ def test_every_class_of_programs_is_among_the_cases():
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_captured_graph_equals_eager_to_the_bit(name, objective):
     assert_captured_is_eager("program", name, objective)
+
+
+def curve(name, compiled):
+    """The losses of 200 steps of Adam."""
+    program, inputs = case("program", name)
+    bound = pv.objectives.ELBO()
+    bound.loss(program.model, program.guide, *inputs)
+    step, parameters = step_of(program, bound, compiled), list(program.parameters())
+    update, losses = Update(torch.optim.Adam(parameters, lr=1e-3, fused=True), parameters), []
+    for i in range(200):
+        torch.manual_seed(i)
+        loss, gradients = step(*inputs)
+        update(gradients)
+        losses.append(loss)
+    return torch.stack(losses)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_two_hundred_captured_steps_are_the_eager_ones_to_the_bit(name):
+    torch.manual_seed(0)
+    eager = curve(name, False)
+    torch.manual_seed(0)
+    assert torch.equal(curve(name, True), eager)
+
+
+@needs_compiler
+@pytest.mark.products
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_two_hundred_compiled_steps_follow_the_eager_curve(name):
+    torch.manual_seed(0)
+    eager = curve(name, False)
+    torch.manual_seed(0)
+    torch.testing.assert_close(curve(name, True), eager, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("interpreted")
