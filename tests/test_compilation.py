@@ -178,16 +178,6 @@ def test_two_hundred_captured_steps_are_the_eager_ones_to_the_bit(name):
     assert torch.equal(curve(name, True), eager)
 
 
-@needs_compiler
-@pytest.mark.products
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_two_hundred_compiled_steps_follow_the_eager_curve(name):
-    torch.manual_seed(0)
-    eager = curve(name, False)
-    torch.manual_seed(0)
-    torch.testing.assert_close(curve(name, True), eager, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_captured_graph_equals_eager_in_double_precision(name):
