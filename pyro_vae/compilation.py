@@ -400,7 +400,6 @@ class Update:
         plain = len(optimizer.param_groups) == 1 and group.get("fused") and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
         self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
-        self.kernel_has_run = False  # a CUDA graph is recorded only of what has run before
         self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter
@@ -426,18 +425,22 @@ class Update:
                         lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
                         beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
                         maximize=False)
-        self.kernel_has_run = True
 
     def _find_slots(self) -> None:
         """Looks the optimiser's state up, unless it is still that of the last step."""
-        states = [self.optimizer.state[p] for p in self.parameters]
-        if len(states) == len(self.states) and all(a is b for a, b in zip(states, self.states)):
+        if self.kernel_has_run:
             return
+        states = [self.optimizer.state[p] for p in self.parameters]
         # One tensor that the steps are entries of, so that counting is one operation: it took as long as the update of a small net.
         self.count = torch.stack([state["step"] for state in states])
         for state, step in zip(states, self.count.unbind()):
             state["step"] = step
         self.states, self.slots = states, [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+
+    @property
+    def kernel_has_run(self) -> bool:
+        """Whether the fused kernel has run on the state that the optimiser has now: a CUDA graph is recorded of nothing else."""
+        return bool(self.states) and all(self.optimizer.state.get(p) is known for p, known in zip(self.parameters, self.states))
 
     @property
     def is_ready(self) -> bool:

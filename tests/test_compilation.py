@@ -425,7 +425,10 @@ def test_an_update_is_the_optimisers_own(make):
     parameters, copies = ([torch.nn.Parameter(torch.linspace(0, 1, n)) for n in (3, 5)] for _ in range(2))
     optimizer, reference = make(parameters), make(copies)
     update = Update(optimizer, parameters)
-    for i in range(4):
+    for i in range(6):
+        if i == 3:  # another state, from elsewhere
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            assert not update.kernel_has_run
         gradients = [torch.cos(i + p.detach()) for p in parameters]
         update(gradients)
         for p, g in zip(copies, gradients):
