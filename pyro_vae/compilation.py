@@ -348,7 +348,7 @@ def _shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
 
 # In CPU seconds on two cores: what compiling costs with an empty cache, and what a step then saves for each operation, in Python and
 # memory, and for each multiplication of its products. All savings that were measured are larger, by up to three times.
-SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION = 9.0, 0.024
+SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION = 6.0, 0.008
 SECONDS_SAVED_BY_AN_OPERATION, SECONDS_SAVED_BY_A_MULTIPLICATION = 4.5e-6, 4e-12
 FEWEST_STEPS = 300  # below, not even looked at
 

@@ -79,6 +79,7 @@ class Dataset(torch.utils.data.Dataset):
         self.name, self.split, self.binarize, self.seed, self.missing = name, split, binarize, seed, missing
         self.vocabulary = vocabulary
         self.published_validation: Dataset | None = None
+        self._levels: Tensor | None = None
         if missing:  # one NaN of the many that there are: equal data have equal bytes
             self.values = torch.where(torch.isnan(self.values), torch.nan, self.values)
         if binarize != "none":
@@ -108,7 +109,10 @@ class Dataset(torch.utils.data.Dataset):
             index: which data.
             keys: what the draw follows from, see `batch_keys`; by default new ones.
         """
-        x = self.values.index_select(0, index)
+        if self._levels is None:
+            x = self.values.index_select(0, index)
+        else:
+            x = (self._levels.index_select(0, index).float() / 255).to(self.values.dtype)
         if self.binarize == "dynamic":
             keys = batch_keys(1, x.device)[0] if keys is None else keys
             x = self._binarized(x, uniform(x.shape, keys).to(x.dtype))
@@ -162,7 +166,9 @@ class Dataset(torch.utils.data.Dataset):
             if value is None:
                 return None
             return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-        return self._like(move(self.values), move(self.x), move(self.context))
+        moved = self._like(move(self.values), move(self.x), move(self.context))
+        moved._levels = _grey_levels(moved.values) if self.binarize == "dynamic" else None
+        return moved
 
     def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Data to train on and ``size`` data for validation, chosen at random from ``seed``.
@@ -203,8 +209,19 @@ class Dataset(torch.utils.data.Dataset):
         part.values, part.context = values, context
         part.name, part.split, part.binarize, part.seed, part.missing = self.name, self.split, self.binarize, self.seed, self.missing
         part.vocabulary, part.published_validation = self.vocabulary, self.published_validation
+        part._levels = None
         part.__dict__["x"] = x
         return part
+
+
+def _grey_levels(values: Tensor) -> Tensor | None:
+    """The values as bytes, if they are bytes over 255 to the last bit: a batch is then read from a quarter of the memory."""
+    levels = []
+    for part in values.split(4096):
+        levels.append((part * 255).round().to(torch.uint8))
+        if not torch.equal((levels[-1].float() / 255).to(values.dtype), part):
+            return None
+    return torch.cat(levels) if levels else None
 
 
 def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:

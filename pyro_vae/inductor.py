@@ -3,23 +3,30 @@
 Random numbers are drawn by torch's own generators (``fallback_random``): a compiled step then draws the same ones as the eager
 step, and draws them faster, for Inductor's counter-based generator is not vectorised on the CPU.
 
-On CPUs with AVX-512, products of float32 matrices are those of ``product.cpp``: one and a half to four times as fast as the BLAS
+All kernels of a graph are compiled as one library (`pyro_vae.kernels`). On CPUs with AVX-512, products of float32 matrices are those of ``product.cpp``: one and a half to four times as fast as the BLAS
 that torch was built with on such CPUs of AMD, and called from Inductor's code without torch's dispatcher in between.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.fx import Graph, GraphModule, Node
 
-__all__ = ["inductor", "product_kernel"]
+from pyro_vae.kernels import library
+
+__all__ = ["inductor"]
+
+PRODUCT = Path(__file__).with_name("product.cpp")
 
 
 def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
@@ -30,20 +37,33 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
         >>> inductor(graph, [torch.ones(4, 2)])([torch.ones(4, 2)])[0].shape  # doctest: +SKIP
         torch.Size([4, 3])
     """
-    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
     from torch._inductor.exc import CppCompileError
 
+    if any(x.is_cuda for x in inputs):
+        return _compiled(graph, inputs, {})
+    options, vectors = {"post_grad_custom_post_pass": _our_products()} if _can_run_our_products() else {}, _vectors()
     try:
-        return _compiled(graph, inputs, {"cpp.vec_isa_ok": True} if _uses_wide_vectors() else {})
-    except CppCompileError:
-        valid_vec_isa_list.cache_clear()
+        with (patch("torch._inductor.async_compile.AsyncCompile", _one_library()),
+              patch("torch._inductor.cpu_vec_isa.valid_vec_isa_list", lambda: vectors)):
+            return _compiled(graph, inputs, options)
+    except CppCompileError:  # a torch or a compiler that lacks what ours needs
         return _compiled(graph, inputs, {})
 
 
-def _uses_wide_vectors() -> bool:
-    """Whether torch's own code runs on this processor's widest vectors: then Inductor's will, and need not try each kind of them
-    first, which took half of the first compilation's time."""
-    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+@cache
+def _vectors() -> list[Any]:
+    """The widest vectors that torch runs on this processor, or what else Inductor finds: by compilations, as long as the rest of it."""
+    from torch._inductor import cpu_vec_isa
+
+    known = {"AVX2": cpu_vec_isa.VecAVX2, "AVX512": cpu_vec_isa.VecAVX512}
+    name = torch.backends.cpu.get_cpu_capability()
+    if name not in known:
+        return cpu_vec_isa.valid_vec_isa_list()
+    return [type(name, (known[name],), {"__bool__": lambda self: True})()]
+
+
+def _can_run_our_products() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> Callable[[list[Tensor]], Any]:
@@ -66,31 +86,38 @@ def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any])
     mode = FakeTensorMode(shape_env=ShapeEnv())
     static = [mode.from_tensor(x, static_shapes=True) for x in inputs]
     with torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)):
-        has_our_products = all(x.device.type == "cpu" for x in inputs) and product_kernel() is not None
-        with config.patch({"post_grad_custom_post_pass": _our_products()} if has_our_products else {}):
-            compile_fx(graph, static, inner_compile=keep)
+        compile_fx(graph, static, inner_compile=keep)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner
 
 
 @cache
-def product_kernel() -> Callable[..., None] | None:
-    """``product.cpp``, compiled: of pointers to a, b and out, m, n, k, strides and whether transposed; ``None`` where it cannot run."""
-    from torch._inductor.codecache import CppPythonBindingsCodeCache
-    from torch._inductor.exc import CppCompileError
+def _one_library() -> type:
+    """What Inductor's code compiles its kernels with, all of them when it waits for them."""
+    from torch._inductor.async_compile import AsyncCompile
 
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
-        return None
+    class OneLibrary(AsyncCompile):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sources: list[_Source] = []
 
-    class Bindings(CppPythonBindingsCodeCache):
-        cpp_compile_command_flags = {"include_pytorch": True, "shared": True}
-        cache: dict[str, Any] = {}
+        def cpp_pybinding(self, argtypes: list[str], source_code: str) -> _Source:
+            self.sources.append(_Source(source_code))
+            return self.sources[-1]
 
-    source = Path(__file__).with_name("product.cpp").read_text()
-    try:
-        return Bindings.load_pybinding(["const float*", "const float*", "float*", *["int64_t"] * 7], source)
-    except CppCompileError:  # a torch without the kernel for small matrices: its own products do
-        return None
+        def wait(self, scope: dict[str, Any]) -> None:
+            functions = dict(zip(self.sources, library([source.text for source in self.sources]) if self.sources else []))
+            scope.update({name: functions[value] for name, value in scope.items() if isinstance(value, _Source)})
+            super().wait(scope)
+
+    return OneLibrary
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A kernel that is not compiled yet."""
+
+    text: str
 
 
 @cache
@@ -108,7 +135,9 @@ def _our_products() -> Any:
             (m, n), k = self.get_size(), factors[0].get_size()[1]
             strides, transposed = zip(*(_layout(x.get_size(), x.get_stride()) for x in factors))
             pointers = [x.codegen_reference() for x in (*factors, self)]
-            wrapper.add_import_once("from pyro_vae.inductor import product_kernel\nproduct = product_kernel()")
+            if not getattr(wrapper, "has_our_product", False):
+                wrapper.has_our_product = True
+                wrapper.define_kernel("product", f"async_compile.cpp_pybinding([], r'''\n{PRODUCT.read_text()}''')", gpu=False)
             wrapper.writeline(f"product({', '.join(map(str, (*pointers, m, n, k, *strides, *transposed)))})")
 
     def lower(a: Any, b: Any) -> Any:
@@ -145,7 +174,7 @@ def _our_products() -> Any:
                 graph.erase_node(node)
 
         def uuid(self) -> str:
-            return "pyro_vae::product 1"
+            return f"pyro_vae::product {hashlib.sha256(PRODUCT.read_bytes()).hexdigest()}"
 
     return OurProducts()
 

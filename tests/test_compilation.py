@@ -12,6 +12,8 @@ from pyro.infer import SVI, Trace_ELBO
 import pyro_vae as pv
 from pyro_vae import compilation
 from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Update, Work, is_worth_compiling
+from pyro_vae.inductor import PRODUCT
+from pyro_vae.kernels import library
 from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.validation import InvalidInput
 
@@ -282,13 +284,26 @@ def test_frozen_parameters_and_partial_batches():
 
 
 @needs_compiler
+@pytest.mark.parametrize("number", [1, 3, 40])
+def test_a_library_has_each_source_as_a_function(number):
+    source = """#include <cmath>
+    namespace {{ constexpr int64_t FACTOR = {}; }}
+    extern "C" void kernel(const double* x, double* out, int64_t n) {{ for (int64_t i = 0; i < n; i++) out[i] = FACTOR * std::abs(x[i]); }}"""
+    functions = library([source.format(i) for i in range(number)])
+    x = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    for i, function in enumerate(functions):
+        function(x, out := torch.zeros_like(x), 2)
+        assert out.tolist() == [i, 2 * i]
+    with pytest.raises(RuntimeError, match="number of arguments"):
+        functions[0](x, out)
+
+
+@needs_compiler
 @pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 19), (3, 2100, 100), (50, 1500, 70), (130, 1, 5), (128, 64, 128), (300, 40, 200)])
 def test_our_product_is_the_product_in_every_layout(m, k, n):
-    from pyro_vae.inductor import product_kernel
-
-    kernel = product_kernel()
-    if kernel is None:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
         pytest.skip("the processor has no AVX-512")
+    (kernel,) = library([PRODUCT.read_text()])
     a, b = torch.randn(m, k + 3), torch.randn(k, n + 5)  # rows that are further apart than they are long
     for a_transposed in (0, 1):
         for b_transposed in (0, 1):

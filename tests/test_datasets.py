@@ -44,6 +44,17 @@ def test_binarisation_follows_the_grey_values():
     assert torch.equal(sure.batch(torch.arange(1000))[0], sure.values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("last", [1.0, 0.3])  # which is no multiple of 1 / 255
+def test_grey_levels_kept_as_bytes_are_drawn_from_as_their_values_are(dtype, last):
+    grey = torch.cat([torch.arange(256).float() / 255, torch.tensor([last])]).expand(5000, -1).clone()
+    data = Dataset(grey, binarize="dynamic").to("cpu", dtype)
+    values = Dataset(grey.to(dtype), binarize="dynamic")
+    index, (keys,) = torch.randperm(5000), batch_keys(1)
+    assert (data._levels is None) == (last == 0.3) and data[:5]._levels is None
+    assert torch.equal(data.batch(index, keys)[0], values.batch(index, keys)[0])
+
+
 def test_a_datums_fixed_draw_does_not_depend_on_its_neighbours():
     data = load("digits")[1]
     assert torch.equal(data[10:20].x, data.x[10:20])

@@ -41,7 +41,7 @@ def program(net: str = "mlp") -> pv.VAE:
 
 
 def data(num: int, net: str = "mlp") -> pv.datasets.Dataset:
-    return pv.datasets.Dataset(torch.rand(num, NETS[net][0]), binarize="dynamic")
+    return pv.datasets.Dataset(torch.randint(256, (num, NETS[net][0])) / 255, binarize="dynamic")  # grey levels, as images have
 
 
 def epoch(rounds: int = 7) -> dict[str, float]:
