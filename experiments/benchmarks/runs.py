@@ -44,7 +44,7 @@ def data(num: int, net: str = "mlp") -> pv.datasets.Dataset:
     return pv.datasets.Dataset(torch.randint(256, (num, NETS[net][0])) / 255, binarize="dynamic")  # grey levels, as images have
 
 
-def epoch(rounds: int = 7) -> dict[str, float]:
+def epoch(rounds: int = 50) -> dict[str, float]:
     """A compiled epoch of 100 batches, as `fit` runs it, over the same steps on batches that are there already."""
     from pyro_vae import training
 
