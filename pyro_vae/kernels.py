@@ -18,10 +18,21 @@ Function = Callable[..., None]
 # for the dynamic linker merges what templates make under the same name in two libraries.
 BINDINGS = """
 namespace {
+template <typename Argument> Argument argument(PyObject* given) {
+    if constexpr (std::is_pointer_v<Argument>) {
+        return static_cast<Argument>(_torchinductor_pyobject_tensor_data_ptr(given));
+    } else {
+        Argument number;
+        if constexpr (std::is_integral_v<Argument>) number = static_cast<Argument>(PyLong_AsLongLong(given));
+        else number = static_cast<Argument>(PyFloat_AsDouble(given));
+        if (number == -1 && PyErr_Occurred()) throw std::runtime_error("expected a number");
+        return number;
+    }
+}
 template <auto kernel> struct Binding;
 template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<kernel> {
     template <size_t... i> static void unpack(PyObject* const* given, std::index_sequence<i...>) {
-        kernel(parse_arg<Arguments>(given, i)...);
+        kernel(argument<Arguments>(given[i])...);
     }
     static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t number) {
         try {
