@@ -43,6 +43,7 @@ __all__ = ["ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "co
            "versions"]
 
 Compile = Literal["auto", "on", "off"]
+MOST_PARTS = 16  # small tensors that stay between the large ones of a chunk would leave the allocator holes: gigabytes of them
 CHUNK_SAVES = 0.1  # seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
 
 
@@ -231,6 +232,8 @@ def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, propos
     for weights in _weights(program, data, num_samples, proposal, seed, memory_budget, compile, progress):
         for name, summary in summaries.items():
             parts[name].append(summary(weights))
+            if len(parts[name]) == MOST_PARTS:
+                parts[name] = [concatenate(parts[name])]
     return {name: replace(concatenate(scores), seed=seed, sha256=data.sha256) for name, scores in parts.items()}
 
 

@@ -9,7 +9,6 @@ wall-clock seconds and the largest memory of training and of each score.
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -35,21 +34,21 @@ def command(row: dict, seed: int, folder: str) -> list[str]:
 def spend(folder: Path, part: str, arguments: list[str]) -> None:
     """Runs `pyro-vae` and adds what it cost to what the part had cost before."""
     path = folder / "cost.json"
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "pyro_vae", *arguments], cwd=HERE.parent.parent)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "pyro_vae", *arguments], cwd=HERE.parent.parent)
+    _, status, used = os.wait4(process.pid, 0)  # of this process and those that it waited for alone
     costs = json.loads(path.read_text()) if path.exists() else {}
     past = costs.get(part, {"cpu_seconds": 0.0, "seconds": 0.0, "memory_mb": 0.0})
     costs[part] = {
-        "cpu_seconds": round(past["cpu_seconds"] + after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "cpu_seconds": round(past["cpu_seconds"] + used.ru_utime + used.ru_stime, 1),
         "seconds": round(past["seconds"] + time.monotonic() - start, 1),
-        "memory_mb": round(max(past["memory_mb"], after.ru_maxrss / 1024)),
+        "memory_mb": round(max(past["memory_mb"], used.ru_maxrss / 1024)),
         "threads": torch.get_num_threads(), "cores": os.cpu_count(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(costs, indent=1) + "\n")
-    if done.returncode:
-        raise SystemExit(done.returncode)
+    if status:
+        raise SystemExit(os.waitstatus_to_exitcode(status))
 
 
 def run(row: dict, seed: int, runs: Path) -> None:
