@@ -10,6 +10,7 @@ that torch was built with on such CPUs of AMD, and called from Inductor's code w
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -85,7 +86,9 @@ def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any])
     # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
     mode = FakeTensorMode(shape_env=ShapeEnv())
     static = [mode.from_tensor(x, static_shapes=True) for x in inputs]
-    with torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)):
+    with (torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)),
+          warnings.catch_warnings()):
+        warnings.simplefilter("ignore")  # what torch deprecates within itself is no concern of who compiles
         compile_fx(graph, static, inner_compile=keep)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner
