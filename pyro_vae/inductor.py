@@ -3,8 +3,9 @@
 Random numbers are drawn by torch's own generators (``fallback_random``): a compiled step then draws the same ones as the eager
 step, and draws them faster, for Inductor's counter-based generator is not vectorised on the CPU.
 
-All kernels of a graph are compiled as one library (`pyro_vae.kernels`). On CPUs with AVX-512, products of float32 matrices are those of ``product.cpp``: one and a half to four times as fast as the BLAS
-that torch was built with on such CPUs of AMD, and called from Inductor's code without torch's dispatcher in between.
+All kernels of a graph are compiled as one library (`pyro_vae.kernels`). On CPUs with AVX-512, products of float32 matrices are those
+of ``product.cpp``: one and a half to four times as fast as the BLAS that torch was built with on such CPUs of AMD, and called from
+Inductor's code without torch's dispatcher in between.
 """
 
 from __future__ import annotations
