@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -346,8 +346,14 @@ def perplexity(score: Score, data: Dataset) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that numbers depend on."""
-    return {name: version(name) for name in ("pyro-vae", "pyro-ppl", "torch", "arviz")}
+    """The versions that numbers depend on; of a package that was not installed, but is run from its sources, ``"sources"``."""
+    def of(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "sources"
+
+    return {name: of(name) for name in ("pyro-vae", "pyro-ppl", "torch", "arviz")}
 
 
 def _weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Proposal, seed: int, memory_budget: int,

@@ -1,6 +1,7 @@
 import json
 import math
 import warnings
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pyro
@@ -11,6 +12,7 @@ from closed_forms import Hierarchy, LinearGaussian
 from conftest import small_vae
 
 import pyro_vae as pv
+from pyro_vae import evaluation
 from pyro_vae.arviz_compat import arviz, psis_tail_shape
 from pyro_vae.evaluation import (
     UnreliableEstimate,
@@ -536,3 +538,12 @@ def test_an_auxiliary_site_counts_through_its_image_only():
 def test_pareto_k_does_not_depend_on_the_level():
     weights = torch.randn(1000, 3)
     torch.testing.assert_close(pareto_k(weights - 1e6), pareto_k(weights), rtol=1e-3, atol=1e-3)
+
+
+def test_scores_are_written_where_the_package_runs_from_its_sources(monkeypatch):
+    def not_installed(name):
+        raise PackageNotFoundError(name)
+
+    assert set(evaluation.versions()) == {"pyro-vae", "pyro-ppl", "torch", "arviz"}
+    monkeypatch.setattr(evaluation, "version", not_installed)
+    assert evaluation.versions()["pyro-vae"] == "sources"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
 from pyro_vae.cli.words import one_line_warning, underscored
+from pyro_vae.evaluation import versions
 from pyro_vae.training import TrainingDiverged
 from pyro_vae.validation import InvalidInput, check_choice
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(usage())
             return 0
         if argv[0] == "--version":
-            print(version("pyro-vae"))
+            print(versions()["pyro-vae"])
             return 0
         check_choice("command", argv[0], COMMANDS)
         COMMANDS[argv[0]].run(underscored(argv[1:]))
