@@ -554,11 +554,13 @@ class _Run:
         self.replay = None  # it writes to the optimiser's state of before
         self.program.load_state_dict({key.removeprefix("program."): value for key, value in state.items()
                                       if key.startswith("program.")})
+        # Kernels count steps on the device, other optimisers on the host.
+        on_device = any(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
         for index, parameter in enumerate(self.parameters):
             prefix = f"optimizer.{index}."
             # As they were: an optimiser's own load_state_dict would cast its counters to the parameters' dtype.
             slots = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
-            slots = {name: value if name == "step" else value.to(parameter.device) for name, value in slots.items()}
+            slots = {name: value.to(parameter.device) if on_device or name != "step" else value for name, value in slots.items()}
             if slots:
                 self.optimizer.state[parameter] = {**self.optimizer.state.get(parameter, {}), **slots}
             elif parameter in self.optimizer.state:

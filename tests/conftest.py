@@ -15,6 +15,7 @@ from pyro_vae.distributions import entries_of
 from pyro_vae.networks import as_shape
 from pyro_vae.validation import InvalidInput
 
+HAS_GPU = torch.cuda.is_available()
 DATA = Path(os.environ["PYRO_VAE_DATA"]) if os.environ.get("PYRO_VAE_DATA") else None
 
 
@@ -57,6 +58,13 @@ def seeded():
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(autouse=True)
+def on_the_host(monkeypatch):
+    """A GPU changes no test, nor a command that it starts, but those of test_cuda.py."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture

@@ -1,17 +1,32 @@
-"""What needs a CUDA device; skipped where there is none."""
+"""Training and scoring on a GPU; on an emulated one (`emulated_cuda`) where there is none."""
 
+import contextlib
 import copy
 
 import pyro
 import pytest
 import torch
-from conftest import small_vae
-from test_compilation import PROGRAMS
+from conftest import HAS_GPU, small_vae
+from emulated_cuda import emulated_cuda
+from test_compilation import CASES, PROGRAMS, case
+from test_results import RESULTS
 
 import pyro_vae as pv
 from pyro_vae import training
+from pyro_vae.cli import main
+from pyro_vae.distributions.supports import NoDraws
+from pyro_vae.traces import NoBound
+from pyro_vae.validation import InvalidInput
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    if HAS_GPU:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        yield
+    else:
+        with emulated_cuda(monkeypatch):
+            yield
 
 
 def digits(num=700):
@@ -147,3 +162,70 @@ def test_resuming_goes_on_where_it_stopped(tmp_path):
     pv.fit(parts, digits(), epochs=4, out=tmp_path / "b", resume=True, **options)
     for (name, p), q in zip(whole.state_dict().items(), parts.state_dict().values()):
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD], ids=lambda cls: cls.__name__)
+def test_an_optimiser_of_loops_resumes_too(optimizer, tmp_path):
+    """It counts its steps on the host, where a kernel counts them on the device."""
+    options = dict(batch_size=32, device="cuda", optimizer=optimizer, progress=False)
+    whole, parts = small_vae(), small_vae()
+    pv.fit(whole, digits(64), epochs=2, out=tmp_path / "a", **options)
+    pv.fit(parts, digits(64), epochs=1, out=tmp_path / "b", **options)
+    pv.fit(parts, digits(64), epochs=2, out=tmp_path / "b", resume=True, **options)
+    for (name, p), q in zip(whole.state_dict().items(), parts.state_dict().values()):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("family, name", CASES)
+def test_every_part_trains_scores_and_generates(family, name):
+    program, (x, *context) = case(family, name)
+    data = (x, *context) if context else x
+    pv.fit(program, data, epochs=2, device="cuda", progress=False)
+    assert all(p.is_cuda for p in [*program.parameters(), *program.buffers()])
+    assert pv.reconstruct(program, data).is_cuda
+    with contextlib.suppress(NoBound):  # of a point, on any device
+        assert all(score.values.is_cuda for score in (pv.elbo(program, data, 3), pv.log_likelihood(program, data, 3)))
+    with contextlib.suppress(NoDraws):
+        assert pv.generate(program, len(x), context=context[0] if context else None).is_cuda
+
+
+@pytest.mark.parametrize("objective", pv.objectives.__all__)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_objective_trains(name, objective):
+    program, (x, *context) = case("program", name)
+    data = (x, *context) if context else x
+    try:
+        history = pv.fit(program, data, epochs=1, objective=getattr(pv.objectives, objective)(), device="cuda", progress=False)
+    except InvalidInput as refusal:
+        assert objective != "ELBO"
+        pytest.skip(f"refused: {refusal}")
+    assert len(history) == 1
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_measurement_is_the_hosts(name):
+    host = small_vae()
+    there, here = (RESULTS[name](program) for program in (copy.deepcopy(host).cuda(), host))
+    assert pv.results.to_dict(there).keys() == pv.results.to_dict(here).keys()
+    assert len(pv.results.to_inference_data({"result": there, "x": digits(3).x}).scores.attrs) > 0
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.inference_data.UnreliableDraws")
+@pytest.mark.parametrize("draws", [pv.draws.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
+                         ids=lambda draws: type(draws).__name__)
+def test_every_kind_of_draws_comes_to_the_host(draws):
+    found = pv.to_inference_data(small_vae().cuda(), digits(2), 10, draws=draws)
+    assert found.posterior["z"].shape[-2:] == (2, 2)
+
+
+def test_the_command_line_from_training_to_the_report(tmp_path, capsys):
+    run, table = str(tmp_path / "run"), ["--num-samples", "10", "--limit", "20"]
+    sizes = ["--latent", "2", "--encoder.hidden", "[16]", "--decoder.hidden", "[16]"]
+    for command in (["train", "--out", run, "--device", "cuda", "--epochs", "2", "--context", "labels", "--validation", "100", *sizes, *table],
+                    ["train", "--out", run, "--device", "cuda", "--epochs", "3", "--resume"],
+                    ["evaluate", run, "--device", "cuda", *table],
+                    ["evaluate", run, "--device", "cuda", "--proposal", "Refined", "--proposal.steps", "2", *table],
+                    ["inspect", run, "--device", "cuda", "--reference", "0", "--num-samples", "20"],
+                    ["sample", run, "--device", "cuda", "--num", "10", "--out", str(tmp_path / "x.npz")],
+                    ["report", run]):
+        assert main(command) == 0, capsys.readouterr().err
