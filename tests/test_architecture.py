@@ -18,7 +18,7 @@ FLOORS = [
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
     ["execution", "objectives", "compilation", "checkpoint", "evaluation", "results", "annealing", "decomposition", "calibration",
-     "comparison", "draws", "inference_data", "reference", "training"],
+     "comparison", "draws", "inference_data", "reference", "stepping", "training"],
     ["sampling", "testing", "inspection", "geometry", "plotting", "gallery"],
     ["config", "report", "cli"],
 ]

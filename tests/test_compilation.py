@@ -400,7 +400,7 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
 
 def decision(tmp_path, monkeypatch, **options):
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
-    monkeypatch.setattr("pyro_vae.training._Run._run_epoch", lambda self, epoch, stop=None: torch.zeros(self.steps_per_epoch))
+    monkeypatch.setattr("pyro_vae.stepping.Steps.run", lambda self, epoch, stop=None: torch.zeros(self.per_epoch))
     monkeypatch.setattr("pyro_vae.training.elbo", lambda *a, **k: None)
     pv.fit(small_vae(), digits(300), out=tmp_path, progress=False, **options)
     return pv.checkpoint.read_state(tmp_path, "training")[1]["compiled_sizes"]

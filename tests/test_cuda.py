@@ -12,7 +12,7 @@ from test_compilation import CASES, PROGRAMS, case
 from test_results import RESULTS
 
 import pyro_vae as pv
-from pyro_vae import training
+from pyro_vae import stepping
 from pyro_vae.cli import main
 from pyro_vae.distributions.supports import NoDraws
 from pyro_vae.traces import NoBound
@@ -34,7 +34,7 @@ def digits(num=700):
 
 
 def fitted(compile, monkeypatch, steps_at_once=16, **options):
-    monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+    monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
     program = small_vae()
     history = pv.fit(program, digits(), batch_size=32, epochs=4, device="cuda", compile=compile, progress=False, warmup=2,
                      schedule=pv.schedules.Cosine(), **options)
@@ -60,7 +60,7 @@ def test_every_batch_of_an_epoch_counts_once(batch_size, num, monkeypatch):
     """Rows of stacked batches that lie at odd addresses; a last, smaller batch in the place of a graph's last step."""
     runs = []
     for steps_at_once in (10**9, 16):
-        monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+        monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
         program = small_vae()
         history = pv.fit(program, digits(num), batch_size=batch_size, epochs=3, device="cuda", compile="on", progress=False)
         runs.append(history["objective"])
@@ -78,7 +78,7 @@ def test_every_program_trains_in_a_graph_of_steps(name, monkeypatch):
     """Running statistics, dropout, flows and all: the buffers too are those of the steps one by one."""
     ends = []
     for steps_at_once in (10**9, 5):
-        monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+        monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
         program = copy.deepcopy(PROGRAMS[name][0])
         pv.fit(program, digits(320), batch_size=32, epochs=2, device="cuda", compile="on", progress=False)
         ends.append(program.state_dict())
@@ -118,26 +118,26 @@ def test_compiled_svi_follows_pyros():
 
 
 def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
-    run_epoch = training._Run._run_epoch
+    run = stepping.Steps.run
     seen = []
 
     def watched(self, epoch, stop=None):
         if epoch < 2 or self.replay is None:  # compiled and recorded by then
-            return run_epoch(self, epoch, stop)
+            return run(self, epoch, stop)
         torch.cuda.set_sync_debug_mode("error")
         try:
             with monkeypatch.context() as inner:
-                batches = self._batches
+                batches = self.batches
                 torch.cuda.set_sync_debug_mode("default")
                 prepared = batches(epoch)  # the order and the rates are sent to the device once
                 torch.cuda.set_sync_debug_mode("error")
-                inner.setattr(self, "_batches", lambda epoch: prepared)
-                return run_epoch(self, epoch, stop)
+                inner.setattr(self, "batches", lambda epoch: prepared)
+                return run(self, epoch, stop)
         finally:
             torch.cuda.set_sync_debug_mode("default")
             seen.append(epoch)
 
-    monkeypatch.setattr(training._Run, "_run_epoch", watched)
+    monkeypatch.setattr(stepping.Steps, "run", watched)
     fitted("on", monkeypatch)
     assert seen == [2, 3]
 
