@@ -66,11 +66,12 @@ def _plain(value: Any) -> Any:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What is in a result, by names joined by dots."""
+    """What is in a result, by names joined by dots; a slash, as in ``kl/z``, would be a path in ArviZ 1.x."""
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if not isinstance(value, Mapping):
         yield path, value
         return
     for name, item in value.items():
-        yield from _leaves(item, f"{path}.{name}" if path else str(name))
+        part = str(name).replace("/", ".")
+        yield from _leaves(item, f"{path}.{part}" if path else part)

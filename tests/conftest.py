@@ -4,13 +4,17 @@ import os
 # Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib
 import math
+import types
 from pathlib import Path
 
 import pytest
 import torch
+import xarray
 
 import pyro_vae as pv
+from pyro_vae import arviz_compat
 from pyro_vae.distributions import entries_of
 from pyro_vae.networks import as_shape
 from pyro_vae.validation import InvalidInput
@@ -70,6 +74,28 @@ def on_the_host(monkeypatch):
 @pytest.fixture
 def float64():
     torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def arviz_1x(monkeypatch):
+    """The packages that ArviZ 1.x is made of, put together under its name as 1.x does; they also install where it does not."""
+    found = []
+    for name in ("arviz_base", "arviz_stats"):
+        try:
+            found.append(importlib.import_module(name))
+        except ImportError:
+            pytest.skip(f"{name}, of which ArviZ 1.x is made, is not installed")
+    together = types.ModuleType("arviz")
+    for module in found:
+        vars(together).update({name: value for name, value in vars(module).items() if not name.startswith("_")})
+    together.from_netcdf = lambda path: xarray.open_datatree(path, engine="h5netcdf").load()
+    monkeypatch.setattr(arviz_compat, "arviz", lambda: together)
+    return together
+
+
+@pytest.fixture(params=["installed", "1.x"])
+def any_arviz(request):
+    return request.getfixturevalue("arviz_1x") if request.param == "1.x" else arviz_compat.arviz()
 
 
 @pytest.fixture(autouse=True)

@@ -231,7 +231,7 @@ def emulated_cuda(monkeypatch):
             return call(captured, *inputs)
 
     call, autocast = Captured.__call__, torch.autocast
-    for name, value in {"is_available": lambda: True, "is_initialized": lambda: True, "current_device": lambda: 0, "device_count": lambda: 1,
+    for name, value in {"is_available": lambda: True, "is_initialized": lambda: True, "is_current_stream_capturing": lambda: gpu.recording is not None, "current_device": lambda: 0, "device_count": lambda: 1,
                         "manual_seed": torch.default_generator.manual_seed, "get_rng_state": lambda device=None: torch.get_rng_state(),
                         "set_rng_state": lambda state, device=None: torch.set_rng_state(state), "synchronize": lambda device=None: None,
                         "device": lambda device: contextlib.nullcontext(), "CUDAGraph": partial(Graph, gpu), "graph": record,

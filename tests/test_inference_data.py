@@ -1,8 +1,6 @@
 """Draws as ArviZ data: what stands in which group, that nothing is lost in a file, and that ArviZ works on it, 0.x and 1.x."""
 
-import importlib
 import inspect
-import types
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from closed_forms import Hierarchy, LinearGaussian, TwoLevelGaussian, two_modes
 from conftest import small_vae
 
 import pyro_vae as pv
-from pyro_vae import arviz_compat
 from pyro_vae.arviz_compat import arviz, group_of, write_netcdf
 from pyro_vae.draws import NUTS, FromGuide, Resampled
 from pyro_vae.inference_data import to_elpd, to_inference_data
@@ -23,28 +20,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 GROUPS = ["posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats", "observed_data",
           "constant_data", "diagnostics"]
 NORMAL = torch.distributions.Normal
-
-
-@pytest.fixture
-def arviz_1x(monkeypatch):
-    """The packages that ArviZ 1.x is made of, put together under its name as 1.x does; they also install where it does not."""
-    found = []
-    for name in ("arviz_base", "arviz_stats"):
-        try:
-            found.append(importlib.import_module(name))
-        except ImportError:
-            pytest.skip(f"{name}, of which ArviZ 1.x is made, is not installed")
-    together = types.ModuleType("arviz")
-    for module in found:
-        vars(together).update({name: value for name, value in vars(module).items() if not name.startswith("_")})
-    together.from_netcdf = lambda path: xarray.open_datatree(path, engine="h5netcdf").load()
-    monkeypatch.setattr(arviz_compat, "arviz", lambda: together)
-    return together
-
-
-@pytest.fixture(params=["installed", "1.x"])
-def any_arviz(request):
-    return request.getfixturevalue("arviz_1x") if request.param == "1.x" else arviz()
 
 
 def test_every_group_against_its_formula():

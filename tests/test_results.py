@@ -25,6 +25,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.usefixtures("any_arviz")
 @pytest.mark.parametrize("name", RESULTS)
 def test_every_result_is_json_and_arviz_data(name):
     result = RESULTS[name](small_vae())
