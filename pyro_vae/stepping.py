@@ -145,18 +145,18 @@ class Steps:
         """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""
         batches = self.batches(epoch)[:stop]
         self.program.train()
-        losses = torch.empty(len(batches), device=self.device, dtype=self.data.values.dtype)
+        losses: list[Tensor] = []
         with validation_enabled(False):
             done = 0
             while done < len(batches):
                 few = batches[done:done + STEPS_AT_ONCE]
                 if self._can_replay(few):
-                    losses[done:done + len(few)] = self._replayed(few)
+                    losses.append(self._replayed(few))
                     done += len(few)
                 else:
-                    losses[done] = self._step(*batches[done])
+                    losses.append(self._step(*batches[done]))
                     done += 1
-        return losses
+        return torch.hstack(losses) if losses else torch.empty(0, device=self.device)
 
     def batches(self, epoch: int) -> list[Batch]:
         """This epoch's batches, the data in a new order; all that is random in the epoch is seeded here."""
