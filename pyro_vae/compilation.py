@@ -2,8 +2,8 @@
 
 `make_fx` runs model, guide and objective once and records the tensor operations, the backward pass included. What
 is not an argument (parameters, buffers, constants) is found in the graph by identity and becomes an input of it, so any
-closure can be captured, an optimiser may update the parameters in place, and a buffer that the forward pass updates is
-updated by the graph. Inductor compiles the graph; where there is no compiler it is interpreted, to the same bits as eager.
+closure can be captured, an optimiser may update the parameters in place, and a buffer that the forward pass writes to is
+written to by the graph. Inductor compiles the graph; where there is no compiler it is interpreted, to the same bits as eager.
 
 A branch on data cannot be recorded and a shape that depends on data would be frozen: both are found, and such a
 program runs eagerly instead.
@@ -23,7 +23,7 @@ import pyro
 import pyro.infer
 import torch
 from pyro import validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -74,6 +74,7 @@ class Captured:
         graph = _trace(fn, inputs)
         _refuse_dynamic_shapes(graph)
         graph.graph.eliminate_dead_code()
+        self.uses_host = any(_is_of_host(graph, node) for node in graph.graph.nodes)
         self.graph, self.lifted = _lift_tensors(graph)
         self.call: Callable[[list[Tensor]], Any] = lambda values: self.graph(*values)
 
@@ -83,9 +84,11 @@ class Captured:
         return sum(node.op == "call_function" for node in self.graph.graph.nodes)
 
     @property
-    def waits_for_device(self) -> bool:
-        """Whether an operation asks a GPU for a value, which no CUDA graph can hold: a draw of categories checks its weights."""
-        return any(node.target is torch.ops.aten.multinomial.default for node in self.graph.graph.nodes)
+    def fits_cuda_graph(self) -> bool:
+        """Whether a CUDA graph can hold it: nothing of it on the host, where it would be frozen, and nothing that asks for a value,
+        as do a draw of categories and a factorisation, which check their arguments."""
+        waiting = (torch.ops.aten.multinomial.default, torch.ops.aten._linalg_check_errors.default)
+        return not self.uses_host and not any(node.target in waiting for node in self.graph.graph.nodes)
 
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
@@ -147,6 +150,22 @@ class _Writes(TorchDispatchMode):
         for tensor, value in self.before.values():
             if tensor.shape == value.shape:  # a temporary may have been resized since
                 tensor.detach().copy_(value)
+
+
+def _is_of_host(graph: GraphModule, node: Node) -> bool:
+    """Whether a node is a tensor in the host's memory; a number there that does not change is none, for a kernel may be given it."""
+    if node.op == "get_attr":
+        value = getattr(graph, str(node.target))
+        return is_on_host(value) and value.dim() > 0
+    tags = getattr(node.target, "tags", ())
+    return node.op == "call_function" and any(
+        is_on_host(x) and (x.dim() > 0 or torch.Tag.nondeterministic_seeded in tags)
+        for x in tree_leaves(node.meta.get("val")) if isinstance(x, Tensor))
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether a tensor is in the host's memory."""
+    return tensor.device.type == "cpu"
 
 
 class _WithoutReading(TorchFunctionMode):
@@ -283,6 +302,7 @@ class LossAndGradients:
         loss: a function of tensors (or ``None``) that returns a scalar.
         parameters: what to differentiate by.
         compiled: for which number of data in a batch (the length of the first input) to capture and compile.
+        module: whose buffers a graph must update as the function does.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -292,18 +312,22 @@ class LossAndGradients:
         (tensor(6.), tensor([3., 3.]))
     """
 
-    def __init__(self, loss: TensorFunction, parameters: Sequence[Tensor], compiled: Callable[[int], bool] = lambda n: False):
-        self.loss, self.parameters, self.compiled = loss, list(parameters), compiled
+    def __init__(self, loss: TensorFunction, parameters: Sequence[Tensor], compiled: Callable[[int], bool] = lambda n: False,
+                 module: nn.Module | None = None):
+        self.loss, self.parameters, self.compiled, self.module = loss, list(parameters), compiled, module
         self.graphs: dict[Any, Captured | None] = {}
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         tensors = [value for value in inputs if value is not None]
         key = _shapes_of(inputs)
         if key not in self.graphs:
-            self.graphs[key] = self._captured(inputs, tensors) if self.compiled(len(tensors[0])) else None
+            self.graphs[key] = self._captured(inputs, tensors) if self._is_compiled(tensors) else None
         graph = self.graphs[key]
         loss, *gradients = self.eager(*inputs) if graph is None else graph(*tensors)
         return loss, tuple(gradients)
+
+    def _is_compiled(self, tensors: list[Tensor]) -> bool:
+        return self.compiled(len(tensors[0]) if tensors and tensors[0].dim() > 0 else 1)
 
     def captured(self, *inputs: Tensor | None) -> Captured | None:
         """The graph that inputs of these shapes run as, if they have run as one."""
@@ -313,12 +337,12 @@ class LossAndGradients:
         """The loss and the gradients by running the function itself."""
         loss = self.loss(*inputs)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        unused = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, self.parameters))
-        return loss.detach(), *unused
+        return loss.detach(), *map(_laid_out_as, gradients, self.parameters)
 
     def _captured(self, inputs: Sequence[Tensor | None], tensors: list[Tensor]) -> Captured | None:
         try:
-            captured = Captured(self._of_tensors(inputs), tensors)
+            with _without_new_buffers(self.module):
+                captured = Captured(self._of_tensors(inputs), tensors)
         except CannotCapture as error:
             warn_not_captured(error)
             self.compiled = lambda n: False
@@ -340,6 +364,26 @@ class LossAndGradients:
             return self.eager(*(next(rest) if is_given else None for is_given in given))
 
         return of_tensors
+
+
+@contextmanager
+def _without_new_buffers(module: nn.Module | None) -> Iterator[None]:
+    """Raises `CannotCapture` if the body gives a module's buffer a new tensor, which a graph cannot, and puts the old one back."""
+    before = {} if module is None else dict(module.named_buffers())
+    yield
+    replaced = [name for name, buffer in before.items() if module is not None and module.get_buffer(name) is not buffer]
+    for name in replaced:
+        parent, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, before[name])  # type: ignore[union-attr]
+    if replaced:
+        raise CannotCapture(f"buffer {replaced[0]!r} is given a new tensor, where copy_ would write to it", "its assignment in a forward pass")
+
+
+def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
+    """A gradient as `Tensor.backward` leaves it: a fused update reads it and its parameter in the order of memory."""
+    if gradient is None:
+        return torch.zeros_like(parameter)
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
 
 
 def _shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
@@ -395,11 +439,11 @@ class Update:
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float | None = None):
         self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
-        kernels = {torch.optim.Adam: torch._fused_adam_, torch.optim.AdamW: torch._fused_adamw_}
         group = optimizer.param_groups[0]
-        plain = len(optimizer.param_groups) == 1 and group.get("fused") and not any(
-            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"))
-        self.kernel: Any = kernels.get(type(optimizer)) if plain and self.parameters else None
+        plain = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and len(optimizer.param_groups) == 1 and group.get("fused") and not any(
+            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable"))
+        kernel: Any = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+        self.kernel: Any = kernel if plain and self.parameters else None
         self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter
@@ -461,8 +505,9 @@ class Replay:
     def __init__(self, step: Callable[..., Tensor], inputs: Sequence[Tensor | None]):
         self.inputs = [None if x is None else x.clone() for x in inputs]
         (number,) = {len(x) for x in self.inputs if x is not None}
+        device = next(x.device for x in self.inputs if x is not None)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.device(device), torch.cuda.graph(self.graph, stream=torch.cuda.Stream(device)):
             self.out = torch.stack([step(*(None if x is None else x[i] for x in self.inputs)) for i in range(number)])
 
     def __call__(self, inputs: Sequence[Tensor | None]) -> Tensor:
@@ -500,7 +545,7 @@ class CompiledSVI:
             raise InvalidInput("optim", got=type(optim).__name__, expected="a torch optimiser over all parameters",
                                fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)")
         self.model, self.guide, self.optim, self.objective = model, guide, optim, objective_of(loss)
-        self.parameters = [p for group in optim.param_groups for p in group["params"]]
+        self.parameters = [p for group in optim.param_groups for p in group["params"] if p.requires_grad]
         self.update = Update(optim, self.parameters)
         self.steps: dict[Any, LossAndGradients] = {}
 
@@ -509,7 +554,7 @@ class CompiledSVI:
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         static = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        key = (spec, static)
+        key = (spec, static, _shapes_of(tensors))
         if key not in self.steps:
             def loss(*values: Tensor) -> Tensor:
                 rest = iter(values)
@@ -519,7 +564,8 @@ class CompiledSVI:
 
             self.steps[key] = LossAndGradients(loss, self.parameters)
             value, gradients = self.steps[key](*tensors)  # as validated as the process is, and eager
-            self.steps[key] = LossAndGradients(loss, self.parameters, compiled=lambda n: True)
+            if tensors:  # a graph has inputs
+                self.steps[key] = LossAndGradients(loss, self.parameters, compiled=lambda n: True)
         else:
             value, gradients = self.steps[key](*tensors)
         self.update(gradients)

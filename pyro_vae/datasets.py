@@ -158,7 +158,9 @@ class Dataset(torch.utils.data.Dataset):
     def __getitem__(self, index):
         if isinstance(index, int | np.integer):
             return self.x[index] if self.context is None else (self.x[index], self.context[index])
-        return self._like(self.values[index], self.x[index], None if self.context is None else self.context[index])
+        values = self.values[index]
+        x = values if self.x is self.values else self.x[index]
+        return self._like(values, x, None if self.context is None else self.context[index])
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
         """The same data on another device, floating-point parts of another dtype."""
@@ -166,7 +168,8 @@ class Dataset(torch.utils.data.Dataset):
             if value is None:
                 return None
             return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-        moved = self._like(move(self.values), move(self.x), move(self.context))
+        values = move(self.values)
+        moved = self._like(values, values if self.x is self.values else move(self.x), move(self.context))
         moved._levels = _grey_levels(moved.values) if self.binarize == "dynamic" else None
         return moved
 

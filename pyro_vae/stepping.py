@@ -34,8 +34,8 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["AnyObjective", "Batch", "Optimizer", "Steps"]
 
 AnyObjective = Any  # a Pyro ELBO: Pyro declares none of the methods that its own have
-# Indices of data, the keys of their draw, the KL weight, a factor on the learning rate (on CUDA, tensors all).
-Batch = tuple[Tensor, Tensor, Tensor | None, float | Tensor]
+# Indices of data, the keys of their draw, the KL weight, a factor on the learning rate, and on CUDA the same on the device.
+Batch = tuple[Tensor, Tensor, Tensor | None, float, Tensor | None]
 Optimizer = Callable[..., torch.optim.Optimizer]
 STEPS_AT_ONCE = 16  # in a CUDA graph
 
@@ -81,14 +81,14 @@ class Steps:
             raise InvalidInput("program", got="no trainable parameters", expected="at least one nn.Parameter",
                                fix="register the networks as modules of the program (Program(..., modules=...))")
         self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
-        if inspect.signature(self.optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
+        if _needs_closure(self.optimizer):
             raise InvalidInput("optimizer", got=f"{type(self.optimizer).__name__}, which evaluates the loss several times in a step",
                                expected="one that takes a step from gradients", fix="choose Adam, or another such class of torch.optim")
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
         self.replay: Replay | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
-        self.loss_and_gradients = LossAndGradients(self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()))
+        self.loss_and_gradients = LossAndGradients(self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()), self.program)
         self.per_epoch = -(-len(self.data) // self.batch_size)
 
     @property
@@ -117,9 +117,10 @@ class Steps:
     def validate(self) -> None:
         """One look at the loss with all of Pyro's checks on; they wait for the device, so the steps run without."""
         batch = self._first_batch(min(self.batch_size, len(self.data)))
+        self.program.train()
         with isolated_random(self.device, self.seed), without_writes(), validation_enabled(True):
             loss = self._loss(*batch)
-            reached = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            reached = torch.autograd.grad(loss, self.parameters, allow_unused=True) if loss.requires_grad else ()
         if all(gradient is None for gradient in reached):
             raise InvalidInput("program", got="a loss that depends on no parameter of the program",
                                expected="model and guide that use its modules",
@@ -127,6 +128,7 @@ class Steps:
 
     def decide(self, compile: str) -> None:
         """Decides which sizes of batches are compiled: by counting operations and steps, never by a clock."""
+        self.program.train()
         whole, last = divmod(len(self.data), self.batch_size)
         sizes = {size: steps * self.epochs for size, steps in ((self.batch_size, whole), (last, 1)) if size and steps}
         if compile == "off" or (compile == "auto" and max(sizes.values()) < FEWEST_STEPS):
@@ -167,8 +169,10 @@ class Steps:
         if self.warmup:  # inputs of the captured graph, so that annealing recompiles nothing; none where there is none
             weights = torch.tensor([self.kl_weight(step) for step in steps], device=self.device)
         factors = [self.rate_factor(step) for step in steps]
-        rates: Iterable[float | Tensor] = torch.tensor(factors, device=self.device) if self.device.type == "cuda" else factors
-        return list(zip(order.split(self.batch_size), batch_keys(self.per_epoch, self.device), weights, rates))
+        on_device: Iterable[Tensor | None] = [None] * self.per_epoch
+        if self.device.type == "cuda":  # of the type that the fused update reads
+            on_device = torch.tensor(factors, device=self.device, dtype=torch.float32)
+        return list(zip(order.split(self.batch_size), batch_keys(self.per_epoch, self.device), weights, factors, on_device))
 
     def kl_weight(self, step: int) -> float:
         """The weight of the latents' terms at a step, counted from 0 over the whole run."""
@@ -178,15 +182,19 @@ class Steps:
         """The factor on the learning rate at a step, counted from 0 over the whole run."""
         return self.schedule(step / (self.epochs * self.per_epoch))
 
-    def _step(self, index: Tensor, keys: Tensor, weight: Tensor | None, factor: float | Tensor) -> Tensor:
-        """One step, its learning rate that of the run times a factor, which the fused update reads on the device."""
+    def _step(self, index: Tensor, keys: Tensor, weight: Tensor | None, factor: float, on_device: Tensor | None) -> Tensor:
+        """One step, its learning rate that of the run times a factor, which the fused update reads on the device if it is there."""
+        if on_device is not None and self.update.is_ready:
+            return self._step_on_device(index, keys, weight, on_device)
         loss, gradients = self.loss_and_gradients(index, keys, weight)
-        if isinstance(factor, Tensor) and self.update.is_ready:
-            self.update(gradients, self.rates[0] * factor)
-            return loss
         for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * float(factor)
+            group["lr"] = rate * factor
         self.update(gradients)
+        return loss
+
+    def _step_on_device(self, index: Tensor, keys: Tensor, weight: Tensor | None, factor: Tensor) -> Tensor:
+        loss, gradients = self.loss_and_gradients(index, keys, weight)
+        self.update(gradients, self.rates[0] * factor)
         return loss
 
     def _can_replay(self, batches: list[Batch]) -> bool:
@@ -194,13 +202,13 @@ class Steps:
         if self.device.type != "cuda" or len(batches) < STEPS_AT_ONCE or len(batches[-1][0]) < self.batch_size:
             return False
         graph = self.loss_and_gradients.captured(*batches[0][:3])
-        return graph is not None and not graph.waits_for_device and self.update.is_ready and self.update.kernel_has_run
+        return graph is not None and graph.fits_cuda_graph and self.update.is_ready and self.update.kernel_has_run
 
     def _replayed(self, batches: list[Batch]) -> Tensor:
-        index, keys, weights, factors = zip(*batches)
+        index, keys, weights, _, factors = zip(*batches)
         stacked = [torch.stack(index), torch.stack(keys), None if weights[0] is None else torch.stack(weights), torch.stack(factors)]
         if self.replay is None:
-            self.replay = Replay(self._step, stacked)
+            self.replay = Replay(self._step_on_device, stacked)
         return self.replay(stacked)
 
     def _first_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -261,3 +269,8 @@ class Steps:
         for parameter, values in zip(self.parameters, scalars["slots"]):
             if values:
                 self.optimizer.state[parameter].update(values)
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty

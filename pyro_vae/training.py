@@ -38,6 +38,7 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count, check_p
 __all__ = ["History", "TrainingDiverged", "fit"]
 
 COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning_rate", "kl_weight")
+OVERFLOWED = "its gradient overflowed: lower learning_rate, set clip_norm, or bound the scales of the likelihood"
 CURVES = ("objective", "validation_elbo", "learning_rate", "kl_weight")
 
 
@@ -153,7 +154,10 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
     target = choose_device(device)
     program.to(target)
     dtype = reference_parameter(program).dtype
-    held = None if validation is None else as_dataset(validation).to(target, dtype)
+    held = None if validation is None else as_dataset(validation)
+    if held is not None:
+        check_data(program, held)
+        held = held.to(target, dtype)
     if not hasattr(objective or ELBO, "differentiable_loss"):
         raise InvalidInput("objective", got=type(objective).__name__, expected="an ELBO with a differentiable loss",
                            fix="choose one of pyro_vae.objectives")
@@ -285,9 +289,14 @@ class _Run:
                 before = steps.state()
                 try:
                     losses = steps.run(epoch)
-                except KeyboardInterrupt:
+                except BaseException as error:
+                    broken = [name for name, p in self.program.named_parameters() if not torch.isfinite(p).all()]
                     steps.restore(before)
-                    self._save()
+                    if isinstance(error, KeyboardInterrupt):
+                        self._save()
+                    elif broken:  # and a distribution refused what came of it
+                        raise TrainingDiverged(epoch * steps.per_epoch, f"parameter {broken[0]!r}, in the epoch that starts there",
+                                               OVERFLOWED, self.folder) from error
                     raise
                 if not (torch.isfinite(losses).all() and steps.parameters_are_finite()):
                     steps.restore(before)
@@ -349,8 +358,7 @@ class _Run:
         step = epoch * steps.per_epoch + first
         for name, parameter in self.program.named_parameters():
             if not torch.isfinite(parameter).all():
-                return TrainingDiverged(step - 1, f"parameter {name!r}", "its gradient overflowed: lower learning_rate, set "
-                                        "clip_norm, or bound the scales of the likelihood", self.folder)
+                return TrainingDiverged(step - 1, f"parameter {name!r}", OVERFLOWED, self.folder)
         x, context = steps.data.batch(*batch[:2])
         with torch.no_grad(), validation_enabled(False):
             guide, model = importance_traces(self.program, x, context)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pyro_vae import compilation
 from pyro_vae.compilation import Captured
 
 HOST, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -55,6 +57,7 @@ class EmulatedCuda:
 
     def __init__(self) -> None:
         self.factory = None  # where a new tensor goes that no other tensor gives the device of
+        self.target = HOST  # where the results of the operation that runs will be
         self.sync_is_an_error = False
         self.recording: list | None = None
 
@@ -96,11 +99,14 @@ class _Operations(TorchDispatchMode):
             self.gpu.waits("a copy between host and device")
         writes = func._schema.is_mutable or "batch_norm" in func.__name__  # which does not say so
         before = [(x, x.clone()) for x in given] if self.gpu.recording is not None and writes else []
+        target = GPU if there else HOST if given else self.gpu.factory or HOST
+        if func.overloadpacket is aten.copy_:
+            target = GPU if is_on_gpu(args[0]) else HOST
+        self.gpu.target = target
         out = func(*args, **kwargs)
         if self.gpu.recording is not None and (there or self.gpu.factory == GPU):
             self.gpu.recording.append(_Recorded(func, args, kwargs, out, before))
         if func.overloadpacket is not aten.copy_:
-            target = GPU if there else HOST if given else self.gpu.factory or HOST
             known = {storage(x)._cdata for x in given}
             place([x for x in tensors_in(out) if storage(x)._cdata not in known], target)
         return out
@@ -211,7 +217,7 @@ def emulated_cuda(monkeypatch):
     gpu = EmulatedCuda()
 
     @contextmanager
-    def record(graph):
+    def record(graph, stream=None):
         state = torch.get_rng_state()
         gpu.recording = graph.operations
         try:
@@ -230,17 +236,26 @@ def emulated_cuda(monkeypatch):
         with gpu.making(GPU if any(map(is_on_gpu, inputs)) else gpu.factory):
             return call(captured, *inputs)
 
+    def extract(value, *args, **kwargs):  # what a captured graph knows of a result
+        fake = extract_val(value, *args, **kwargs)
+        for x in tensors_in(fake):
+            x.stands_for_gpu = gpu.target == GPU
+        return fake
+
+    extract_val = proxy_tensor.extract_val
+    monkeypatch.setattr(proxy_tensor, "extract_val", extract)
     call, autocast = Captured.__call__, torch.autocast
     for name, value in {"is_available": lambda: True, "is_initialized": lambda: True, "is_current_stream_capturing": lambda: gpu.recording is not None, "current_device": lambda: 0, "device_count": lambda: 1,
                         "manual_seed": torch.default_generator.manual_seed, "get_rng_state": lambda device=None: torch.get_rng_state(),
                         "set_rng_state": lambda state, device=None: torch.set_rng_state(state), "synchronize": lambda device=None: None,
-                        "device": lambda device: contextlib.nullcontext(), "CUDAGraph": partial(Graph, gpu), "graph": record,
+                        "device": lambda device: contextlib.nullcontext(), "Stream": lambda device: None, "CUDAGraph": partial(Graph, gpu), "graph": record,
                         "set_sync_debug_mode": strict, "mem_get_info": lambda device=None: (2**34, 2**34)}.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)  # else optimisers ask for its stream
     monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda tensor: False)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices=(), fork=torch.random.fork_rng: fork([]))
     monkeypatch.setattr(torch, "autocast", lambda kind, **options: autocast("cpu", **options))
+    monkeypatch.setattr(compilation, "is_on_host", lambda tensor: not getattr(tensor, "stands_for_gpu", is_on_gpu(tensor)))
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(Captured, "__call__", interpret)
     with _Calls(gpu), _Operations(gpu):

@@ -377,10 +377,31 @@ def test_a_shape_that_depends_on_data_is_refused():
     assert captured(torch.full((5, 3), 2.0))[0] == 20
 
 
-def test_a_draw_of_categories_is_known_to_wait_for_the_device():
-    probs = torch.full((3, 4), 0.25)
-    assert Captured(lambda p: torch.distributions.OneHotCategorical(p).sample(), [probs]).waits_for_device
-    assert not Captured(torch.bernoulli, [probs]).waits_for_device
+class Average(torch.nn.Module):
+    """An encoder with a running mean that is a new tensor each time."""
+
+    out_shape = (8,)
+
+    def __init__(self):
+        super().__init__()
+        self.inner = MLP((1, 8, 8), [8])
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x, context=None):
+        h = self.inner(x)
+        self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+        return h + self.mean
+
+
+def test_a_buffer_that_is_given_a_new_tensor_is_not_frozen_in_a_graph():
+    program = small_vae()
+    program.posterior = pv.posteriors.DiagonalNormal(2, Average())
+    other = copy.deepcopy(program)
+    pv.fit(other, digits(96), batch_size=32, epochs=2, compile="off", progress=False)
+    with pytest.warns(UserWarning, match="eagerly: buffer 'posterior.network.mean' is given a new tensor"):
+        pv.fit(program, digits(96), batch_size=32, epochs=2, compile="on", progress=False)
+    for key, value in program.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
 
 
 def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):
@@ -521,3 +542,26 @@ def test_half_precision_layers_train(tmp_path):
         reference = pv.fit(small_vae(), digits(128), batch_size=64, epochs=30, progress=False)
     assert history["objective"][-1] == pytest.approx(reference["objective"][-1], rel=0.02)
     assert history["objective"][-1] != reference["objective"][-1]
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("arguments", [(), (torch.tensor(2.0),), (3.0, torch.ones(4))], ids=str)
+def test_compiled_svi_takes_any_arguments_and_leaves_what_is_frozen(arguments):
+    a, b = torch.nn.Parameter(torch.zeros(())), torch.nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def model(*given):
+        pyro.sample("z", pyro.distributions.Normal(b, 1.0))
+
+    def guide(*given):
+        pyro.sample("z", pyro.distributions.Normal(a, 1.0))
+
+    svi = pv.CompiledSVI(model, guide, torch.optim.Adam([a, b], lr=0.1), Trace_ELBO())
+    for _ in range(3):
+        svi.step(*arguments)
+    assert a != 0 and b == 1
+
+
+def test_fused_adamw_has_its_kernel():
+    parameters = [torch.nn.Parameter(torch.ones(3))]
+    assert Update(torch.optim.AdamW(parameters, fused=True), parameters).kernel is torch._fused_adamw_
+    assert Update(torch.optim.Adam(parameters, fused=True), parameters).kernel is torch._fused_adam_

@@ -14,6 +14,7 @@ from test_results import RESULTS
 import pyro_vae as pv
 from pyro_vae import stepping
 from pyro_vae.cli import main
+from pyro_vae.compilation import Captured
 from pyro_vae.distributions.supports import NoDraws
 from pyro_vae.traces import NoBound
 from pyro_vae.validation import InvalidInput
@@ -73,17 +74,33 @@ def test_settings_hold_in_a_graph_of_steps(options, monkeypatch):
     assert many["objective"] == pytest.approx(one["objective"], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, context) in PROGRAMS.items() if not context])
-def test_every_program_trains_in_a_graph_of_steps(name, monkeypatch):
+# On a real device each is compiled: programs alone then, for the sake of time.
+@pytest.mark.parametrize("family, name", [("program", name) for name in PROGRAMS] if HAS_GPU else CASES)
+def test_every_part_trains_in_a_graph_of_steps(family, name, monkeypatch):
     """Running statistics, dropout, flows and all: the buffers too are those of the steps one by one."""
-    ends = []
+    start, data = case(family, name)
+    data = tuple(value.repeat(54, *[1] * (value.dim() - 1))[:320] for value in data)
+    ends, graphs, record = [], [], stepping.Replay.__init__
+    monkeypatch.setattr(stepping.Replay, "__init__", lambda self, *what: (graphs.append(self), record(self, *what))[1])
     for steps_at_once in (10**9, 5):
         monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
-        program = copy.deepcopy(PROGRAMS[name][0])
-        pv.fit(program, digits(320), batch_size=32, epochs=2, device="cuda", compile="on", progress=False)
+        program = copy.deepcopy(start)
+        pv.fit(program, data if len(data) > 1 else data[0], batch_size=32, epochs=2, device="cuda", compile="on", progress=False)
         ends.append(program.state_dict())
     for key, value in ends[0].items():
         torch.testing.assert_close(ends[1][key], value, rtol=1e-3, atol=1e-4, msg=key)
+    # A draw of categories and a factorisation check their arguments, for which they wait.
+    assert bool(graphs) == ((family, name) not in (("program", "semi-supervised"), ("priors", "Categorical"),
+                                                   ("posteriors", "EnumeratedCategorical"), ("posteriors", "LowRankNormal")))
+
+
+@pytest.mark.parametrize("function, fits", [
+    (lambda x: x * torch.rand_like(x), True),
+    (lambda x: x * torch.rand(()), False),  # a draw of the host, which would be the same in each launch
+    (lambda x: x + torch.arange(3.0).to(x.device), False),
+    (lambda x: torch.distributions.OneHotCategorical(x.softmax(-1)).sample(), False)])
+def test_only_what_stays_on_the_device_fits_a_graph(function, fits):
+    assert Captured(function, [torch.ones(2, 3, device="cuda")]).fits_cuda_graph == fits
 
 
 def test_what_draws_categories_trains_without_a_graph_of_steps():

@@ -1,3 +1,4 @@
+import copy
 import csv
 import multiprocessing
 import os
@@ -9,9 +10,11 @@ import pytest
 import torch
 from conftest import small_vae
 from filelock import FileLock
+from test_compilation import CASES, case
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
+from pyro_vae.compilation import Captured
 from pyro_vae.training import TrainingDiverged
 from pyro_vae.validation import InvalidInput
 
@@ -355,3 +358,44 @@ def test_a_subsampling_plate_and_functions_without_their_modules_are_refused():
 def test_a_lambda_cannot_be_compared_on_resume(tmp_path):
     with pytest.raises(InvalidInput, match="lambda"):
         pv.fit(small_vae(), digits(50), progress=False, schedule=lambda done: 1.0, out=tmp_path)
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize("family, name", [*CASES, ("own", "einsum")])
+def test_the_fused_update_is_that_of_a_loop(family, name, compile, monkeypatch):
+    """Whatever the layout of a gradient in memory: the kernel reads it as it reads the parameter."""
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
+    program, data = case("program", "vae") if family == "own" else case(family, name)
+    if family == "own":
+        program.likelihood.network = Transposing(program.likelihood.network)
+    other = copy.deepcopy(program)
+    data = data if len(data) > 1 else data[0]
+    pv.fit(program, data, epochs=2, compile=compile, progress=False)
+    pv.fit(other, data, epochs=2, compile=compile, optimizer=torch.optim.Adam, progress=False)
+    for (key, value), expected in zip(program.state_dict().items(), other.state_dict().values()):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5, equal_nan=True, msg=key)
+
+
+class Transposing(torch.nn.Module):
+    """A layer more, whose weight's gradient comes with its dimensions in the other order."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.out_shape = network, network.out_shape
+        self.weight = torch.nn.Parameter(torch.eye(2, 2) + 0.1 * torch.arange(4.0).reshape(2, 2))
+
+    def forward(self, z):
+        return self.network(torch.einsum("...i,oi->...o", z, self.weight))
+
+
+def test_a_distribution_that_refuses_what_diverged_is_a_diverged_run():
+    program, (x, labels) = case("program", "semi-supervised")
+    before = copy.deepcopy(program.state_dict())
+    with pytest.raises(TrainingDiverged, match="parameter"):
+        pv.fit(program, (x.repeat(9, 1, 1, 1), labels.repeat(9)), batch_size=6, epochs=3, learning_rate=1e12, progress=False)
+    assert all(torch.equal(value, before[key]) for key, value in program.state_dict().items())
+
+
+def test_validation_data_are_checked_before_training():
+    with pytest.raises(InvalidInput):
+        pv.fit(small_vae(), torch.zeros(40, 1, 8, 8), validation=torch.zeros(4, 1, 7, 7), epochs=10**9, progress=False)

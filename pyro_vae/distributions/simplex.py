@@ -38,7 +38,7 @@ class LogisticNormal(TorchDistribution):
 
     def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None):
         self.base = Normal(loc, scale, validate_args=validate_args).to_event(1)
-        self.basis = balances(loc.shape[-1] + 1).to(loc)
+        self.basis = balances(loc.shape[-1] + 1, loc.device).to(loc.dtype)
         super().__init__(self.base.batch_shape, torch.Size([loc.shape[-1] + 1]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> LogisticNormal:
@@ -56,8 +56,8 @@ class LogisticNormal(TorchDistribution):
         return self.base.log_prob(log_value @ self.basis) - log_value.sum(-1) - 0.5 * math.log(self.event_shape[0])
 
 
-def balances(dim: int) -> Tensor:
+def balances(dim: int, device: torch.device | None = None) -> Tensor:
     """An orthonormal basis (dim, dim - 1) of the vectors that sum to zero, Helmert's."""
-    steps = torch.arange(1, dim, dtype=torch.float64)
-    column = torch.triu(torch.ones(dim, dim - 1, dtype=torch.float64)) - torch.diag_embed(steps, offset=-1)[:, : dim - 1]
+    steps = torch.arange(1, dim, dtype=torch.float64, device=device)
+    column = torch.triu(torch.ones(dim, dim - 1, dtype=torch.float64, device=device)) - torch.diag_embed(steps, offset=-1)[:, : dim - 1]
     return column / (steps * (steps + 1)).sqrt()
