@@ -440,10 +440,11 @@ class Update:
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float | None = None):
         self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
         group = optimizer.param_groups[0]
-        plain = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and len(optimizer.param_groups) == 1 and group.get("fused") and not any(
+        has_kernel = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group.get("fused")
+        plain = len(optimizer.param_groups) == 1 and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable"))
-        kernel: Any = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
-        self.kernel: Any = kernel if plain and self.parameters else None
+        kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+        self.kernel: Any = kernel if has_kernel and plain and self.parameters else None
         self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter

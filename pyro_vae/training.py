@@ -38,8 +38,8 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count, check_p
 __all__ = ["History", "TrainingDiverged", "fit"]
 
 COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning_rate", "kl_weight")
-OVERFLOWED = "its gradient overflowed: lower learning_rate, set clip_norm, or bound the scales of the likelihood"
 CURVES = ("objective", "validation_elbo", "learning_rate", "kl_weight")
+OVERFLOWED = "its gradient overflowed: lower learning_rate, set clip_norm, or bound the scales of the likelihood"
 
 
 class TrainingDiverged(ArithmeticError):
