@@ -32,9 +32,10 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from pyro_vae.inductor import inductor
 from pyro_vae.objectives import ELBO
+from pyro_vae.updates import Update
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "Replay", "Update", "Work", "is_worth_compiling"]
+__all__ = ["CannotCapture", "Captured", "CompiledSVI", "LossAndGradients", "Replay", "Work", "is_worth_compiling"]
 
 TensorFunction = Callable[..., Any]
 
@@ -77,6 +78,7 @@ class Captured:
         self.uses_host = any(_is_of_host(graph, node) for node in graph.graph.nodes)
         self.graph, self.lifted = _lift_tensors(graph)
         self.call: Callable[[list[Tensor]], Any] = lambda values: self.graph(*values)
+        self.is_compiled = False
 
     @property
     def size(self) -> int:
@@ -93,7 +95,7 @@ class Captured:
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
         try:
-            self.call = inductor(self.graph, [*inputs, *self.lifted])
+            self.call, self.is_compiled = inductor(self.graph, [*inputs, *self.lifted]), True
         except Exception as error:  # Inductor raises whatever its tool chain does
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
@@ -318,20 +320,18 @@ class LossAndGradients:
         self.graphs: dict[Any, Captured | None] = {}
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        tensors = [value for value in inputs if value is not None]
-        key = _shapes_of(inputs)
-        if key not in self.graphs:
-            self.graphs[key] = self._captured(inputs, tensors) if self._is_compiled(tensors) else None
-        graph = self.graphs[key]
-        loss, *gradients = self.eager(*inputs) if graph is None else graph(*tensors)
+        graph = self.captured(*inputs)
+        loss, *gradients = self.eager(*inputs) if graph is None else graph(*(value for value in inputs if value is not None))
         return loss, tuple(gradients)
 
-    def _is_compiled(self, tensors: list[Tensor]) -> bool:
-        return self.compiled(len(tensors[0]) if tensors and tensors[0].dim() > 0 else 1)
-
     def captured(self, *inputs: Tensor | None) -> Captured | None:
-        """The graph that inputs of these shapes run as, if they have run as one."""
-        return self.graphs.get(_shapes_of(inputs))
+        """The graph that inputs of these shapes run as, captured and compiled when they first come; ``None`` if they run eagerly."""
+        key = _shapes_of(inputs)
+        if key not in self.graphs:
+            tensors = [value for value in inputs if value is not None]
+            number = len(tensors[0]) if tensors and tensors[0].dim() > 0 else 1
+            self.graphs[key] = self._captured(inputs, tensors) if self.compiled(number) else None
+        return self.graphs[key]
 
     def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         """The loss and the gradients by running the function itself."""
@@ -425,74 +425,6 @@ def is_worth_compiling(operations: int, saved_by_a_run: float, runs: float) -> b
     return saved_by_a_run * runs > SECONDS_TO_COMPILE + operations * SECONDS_TO_COMPILE_AN_OPERATION
 
 
-class Update:
-    """A torch optimiser's step from gradients at hand, without the Python that looks them up.
-
-    Fused Adam's kernel is called directly on the optimiser's own state, so that its ``state_dict`` stays what it is;
-    any other optimiser finds the gradients where it looks for them.
-
-    Args:
-        optimizer: over ``parameters``.
-        parameters: in the order in which gradients are given.
-        clip_norm: upper limit of the gradients' global norm.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float | None = None):
-        self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
-        group = optimizer.param_groups[0]
-        has_kernel = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group.get("fused")
-        plain = len(optimizer.param_groups) == 1 and not any(
-            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable"))
-        kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
-        self.kernel: Any = kernel if has_kernel and plain and self.parameters else None
-        self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
-        self.slots: list[list[Tensor]] = []
-        self.count = torch.empty(0)  # of steps, once for each parameter
-
-    def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
-        """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
-        if self.clip_norm is not None:
-            gradients = list(gradients)
-            norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
-            gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        if not self.is_ready:  # the first step makes the state
-            for parameter, gradient in zip(self.parameters, gradients):
-                parameter.grad = gradient
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            return
-        self._find_slots()
-        (group,) = self.optimizer.param_groups
-        first, second, steps = self.slots
-        with torch.no_grad():
-            self.count.add_(1.0)
-            self.kernel(self.parameters, gradients, first, second, [], steps,
-                        lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
-                        beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
-                        maximize=False)
-
-    def _find_slots(self) -> None:
-        """Looks the optimiser's state up, unless it is still that of the last step."""
-        if self.kernel_has_run:
-            return
-        states = [self.optimizer.state[p] for p in self.parameters]
-        # One tensor that the steps are entries of, so that counting is one operation: it took as long as the update of a small net.
-        self.count = torch.stack([state["step"] for state in states])
-        for state, step in zip(states, self.count.unbind()):
-            state["step"] = step
-        self.states, self.slots = states, [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
-
-    @property
-    def kernel_has_run(self) -> bool:
-        """Whether the fused kernel has run on the state that the optimiser has now: a CUDA graph is recorded of nothing else."""
-        return bool(self.states) and all(self.optimizer.state.get(p) is known for p, known in zip(self.parameters, self.states))
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the next step is the fused kernel alone: the first one makes the state."""
-        return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
-
-
 class Replay:
     """Several steps as one CUDA graph: recorded once, then launched by a single call, with no Python between the steps.
 
@@ -567,6 +499,9 @@ class CompiledSVI:
             value, gradients = self.steps[key](*tensors)  # as validated as the process is, and eager
             if tensors:  # a graph has inputs
                 self.steps[key] = LossAndGradients(loss, self.parameters, compiled=lambda n: True)
+                graph = self.steps[key].captured(*tensors)
+                if graph is not None and graph.is_compiled:
+                    self.update.compile()
         else:
             value, gradients = self.steps[key](*tensors)
         self.update(gradients)

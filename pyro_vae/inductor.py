@@ -24,11 +24,12 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_vae.kernels import library
+from pyro_vae.kernels import library, widest_vectors
 
 __all__ = ["inductor"]
 
 PRODUCT = Path(__file__).with_name("product.cpp")
+FEWEST_ENTRIES_OF_A_THREAD = 1 << 14  # a loop over fewer takes a few microseconds, and waking a thread up takes as many or ten times more
 
 
 def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
@@ -43,25 +44,12 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
 
     if any(x.is_cuda for x in inputs):
         return _compiled(graph, inputs, {})
-    options, vectors = {"post_grad_custom_post_pass": _our_products()} if _can_run_our_products() else {}, _vectors()
+    options = {"post_grad_custom_post_pass": _our_products()} if _can_run_our_products() else {}
     try:
-        with (patch("torch._inductor.async_compile.AsyncCompile", _one_library()),
-              patch("torch._inductor.cpu_vec_isa.valid_vec_isa_list", lambda: vectors)):
+        with patch("torch._inductor.async_compile.AsyncCompile", _one_library()), widest_vectors():
             return _compiled(graph, inputs, options)
     except CppCompileError:  # a torch or a compiler that lacks what ours needs
         return _compiled(graph, inputs, {})
-
-
-@cache
-def _vectors() -> list[Any]:
-    """The widest vectors that torch runs on this processor, or what else Inductor finds: by compilations, as long as the rest of it."""
-    from torch._inductor import cpu_vec_isa
-
-    known = {"AVX2": cpu_vec_isa.VecAVX2, "AVX512": cpu_vec_isa.VecAVX512}
-    name = torch.backends.cpu.get_cpu_capability()
-    if name not in known:
-        return cpu_vec_isa.valid_vec_isa_list()
-    return [type(name, (known[name],), {"__bool__": lambda self: True})()]
 
 
 def _can_run_our_products() -> bool:
@@ -82,7 +70,8 @@ def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any])
         return compiled[-1]
 
     # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as fast.
-    options = {**options, "fallback_random": True, "size_asserts": False, "cpp.enable_loop_tail_vec": False}
+    options = {**options, "fallback_random": True, "size_asserts": False, "cpp.enable_loop_tail_vec": False,
+               "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD}
     # Without an environment for shapes, which are all static here, Inductor would not look into its cache on disk; where
     # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
     mode = FakeTensorMode(shape_env=ShapeEnv())
@@ -138,7 +127,8 @@ def _our_products() -> Any:
             factors: Any = self.inputs
             (m, n), k = self.get_size(), factors[0].get_size()[1]
             strides, transposed = zip(*(_layout(x.get_size(), x.get_stride()) for x in factors))
-            pointers = [x.codegen_reference() for x in (*factors, self)]
+            # Where a view begins with its tensor, the tensor does, for sizes and strides are given as numbers.
+            pointers = [x.codegen_reference() if x.get_layout().offset else x.get_name() for x in (*factors, self)]
             if not getattr(wrapper, "has_our_product", False):
                 wrapper.has_our_product = True
                 wrapper.define_kernel("product", f"async_compile.cpp_pybinding([], r'''\n{PRODUCT.read_text()}''')", gpu=False)

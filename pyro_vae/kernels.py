@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
+from unittest.mock import patch
 
-__all__ = ["library"]
+import torch
+
+__all__ = ["library", "widest_vectors"]
 
 # Reading the headers takes as long as compiling so many kernels; more than that are shared among the cores.
 FEWEST_IN_A_LIBRARY = 16
 
 Function = Callable[..., None]
 
-# What Inductor's own template for one function does, for any number, whose types the compiler knows. In a namespace without a name,
+# What Inductor's own template for one function does, for any number, whose types the compiler knows, and for sequences of tensors. In a namespace without a name,
 # for the dynamic linker merges what templates make under the same name in two libraries.
 BINDINGS = """
 namespace {
 template <typename Argument> Argument argument(PyObject* given) {
     if constexpr (std::is_pointer_v<Argument>) {
         return static_cast<Argument>(_torchinductor_pyobject_tensor_data_ptr(given));
+    } else if constexpr (!std::is_arithmetic_v<Argument>) {
+        if (!PyList_Check(given) && !PyTuple_Check(given)) throw std::runtime_error("expected a list or tuple of tensors");
+        Argument pointers(PySequence_Fast_GET_SIZE(given));
+        for (size_t i = 0; i < pointers.size(); i++)
+            pointers[i] = argument<typename Argument::value_type>(PySequence_Fast_GET_ITEM(given, i));
+        return pointers;
     } else {
         Argument number;
         if constexpr (std::is_integral_v<Argument>) number = static_cast<Argument>(PyLong_AsLongLong(given));
@@ -32,7 +43,7 @@ template <typename Argument> Argument argument(PyObject* given) {
 template <auto kernel> struct Binding;
 template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<kernel> {
     template <size_t... i> static void unpack(PyObject* const* given, std::index_sequence<i...>) {
-        kernel(argument<Arguments>(given[i])...);
+        kernel(argument<std::decay_t<Arguments>>(given[i])...);
     }
     static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t number) {
         try {
@@ -50,8 +61,12 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<ke
 """
 
 
-def library(sources: Sequence[str]) -> list[Function]:
-    r"""The function ``kernel`` of each C++ source, of pointers, for which tensors are given, and integers; it returns nothing.
+def library(sources: Sequence[str], flags: Sequence[str] = ()) -> list[Function]:
+    r"""The function ``kernel`` of each C++ source, which returns nothing, of pointers (given as tensors), vectors of pointers, and numbers.
+
+    Args:
+        sources: with all that they include.
+        flags: for the compiler, after those of Inductor's own.
 
     Raises:
         torch._inductor.exc.CppCompileError: if the compiler refuses a source.
@@ -65,15 +80,35 @@ def library(sources: Sequence[str]) -> list[Function]:
     """
     number = max(1, min(len(sources) // FEWEST_IN_A_LIBRARY, os.cpu_count() or 1))
     parts = [sources[i::number] for i in range(number)]
-    with ThreadPoolExecutor(number) as pool:  # of which each waits for a compiler
-        functions = list(pool.map(_compiled, parts))
+    with widest_vectors(), ThreadPoolExecutor(number) as pool:  # of which each waits for a compiler
+        functions = list(pool.map(partial(_compiled, flags=["-w", *flags]), parts))  # torch's headers have much to warn of
     return [functions[i % number][i // number] for i in range(len(sources))]
 
 
-def _compiled(sources: Sequence[str]) -> Sequence[Function]:
+@contextmanager
+def widest_vectors() -> Iterator[None]:
+    """Inductor with the widest vectors that torch runs on this processor: it finds them by compilations, as long as the rest of it."""
+    from torch._inductor import cpu_vec_isa
+
+    known = {"AVX2": cpu_vec_isa.VecAVX2, "AVX512": cpu_vec_isa.VecAVX512}
+    name = torch.backends.cpu.get_cpu_capability()
+    if name not in known:
+        yield
+        return
+    vectors = [_without_trial(known[name])]
+    with patch.object(cpu_vec_isa, "valid_vec_isa_list", lambda: vectors):
+        yield
+
+
+@cache
+def _without_trial(vectors: type) -> Any:
+    return type(vectors.__name__, (vectors,), {"__bool__": lambda self: True})()
+
+
+def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function]:
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
-    includes, bodies = ["#include <torch/csrc/inductor/cpp_prefix.h>"], []
+    includes, bodies = ["#include <stdexcept>", "#include <type_traits>", "#include <utility>"], []
     for i, source in enumerate(sources):
         lines = source.splitlines()
         includes += [line for line in lines if line.startswith("#include") and line not in includes]
@@ -96,4 +131,4 @@ def _compiled(sources: Sequence[str]) -> Sequence[Function]:
         def _get_uncompiled_header(cls, device: str) -> None:
             """None to compile beforehand: it would be used once, and takes longer than the rest."""
 
-    return Bindings.load_pybinding([], "\n".join([*includes, *bodies]), extra_flags=["-w"])()  # torch's headers have many to warn of
+    return Bindings.load_pybinding([], "\n".join([*includes, *bodies]), extra_flags=flags)()

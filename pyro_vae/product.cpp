@@ -18,7 +18,7 @@
 namespace {
 
 constexpr int64_t ROWS = 64, FEWEST_COLUMNS = 32, ENTRIES = 1 << 14, DEPTH = 1024, LANES = 16;
-constexpr int64_t FEWEST_MULTIPLICATIONS_FOR_THREADS = 1 << 19;
+constexpr int64_t FEWEST_MULTIPLICATIONS_FOR_THREADS = 3 << 19;
 
 int64_t blocks(int64_t whole, int64_t block) { return (whole + block - 1) / block; }
 
@@ -54,6 +54,13 @@ void transpose(const float* from, int64_t from_stride, float* to, int64_t to_str
 
 extern "C" void kernel(const float* a, const float* b, float* out, int64_t m, int64_t n, int64_t k, int64_t a_stride,
                        int64_t b_stride, int64_t a_transposed, int64_t b_transposed) {
+    if (n < LANES && n < m && a_transposed) {  // the lanes of vectors along the longer side, where a already has them
+        static thread_local Scratch of_out;
+        float* transposed = of_out.of(m * n);
+        kernel(b, a, transposed, n, m, k, b_stride, a_stride, !b_transposed, 0);
+        transpose(transposed, m, out, n, n, m);
+        return;
+    }
     const int64_t threads = m * n * k < FEWEST_MULTIPLICATIONS_FOR_THREADS ? 1 : omp_get_max_threads();
     // As many blocks of rows for each thread, or, where there are too few rows for that, groups of columns as well.
     const int64_t row_blocks = m < LANES * threads ? blocks(m, ROWS) : blocks(m, ROWS * threads) * threads;

@@ -20,7 +20,6 @@ from pyro_vae.compilation import (
     FEWEST_STEPS,
     LossAndGradients,
     Replay,
-    Update,
     is_worth_compiling,
     without_writes,
 )
@@ -29,6 +28,7 @@ from pyro_vae.execution import evaluating, isolated_random, seed_generators
 from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.programs import AnyProgram
 from pyro_vae.traces import structure
+from pyro_vae.updates import Update
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["AnyObjective", "Batch", "Optimizer", "Steps"]
@@ -140,6 +140,13 @@ class Steps:
                 work = {size: self.loss_and_gradients.work(*self._first_batch(size)) for size in sizes}
             self.compiled_sizes = [size for size, steps in sizes.items()
                                    if is_worth_compiling(work[size].operations, work[size].saved_by_compiling, steps)]
+
+    def compile(self) -> None:
+        """Compiles what was decided to be: of a run that is resumed the same, so that it goes on to the bit."""
+        self.program.train()
+        graphs = [self.loss_and_gradients.captured(*self._first_batch(size)) for size in self.compiled_sizes or ()]
+        if any(graph is not None and graph.is_compiled for graph in graphs):
+            self.update.compile()
 
     # --------------------------------------------------------------------------------------------------- an epoch
 

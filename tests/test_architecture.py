@@ -14,7 +14,7 @@ PACKAGE = Path(pyro_vae.__file__).parent
 # A module imports from its own floor's earlier entries or from lower floors only.
 FLOORS = [
     ["validation", "networks", "corruptions", "distributions", "schedules", "neighbours", "spectrograms", "text", "datasets", "progress", "memory", "events",
-     "arviz_compat", "kernels", "inductor"],
+     "arviz_compat", "kernels", "inductor", "updates"],
     ["priors", "likelihoods", "posteriors"],
     ["programs", "traces", "latents", "proposals"],
     ["execution", "objectives", "compilation", "checkpoint", "evaluation", "results", "annealing", "decomposition", "calibration",

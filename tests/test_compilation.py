@@ -11,10 +11,11 @@ from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
 from pyro_vae import compilation
-from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Update, Work, is_worth_compiling
+from pyro_vae.compilation import CannotCapture, Captured, LossAndGradients, Work, is_worth_compiling
 from pyro_vae.inductor import PRODUCT
 from pyro_vae.kernels import library
 from pyro_vae.objectives.annealing import weigh_latents
+from pyro_vae.updates import Update
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
@@ -299,7 +300,19 @@ def test_a_library_has_each_source_as_a_function(number):
 
 
 @needs_compiler
-@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 19), (3, 2100, 100), (50, 1500, 70), (130, 1, 5), (128, 64, 128), (300, 40, 200)])
+def test_a_library_takes_sequences_of_tensors():
+    (first,) = library(["""#include <vector>
+    extern "C" void kernel(const std::vector<float*>& all, float* out) { for (size_t i = 0; i < all.size(); i++) out[i] = *all[i]; }"""])
+    tensors = [torch.tensor([3.0, 1.0]), torch.tensor(2.0)]
+    for sequence in (tensors, tuple(tensors)):
+        first(sequence, out := torch.zeros(2))
+        assert out.tolist() == [3, 2]
+    with pytest.raises(RuntimeError, match="a list or tuple of tensors"):
+        first(iter(tensors), out)
+
+
+@needs_compiler
+@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 19), (3, 2100, 100), (50, 1500, 70), (130, 1, 5), (400, 300, 2), (128, 64, 128), (300, 40, 200)])
 def test_our_product_is_the_product_in_every_layout(m, k, n):
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
         pytest.skip("the processor has no AVX-512")
@@ -474,6 +487,37 @@ def test_an_update_is_the_optimisers_own(make):
         torch.testing.assert_close(a, b)
     for a, b in zip(optimizer.state_dict()["state"].values(), reference.state_dict()["state"].values()):
         assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a if a[k] is not None)
+
+
+@needs_compiler
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("sizes", [[(3,), (), (0,), (70, 90)], [(600, 300), (5000,)]], ids=["serial", "threads"])
+def test_the_compiled_update_is_the_optimisers_own(sizes, kind, decay):
+    parameters, copies = ([torch.nn.Parameter(torch.linspace(-1, 1, torch.Size(size).numel()).reshape(size)) for size in sizes]
+                          for _ in range(2))
+    optimizer, reference = (kind(p, 0.01, fused=True, weight_decay=decay, betas=(0.8, 0.99), eps=1e-3) for p in (parameters, copies))
+    update, expected = Update(optimizer, parameters), Update(reference, copies)
+    update.compile()
+    assert update.kernel not in (torch._fused_adam_, torch._fused_adamw_)
+    for i in range(30):
+        optimizer.param_groups[0]["lr"] = reference.param_groups[0]["lr"] = 0.01 / (1 + i)
+        gradients = [torch.cos(i + 3 * p.detach()) for p in parameters]
+        update(gradients)
+        expected(gradients)
+    for name in ("exp_avg", "exp_avg_sq", "step"):
+        torch.testing.assert_close([optimizer.state[p][name] for p in parameters], [reference.state[p][name] for p in copies])
+    torch.testing.assert_close(parameters, copies)
+
+
+@needs_compiler
+def test_an_update_that_the_kernel_does_not_know_stays_the_optimisers():
+    for parameter, options in ((torch.zeros(3, dtype=torch.float64), {}), (torch.zeros(3, 4).t(), {}), (torch.zeros(3), {"amsgrad": True})):
+        parameters = [torch.nn.Parameter(parameter)]
+        update = Update(torch.optim.Adam(parameters, fused=True, **options), parameters)
+        before = update.kernel
+        update.compile()
+        assert update.kernel is before
 
 
 @pytest.mark.usefixtures("interpreted")

@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.compilation import LossAndGradients, Replay, Update
+from pyro_vae.compilation import LossAndGradients, Replay
+from pyro_vae.updates import Update
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -119,6 +120,9 @@ def ours(case: Case, compiled: bool) -> Callable[[Tensor], Tensor]:
         loss(torch.zeros(2, *case.batch[1:], device=DEVICE))  # the objective finds its plates
     step = LossAndGradients(loss, parameters, lambda n: compiled)
     update = Update(torch.optim.Adam(parameters, lr=1e-3, fused=True), parameters)
+    if compiled:
+        step.captured(torch.zeros(case.batch, device=DEVICE))
+        update.compile()
 
     def run(x: Tensor) -> Tensor:
         value, gradients = step(x)

@@ -1,0 +1,100 @@
+"""An optimiser's step from gradients at hand, without the Python that looks them up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.kernels import library
+
+__all__ = ["Update"]
+
+ADAM = Path(__file__).with_name("adam.cpp")
+VECTORIZE = ("-ftree-loop-vectorize", "-fno-math-errno")  # which Inductor, whose own code is of vectors already, forbids
+
+
+class Update:
+    """A torch optimiser's step from gradients at hand.
+
+    Fused Adam's kernel is called directly on the optimiser's own state, so that its ``state_dict`` stays what it is;
+    any other optimiser finds the gradients where it looks for them.
+
+    Args:
+        optimizer: over ``parameters``.
+        parameters: in the order in which gradients are given.
+        clip_norm: upper limit of the gradients' global norm.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float | None = None):
+        self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
+        group = optimizer.param_groups[0]
+        has_kernel = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group.get("fused")
+        plain = len(optimizer.param_groups) == 1 and not any(
+            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable"))
+        kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+        self.kernel: Any = kernel if has_kernel and plain and self.parameters else None
+        self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
+        self.slots: list[list[Tensor]] = []
+        self.count = torch.empty(0)  # of steps, once for each parameter
+
+    def compile(self) -> None:
+        """From here on, Adam's update of float32 parameters on the CPU is one C++ function for all of them, if there is a compiler."""
+        if self.kernel not in (torch._fused_adam_, torch._fused_adamw_) or not all(
+                p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in self.parameters):
+            return
+        try:
+            (adam,) = library([ADAM.read_text()], VECTORIZE)
+        except Exception:  # whatever the tool chain raises; torch's own kernel does the same
+            return
+        sizes, decoupled = torch.tensor([p.numel() for p in self.parameters]), self.kernel is torch._fused_adamw_
+
+        def kernel(parameters, gradients, first, second, _, steps, *, lr, beta1, beta2, weight_decay, eps, amsgrad, maximize):
+            adam(parameters, gradients, first, second, steps, sizes, lr, beta1, beta2, eps, weight_decay, decoupled)
+
+        self.kernel = kernel
+
+    def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
+        """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
+        if self.clip_norm is not None:
+            gradients = list(gradients)
+            norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
+            gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        if not self.kernel_has_run:
+            if not self.is_ready:  # the first step makes the state
+                for parameter, gradient in zip(self.parameters, gradients):
+                    parameter.grad = gradient
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                return
+            self._find_slots()
+        (group,) = self.optimizer.param_groups
+        first, second, steps = self.slots
+        with torch.no_grad():
+            self.count.add_(1.0)
+            self.kernel(self.parameters, gradients, first, second, [], steps,
+                        lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
+                        beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
+                        maximize=False)
+
+    def _find_slots(self) -> None:
+        """Looks the optimiser's state up."""
+        states = [self.optimizer.state[p] for p in self.parameters]
+        # One tensor that the steps are entries of, so that counting is one operation: it took as long as the update of a small net.
+        self.count = torch.stack([state["step"] for state in states])
+        for state, step in zip(states, self.count.unbind()):
+            state["step"] = step
+        self.states, self.slots = states, [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+
+    @property
+    def kernel_has_run(self) -> bool:
+        """Whether the fused kernel has run on the state that the optimiser has now: a CUDA graph is recorded of nothing else."""
+        return bool(self.states) and all(self.optimizer.state.get(p) is known for p, known in zip(self.parameters, self.states))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next step is the fused kernel alone: the first one makes the state."""
+        return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
