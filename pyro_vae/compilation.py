@@ -369,12 +369,16 @@ class LossAndGradients:
 @contextmanager
 def _without_new_buffers(module: nn.Module | None) -> Iterator[None]:
     """Raises `CannotCapture` if the body gives a module's buffer a new tensor, which a graph cannot, and puts the old one back."""
-    before = {} if module is None else dict(module.named_buffers())
-    yield
-    replaced = [name for name, buffer in before.items() if module is not None and module.get_buffer(name) is not buffer]
-    for name in replaced:
-        parent, _, attribute = name.rpartition(".")
-        setattr(module.get_submodule(parent), attribute, before[name])  # type: ignore[union-attr]
+    module = nn.Module() if module is None else module
+    before, replaced = dict(module.named_buffers()), []
+    try:
+        yield
+    finally:
+        for name, buffer in before.items():
+            if module.get_buffer(name) is not buffer:
+                parent, _, attribute = name.rpartition(".")
+                setattr(module.get_submodule(parent), attribute, buffer)
+                replaced.append(name)
     if replaced:
         raise CannotCapture(f"buffer {replaced[0]!r} is given a new tensor, where copy_ would write to it", "its assignment in a forward pass")
 
@@ -455,11 +459,11 @@ class CompiledSVI:
     """A drop-in for `pyro.infer.SVI` whose step is one compiled graph.
 
     The first step for a new shape of arguments runs with Pyro's validation on, then captures and compiles; a program with
-    data-dependent control flow runs eagerly, and says so once.
+    data-dependent control flow, or one that gives a buffer a new tensor, runs eagerly, and says so once.
 
     Args:
-        model: a Pyro model.
-        guide: a Pyro guide.
+        model: a Pyro model; its buffers are those of the module whose method it is.
+        guide: a Pyro guide, likewise.
         optim: a torch optimiser over all parameters of both, such as
             ``torch.optim.Adam(module.parameters(), fused=True)``; a Pyro optimiser makes one optimiser for each tensor.
         loss: ``pyro.infer.Trace_ELBO()``, or an objective of `pyro_vae.objectives`.
@@ -480,6 +484,8 @@ class CompiledSVI:
         self.model, self.guide, self.optim, self.objective = model, guide, optim, objective_of(loss)
         self.parameters = [p for group in optim.param_groups for p in group["params"] if p.requires_grad]
         self.update = Update(optim, self.parameters)
+        owners = {id(owner): owner for owner in (getattr(fn, "__self__", fn) for fn in (model, guide)) if isinstance(owner, nn.Module)}
+        self.modules = nn.ModuleList(owners.values())
         self.steps: dict[Any, LossAndGradients] = {}
 
     def step(self, *args: Any, **kwargs: Any) -> float:
@@ -498,7 +504,7 @@ class CompiledSVI:
             self.steps[key] = LossAndGradients(loss, self.parameters)
             value, gradients = self.steps[key](*tensors)  # as validated as the process is, and eager
             if tensors:  # a graph has inputs
-                self.steps[key] = LossAndGradients(loss, self.parameters, compiled=lambda n: True)
+                self.steps[key] = LossAndGradients(loss, self.parameters, lambda n: True, self.modules)
                 graph = self.steps[key].captured(*tensors)
                 if graph is not None and graph.is_compiled:
                     self.update.compile()

@@ -283,10 +283,11 @@ class _Run:
         if start == 0:
             self._save()  # what cannot be written is found out now, and the folder is taken from here on
         with progress_bar("epochs", total=steps.epochs, shown=progress, start=start) as advance:
-            steps.compile()
             for epoch in range(start, steps.epochs):
                 if self._is_out_of_patience():
                     break
+                if epoch == start:
+                    steps.compile()
                 before = steps.state()
                 try:
                     losses = steps.run(epoch)

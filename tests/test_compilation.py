@@ -417,6 +417,42 @@ def test_a_buffer_that_is_given_a_new_tensor_is_not_frozen_in_a_graph():
         assert torch.equal(value, other.state_dict()[key]), key
 
 
+def test_compiled_svi_runs_such_a_program_eagerly_too():
+    program = small_vae()
+    program.posterior = pv.posteriors.DiagonalNormal(2, Average())
+    other = copy.deepcopy(program)
+    svi, reference = (way(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), pv.objectives.ELBO())
+                      for way, vae in ((pv.CompiledSVI, program), (Eager, other)))
+    with pytest.warns(UserWarning, match="mean' is given a new tensor"):
+        for i in range(3):
+            for way in (svi, reference):
+                torch.manual_seed(i)
+                way.step(torch.full((8, 1, 8, 8), 0.5))
+    assert torch.equal(program.posterior.network.mean, other.posterior.network.mean)
+
+
+class Eager:
+    """What `CompiledSVI` does, by hand."""
+
+    def __init__(self, model, guide, optim, loss):
+        self.model, self.guide, self.optim, self.loss = model, guide, optim, loss
+
+    def step(self, x):
+        self.optim.zero_grad()
+        self.loss.differentiable_loss(self.model, self.guide, x).backward()
+        self.optim.step()
+
+
+def test_a_capture_that_fails_leaves_buffers_as_they_were():
+    network = Average()
+    step = LossAndGradients(lambda x: network(x).sum() * (2 if network.mean.sum() > 0 else 1), list(network.parameters()),
+                            lambda n: True, network)
+    before = network.mean
+    with pytest.warns(UserWarning, match="control flow depends"):
+        step.captured(torch.ones(3, 1, 8, 8))
+    assert network.mean is before
+
+
 def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):
     def no_compiler(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
