@@ -2,7 +2,7 @@
 // for each parameter, and on small nets waits longer for its threads than it computes.
 //
 // Each parameter, its gradient and its moments have the same layout, without gaps, of as many entries as `sizes` says. `counts` are
-// the steps so far, this one included. The decay of weights is added to the gradient, or, decoupled (Loshchilov and Hutter, 2019),
+// the steps so far, to which this one is added. The decay of weights is added to the gradient, or, decoupled (Loshchilov and Hutter, 2019),
 // shrinks the parameter.
 
 #include <algorithm>
@@ -38,7 +38,7 @@ extern "C" void kernel(const std::vector<float*>& parameters, const std::vector<
     std::vector<Rates> rates(number);
     for (int64_t i = 0; i < number; i++) {
         ends[i] = (i ? ends[i - 1] : 0) + (sizes[i] + BLOCK - 1) / BLOCK;
-        const double count = *counts[i], step = rate / (1.0 - std::pow(beta1, count)), root = std::sqrt(1.0 - std::pow(beta2, count));
+        const double count = ++*counts[i], step = rate / (1.0 - std::pow(beta1, count)), root = std::sqrt(1.0 - std::pow(beta2, count));
         rates[i] = {float(step), float(1.0 - beta1), float(beta2), float(1.0 - beta2), float(root), float(eps),
                     float(decoupled ? 0.0 : decay), float(decoupled ? 1.0 - rate * decay : 1.0)};
     }

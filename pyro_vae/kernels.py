@@ -12,15 +12,15 @@ from unittest.mock import patch
 
 import torch
 
-__all__ = ["library", "widest_vectors"]
+__all__ = ["Function", "library", "widest_vectors"]
 
 # Reading the headers takes as long as compiling so many kernels; more than that are shared among the cores.
 FEWEST_IN_A_LIBRARY = 16
 
 Function = Callable[..., None]
 
-# What Inductor's own template for one function does, for any number, whose types the compiler knows, and for sequences of tensors. In a namespace without a name,
-# for the dynamic linker merges what templates make under the same name in two libraries.
+# What Inductor's own template for one function does, for any number, whose types the compiler knows, and for sequences of tensors.
+# In a namespace without a name, for the dynamic linker merges what templates make under the same name in two libraries.
 BINDINGS = """
 namespace {
 template <typename Argument> Argument argument(PyObject* given) {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.kernels import library
+from pyro_vae.kernels import Function, library
 
 __all__ = ["Update"]
 
@@ -40,22 +40,19 @@ class Update:
         self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter
+        self.compiled: Function | None = None
+        self.sizes = torch.empty(0)  # of the parameters, for it
 
     def compile(self) -> None:
         """From here on, Adam's update of float32 parameters on the CPU is one C++ function for all of them, if there is a compiler."""
-        if self.kernel not in (torch._fused_adam_, torch._fused_adamw_) or not all(
+        if self.kernel is None or self.compiled is not None or not all(
                 p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in self.parameters):
             return
         try:
-            (adam,) = library([ADAM.read_text()], VECTORIZE)
+            (self.compiled,) = library([ADAM.read_text()], VECTORIZE)
         except Exception:  # whatever the tool chain raises; torch's own kernel does the same
             return
-        sizes, decoupled = torch.tensor([p.numel() for p in self.parameters]), self.kernel is torch._fused_adamw_
-
-        def kernel(parameters, gradients, first, second, _, steps, *, lr, beta1, beta2, weight_decay, eps, amsgrad, maximize):
-            adam(parameters, gradients, first, second, steps, sizes, lr, beta1, beta2, eps, weight_decay, decoupled)
-
-        self.kernel = kernel
+        self.sizes = torch.tensor([p.numel() for p in self.parameters])
 
     def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
         """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
@@ -72,13 +69,16 @@ class Update:
                 return
             self._find_slots()
         (group,) = self.optimizer.param_groups
+        rate, (beta1, beta2) = group["lr"] if learning_rate is None else learning_rate, group["betas"]
         first, second, steps = self.slots
+        if self.compiled is not None:
+            self.compiled(self.parameters, gradients, first, second, steps, self.sizes, rate, beta1, beta2, group["eps"],
+                          group["weight_decay"], self.kernel is torch._fused_adamw_)
+            return
         with torch.no_grad():
             self.count.add_(1.0)
-            self.kernel(self.parameters, gradients, first, second, [], steps,
-                        lr=group["lr"] if learning_rate is None else learning_rate, beta1=group["betas"][0],
-                        beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
-                        maximize=False)
+            self.kernel(self.parameters, gradients, first, second, [], steps, lr=rate, beta1=beta1, beta2=beta2,
+                        weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False)
 
     def _find_slots(self) -> None:
         """Looks the optimiser's state up."""
