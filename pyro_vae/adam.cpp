@@ -8,11 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 namespace {
 
-constexpr int64_t BLOCK = 1 << 12, FEWEST_BLOCKS_FOR_THREADS = 32;  // half a block takes as long as a thread to wake up
+constexpr int64_t BLOCK = 1 << 12, FEWEST_BLOCKS_FOR_THREADS = 32;  // some 25 us, as long as a thread takes to wake up at worst
 
 struct Rates {
     float step, first, kept, second, root, eps, decay, shrinkage;
@@ -33,6 +34,8 @@ void update(float* __restrict parameter, const float* __restrict gradient, float
 extern "C" void kernel(const std::vector<float*>& parameters, const std::vector<float*>& gradients, const std::vector<float*>& first,
                        const std::vector<float*>& second, const std::vector<float*>& counts, const int64_t* sizes, double rate,
                        double beta1, double beta2, double eps, double decay, int64_t decoupled) {
+    for (const auto* others : {&gradients, &first, &second, &counts})
+        if (others->size() != parameters.size()) throw std::invalid_argument("not as many of each as there are parameters");
     const int64_t number = static_cast<int64_t>(parameters.size());
     std::vector<int64_t> ends(number);  // of each parameter's blocks, in a row of all of them
     std::vector<Rates> rates(number);

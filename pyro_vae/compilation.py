@@ -118,14 +118,29 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
 
 
 @contextmanager
-def without_writes() -> Iterator[None]:
-    """Puts back what the body writes into tensors, such as running statistics."""
+def without_writes(module: nn.Module | None = None) -> Iterator[None]:
+    """Puts back what the body writes into tensors, such as running statistics, and the module's buffers that it replaces."""
     writes = _Writes()
     try:
-        with writes:
+        with _same_buffers(module), writes:
             yield
     finally:
         writes.undo()
+
+
+@contextmanager
+def _same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
+    """Puts back the module's buffers that the body replaces by another tensor, whose names are in the list then."""
+    module = nn.Module() if module is None else module
+    before, replaced = dict(module.named_buffers()), list[str]()
+    try:
+        yield replaced
+    finally:
+        for name, buffer in before.items():
+            if module.get_buffer(name) is not buffer:
+                parent, _, attribute = name.rpartition(".")
+                setattr(module.get_submodule(parent), attribute, buffer)
+                replaced.append(name)
 
 
 def warn_not_captured(error: CannotCapture) -> None:
@@ -141,17 +156,24 @@ class _Writes(TorchDispatchMode):
         self.before: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        # Batch normalisation writes its running statistics without saying so in its signature.
-        if func._schema.is_mutable or "batch_norm" in func.__name__:
-            for leaf in tree_leaves((args, kwargs or {})):
-                if isinstance(leaf, Tensor) and not leaf.requires_grad:
-                    self.before.setdefault(id(leaf), (leaf, leaf.detach().clone()))
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        for leaf in tree_leaves(_written(func, args, kwargs)):
+            if isinstance(leaf, Tensor) and not leaf.requires_grad:
+                self.before.setdefault(id(leaf), (leaf, leaf.detach().clone()))
+        return func(*args, **kwargs)
 
     def undo(self) -> None:
-        for tensor, value in self.before.values():
+        for tensor, value in reversed(self.before.values()):  # of views of one tensor the first has what was there first
             if tensor.shape == value.shape:  # a temporary may have been resized since
                 tensor.detach().copy_(value)
+
+
+def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation writes to, by its signature."""
+    if "batch_norm" in func.__name__:  # which does not say there that it writes its running statistics
+        return [args, kwargs]
+    return [args[i] if i < len(args) else kwargs.get(argument.name) for i, argument in enumerate(func._schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write]
 
 
 def _is_of_host(graph: GraphModule, node: Node) -> bool:
@@ -341,8 +363,11 @@ class LossAndGradients:
 
     def _captured(self, inputs: Sequence[Tensor | None], tensors: list[Tensor]) -> Captured | None:
         try:
-            with _without_new_buffers(self.module):
+            with _same_buffers(self.module) as replaced:
                 captured = Captured(self._of_tensors(inputs), tensors)
+            if replaced:
+                raise CannotCapture(f"buffer {replaced[0]!r} is given a new tensor, where copy_ would write to it",
+                                    "its assignment in a forward pass")
         except CannotCapture as error:
             warn_not_captured(error)
             self.compiled = lambda n: False
@@ -352,7 +377,7 @@ class LossAndGradients:
 
     def work(self, *inputs: Tensor | None) -> Work:
         """What an eager run does, about what the captured graph will do, found out in a hundredth of the time."""
-        with validation_enabled(False), without_writes(), _Count() as count:
+        with validation_enabled(False), without_writes(self.module), _Count() as count:
             self.eager(*inputs)
         return Work(count.operations, count.multiplications)
 
@@ -366,23 +391,6 @@ class LossAndGradients:
         return of_tensors
 
 
-@contextmanager
-def _without_new_buffers(module: nn.Module | None) -> Iterator[None]:
-    """Raises `CannotCapture` if the body gives a module's buffer a new tensor, which a graph cannot, and puts the old one back."""
-    module = nn.Module() if module is None else module
-    before, replaced = dict(module.named_buffers()), []
-    try:
-        yield
-    finally:
-        for name, buffer in before.items():
-            if module.get_buffer(name) is not buffer:
-                parent, _, attribute = name.rpartition(".")
-                setattr(module.get_submodule(parent), attribute, buffer)
-                replaced.append(name)
-    if replaced:
-        raise CannotCapture(f"buffer {replaced[0]!r} is given a new tensor, where copy_ would write to it", "its assignment in a forward pass")
-
-
 def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
     """A gradient as `Tensor.backward` leaves it: a fused update reads it and its parameter in the order of memory."""
     if gradient is None:
@@ -391,7 +399,7 @@ def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
 
 
 def _shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
-    return tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
+    return tuple(None if value is None else (value.shape, value.dtype, value.device) for value in inputs)
 
 
 # In CPU seconds on two cores: what compiling costs with an empty cache, and what a step then saves for each operation, in Python and
@@ -487,9 +495,11 @@ class CompiledSVI:
         owners = {id(owner): owner for owner in (getattr(fn, "__self__", fn) for fn in (model, guide)) if isinstance(owner, nn.Module)}
         self.modules = nn.ModuleList(owners.values())
         self.steps: dict[Any, LossAndGradients] = {}
+        self.places: list[int] = []
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """One gradient step; returns the loss, summed over the batch, as Pyro's does."""
+        self._forget_what_was_replaced()
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         static = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
@@ -512,6 +522,12 @@ class CompiledSVI:
             value, gradients = self.steps[key](*tensors)
         self.update(gradients)
         return value.item()
+
+    def _forget_what_was_replaced(self) -> None:
+        """Starts anew where parameters are in other memory, as after ``module.double()``: graphs know that of before."""
+        places = [p.data_ptr() for p in self.parameters]
+        if places != self.places:
+            self.places, self.steps, self.update = places, {}, Update(self.optim, self.parameters)
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
         """The loss without a step."""

@@ -118,7 +118,7 @@ class Steps:
         """One look at the loss with all of Pyro's checks on; they wait for the device, so the steps run without."""
         batch = self._first_batch(min(self.batch_size, len(self.data)))
         self.program.train()
-        with isolated_random(self.device, self.seed), without_writes(), validation_enabled(True):
+        with isolated_random(self.device, self.seed), without_writes(self.program), validation_enabled(True):
             loss = self._loss(*batch)
             reached = torch.autograd.grad(loss, self.parameters, allow_unused=True) if loss.requires_grad else ()
         if all(gradient is None for gradient in reached):
@@ -262,7 +262,7 @@ class Steps:
         for index, parameter in enumerate(self.parameters):
             prefix = f"optimizer.{index}."
             # As they were: an optimiser's own load_state_dict would cast its counters to the parameters' dtype.
-            slots = {key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)}
+            slots = {key.removeprefix(prefix): _like(value, parameter) for key, value in state.items() if key.startswith(prefix)}
             slots = {name: value.to(parameter.device) if on_device or name != "step" else value for name, value in slots.items()}
             if slots:
                 self.optimizer.state[parameter] = {**self.optimizer.state.get(parameter, {}), **slots}
@@ -276,6 +276,11 @@ class Steps:
         for parameter, values in zip(self.parameters, scalars["slots"]):
             if values:
                 self.optimizer.state[parameter].update(values)
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy, one of a parameter's shape laid out in memory as it is, which a file does not tell and a fused update relies on."""
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value) if value.shape == parameter.shape else value.clone()
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -31,28 +31,32 @@ class Update:
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float | None = None):
         self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
-        group = optimizer.param_groups[0]
-        has_kernel = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group.get("fused")
-        plain = len(optimizer.param_groups) == 1 and not any(
-            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable"))
-        kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
-        self.kernel: Any = kernel if has_kernel and plain and self.parameters else None
+        self.kernel = self._kernel()
         self.states: list[Any] = []  # the optimiser's, as of the last step, and what the kernel takes of them
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter
         self.compiled: Function | None = None
         self.sizes = torch.empty(0)  # of the parameters, for it
 
+    def _kernel(self) -> Any:
+        """torch's fused kernel, where it does all that the optimiser would."""
+        group = self.optimizer.param_groups[0]
+        has_kernel = type(self.optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group.get("fused")
+        plain = len(self.optimizer.param_groups) == 1 and not any(
+            group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable"))
+        if not has_kernel or not plain or not self.parameters:
+            return None
+        return torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+
     def compile(self) -> None:
         """From here on, Adam's update of float32 parameters on the CPU is one C++ function for all of them, if there is a compiler."""
-        if self.kernel is None or self.compiled is not None or not all(
-                p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in self.parameters):
+        if self.kernel is None or not all(_is_plain(p) for p in self.parameters):
             return
         try:
             (self.compiled,) = library([ADAM.read_text()], VECTORIZE)
         except Exception:  # whatever the tool chain raises; torch's own kernel does the same
             return
-        self.sizes = torch.tensor([p.numel() for p in self.parameters])
+        self.sizes = torch.tensor([p.numel() for p in self.parameters], device="cpu")
 
     def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
         """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
@@ -61,6 +65,7 @@ class Update:
             norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
             gradients = torch._foreach_mul(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         if not self.kernel_has_run:
+            self.kernel = self._kernel()  # a state that was loaded may have brought other options
             if not self.is_ready:  # the first step makes the state
                 for parameter, gradient in zip(self.parameters, gradients):
                     parameter.grad = gradient
@@ -88,6 +93,8 @@ class Update:
         for state, step in zip(states, self.count.unbind()):
             state["step"] = step
         self.states, self.slots = states, [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+        if not all(_is_plain(slot) for slots in self.slots for slot in slots):
+            self.compiled = None
 
     @property
     def kernel_has_run(self) -> bool:
@@ -98,3 +105,8 @@ class Update:
     def is_ready(self) -> bool:
         """Whether the next step is the fused kernel alone: the first one makes the state."""
         return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a C++ function may take a tensor for an array of floats."""
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()

@@ -349,11 +349,14 @@ def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name, object
 
 
 @needs_compiler
-def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path):
+def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path, monkeypatch):
     data, options = digits(128), dict(batch_size=64, progress=False, warmup=20, clip_norm=5.0)
     eager = pv.fit(small_vae(), data, epochs=100, compile="off", **options)
+    updates, compile_update = [], Update.compile
+    monkeypatch.setattr(Update, "compile", lambda self: (compile_update(self), updates.append(self)))
     whole = small_vae()
     compiled = pv.fit(whole, data, epochs=100, compile="on", **options, out=tmp_path / "whole")
+    assert [update.compiled is not None for update in updates] == [True]
     assert compiled["objective"] == pytest.approx(eager["objective"], rel=1e-4)
     pv.fit(small_vae(), data, epochs=40, compile="on", **options, out=tmp_path / "parts")
     parts = small_vae()
@@ -443,14 +446,45 @@ class Eager:
         self.optim.step()
 
 
-def test_a_capture_that_fails_leaves_buffers_as_they_were():
+def test_a_capture_and_a_look_at_the_work_leave_buffers_as_they_were():
     network = Average()
     step = LossAndGradients(lambda x: network(x).sum() * (2 if network.mean.sum() > 0 else 1), list(network.parameters()),
                             lambda n: True, network)
     before = network.mean
+    step.work(torch.ones(3, 1, 8, 8))
+    assert network.mean is before
     with pytest.warns(UserWarning, match="control flow depends"):
         step.captured(torch.ones(3, 1, 8, 8))
     assert network.mean is before
+
+
+def test_what_is_written_through_views_is_put_back():
+    count, weight = torch.zeros(3), torch.nn.Parameter(torch.ones(3))
+
+    def loss(x):
+        with torch.no_grad():
+            count[0].add_(1)
+            count[0].add_(1)
+            count.mul_(0.5)
+        return (count * weight * x).sum()
+
+    step = LossAndGradients(loss, [weight], lambda n: True)
+    step.work(torch.ones(3))
+    step.captured(torch.ones(3))
+    assert count.tolist() == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_parameter_that_is_only_summed_has_a_gradient_in_a_graph():
+    """Eagerly that is one number, repeated without memory of its own."""
+    weight, bias = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.zeros(4))
+
+    def loss(x):
+        return (weight * x).sum() + bias.sum()
+
+    eager, captured = (LossAndGradients(loss, [weight, bias], lambda n, way=way: way) for way in (False, True))
+    assert captured.work(torch.ones(3)).operations > 0
+    assert_same(eager, captured, torch.ones(3))
 
 
 def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):
@@ -547,6 +581,35 @@ def test_the_compiled_update_is_the_optimisers_own(sizes, kind, decay):
 
 
 @needs_compiler
+def test_a_compiled_update_follows_a_state_that_is_loaded():
+    parameters, copies = ([torch.nn.Parameter(torch.linspace(-1, 1, 7))] for _ in range(2))
+    optimizer, reference = (torch.optim.Adam(p, 0.01, fused=True) for p in (parameters, copies))
+    update = Update(optimizer, parameters)
+    update.compile()
+    for i in range(9):
+        if i in (3, 6):
+            state = copy.deepcopy(reference.state_dict())
+            state["param_groups"][0]["maximize"] = i == 6
+            optimizer.load_state_dict(state)
+            reference.load_state_dict(state)
+        copies[0].grad = torch.cos(i + 3 * parameters[0].detach())
+        update([copies[0].grad.clone()])
+        reference.step()
+        assert update.kernel_has_run == (0 < i < 6)
+        torch.testing.assert_close(parameters, copies)
+
+
+@needs_compiler
+def test_a_compiled_update_refuses_another_number_of_gradients():
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    update = Update(torch.optim.Adam(parameters, fused=True), parameters)
+    update.compile()
+    update([torch.ones(2), torch.ones(2)])
+    with pytest.raises(RuntimeError, match="as many of each"):
+        update([torch.ones(2)])
+
+
+@needs_compiler
 def test_an_update_that_the_kernel_does_not_know_stays_the_optimisers():
     for parameter, options in ((torch.zeros(3, dtype=torch.float64), {}), (torch.zeros(3, 4).t(), {}), (torch.zeros(3), {"amsgrad": True})):
         parameters = [torch.nn.Parameter(parameter)]
@@ -638,6 +701,32 @@ def test_compiled_svi_takes_any_arguments_and_leaves_what_is_frozen(arguments):
     for _ in range(3):
         svi.step(*arguments)
     assert a != 0 and b == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiles", [True, False], ids=["compiled", "interpreted"])
+def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
+    if not compiles:
+        monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
+    vae, other = small_vae(), small_vae()
+    svi, reference = (way(program.model, program.guide, torch.optim.Adam(program.parameters(), lr=0.01, fused=True), pv.objectives.ELBO())
+                      for way, program in ((pv.CompiledSVI, vae), (Eager, other)))
+    x = torch.full((8, 1, 8, 8), 0.5)
+    for i in range(9):
+        if i == 3:
+            for program in (vae, other):
+                torch.nn.utils.vector_to_parameters(2 * torch.nn.utils.parameters_to_vector(program.parameters()), program.parameters())
+        if i == 6:
+            for program, way in ((vae, svi), (other, reference)):
+                program.double()
+                way.optim.load_state_dict(way.optim.state_dict())  # in the parameters' dtype
+            x = x.double()
+        for way in (svi, reference):
+            torch.manual_seed(i)
+            way.step(x)
+        assert (svi.update.compiled is not None) == (compiles and i < 6)
+    for a, b in zip(vae.parameters(), other.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_fused_adamw_has_its_kernel():

@@ -67,6 +67,22 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, valid
     assert [int(row["epoch"]) for row in rows] == list(range(1, 8))
 
 
+def test_a_resumed_run_keeps_the_order_of_parameters_in_memory(tmp_path):
+    """A file has none, and the fused update reads a parameter and its moments in that of memory."""
+    def columns_first():
+        program = small_vae()
+        for layer in program.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous().t())
+        return program
+
+    whole, again = columns_first(), columns_first()
+    pv.fit(whole, digits(), epochs=4, **OPTIONS)
+    pv.fit(columns_first(), digits(), epochs=2, out=tmp_path, **OPTIONS)
+    pv.fit(again, digits(), epochs=4, out=tmp_path, resume=True, **OPTIONS)
+    assert_same(weights(whole), weights(again))
+
+
 RUN = dict(epochs=120, batch_size=32, progress=False, clip_norm=5.0, warmup=3)
 # Processes that are forked from one that has imported everything: no test waits for that more than once.
 SPAWNER = multiprocessing.get_context("forkserver")
