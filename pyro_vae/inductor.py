@@ -11,7 +11,6 @@ Inductor's code without torch's dispatcher in between.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.fx import Graph, GraphModule, Node
 
-from pyro_vae.kernels import library, widest_vectors
+from pyro_vae.kernels import library, widest_vectors, without_warnings
 
 __all__ = ["inductor"]
 
@@ -32,6 +31,7 @@ PRODUCT = Path(__file__).with_name("product.cpp")
 FEWEST_ENTRIES_OF_A_THREAD = 1 << 14  # a loop over fewer takes a few microseconds, and waking a thread up takes as many or ten times more
 
 
+@without_warnings()
 def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
     """Compiles a graph for inputs like the given ones; the callable takes a list, which it empties.
 
@@ -76,9 +76,7 @@ def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any])
     # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
     mode = FakeTensorMode(shape_env=ShapeEnv())
     static = [mode.from_tensor(x, static_shapes=True) for x in inputs]
-    with (torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)),
-          warnings.catch_warnings()):
-        warnings.simplefilter("ignore")  # what torch deprecates within itself is no concern of who compiles
+    with torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)):
         compile_fx(graph, static, inner_compile=keep)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from unittest.mock import patch
 
 import torch
 
-__all__ = ["Function", "library", "widest_vectors"]
+__all__ = ["Function", "library", "widest_vectors", "without_warnings"]
 
 # Reading the headers takes as long as compiling so many kernels; more than that are shared among the cores.
 FEWEST_IN_A_LIBRARY = 16
@@ -61,6 +62,15 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<ke
 """
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """What torch deprecates within itself is no concern of who compiles."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@without_warnings()
 def library(sources: Sequence[str], flags: Sequence[str] = ()) -> list[Function]:
     r"""The function ``kernel`` of each C++ source, which returns nothing, of pointers (given as tensors), vectors of pointers, and numbers.
 

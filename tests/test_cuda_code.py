@@ -15,6 +15,7 @@ from test_compilation import CASES, PROGRAMS, case
 import pyro_vae as pv
 from pyro_vae import inductor
 from pyro_vae.compilation import Captured, LossAndGradients
+from pyro_vae.kernels import without_warnings
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.products
@@ -115,6 +116,6 @@ def test_every_step_becomes_kernels_of_a_gpu(objective, family, name):
     step = LossAndGradients(lambda *x: bound.differentiable_loss(program.model, program.guide, *x), list(program.parameters()))
     captured = Captured(step._of_tensors(data), data)
     binaries = []
-    with h100(binaries):
+    with h100(binaries), without_warnings():
         inductor._compiled(on_cuda(captured.graph), [*data, *captured.lifted], {})
     assert binaries and all(binary.startswith(b"\x7fELF") for binary in binaries)
