@@ -316,7 +316,7 @@ def figure(results: Results, path: Path) -> None:
     ax.bar_label(bars, [f" {ratio:.2f}" for _, ratio in pairs])
     ax.axvline(1, color="black", linewidth=1)
     ax.set(xlabel="our time / theirs (below 1: ours is faster)")
-    ax.margins(x=0.1, y=0.01)
+    ax.margins(x=0.14, y=0.01)
     drawing.savefig(path)
 
 
