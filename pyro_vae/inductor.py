@@ -1,7 +1,7 @@
 """Inductor, called for a captured graph: its own callable without Dynamo's guards, and on the CPU our matrix product.
 
-Random numbers are drawn by torch's own generators (``fallback_random``): a compiled step then draws the same ones as the eager
-step, and draws them faster, for Inductor's counter-based generator is not vectorised on the CPU.
+Random numbers are drawn by torch's own generators (``fallback_random``), in the program's order: a compiled step then draws the same
+ones as the eager step, and draws them faster, for Inductor's counter-based generator is not vectorised on the CPU.
 
 All kernels of a graph are compiled as one library (`pyro_vae.kernels`). On CPUs with AVX-512, products of float32 matrices are those
 of ``product.cpp``: one and a half to four times as fast as the BLAS that torch was built with on such CPUs of AMD, and called from
@@ -70,8 +70,9 @@ def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any])
         return compiled[-1]
 
     # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as fast.
+    # Operations stay in the program's order, for some versions of torch move draws of random numbers past each other too.
     options = {**options, "fallback_random": True, "size_asserts": False, "cpp.enable_loop_tail_vec": False,
-               "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD}
+               "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD, "reorder_for_locality": False, "reorder_for_peak_memory": False}
     # Without an environment for shapes, which are all static here, Inductor would not look into its cache on disk; where
     # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
     mode = FakeTensorMode(shape_env=ShapeEnv())
