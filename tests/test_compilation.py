@@ -458,6 +458,7 @@ def test_a_capture_and_a_look_at_the_work_leave_buffers_as_they_were():
     assert network.mean is before
 
 
+@pytest.mark.usefixtures("interpreted")
 def test_what_is_written_through_views_is_put_back():
     count, weight = torch.zeros(3), torch.nn.Parameter(torch.ones(3))
 
