@@ -1,39 +1,64 @@
 """Deep latent-variable models in Pyro: any prior, likelihood and posterior, trained by SVI, scored with errors."""
 
+import importlib
+from typing import Any
+
 from pyro_vae import (
-    calibration,
-    comparison,
-    corruptions,
     datasets,
-    decomposition,
-    draws,
+    diagnostics,
     evaluation,
-    geometry,
     inspection,
     likelihoods,
     networks,
     objectives,
     posteriors,
     priors,
-    proposals,
-    reference,
-    results,
-    schedules,
+    training,
 )
-from pyro_vae.annealing import ais, bdmc
 from pyro_vae.checkpoint import load, save
-from pyro_vae.compilation import CompiledSVI
+from pyro_vae.diagnostics import to_inference_data
 from pyro_vae.evaluation import elbo, log_likelihood
-from pyro_vae.inference_data import to_inference_data
-from pyro_vae.neighbours import fidelity
 from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
-from pyro_vae.reference import compare_posteriors
-from pyro_vae.sampling import encode, generate, reconstruct
-from pyro_vae.training import fit
+from pyro_vae.runtime.predictive import encode, generate, reconstruct
+from pyro_vae.training import CompiledSVI, fit
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE", "ais", "bdmc", "calibration",
-           "compare_posteriors", "comparison", "corruptions", "datasets", "decomposition", "draws", "elbo", "encode", "evaluation",
-           "fidelity", "fit", "generate", "geometry", "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives",
-           "posteriors", "priors", "proposals", "reconstruct", "reference", "results", "save", "schedules", "to_inference_data"]
+__all__ = [
+    "VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE",
+    "datasets", "diagnostics", "elbo", "encode", "evaluation", "fit", "generate", "inspection",
+    "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
+    "priors", "reconstruct", "save", "to_inference_data", "training",
+]  # fmt: skip
+
+# Names of version 0.1.0, and where they live now.
+_FORMER_NAMES = {
+    "ais": "evaluation.ais",
+    "bdmc": "evaluation.bdmc",
+    "calibration": "diagnostics.calibration",
+    "compare_posteriors": "diagnostics.compare_posteriors",
+    "comparison": "evaluation.comparison",
+    "corruptions": "networks.corruptions",
+    "decomposition": "evaluation.decomposition",
+    "draws": "diagnostics.samplers",
+    "fidelity": "evaluation.fidelity",
+    "geometry": "inspection.geometry",
+    "proposals": "evaluation.proposals",
+    "reference": "diagnostics.two_sample",
+    "results": "evaluation.results",
+    "schedules": "training.schedules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the plots when they are first asked for, and find the names of version 0.1.0."""
+    if name == "plotting":
+        return importlib.import_module("pyro_vae.plotting")
+    if name in _FORMER_NAMES:
+        package, member = _FORMER_NAMES[name].split(".")
+        return getattr(importlib.import_module(f"pyro_vae.{package}"), member)
+    raise AttributeError(f"module 'pyro_vae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

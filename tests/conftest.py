@@ -14,8 +14,8 @@ import torch
 import xarray
 
 import pyro_vae as pv
-from pyro_vae import arviz_compat
 from pyro_vae.distributions import entries_of
+from pyro_vae.evaluation import arviz_compat
 from pyro_vae.networks import as_shape
 from pyro_vae.validation import InvalidInput
 

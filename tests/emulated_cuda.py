@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_vae import compilation
-from pyro_vae.compilation import Captured
+from pyro_vae.compilation import capture
+from pyro_vae.compilation.capture import Captured
 
 HOST, GPU = torch.device("cpu"), torch.device("cuda", 0)
 aten = torch.ops.aten
@@ -255,7 +255,7 @@ def emulated_cuda(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda tensor: False)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices=(), fork=torch.random.fork_rng: fork([]))
     monkeypatch.setattr(torch, "autocast", lambda kind, **options: autocast("cpu", **options))
-    monkeypatch.setattr(compilation, "is_on_host", lambda tensor: not getattr(tensor, "stands_for_gpu", is_on_gpu(tensor)))
+    monkeypatch.setattr(capture, "is_on_host", lambda tensor: not getattr(tensor, "stands_for_gpu", is_on_gpu(tensor)))
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(Captured, "__call__", interpret)
     with _Calls(gpu), _Operations(gpu):

@@ -5,6 +5,7 @@ import inspect
 import torch
 
 import pyro_vae as pv
+from pyro_vae.runtime.checks import checked_data
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
@@ -53,7 +54,7 @@ def program_with(family, name):
         for posterior_name in [name] if family is pv.posteriors else pv.posteriors.__all__:
             found = program(prior_name, posterior_name)
             try:
-                pv.execution.checked_data(found, data_of(found))
+                checked_data(found, data_of(found))
             except InvalidInput:
                 continue
             return found

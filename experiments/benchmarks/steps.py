@@ -29,8 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.compilation import LossAndGradients, Replay
-from pyro_vae.updates import Update
+from pyro_vae.compilation.cuda_graph import Replay
+from pyro_vae.compilation.gradients import LossAndGradients
+from pyro_vae.compilation.optimizer import Update
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -257,10 +258,10 @@ def importance_sampling(rounds: int, num_samples: int = 5000, num_data: int = 20
 
 def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -> Round:
     """Log-weights in the chunks in which `pv.log_likelihood` takes them, the graph compiled once."""
-    from pyro_vae.evaluation import _CompiledGuide, _cost, _log_weights_in_chunks
-    from pyro_vae.execution import evaluating
-    from pyro_vae.memory import DEFAULT_MEMORY
-    from pyro_vae.traces import structure
+    from pyro_vae.evaluation.log_weights import _CompiledGuide, _cost, _log_weights_in_chunks
+    from pyro_vae.runtime.environment import evaluating
+    from pyro_vae.runtime.memory import DEFAULT_MEMORY
+    from pyro_vae.runtime.traces import structure
 
     x = x.to(DEVICE)
     with torch.no_grad():

@@ -12,9 +12,9 @@ import warnings
 import torch
 
 import pyro_vae as pv
-from pyro_vae.comparison import compare
-from pyro_vae.evaluation import ImportanceScore, UnreliableEstimate
-from pyro_vae.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.comparison import compare
+from pyro_vae.evaluation.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.scores import ImportanceScore, UnreliableEstimate
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--run", help="a run's folder; without it a VAE is trained")

@@ -98,7 +98,7 @@ def main(out: Path, names: list[str]) -> None:
                    "cuda": torch.version.cuda, "python": platform.python_version(), "cores": os.cpu_count(), "parts": {}}
     if not names:
         found["parts"]["tests"] = part("tests", clock.left(180), ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-n", "6",
-                                                                  "tests/test_cuda.py"])
+                                                                  "tests/training/test_cuda.py"])
         found["parts"]["benchmarks"] = part("benchmarks", clock.left(300 if SHORT else 230), [
             "experiments/benchmarks/steps.py", "--out", str(out), "--rounds", "3" if SHORT else "10", "--cases", *CASES])
         if (out / "steps.json").exists():

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 import pyro_vae as pv
-from pyro_vae.evaluation import Score, UnreliableEstimate, importance_weights
-from pyro_vae.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.importance import importance_weights
+from pyro_vae.evaluation.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.scores import Score, UnreliableEstimate
 
 NUM_DATA, NUM_SAMPLES, CHAINS, TEMPERATURES = 200, 1000, 16, 100
 

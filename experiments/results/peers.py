@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation import UnreliableEstimate
+from pyro_vae.evaluation.scores import UnreliableEstimate
 
 FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = 784, 400, 20, 100, 2, 1e-3, 5, 100
 TEST, DRAWS, SIMULATED = 300, 1000, 20

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import pyro_vae as pv
-from pyro_vae.comparison import compare, load_scores
+from pyro_vae.evaluation.comparison import compare, load_scores
 
 HERE = Path(__file__).resolve().parent
 ROWS = json.loads((HERE / "rows.json").read_text())

@@ -1,6 +1,6 @@
 """What became of every prior x likelihood x posterior, from the log of the tests that try them all, as Markdown.
 
-    pytest -m triples -rP tests/test_contracts.py > triples.log
+    pytest -m triples -rP tests/testing/test_contracts.py > triples.log
     python experiments/swap/triples.py triples.log
 """
 

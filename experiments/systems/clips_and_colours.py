@@ -19,10 +19,12 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 import pyro_vae as pv
-from pyro_vae.config import read_recipe
-from pyro_vae.inspection import embed, linear_probe
-from pyro_vae.plotting import is_clip, plot_data, plot_reconstructions, save_figure
-from pyro_vae.sampling import squared_error
+from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.inspection.embedding import embed
+from pyro_vae.inspection.probes import linear_probe
+from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions
+from pyro_vae.plotting.files import save_figure
+from pyro_vae.recipes.recipe import read_recipe
 
 
 def places(x: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import pyro_vae as pv
-from pyro_vae.comparison import compare
-from pyro_vae.evaluation import evaluate
-from pyro_vae.plotting import plot_data, save_figure
+from pyro_vae.evaluation.comparison import compare
+from pyro_vae.evaluation.importance import evaluate
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
 
 
 def probe(program, train, test, draws: bool) -> float:

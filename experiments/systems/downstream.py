@@ -13,7 +13,9 @@ import torch
 from sklearn.decomposition import PCA
 
 import pyro_vae as pv
-from pyro_vae.inspection import anomaly, embed, linear_probe
+from pyro_vae.inspection.anomaly import anomaly
+from pyro_vae.inspection.embedding import embed
+from pyro_vae.inspection.probes import linear_probe
 
 
 def main(runs: list[str]) -> None:

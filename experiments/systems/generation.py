@@ -18,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 import pyro_vae as pv
-from pyro_vae.plotting import plot_data, save_figure
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
 
 COUNT = 5000
 

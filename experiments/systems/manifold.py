@@ -15,9 +15,12 @@ from pathlib import Path
 import torch
 
 import pyro_vae as pv
-from pyro_vae.geometry import Decoder, manifold, tangent_planes
-from pyro_vae.inspection import embed, neighbours
-from pyro_vae.plotting import plot_data, plot_neighbours, plot_tangent_planes, save_figure
+from pyro_vae.inspection.decoder import Decoder
+from pyro_vae.inspection.embedding import embed, neighbours
+from pyro_vae.inspection.geometry import manifold, tangent_planes
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
+from pyro_vae.plotting.latent import plot_neighbours, plot_tangent_planes
 
 STEPS = torch.linspace(-4, 4, 7)
 

@@ -12,8 +12,9 @@ import argparse
 import torch
 
 import pyro_vae as pv
-from pyro_vae.plotting import plot_data, save_figure
-from pyro_vae.sampling import squared_error
+from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
 
 
 @torch.no_grad()

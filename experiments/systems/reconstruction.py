@@ -15,8 +15,9 @@ import torch
 from sklearn.decomposition import PCA
 
 import pyro_vae as pv
-from pyro_vae.plotting import plot_data, save_figure
-from pyro_vae.sampling import squared_error
+from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
 
 
 def main() -> None:

@@ -15,8 +15,11 @@ import torch
 from jsonargparse import ArgumentParser
 
 import pyro_vae as pv
-from pyro_vae.config import RecipeParser, build_program, read_recipe
-from pyro_vae.plotting import plot_data, save_figure
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
+from pyro_vae.recipes.build import build_program
+from pyro_vae.recipes.parser import RecipeParser
+from pyro_vae.recipes.recipe import read_recipe
 
 
 def accuracy(program, test) -> float:

@@ -19,12 +19,13 @@ import torch
 import yaml
 
 import pyro_vae as pv
-from pyro_vae.datasets import Dataset
-from pyro_vae.decomposition import active_units, decompose
-from pyro_vae.evaluation import Score, perplexity
-from pyro_vae.geometry import Decoder, interpolate
-from pyro_vae.inspection import embed, neighbours
-from pyro_vae.text import END
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.text import END
+from pyro_vae.evaluation.decomposition import active_units, decompose
+from pyro_vae.evaluation.scores import Score, perplexity
+from pyro_vae.inspection.decoder import Decoder
+from pyro_vae.inspection.embedding import embed, neighbours
+from pyro_vae.inspection.geometry import interpolate
 
 
 class KneserNey:

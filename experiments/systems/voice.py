@@ -22,10 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import pyro_vae as pv
-from pyro_vae.inspection import embed, linear_probe
-from pyro_vae.plotting import plot_data, save_figure
-from pyro_vae.sampling import squared_error
-from pyro_vae.spectrograms import log_spectrogram, wav, waveform
+from pyro_vae.datasets.spectrograms import log_spectrogram, wav, waveform
+from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.inspection.embedding import embed
+from pyro_vae.inspection.probes import linear_probe
+from pyro_vae.plotting.data import plot_data
+from pyro_vae.plotting.files import save_figure
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""The command line: train, evaluate, compare, sample, inspect, report. What goes wrong by the user's hand ends in one line and exit code 2."""
+"""The command line: one module for each command.
+
+Arguments are read and results printed here; nothing is computed here. A mistake of the user ends in one line and
+exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ import warnings
 from collections.abc import Sequence
 
 from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
-from pyro_vae.cli.words import one_line_warning, underscored
-from pyro_vae.evaluation import versions
-from pyro_vae.training import TrainingDiverged
+from pyro_vae.cli.options import one_line_warning, underscored
+from pyro_vae.evaluation.scores import versions
+from pyro_vae.training.history import TrainingDiverged
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["main"]

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pyro_vae import checkpoint
+from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.scores import without_nan
-from pyro_vae.cli.words import new_parser, parse
-from pyro_vae.comparison import compare, load_scores, spread
-from pyro_vae.config import read_recipe
-from pyro_vae.evaluation import Score, versions
+from pyro_vae.evaluation.comparison import compare, load_scores, spread
+from pyro_vae.evaluation.scores import Score, versions
+from pyro_vae.recipes.recipe import read_recipe
 from pyro_vae.validation import InvalidInput, check_choice
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyro_vae.cli.options import explaining, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
-from pyro_vae.cli.words import explaining, new_parser
-from pyro_vae.config import parse_components, resolve_component
+from pyro_vae.recipes.components import resolve_component
+from pyro_vae.recipes.parser import parse_components
 from pyro_vae.validation import check_choice, check_count
 
 

@@ -7,12 +7,12 @@ import json
 from rich.console import Console
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.arviz_compat import write_netcdf
+from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, check_vocabulary, data_of, load_run
-from pyro_vae.cli.words import new_parser, parse
-from pyro_vae.execution import check_data
-from pyro_vae.gallery import inspect as inspect_program
-from pyro_vae.inference_data import to_inference_data
+from pyro_vae.diagnostics.inference_data import to_inference_data
+from pyro_vae.evaluation.arviz_compat import write_netcdf
+from pyro_vae.report.gallery import inspect as inspect_program
+from pyro_vae.runtime.checks import check_data
 from pyro_vae.validation import check_count
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pyro_vae import checkpoint
-from pyro_vae.cli.words import new_parser, parse
-from pyro_vae.report import report
+from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.report.page import report
 
 
 def run(argv: list[str]) -> None:

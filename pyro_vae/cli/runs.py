@@ -9,11 +9,11 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor, nn
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.config import read_recipe
-from pyro_vae.datasets import Dataset
-from pyro_vae.execution import choose_device
-from pyro_vae.programs import AnyProgram
-from pyro_vae.text import Vocabulary
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.recipes.recipe import read_recipe
+from pyro_vae.runtime.environment import choose_device
 from pyro_vae.validation import InvalidInput
 
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line

@@ -10,11 +10,11 @@ import numpy as np
 from rich.console import Console
 
 from pyro_vae import checkpoint, plotting
+from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
-from pyro_vae.cli.words import new_parser, parse
-from pyro_vae.execution import isolated_random
-from pyro_vae.sampling import generate
-from pyro_vae.spectrograms import wav, waveform
+from pyro_vae.datasets.spectrograms import wav, waveform
+from pyro_vae.runtime.environment import isolated_random
+from pyro_vae.runtime.predictive import generate
 from pyro_vae.validation import check_choice, check_count
 
 

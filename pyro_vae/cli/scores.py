@@ -13,23 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from pyro_vae import checkpoint
-from pyro_vae.comparison import save_scores
-from pyro_vae.datasets import Dataset
-from pyro_vae.evaluation import (
-    ImportanceScore,
-    Score,
-    bits_per_dim,
-    evaluate,
-    log_joint,
-    pareto_k_threshold,
-    perplexity,
-    versions,
-)
-from pyro_vae.execution import support_of
-from pyro_vae.programs import AnyProgram
-from pyro_vae.proposals import Guide, Proposal
-from pyro_vae.sampling import squared_error
-from pyro_vae.traces import NoBound
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.evaluation.comparison import save_scores
+from pyro_vae.evaluation.importance import evaluate, log_joint
+from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.evaluation.scores import ImportanceScore, Score, bits_per_dim, pareto_k_threshold, perplexity, versions
+from pyro_vae.runtime.checks import support_of
+from pyro_vae.runtime.traces import NoBound
 
 
 def score_run(program: AnyProgram, data: Dataset, num_samples: int, folder: Path, seed: int,

@@ -11,16 +11,20 @@ from rich.console import Console
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets, plotting
+from pyro_vae.cli.options import explaining, new_parser, scan
 from pyro_vae.cli.runs import parse_context, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
-from pyro_vae.cli.words import explaining, new_parser, scan
-from pyro_vae.config import RecipeParser, build_optimizer, build_program, read_recipe
-from pyro_vae.datasets import Dataset
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
-from pyro_vae.execution import check_data, choose_device
-from pyro_vae.programs import AnyProgram
-from pyro_vae.sampling import encode, generate, reconstruct
-from pyro_vae.training import History, check_settings, fit
+from pyro_vae.recipes.build import build_optimizer, build_program
+from pyro_vae.recipes.parser import RecipeParser
+from pyro_vae.recipes.recipe import read_recipe
+from pyro_vae.runtime.checks import check_data
+from pyro_vae.runtime.environment import choose_device
+from pyro_vae.runtime.predictive import encode, generate, reconstruct
+from pyro_vae.training.fit import check_settings, fit
+from pyro_vae.training.history import History
 from pyro_vae.validation import InvalidInput, check_count
 
 

@@ -1,11 +1,15 @@
-"""Distributions that neither torch nor Pyro has, and the one adapter that makes any of them usable at a Pyro site."""
+"""Distributions that neither torch nor Pyro has, and the one adapter that makes any of them usable at a Pyro site.
+
+What neither torch nor Pyro ships lives here, named as the likelihood files that use it. Nothing here has parameters.
+"""
 
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
 from pyro_vae.distributions.codebook import AutoregressiveCodes, CodeGrid, nearest_code
 from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli
-from pyro_vae.distributions.columns import Columns, ObservedEntries, entries_of
+from pyro_vae.distributions.counts import MultinomialGivenTotal, ZeroInflatedNegativeBinomial
+from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
-from pyro_vae.distributions.logistic import DiscretizedLogistic
+from pyro_vae.distributions.levels import CategoricalCode, DiscretizedLogistic
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.pixels import AutoregressiveBits
 from pyro_vae.distributions.sequences import AutoregressiveSequences
@@ -21,7 +25,7 @@ from pyro_vae.distributions.supports import (
            points_of,
            representative_of,
 )
-from pyro_vae.distributions.variants import Beta, CategoricalCode, MultinomialGivenTotal, ZeroInflatedNegativeBinomial
+from pyro_vae.distributions.unit import Beta
 
 __all__ = ["AutoregressiveBits", "AutoregressiveCodes", "AutoregressiveSequences", "Beta", "CategoricalCode", "CodeGrid", "Columns", "DiscretizedLogistic", "Flat", "JointlyEnumerated", "LogisticNormal", "Mixture",
            "MixtureOfNormals", "MultinomialGivenTotal", "NoDraws", "ObservedEntries", "PushForward", "RelaxedBernoulli", "Reshaped",

@@ -10,32 +10,29 @@ one for data with missing entries, `Corrupted` one for denoising: they stay out 
 """
 
 # ruff: noqa: F401  (what components and programs are built with is found here, outside of __all__)
-from pyro_vae.networks.base import (
-    Corrupted,
-    Head,
-    Join,
-    OneHot,
-    Size,
-    WithMask,
-    WithoutContext,
-    as_shape,
-    broadcast_batch,
-    check_context_features,
-    features_of,
-    flatten_event,
-    out_shape_of,
-    over_batch,
-)
+from pyro_vae.networks import corruptions
+from pyro_vae.networks.context import Corrupted, Covariates, OneHot, WithMask, WithoutContext
 from pyro_vae.networks.convolutional import (
-    Conv,
-    Conv1d,
-    ConvTranspose,
-    ConvTranspose1d,
-    ResidualConv,
-    ResidualConvTranspose,
+           Conv,
+           Conv1d,
+           ConvTranspose,
+           ConvTranspose1d,
+           ResidualConv,
+           ResidualConvTranspose,
 )
 from pyro_vae.networks.dense import MLP, GatedMLP
+from pyro_vae.networks.head import Head, Join
 from pyro_vae.networks.recurrent import Recurrent, RecurrentDecoder
+from pyro_vae.networks.shapes import (
+           Size,
+           as_shape,
+           broadcast_batch,
+           check_context_features,
+           features_of,
+           flatten_event,
+           out_shape_of,
+           over_batch,
+)
 
 __all__ = ["MLP", "GatedMLP", "Conv", "ConvTranspose", "ResidualConv", "ResidualConvTranspose", "Conv1d", "ConvTranspose1d",
            "Recurrent", "RecurrentDecoder"]

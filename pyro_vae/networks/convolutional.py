@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_vae.networks.base import Head, Size, as_shape, check_context_features, over_batch
 from pyro_vae.networks.dense import MLP
+from pyro_vae.networks.head import Head
+from pyro_vae.networks.shapes import Size, as_shape, check_context_features, over_batch
 from pyro_vae.validation import InvalidInput, as_counts
 
 __all__ = ["Conv", "ConvTranspose", "ResidualConv", "ResidualConvTranspose", "Conv1d", "ConvTranspose1d"]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.networks.base import Join, Size, as_shape, broadcast_batch, check_context_features, flatten_event
+from pyro_vae.networks.head import Join
+from pyro_vae.networks.shapes import Size, as_shape, broadcast_batch, check_context_features, flatten_event
 from pyro_vae.validation import InvalidInput, as_counts, check_probability
 
 __all__ = ["MLP", "GatedMLP"]

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.networks.base import Size, as_shape, check_context_features, over_batch
 from pyro_vae.networks.convolutional import check_map_shape, check_map_size, dense_after
 from pyro_vae.networks.dense import MLP
+from pyro_vae.networks.shapes import Size, as_shape, check_context_features, over_batch
 from pyro_vae.validation import as_counts, check_choice, check_count
 
 __all__ = ["Recurrent", "RecurrentDecoder"]

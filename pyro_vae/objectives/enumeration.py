@@ -11,8 +11,8 @@ from pyro.infer.util import Dice
 from pyro.ops import packed
 from torch import Tensor
 
-from pyro_vae.objectives.annealing import weigh_latents
 from pyro_vae.objectives.base import Objective, Site
+from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.validation import check_count, check_weight
 
 __all__ = ["EnumeratedELBO"]

@@ -16,7 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vae.objectives.base import Objective, Site, is_same
-from pyro_vae.traces import latent_sites, paired_traces, site_log_prob, structure_of
+from pyro_vae.runtime.traces import latent_sites, paired_traces, site_log_prob, structure_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["IWAE", "StickingTheLanding", "DReG"]

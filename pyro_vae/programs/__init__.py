@@ -8,10 +8,12 @@ each other. Everything that trains, evaluates, draws or inspects takes a program
 
 
 # ruff: noqa: F401  (what programs are run with is found here, outside of __all__)
-from pyro_vae.programs.base import VAE, AnyProgram, particles, posterior_predictive, prior_predictive
+from pyro_vae.contracts import AnyProgram
 from pyro_vae.programs.hierarchical import HierarchicalVAE
-from pyro_vae.programs.own import Program
+from pyro_vae.programs.parts import particles
+from pyro_vae.programs.program import Program
 from pyro_vae.programs.refined import Refined, ShiftParameters, parameters_of
-from pyro_vae.programs.semi import SemiSupervisedVAE
+from pyro_vae.programs.semi_supervised import SemiSupervisedVAE
+from pyro_vae.programs.vae import VAE
 
 __all__ = ["VAE", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE"]

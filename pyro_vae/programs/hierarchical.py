@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import as_shape
-from pyro_vae.programs.base import check_parts, draw_latent, embed, flattened, initialize, join_context
+from pyro_vae.programs.parts import check_parts, draw_latent, embed, flattened, initialize, join_context
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]

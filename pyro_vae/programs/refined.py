@@ -12,8 +12,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
+from pyro_vae.contracts import AnyProgram
 from pyro_vae.distributions import TorchToPyro, as_pyro
-from pyro_vae.programs.base import AnyProgram
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Refined", "ShiftParameters", "parameters_of"]

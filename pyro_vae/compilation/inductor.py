@@ -1,0 +1,106 @@
+"""Inductor, called for a captured graph: its own callable without Dynamo's guards, and on the CPU our matrix product.
+
+Random numbers are drawn by torch's own generators (``fallback_random``), in the program's order: a compiled step then draws the same
+ones as the eager step, and draws them faster, for Inductor's counter-based generator is not vectorised on the CPU.
+
+All kernels of a graph are compiled as one library (`pyro_vae.compilation.cpp`). On CPUs with AVX-512, products of float32 matrices are those
+of ``product.cpp``: one and a half to four times as fast as the BLAS that torch was built with on such CPUs of AMD, and called from
+Inductor's code without torch's dispatcher in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch.fx import GraphModule
+
+from pyro_vae.compilation.cpp import library, widest_vectors, without_warnings
+from pyro_vae.compilation.matmul import can_run_our_products, our_products
+
+__all__ = ["inductor"]
+
+FEWEST_ENTRIES_OF_A_THREAD = 1 << 14  # a loop over fewer takes a few microseconds, and waking a thread up takes as many or ten times more
+
+
+@without_warnings()
+def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
+    """Compiles a graph for inputs like the given ones; the callable takes a list, which it empties.
+
+    Example:
+        >>> graph = torch.fx.symbolic_trace(torch.nn.Linear(2, 3))
+        >>> inductor(graph, [torch.ones(4, 2)])([torch.ones(4, 2)])[0].shape  # doctest: +SKIP
+        torch.Size([4, 3])
+    """
+    from torch._inductor.exc import CppCompileError
+
+    if any(x.is_cuda for x in inputs):
+        return _compiled(graph, inputs, {})
+    options = {"post_grad_custom_post_pass": our_products()} if can_run_our_products() else {}
+    try:
+        with patch("torch._inductor.async_compile.AsyncCompile", _one_library()), widest_vectors():
+            return _compiled(graph, inputs, options)
+    except CppCompileError:  # a torch or a compiler that lacks what ours needs
+        return _compiled(graph, inputs, {})
+
+
+def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> Callable[[list[Tensor]], Any]:
+    from torch._functorch import config as functorch
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    compiled: list[Any] = []
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        compiled.append(compile_fx_inner(*args, **kwargs))
+        return compiled[-1]
+
+    # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as fast.
+    # Operations stay in the program's order, for some versions of torch move draws of random numbers past each other too.
+    options = {**options, "fallback_random": True, "size_asserts": False, "cpp.enable_loop_tail_vec": False,
+               "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD, "reorder_for_locality": False, "reorder_for_peak_memory": False}
+    # Without an environment for shapes, which are all static here, Inductor would not look into its cache on disk; where
+    # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    static = [mode.from_tensor(x, static_shapes=True) for x in inputs]
+    with torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)):
+        compile_fx(graph, static, inner_compile=keep)
+    (inner,) = compiled
+    return getattr(inner, "current_callable", None) or inner
+
+
+@cache
+def _one_library() -> type:
+    """What Inductor's code compiles its kernels with, all of them when it waits for them."""
+    from torch._inductor.async_compile import AsyncCompile
+
+    class OneLibrary(AsyncCompile):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sources: list[_Source] = []
+
+        def cpp_pybinding(self, argtypes: list[str], source_code: str) -> _Source:
+            self.sources.append(_Source(source_code))
+            return self.sources[-1]
+
+        def wait(self, scope: dict[str, Any]) -> None:
+            functions = dict(zip(self.sources, library([source.text for source in self.sources]) if self.sources else []))
+            scope.update({name: functions[value] for name, value in scope.items() if isinstance(value, _Source)})
+            super().wait(scope)
+
+    return OneLibrary
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A kernel that is not compiled yet."""
+
+    text: str

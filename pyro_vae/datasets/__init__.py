@@ -1,0 +1,12 @@
+"""Data sets: tensors with labels, missing entries, binarisation and a hash, by name, file or Python object.
+
+Everything that turns outside data into tensors lives here. Nothing here knows a model.
+"""
+
+from pyro_vae.datasets.binarize import batch_keys, uniform
+from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Binarize, Data, Dataset, as_dataset
+from pyro_vae.datasets.named import load, names
+from pyro_vae.datasets.spectrograms import log_spectrogram, wav, waveform
+from pyro_vae.datasets.text import Vocabulary, sections, sentences, words
+
+__all__ = ["BINARIZE", "BINARIZE_SEED", "Binarize", "Data", "Dataset", "Vocabulary", "as_dataset", "batch_keys", "load", "log_spectrogram", "names", "sections", "sentences", "uniform", "wav", "waveform", "words"]

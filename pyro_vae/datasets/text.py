@@ -1,0 +1,110 @@
+"""Sentences as sequences of numbers, and back: prose into sentences, words into the numbers of a vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["END", "UNKNOWN", "Vocabulary", "sections", "sentences", "words"]
+
+END, UNKNOWN = 0, 1
+
+
+# A line with a row of one sign below it, as reStructuredText has headings.
+HEADING = re.compile(r"^\S.*\n([=*~^\-\"+#])\1{2,}$", re.MULTILINE)
+
+
+# Words, signs and quotation marks, from a capital letter to a full stop or a colon; what else there is, is a piece of code.
+PROSE = re.compile(r"[A-Z(\"“*][\w\s.,;:()'\u2019\"“”*`?!—-]+[.:]")
+
+
+CODE = re.compile(r"\S\([^)\s]|\.\.\.|>>>")
+
+
+WORD = re.compile(r"\w+(?:[.'-]\w+)*|[.,;:()?!—]")
+
+
+class Vocabulary:
+    r"""Words and their numbers: 0 ends a sentence and fills the places behind it, 1 stands for every word that is not listed.
+
+    Args:
+        listed: the words, in the order of their numbers, which begin at 2.
+
+    Example:
+        >>> vocabulary = Vocabulary(["a", "name", "."])
+        >>> x = vocabulary.encode([["a", "new", "name", "."]], length=6)
+        >>> x.tolist(), vocabulary.decode(x), len(vocabulary)
+        ([[2.0, 1.0, 3.0, 4.0, 0.0, 0.0]], ['a _ name.'], 5)
+    """
+
+    def __init__(self, listed: Iterable[str]):
+        self.words = list(listed)
+        self.number = {word: number for number, word in enumerate(self.words, UNKNOWN + 1)}
+
+    @classmethod
+    def of(cls, tokens: Iterable[Sequence[str]], least: int = 2) -> Vocabulary:
+        """The words that occur at least so often, in alphabetical order."""
+        counts = Counter(word for sentence in tokens for word in sentence)
+        return cls(sorted(word for word, count in counts.items() if count >= least))
+
+    def __len__(self) -> int:
+        return UNKNOWN + 1 + len(self.words)
+
+    def encode(self, tokens: Sequence[Sequence[str]], length: int) -> Tensor:
+        """Sentences as numbers (N, length), each with at least one 0 at its end.
+
+        Raises:
+            InvalidInput: if a sentence has no room.
+        """
+        longest = max(map(len, tokens), default=0)
+        if longest >= length:
+            raise InvalidInput("length", got=f"{length} for a sentence of {longest} words", expected="a place for each word and for the end",
+                               fix=f"pass length={longest + 1}")
+        x = np.zeros((len(tokens), length), dtype=np.float32)
+        for row, sentence in zip(x, tokens):
+            row[: len(sentence)] = [self.number.get(word, UNKNOWN) for word in sentence]
+        return torch.from_numpy(x)
+
+    def decode(self, x: Tensor) -> list[str]:
+        """The sentences that numbers (N, length) stand for, a ``_`` for each unknown word."""
+        shown = ["", "_", *self.words]
+        rows = [takewhile(lambda number: number != END, row) for row in x.long().tolist()]
+        lines = [" ".join(shown[number] for number in row) for row in rows]
+        return [re.sub(r"\( ", "(", re.sub(r" ([.,;:)?!])", r"\1", line)) for line in lines]
+
+
+def sections(text: str) -> list[str]:
+    """What stands between the headings of a reStructuredText."""
+    return HEADING.split(text)[::2]
+
+
+def sentences(section: str) -> list[str]:
+    """The sentences of a section that are prose; pieces of code, tables and definitions are left out.
+
+    Example:
+        >>> sentences("Names refer to\\nobjects. They are\\nintroduced by binding.\\n\\n   x = 1\\n\\n* A block is executed.")
+        ['Names refer to objects.', 'They are introduced by binding.', 'A block is executed.']
+    """
+    found = []
+    for paragraph in re.split(r"\n\s*\n", section):
+        whole = re.sub(r"\s+", " ", re.sub(r"-\n\s*", "-", paragraph.strip())).removeprefix("* ")
+        found += re.split(r"(?<=[.!?:]) (?=[A-Z\"“(*])", whole)
+    return [sentence for sentence in found if PROSE.fullmatch(sentence) and not CODE.search(sentence)]
+
+
+def words(sentence: str) -> list[str]:
+    """The words and signs of a sentence, in lower case and without quotation marks.
+
+    Example:
+        >>> words('The "print()" function isn’t a statement.')
+        ['the', 'print', 'function', "isn't", 'a', 'statement', '.']
+    """
+    return WORD.findall(sentence.lower().replace("\u2019", "'").replace("()", ""))

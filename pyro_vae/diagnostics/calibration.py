@@ -1,0 +1,159 @@
+r"""Calibration of a guide as a posterior: are intervals of q(z | x) right as often as they say?
+
+For latents drawn from the prior and data drawn given them, the latents are a draw from the exact posterior; under a
+calibrated guide they rank uniformly among its draws. It is a check of the guide against the model, on the model's own
+data; a guide that is calibrated on average can still be wrong for each datum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import validation_enabled
+from torch import Tensor
+
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.runtime.environment import evaluating, like_parameters
+from pyro_vae.runtime.latents import check_no_auxiliary, draw, in_rows, log_density
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
+from pyro_vae.runtime.predictive import prior_predictive
+from pyro_vae.runtime.traces import structure
+from pyro_vae.validation import check_context, check_count
+
+__all__ = ["Calibration", "Uniformity", "calibrate"]
+
+@dataclass(frozen=True)
+class Uniformity:
+    """Chi-square tests of uniform ranks.
+
+    Args:
+        statistic: one for each column (D,).
+        p_value: one for each column (D,).
+    """
+
+    statistic: Tensor
+    p_value: Tensor
+
+    @property
+    def smallest(self) -> float:
+        """The smallest p-value times the number of columns (Bonferroni's bound), at most 1: one test of all together."""
+        return min(1.0, self.p_value.min().item() * len(self.p_value))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranks of simulated latents among the guide's draws.
+
+    Args:
+        ranks: how many of the draws lie below the simulated value, integers 0 ... L (N, D); ties are broken at random.
+        density_ranks: how many of the draws have a higher density under the guide (N,).
+        names: what each column of ``ranks`` is: the site's name and the dimension's index.
+        num_samples: draws L for each simulated datum.
+        seed: the seed of data and draws.
+    """
+
+    ranks: Tensor
+    density_ranks: Tensor
+    names: list[str]
+    num_samples: int
+    seed: int
+
+    def test_uniform(self, bins: int = 10) -> Uniformity:
+        """A chi-square test for each column of the ranks, in bins as equal as L + 1 ranks allow.
+
+        A U-shape of the ranks is a guide too narrow, a hump one too wide, a slope a bias.
+        """
+        check_count("bins", bins, minimum=2)
+        edges = torch.arange(self.num_samples + 1) * bins // (self.num_samples + 1)
+        expected = torch.bincount(edges, minlength=bins).double() * len(self.ranks) / (self.num_samples + 1)
+        counts = torch.stack([torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]).double()
+        statistic = ((counts - expected).square() / expected.clamp(min=1e-300)).sum(1)
+        freedom = torch.full_like(statistic, (int((expected > 0).sum()) - 1) / 2)
+        return Uniformity(statistic, torch.special.gammaincc(freedom, statistic / 2))
+
+    def coverage(self, levels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """How often central intervals of each dimension hold the simulated value, against how often they should.
+
+        Args:
+            levels: nominal levels in (0, 1); by default 5%, 10%, ..., 95%.
+
+        Returns:
+            Levels (M,), coverage (M, D), and coverage of the regions of highest density (M,). A level's interval holds
+            the ranks nearest to the middle, and the level returned is the share of ranks that it holds, so that a
+            calibrated guide covers exactly that often.
+        """
+        levels = torch.linspace(0.05, 0.95, 19) if levels is None else levels
+        count = self.num_samples + 1
+        held = (levels * count).round().clamp(1, count)
+        distance = (2 * torch.arange(count) - self.num_samples).abs()
+        order = torch.empty(count, dtype=torch.long)
+        order[distance.argsort(stable=True)] = torch.arange(count)
+        central = (order[self.ranks][None] < held[:, None, None]).double().mean(1)
+        highest = (self.density_ranks[None] < held[:, None]).double().mean(1)
+        return held / count, central, highest
+
+
+def calibrate(program: AnyProgram, num_data: int = 1000, num_samples: int = 99, *, context: Tensor | None = None,
+              seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Calibration:
+    r"""Simulation-based calibration of a program's guide.
+
+    .. math:: z \sim p(z), \quad x \sim p(x \mid z), \quad z_1 \ldots z_L \sim q(z \mid x), \quad
+              r_d = \#\{l : z_{l d} < z_d\}
+
+    Each r is uniform on 0 ... L if q(z | x) is the exact posterior. The rank of log q(z | x) among the draws' gives the
+    coverage of regions of highest density, all dimensions together.
+
+    Args:
+        program: any program whose event shape is known and whose guide has no auxiliary sites.
+        num_data: how many data to simulate; not used with a context, which has one entry for each.
+        num_samples: draws L from the guide for each.
+        context: context (N, ...) for a conditional program.
+        seed: seed of data and draws; the caller's random state is left as it was.
+        memory_budget: bytes of draws allowed at once.
+
+    Raises:
+        InvalidInput: on unusable settings.
+
+    Source: Talts, Betancourt, Simpson, Vehtari and Gelman (2018), Validating Bayesian Inference Algorithms with
+    Simulation-Based Calibration; Hermans et al. (2022) for expected coverage.
+
+    Example:
+        >>> pv.calibration.calibrate(vae, 20, 9).ranks.shape
+        torch.Size([20, 2])
+    """
+    check_count("num_data", num_data)
+    check_count("num_samples", num_samples)
+    context = like_parameters(program, context)
+    num_data = num_data if context is None else len(context)
+    check_context(program, torch.empty(num_data), context)
+    ranks, density_ranks = [], []
+    with evaluating(program, seed), validation_enabled(False):
+        nodes: dict[str, Any] = prior_predictive(program, num_data, context).nodes
+        x = nodes["x"]["value"]
+        where = structure(program, x, context)
+        check_no_auxiliary(program, x, context, where)
+        one = slice(0, 1)
+        labels = None if context is None else context[one]
+        size = max(1, memory_budget // bytes_allocated(lambda k: draw(program.guide, x[one], labels, k, where)) // num_samples)
+        simulated = {name: nodes[name]["value"] for name in draw(program.guide, x[one], labels, 1, where)}
+        for start in range(0, num_data, size):
+            few = slice(start, start + size)
+            given = (x[few], None if context is None else context[few])
+            draws = draw(program.guide, *given, num_samples, where)
+            data_dim = where.data_dim - where.particle_dim
+            truth = {name: value[None].movedim(data_dim, 0)[few].movedim(0, data_dim) for name, value in simulated.items()}
+            own, _ = log_density(program.guide, truth, *given, 1, where)
+            others, _ = log_density(program.guide, draws, *given, num_samples, where)
+            density_ranks.append(_ranks(-others, -own))
+            rows = {name: (in_rows(draws[name], where), in_rows(truth[name], where)) for name in draws}
+            ranks.append(torch.cat([_ranks(drawn, true).reshape(len(given[0]), -1) for drawn, true in rows.values()], dim=1))
+    names = [f"{name}[{i}]" for name, (_, true) in rows.items() for i in range(true[0, 0].numel())]
+    return Calibration(torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed)
+
+
+def _ranks(draws: Tensor, value: Tensor) -> Tensor:
+    """How many of the draws (L, n, ...) lie below the value (1, n, ...); each that ties with it does so with a fair rank."""
+    ties = (draws == value).sum(0)
+    return (draws < value).sum(0) + (torch.rand(ties.shape, device=ties.device) * (ties + 1)).long()

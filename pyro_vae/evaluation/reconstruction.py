@@ -1,0 +1,62 @@
+"""Reconstruction error: how far E[x | z] is from x, and log p(x | z) of each datum."""
+
+from __future__ import annotations
+
+import torch
+from pyro import validation_enabled
+from torch import Tensor
+
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.evaluation.scores import Score
+from pyro_vae.runtime.checks import checked_data
+from pyro_vae.runtime.environment import evaluating, isolated_random
+from pyro_vae.runtime.latents import densities, draw
+from pyro_vae.runtime.predictive import reconstruct
+from pyro_vae.runtime.traces import structure
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["reconstruction_score", "squared_error"]
+
+def squared_error(program: AnyProgram, data: Data, target: Data | None = None, *, seed: int = 0) -> Score:
+    r"""The squared error of each reconstruction, a mean over the entries of x, in the units of x squared; lower is better.
+
+    .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = \mathrm{reconstruct}(\tilde x)
+
+    Args:
+        program: any program.
+        data: what is reconstructed from, a data set, a tensor x (N, \*event), or a pair (x, context).
+        target: what it is compared with; by default the same. Noisy data are compared with those without noise.
+        seed: seed of the draws; the caller's random state is left as it was.
+
+    Raises:
+        InvalidInput: on unusable data, or text, whose numbers are names.
+
+    Example:
+        >>> squared_error(vae, torch.zeros(3, 1, 8, 8)).values.shape
+        torch.Size([3])
+    """
+    data = as_dataset(data)
+    if data.vocabulary is not None:
+        raise InvalidInput("data", got="text, whose numbers stand for words", expected="numbers that can be near one another",
+                           fix="read the reconstructions, or score them by log_joint or by elbo")
+    x = data.x if target is None else as_dataset(target).x
+    errors = (reconstruct(program, data, seed=seed).cpu() - x.cpu()).square().flatten(1).mean(1)
+    return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
+
+
+def reconstruction_score(program: AnyProgram, data: Data, num_samples: int, seed: int) -> Tensor:
+    r"""The reconstruction term of each datum (N,), in nats: :math:`\mathrm{E}_q \log p(x \mid z)`."""
+    data = as_dataset(data)
+    parts = []
+    with evaluating(program, seed), validation_enabled(False):
+        x, context = checked_data(program, data)
+        where = structure(program, x, context, scored=False)
+        size = max(1, 10_000 // num_samples)
+        for start in range(0, len(x), size):
+            few = slice(start, start + size)
+            given = x[few], None if context is None else context[few]
+            with isolated_random(x.device, seed + start):
+                values = draw(program.guide, *given, num_samples, where)
+            parts.append(densities(program, values, *given, where)[1].double().mean(0))
+    return torch.cat(parts)

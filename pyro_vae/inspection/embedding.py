@@ -1,0 +1,130 @@
+"""What the latent space holds: embeddings and their neighbours, what they predict, and which data do not belong.
+
+An embedding is a matrix (N, D), a row for each datum. Where it comes from q(z | x), the caller says whether it is the mean
+or a draw: means are what features are made of; the aggregated posterior q(z), which is to match the prior, is made of draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.runtime.checks import checked_data
+from pyro_vae.runtime.environment import evaluating
+from pyro_vae.runtime.latents import draw, in_rows
+from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.predictive import encode
+from pyro_vae.runtime.traces import importance_traces, latent_sites, structure
+from pyro_vae.validation import InvalidInput, check_choice, check_count
+
+__all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
+
+# ------------------------------------------------------------------------------------------------------- embeddings
+
+def embed(program: AnyProgram, data: Data, *, draws: bool, site: str | None = None, seed: int = 0,
+          memory_budget: int = DEFAULT_MEMORY) -> Tensor:
+    r"""The embedding of a data set: the mean of q(z | x), or a draw from it, for each datum.
+
+    Args:
+        program: any program.
+        data: a data set, a tensor x (N, \*event), or a pair (x, context).
+        draws: a draw for each datum instead of the mean: there is no default, for the two look alike and mean different things.
+        site: the latent site; by default the one that the model draws last, the nearest to x.
+        seed: seed of the draws; the caller's random state is left as it was.
+        memory_budget: bytes of activations allowed at once.
+
+    Returns:
+        (N, D), a latent of several dimensions flattened.
+
+    Raises:
+        InvalidInput: on unusable data, an unknown site, or means that do not exist.
+
+    Example:
+        >>> embed(vae, torch.zeros(3, 1, 8, 8), draws=False).shape
+        torch.Size([3, 2])
+    """
+    site = latent_site(program, data, site)
+    latents = encode(program, data, draws=draws, seed=seed, memory_budget=memory_budget)[site]
+    return latents.reshape(len(latents), -1)
+
+
+def latent_site(program: AnyProgram, data: Data, site: str | None = None) -> str:
+    """The latent site that is meant: the one named, or the last that the model draws, which is the nearest to x."""
+    with evaluating(program, seed=0):
+        x, context = checked_data(program, as_dataset(data)[:1])
+        sites = list(latent_sites(importance_traces(program, x, context)[1]))
+    check_choice("site", site or sites[-1], sites)
+    return site or sites[-1]
+
+
+def prior_draws(program: AnyProgram, data: Data, *, site: str | None = None, seed: int = 0) -> Tensor:
+    """A draw from the prior for each datum (N, D), from p(z | context) where the prior takes one: what q(z) is to match.
+
+    Example:
+        >>> prior_draws(vae, torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 2])
+    """
+    site = latent_site(program, data, site)
+    with evaluating(program, seed):
+        x, context = checked_data(program, data)
+        where = structure(program, x, context, scored=False)
+        return in_rows(draw(program.model, x, context, 1, where)[site], where)[0].reshape(len(x), -1)
+
+
+# ------------------------------------------------------------------------------------------------------ neighbours
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbours of each datum in an embedding, nearest first, itself left out.
+
+    Args:
+        index: which they are (N, k).
+        distance: how far (N, k).
+    """
+
+    index: Tensor
+    distance: Tensor
+
+    def of(self, datum: int) -> list[int]:
+        """The neighbours of one datum."""
+        return self.index[datum].tolist()
+
+    def graph(self) -> Any:
+        """The directed graph of neighbours, a `scipy.sparse.csr_matrix` (N, N) of distances, as scikit-learn takes it."""
+        from scipy.sparse import csr_matrix
+
+        rows = np.arange(len(self.index) + 1) * self.index.shape[1]
+        return csr_matrix((self.distance.flatten().numpy(), self.index.flatten().numpy(), rows), shape=(len(self.index),) * 2)
+
+    def agreement(self, labels: Tensor) -> float:
+        """The share of neighbours that have the label of their datum."""
+        return (labels.cpu()[self.index] == labels.cpu()[:, None]).double().mean().item()
+
+
+def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
+    """The k nearest neighbours of every row of an embedding (N, D), by scikit-learn.
+
+    Raises:
+        InvalidInput: unless 1 <= k < N.
+
+    Example:
+        >>> neighbours(torch.tensor([[0.0], [1.0], [3.0]]), k=2).of(0)
+        [1, 2]
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    check_count("k", k)
+    if k >= len(embedding):
+        raise InvalidInput("k", got=str(k), expected=f"fewer than the {len(embedding)} data", fix=f"pass k={len(embedding) - 1} or less")
+    distance, index = NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()  # without a query each row is no own neighbour
+    return Neighbours(torch.from_numpy(index), torch.from_numpy(distance))
+
+
+def as_array(embedding: Tensor) -> np.ndarray:
+    return embedding.detach().cpu().double().numpy()

@@ -1,0 +1,76 @@
+"""Probes: how well labels can be read off the latent space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vae.inspection.embedding import as_array
+from pyro_vae.validation import check_count
+
+__all__ = ["Accuracy", "knn_accuracy", "linear_probe"]
+
+# ---------------------------------------------------------------------------------------------------- what is predicted
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of labels that a classifier got right, with its standard error over the test data.
+
+    Args:
+        value: the share.
+        num_data: test data.
+    """
+
+    value: float
+    num_data: int
+
+    @property
+    def se(self) -> float:
+        """The standard error over test data."""
+        return math.sqrt(self.value * (1 - self.value) / self.num_data)
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} +- {self.se:.1%} of {self.num_data:,}"
+
+
+def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> Accuracy:
+    """How well a linear classifier reads the label off an embedding: multinomial logistic regression, by scikit-learn.
+
+    Args:
+        train: the embedding of training data (N, D), which the classifier is fitted on.
+        train_labels: their labels (N,).
+        test: the embedding of test data.
+        test_labels: their labels.
+
+    Example:
+        >>> z = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]])
+        >>> linear_probe(z, torch.tensor([0, 0, 1, 1]), z, torch.tensor([0, 0, 1, 1])).value
+        1.0
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return _accuracy(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)), train, train_labels, test, test_labels)
+
+
+def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10) -> Accuracy:
+    """How well the k nearest training data tell a test datum's label; arguments as of `linear_probe`.
+
+    Example:
+        >>> z = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]])
+        >>> knn_accuracy(z, torch.tensor([0, 0, 1, 1]), z, torch.tensor([0, 0, 1, 1]), k=1).value
+        1.0
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    check_count("k", k)
+    return _accuracy(KNeighborsClassifier(k), train, train_labels, test, test_labels)
+
+
+def _accuracy(classifier: Any, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> Accuracy:
+    classifier.fit(as_array(train), train_labels.cpu().numpy())
+    return Accuracy(float(classifier.score(as_array(test), test_labels.cpu().numpy())), len(test))

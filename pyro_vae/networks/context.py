@@ -1,0 +1,143 @@
+"""Contexts: modules that turn labels, covariates or masks into features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.networks.shapes import Size, as_shape, features_of, out_shape_of
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Corrupted", "Covariates", "OneHot"]
+
+class Covariates(nn.Module):
+    """Numbers as features: covariates (N,) or (N, C), unchanged but for a dimension of their own."""
+
+    one: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("one", torch.ones(()), persistent=False)  # carries the program's device and dtype
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self.one).reshape(len(values), -1)
+
+
+class WithMask(nn.Module):
+    r"""A network that sees data with missing entries, NaN, as their values filled with 0 and what was observed.
+
+    .. math:: h = \mathrm{network}([\tilde x, m]), \quad m = [x \text{ is observed}], \quad
+              \tilde x = x \text{ where } m, \text{ else } 0
+
+    joined along the first dimension of the event: twice as many columns of a table, twice as many channels of an image.
+
+    Args:
+        in_shape: event shape of x.
+        network: any network whose input shape is ``WithMask.doubled(in_shape)``.
+
+    Source: Nazabal et al. (2020) for the zeros; Collier, Nazabal and Williams (2020), VAEs in the Presence of Missing Data,
+    for the mask.
+
+    Example:
+        >>> net = WithMask(13, pv.networks.MLP(26, [50]))
+        >>> net(torch.full((4, 13), torch.nan)).shape
+        torch.Size([4, 50])
+    """
+
+    def __init__(self, in_shape: Size, network: nn.Module):
+        super().__init__()
+        self.in_shape, self.network = as_shape(in_shape), network
+        self.out_shape = out_shape_of(network)
+
+    @staticmethod
+    def doubled(in_shape: Size) -> tuple[int, ...]:
+        """The input shape of the network inside."""
+        first, *rest = as_shape(in_shape)
+        return (2 * first, *rest)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        missing = torch.isnan(x)
+        filled = torch.where(missing, torch.zeros_like(x), x)
+        return features_of(self.network, torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)), context)
+
+
+class Corrupted(nn.Module):
+    r"""A network that sees corrupted data in training: the encoder of a denoising autoencoder.
+
+    .. math:: h = \mathrm{network}(\tilde x), \quad \tilde x \sim C(\tilde x \mid x)
+
+    Args:
+        network: any network.
+        corruption: a module that is random while training, such as those of `pyro_vae.networks.corruptions`.
+
+    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising Autoencoders; Im et al. (2017),
+    Denoising Criterion for Variational Auto-Encoding Framework, for a posterior with a density.
+
+    Example:
+        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.corruptions.Masking(0.3)).eval()
+        >>> torch.equal(net(torch.ones(2, 1, 8, 8)), net.network(torch.ones(2, 1, 8, 8)))
+        True
+    """
+
+    def __init__(self, network: nn.Module, corruption: nn.Module):
+        super().__init__()
+        self.network, self.corruption = network, corruption
+        self.out_shape = out_shape_of(network)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return features_of(self.network, self.corruption(x), context)
+
+
+class WithoutContext(nn.Module):
+    r"""A network that sees its input alone, whatever context the program has: p(x | z) beside p(z | y), for instance.
+
+    Args:
+        network: any network without a context.
+
+    Example:
+        >>> WithoutContext(pv.networks.MLP(2, [16]))(torch.zeros(5, 2), context=torch.zeros(3, 5, 10)).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.out_shape = out_shape_of(network)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+
+class OneHot(nn.Module):
+    r"""Labels as features: label :math:`y \in \{0, \dots, C - 1\}` becomes the unit vector :math:`e_y`.
+
+    Args:
+        num_classes: how many labels there are.
+        unknown: whether a label may be -1, which becomes zeros.
+
+    Example:
+        >>> OneHot(3)(torch.tensor([2]))
+        tensor([[0., 0., 1.]])
+    """
+
+    vectors: Tensor
+
+    def __init__(self, num_classes: int, unknown: bool = False):
+        super().__init__()
+        self.num_classes, self.unknown = num_classes, unknown
+        self.out_shape = (num_classes,)
+        # The last row is that of -1.
+        self.register_buffer("vectors", torch.eye(num_classes + unknown, num_classes), persistent=False)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.vectors[labels.long()]
+
+    def check(self, labels: Tensor) -> None:
+        """Raises `InvalidInput` on labels that are no integers in range."""
+        whole = labels if not labels.is_floating_point() else labels.round()
+        bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
+        if labels.dim() != 1 or bad.any():
+            got = f"shape {tuple(labels.shape)}" if labels.dim() != 1 else f"label {labels[bad][0].item()!r}"
+            raise InvalidInput("context", got=got,
+                               expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
+                               fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes")

@@ -1,0 +1,105 @@
+"""Corruptions C(x~ given x): what a denoising autoencoder's encoder sees instead of the data, in training only.
+
+The contract: a module whose ``forward`` maps data (\\*batch, \\*event) to data of the same shape, at random while training and
+unchanged in evaluation, as dropout does. `pyro_vae.networks.Corrupted` puts one in front of an encoder; the likelihood scores
+the data as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.validation import InvalidInput, check_positive
+
+__all__ = ["GaussianNoise", "Masking", "SaltAndPepper"]
+
+class GaussianNoise(nn.Module):
+    r"""Normal noise on every entry.
+
+    .. math:: \tilde x = x + s\, \epsilon, \quad \epsilon \sim \mathcal{N}(0, I)
+
+    Args:
+        scale: s > 0, in the units of x.
+
+    Raises:
+        InvalidInput: if the scale is not positive.
+
+    Source: Vincent et al. (2010), Stacked Denoising Autoencoders.
+
+    Example:
+        >>> noise = GaussianNoise(0.5)
+        >>> noise(torch.zeros(100, 1000)).std().round(decimals=2), noise.eval()(torch.ones(2))
+        (tensor(0.5000), tensor([1., 1.]))
+    """
+
+    def __init__(self, scale: float = 0.5):
+        super().__init__()
+        check_positive("scale", scale)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * torch.randn_like(x) if self.training else x
+
+
+class Masking(nn.Module):
+    r"""Entries set to zero, each with the same probability.
+
+    .. math:: \tilde x_d = m_d x_d, \quad m_d \sim \mathrm{Bernoulli}(1 - p)
+
+    Args:
+        probability: p in (0, 1), with which an entry is lost.
+
+    Raises:
+        InvalidInput: if it is no such probability.
+
+    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising Autoencoders.
+
+    Example:
+        >>> Masking(0.25)(torch.ones(100, 1000)).mean().round(decimals=2)
+        tensor(0.7500)
+    """
+
+    def __init__(self, probability: float = 0.5):
+        super().__init__()
+        self.probability = check_probability(probability)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x) if self.training else x
+
+
+class SaltAndPepper(nn.Module):
+    r"""Entries set to 0 or to 1, each with the same probability, both ends alike.
+
+    .. math:: P(\tilde x_d = 0) = P(\tilde x_d = 1) = \tfrac p2, \quad \text{else } \tilde x_d = x_d
+
+    Args:
+        probability: p in (0, 1), with which an entry is lost.
+
+    Raises:
+        InvalidInput: if it is no such probability.
+
+    Source: Vincent et al. (2010), Stacked Denoising Autoencoders.
+
+    Example:
+        >>> SaltAndPepper(0.5)(torch.full((100, 1000), 0.5)).unique()
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+
+    def __init__(self, probability: float = 0.3):
+        super().__init__()
+        self.probability = check_probability(probability)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        u = torch.rand_like(x)
+        half = self.probability / 2
+        return torch.where(u < half, torch.zeros_like(x), torch.where(u > 1 - half, torch.ones_like(x), x))
+
+
+def check_probability(probability: float) -> float:
+    """Raises `InvalidInput` unless it lies strictly between 0 and 1."""
+    if not 0 < probability < 1:
+        raise InvalidInput("probability", got=repr(probability), expected="a number between 0 and 1", fix="pass probability=0.3")
+    return probability

@@ -1,0 +1,75 @@
+"""What all networks are made with: shapes, leading batch dimensions, the context, the last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Size", "as_shape", "broadcast_batch", "check_context_features", "features_of", "flatten_event", "out_shape_of", "over_batch"]
+
+Size = int | Sequence[int]
+
+
+def as_shape(size: Size) -> tuple[int, ...]:
+    """A size as a tuple: ``20 -> (20,)``, ``[1, 28, 28] -> (1, 28, 28)``.
+
+    Raises:
+        InvalidInput: unless it is an integer >= 1 or a sequence of such.
+    """
+    shape = (int(size),) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else None
+    if shape is None or not all(isinstance(length, Integral) and length >= 1 for length in shape):
+        raise InvalidInput("size", got=repr(size), expected="an integer >= 1, or a sequence of them",
+                           fix="pass 20, or (1, 28, 28)")
+    return shape
+
+
+def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
+    """Calls a module that wants one batch dimension, such as a convolution, over any number of them."""
+    batch = x.shape[: x.dim() - event_dim]
+    out = module(x.reshape(-1, *x.shape[x.dim() - event_dim:]))
+    return out.reshape(*batch, *out.shape[1:])
+
+
+def flatten_event(x: Tensor, event_dim: int) -> Tensor:
+    """Joins the last ``event_dim`` dimensions into one."""
+    return x if event_dim == 1 else x.reshape(*x.shape[: x.dim() - event_dim], -1)
+
+
+def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
+    """What ``network`` makes of x; a network that takes no context is called without one."""
+    return network(x) if context is None else network(x, context=context)
+
+
+def out_shape_of(network: nn.Module) -> tuple[int, ...]:
+    """The features' shape that a network states.
+
+    Raises:
+        InvalidInput: if it states none.
+    """
+    shape = getattr(network, "out_shape", None)
+    if shape is None:
+        raise InvalidInput("network", got=f"{type(network).__name__} without out_shape",
+                           expected="a module that states the shape of its features",
+                           fix="set network.out_shape = (400,) or whatever it returns for one datum")
+    return as_shape(shape)
+
+
+def check_context_features(expected: int, context: Tensor | None) -> None:
+    """Raises `InvalidInput` unless the context's last dimension is what the network was built for."""
+    got = 0 if context is None else context.shape[-1]
+    if got != expected:
+        raise InvalidInput("context", got=f"{got} features" if got else "none",
+                           expected=f"{expected} features" if expected else "none by this network",
+                           fix=f"build the network with context={got}" if got else
+                               "give the program a context module and pass a context with the data")
+
+
+def broadcast_batch(*tensors: Tensor) -> list[Tensor]:
+    """Expands vectors to one batch shape, their last dimensions left as they are."""
+    batch = torch.broadcast_shapes(*(t.shape[:-1] for t in tensors))
+    return [t.expand(*batch, t.shape[-1]) for t in tensors]

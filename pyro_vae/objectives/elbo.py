@@ -1,0 +1,200 @@
+"""Bounds that are a sum over sites: the ELBO, with closed-form divergences, with free bits, with its KL taken apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.infer.enum import get_importance_trace
+from pyro.infer.util import MultiFrameTensor
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
+
+from pyro_vae.distributions import is_point_mass
+from pyro_vae.objectives.base import Objective, Site, is_same
+from pyro_vae.runtime.traces import latent_sites
+from pyro_vae.validation import InvalidInput, check_weight
+
+__all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob", "unwrapped"]
+
+class SumOverSites(Objective):
+    """A bound to which each observed site adds its log-probability and each latent a `latent_term`."""
+
+    @abstractmethod
+    def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
+        """What a latent adds, in the shape of its plates, scaled and masked.
+
+        Args:
+            p: its site in the model.
+            q: its site in the guide.
+            comes_first: whether its density in the model depends on no latent that the guide draws after it.
+        """
+
+    def _get_trace(self, model: Callable, guide: Callable, args: Any, kwargs: Any) -> tuple:
+        return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+
+    def bound(self, model: Any, guide: Any) -> Tensor:
+        latents, drawn = latent_sites(model), latent_sites(guide)
+        order = list(drawn)
+        terms, before = [], set[str]()
+        for name, site in model.nodes.items():
+            if name in latents:
+                if name not in drawn:
+                    raise InvalidInput(name, got="a latent site of the model that the guide does not have",
+                                       expected="a guide for every latent", fix="sample it in the guide")
+                after = set(order[order.index(name):])
+                term = self.latent_term(site, guide.nodes[name], comes_first=before.isdisjoint(after))
+                terms.append((site["cond_indep_stack"], term))
+                before.add(name)
+            elif site["type"] == "sample":
+                terms.append((site["cond_indep_stack"], site["log_prob"]))
+        # What else the guide has: auxiliary variables, and factors, which are training terms.
+        terms += [(site["cond_indep_stack"], -guide_log_prob(site)) for name, site in guide.nodes.items()
+                  if site["type"] == "sample" and name not in latents]
+        total: Tensor = sum(term.sum() for _, term in terms)  # type: ignore[assignment]
+        returns = None
+        for site in drawn.values():
+            score = site["score_parts"].score_function
+            if not is_identically_zero(score):
+                returns = returns or MultiFrameTensor(*((plates, term.detach()) for plates, term in terms))
+                surrogate = (returns.sum_to(site["cond_indep_stack"]) * score).sum()
+                total = total + (surrogate - surrogate.detach())
+        return total / self.num_particles
+
+
+def guide_log_prob(site: Site) -> Tensor:
+    """A guide site's log-probability, without the part of its gradient whose expectation is zero."""
+    score_function, entropy_term = site["score_parts"].score_function, site["score_parts"].entropy_term
+    if is_identically_zero(score_function):
+        return site["log_prob"]
+    return entropy_term + (site["log_prob"] - entropy_term).detach()
+
+
+def _monte_carlo_kl(p: Site, q: Site) -> Tensor:
+    return guide_log_prob(q) - p["log_prob"]
+
+
+def _kl(p: Site, q: Site, comes_first: bool) -> Tensor:
+    r"""The site's share of KL(q || p): in closed form where there is one, else at the draw.
+
+    The closed form needs p at the draws of the latents before z in the guide alone; where p depends on one drawn
+    after it (a bottom-up guide of a top-down model), only the Monte Carlo form is right. With weights a on the model's
+    site and b on the guide's, E[b log q - a log p] = a KL(q || p) + (b - a) E log q.
+    """
+    if not comes_first or is_point_mass(q["fn"]):  # Pyro's KL of a Delta leaves out its log_density
+        return _monte_carlo_kl(p, q)
+    try:
+        kl = kl_divergence(unwrapped(q["fn"]), unwrapped(p["fn"]))
+    except NotImplementedError:
+        return _monte_carlo_kl(p, q)
+    kl = scale_and_mask(kl, p["scale"], p["mask"])
+    if is_same(p["scale"], q["scale"]) and is_same(p["mask"], q["mask"]):
+        return kl
+    entropy_part = q["unscaled_log_prob"]
+    if not is_identically_zero(q["score_parts"].score_function):
+        entropy_part = entropy_part.detach()
+    return kl + guide_log_prob(q) - scale_and_mask(entropy_part, p["scale"], p["mask"])
+
+
+def unwrapped(distribution: Any) -> Distribution:
+    """A distribution in the class that divergences are registered for."""
+    return getattr(distribution, "wrapped", distribution)
+
+
+class ELBO(SumOverSites):
+    r"""The evidence lower bound by Monte Carlo, with a weight on the latents' terms.
+
+    .. math:: \mathcal{L} = \frac1K \sum_k \log p(x \mid z_k) + \beta\,(\log p(z_k) - \log q(z_k \mid x)),
+              \quad z_k \sim q(z \mid x)
+
+    At :math:`\beta = 1` a lower bound on :math:`\log p(x)`, equal to `pyro.infer.Trace_ELBO` on the same random
+    numbers; with another weight the beta-VAE's objective, which bounds nothing for :math:`\beta < 1`. The gradient is
+    pathwise where a site can be reparametrised, and the score function's with Pyro's local returns where not.
+
+    Args:
+        num_particles: number of draws K for each datum, run at once.
+        beta: the weight on the latents' terms, in training only; evaluation never sees it.
+
+    Source: Kingma and Welling (2014); Higgins et al. (2017) for beta.
+
+    Example:
+        >>> loss = pv.objectives.ELBO()(vae.model, vae.guide)   # a module, as every Pyro ELBO's call gives
+        >>> loss(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, num_particles: int = 1, beta: float = 1.0):
+        super().__init__(num_particles)
+        check_weight("beta", beta)
+        self.beta = beta
+
+    def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
+        return -self.beta * _monte_carlo_kl(p, q)
+
+
+class AnalyticELBO(SumOverSites):
+    r"""The evidence lower bound with the KL of each latent in closed form, where there is one.
+
+    .. math:: \mathcal{L} = \frac1K \sum_k \log p(x \mid z_k) - \beta \sum_l \mathrm{KL}(q(z_l \mid \cdot) \,\|\, p(z_l \mid \cdot)),
+              \quad z_k \sim q(z \mid x)
+
+    The same bound as `ELBO`, with less variance in its value and most often in its gradient. A KL is taken in closed
+    form where `torch.distributions.kl_divergence` has it and where the model's density of that latent depends on none
+    that the guide draws later; the other latents' are those of `ELBO`. Scales and masks of both sides count, where
+    `pyro.infer.TraceMeanField_ELBO` reads the guide's alone. The gradient is pathwise, the score function's for latents
+    that cannot be reparametrised.
+
+    Args:
+        num_particles: number of draws K for each datum.
+        beta: the weight on the KL, in training only.
+
+    Source: Kingma and Welling (2014), appendix B.
+
+    Example:
+        >>> loss = pv.objectives.AnalyticELBO()(vae.model, vae.guide)
+        >>> loss(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, num_particles: int = 1, beta: float = 1.0):
+        super().__init__(num_particles)
+        check_weight("beta", beta)
+        self.beta = beta
+
+    def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
+        return -self.beta * _kl(p, q, comes_first)
+
+
+class FreeBits(SumOverSites):
+    r"""The ELBO with a number of nats that each latent site has for free, against posterior collapse.
+
+    .. math:: \mathcal{L} = \sum_n \log p(x_n \mid z_n) - N \sum_l \max\Big(\lambda, \frac1N \sum_n \mathrm{KL}_l(x_n)\Big)
+
+    Per latent site, not per dimension: all dimensions of ``"z"`` share the :math:`\lambda` nats, and a hierarchy has
+    that many for each level; the mean is over the batch. At most the ELBO, so a lower bound on :math:`\log p(x)`, and
+    equal to it where every KL exceeds :math:`\lambda`. Each KL is that of `AnalyticELBO`. The gradient is that of the
+    ELBO without the KL of the sites that lie below :math:`\lambda`.
+
+    Args:
+        minimum: :math:`\lambda`, in nats for each site and datum.
+        num_particles: number of draws K for each datum.
+
+    Source: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow, appendix C.8.
+
+    Example:
+        >>> loss = pv.objectives.FreeBits(minimum=2.0)(vae.model, vae.guide)
+        >>> loss(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, minimum: float = 1.0, num_particles: int = 1):
+        super().__init__(num_particles)
+        self.minimum = minimum
+
+    def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
+        kl = _kl(p, q, comes_first)
+        free = scale_and_mask(torch.full_like(kl, self.minimum), q["scale"], q["mask"])
+        return -torch.where(kl.sum() > free.sum(), kl, free)

@@ -1,0 +1,29 @@
+"""Figures: each function draws one figure of data, scores or the latent space on matplotlib axes.
+
+Drawing lives here; nothing here computes a number that a table would report.
+"""
+
+from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions, plot_text, still
+from pyro_vae.plotting.files import save_figure, save_grid, write_figure
+from pyro_vae.plotting.latent import (
+    plot_latents,
+    plot_neighbours,
+    plot_pairs,
+    plot_paths,
+    plot_singular_values,
+    plot_tangent_planes,
+)
+from pyro_vae.plotting.scores import (
+    plot_anomaly,
+    plot_comparison,
+    plot_convergence,
+    plot_coverage,
+    plot_ess,
+    plot_pareto_k,
+    plot_ranks,
+    plot_rate_distortion,
+    plot_training,
+    plot_weights,
+)
+
+__all__ = ["is_clip", "plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents", "plot_neighbours", "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions", "plot_singular_values", "plot_tangent_planes", "plot_text", "plot_training", "plot_weights", "save_figure", "save_grid", "still", "write_figure"]

@@ -1,0 +1,122 @@
+"""Figures of data: images, text, spectrograms, and reconstructions beside their originals."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from pyro_vae.datasets.text import Vocabulary
+
+__all__ = ["is_clip", "plot_data", "plot_reconstructions", "plot_text", "still"]
+
+def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = (),
+              vocabulary: Vocabulary | None = None) -> Axes:
+    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, clips as film strips, text as `plot_text`, anything else a row each
+    of one heat map.
+
+    Args:
+        x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval. What has other than
+            one or three channels is a clip, its frames beside one another.
+        ax: where to draw.
+        columns: images in a row; by default as many as make the whole about square.
+        title: what they are.
+        rows: what each row of images is, written beside it.
+        vocabulary: of text.
+    """
+    if vocabulary is not None:
+        return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
+    ax.set_title(title)
+    array = x.detach().cpu().float().numpy()
+    if array.ndim not in (3, 4):
+        picture = ax.imshow(array.reshape(len(array), -1), aspect="auto", cmap="viridis", interpolation="nearest")
+        ax.figure.colorbar(picture, ax=ax)
+        ax.set(xlabel="entry", ylabel="datum")
+        return ax
+    if array.ndim == 3:
+        array = array[:, None]
+    low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
+    if is_clip(array.shape[1:]):
+        array = np.stack([_grid(clip[:, None], len(clip), background=high) for clip in array]).transpose(0, 3, 1, 2)
+    height, width = array.shape[2:]
+    grid = _grid(array, columns or math.ceil(math.sqrt(len(array) * height / width)), background=high)
+    ax.imshow(grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if rows:
+        ax.set_yticks((np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1, rows)
+        ax.tick_params(length=0)
+    return ax
+
+
+def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", rows: Sequence[str] = (), letters: int = 110) -> Axes:
+    """Sentences below one another, in groups, on a figure that is made as high as they need.
+
+    Args:
+        lines: the sentences.
+        ax: where to write, the only axes of their figure.
+        group: how many belong together.
+        title: what they are.
+        rows: what each group is, written before its first sentence.
+        letters: on a line.
+    """
+    margin = 2 + max(map(len, rows)) if rows else 0
+    written: list[str] = []
+    for i, line in enumerate(lines):
+        name = rows[i // group] if rows and i % group == 0 else ""
+        written += [""] if i and group > 1 and i % group == 0 else []
+        written += textwrap.wrap(line or "(nothing)", letters, initial_indent=name.ljust(margin), subsequent_indent=" " * (margin + 2))
+    ax.figure.set_size_inches(0.075 * letters, 0.143 * len(written) + 0.5)  # type: ignore[union-attr]
+    ax.set_title(title)
+    ax.text(0, 1, "\n".join(written).replace("$", r"\$"), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
+    ax.axis("off")
+    return ax
+
+
+def is_clip(event_shape: Sequence[int]) -> bool:
+    """Whether data of this shape are pictured as film strips: frames (T, H, W), as many as no image has channels."""
+    return len(event_shape) == 3 and event_shape[0] not in (1, 3)
+
+
+def still(x: Tensor) -> Tensor:
+    r"""Clips (N, T, H, W) as one picture (N, 3, H, W) each, for grids of many: all frames exposed, the first blue, the last yellow.
+
+    Other data stay as they are.
+    """
+    if not is_clip(x.shape[1:]):
+        return x
+    colours = torch.from_numpy(matplotlib.colormaps["plasma"](np.linspace(0.1, 0.95, x.shape[1]))[:, :3]).to(x)
+    return (x.unsqueeze(2) * colours[:, :, None, None]).amax(1)
+
+
+def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
+    """One picture (height, width, C) of images (N, C, H, W), a pixel of space between them."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    out = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), background)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        out[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    return out
+
+
+def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None) -> Axes:
+    r"""Data above what the program makes of them, of clips and of text, which are wide, each above its own.
+
+    Args:
+        x: data (N, \*event).
+        reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
+        ax: where to draw.
+        vocabulary: of text.
+    """
+    pairs, title = torch.stack([x.cpu(), reconstruction.cpu()]), "data, and what the program makes of them"
+    if is_clip(x.shape[1:]) or vocabulary is not None:
+        return plot_data(pairs.transpose(0, 1).flatten(0, 1), ax, columns=1, rows=["data", "reconstruction"] * len(x), title=title,
+                         vocabulary=vocabulary)
+    return plot_data(pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title)

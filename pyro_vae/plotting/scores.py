@@ -1,0 +1,151 @@
+"""Figures of training curves, importance weights, calibration and comparisons."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from pyro_vae.diagnostics.calibration import Calibration
+from pyro_vae.diagnostics.two_sample import PosteriorComparison
+from pyro_vae.evaluation.annealing import RateDistortion
+from pyro_vae.evaluation.scores import ImportanceScore, Score, convergence, pareto_k_threshold
+from pyro_vae.inspection.anomaly import Anomaly
+from pyro_vae.plotting.files import COLOURS
+from pyro_vae.training.history import History
+
+__all__ = ["plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_ess", "plot_pareto_k", "plot_ranks", "plot_rate_distortion", "plot_training", "plot_weights"]
+
+def plot_training(history: History, ax: Axes) -> Axes:
+    """The objective, and the validation ELBO where there is one, against epochs."""
+    marker = "o" if len(history) == 1 else None  # a line through one point would not be seen
+    ax.plot(history["epoch"], history["objective"], marker=marker, label="training objective")
+    if any(value is not None for value in history["validation_elbo"]):
+        ax.plot(history["epoch"], history["validation_elbo"], label="validation ELBO")
+        ax.legend()
+    values = np.array(history["objective"])
+    if len(values) > 10:  # the first epochs are far below, and would flatten what one looks for
+        ax.set_ylim(bottom=np.percentile(values, 10) - 0.1 * np.ptp(values[len(values) // 10 :]))
+    ax.set(xlabel="epoch", ylabel="nats per datum", title="training")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:
+    """Pareto k of each datum, in order of size, against the threshold above which the estimate is unreliable."""
+    shapes = score.pareto_k.cpu().numpy()
+    shown = np.sort(shapes[np.isfinite(shapes)])
+    threshold = pareto_k_threshold(score.num_samples)
+    ax.plot(np.arange(len(shown)), shown, ".", markersize=3)
+    ax.axhline(threshold, color="C3", linewidth=1, label=f"threshold {threshold:.2f}: {score.above_threshold} data above")
+    ax.legend()
+    ax.set(xlabel="datum, by k", ylabel="Pareto k", title=f"tail shape of the weights, K = {score.num_samples}")
+    return ax
+
+
+def plot_ess(score: ImportanceScore, ax: Axes) -> Axes:
+    """A histogram of the effective number of draws, on a log scale."""
+    bins = np.geomspace(1, max(2, score.num_samples), 31).tolist()
+    ax.hist(score.ess.cpu().numpy().clip(1, score.num_samples), bins=bins)
+    ax.set_xscale("log")
+    ax.set(xlabel="effective number of draws", ylabel="data", title=f"ESS, K = {score.num_samples}")
+    return ax
+
+
+def plot_weights(log_weights: Tensor, ax: Axes, data: int = 4) -> Axes:
+    """Histograms of the log-weights of the first few data, each less their logarithmic mean: what decides is on the right.
+
+    Args:
+        log_weights: log-weights (K, N), see `pyro_vae.evaluation.importance_weights`.
+        ax: where to draw.
+        data: how many data to show.
+    """
+    few = log_weights[:, :data].detach().cpu().double()
+    relative = (few - few.logsumexp(0) + math.log(len(few))).numpy()
+    finite = relative[np.isfinite(relative)]
+    bins = np.linspace(np.percentile(finite, 0.5), finite.max(), 61).tolist()
+    for n in range(relative.shape[1]):
+        ax.hist(relative[:, n], bins=bins, histtype="step", label=f"datum {n}")
+    ax.axvline(0.0, color="0.6", linewidth=1)
+    ax.legend()
+    ax.set(xlabel="log w - log mean w (nats)", ylabel="draws", title=f"importance weights, K = {len(few)}")
+    return ax
+
+
+def plot_convergence(log_weights: Tensor, ax: Axes, points: int = 30) -> Axes:
+    """The mean estimate of log p(x) from the first K draws against K, with a band of two Monte Carlo errors."""
+    scores = convergence(log_weights, points)
+    draws = [score.num_samples for score in scores]
+    means, errors = (np.array(values) for values in ([s.mean for s in scores], [s.mean_mc_se for s in scores]))
+    (line,) = ax.plot(draws, means)
+    ax.fill_between(draws, means - 2 * errors, means + 2 * errors, alpha=0.25, color=line.get_color(), linewidth=0)
+    ax.set_xscale("log")
+    ax.set(xlabel="draws K", ylabel="nats per datum", title="estimate of log p(x); still rising is not yet there")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 20) -> Axes:
+    """A histogram of one column's simulation-based calibration ranks, with the band that 95% of uniform bins stay in."""
+    edges = np.arange(calibration.num_samples + 1) * bins // (calibration.num_samples + 1)
+    counts = np.bincount(edges[calibration.ranks[:, column].numpy()], minlength=bins)
+    expected = np.bincount(edges, minlength=bins) * len(calibration.ranks) / (calibration.num_samples + 1)
+    ax.bar(np.arange(bins), counts, width=0.9)
+    spread = 1.96 * np.sqrt(expected * (1 - expected / len(calibration.ranks)))
+    ax.fill_between(np.arange(bins), expected - spread, expected + spread, alpha=0.3, color="0.4", step="mid")
+    p_value = calibration.test_uniform().p_value[column].item()
+    ax.set(xlabel="rank, in bins", ylabel="simulated data", title=f"ranks of {calibration.names[column]} (uniform: p = {p_value:.2g})")
+    return ax
+
+
+def plot_coverage(calibration: Calibration, ax: Axes) -> Axes:
+    """Expected against nominal coverage: each dimension's central intervals, and the regions of highest density."""
+    levels, central, highest = calibration.coverage()
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    ax.plot(levels, central, color="C0", alpha=0.4, linewidth=1)
+    ax.plot([], [], color="C0", label="central intervals, one line a dimension")
+    ax.plot(levels, highest, color="C1", label="highest density, jointly")
+    ax.legend()
+    ax.set(xlabel="nominal coverage", ylabel="coverage", title="below the diagonal: too narrow", xlim=(0, 1), ylim=(0, 1))
+    return ax
+
+
+def plot_rate_distortion(curve: RateDistortion, ax: Axes, encoder: dict[str, Score] | None = None) -> Axes:
+    """The curve that the decoder could reach, and the point at which the program's own encoder stands.
+
+    Args:
+        curve: see `pyro_vae.evaluation.annealing.rate_distortion`.
+        ax: where to draw.
+        encoder: what `pyro_vae.evaluation.decomposition.decompose` gave on the same data.
+    """
+    ax.errorbar(curve.distortion, curve.rate, xerr=curve.distortion_se, yerr=curve.rate_se, marker=".", label="decoder")
+    if encoder is not None:
+        ax.plot(-encoder["reconstruction"].mean, encoder["kl"].mean, "*", markersize=12, label="this encoder")
+    ax.legend()
+    ax.set(xlabel="distortion (nats)", ylabel="rate (nats)", title="rate and distortion")
+    return ax
+
+
+def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
+    """The accuracy of the two-sample test of each datum, with two standard errors, against 0.5: nothing to tell apart."""
+    order = np.argsort(comparison.accuracy)
+    errors = [2 * comparison.tests[n].se for n in order]
+    ax.axhline(0.5, color="0.5", linewidth=1)
+    ax.errorbar(np.arange(len(order)), comparison.accuracy[order], yerr=errors, fmt="o", color=COLOURS[0], capsize=3)
+    ax.set_xticks(np.arange(len(order)), [str(comparison.obs[n]) for n in order])
+    ax.set(xlabel="datum", ylabel="accuracy of the two-sample test", ylim=(0.35, 1.02), title="q(z | x) against NUTS: 0.5 is indistinguishable")
+    return ax
+
+
+def plot_anomaly(anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: str = "outside") -> Axes:
+    """The scores of data that belong and of data that do not, as histograms."""
+    scores = (anomaly.inside.numpy(), anomaly.outside.numpy())
+    everything = np.concatenate(scores)
+    bins = np.linspace(np.percentile(everything, 0.5), everything.max(), 61).tolist()
+    for colour, sample, label in zip(COLOURS, scores, (inside, outside)):
+        ax.hist(sample.clip(bins[0]), bins=bins, alpha=0.6, color=colour, label=label, density=True)
+    ax.legend()
+    ax.set(xlabel="score (nats)", ylabel="density", title=f"AUROC {anomaly.auroc:.4f} +- {anomaly.se:.4f}")
+    return ax

@@ -1,0 +1,11 @@
+"""Recipes: a run as typed options or YAML, and the program, optimiser and objective that it names.
+
+Text becomes components here. Commands, and what they print, are in `pyro_vae.cli`.
+"""
+
+from pyro_vae.recipes.build import build_optimizer, build_program
+from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
+from pyro_vae.recipes.parser import RecipeParser, parse_components
+from pyro_vae.recipes.recipe import Recipe, Shape, read_recipe
+
+__all__ = ["FAMILIES", "Recipe", "RecipeParser", "Shape", "build_optimizer", "build_program", "component_names", "parse_components", "read_recipe", "resolve_component"]

@@ -1,0 +1,70 @@
+"""The command-line parser of recipes: components by name, their arguments as typed options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
+from pyro_vae.recipes.recipe import Recipe
+
+__all__ = ["RecipeParser", "parse_components"]
+
+# ------------------------------------------------------------------------------------------------------- parsing
+
+class RecipeParser:
+    """Recipes from layers: a file, then flags; a later layer's component replaces the earlier one's arguments.
+
+    Args:
+        parser: the command's parser; the recipe's flags are added to it.
+    """
+
+    def __init__(self, parser: ArgumentParser):
+        self.parser = parser
+        parser.add_class_arguments(Recipe)
+        # An instance is no default that can be written to YAML; the class by its path is.
+        parser.set_defaults({"schedule": {"class_path": resolve_component("schedule", "Constant")}})
+
+    def parse(self, argv: Sequence[str], recipe: Mapping[str, Any]) -> Namespace:
+        """Flags over a recipe (see `read_recipe`) over the defaults."""
+        return parse_components(self.parser, argv, recipe)
+
+    def recipe(self, namespace: Namespace) -> Recipe:
+        """The recipe that parsed arguments stand for, its components ready to be called."""
+        built = self.parser.instantiate(namespace)
+        return Recipe(**{field.name: built[field.name] for field in fields(Recipe)})
+
+    def dump(self, namespace: Namespace) -> str:
+        """The recipe as YAML that `read_recipe` reads."""
+        whole = yaml.safe_load(self.parser.dump(namespace))
+        return yaml.safe_dump({field.name: whole[field.name] for field in fields(Recipe) if field.name in whole},
+                              sort_keys=False)
+
+
+def parse_components(parser: ArgumentParser, argv: Sequence[str], layers: Mapping[str, Any]) -> Namespace:
+    """Flags over values that come first; flags that name components may do so as `resolve_component` reads them."""
+    values = dict(layers)
+    rest: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        flag, equals, value = token.partition("=")
+        family = flag.removeprefix("--")
+        if family.endswith(".help") and family[:-5] in FAMILIES:
+            name = value if equals else next(tokens, "")
+            rest += [flag, resolve_component(family[:-5], name or component_names(family[:-5])[0])]
+        elif flag.startswith("--") and family in FAMILIES:
+            path = resolve_component(family, value if equals else next(tokens, ""))
+            if _class_path(values.get(family)) != path:
+                values[family] = {"class_path": path}
+        else:
+            rest.append(token)
+    parser.set_defaults(values)
+    return parser.parse_args(rest)
+
+
+def _class_path(component: Any) -> str | None:
+    return component.get("class_path") if isinstance(component, Mapping) else component

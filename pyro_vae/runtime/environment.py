@@ -1,0 +1,87 @@
+"""The conditions under which a program is run: on which device, on which data, with which random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.contracts import AnyProgram
+from pyro_vae.validation import InvalidInput, check_choice
+
+__all__ = ["choose_device", "evaluating", "isolated_random", "like_parameters", "random_state", "reference_parameter", "seed_generators", "set_random_state"]
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is one, else the CPU; ``"cpu"``, ``"cuda"`` or a torch device are themselves.
+
+    Raises:
+        InvalidInput: for CUDA on a machine without.
+    """
+    if isinstance(device, str):
+        check_choice("device", device.split(":")[0], ["auto", "cpu", "cuda"])
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("device", got="cuda", expected="a device of this machine, which has no usable CUDA GPU",
+                           fix="pass device='auto' or 'cpu'")
+    return device
+
+
+def reference_parameter(program: AnyProgram) -> Tensor:
+    """A tensor on the device and of the dtype of the program's parameters, or of its constants if it has none."""
+    tensors = [*program.parameters(), *program.buffers()]
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
+
+
+def like_parameters(program: AnyProgram, value: Any) -> Any:
+    """The value on the program's device, of its dtype if it is no integer."""
+    if value is None:
+        return None
+    reference = reference_parameter(program)
+    return value.to(reference) if value.is_floating_point() else value.to(reference.device)
+
+
+@contextmanager
+def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers from ``seed`` inside; the caller's random state is left as it was."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        seed_generators(device, seed)
+        yield
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seeds the host's generator and the device's own; `torch.manual_seed` would seed every GPU of the machine."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The state of a device's random numbers, for `set_random_state`."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Puts the state of a device's random numbers back."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+@contextmanager
+def evaluating(program: AnyProgram, seed: int) -> Iterator[None]:
+    """Runs a program without gradients or dropout, on random numbers from ``seed``, and restores everything."""
+    modes = {module: module.training for module in program.modules()}
+    program.eval()
+    try:
+        with torch.no_grad(), isolated_random(reference_parameter(program).device, seed):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

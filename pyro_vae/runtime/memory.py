@@ -1,0 +1,81 @@
+"""How much is computed at once: what one more datum and one more draw allocate, measured, against a budget in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["Cost", "DEFAULT_MEMORY", "bytes_allocated", "chunks"]
+
+DEFAULT_MEMORY = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes that grow with the number of data N, and with that of draws K for each.
+
+    Args:
+        per_datum: for each datum, whatever K: its encoding, for one.
+        per_draw: for each draw for each datum.
+
+    Example:
+        >>> cost = Cost(per_datum=100, per_draw=10)
+        >>> cost.draws_at_once(budget=150, num_samples=50), cost.data_at_once(budget=1200, num_samples=50)
+        (5, 2)
+    """
+
+    per_datum: int
+    per_draw: int
+
+    @classmethod
+    def of(cls, run: Callable[[int, int], object]) -> Cost:
+        """The cost of ``run(num_data, num_samples)``."""
+        alone, twice_drawn, two_data = (_bytes_of(run, *counts) for counts in ((1, 1), (1, 2), (2, 1)))
+        per_draw = max(1, twice_drawn - alone)
+        return cls(max(0, two_data - alone - per_draw), per_draw)
+
+    def draws_at_once(self, budget: int, num_samples: int) -> int:
+        """How many of a single datum's draws fit, at least one."""
+        return min(num_samples, max(1, (budget - self.per_datum) // self.per_draw))
+
+    def data_at_once(self, budget: int, num_samples: int) -> int:
+        """How many data fit with that many draws each, at least one."""
+        return max(1, budget // (self.per_datum + num_samples * self.per_draw))
+
+
+def bytes_allocated(run: Callable[[int], object]) -> int:
+    """What one more of whatever it counts makes ``run(count)`` allocate: all tensors, so an upper bound on what it keeps."""
+    once, twice = (_bytes_of(run, count) for count in (1, 2))
+    return max(1, twice - once)
+
+
+def _bytes_of(run: Callable[..., object], *counts: int) -> int:
+    with _AllocationMeter() as meter:
+        run(*counts)
+    return meter.bytes
+
+
+def chunks(total: int, size: int) -> Iterator[slice]:
+    """Slices of at most ``size`` that cover ``total`` in order."""
+    return (slice(start, min(start + size, total)) for start in range(0, total, size))
+
+
+class _AllocationMeter(TorchDispatchMode):
+    """Adds up the size of every tensor that operations return while it is on."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import Dynamo, seconds, to keep it out of the few lines below
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.bytes += sum(leaf.nbytes for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+        return out

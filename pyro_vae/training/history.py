@@ -1,0 +1,62 @@
+"""The history of a run: one row of numbers for each epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["History", "TrainingDiverged"]
+
+COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning_rate", "kl_weight")
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss or a parameter that became NaN or infinite.
+
+    Args:
+        step: the step, counted from 0 over the whole run.
+        site: the site, or the parameter, where it was first seen.
+        cause: what makes this likely and what to change.
+        folder: where the last good checkpoint was kept, if anywhere.
+    """
+
+    def __init__(self, step: int, site: str, cause: str, folder: Path | None = None):
+        self.step, self.site, self.cause, self.folder = step, site, cause, folder
+        kept = "the program has the weights of the last good epoch" if folder is None else f"the last good checkpoint is kept in {folder}"
+        super().__init__(f"training diverged: the loss or a parameter became NaN or infinite at step {step}, first at "
+                         f"{site}; {cause}; {kept}")
+
+
+@dataclass
+class History:
+    """What was measured, a row for each epoch, in nats per datum where it is a score.
+
+    Example:
+        >>> history = pv.fit(vae, torch.zeros(10, 1, 8, 8), epochs=2, progress=False)
+        >>> history["epoch"], len(history["objective"])
+        ([1, 2], 2)
+    """
+
+    rows: list[dict[str, float | int | None]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epochs)"
+        last = ", ".join(f"{name}={value:.6g}" for name, value in self.rows[-1].items() if value is not None)
+        return f"History({len(self)} epochs, the last: {last})"
+
+    def __getitem__(self, column: str) -> list:
+        return [row[column] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_csv(self) -> str:
+        """The rows as CSV, a header first; an empty field where nothing was measured."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return out.getvalue()

@@ -1,0 +1,62 @@
+"""What the documents show must run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import tables
+import torch
+
+from pyro_vae.testing.components import check_prior
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_component_tables_are_those_of_the_code():
+    text = (ROOT / "README.md").read_text()
+    assert text == tables.with_tables(text), "run python tests/tables.py"
+    for module in tables.FAMILIES.values():
+        assert all(f"| `{name}` |" in text for name in module.__all__)
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
+def test_the_first_example_runs_on_the_embedded_digits(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = blocks("README.md")[0].replace('"mnist"', '"digits"').replace("28", "8").replace("epochs=20", "epochs=1, progress=False")
+    names: dict = {}
+    exec(code.replace("1000", "20"), names)
+    assert names["images"].shape == (64, 1, 8, 8) and "nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_prior_to_imitate_keeps_the_contract(document, tmp_path, monkeypatch):
+    code = blocks(document)[-1]
+    header = ("import torch\nfrom torch import nn\nimport pyro.distributions as dist\nfrom pyro_vae.networks import as_shape\n")
+    (tmp_path / f"shown_in_{document[:-3].lower()}.py").write_text(header + code)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = __import__(f"shown_in_{document[:-3].lower()}")
+    check_prior(getattr(module, re.search(r"class (\w+)", code)[1])((1,)))
+    assert isinstance(module.torch, type(torch))
+
+
+def anchors(text):
+    """The names by which headings are linked to."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("experiments/**/*.md")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if not target.startswith(("http", "mailto")):
+            path, _, anchor = target.partition("#")
+            file = document.parent / path if path else document
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file.read_text()), target

@@ -1,0 +1,143 @@
+"""Every prior in `__all__` keeps its contract; a new class is tested without being listed."""
+
+import copy
+
+import families
+import pytest
+import scipy.stats
+import torch
+from families import MLP
+
+import pyro_vae as pv
+from pyro_vae.testing.components import check_prior
+from pyro_vae.validation import InvalidInput
+
+
+@pytest.mark.parametrize("latent", [1, 2, (2, 3)])
+@pytest.mark.parametrize("name", pv.priors.__all__)
+def test_prior(name, latent):
+    contexts = [c for c in (0, 3) if (c and families.takes_context(name)) or not (c or families.needs_context(name))]
+    for context in contexts:
+        if families.refusal_of(lambda context=context: families.prior(name, latent, context)):
+            assert latent == 1, "every prior has a latent of two entries"
+        else:
+            check_prior(families.prior(name, latent, context), context=torch.randn(4, context) if context else None)
+
+
+def log_prob(prior, value):
+    return prior.double()().log_prob(torch.as_tensor(value, dtype=torch.float64)).item()
+
+
+def test_densities_are_scipys():
+    z = [0.3, -1.7]
+    assert log_prob(pv.priors.Laplace(2, scale=0.7), z) == pytest.approx(scipy.stats.laplace(scale=0.7).logpdf(z).sum())
+    assert log_prob(pv.priors.StudentT(2, df=3.0, scale=2.0), z) == pytest.approx(scipy.stats.t(3, scale=2).logpdf(z).sum())
+    assert log_prob(pv.priors.UniformOnSphere(4), [0.5] * 4) == pytest.approx(
+        -scipy.stats.vonmises_fisher([1, 0, 0, 0], 1e-9).entropy())
+    w = [0.2, 0.3, 0.5]
+    assert log_prob(pv.priors.Dirichlet(3, concentration=0.4), w) == pytest.approx(scipy.stats.dirichlet([0.4] * 3).logpdf(w))
+    assert log_prob(pv.priors.Bernoulli(2), [1.0, 0.0]) == pytest.approx(2 * scipy.stats.bernoulli(0.5).logpmf(1))
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda: pv.priors.Laplace(2, scale=0.0), "scale: got 0.0"),
+    (lambda: pv.priors.StudentT(2, df=-1.0), "df: got -1.0"),
+    (lambda: pv.priors.Dirichlet(2, concentration=float("nan")), "concentration"),
+    (lambda: pv.priors.Flow(1, kind="coupling"), "2 entries or more"),
+    (lambda: pv.priors.Flow(2, kind="spine"), "did you mean 'spline'"),
+    (lambda: pv.priors.VampPrior(2, components=0), "components"),
+    (lambda: pv.priors.VampPrior(2)(), "outside a program"),
+    (lambda: pv.priors.ConditionalNormal(2, context=3)(), "context: got none"),
+])
+def test_arguments_that_cannot_be(build, message):
+    with pytest.raises(InvalidInput, match=message):
+        build()
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "coupling", "spline"])
+def test_every_kind_of_flow(kind):
+    check_prior(pv.priors.Flow(2, kind=kind, transforms=2, hidden=[8]))
+
+
+def vamp(components=4, context=0):
+    return pv.VAE(
+        prior=pv.priors.VampPrior(2, components=components, context=context),
+        likelihood=pv.likelihoods.Bernoulli(5, MLP(2, [8], context=context)),
+        posterior=pv.posteriors.DiagonalNormal(2, MLP(5, [8], context=context)),
+        context=pv.networks.OneHot(context) if context else None,
+    )
+
+
+def test_the_vampprior_is_the_mixture_of_the_programs_posteriors(float64):
+    program, z = vamp(), torch.randn(6, 2)
+    by_hand = torch.stack([program.posterior(u).log_prob(z) for u in program.prior.pseudo_inputs]).logsumexp(0)
+    torch.testing.assert_close(program.prior().log_prob(z), by_hand - torch.tensor(4.0).log())
+    program.prior().log_prob(z).sum().backward()
+    assert all(p.grad is not None for p in program.posterior.parameters()), "the posterior learns through the prior too"
+
+
+def test_the_vampprior_holds_nothing_twice_and_its_copy_has_its_own_posterior():
+    program = vamp()
+    assert [key for key in program.state_dict() if key.startswith("prior")] == ["prior.pseudo_inputs", "prior.initialized"]
+    copied = copy.deepcopy(program)
+    with torch.no_grad():
+        copied.posterior.head.layer.bias.add_(5.0)
+    z = torch.zeros(2)
+    assert copied.prior().log_prob(z) < program.prior().log_prob(z)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+def test_pseudo_inputs_start_at_data_once_and_a_resumed_run_is_the_run(context, tmp_path):
+    x = torch.bernoulli(torch.rand(40, 5))
+    data = (x, torch.arange(40) % 3) if context else x
+    program = vamp(context=context)
+    program.initialize(*(data if context else (x, None)))
+    nearest = torch.cdist(program.prior.pseudo_inputs, x).min(1).values
+    assert (nearest > 0).all() and (nearest < 0.1).all()
+    if context:
+        labels = program.prior.pseudo_contexts.detach().round()
+        assert torch.equal(labels.sum(1), torch.ones(4))
+    before = program.prior.pseudo_inputs.clone()
+    program.initialize(*(data if context else (x, None)))
+    assert torch.equal(program.prior.pseudo_inputs, before)
+
+    torch.manual_seed(1)
+    straight = vamp(context=context)
+    parts = copy.deepcopy(straight)
+    pv.fit(straight, data, epochs=4, progress=False)
+    pv.fit(parts, data, epochs=2, out=tmp_path / "run", progress=False)
+    pv.fit(parts, data, epochs=4, out=tmp_path / "run", resume=True, progress=False)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+
+
+def test_a_vampprior_and_its_program_agree_on_the_context():
+    with pytest.raises(InvalidInput, match="if and only if"):
+        pv.VAE(prior=pv.priors.VampPrior(2), likelihood=pv.likelihoods.Bernoulli(5, MLP(2, [8], context=3)),
+               posterior=pv.posteriors.DiagonalNormal(2, MLP(5, [8], context=3)), context=pv.networks.OneHot(3))
+
+
+def test_a_conditional_prior_learns_where_each_label_lies():
+    """Data that are their label: then p(z | y) must differ between labels, and generation follow it."""
+    labels = torch.arange(300) % 3
+    x = 3.0 * torch.nn.functional.one_hot(labels, 3) + 0.1 * torch.randn(300, 3)
+    program = pv.VAE(
+        prior=pv.priors.ConditionalNormal(2, context=3, hidden=[16]),
+        likelihood=pv.likelihoods.Normal(3, MLP(2, [16]), scale=0.3),
+        posterior=pv.posteriors.DiagonalNormal(2, MLP(3, [16])),
+        context=pv.networks.OneHot(3),
+    )
+    program.likelihood.network = IgnoresContext(program.likelihood.network)
+    program.posterior.network = IgnoresContext(program.posterior.network)
+    pv.fit(program, (x, labels), epochs=60, batch_size=50, learning_rate=1e-2, progress=False)
+    for label in range(3):
+        assert pv.generate(program, 20, context=label).mean(0).argmax() == label
+
+
+class IgnoresContext(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.out_shape = network, network.out_shape
+
+    def forward(self, x, context=None):
+        return self.network(x)
