@@ -2,8 +2,9 @@
 
     python experiments/cvae_labels.py RUN [SAMPLES_PER_LABEL]
 
-Prints the share of samples, label by label, that the classifier gives the label they were drawn for, and the
-classifier's own accuracy on real test images. Draws from a trained run of ``experiments/cvae_mnist.yaml``.
+Prints the share of samples, label by label, that the classifier gives the label they were drawn
+for, and the classifier's own accuracy on real test images. Draws from a trained run of
+``experiments/cvae_mnist.yaml``.
 """
 
 import sys
@@ -17,7 +18,9 @@ import pyro_vae as pv
 def main(run: str, per_label: int = 100) -> None:
     program = pv.load(run)
     train, test = pv.datasets.load("mnist", binarize="none")
-    judge = KNeighborsClassifier(n_neighbors=3, n_jobs=-1).fit(train.x.flatten(1).numpy(), train.context.numpy())
+    judge = KNeighborsClassifier(n_neighbors=3, n_jobs=-1).fit(
+        train.x.flatten(1).numpy(), train.context.numpy()
+    )
     real = judge.score(test[:2000].x.flatten(1).numpy(), test[:2000].context.numpy())
     labels = torch.arange(10).repeat_interleave(per_label)
     samples = pv.generate(program, len(labels), context=labels, seed=1)
@@ -26,7 +29,9 @@ def main(run: str, per_label: int = 100) -> None:
     print(f"classifier on 2,000 real test images: {real:.1%}")
     for label in range(10):
         print(f"label {label}: {hits[labels == label].float().mean().item():.0%} of {per_label}")
-    print(f"all: {share:.1%} +- {(share * (1 - share) / len(labels)) ** 0.5:.1%} of {len(labels)} samples")
+    print(
+        f"all: {share:.1%} +- {(share * (1 - share) / len(labels)) ** 0.5:.1%} of {len(labels)} samples"
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python experiments/impute.py RUN [DRAWS]
 
-For a run on a table of `pyro_vae.datasets` with ``missing_fraction``: the root mean square error of the mean of the
-draws, for the column mean in its place too (the columns are standardised), the share of entries within the draws' 90%
-interval, and, where the last column is a class, how often the most frequent draw is right.
+For a run on a table of `pyro_vae.datasets` with ``missing_fraction``: the root mean square error of
+the mean of the draws, for the column mean in its place too (the columns are standardised), the
+share of entries within the draws' 90% interval, and, where the last column is a class, how often
+the most frequent draw is right.
 """
 
 import sys
@@ -27,8 +28,12 @@ def main(run: str, num: int = 500) -> None:
     real, drawn = truth[:, :columns][hidden], draws[:, :, :columns][:, hidden]
     low, high = drawn.quantile(0.05, 0), drawn.quantile(0.95, 0)
     error, baseline = (drawn.mean(0) - real).square().mean().sqrt(), real.square().mean().sqrt()
-    print(f"{len(real)} removed measurements: root mean square error {error:.3f}, of the column mean {baseline:.3f}")
-    print(f"within the 90% interval of the draws: {((real >= low) & (real <= high)).float().mean():.1%}")
+    print(
+        f"{len(real)} removed measurements: root mean square error {error:.3f}, of the column mean {baseline:.3f}"
+    )
+    print(
+        f"within the 90% interval of the draws: {((real >= low) & (real <= high)).float().mean():.1%}"
+    )
     if columns < truth.shape[1]:
         lost = data.x[:, -1].isnan()
         hits = (draws[:, lost, -1].mode(0).values == truth[lost, -1]).sum().item()

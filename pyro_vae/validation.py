@@ -1,7 +1,8 @@
 """Checks of what a user hands in, and the one kind of error that they raise.
 
-Every message names the argument, what was got, what was expected and the fix, on one line. The command
-line prints that line and exits with code 2; Python users get an exception that is a `ValueError`.
+Every message names the argument, what was got, what was expected and the fix, on one line. The
+command line prints that line and exits with code 2; Python users get an exception that is a
+`ValueError`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,22 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InvalidInput", "as_counts", "check_choice", "check_context", "check_count", "check_event_shape", "check_finite",
-           "check_latent", "check_positive", "check_probability", "check_seed", "check_support", "check_weight", "nearest_name"]
+__all__ = [
+    "InvalidInput",
+    "as_counts",
+    "check_choice",
+    "check_context",
+    "check_count",
+    "check_event_shape",
+    "check_finite",
+    "check_latent",
+    "check_positive",
+    "check_probability",
+    "check_seed",
+    "check_support",
+    "check_weight",
+    "nearest_name",
+]
 
 
 class InvalidInput(ValueError):
@@ -31,11 +46,19 @@ class InvalidInput(ValueError):
         'num_samples: got 0, expected an integer >= 1; pass num_samples=1000'
     """
 
-    def __init__(self, argument: str, *, got: str | None = None, expected: str | None = None, fix: str | None = None):
+    def __init__(
+        self,
+        argument: str,
+        *,
+        got: str | None = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ):
         self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
         message = f"{argument}: got {got}, expected {expected}; {fix}"
         if got is None:
-            # Pyro raises what a model raised anew, from the message and a table of shapes on the lines after it.
+            # Pyro raises what a model raised anew, from the message and a table of shapes on the
+            # lines after it.
             message = argument.splitlines()[0]
         super().__init__(" ".join(message.split()))
 
@@ -50,29 +73,44 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     folded = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
-    return f"did you mean {folded[matches[0]]!r}?" if matches else f"choose one of {', '.join(known)}"
+    return (
+        f"did you mean {folded[matches[0]]!r}?" if matches else f"choose one of {', '.join(known)}"
+    )
 
 
 def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
     """Raises `InvalidInput` with the nearest name unless ``value`` is in ``known``."""
     known = list(known)
     if value not in known:
-        raise InvalidInput(argument, got=repr(value), expected=f"one of {', '.join(known)}",
-                           fix=nearest_name(value, known))
+        raise InvalidInput(
+            argument,
+            got=repr(value),
+            expected=f"one of {', '.join(known)}",
+            fix=nearest_name(value, known),
+        )
 
 
 def check_count(argument: str, value: object, minimum: int = 1) -> None:
     """Raises `InvalidInput` unless ``value`` is an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InvalidInput(argument, got=repr(value), expected=f"an integer >= {minimum}",
-                           fix=f"pass {argument}={minimum} or more")
+        raise InvalidInput(
+            argument,
+            got=repr(value),
+            expected=f"an integer >= {minimum}",
+            fix=f"pass {argument}={minimum} or more",
+        )
 
 
 def check_seed(seed: object) -> None:
     """Raises `InvalidInput` unless ``seed`` is an integer from 0 to 2**63 - 1, which is what generators take."""
     check_count("seed", seed, minimum=0)
     if seed >= 2**63:  # type: ignore[operator]
-        raise InvalidInput("seed", got=str(seed), expected="an integer below 2**63", fix="pass seed=0 or another small number")
+        raise InvalidInput(
+            "seed",
+            got=str(seed),
+            expected="an integer below 2**63",
+            fix="pass seed=0 or another small number",
+        )
 
 
 def as_counts(argument: str, values: object) -> list[int]:
@@ -81,34 +119,54 @@ def as_counts(argument: str, values: object) -> list[int]:
     Raises:
         InvalidInput: unless they are a list of integers >= 1.
     """
-    if not isinstance(values, Sequence) or not all(isinstance(value, Integral) and int(value) >= 1 for value in values):
-        raise InvalidInput(argument, got=repr(values), expected="a list of integers >= 1", fix=f"pass {argument}=[200, 200]")
+    if not isinstance(values, Sequence) or not all(
+        isinstance(value, Integral) and int(value) >= 1 for value in values
+    ):
+        raise InvalidInput(
+            argument,
+            got=repr(values),
+            expected="a list of integers >= 1",
+            fix=f"pass {argument}=[200, 200]",
+        )
     return [int(value) for value in values]
 
 
 def check_weight(argument: str, value: float) -> None:
     """Raises `InvalidInput` unless ``value`` is a finite number >= 0."""
     if not 0 <= value < float("inf"):
-        raise InvalidInput(argument, got=repr(value), expected="a finite number >= 0", fix=f"pass {argument}=1.0")
+        raise InvalidInput(
+            argument, got=repr(value), expected="a finite number >= 0", fix=f"pass {argument}=1.0"
+        )
 
 
 def check_probability(argument: str, value: float) -> None:
     """Raises `InvalidInput` unless 0 <= value < 1: what is dropped with probability 1 is gone."""
     if not 0 <= value < 1:
-        raise InvalidInput(argument, got=repr(value), expected="a probability from 0 to below 1", fix=f"pass {argument}=0.2")
+        raise InvalidInput(
+            argument,
+            got=repr(value),
+            expected="a probability from 0 to below 1",
+            fix=f"pass {argument}=0.2",
+        )
 
 
 def check_positive(argument: str, value: float) -> None:
     """Raises `InvalidInput` unless ``value`` is a finite number above zero."""
     if not 0 < value < float("inf"):
-        raise InvalidInput(argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0")
+        raise InvalidInput(
+            argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0"
+        )
 
 
 def check_latent(latent: Sequence[int], least: int, what: str) -> None:
     """Raises `InvalidInput` unless a latent's last dimension has at least ``least`` entries."""
     if not latent or latent[-1] < least:
-        raise InvalidInput("latent", got=str(tuple(latent)), expected=f"a shape (*, D) with D >= {least}: {what}",
-                           fix=f"pass latent={least} or more")
+        raise InvalidInput(
+            "latent",
+            got=str(tuple(latent)),
+            expected=f"a shape (*, D) with D >= {least}: {what}",
+            fix=f"pass latent={least} or more",
+        )
 
 
 def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
@@ -119,8 +177,10 @@ def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
     if bad.any():
         rows = bad.reshape(len(value), -1).any(dim=1).nonzero().flatten()
         raise InvalidInput(
-            argument, got=f"{int(bad.sum())} NaN or infinite entries (first in datum {int(rows[0])})",
-            expected="finite numbers", fix="correct how they were scaled, or, where NaN marks a missing entry, pass Dataset(x, missing=True) (--missing true)",
+            argument,
+            got=f"{int(bad.sum())} NaN or infinite entries (first in datum {int(rows[0])})",
+            expected="finite numbers",
+            fix="correct how they were scaled, or, where NaN marks a missing entry, pass Dataset(x, missing=True) (--missing true)",
         )
 
 
@@ -130,10 +190,18 @@ def check_event_shape(x: Tensor, event_shape: Sequence[int]) -> None:
     if x.dim() != 1 + len(expected) or tuple(x.shape[1:]) != expected:
         wanted = ", ".join(["N", *map(str, expected)])
         one_datum = tuple(x.shape) == expected
-        fix = "add a batch dimension with x[None]" if one_datum else "reshape x or build the program for that event shape"
-        raise InvalidInput("x", got=f"shape {tuple(x.shape)}", expected=f"shape ({wanted})", fix=fix)
+        fix = (
+            "add a batch dimension with x[None]"
+            if one_datum
+            else "reshape x or build the program for that event shape"
+        )
+        raise InvalidInput(
+            "x", got=f"shape {tuple(x.shape)}", expected=f"shape ({wanted})", fix=fix
+        )
     if len(x) == 0:
-        raise InvalidInput("x", got="no data", expected="at least one datum", fix="check the split or the slice")
+        raise InvalidInput(
+            "x", got="no data", expected="at least one datum", fix="check the split or the slice"
+        )
 
 
 def check_support(x: Tensor, support: torch.distributions.constraints.Constraint) -> None:
@@ -144,8 +212,12 @@ def check_support(x: Tensor, support: torch.distributions.constraints.Constraint
     inside = inside.reshape(len(x), -1).all(dim=1)
     first = int((~inside).nonzero()[0])
     if torch.isnan(x[first]).any() and not support.check(torch.full_like(x[:1], torch.nan)).all():
-        raise InvalidInput("x", got=f"missing entries (first in datum {first})", expected="none by this likelihood",
-                           fix="wrap the likelihood in pv.likelihoods.Missing and the encoder in pv.networks.WithMask")
+        raise InvalidInput(
+            "x",
+            got=f"missing entries (first in datum {first})",
+            expected="none by this likelihood",
+            fix="wrap the likelihood in pv.likelihoods.Missing and the encoder in pv.networks.WithMask",
+        )
     seen = x[first][~torch.isnan(x[first])]
     low, high = float(seen.min()), float(seen.max())
     base = getattr(support, "base_constraint", support)
@@ -153,9 +225,11 @@ def check_support(x: Tensor, support: torch.distributions.constraints.Constraint
     if base is torch.distributions.constraints.boolean and x.min() >= 0 and x.max() <= 1:
         fix = "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), or choose another likelihood"
     raise InvalidInput(
-        "x", got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
-                 f"(datum {first} spans {low:.4g} to {high:.4g})",
-        expected=f"values in {_name_of(base)}", fix=fix,
+        "x",
+        got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
+        f"(datum {first} spans {low:.4g} to {high:.4g})",
+        expected=f"values in {_name_of(base)}",
+        fix=fix,
     )
 
 
@@ -175,11 +249,19 @@ def check_context(program: nn.Module, x: Tensor, context: Tensor | None) -> None
     if embed is None:
         return
     if context is None:
-        raise InvalidInput("context", got="none", expected=f"{len(x)} labels or covariates, one for each datum",
-                           fix="pass a pair (x, context), or data that carry labels (y in an .npz)")
+        raise InvalidInput(
+            "context",
+            got="none",
+            expected=f"{len(x)} labels or covariates, one for each datum",
+            fix="pass a pair (x, context), or data that carry labels (y in an .npz)",
+        )
     if len(context) != len(x):
-        raise InvalidInput("context", got=f"{len(context)} entries", expected=f"{len(x)}, one for each datum of x",
-                           fix="align the labels with the data")
+        raise InvalidInput(
+            "context",
+            got=f"{len(context)} entries",
+            expected=f"{len(x)}, one for each datum of x",
+            fix="align the labels with the data",
+        )
     check_finite("context", context)
     check = getattr(embed, "check", None)
     if check is not None:

@@ -17,7 +17,9 @@ class LinearGaussian:
         generator = torch.Generator().manual_seed(11)
         self.weight = torch.randn(features, latent, generator=generator, dtype=torch.float64)
         if diagonal:  # orthogonal columns: then the exact posterior is diagonal
-            self.weight = torch.linalg.qr(self.weight)[0] * torch.linspace(0.5, 2.0, latent, dtype=torch.float64)
+            self.weight = torch.linalg.qr(self.weight)[0] * torch.linspace(
+                0.5, 2.0, latent, dtype=torch.float64
+            )
         self.mean = torch.randn(features, generator=generator, dtype=torch.float64)
         self.noise, self.latent, self.features = noise, latent, features
         precision = self.weight.T @ self.weight + noise**2 * torch.eye(latent, dtype=torch.float64)
@@ -26,7 +28,9 @@ class LinearGaussian:
 
     @property
     def marginal(self):
-        covariance = self.weight @ self.weight.T + self.noise**2 * torch.eye(self.features, dtype=torch.float64)
+        covariance = self.weight @ self.weight.T + self.noise**2 * torch.eye(
+            self.features, dtype=torch.float64
+        )
         return torch.distributions.MultivariateNormal(self.mean, covariance)
 
     def data(self, num: int):
@@ -38,11 +42,18 @@ class LinearGaussian:
     def program(self, widen: float = 1.0, shift: float = 0.0, mean_field: bool = False) -> pv.VAE:
         """The model with the exact posterior as its guide, its scale times ``widen``, its mean moved by ``shift`` scales.
 
-        Or with the best mean-field normal, that of the highest ELBO, in the place of the exact posterior.
+        Or with the best mean-field normal, that of the highest ELBO, in the place of the exact
+        posterior.
         """
-        likelihood = pv.likelihoods.Normal(self.features, pv.networks.MLP(self.latent, []), scale=self.noise).double()
+        likelihood = pv.likelihoods.Normal(
+            self.features, pv.networks.MLP(self.latent, []), scale=self.noise
+        ).double()
         affine(likelihood, self.weight, self.mean)
-        return pv.VAE(pv.priors.StandardNormal(self.latent).double(), likelihood, ExactPosterior(self, widen, shift, mean_field))
+        return pv.VAE(
+            pv.priors.StandardNormal(self.latent).double(),
+            likelihood,
+            ExactPosterior(self, widen, shift, mean_field),
+        )
 
     def elbo(self, x, widen: float):
         """log p(x) - KL(q || p(z | x)) for the widened guide."""
@@ -69,7 +80,9 @@ class ExactPosterior(nn.Module):
             scale = torch.linalg.inv(self.exact.covariance).diagonal() ** -0.5
             return dist.Normal(loc + self.shift * scale, self.widen * scale).to_event(1)
         tril = torch.linalg.cholesky(self.exact.covariance)
-        return dist.MultivariateNormal(loc + self.shift * tril.diagonal(), scale_tril=self.widen * tril)
+        return dist.MultivariateNormal(
+            loc + self.shift * tril.diagonal(), scale_tril=self.widen * tril
+        )
 
 
 class Hierarchy:
@@ -77,7 +90,10 @@ class Hierarchy:
 
     def __init__(self, widen: float = 1.0, labels: int = 0, narrow_top: float = 1.0):
         generator = torch.Generator().manual_seed(3)
-        self.a, self.b = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 2), (5, 3)))
+        self.a, self.b = (
+            torch.randn(*shape, generator=generator, dtype=torch.float64)
+            for shape in ((3, 2), (5, 3))
+        )
         self.shifts = torch.randn(max(labels, 1), 5, generator=generator, dtype=torch.float64)
         self.s1, self.s, self.widen, self.top, self.labels = 0.8, 0.7, widen, narrow_top, labels
         eye = torch.eye
@@ -89,9 +105,13 @@ class Hierarchy:
 
     def model(self, x, context=None):
         with pyro.plate("data", len(x), dim=-1):
-            z2 = pyro.sample("z2", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1))
+            z2 = pyro.sample(
+                "z2", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1)
+            )
             z1 = pyro.sample("z1", dist.Normal(z2 @ self.a.T, self.s1).to_event(1))
-            pyro.sample("x", dist.Normal(z1 @ self.b.T + self.shift(context), self.s).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(z1 @ self.b.T + self.shift(context), self.s).to_event(1), obs=x
+            )
 
     def guide(self, x, context=None):
         with pyro.plate("data", len(x), dim=-1):
@@ -99,14 +119,22 @@ class Hierarchy:
             covariance = torch.eye(2, dtype=torch.float64) - gain @ self.b @ self.a
             loc = (x - self.shift(context)) @ gain.T
             tril = torch.linalg.cholesky(covariance)
-            z2 = pyro.sample("z2", dist.MultivariateNormal(loc, scale_tril=self.top * self.widen * tril))
-            precision = torch.eye(3, dtype=torch.float64) / self.s1**2 + self.b.T @ self.b / self.s**2
-            mean = (z2 @ self.a.T / self.s1**2 + (x - self.shift(context)) @ self.b / self.s**2) @ torch.linalg.inv(precision)
+            z2 = pyro.sample(
+                "z2", dist.MultivariateNormal(loc, scale_tril=self.top * self.widen * tril)
+            )
+            precision = (
+                torch.eye(3, dtype=torch.float64) / self.s1**2 + self.b.T @ self.b / self.s**2
+            )
+            mean = (
+                z2 @ self.a.T / self.s1**2 + (x - self.shift(context)) @ self.b / self.s**2
+            ) @ torch.linalg.inv(precision)
             tril = torch.linalg.cholesky(torch.linalg.inv(precision))
             pyro.sample("z1", dist.MultivariateNormal(mean, scale_tril=self.widen * tril))
 
     def log_p(self, x, y=None):
-        return torch.distributions.MultivariateNormal(self.shift(y).expand(x.shape), self.covariance).log_prob(x)
+        return torch.distributions.MultivariateNormal(
+            self.shift(y).expand(x.shape), self.covariance
+        ).log_prob(x)
 
     def data(self, num: int):
         y = torch.arange(num) % max(self.labels, 1)
@@ -144,54 +172,98 @@ class OneLatent:
 
 def two_modes(widen: float = 1.4) -> OneLatent:
     """x = z^2 + noise: a posterior with modes at +-sqrt(x), and a guide that sits on the positive one."""
-    return OneLatent(dist.Normal(0.0, 2.0), lambda z: dist.Normal(z**2, 0.5),
-                     lambda x: dist.Normal(x.sqrt(), widen * 0.25 / x.sqrt()), (-12.0, 12.0))
+    return OneLatent(
+        dist.Normal(0.0, 2.0),
+        lambda z: dist.Normal(z**2, 0.5),
+        lambda x: dist.Normal(x.sqrt(), widen * 0.25 / x.sqrt()),
+        (-12.0, 12.0),
+    )
 
 
 def positive(widen: float = 1.0) -> OneLatent:
     """A latent on the positive half-line: z ~ Gamma(2, 1), x ~ N(z, 0.5^2)."""
-    return OneLatent(dist.Gamma(2.0, 1.0), lambda z: dist.Normal(z, 0.5),
-                     lambda x: dist.LogNormal(x.clamp(min=0.2).log(), widen * 0.4), (0.0, 40.0))
+    return OneLatent(
+        dist.Gamma(2.0, 1.0),
+        lambda z: dist.Normal(z, 0.5),
+        lambda x: dist.LogNormal(x.clamp(min=0.2).log(), widen * 0.4),
+        (0.0, 40.0),
+    )
 
 
 class TwoLevelGaussian:
     """z2 ~ N(0, I), z1 ~ N(A z2 + a, t^2 I), x ~ N(W z1 + mu, s^2 I): x is normal, and so is every conditional."""
 
-    def __init__(self, sizes: tuple[int, int, int] = (2, 3, 4), noise: tuple[float, float] = (0.6, 0.7)):
+    def __init__(
+        self, sizes: tuple[int, int, int] = (2, 3, 4), noise: tuple[float, float] = (0.6, 0.7)
+    ):
         generator = torch.Generator().manual_seed(12)
         (top, middle, features), (t, s) = sizes, noise
         self.sizes, self.noise = sizes, noise
-        self.a, self.mu = (torch.randn(n, generator=generator, dtype=torch.float64) for n in (middle, features))
+        self.a, self.mu = (
+            torch.randn(n, generator=generator, dtype=torch.float64) for n in (middle, features)
+        )
         self.A = torch.randn(middle, top, generator=generator, dtype=torch.float64)
         self.W = torch.randn(features, middle, generator=generator, dtype=torch.float64)
         # The joint of (z2, z1, x): each is an affine map of independent noise.
         to_z2 = torch.cat([torch.eye(top), torch.zeros(top, middle + features)], 1).double()
-        to_z1 = self.A @ to_z2 + t * torch.eye(middle, top + middle + features, dtype=torch.float64).roll(top, 1)
-        to_x = self.W @ to_z1 + s * torch.eye(features, top + middle + features, dtype=torch.float64).roll(top + middle, 1)
+        to_z1 = self.A @ to_z2 + t * torch.eye(
+            middle, top + middle + features, dtype=torch.float64
+        ).roll(top, 1)
+        to_x = self.W @ to_z1 + s * torch.eye(
+            features, top + middle + features, dtype=torch.float64
+        ).roll(top + middle, 1)
         maps = torch.cat([to_z2, to_z1, to_x])
         self.mean = torch.cat([torch.zeros(top).double(), self.a, self.W @ self.a + self.mu])
         self.covariance = maps @ maps.T
-        self.at = {"z2": slice(0, top), "z1": slice(top, top + middle), "x": slice(top + middle, None)}
+        self.at = {
+            "z2": slice(0, top),
+            "z1": slice(top, top + middle),
+            "x": slice(top + middle, None),
+        }
 
-    def conditional(self, of: str, given: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def conditional(
+        self, of: str, given: list[str]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The gain, offset and covariance of one block given others: mean = gain g + offset."""
         index = torch.arange(sum(self.sizes))
         a, b = index[self.at[of]], torch.cat([index[self.at[name]] for name in given])
         gain = torch.linalg.solve(self.covariance[b][:, b], self.covariance[b][:, a]).T
-        return gain, self.mean[a] - gain @ self.mean[b], self.covariance[a][:, a] - gain @ self.covariance[b][:, a]
+        return (
+            gain,
+            self.mean[a] - gain @ self.mean[b],
+            self.covariance[a][:, a] - gain @ self.covariance[b][:, a],
+        )
 
     @property
     def marginal(self):
-        return torch.distributions.MultivariateNormal(self.mean[self.at["x"]], self.covariance[self.at["x"], self.at["x"]])
+        return torch.distributions.MultivariateNormal(
+            self.mean[self.at["x"]], self.covariance[self.at["x"], self.at["x"]]
+        )
 
     def program(self, inference: str = "bottom_up", widen: float = 1.0) -> pv.HierarchicalVAE:
         """The model, with the exact posterior (each conditional's scale times ``widen``) as its guide, in either order."""
         top, middle, features = self.sizes
-        prior = affine(pv.likelihoods.Normal(middle, pv.networks.MLP(top, []), scale=self.noise[0]), self.A, self.a)
-        likelihood = affine(pv.likelihoods.Normal(features, pv.networks.MLP(middle, []), scale=self.noise[1]), self.W, self.mu)
+        prior = affine(
+            pv.likelihoods.Normal(middle, pv.networks.MLP(top, []), scale=self.noise[0]),
+            self.A,
+            self.a,
+        )
+        likelihood = affine(
+            pv.likelihoods.Normal(features, pv.networks.MLP(middle, []), scale=self.noise[1]),
+            self.W,
+            self.mu,
+        )
         given = {"bottom_up": [["x"], ["z1"]], "top_down": [["x", "z2"], ["x"]]}[inference]
-        posteriors = [AffineNormal(*self.conditional(name, names), widen) for name, names in zip(["z1", "z2"], given)]
-        return pv.HierarchicalVAE([prior, pv.priors.StandardNormal(top).double()], likelihood, posteriors, inference=inference)
+        posteriors = [
+            AffineNormal(*self.conditional(name, names), widen)
+            for name, names in zip(["z1", "z2"], given)
+        ]
+        return pv.HierarchicalVAE(
+            [prior, pv.priors.StandardNormal(top).double()],
+            likelihood,
+            posteriors,
+            inference=inference,
+        )
 
 
 def affine(likelihood, weight, bias):
@@ -213,4 +285,6 @@ class AffineNormal(nn.Module):
     def forward(self, given, *, context=None):
         if context is not None:
             given = torch.cat([given.expand(*context.shape[:-1], -1), context], -1)
-        return dist.MultivariateNormal(given @ self.gain.T + self.offset, scale_tril=self.tril.tril())
+        return dist.MultivariateNormal(
+            given @ self.gain.T + self.offset, scale_tril=self.tril.tril()
+        )

@@ -1,7 +1,7 @@
-
 import os
 
-# Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses inherit it.
+# Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses
+# inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib
@@ -37,7 +37,8 @@ def small_vae(latent: int = 2, hidden: int = 16, seed: int = 0) -> pv.VAE:
 def likelihood_of(name: str, event, network):
     """The likelihood of that name, its arguments left at their defaults.
 
-    One that refuses the event's shape, and says that it is the shape, is given a vector of as many entries, at least two.
+    One that refuses the event's shape, and says that it is the shape, is given a vector of as many
+    entries, at least two.
     """
     cls = getattr(pv.likelihoods, name)
     try:
@@ -87,7 +88,9 @@ def arviz_1x(monkeypatch):
             pytest.skip(f"{name}, of which ArviZ 1.x is made, is not installed")
     together = types.ModuleType("arviz")
     for module in found:
-        vars(together).update({name: value for name, value in vars(module).items() if not name.startswith("_")})
+        vars(together).update(
+            {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        )
     together.from_netcdf = lambda path: xarray.open_datatree(path, engine="h5netcdf").load()
     monkeypatch.setattr(arviz_compat, "arviz", lambda: together)
     return together
@@ -101,4 +104,9 @@ def any_arviz(request):
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace, tmp_path):
     """What the docstrings' examples take for granted."""
-    doctest_namespace |= {"pv": pv, "torch": torch, "vae": small_vae(), "folder": tmp_path / "saved"}
+    doctest_namespace |= {
+        "pv": pv,
+        "torch": torch,
+        "vae": small_vae(),
+        "folder": tmp_path / "saved",
+    }

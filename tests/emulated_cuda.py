@@ -1,8 +1,9 @@
 """A CUDA device that is none: for machines without a GPU, so that what only a GPU would complain of is complained of everywhere.
 
-Tensors "on" it are ordinary ones in the host's memory, marked in their storage; arithmetic is the host's. What is emulated is what
-goes wrong first on a GPU: tensors of two devices in one operation, values read while others wait (`torch.cuda.set_sync_debug_mode`),
-and a CUDA graph, which repeats what was recorded, on the same memory, and nothing that Python did in between. Kernels are not.
+Tensors "on" it are ordinary ones in the host's memory, marked in their storage; arithmetic is the
+host's. What is emulated is what goes wrong first on a GPU: tensors of two devices in one operation,
+values read while others wait (`torch.cuda.set_sync_debug_mode`), and a CUDA graph, which repeats
+what was recorded, on the same memory, and nothing that Python did in between. Kernels are not.
 """
 
 import contextlib
@@ -26,8 +27,19 @@ HOST, GPU = torch.device("cpu"), torch.device("cuda", 0)
 aten = torch.ops.aten
 
 # What waits for the device, or asks it for a number: by the operation, and by the method in Python.
-WAITING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.unique_consecutive,
-           aten.equal, aten.multinomial, aten.bincount, aten.repeat_interleave, aten._linalg_check_errors}
+WAITING = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.unique_consecutive,
+    aten.equal,
+    aten.multinomial,
+    aten.bincount,
+    aten.repeat_interleave,
+    aten._linalg_check_errors,
+}
 BETWEEN_DEVICES = {aten.copy_, aten._to_copy, aten.set_, aten.index}  # indices may be the host's
 
 
@@ -85,20 +97,33 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         given = tensors_in(args, kwargs)
-        if func.overloadpacket in (aten.lift_fresh, aten.lift_fresh_copy) and self.gpu.factory is not None:  # torch.tensor(...)
+        if (
+            func.overloadpacket in (aten.lift_fresh, aten.lift_fresh_copy)
+            and self.gpu.factory is not None
+        ):  # torch.tensor(...)
             place(given, self.gpu.factory)
         there = [x for x in given if is_on_gpu(x)]
-        takes_numbers = not func.__name__.startswith(("_fused", "_foreach"))  # of the host, as tensors without dimensions
+        takes_numbers = not func.__name__.startswith(
+            ("_fused", "_foreach")
+        )  # of the host, as tensors without dimensions
         strays = [x for x in given if not is_on_gpu(x) and (x.dim() > 0 or not takes_numbers)]
         if there and strays and func.overloadpacket not in BETWEEN_DEVICES:
-            raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {func}: "
-                               f"{[(tuple(x.shape), 'cuda' if is_on_gpu(x) else 'cpu') for x in given]}")
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {func}: "
+                f"{[(tuple(x.shape), 'cuda' if is_on_gpu(x) else 'cpu') for x in given]}"
+            )
         if there and (func.overloadpacket in WAITING or _is_masked(func, args)):
             self.gpu.waits(str(func))
-        if there and func.overloadpacket in (aten.copy_, aten.index) and any(x.dim() and not is_on_gpu(x) for x in given):
+        if (
+            there
+            and func.overloadpacket in (aten.copy_, aten.index)
+            and any(x.dim() and not is_on_gpu(x) for x in given)
+        ):
             self.gpu.waits("a copy between host and device")
         writes = func._schema.is_mutable or "batch_norm" in func.__name__  # which does not say so
-        before = [(x, x.clone()) for x in given] if self.gpu.recording is not None and writes else []
+        before = (
+            [(x, x.clone()) for x in given] if self.gpu.recording is not None and writes else []
+        )
         target = GPU if there else HOST if given else self.gpu.factory or HOST
         if func.overloadpacket is aten.copy_:
             target = GPU if is_on_gpu(args[0]) else HOST
@@ -114,7 +139,8 @@ class _Operations(TorchDispatchMode):
 
 def _is_masked(func, args) -> bool:
     return func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) and any(
-        index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+    )
 
 
 class _Calls(TorchFunctionMode):
@@ -133,15 +159,24 @@ class _Calls(TorchFunctionMode):
         if func == Tensor.is_cuda.__get__:
             return is_on_gpu(args[0])
         if name in ("numpy", "__array__") and is_on_gpu(args[0]):
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+            raise TypeError(
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            )
         if name == "tolist" and is_on_gpu(args[0]):
             self.gpu.waits("tolist")
         target = None
         if func in (Tensor.cuda, Tensor.cpu):
-            target, func, args, kwargs = GPU if func is Tensor.cuda else HOST, Tensor.to, (args[0], HOST), {}
+            target, func, args, kwargs = (
+                GPU if func is Tensor.cuda else HOST,
+                Tensor.to,
+                (args[0], HOST),
+                {},
+            )
         elif func is Tensor.to:
             target, args, kwargs = _destination(args, kwargs)
-        elif kwargs.get("device") is not None and not isinstance(func, OpOverload):  # a captured graph says the host's
+        elif kwargs.get("device") is not None and not isinstance(
+            func, OpOverload
+        ):  # a captured graph says the host's
             target = torch.device(kwargs["device"])
             kwargs["device"] = HOST
         if target is not None and target.type == "cuda":
@@ -194,7 +229,9 @@ class _Recorded:
     def run(self) -> None:
         """Again, on the same tensors; its results go where they went."""
         given = {storage(x)._cdata for x in tensors_in(self.args, self.kwargs)}
-        for kept, out in zip(tensors_in(self.out), tensors_in(self.func(*self.args, **self.kwargs))):
+        for kept, out in zip(
+            tensors_in(self.out), tensors_in(self.func(*self.args, **self.kwargs))
+        ):
             if storage(kept)._cdata not in given:
                 kept.copy_(out)
 
@@ -245,17 +282,37 @@ def emulated_cuda(monkeypatch):
     extract_val = proxy_tensor.extract_val
     monkeypatch.setattr(proxy_tensor, "extract_val", extract)
     call, autocast = Captured.__call__, torch.autocast
-    for name, value in {"is_available": lambda: True, "is_initialized": lambda: True, "is_current_stream_capturing": lambda: gpu.recording is not None, "current_device": lambda: 0, "device_count": lambda: 1,
-                        "manual_seed": torch.default_generator.manual_seed, "get_rng_state": lambda device=None: torch.get_rng_state(),
-                        "set_rng_state": lambda state, device=None: torch.set_rng_state(state), "synchronize": lambda device=None: None,
-                        "device": lambda device: contextlib.nullcontext(), "Stream": lambda device: None, "CUDAGraph": partial(Graph, gpu), "graph": record,
-                        "set_sync_debug_mode": strict, "mem_get_info": lambda device=None: (2**34, 2**34)}.items():
+    for name, value in {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "is_current_stream_capturing": lambda: gpu.recording is not None,
+        "current_device": lambda: 0,
+        "device_count": lambda: 1,
+        "manual_seed": torch.default_generator.manual_seed,
+        "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
+        "synchronize": lambda device=None: None,
+        "device": lambda device: contextlib.nullcontext(),
+        "Stream": lambda device: None,
+        "CUDAGraph": partial(Graph, gpu),
+        "graph": record,
+        "set_sync_debug_mode": strict,
+        "mem_get_info": lambda device=None: (2**34, 2**34),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)  # else optimisers ask for its stream
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available=False: None
+    )  # else optimisers ask for its stream
     monkeypatch.setattr(torch.backends.cudnn, "is_acceptable", lambda tensor: False)
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices=(), fork=torch.random.fork_rng: fork([]))
+    monkeypatch.setattr(
+        torch.random, "fork_rng", lambda devices=(), fork=torch.random.fork_rng: fork([])
+    )
     monkeypatch.setattr(torch, "autocast", lambda kind, **options: autocast("cpu", **options))
-    monkeypatch.setattr(capture, "is_on_host", lambda tensor: not getattr(tensor, "stands_for_gpu", is_on_gpu(tensor)))
+    monkeypatch.setattr(
+        capture,
+        "is_on_host",
+        lambda tensor: not getattr(tensor, "stands_for_gpu", is_on_gpu(tensor)),
+    )
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(Captured, "__call__", interpret)
     with _Calls(gpu), _Operations(gpu):

@@ -15,7 +15,9 @@ def prior(name, latent, context=0):
     """A prior; with context features if it takes them, and few components if it has them: for the tests' speed."""
     cls = getattr(pv.priors, name)
     offers = {"context": context, "components": 4, "width": 4, "layers": 2}
-    return cls(latent, **{key: offers[key] for key in offers if key in inspect.signature(cls).parameters})
+    return cls(
+        latent, **{key: offers[key] for key in offers if key in inspect.signature(cls).parameters}
+    )
 
 
 def takes_context(name):
@@ -35,7 +37,9 @@ def program(prior_name, posterior_name, likelihood_name="Bernoulli", latent=2, e
     context = 3 if needs_context(prior_name) else 0
     return pv.VAE(
         prior=prior(prior_name, latent, context),
-        likelihood=getattr(pv.likelihoods, likelihood_name)(event, MLP(latent, [8], context=context)),
+        likelihood=getattr(pv.likelihoods, likelihood_name)(
+            event, MLP(latent, [8], context=context)
+        ),
         posterior=getattr(pv.posteriors, posterior_name)(latent, MLP(event, [8], context=context)),
         context=pv.networks.OneHot(3) if context else None,
     )
@@ -50,7 +54,9 @@ def data_of(program, num=6):
 
 def program_with(family, name):
     """The program of a prior or posterior and the first of the other family that goes with it."""
-    for prior_name in [name] if family is pv.priors else sorted(pv.priors.__all__, key=needs_context):
+    for prior_name in (
+        [name] if family is pv.priors else sorted(pv.priors.__all__, key=needs_context)
+    ):
         for posterior_name in [name] if family is pv.posteriors else pv.posteriors.__all__:
             found = program(prior_name, posterior_name)
             try:
@@ -66,6 +72,10 @@ def refusal_of(build):
     try:
         build()
     except InvalidInput as refusal:
-        assert refusal.argument == "latent" and "shape" in refusal.expected and refusal.fix.startswith("pass latent=")
+        assert (
+            refusal.argument == "latent"
+            and "shape" in refusal.expected
+            and refusal.fix.startswith("pass latent=")
+        )
         return refusal
     return None

@@ -17,7 +17,11 @@ BEGIN, END = "<!-- tables: python tests/tables.py -->", "<!-- end of tables -->"
 def row(cls) -> str:
     """Name, what it is, and where it comes from: the docstring's first sentence and its first source."""
     doc = inspect.cleandoc(cls.__doc__)
-    what = re.sub(r"\s+", " ", re.split(r"\.\s|\.$|\n\n", doc, maxsplit=1)[0]).rstrip(".").replace("|", "\\|")
+    what = (
+        re.sub(r"\s+", " ", re.split(r"\.\s|\.$|\n\n", doc, maxsplit=1)[0])
+        .rstrip(".")
+        .replace("|", "\\|")
+    )
     source = re.search(r"^Source: (.*?)(?:\n\n|\Z)", doc, re.S | re.M)
     assert source, f"{cls.__name__} names no source"
     reference = re.search(r"[^();]+?\(\d{4}\)|[^();]+? \d{4}", re.sub(r"\s+", " ", source[1]))

@@ -26,10 +26,15 @@ def rounds(features: int, hidden: int, latent: int, batches: Sequence[Tensor]) -
 
 def convolutional_rounds(batches: Sequence[Tensor]) -> dict[str, Round]:
     """The same for the convolutional VAE."""
-    return numpyro_rounds(*convolutional_numpyro(), batches) if importlib.util.find_spec("numpyro") else {}
+    return (
+        numpyro_rounds(*convolutional_numpyro(), batches)
+        if importlib.util.find_spec("numpyro")
+        else {}
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ pythae
+# pythae
+
 
 def pythae_model(features: int, hidden: int, latent: int):
     """pythae's VAE with the same layers."""
@@ -52,12 +57,18 @@ def pythae_model(features: int, hidden: int, latent: int):
     class Decoder(BaseDecoder):
         def __init__(self):
             super().__init__()
-            self.layers = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, features), nn.Sigmoid())
+            self.layers = nn.Sequential(
+                nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, features), nn.Sigmoid()
+            )
 
         def forward(self, z):
             return ModelOutput(reconstruction=self.layers(z).reshape(len(z), features))
 
-    return VAE(VAEConfig(input_dim=(features,), latent_dim=latent, reconstruction_loss="bce"), Encoder(), Decoder())
+    return VAE(
+        VAEConfig(input_dim=(features,), latent_dim=latent, reconstruction_loss="bce"),
+        Encoder(),
+        Decoder(),
+    )
 
 
 class Pythae:
@@ -71,7 +82,12 @@ class Pythae:
             from pythae.trainers import BaseTrainer, BaseTrainerConfig
         data = BaseDataset(torch.cat(list(batches)), torch.zeros(sum(map(len, batches))))
         folder = tempfile.mkdtemp()
-        config = BaseTrainerConfig(output_dir=folder, per_device_train_batch_size=len(batches[0]), learning_rate=1e-3, no_cuda=True)
+        config = BaseTrainerConfig(
+            output_dir=folder,
+            per_device_train_batch_size=len(batches[0]),
+            learning_rate=1e-3,
+            no_cuda=True,
+        )
         self.trainer = BaseTrainer(model, data, training_config=config)
         self.trainer.prepare_training()
         self.folder, self.epoch = Path(folder), 0
@@ -81,7 +97,8 @@ class Pythae:
         return self.trainer.train_step(self.epoch)
 
 
-# ----------------------------------------------------------------------------------------------------------- NumPyro
+# NumPyro
+
 
 def numpyro_rounds(model: Callable, guide: Callable, batches: Sequence[Tensor]) -> dict[str, Round]:
     """NumPyro's SVI in its two ways: ``svi.update`` jitted, and a whole pass as one `lax.scan`; batches are JAX's already."""
@@ -92,7 +109,10 @@ def numpyro_rounds(model: Callable, guide: Callable, batches: Sequence[Tensor]) 
     svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(1e-3), numpyro.infer.Trace_ELBO())
     arrays = [jnp.asarray(x.numpy()) for x in batches]
     stacked = jnp.stack(arrays)
-    update, epoch = jax.jit(svi.update), jax.jit(lambda state, xs: jax.lax.scan(svi.update, state, xs))
+    update, epoch = (
+        jax.jit(svi.update),
+        jax.jit(lambda state, xs: jax.lax.scan(svi.update, state, xs)),
+    )
     states = {name: svi.init(jax.random.PRNGKey(0), arrays[0]) for name in ("update", "scan")}
 
     def updates() -> None:
@@ -115,7 +135,9 @@ def plain_numpyro(features: int, hidden: int, latent: int) -> tuple[Callable, Ca
 
     def dense(name, inputs, outputs):
         init = jax.random.normal(jax.random.PRNGKey(len(name)), (inputs, outputs)) * inputs**-0.5
-        return numpyro.param(f"{name}.weight", init), numpyro.param(f"{name}.bias", jnp.zeros(outputs))
+        return numpyro.param(f"{name}.weight", init), numpyro.param(
+            f"{name}.bias", jnp.zeros(outputs)
+        )
 
     def affine(h, layer):
         return h @ layer[0] + layer[1]
@@ -148,10 +170,14 @@ def convolutional_numpyro() -> tuple[Callable, Callable]:
         return numpyro.param(name, init)
 
     def dense(name, h, outputs):
-        return h @ param(f"{name}.weight", h.shape[-1], outputs, fan=h.shape[-1]) + numpyro.param(f"{name}.bias", jnp.zeros(outputs))
+        return h @ param(f"{name}.weight", h.shape[-1], outputs, fan=h.shape[-1]) + numpyro.param(
+            f"{name}.bias", jnp.zeros(outputs)
+        )
 
     def convolution(name, h, outputs, transposed=False, size=3, stride=2):
-        kernel = param(f"{name}.weight", size, size, h.shape[-1], outputs, fan=size * size * h.shape[-1])
+        kernel = param(
+            f"{name}.weight", size, size, h.shape[-1], outputs, fan=size * size * h.shape[-1]
+        )
         apply = jax.lax.conv_transpose if transposed else jax.lax.conv_general_dilated
         out = apply(h, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return out + numpyro.param(f"{name}.bias", jnp.zeros(outputs))
@@ -159,11 +185,15 @@ def convolutional_numpyro() -> tuple[Callable, Callable]:
     def model(x):
         with numpyro.plate("data", len(x)):
             z = numpyro.sample("z", dist.Normal(jnp.zeros(20), 1.0).to_event(1))
-            h = jax.nn.relu(dense("up", jax.nn.relu(dense("decode", z, 128)), 7 * 7 * 32)).reshape(-1, 7, 7, 32)
+            h = jax.nn.relu(dense("up", jax.nn.relu(dense("decode", z, 128)), 7 * 7 * 32)).reshape(
+                -1, 7, 7, 32
+            )
             h = jax.nn.relu(convolution("up1", h, 32, transposed=True))
             h = jax.nn.relu(convolution("up2", h, 16, transposed=True))
             logits = convolution("pixels", h, 1, size=1, stride=1)
-            numpyro.sample("x", dist.Bernoulli(logits=logits).to_event(3), obs=x.reshape(-1, 28, 28, 1))
+            numpyro.sample(
+                "x", dist.Bernoulli(logits=logits).to_event(3), obs=x.reshape(-1, 28, 28, 1)
+            )
 
     def guide(x):
         h = jax.nn.relu(convolution("down1", x.reshape(-1, 28, 28, 1), 16))

@@ -1,11 +1,13 @@
 """What a training step and a log-likelihood cost: ours against hand-written PyTorch, Pyro, pythae, NumPyro, and the floor.
 
-    python experiments/benchmarks/steps.py [--cases mlp-128 digits] [--rounds 10] [--steps 20] [--out FOLDER]
+    python experiments/benchmarks/steps.py [--cases mlp-128 digits] [--rounds 10] [--steps 20]
+    [--out FOLDER]
 
-All contenders of a case run in one process, in interleaved rounds over the same batches; a ratio is the median over rounds of
-ours / theirs, so a machine whose speed drifts drifts for all; minima are given too. Peers that are not installed are left out
-(``uv sync --group peers`` installs them). Writes ``steps.json``, ``steps.md``, ``steps.png``; a case measured anew replaces
-its old result there.
+All contenders of a case run in one process, in interleaved rounds over the same batches; a ratio is
+the median over rounds of ours / theirs, so a machine whose speed drifts drifts for all; minima are
+given too. Peers that are not installed are left out (``uv sync --group peers`` installs them).
+Writes ``steps.json``, ``steps.md``, ``steps.png``; a case measured anew replaces its old result
+there.
 """
 
 from __future__ import annotations
@@ -47,20 +49,35 @@ class Case:
     build: Callable[[], nn.Module]
     batch: tuple[int, ...]
     objective: Callable[[], object] = pv.objectives.ELBO
-    sizes: tuple[int, int, int] | None = None  # (features, hidden, latent) of a plain VAE, for the hand-written peers
+    sizes: tuple[int, int, int] | None = (
+        None  # (features, hidden, latent) of a plain VAE, for the hand-written peers
+    )
 
 
-def plain(features: int, hidden: int | list[int], latent: int, prior=pv.priors.StandardNormal,
-          posterior=pv.posteriors.DiagonalNormal) -> pv.VAE:
+def plain(
+    features: int,
+    hidden: int | list[int],
+    latent: int,
+    prior=pv.priors.StandardNormal,
+    posterior=pv.posteriors.DiagonalNormal,
+) -> pv.VAE:
     widths, mlp = [hidden] if isinstance(hidden, int) else hidden, pv.networks.MLP
-    return pv.VAE(prior(latent), pv.likelihoods.Bernoulli((features,), mlp(latent, widths[::-1])), posterior(latent, mlp((features,), widths)))
+    return pv.VAE(
+        prior(latent),
+        pv.likelihoods.Bernoulli((features,), mlp(latent, widths[::-1])),
+        posterior(latent, mlp((features,), widths)),
+    )
 
 
 def convolutional() -> pv.VAE:
     nets = pv.networks
-    return pv.VAE(pv.priors.StandardNormal(20),
-                  pv.likelihoods.Bernoulli((1, 28, 28), nets.ConvTranspose(20, (28, 28), [32, 16], hidden=[128])),
-                  pv.posteriors.DiagonalNormal(20, nets.Conv((1, 28, 28), [16, 32], hidden=[128])))
+    return pv.VAE(
+        pv.priors.StandardNormal(20),
+        pv.likelihoods.Bernoulli(
+            (1, 28, 28), nets.ConvTranspose(20, (28, 28), [32, 16], hidden=[128])
+        ),
+        pv.posteriors.DiagonalNormal(20, nets.Conv((1, 28, 28), [16, 32], hidden=[128])),
+    )
 
 
 def spline(latent: int, network: nn.Module) -> nn.Module:
@@ -72,22 +89,38 @@ CASES = [
     Case("mlp-1024", lambda: plain(784, 400, 20), (1024, 784), sizes=(784, 400, 20)),
     Case("digits", lambda: plain(64, 128, 2), (128, 64), sizes=(64, 128, 2)),
     Case("convolutional", convolutional, (128, 1, 28, 28)),
-    Case("VampPrior", lambda: plain(784, 400, 20, prior=lambda latent: pv.priors.VampPrior(latent, 500)), (128, 784)),
+    Case(
+        "VampPrior",
+        lambda: plain(784, 400, 20, prior=lambda latent: pv.priors.VampPrior(latent, 500)),
+        (128, 784),
+    ),
     Case("spline flow posterior", lambda: plain(784, 400, 20, posterior=spline), (128, 784)),
-    Case("IWAE-50", lambda: plain(784, 200, 50), (20, 784), lambda: pv.objectives.IWAE(num_particles=50)),
+    Case(
+        "IWAE-50",
+        lambda: plain(784, 200, 50),
+        (20, 784),
+        lambda: pv.objectives.IWAE(num_particles=50),
+    ),
 ]
 GROWTH = {
     "batch": ([16, 64, 256, 1024], lambda n: Case("", lambda: plain(784, 400, 20), (n, 784))),
     "latent size": ([2, 20, 200], lambda n: Case("", lambda: plain(784, 400, n), (128, 784))),
-    "K (IWAE)": ([1, 5, 25], lambda n: Case("", lambda: plain(784, 400, 20), (64, 784), lambda: pv.objectives.IWAE(num_particles=n))),
+    "K (IWAE)": (
+        [1, 5, 25],
+        lambda n: Case(
+            "", lambda: plain(784, 400, 20), (64, 784), lambda: pv.objectives.IWAE(num_particles=n)
+        ),
+    ),
     "layers": ([1, 2, 4], lambda n: Case("", lambda: plain(784, [400] * n, 20), (128, 784))),
 }
 
 
-# ------------------------------------------------------------------------------------------------------- contenders
+# contenders
+
 
 def over(step: Callable[[Tensor], object], batches: Sequence[Tensor]) -> Round:
     """A round of a step, run once beforehand."""
+
     def run() -> None:
         for x in batches:
             step(x)
@@ -151,8 +184,12 @@ class HandWritten(nn.Module):
 
     def __init__(self, features: int, hidden: int, latent: int):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
-        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, features))
+        self.encoder = nn.Sequential(
+            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, features)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         loc, raw = self.encoder(x).chunk(2, -1)
@@ -189,35 +226,61 @@ def floor(sizes: tuple[int, int, int]) -> Callable[[Tensor], None]:
 
     def run(x: Tensor) -> None:
         if len(x) not in activations:
-            activations[len(x)] = [(torch.randn(len(x), i, device=DEVICE), torch.randn(len(x), o, device=DEVICE)) for i, o in shapes]
+            activations[len(x)] = [
+                (torch.randn(len(x), i, device=DEVICE), torch.randn(len(x), o, device=DEVICE))
+                for i, o in shapes
+            ]
         for i, (weight, (inputs, errors)) in enumerate(zip(weights, activations[len(x)])):
             torch.mm(inputs, weight)  # forward
             torch.mm(inputs.t(), errors, out=gradients[i])  # the weight's gradient
             if i:  # the input's gradient, which the data do not need
                 torch.mm(errors, weight.t())
-        torch._fused_adam_(parameters, gradients, first, second, [], steps, lr=0.0, beta1=0.9, beta2=0.999, weight_decay=0.0,
-                           eps=1e-8, amsgrad=False, maximize=False)
+        torch._fused_adam_(
+            parameters,
+            gradients,
+            first,
+            second,
+            [],
+            steps,
+            lr=0.0,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
     return run
 
 
 def contenders(case: Case, batches: Sequence[Tensor]) -> dict[str, Round]:
     steps: dict[str, Callable[[Tensor], object]] = {
-        "ours": ours(case, compiled=True), "ours, eager": ours(case, compiled=False), "Pyro SVI.step": svi(case)}
+        "ours": ours(case, compiled=True),
+        "ours, eager": ours(case, compiled=False),
+        "Pyro SVI.step": svi(case),
+    }
     others: dict[str, Round] = {}
     if case.sizes is not None:
-        steps |= {"floor": floor(case.sizes), "hand-written": hand_written(case.sizes, compiled=False),
-                  "hand-written, torch.compile": hand_written(case.sizes, compiled=True)}
+        steps |= {
+            "floor": floor(case.sizes),
+            "hand-written": hand_written(case.sizes, compiled=False),
+            "hand-written, torch.compile": hand_written(case.sizes, compiled=True),
+        }
         others = peers.rounds(*case.sizes, [x.cpu() for x in batches])
     elif case.name == "convolutional":
         others = peers.convolutional_rounds([x.cpu() for x in batches])
     found = {name: over(step, batches) for name, step in steps.items()} | others
     if DEVICE == "cuda":
-        found["ours, a call for each step"], found["ours"] = found["ours"], replayed(steps["ours"], batches)
+        found["ours, a call for each step"], found["ours"] = (
+            found["ours"],
+            replayed(steps["ours"], batches),
+        )
     return found
 
 
-# ------------------------------------------------------------------------------------------------------ measurement
+# measurement
+
 
 def measure(runs: dict[str, Round], rounds: int, per_round: int) -> dict[str, dict[str, float]]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -227,13 +290,20 @@ def measure(runs: dict[str, Round], rounds: int, per_round: int) -> dict[str, di
             run()
             if i:  # the first round warms caches up
                 seconds[name].append((time.perf_counter() - start) / per_round)
-    return {name: {"median_us": 1e6 * statistics.median(values), "min_us": 1e6 * min(values),
-                   "ours_over_theirs": statistics.median(a / b for a, b in zip(seconds["ours"], values)),
-                   "ours_over_theirs_of_minima": min(seconds["ours"]) / min(values)}
-            for name, values in seconds.items()}
+    return {
+        name: {
+            "median_us": 1e6 * statistics.median(values),
+            "min_us": 1e6 * min(values),
+            "ours_over_theirs": statistics.median(a / b for a, b in zip(seconds["ours"], values)),
+            "ours_over_theirs_of_minima": min(seconds["ours"]) / min(values),
+        }
+        for name, values in seconds.items()
+    }
 
 
-def importance_sampling(rounds: int, num_samples: int = 5000, num_data: int = 20) -> dict[str, dict[str, float]]:
+def importance_sampling(
+    rounds: int, num_samples: int = 5000, num_data: int = 20
+) -> dict[str, dict[str, float]]:
     """Microseconds for each draw of log p(x) with K draws, on the plain VAE."""
     program = plain(784, 400, 20).to(DEVICE)
     x = torch.bernoulli(torch.rand(num_data, 784))
@@ -248,8 +318,11 @@ def importance_sampling(rounds: int, num_samples: int = 5000, num_data: int = 20
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
-    runs = {"ours": chunks_of(program, x, num_samples, compiled=True), "ours, eager": chunks_of(program, x, num_samples, compiled=False),
-            "matrix products of the decoder": products}
+    runs = {
+        "ours": chunks_of(program, x, num_samples, compiled=True),
+        "ours, eager": chunks_of(program, x, num_samples, compiled=False),
+        "matrix products of the decoder": products,
+    }
     if peers.importlib.util.find_spec("pythae") and DEVICE == "cpu":
         model = peers.pythae_model(784, 400, 20).eval()
         runs["pythae get_nll"] = lambda: model.get_nll(x, n_samples=num_samples, batch_size=1000)
@@ -273,7 +346,9 @@ def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -
 
     def run() -> None:
         with evaluating(program, 0):
-            for _ in _log_weights_in_chunks(program, x, None, num_samples, where, rows, size, proposal):
+            for _ in _log_weights_in_chunks(
+                program, x, None, num_samples, where, rows, size, proposal
+            ):
                 pass
 
     run()
@@ -288,32 +363,49 @@ def growth(rounds: int, steps: int) -> dict[str, dict[str, list[float]]]:
         for value in values:
             case = case_of(value)
             batches = torch.bernoulli(torch.rand(steps, *case.batch)).to(DEVICE).unbind()
-            runs = {"ours": over(ours(case, True), batches), "ours, eager": over(ours(case, False), batches)}
+            runs = {
+                "ours": over(ours(case, True), batches),
+                "ours, eager": over(ours(case, False), batches),
+            }
             for name, row in measure(runs, rounds, steps).items():
                 medians[name].append(row["median_us"])
         found[what] = medians
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- what is written
+# what is written
+
 
 def markdown(results: Results) -> str:
-    lines = ["| case | contender | median us | minimum us | ours / theirs | of minima |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| case | contender | median us | minimum us | ours / theirs | of minima |",
+        "|---|---|---|---|---|---|",
+    ]
     for case, rows in results.items():
-        lines += [f"| {case} | {name} | {row['median_us']:.4g} | {row['min_us']:.4g} | {row['ours_over_theirs']:.2f} | "
-                  f"{row['ours_over_theirs_of_minima']:.2f} |" for name, row in rows.items()]
+        lines += [
+            f"| {case} | {name} | {row['median_us']:.4g} | {row['min_us']:.4g} | {row['ours_over_theirs']:.2f} | "
+            f"{row['ours_over_theirs_of_minima']:.2f} |"
+            for name, row in rows.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
 def figure(results: Results, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    pairs = [(f"{case}: {name}", row["ours_over_theirs"]) for case, rows in results.items() for name, row in rows.items()
-             if not name.startswith("ours")][::-1]
+    pairs = [
+        (f"{case}: {name}", row["ours_over_theirs"])
+        for case, rows in results.items()
+        for name, row in rows.items()
+        if not name.startswith("ours")
+    ][::-1]
     drawing = Figure(figsize=(8, 1 + 0.24 * len(pairs)), layout="constrained", dpi=90)
     ax = drawing.subplots()
-    bars = ax.barh([name for name, _ in pairs], [ratio for _, ratio in pairs],
-                   color=["tab:blue" if ratio <= 1 else "tab:orange" for _, ratio in pairs])
+    bars = ax.barh(
+        [name for name, _ in pairs],
+        [ratio for _, ratio in pairs],
+        color=["tab:blue" if ratio <= 1 else "tab:orange" for _, ratio in pairs],
+    )
     ax.bar_label(bars, [f" {ratio:.2f}" for _, ratio in pairs])
     ax.axvline(1, color="black", linewidth=1)
     ax.set(xlabel="our time / theirs (below 1: ours is faster)")
@@ -328,7 +420,12 @@ def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> No
     drawing = Figure(figsize=(10, 2.8), layout="constrained", dpi=90)
     for ax, (what, medians) in zip(drawing.subplots(1, len(found)), found.items()):
         for name in ("ours", "ours, eager"):
-            ax.loglog(medians["values"], [us / 1000 for us in medians[name]], "o-", label={"ours": "compiled", "ours, eager": "eager"}[name])
+            ax.loglog(
+                medians["values"],
+                [us / 1000 for us in medians[name]],
+                "o-",
+                label={"ours": "compiled", "ours, eager": "eager"}[name],
+            )
         ax.set(xlabel=what, xticks=medians["values"], xticklabels=medians["values"])
         ax.minorticks_off()
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -339,7 +436,11 @@ def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> No
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "threads": str(torch.get_num_threads()), "cpu": torch.backends.cpu.get_cpu_capability()}
+    found = {
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
     if DEVICE == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
     for name in ("torch", "pyro-ppl", "pythae", "numpyro", "jax"):
@@ -371,11 +472,22 @@ def main(argv: list[str]) -> None:
                 known["cases"][name] = importance_sampling(options.rounds)
             else:
                 case = next(case for case in CASES if case.name == name)
-                batches = torch.bernoulli(torch.rand(options.steps, *case.batch)).to(DEVICE).unbind()
-                known["cases"][name] = measure(contenders(case, batches), options.rounds, options.steps)
-            print(markdown({name: known["cases"][name]}) if name in known["cases"] else json.dumps(known["growth"]), flush=True)
+                batches = (
+                    torch.bernoulli(torch.rand(options.steps, *case.batch)).to(DEVICE).unbind()
+                )
+                known["cases"][name] = measure(
+                    contenders(case, batches), options.rounds, options.steps
+                )
+            print(
+                markdown({name: known["cases"][name]})
+                if name in known["cases"]
+                else json.dumps(known["growth"]),
+                flush=True,
+            )
             known["versions"] = versions()
-            known["cases"] = {name: known["cases"][name] for name in names if name in known["cases"]}
+            known["cases"] = {
+                name: known["cases"][name] for name in names if name in known["cases"]
+            }
             written.write_text(json.dumps(known, indent=1) + "\n")
             (options.out / "steps.md").write_text(markdown(known["cases"]))
             figure(known["cases"], options.out / "steps.png")

@@ -1,9 +1,11 @@
 """Importance sampling, annealing and the bidirectional bounds on data simulated from a trained VAE: do they agree?
 
-    python experiments/evaluation/agreement.py [--run RUN] [--data mnist] [--latent 10] [--epochs 5] [--num-data 30]
+    python experiments/evaluation/agreement.py [--run RUN] [--data mnist] [--latent 10] [--epochs 5]
+    [--num-data 30]
 
-Without --run it trains a small VAE first. Prints a table in Markdown: means in nats, and the difference of each to the
-lower bound of the bidirectional sandwich, paired datum by datum, with its standard error over data.
+Without --run it trains a small VAE first. Prints a table in Markdown: means in nats, and the
+difference of each to the lower bound of the bidirectional sandwich, paired datum by datum, with its
+standard error over data.
 """
 
 import argparse
@@ -38,26 +40,60 @@ else:
     shape = train.event_shape
     program = pv.VAE(
         prior=pv.priors.StandardNormal(options.latent),
-        likelihood=pv.likelihoods.Bernoulli(shape, pv.networks.MLP(options.latent, [options.hidden])),
-        posterior=pv.posteriors.DiagonalNormal(options.latent, pv.networks.MLP(shape, [options.hidden])),
+        likelihood=pv.likelihoods.Bernoulli(
+            shape, pv.networks.MLP(options.latent, [options.hidden])
+        ),
+        posterior=pv.posteriors.DiagonalNormal(
+            options.latent, pv.networks.MLP(shape, [options.hidden])
+        ),
     )
     pv.fit(program, train, epochs=options.epochs, seed=options.seed)
 
-annealing = {"num_chains": options.num_chains, "num_temperatures": options.num_temperatures,
-             "num_leapfrog": options.num_leapfrog, "progress": True}
+annealing = {
+    "num_chains": options.num_chains,
+    "num_temperatures": options.num_temperatures,
+    "num_leapfrog": options.num_leapfrog,
+    "progress": True,
+}
 bounds = pv.bdmc(program, options.num_data, start="guide", seed=options.seed, **annealing)
-rows = {"BDMC from the guide, lower": bounds.lower, "BDMC from the guide, upper": bounds.upper,
-        "AIS from the prior": pv.ais(program, (bounds.x, bounds.context), start="prior", seed=options.seed + 3, **annealing),
-        "AIS from the guide": pv.ais(program, (bounds.x, bounds.context), start="guide", seed=options.seed + 1, **annealing)}
+rows = {
+    "BDMC from the guide, lower": bounds.lower,
+    "BDMC from the guide, upper": bounds.upper,
+    "AIS from the prior": pv.ais(
+        program, (bounds.x, bounds.context), start="prior", seed=options.seed + 3, **annealing
+    ),
+    "AIS from the guide": pv.ais(
+        program, (bounds.x, bounds.context), start="guide", seed=options.seed + 1, **annealing
+    ),
+}
 warnings.simplefilter("ignore", UnreliableEstimate)
-for proposal in (Guide(), Widened(1.2), Defensive(0.1), Refined(steps=300), Widened(1.2, of=Refined(steps=300))):
+for proposal in (
+    Guide(),
+    Widened(1.2),
+    Defensive(0.1),
+    Refined(steps=300),
+    Widened(1.2, of=Refined(steps=300)),
+):
     rows[f"importance sampling, K = {options.num_samples}, `{proposal}`"] = pv.log_likelihood(
-        program, (bounds.x, bounds.context), options.num_samples, proposal=proposal, seed=options.seed + 2)
+        program,
+        (bounds.x, bounds.context),
+        options.num_samples,
+        proposal=proposal,
+        seed=options.seed + 2,
+    )
 
 print(bounds)
-print("| | mean log p(x) | Monte Carlo error | less BDMC's lower bound | Pareto k, median (above the threshold) |")
+print(
+    "| | mean log p(x) | Monte Carlo error | less BDMC's lower bound | Pareto k, median (above the threshold) |"
+)
 print("|---|---|---|---|---|")
 for name, score in rows.items():
     paired = compare(score, bounds.lower)
-    k = f"{score.pareto_k.median():.2f} ({score.above_threshold})" if isinstance(score, ImportanceScore) else ""
-    print(f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- {paired.se:.3f} | {k} |")
+    k = (
+        f"{score.pareto_k.median():.2f} ({score.above_threshold})"
+        if isinstance(score, ImportanceScore)
+        else ""
+    )
+    print(
+        f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- {paired.se:.3f} | {k} |"
+    )

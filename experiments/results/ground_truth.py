@@ -2,8 +2,9 @@
 
     python experiments/results/ground_truth.py OUT.json
 
-Probabilistic PCA in closed form, curved decoders of one and two latent dimensions by quadrature, and a finite mixture by enumeration,
-each with a guide that is wrong: too narrow and off the middle. Float64.
+Probabilistic PCA in closed form, curved decoders of one and two latent dimensions by quadrature,
+and a finite mixture by enumeration, each with a guide that is wrong: too narrow and off the middle.
+Float64.
 """
 
 import json
@@ -56,17 +57,28 @@ def probabilistic_pca(latent: int = 5, noise: float = 0.7) -> Case:
         with pyro.plate("data", len(x)):
             pyro.sample("z", q(x))
 
-    marginal = dist.MultivariateNormal(torch.zeros(latent + 3), weight @ weight.T + noise**2 * torch.eye(latent + 3))
+    marginal = dist.MultivariateNormal(
+        torch.zeros(latent + 3), weight @ weight.T + noise**2 * torch.eye(latent + 3)
+    )
     x = marginal.sample((NUM_DATA,))
     exact = dist.MultivariateNormal(x @ weight @ covariance / noise**2, covariance)
     elbo = marginal.log_prob(x) - torch.distributions.kl_divergence(q(x), exact)
-    return Case(f"probabilistic PCA, {latent} dimensions", pv.Program(model, guide, event_shape=latent + 3), x, marginal.log_prob, elbo)
+    return Case(
+        f"probabilistic PCA, {latent} dimensions",
+        pv.Program(model, guide, event_shape=latent + 3),
+        x,
+        marginal.log_prob,
+        elbo,
+    )
 
 
 def curved(latent: int) -> Case:
     """x is a bent function of z with noise; every integral over z is a sum over a grid."""
     line = torch.linspace(-7, 7, {1: 4001, 2: 561}[latent])
-    grid, cell = torch.cartesian_prod(*[line] * latent).reshape(-1, latent), (line[1] - line[0]) ** latent
+    grid, cell = (
+        torch.cartesian_prod(*[line] * latent).reshape(-1, latent),
+        (line[1] - line[0]) ** latent,
+    )
     prior = dist.Normal(torch.zeros(latent), 1.0).to_event(1)
 
     def likelihood(z):
@@ -92,8 +104,16 @@ def curved(latent: int) -> Case:
 
     x = likelihood(prior.sample((NUM_DATA,))).sample()
     log_q = [q(each).log_prob(grid) for each in x]
-    elbo = torch.stack([(each.exp() * (on_grid(datum) - each)).sum() * cell for datum, each in zip(x, log_q)])
-    return Case(f"a curved decoder, {latent} dimension{'s' * (latent > 1)}", pv.Program(model, guide, event_shape=2 * latent), x, truth, elbo)
+    elbo = torch.stack(
+        [(each.exp() * (on_grid(datum) - each)).sum() * cell for datum, each in zip(x, log_q)]
+    )
+    return Case(
+        f"a curved decoder, {latent} dimension{'s' * (latent > 1)}",
+        pv.Program(model, guide, event_shape=2 * latent),
+        x,
+        truth,
+        elbo,
+    )
 
 
 def mixture(components: int = 6) -> Case:
@@ -107,7 +127,13 @@ def mixture(components: int = 6) -> Case:
 
     def model(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(locs[pyro.sample("z", dist.Categorical(logits=weights))], 1.0).to_event(1), obs=x)
+            pyro.sample(
+                "x",
+                dist.Normal(locs[pyro.sample("z", dist.Categorical(logits=weights))], 1.0).to_event(
+                    1
+                ),
+                obs=x,
+            )
 
     def guide(x):
         with pyro.plate("data", len(x)):
@@ -115,7 +141,14 @@ def mixture(components: int = 6) -> Case:
 
     x = dist.Normal(locs[dist.Categorical(logits=weights).sample((NUM_DATA,))], 1.0).sample()
     elbo = (q(x).probs * (joint(x) - q(x).logits)).sum(-1)
-    return Case(f"a mixture of {components}", pv.Program(model, guide, event_shape=2), x, lambda x: joint(x).logsumexp(-1), elbo, False)
+    return Case(
+        f"a mixture of {components}",
+        pv.Program(model, guide, event_shape=2),
+        x,
+        lambda x: joint(x).logsumexp(-1),
+        elbo,
+        False,
+    )
 
 
 def estimates(case: Case) -> Iterator[tuple[str, Score, Tensor, Tensor | None]]:
@@ -126,7 +159,12 @@ def estimates(case: Case) -> Iterator[tuple[str, Score, Tensor, Tensor | None]]:
     weights = importance_weights(program, x, NUM_SAMPLES, seed=2)
     for k in (5, 50):  # each a mean of 1000 / k bounds of k draws
         bounds = weights.reshape(-1, k, len(x)).logsumexp(1) - math.log(k)
-        yield f"IWAE bound, k = {k}", Score(bounds.mean(0), bounds.std(0) / len(bounds) ** 0.5, k), log_p, None
+        yield (
+            f"IWAE bound, k = {k}",
+            Score(bounds.mean(0), bounds.std(0) / len(bounds) ** 0.5, k),
+            log_p,
+            None,
+        )
     proposals = [Guide(), Widened(1.3), Defensive(0.1)]
     if case.continuous:
         proposals = [*proposals, Refined(steps=100), Widened(1.2, of=Refined(steps=100))]
@@ -138,7 +176,12 @@ def estimates(case: Case) -> Iterator[tuple[str, Score, Tensor, Tensor | None]]:
     if case.continuous:
         settings = {"num_chains": CHAINS, "num_temperatures": TEMPERATURES}
         for start in ("prior", "guide"):
-            yield f"`ais` from the {start}", pv.ais(program, x, start=start, seed=4, **settings), log_p, None
+            yield (
+                f"`ais` from the {start}",
+                pv.ais(program, x, start=start, seed=4, **settings),
+                log_p,
+                None,
+            )
         both = pv.bdmc(program, NUM_DATA, seed=5, **settings)
         yield "`bdmc`, lower", both.lower, case.truth(both.x), None
         yield "`bdmc`, upper", both.upper, case.truth(both.x), None
@@ -147,9 +190,17 @@ def estimates(case: Case) -> Iterator[tuple[str, Score, Tensor, Tensor | None]]:
 def row(case: Case, name: str, score: Score, truth: Tensor, k: Tensor | None) -> dict:
     error = (score.values - truth).double()
     se = score.mean_mc_se
-    return {"case": case.name, "estimator": name, "error": error.mean().item(), "mc_se": se, "in_errors": error.mean().item() / se,
-            "root_mean_square": error.square().mean().sqrt().item(), "coverage": (error.abs() < 1.96 * score.mc_se).double().mean().item(),
-            "pareto_k": None if k is None else k.median().item(), "exact": truth.mean().item()}
+    return {
+        "case": case.name,
+        "estimator": name,
+        "error": error.mean().item(),
+        "mc_se": se,
+        "in_errors": error.mean().item() / se,
+        "root_mean_square": error.square().mean().sqrt().item(),
+        "coverage": (error.abs() < 1.96 * score.mc_se).double().mean().item(),
+        "pareto_k": None if k is None else k.median().item(),
+        "exact": truth.mean().item(),
+    }
 
 
 if __name__ == "__main__":
@@ -162,7 +213,20 @@ if __name__ == "__main__":
     for case in (probabilistic_pca(), curved(1), curved(2), mixture()):
         for name, *rest in estimates(case):
             rows.append(row(case, name, *rest))
-            print({key: round(value, 4) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True)
-    settings = {"num_data": NUM_DATA, "num_samples": NUM_SAMPLES, "chains": CHAINS, "temperatures": TEMPERATURES}
+            print(
+                {
+                    key: round(value, 4) if isinstance(value, float) else value
+                    for key, value in rows[-1].items()
+                },
+                flush=True,
+            )
+    settings = {
+        "num_data": NUM_DATA,
+        "num_samples": NUM_SAMPLES,
+        "chains": CHAINS,
+        "temperatures": TEMPERATURES,
+    }
     with open(sys.argv[1], "w") as file:
-        json.dump({**settings, "cpu_seconds": round(time.process_time(), 1), "rows": rows}, file, indent=1)
+        json.dump(
+            {**settings, "cpu_seconds": round(time.process_time(), 1), "rows": rows}, file, indent=1
+        )

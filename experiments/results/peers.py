@@ -2,10 +2,12 @@
 
     python experiments/results/peers.py FOLDER
 
-Static MNIST, 784-400(ReLU)-z20, batch 100, Adam 1e-3, two epochs, seed 0. Each part is a process of its own with one thread, so
-that its memory can be told, and leaves FOLDER/PART.json; parts that are there are not run again. What a peer has trained is wrapped
-as a `pyro_vae.Program` and scored by one estimator, importance sampling with its own guide. The second half simulates data from
-pythae's model, where annealing gives both bounds on log p(x), and asks each library's estimator for log p(x).
+Static MNIST, 784-400(ReLU)-z20, batch 100, Adam 1e-3, two epochs, seed 0. Each part is a process of
+its own with one thread, so that its memory can be told, and leaves FOLDER/PART.json; parts that are
+there are not run again. What a peer has trained is wrapped as a `pyro_vae.Program` and scored by
+one estimator, importance sampling with its own guide. The second half simulates data from pythae's
+model, where annealing gives both bounds on log p(x), and asks each library's estimator for log
+p(x).
 """
 
 import json
@@ -26,7 +28,16 @@ from torch import Tensor, nn
 import pyro_vae as pv
 from pyro_vae.evaluation.scores import UnreliableEstimate
 
-FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = 784, 400, 20, 100, 2, 1e-3, 5, 100
+FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = (
+    784,
+    400,
+    20,
+    100,
+    2,
+    1e-3,
+    5,
+    100,
+)
 TEST, DRAWS, SIMULATED = 300, 1000, 20
 
 
@@ -35,30 +46,53 @@ def data() -> tuple[Tensor, Tensor]:
     return train.x.flatten(1), test.x[:TEST].flatten(1)
 
 
-# ----------------------------------------------------------------------------------------------------------- training
+# training
+
 
 def train_ours(kind: str, x: Tensor) -> pv.VAE:
     torch.manual_seed(0)
-    prior = pv.priors.VampPrior(LATENT, components=PSEUDO) if kind == "VampPrior" else pv.priors.StandardNormal(LATENT)
-    vae = pv.VAE(prior, pv.likelihoods.Bernoulli((FEATURES,), pv.networks.MLP(LATENT, [HIDDEN])),
-                 pv.posteriors.DiagonalNormal(LATENT, pv.networks.MLP((FEATURES,), [HIDDEN])))
-    objective = pv.objectives.IWAE(num_particles=PARTICLES) if kind == "IWAE" else pv.objectives.ELBO()
-    pv.fit(vae, x, objective=objective, epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, progress=False)
+    prior = (
+        pv.priors.VampPrior(LATENT, components=PSEUDO)
+        if kind == "VampPrior"
+        else pv.priors.StandardNormal(LATENT)
+    )
+    vae = pv.VAE(
+        prior,
+        pv.likelihoods.Bernoulli((FEATURES,), pv.networks.MLP(LATENT, [HIDDEN])),
+        pv.posteriors.DiagonalNormal(LATENT, pv.networks.MLP((FEATURES,), [HIDDEN])),
+    )
+    objective = (
+        pv.objectives.IWAE(num_particles=PARTICLES) if kind == "IWAE" else pv.objectives.ELBO()
+    )
+    pv.fit(
+        vae,
+        x,
+        objective=objective,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        learning_rate=RATE,
+        progress=False,
+    )
     return vae
 
 
 def layers() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    return (nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT)),
-            nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, FEATURES)))
+    return (
+        nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT)),
+        nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, FEATURES)),
+    )
 
 
 def program_of(encode, decode, log_prior=None, modules=()) -> pv.Program:
     """A peer's model as a program: from x to mean and scale, from z to log-odds, and a prior if it is not N(0, I)."""
+
     def model(x):
         with pyro.plate("data", len(x)):
             prior = log_prior() if log_prior else dist.Normal(torch.zeros(LATENT), 1.0).to_event(1)
-            pyro.sample("x", dist.Bernoulli(logits=decode(pyro.sample("z", prior))).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Bernoulli(logits=decode(pyro.sample("z", prior))).to_event(1), obs=x
+            )
 
     def guide(x):
         with pyro.plate("data", len(x)):
@@ -118,8 +152,13 @@ def pythae_model(kind: str):
         def forward(self, z):
             return ModelOutput(reconstruction=torch.sigmoid(self.net(z)))
 
-    own = {"IWAE": {"number_samples": PARTICLES}, "VAMP": {"number_components": PSEUDO, "linear_scheduling_steps": 0}}.get(kind, {})
-    config = getattr(models, f"{kind}Config")(input_dim=(FEATURES,), latent_dim=LATENT, reconstruction_loss="bce", **own)
+    own = {
+        "IWAE": {"number_samples": PARTICLES},
+        "VAMP": {"number_components": PSEUDO, "linear_scheduling_steps": 0},
+    }.get(kind, {})
+    config = getattr(models, f"{kind}Config")(
+        input_dim=(FEATURES,), latent_dim=LATENT, reconstruction_loss="bce", **own
+    )
     return getattr(models, kind)(config, Encoder(), Decoder())
 
 
@@ -130,7 +169,9 @@ def pythae_program(model, kind: str) -> pv.Program:
     def vamp():
         pseudo = model.pseudo_inputs(model.idle_input)
         loc, scale = moments(model.encoder(pseudo))
-        return dist.MixtureSameFamily(dist.Categorical(logits=torch.zeros(PSEUDO)), dist.Normal(loc, scale).to_event(1))
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=torch.zeros(PSEUDO)), dist.Normal(loc, scale).to_event(1)
+        )
 
     def encode(x):
         return moments(model.encoder(x))
@@ -145,7 +186,13 @@ def train_pythae(kind: str, x: Tensor) -> pv.Program:
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
     model = pythae_model(kind)
-    config = BaseTrainerConfig(output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH, learning_rate=RATE, no_cuda=True, seed=0)
+    config = BaseTrainerConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=BATCH,
+        learning_rate=RATE,
+        no_cuda=True,
+        seed=0,
+    )
     trainer = BaseTrainer(model, BaseDataset(x, torch.zeros(len(x))), training_config=config)
     trainer.prepare_training()
     for epoch in range(1, EPOCHS + 1):
@@ -161,8 +208,12 @@ def numpyro_pair(params=None):
     import numpyro.distributions as jdist
 
     nets = [[layer for layer in net if isinstance(layer, nn.Linear)] for net in layers()]
-    start = params or {f"{name}{i}.{part}": jnp.asarray(getattr(layer, part).detach().numpy())
-                       for name, net in zip(("encoder", "decoder"), nets) for i, layer in enumerate(net) for part in ("weight", "bias")}
+    start = params or {
+        f"{name}{i}.{part}": jnp.asarray(getattr(layer, part).detach().numpy())
+        for name, net in zip(("encoder", "decoder"), nets)
+        for i, layer in enumerate(net)
+        for part in ("weight", "bias")
+    }
 
     def value(name):
         return start[name] if params else numpyro.param(name, start[name])
@@ -197,7 +248,9 @@ def train_numpyro(kind: str, x: Tensor) -> pv.Program:
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(x)).split(BATCH):
             state, _ = update(state, array[batch.numpy()])
-    found = {name: torch.from_numpy(np.array(value)) for name, value in svi.get_params(state).items()}
+    found = {
+        name: torch.from_numpy(np.array(value)) for name, value in svi.get_params(state).items()
+    }
 
     def net(name, h):
         h = torch.relu(h @ found[f"{name}0.weight"].T + found[f"{name}0.bias"])
@@ -211,9 +264,14 @@ def train_numpyro(kind: str, x: Tensor) -> pv.Program:
 
 
 TRAINED = {
-    "pyro_vae, VAE": (train_ours, "VAE"), "Pyro, SVI.step": (train_pyro, "VAE"), "NumPyro, jitted update": (train_numpyro, "VAE"),
-    "pythae, VAE": (train_pythae, "VAE"), "pyro_vae, IWAE": (train_ours, "IWAE"), "pythae, IWAE": (train_pythae, "IWAE"),
-    "pyro_vae, VampPrior": (train_ours, "VampPrior"), "pythae, VAMP": (train_pythae, "VAMP"),
+    "pyro_vae, VAE": (train_ours, "VAE"),
+    "Pyro, SVI.step": (train_pyro, "VAE"),
+    "NumPyro, jitted update": (train_numpyro, "VAE"),
+    "pythae, VAE": (train_pythae, "VAE"),
+    "pyro_vae, IWAE": (train_ours, "IWAE"),
+    "pythae, IWAE": (train_pythae, "IWAE"),
+    "pyro_vae, VampPrior": (train_ours, "VampPrior"),
+    "pythae, VAMP": (train_pythae, "VAMP"),
 }
 
 
@@ -226,12 +284,23 @@ def trained(name: str) -> dict:
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     score, elbo = pv.log_likelihood(program, test, DRAWS), pv.elbo(program, test, 100)
-    return {"cpu_seconds": cpu, "seconds": seconds, "memory_mb": memory, "log_p": score.mean, "se": score.se, "mc_se": score.mean_mc_se,
-            "elbo": elbo.mean, "pareto_k": score.pareto_k.median().item(), "num_samples": DRAWS, "num_data": TEST,
-            "steps": EPOCHS * (len(x) // BATCH)}
+    return {
+        "cpu_seconds": cpu,
+        "seconds": seconds,
+        "memory_mb": memory,
+        "log_p": score.mean,
+        "se": score.se,
+        "mc_se": score.mean_mc_se,
+        "elbo": elbo.mean,
+        "pareto_k": score.pareto_k.median().item(),
+        "num_samples": DRAWS,
+        "num_data": TEST,
+        "steps": EPOCHS * (len(x) // BATCH),
+    }
 
 
-# --------------------------------------------------------------------------------------------------------- estimators
+# estimators
+
 
 def estimators() -> dict:
     """(mean of log p(x), seconds) by each library's estimator on data simulated from one model, between annealing's bounds."""
@@ -249,7 +318,10 @@ def estimators() -> dict:
     def take(name: str, estimate) -> None:
         start = time.process_time()
         value = estimate()
-        rows[name] = {"value": value if isinstance(value, float) else value.mean, "cpu_seconds": time.process_time() - start}
+        rows[name] = {
+            "value": value if isinstance(value, float) else value.mean,
+            "cpu_seconds": time.process_time() - start,
+        }
         if not isinstance(value, float):
             rows[name] |= {"mc_se": value.mean_mc_se}
         print(name, rows[name], flush=True)
@@ -265,33 +337,66 @@ def estimators() -> dict:
         bound["cpu_seconds"] = (time.process_time() - before) / 2
     x = both.x
     for draws in (DRAWS, 5 * DRAWS):
-        take(f"`pyro_vae.log_likelihood`, K = {draws}", partial(pv.log_likelihood, program, x, draws))
-        take(f"`pythae` `get_nll`, n_samples = {draws}", partial(nll, x, n_samples=draws, batch_size=100))
-    take(f"`pyro_vae.log_likelihood`, `Refined()`, K = {DRAWS}", lambda: pv.log_likelihood(program, x, DRAWS, proposal=pv.proposals.Refined()))
+        take(
+            f"`pyro_vae.log_likelihood`, K = {draws}", partial(pv.log_likelihood, program, x, draws)
+        )
+        take(
+            f"`pythae` `get_nll`, n_samples = {draws}",
+            partial(nll, x, n_samples=draws, batch_size=100),
+        )
+    take(
+        f"`pyro_vae.log_likelihood`, `Refined()`, K = {DRAWS}",
+        lambda: pv.log_likelihood(program, x, DRAWS, proposal=pv.proposals.Refined()),
+    )
     take("`pythae` `get_nll`, n_samples = 10", partial(nll, x, n_samples=10))
     take("`pyro_vae.log_likelihood`, K = 10", lambda: pv.log_likelihood(program, x, 10))
     renyi = pyro.infer.RenyiELBO(alpha=0, num_particles=DRAWS, vectorize_particles=True)
     with torch.no_grad():
-        take(f"Pyro `RenyiELBO`(alpha = 0), {DRAWS} particles, all data at once",
-             lambda: -float(renyi.loss(program.model, program.guide, x)) / len(x))
-        take(f"Pyro `RenyiELBO`(alpha = 0), {DRAWS} particles, datum by datum",
-             lambda: -sum(float(renyi.loss(program.model, program.guide, each)) for each in x.split(1)) / len(x))
+        take(
+            f"Pyro `RenyiELBO`(alpha = 0), {DRAWS} particles, all data at once",
+            lambda: -float(renyi.loss(program.model, program.guide, x)) / len(x),
+        )
+        take(
+            f"Pyro `RenyiELBO`(alpha = 0), {DRAWS} particles, datum by datum",
+            lambda: (
+                -sum(float(renyi.loss(program.model, program.guide, each)) for each in x.split(1))
+                / len(x)
+            ),
+        )
 
         def joint_weights() -> float:
             log_weights, _, _ = pyro.infer.importance.vectorized_importance_weights(
-                program.model, program.guide, x, num_samples=DRAWS, max_plate_nesting=1, normalized=False)
+                program.model,
+                program.guide,
+                x,
+                num_samples=DRAWS,
+                max_plate_nesting=1,
+                normalized=False,
+            )
             return (log_weights.logsumexp(0) - math.log(DRAWS)).item() / len(x)
 
         take(f"Pyro `vectorized_importance_weights`, K = {DRAWS}, all data at once", joint_weights)
-    params = {f"{name}{i}.{part}": jnp.asarray(getattr(layer, part).detach().numpy())
-              for name, net in (("encoder", model.encoder.net), ("decoder", model.decoder.net))
-              for i, layer in enumerate(each for each in net if isinstance(each, nn.Linear)) for part in ("weight", "bias")}
-    pair, bound, key = numpyro_pair(params), numpyro.infer.RenyiELBO(alpha=0, num_particles=DRAWS), jax.random.PRNGKey(0)
+    params = {
+        f"{name}{i}.{part}": jnp.asarray(getattr(layer, part).detach().numpy())
+        for name, net in (("encoder", model.encoder.net), ("decoder", model.decoder.net))
+        for i, layer in enumerate(each for each in net if isinstance(each, nn.Linear))
+        for part in ("weight", "bias")
+    }
+    pair, bound, key = (
+        numpyro_pair(params),
+        numpyro.infer.RenyiELBO(alpha=0, num_particles=DRAWS),
+        jax.random.PRNGKey(0),
+    )
     array = jnp.asarray(x.numpy())
     loss = jax.jit(lambda x: bound.loss(key, {}, *pair, x))
-    take(f"NumPyro `RenyiELBO`(alpha = 0), {DRAWS} particles, all data at once", lambda: -float(loss(array)) / len(x))
-    take(f"NumPyro `RenyiELBO`(alpha = 0), {DRAWS} particles, datum by datum",
-         lambda: -sum(float(loss(each[None])) for each in array) / len(x))
+    take(
+        f"NumPyro `RenyiELBO`(alpha = 0), {DRAWS} particles, all data at once",
+        lambda: -float(loss(array)) / len(x),
+    )
+    take(
+        f"NumPyro `RenyiELBO`(alpha = 0), {DRAWS} particles, datum by datum",
+        lambda: -sum(float(loss(each[None])) for each in array) / len(x),
+    )
     return {"num_data": SIMULATED, "rows": rows}
 
 
@@ -307,7 +412,10 @@ if __name__ == "__main__":
         raise SystemExit(__doc__)
     if len(sys.argv) == 2:
         main(Path(sys.argv[1]))
-        parts = {path.stem: json.loads(path.read_text()) for path in sorted(Path(sys.argv[1]).glob("*.json"))}
+        parts = {
+            path.stem: json.loads(path.read_text())
+            for path in sorted(Path(sys.argv[1]).glob("*.json"))
+        }
         Path(__file__).with_name("peers.json").write_text(json.dumps(parts, indent=1) + "\n")
     else:
         warnings.simplefilter("ignore", UnreliableEstimate)

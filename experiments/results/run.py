@@ -2,9 +2,10 @@
 
     python experiments/results/run.py RUNS NAME [NAME ...]
 
-What is finished is not done again and what was interrupted is continued, so the command can be repeated. A run's folder gets
-``scores-I.json`` for each entry I of its row's ``scores``, and ``cost.json``: CPU seconds (user and system, all attempts together),
-wall-clock seconds and the largest memory of training and of each score.
+What is finished is not done again and what was interrupted is continued, so the command can be
+repeated. A run's folder gets ``scores-I.json`` for each entry I of its row's ``scores``, and
+``cost.json``: CPU seconds (user and system, all attempts together), wall-clock seconds and the
+largest memory of training and of each score.
 """
 
 import json
@@ -28,14 +29,24 @@ def flags(values: dict) -> list[str]:
 
 def command(row: dict, seed: int, folder: str) -> list[str]:
     """What `pyro-vae` is called with to train a row's run, as in the table."""
-    return ["train", f"experiments/results/{row['recipe']}", *row["options"], "--seed", str(seed), "--out", folder]
+    return [
+        "train",
+        f"experiments/results/{row['recipe']}",
+        *row["options"],
+        "--seed",
+        str(seed),
+        "--out",
+        folder,
+    ]
 
 
 def spend(folder: Path, part: str, arguments: list[str]) -> None:
     """Runs `pyro-vae` and adds what it cost to what the part had cost before."""
     path = folder / "cost.json"
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "pyro_vae", *arguments], cwd=HERE.parent.parent)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyro_vae", *arguments], cwd=HERE.parent.parent
+    )
     _, status, used = os.wait4(process.pid, 0)  # of this process and those that it waited for alone
     costs = json.loads(path.read_text()) if path.exists() else {}
     past = costs.get(part, {"cpu_seconds": 0.0, "seconds": 0.0, "memory_mb": 0.0})
@@ -43,7 +54,8 @@ def spend(folder: Path, part: str, arguments: list[str]) -> None:
         "cpu_seconds": round(past["cpu_seconds"] + used.ru_utime + used.ru_stime, 1),
         "seconds": round(past["seconds"] + time.monotonic() - start, 1),
         "memory_mb": round(max(past["memory_mb"], used.ru_maxrss / 1024)),
-        "threads": torch.get_num_threads(), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(costs, indent=1) + "\n")
@@ -56,7 +68,11 @@ def run(row: dict, seed: int, runs: Path) -> None:
     folder = (runs / f"{row['name']}-{seed}").resolve()
     if not (folder / "evaluation.json").exists():
         resume = ["--resume"] if (folder / "training.json").exists() else []
-        spend(folder, "training", [*command(row, seed, str(folder)), "--num_samples", "1", "--limit", "1", *resume])
+        spend(
+            folder,
+            "training",
+            [*command(row, seed, str(folder)), "--num_samples", "1", "--limit", "1", *resume],
+        )
     for index, score in enumerate(row["scores"]):
         target = folder / f"scores-{index}.json"
         if not target.exists():

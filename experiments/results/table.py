@@ -2,8 +2,9 @@
 
     python experiments/results/table.py [RUNS]
 
-With RUNS, the folder that `run.py` wrote to, summaries and logs of its finished runs are taken over first; without, everything is made
-from `results.json`, `ground_truth.json`, `peers.json` and `logs/`, which are committed.
+With RUNS, the folder that `run.py` wrote to, summaries and logs of its finished runs are taken over
+first; without, everything is made from `results.json`, `ground_truth.json`, `peers.json` and
+`logs/`, which are committed.
 """
 
 import csv
@@ -24,7 +25,8 @@ FOLLOWED = ("epoch", "step", "objective", "validation_elbo", "learning_rate", "k
 BASELINE = "prior_normal"
 
 
-# ------------------------------------------------------------------------------------------------------ from the runs
+# from the runs
+
 
 def take_over(runs: Path) -> dict:
     """What is known of every finished run, by name: scores, costs, active units; its log goes to ``logs/``."""
@@ -40,19 +42,28 @@ def take_over(runs: Path) -> dict:
             with (HERE / "logs" / f"{folder.name}.csv").open("w") as file:
                 writer = csv.DictWriter(file, FOLLOWED, extrasaction="ignore", lineterminator="\n")
                 writer.writeheader()
-                writer.writerows({key: rounded(value) for key, value in line.items()} for line in log)
+                writer.writerows(
+                    {key: rounded(value) for key, value in line.items()} for line in log
+                )
             program = pv.load(folder)
             test = pv.datasets.load(scores[0]["data"]["name"])[1][:1000]
             units = pv.decomposition.active_units(program, test)
             found[folder.name] = {
-                "scores": scores, "costs": json.loads((folder / "cost.json").read_text()), "epochs": int(log[-1]["epoch"]),
-                "steps": int(log[-1]["step"]), "active_units": units.active, "units": units.total,
+                "scores": scores,
+                "costs": json.loads((folder / "cost.json").read_text()),
+                "epochs": int(log[-1]["epoch"]),
+                "steps": int(log[-1]["step"]),
+                "active_units": units.active,
+                "units": units.total,
                 "parameters": sum(p.numel() for p in program.parameters()),
                 "machine": f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.split('+')[0]}",
             }
             baseline = runs / f"{BASELINE}-{seed}" / "evaluation.npz"
             if row["name"].startswith("prior_") and row["name"] != BASELINE and baseline.exists():
-                ours, plain = (load_scores(path)["log_likelihood"] for path in (folder / "evaluation.npz", baseline))
+                ours, plain = (
+                    load_scores(path)["log_likelihood"]
+                    for path in (folder / "evaluation.npz", baseline)
+                )
                 paired = compare(ours, plain)
                 found[folder.name]["less_normal"] = {"mean": paired.mean, "se": paired.se}
     return found
@@ -67,7 +78,8 @@ def read(name: str):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# tables
+
 
 def table(header: str, lines: Iterable[str]) -> str:
     return "\n".join([header, "|" + "---|" * (header.count("|") - 1), *lines])
@@ -102,16 +114,31 @@ def results_table(results: dict, on: str) -> str:
     for row in (row for row in ROWS if row["on"] == on):
         runs = runs_of(row, results)
         if not runs:
-            lines.append(f"| {row['what']} | `{row['name']}` | {published(row)} | not run | | | | | | | | | |")
+            lines.append(
+                f"| {row['what']} | `{row['name']}` | {published(row)} | not run | | | | | | | | | |"
+            )
         for index in range(max((len(run["scores"]) for run in runs), default=0)):
             cost = statistics.mean(run["costs"]["training"]["cpu_seconds"] for run in runs)
             units = f"{runs[0]['active_units']} of {runs[0]['units']}"
-            rest = f"{runs[0]['epochs']} | {runs[0]['steps']:,} | {cost:,.0f} | {units}" if index == 0 else " | | | "
-            seeds = "" if len(runs) == len(row["seeds"]) else f", {len(runs)} of {len(row['seeds'])} seeds run"
+            rest = (
+                f"{runs[0]['epochs']} | {runs[0]['steps']:,} | {cost:,.0f} | {units}"
+                if index == 0
+                else " | | | "
+            )
+            seeds = (
+                ""
+                if len(runs) == len(row["seeds"])
+                else f", {len(runs)} of {len(row['seeds'])} seeds run"
+            )
             what = f"{row['what']}{seeds}" if index == 0 else "the same"
-            lines.append(f"| {what} | `{row['name']}` | {published(row)} | {score_cells(runs, index)} | {rest} |")
-    return table("| | row | published (reproduced) | ours: log p(x) +- s.e. over data | Monte Carlo error | ELBO | K | test data | median k | epochs "
-                 "| steps | CPU s | active units |", lines)
+            lines.append(
+                f"| {what} | `{row['name']}` | {published(row)} | {score_cells(runs, index)} | {rest} |"
+            )
+    return table(
+        "| | row | published (reproduced) | ours: log p(x) +- s.e. over data | Monte Carlo error | ELBO | K | test data | median k | epochs "
+        "| steps | CPU s | active units |",
+        lines,
+    )
 
 
 def priors_table(results: dict) -> str:
@@ -120,14 +147,23 @@ def priors_table(results: dict) -> str:
         for run in runs_of(row, results):
             ll, paired = run["scores"][0]["log_likelihood"], run.get("less_normal")
             less = f"{paired['mean']:+.2f} +- {paired['se']:.2f}" if paired else ""
-            lines.append(f"| `{row['name']}` | {ll['mean']:.2f} +- {ll['se']:.2f} | {less} | {run['costs']['training']['cpu_seconds']:.0f} |")
-    return table(f"| | log p(x) | less `{BASELINE}`, paired | CPU s |", lines) if lines else "Not run."
+            lines.append(
+                f"| `{row['name']}` | {ll['mean']:.2f} +- {ll['se']:.2f} | {less} | {run['costs']['training']['cpu_seconds']:.0f} |"
+            )
+    return (
+        table(f"| | log p(x) | less `{BASELINE}`, paired | CPU s |", lines) if lines else "Not run."
+    )
 
 
 def recipes_table(on: str) -> str:
-    return table("| row | recipe and options | seeds | source |", (
-        f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options']])}` | {', '.join(map(str, row['seeds']))} | {row['source']} |"
-        for row in ROWS if row["on"] == on))
+    return table(
+        "| row | recipe and options | seeds | source |",
+        (
+            f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options']])}` | {', '.join(map(str, row['seeds']))} | {row['source']} |"
+            for row in ROWS
+            if row["on"] == on
+        ),
+    )
 
 
 def ground_truth_table() -> str:
@@ -137,17 +173,25 @@ def ground_truth_table() -> str:
     lines, last = [], ""
     for row in found["rows"]:
         case, last = ("" if row["case"] == last else row["case"]), row["case"]
-        lines.append(f"| {case} | {row['estimator']} | {row['exact']:.3f} | {row['error']:+.4f} | {row['mc_se']:.4f} | {row['in_errors']:+.1f} "
-                     f"| {100 * row['coverage']:.1f}% | {number(row['pareto_k'])} |")
-    return table("| model | estimator | exact value | mean error | its Monte Carlo error | in errors | 95% intervals that cover | median k |", lines)
+        lines.append(
+            f"| {case} | {row['estimator']} | {row['exact']:.3f} | {row['error']:+.4f} | {row['mc_se']:.4f} | {row['in_errors']:+.1f} "
+            f"| {100 * row['coverage']:.1f}% | {number(row['pareto_k'])} |"
+        )
+    return table(
+        "| model | estimator | exact value | mean error | its Monte Carlo error | in errors | 95% intervals that cover | median k |",
+        lines,
+    )
 
 
 def peers_table() -> str:
     found = read("peers.json")
     if not found:
         return "Not run."
-    lines = [f"| {name} | {row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | {row['cpu_seconds']:.0f} | {row['memory_mb']:.0f} |"
-             for name, row in found.items() if name != "estimators"]
+    lines = [
+        f"| {name} | {row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | {row['cpu_seconds']:.0f} | {row['memory_mb']:.0f} |"
+        for name, row in found.items()
+        if name != "estimators"
+    ]
     return table("| trained by | log p(x) | ELBO | CPU s of training | peak memory (MB) |", lines)
 
 
@@ -157,15 +201,25 @@ def estimators_table() -> str:
         return "Not run."
     rows = found["rows"]
     low, high = rows["`bdmc`, lower bound"]["value"], rows["`bdmc`, upper bound"]["value"]
-    lines = [f"| {name} | {row['value']:.3f} | {number(row.get('mc_se'), 3)} | {row['value'] - low:+.3f} | {row['value'] - high:+.3f} "
-             f"| {number(row.get('cpu_seconds'), 1)} |" for name, row in rows.items()]
-    return table("| | log p(x) for a datum | Monte Carlo error | less the lower bound | less the upper bound | CPU s |", lines)
+    lines = [
+        f"| {name} | {row['value']:.3f} | {number(row.get('mc_se'), 3)} | {row['value'] - low:+.3f} | {row['value'] - high:+.3f} "
+        f"| {number(row.get('cpu_seconds'), 1)} |"
+        for name, row in rows.items()
+    ]
+    return table(
+        "| | log p(x) for a datum | Monte Carlo error | less the lower bound | less the upper bound | CPU s |",
+        lines,
+    )
 
 
 SECTIONS: dict[str, Callable[[dict], str]] = {
-    "cpu": lambda results: results_table(results, "cpu"), "priors": priors_table, "gpu": lambda results: results_table(results, "gpu"),
-    "recipes": lambda results: recipes_table("cpu"), "gpu recipes": lambda results: recipes_table("gpu"),
-    "ground truth": lambda results: ground_truth_table(), "peers": lambda results: peers_table(),
+    "cpu": lambda results: results_table(results, "cpu"),
+    "priors": priors_table,
+    "gpu": lambda results: results_table(results, "gpu"),
+    "recipes": lambda results: recipes_table("cpu"),
+    "gpu recipes": lambda results: recipes_table("gpu"),
+    "ground truth": lambda results: ground_truth_table(),
+    "peers": lambda results: peers_table(),
     "estimators": lambda results: estimators_table(),
 }
 
@@ -181,13 +235,18 @@ def rendered(text: str) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------------------------------- figure
+# figure
+
 
 def draw_curves(path: Path) -> None:
     """The bound that is maximised against epochs, for each run of the IWAE recipe, and where the papers end."""
     import matplotlib.pyplot as plt
 
-    logs = [(row, HERE / "logs" / f"{row['name']}-0.csv") for row in ROWS if row["recipe"] == "iwae.yaml" and not row["options"].count("labels")]
+    logs = [
+        (row, HERE / "logs" / f"{row['name']}-0.csv")
+        for row in ROWS
+        if row["recipe"] == "iwae.yaml" and not row["options"].count("labels")
+    ]
     logs = [(row, path) for row, path in logs if row["on"] == "cpu" and path.exists()]
     if not logs:
         return
@@ -195,10 +254,21 @@ def draw_curves(path: Path) -> None:
     for index, (row, log) in enumerate(logs):
         lines = list(csv.DictReader(log.open()))
         colour, name = f"C{index}", row["what"].split(", ", 2)[2]
-        ax.plot([int(line["epoch"]) for line in lines], [float(line["objective"]) for line in lines], ".-", color=colour, label=name)
+        ax.plot(
+            [int(line["epoch"]) for line in lines],
+            [float(line["objective"]) for line in lines],
+            ".-",
+            color=colour,
+            label=name,
+        )
         ax.plot(3280, row["published"], "*", color=colour, markersize=10)
-    ax.set(xscale="log", xlabel="epoch", ylabel="nats per datum", ylim=(-125, -80),
-           title="IWAE recipe, dynamic MNIST: training bound (lines), and\npublished test log p(x) after 3,280 epochs (stars)")
+    ax.set(
+        xscale="log",
+        xlabel="epoch",
+        ylabel="nats per datum",
+        ylim=(-125, -80),
+        title="IWAE recipe, dynamic MNIST: training bound (lines), and\npublished test log p(x) after 3,280 epochs (stars)",
+    )
     ax.legend(frameon=False)
     figure.savefig(path, dpi=110)
 

@@ -16,8 +16,12 @@ from pyro_vae.cli import main
 
 RECIPE = Path(__file__).with_name("swap.yaml")
 PRIORS = {
-    "StandardNormal": [], "Laplace": [], "StudentT": [], "GaussianMixture": ["--prior.components", "100"],
-    "VampPrior": ["--prior.components", "100"], "Flow": [],
+    "StandardNormal": [],
+    "Laplace": [],
+    "StudentT": [],
+    "GaussianMixture": ["--prior.components", "100"],
+    "VampPrior": ["--prior.components", "100"],
+    "Flow": [],
 }
 POSTERIORS = ["DiagonalNormal", "LowRankNormal", "FullRankNormal"]
 
@@ -26,12 +30,30 @@ def run(folder: Path, prior: str, posterior: str) -> dict:
     """One run's scores; trains it if that was not done yet."""
     if not (folder / "evaluation.json").exists():
         resume = ["--resume"] if (folder / "training.json").exists() else []
-        code = main(["train", str(RECIPE), "--prior", prior, *PRIORS[prior], "--posterior", posterior,
-                     "--out", str(folder), "--num-samples", "500", "--limit", "1000", *resume])
+        code = main(
+            [
+                "train",
+                str(RECIPE),
+                "--prior",
+                prior,
+                *PRIORS[prior],
+                "--posterior",
+                posterior,
+                "--out",
+                str(folder),
+                "--num-samples",
+                "500",
+                "--limit",
+                "1000",
+                *resume,
+            ]
+        )
         if code:
             raise SystemExit(code)
     scores = json.loads((folder / "evaluation.json").read_text())
-    units = pv.decomposition.active_units(pv.load(folder), pv.datasets.load("mnist", binarize="dynamic")[1][:1000])
+    units = pv.decomposition.active_units(
+        pv.load(folder), pv.datasets.load("mnist", binarize="dynamic")[1][:1000]
+    )
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     return scores | {"seconds": float(rows[-1]["seconds"]), "active_units": units.active}
 
@@ -44,8 +66,10 @@ def rows(runs: Path) -> Iterator[str]:
         for posterior in POSTERIORS:
             scores = run(runs / f"{prior}-{posterior}", prior, posterior)
             elbo, ll = scores["elbo"], scores["log_likelihood"]
-            yield (f"| `{prior}` | `{posterior}` | {elbo['mean']:.2f} +- {elbo['se']:.2f} | {ll['mean']:.2f} +- {ll['se']:.2f} "
-                   f"| {ll['mc_se']:.3f} | {scores['pareto_k']['median']:.2f} | {scores['active_units']} | {scores['seconds']:.0f} |")
+            yield (
+                f"| `{prior}` | `{posterior}` | {elbo['mean']:.2f} +- {elbo['se']:.2f} | {ll['mean']:.2f} +- {ll['se']:.2f} "
+                f"| {ll['mc_se']:.3f} | {scores['pareto_k']['median']:.2f} | {scores['active_units']} | {scores['seconds']:.0f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
     python experiments/systems/clips_and_colours.py RUN [--figure FILE.png]
 
-Prints the bits per dimension of independent entries, to which those of `pyro-vae evaluate` compare; the squared error per entry of the
-test data's reconstructions, of as many principal components, of the training mean and, of
-clips, of each frame guessed to be the one before; how well a linear classifier reads the label off the means of q(z | x) and off
-the principal components; and the share of variance (R squared) that a linear regression on each explains: of a clip, of the
-digit's place in the first, the middle and the last frame and of its velocity in the middle; of a colour image, of the cosine and
-sine of its hue. The figure has test data and what the program makes of them, or with ``--samples`` draws from the prior.
+Prints the bits per dimension of independent entries, to which those of `pyro-vae evaluate` compare;
+the squared error per entry of the test data's reconstructions, of as many principal components, of
+the training mean and, of clips, of each frame guessed to be the one before; how well a linear
+classifier reads the label off the means of q(z | x) and off the principal components; and the share
+of variance (R squared) that a linear regression on each explains: of a clip, of the digit's place
+in the first, the middle and the last frame and of its velocity in the middle; of a colour image, of
+the cosine and sine of its hue. The figure has test data and what the program makes of them, or with
+``--samples`` draws from the prior.
 """
 
 import argparse
@@ -37,8 +39,12 @@ def places(x: torch.Tensor) -> torch.Tensor:
 def movement(x: torch.Tensor) -> dict[str, torch.Tensor]:
     at = places(x)
     middle = x.shape[1] // 2
-    return {"place, first frame": at[:, 0], "place, middle": at[:, middle], "place, last": at[:, -1],
-            "velocity in the middle": at[:, middle] - at[:, middle - 1]}
+    return {
+        "place, first frame": at[:, 0],
+        "place, middle": at[:, middle],
+        "place, last": at[:, -1],
+        "velocity in the middle": at[:, middle] - at[:, middle - 1],
+    }
 
 
 def hue(x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -51,7 +57,9 @@ def independent_bits(train: torch.Tensor, test: torch.Tensor) -> float:
     """Bits per dimension of test data whose entries are independent, each with the training frequencies of its levels, one added."""
     top = 1 if train.unique().numel() <= 2 else 255
     levels, levels_test = ((x.flatten(1) * top).round().long() for x in (train, test))
-    counts = torch.ones(levels.shape[1], top + 1).scatter_add_(1, levels.T, torch.ones(levels.T.shape))
+    counts = torch.ones(levels.shape[1], top + 1).scatter_add_(
+        1, levels.T, torch.ones(levels.T.shape)
+    )
     return -(counts / counts.sum(1, keepdim=True)).log2().gather(1, levels_test.T).mean().item()
 
 
@@ -64,27 +72,47 @@ def main() -> None:
     program = pv.load(options.run)
     train, test = pv.datasets.load(read_recipe(Path(options.run) / "recipe.yaml")["data"])
     train = train[:10_000]
-    pca = PCA(math.prod(program.posterior.latent), svd_solver="randomized", random_state=0).fit(train.x.flatten(1).numpy())
-    spaces = {"means of q(z | x)": [embed(program, data, draws=False) for data in (train, test)],
-              f"{pca.n_components_} principal components": [torch.from_numpy(pca.transform(data.x.flatten(1).numpy())) for data in (train, test)]}
-    by_pca = torch.from_numpy(pca.inverse_transform(spaces[f"{pca.n_components_} principal components"][1].numpy()))
-    print(f"squared error per entry: {squared_error(program, test).mean:.4f}, principal components "
-          f"{(by_pca - test.x.flatten(1)).square().mean():.4f}, training mean {(test.x - train.x.mean(0)).square().mean():.4f}")
-    print(f"bits per dimension if every entry were on its own: {independent_bits(train.x, test.x):.3f}")
+    pca = PCA(math.prod(program.posterior.latent), svd_solver="randomized", random_state=0).fit(
+        train.x.flatten(1).numpy()
+    )
+    spaces = {
+        "means of q(z | x)": [embed(program, data, draws=False) for data in (train, test)],
+        f"{pca.n_components_} principal components": [
+            torch.from_numpy(pca.transform(data.x.flatten(1).numpy())) for data in (train, test)
+        ],
+    }
+    by_pca = torch.from_numpy(
+        pca.inverse_transform(spaces[f"{pca.n_components_} principal components"][1].numpy())
+    )
+    print(
+        f"squared error per entry: {squared_error(program, test).mean:.4f}, principal components "
+        f"{(by_pca - test.x.flatten(1)).square().mean():.4f}, training mean {(test.x - train.x.mean(0)).square().mean():.4f}"
+    )
+    print(
+        f"bits per dimension if every entry were on its own: {independent_bits(train.x, test.x):.3f}"
+    )
     if is_clip(test.event_shape):
         print(f"each frame guessed to be the one before: {test.x.diff(dim=1).square().mean():.4f}")
     told = movement if is_clip(test.event_shape) else hue
     for name, (codes, codes_test) in spaces.items():
         found = linear_probe(codes, train.context, codes_test, test.context)
-        print(f"{name}: label {found}; " + ", ".join(
-            f"{what} R^2 {LinearRegression().fit(codes.numpy(), value.numpy()).score(codes_test.numpy(), told(test.x)[what].numpy()):.3f}"
-            for what, value in told(train.x).items()), flush=True)
+        print(
+            f"{name}: label {found}; "
+            + ", ".join(
+                f"{what} R^2 {LinearRegression().fit(codes.numpy(), value.numpy()).score(codes_test.numpy(), told(test.x)[what].numpy()):.3f}"
+                for what, value in told(train.x).items()
+            ),
+            flush=True,
+        )
     if options.figure and options.samples:
         save_figure(options.figure, lambda ax: plot_data(pv.generate(program, 12), ax), size=(7, 3))
     elif options.figure:
         few = test[:3] if is_clip(test.event_shape) else test[:12]
-        save_figure(options.figure, lambda ax: plot_reconstructions(few.x, pv.reconstruct(program, few), ax),
-                    size=(7, 5.4) if is_clip(test.event_shape) else (8, 1.8))
+        save_figure(
+            options.figure,
+            lambda ax: plot_reconstructions(few.x, pv.reconstruct(program, few), ax),
+            size=(7, 5.4) if is_clip(test.event_shape) else (8, 1.8),
+        )
 
 
 if __name__ == "__main__":

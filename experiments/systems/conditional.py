@@ -2,10 +2,11 @@
 
     python experiments/systems/conditional.py CVAE VAE [--figure FILE.png]
 
-Prints the share of 2,000 samples that a 3-nearest-neighbour classifier on the 60,000 real training images gives the label they
-were drawn for; log p(x | y) - log 10, which bounds log p(x) from below for the model with a uniform label, against the
-VAE's log p(x) on the first 1,000 test images, K = 1000, paired; and how often a linear probe on the means of q(z | x, y), and on
-draws, reads the label. The figure is a grid, one label a row.
+Prints the share of 2,000 samples that a 3-nearest-neighbour classifier on the 60,000 real training
+images gives the label they were drawn for; log p(x | y) - log 10, which bounds log p(x) from below
+for the model with a uniform label, against the VAE's log p(x) on the first 1,000 test images, K =
+1000, paired; and how often a linear probe on the means of q(z | x, y), and on draws, reads the
+label. The figure is a grid, one label a row.
 """
 
 import argparse
@@ -26,7 +27,9 @@ from pyro_vae.plotting.files import save_figure
 
 def probe(program, train, test, draws: bool) -> float:
     codes = [pv.encode(program, data, draws=draws)["z"].numpy() for data in (train, test)]
-    reader = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(codes[0], train.context.numpy())
+    reader = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(
+        codes[0], train.context.numpy()
+    )
     return reader.score(codes[1], test.context.numpy())
 
 
@@ -43,16 +46,27 @@ def main() -> None:
     samples = pv.generate(cvae, len(labels), context=labels, seed=1)
     hits = torch.as_tensor(judge.predict(samples.flatten(1).numpy())) == labels
     share = hits.double().mean().item()
-    print(f"samples with the label asked for: {share:.1%} +- {math.sqrt(share * (1 - share) / len(labels)):.1%}, by label "
-          + ", ".join(f"{hits[labels == label].double().mean():.1%}" for label in range(10)), flush=True)
+    print(
+        f"samples with the label asked for: {share:.1%} +- {math.sqrt(share * (1 - share) / len(labels)):.1%}, by label "
+        + ", ".join(f"{hits[labels == label].double().mean():.1%}" for label in range(10)),
+        flush=True,
+    )
     few = test[:1000]
     given, alone = (evaluate(program, few, 1000)["log_likelihood"] for program in (cvae, vae))
-    print(f"log p(x | y) - log 10: {given.mean - math.log(10):.2f} +- {given.se:.2f}; log p(x): {alone.mean:.2f} +- {alone.se:.2f}")
+    print(
+        f"log p(x | y) - log 10: {given.mean - math.log(10):.2f} +- {given.se:.2f}; log p(x): {alone.mean:.2f} +- {alone.se:.2f}"
+    )
     paired = compare(given, alone)
-    print(f"difference {paired.mean - math.log(10):+.2f} +- {paired.se:.2f} (Monte Carlo error {paired.mc_se:.3f})", flush=True)
+    print(
+        f"difference {paired.mean - math.log(10):+.2f} +- {paired.se:.2f} (Monte Carlo error {paired.mc_se:.3f})",
+        flush=True,
+    )
     for name, program in (("CVAE", cvae), ("VAE", vae)):
-        print(f"{name}: a linear probe reads the label from means of z {probe(program, train[:20_000], test, False):.1%}, "
-              f"from draws {probe(program, train[:20_000], test, True):.1%} of the time", flush=True)
+        print(
+            f"{name}: a linear probe reads the label from means of z {probe(program, train[:20_000], test, False):.1%}, "
+            f"from draws {probe(program, train[:20_000], test, True):.1%} of the time",
+            flush=True,
+        )
     if options.figure:
         grid = samples.reshape(10, 200, 1, 28, 28)[:, :12].flatten(0, 1)
         save_figure(options.figure, lambda ax: plot_data(grid, ax, columns=12), size=(6, 5))

@@ -2,11 +2,12 @@
 
     python experiments/systems/generation.py RUN [RUN ...] [--figure FILE.png]
 
-Of each run 5,000 draws are decoded, from N(0, I) for an autoencoder, from the prior otherwise; for an autoencoder also 5,000 from
-the normal distribution that fits its codes of training images. The classifier is scikit-learn's, an MLP of 128 units on the 60,000 training images; its
-confidence is the mean of the highest probability. Its hidden units are the space in which the draws are compared with the first
-5,000 test images (k = 5): in pixels the mean of all images lies in everybody's ball. The other 5,000 test images say what
-the best is.
+Of each run 5,000 draws are decoded, from N(0, I) for an autoencoder, from the prior otherwise; for
+an autoencoder also 5,000 from the normal distribution that fits its codes of training images. The
+classifier is scikit-learn's, an MLP of 128 units on the 60,000 training images; its confidence is
+the mean of the highest probability. Its hidden units are the space in which the draws are compared
+with the first 5,000 test images (k = 5): in pixels the mean of all images lies in everybody's ball.
+The other 5,000 test images say what the best is.
 """
 
 import argparse
@@ -36,32 +37,46 @@ def main() -> None:
     options = parser.parse_args()
     train, test = pv.datasets.load("mnist", binarize="none")
     binary, _ = pv.datasets.load("mnist")
-    judge = MLPClassifier([128], max_iter=8, early_stopping=True, n_iter_no_change=8, random_state=0)
+    judge = MLPClassifier(
+        [128], max_iter=8, early_stopping=True, n_iter_no_change=8, random_state=0
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # eight passes are enough for a judge
         judge.fit(train.x.flatten(1).numpy(), train.context.numpy())
     real, others = test.x[:COUNT], test.x[COUNT:]
-    print(f"the classifier is right on {judge.score(test.x.flatten(1).numpy(), test.context.numpy()):.1%} of the test images")
+    print(
+        f"the classifier is right on {judge.score(test.x.flatten(1).numpy(), test.context.numpy()):.1%} of the test images"
+    )
     shown = []
 
     def features(x: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.maximum(x.flatten(1).numpy() @ judge.coefs_[0] + judge.intercepts_[0], 0))
+        return torch.from_numpy(
+            np.maximum(x.flatten(1).numpy() @ judge.coefs_[0] + judge.intercepts_[0], 0)
+        )
 
     def report(name: str, x: torch.Tensor) -> None:
         probabilities = judge.predict_proba(x.flatten(1).numpy())
         shares = np.bincount(probabilities.argmax(1), minlength=10) / len(x)
         entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
         points = pv.fidelity(features(real), features(x))
-        print(f"| {name} | {probabilities.max(1).mean():.3f} | {np.exp(entropy):.1f} | {points.precision:.3f} | {points.recall:.3f} | "
-              f"{points.density:.3f} | {points.coverage:.3f} |", flush=True)
+        print(
+            f"| {name} | {probabilities.max(1).mean():.3f} | {np.exp(entropy):.1f} | {points.precision:.3f} | {points.recall:.3f} | "
+            f"{points.density:.3f} | {points.coverage:.3f} |",
+            flush=True,
+        )
 
-    print("| draws | confidence | labels in use | precision | recall | density | coverage |\n|---|---|---|---|---|---|---|")
+    print(
+        "| draws | confidence | labels in use | precision | recall | density | coverage |\n|---|---|---|---|---|---|---|"
+    )
     report("other test images", others)
     noise = torch.randn(COUNT, 1000, generator=torch.Generator().manual_seed(0))
     for run in options.runs:
         program = pv.load(run)
         if isinstance(program.prior, pv.priors.Flat | pv.priors.StandardNormal):
-            x, drawn = decoded(program, noise[:, : program.posterior.latent[0]]), "N(0, I)"  # the same noise for all
+            x, drawn = (
+                decoded(program, noise[:, : program.posterior.latent[0]]),
+                "N(0, I)",
+            )  # the same noise for all
         else:
             x, drawn = pv.generate(program, COUNT), type(program.prior).__name__
         report(f"{run}, {drawn}", x)
@@ -74,7 +89,11 @@ def main() -> None:
             report(f"{run}, the normal that fits its codes", x)
             shown.append(x[:20])
     if options.figure:
-        save_figure(options.figure, lambda ax: plot_data(torch.cat(shown), ax, columns=20), size=(9, 0.55 * len(shown)))
+        save_figure(
+            options.figure,
+            lambda ax: plot_data(torch.cat(shown), ax, columns=20),
+            size=(9, 0.55 * len(shown)),
+        )
 
 
 if __name__ == "__main__":

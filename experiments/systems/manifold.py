@@ -2,11 +2,13 @@
 
     python experiments/systems/manifold.py RUN [--out FOLDER]
 
-Prints, on the first 2,000 test images: the share of ten nearest neighbours of the same digit in the latent space and in pixels; and
-of the tangent planes at their encodings the singular values (pixels' root sum of squares per unit of z) and the local dimension.
-Figures, in RUN/manifold by default: the graph of five nearest neighbours over the map of 1,000 images (of more than two latents, over
-its principal components); six test images moved along the directions in which the decoder stretches most and least, as far as would
-change x by 4 either way were it flat; and for two latents the ellipses of the metric, and the 20x20 grid over the prior's quantiles.
+Prints, on the first 2,000 test images: the share of ten nearest neighbours of the same digit in the
+latent space and in pixels; and of the tangent planes at their encodings the singular values
+(pixels' root sum of squares per unit of z) and the local dimension. Figures, in RUN/manifold by
+default: the graph of five nearest neighbours over the map of 1,000 images (of more than two
+latents, over its principal components); six test images moved along the directions in which the
+decoder stretches most and least, as far as would change x by 4 either way were it flat; and for two
+latents the ellipses of the metric, and the 20x20 grid over the prior's quantiles.
 """
 
 import argparse
@@ -46,19 +48,43 @@ def main() -> None:
     few = test[:2000]
     z = embed(program, few, draws=False)
     for name, points in (("latent space", z), ("pixels", few.x.flatten(1))):
-        print(f"{name}: {neighbours(points, 10).agreement(few.context):.1%} of the ten nearest neighbours are the same digit")
+        print(
+            f"{name}: {neighbours(points, 10).agreement(few.context):.1%} of the ten nearest neighbours are the same digit"
+        )
     planes = tangent_planes(decoder, z[:500])
     stretches, dimension = planes.singular_values.median(0).values, planes.local_dimension().float()
-    print(f"tangent planes: median stretches {', '.join(f'{value:.2f}' for value in stretches)}, "
-          f"of {decoder.dim} dimensions at {(dimension == decoder.dim).float().mean():.1%}")
-    save_figure(folder / "graph.png", lambda ax: plot_neighbours(z[:1000], neighbours(z[:1000], 5), ax, few.context[:1000]), (6.5, 6))
-    moved = torch.stack([along(decoder, z[:6], rank).unflatten(0, (6, -1)) for rank in (0, -1)], dim=1)
-    save_figure(folder / "directions.png", lambda ax: plot_data(moved.flatten(0, 2), ax, columns=2 * len(STEPS), title=(
-        "along the most stretched direction (left) and the least (right)")), (7.5, 3.7))
+    print(
+        f"tangent planes: median stretches {', '.join(f'{value:.2f}' for value in stretches)}, "
+        f"of {decoder.dim} dimensions at {(dimension == decoder.dim).float().mean():.1%}"
+    )
+    save_figure(
+        folder / "graph.png",
+        lambda ax: plot_neighbours(z[:1000], neighbours(z[:1000], 5), ax, few.context[:1000]),
+        (6.5, 6),
+    )
+    moved = torch.stack(
+        [along(decoder, z[:6], rank).unflatten(0, (6, -1)) for rank in (0, -1)], dim=1
+    )
+    save_figure(
+        folder / "directions.png",
+        lambda ax: plot_data(
+            moved.flatten(0, 2),
+            ax,
+            columns=2 * len(STEPS),
+            title=("along the most stretched direction (left) and the least (right)"),
+        ),
+        (7.5, 3.7),
+    )
     if decoder.dim == 2:
         at = torch.cartesian_prod(torch.linspace(-3, 3, 19), torch.linspace(-3, 3, 19))
-        save_figure(folder / "metric.png", lambda ax: plot_tangent_planes(z, at, tangent_planes(decoder, at), ax, few.context), (6.5, 6))
-        save_figure(folder / "grid.png", lambda ax: plot_data(manifold(decoder, 20), ax, columns=20), (6, 6))
+        save_figure(
+            folder / "metric.png",
+            lambda ax: plot_tangent_planes(z, at, tangent_planes(decoder, at), ax, few.context),
+            (6.5, 6),
+        )
+        save_figure(
+            folder / "grid.png", lambda ax: plot_data(manifold(decoder, 20), ax, columns=20), (6, 6)
+        )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
     python experiments/systems/text.py RUN ... [--num-samples 200] [--without-latent] [--read 8]
 
-A row for each RUN, of `vae_sentences.yaml` or a variant, on the test sentences: KL of q(z | x) from the prior, active dimensions of
-the latent, ELBO, log p(x) by importance sampling, and the perplexity of a word, the end of a sentence counted as one. Below,
-models without a latent: unigrams, bigrams and trigrams of the training sentences, smoothed by Kneser and Ney's method, and with
---without-latent the decoder of the first run trained anew with z held at zero. Then, by the first run: test sentences and what is
-made of them, draws from the prior, sentences between two test sentences, and a test sentence's nearest neighbours.
+A row for each RUN, of `vae_sentences.yaml` or a variant, on the test sentences: KL of q(z | x) from
+the prior, active dimensions of the latent, ELBO, log p(x) by importance sampling, and the
+perplexity of a word, the end of a sentence counted as one. Below, models without a latent:
+unigrams, bigrams and trigrams of the training sentences, smoothed by Kneser and Ney's method, and
+with --without-latent the decoder of the first run trained anew with z held at zero. Then, by the
+first run: test sentences and what is made of them, draws from the prior, sentences between two test
+sentences, and a test sentence's nearest neighbours.
 """
 
 import argparse
@@ -33,10 +35,12 @@ class KneserNey:
 
     .. math:: P(w \mid h) = \frac{\max(c(h w) - D, 0) + D\, n(h)\, P(w \mid h')}{c(h)}
 
-    where h' is h without its first word, n(h) the number of words seen behind h, and c in all but the longest stretches counts the
-    different words that were seen before; at the end stands the uniform distribution. D is n_1 / (n_1 + 2 n_2) of each length.
+    where h' is h without its first word, n(h) the number of words seen behind h, and c in all but
+    the longest stretches counts the different words that were seen before; at the end stands the
+    uniform distribution. D is n_1 / (n_1 + 2 n_2) of each length.
 
-    Source: Ney, Essen and Kneser (1994), On structuring probabilistic dependences in stochastic language modelling.
+    Source: Ney, Essen and Kneser (1994), On structuring probabilistic dependences in stochastic
+    language modelling.
     """
 
     def __init__(self, sentences: list[list[int]], order: int, size: int):
@@ -62,14 +66,21 @@ class KneserNey:
     def probability(self, gram: tuple[int, ...]) -> float:
         p = 1 / self.size
         for length, (grams, total, kinds, discount) in enumerate(reversed(self.levels), 1):
-            short = gram[len(gram) - length:]
+            short = gram[len(gram) - length :]
             history = short[:-1]
             if total[history]:
-                p = (max(grams[short] - discount, 0) + discount * kinds[history] * p) / total[history]
+                p = (max(grams[short] - discount, 0) + discount * kinds[history] * p) / total[
+                    history
+                ]
         return p
 
     def score(self, sentences: list[list[int]]) -> Score:
-        nats = torch.tensor([sum(math.log(self.probability(gram)) for gram in self.grams(sentence)) for sentence in sentences])
+        nats = torch.tensor(
+            [
+                sum(math.log(self.probability(gram)) for gram in self.grams(sentence))
+                for sentence in sentences
+            ]
+        )
         return Score(nats, torch.zeros_like(nats), 1)
 
 
@@ -90,15 +101,28 @@ def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
         with pyro.plate("data", len(x)):
             pyro.sample("x", program.likelihood(nothing.expand(len(x), -1)), obs=x)
 
-    alone = pv.Program(model, lambda x: None, modules=program.likelihood, event_shape=train.event_shape)
-    pv.fit(alone, train, epochs=recipe["epochs"], batch_size=recipe["batch_size"], learning_rate=recipe["learning_rate"],
-           schedule=pv.schedules.Cosine(), seed=recipe["seed"], progress=False)
+    alone = pv.Program(
+        model, lambda x: None, modules=program.likelihood, event_shape=train.event_shape
+    )
+    pv.fit(
+        alone,
+        train,
+        epochs=recipe["epochs"],
+        batch_size=recipe["batch_size"],
+        learning_rate=recipe["learning_rate"],
+        schedule=pv.schedules.Cosine(),
+        seed=recipe["seed"],
+        progress=False,
+    )
     return alone
 
 
 def row(name: str, score: Score, data: Dataset, *more: str) -> None:
     kl, active, elbo = more or ("", "", "")
-    print(f"| {name} | {kl} | {active} | {elbo} | {score.mean:.2f} +- {score.se:.2f} | {perplexity(score, data):.1f} |", flush=True)
+    print(
+        f"| {name} | {kl} | {active} | {elbo} | {score.mean:.2f} +- {score.se:.2f} | {perplexity(score, data):.1f} |",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -117,22 +141,48 @@ def main() -> None:
         program = pv.load(run)
         terms, units = decompose(program, test, 20), active_units(program, test)
         score = pv.log_likelihood(program, test, options.num_samples)
-        row(Path(run).name, score, test, f"{terms['kl'].mean:.2f}", f"{units.active} of {units.total}", f"{terms['elbo'].mean:.2f}")
+        row(
+            Path(run).name,
+            score,
+            test,
+            f"{terms['kl'].mean:.2f}",
+            f"{units.active} of {units.total}",
+            f"{terms['elbo'].mean:.2f}",
+        )
     if options.without_latent:
-        row("the same decoder without a latent", pv.elbo(without_latent(options.runs[0], recipe, train), test, 1), test)
+        row(
+            "the same decoder without a latent",
+            pv.elbo(without_latent(options.runs[0], recipe, train), test, 1),
+            test,
+        )
     for name, order in (("trigrams", 3), ("bigrams", 2), ("unigrams", 1)):
-        row(name, KneserNey(numbers(train), order, len(train.vocabulary)).score(numbers(test)), test)
+        row(
+            name, KneserNey(numbers(train), order, len(train.vocabulary)).score(numbers(test)), test
+        )
 
-    program, few = pv.load(options.runs[0]), test[torch.arange(options.read) * (len(test) // options.read)]
+    program, few = (
+        pv.load(options.runs[0]),
+        test[torch.arange(options.read) * (len(test) // options.read)],
+    )
     for given, made in zip(few.text, test.vocabulary.decode(pv.reconstruct(program, few))):
         print(f"\n  test   {given}\n  made   {made}")
     for title, draws in (("greedy, from draws of z", False), ("draws, from draws of z", True)):
-        print(f"\n{title}:", *test.vocabulary.decode(pv.generate(program, options.read, draws=draws)), sep="\n  ")
+        print(
+            f"\n{title}:",
+            *test.vocabulary.decode(pv.generate(program, options.read, draws=draws)),
+            sep="\n  ",
+        )
     means = embed(program, test, draws=False)
     decoder = Decoder(program)
     for a, b in ((0, len(test) // 2), (len(test) // 3, len(test) - 1)):
         between = decoder(interpolate(means[a], means[b], 7)).detach()
-        print("\nbetween", f"({test.text[a]})", *test.vocabulary.decode(between), f"({test.text[b]})", sep="\n  ")
+        print(
+            "\nbetween",
+            f"({test.text[a]})",
+            *test.vocabulary.decode(between),
+            f"({test.text[b]})",
+            sep="\n  ",
+        )
     found = neighbours(means, 3)
     for datum in range(0, len(test), len(test) // 4):
         print(f"\nnear to {test.text[datum]}", *(test.text[i] for i in found.of(datum)), sep="\n  ")

@@ -10,6 +10,7 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["CheckpointError", "replace_file", "write_bytes", "write_text", "writing_to"]
 
+
 class CheckpointError(InvalidInput):
     """A state that cannot be written, or read back, as it should be."""
 
@@ -37,10 +38,13 @@ class writing_to:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise CheckpointError("out", got=f"{self.folder}, which cannot be written ({error.strerror or error})",
-                                  expected="a folder with space left and permission to write",
-                                  fix="free some space or choose another folder; the last good checkpoint is whole, "
-                                      "and --resume continues from it") from error
+            raise CheckpointError(
+                "out",
+                got=f"{self.folder}, which cannot be written ({error.strerror or error})",
+                expected="a folder with space left and permission to write",
+                fix="free some space or choose another folder; the last good checkpoint is whole, "
+                "and --resume continues from it",
+            ) from error
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -1,8 +1,9 @@
 """What is on disk: weights as safetensors, everything else as JSON, replaced atomically, never a pickle.
 
-A state is two files. ``NAME-DIGEST.safetensors`` holds the tensors and is written first, under a name that no older
-state has; ``NAME.json`` names that file with its SHA-256 and is then replaced in one rename. So a reader, or a run
-that is killed or meets a full disk at any moment, finds the old state or the new one, whole.
+A state is two files. ``NAME-DIGEST.safetensors`` holds the tensors and is written first, under a
+name that no older state has; ``NAME.json`` names that file with its SHA-256 and is then replaced in
+one rename. So a reader, or a run that is killed or meets a full disk at any moment, finds the old
+state or the new one, whole.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from pyro_vae.checkpoint.states import read_state, write_state
 
 __all__ = ["description_of", "load", "save"]
 
+
 def save(program: nn.Module, folder: str | Path) -> None:
     """Writes a program, its classes with their arguments and its weights, to ``program.json`` and beside it.
 
     Args:
-        program: any program; its components keep their constructor arguments as attributes of the same name.
+        program: any program; its components keep their constructor arguments as attributes of the
+            same name.
         folder: where to; made if it is not there.
 
     Raises:
         InvalidInput: if a component does not keep its arguments.
-        CheckpointError: if the disk is full or the folder cannot be written; what was there before is still whole.
+        CheckpointError: if the disk is full or the folder cannot be written; what was there before
+            is still whole.
 
     Example:
         >>> pv.save(vae, folder)
@@ -43,26 +47,35 @@ def load(folder: str | Path, program: nn.Module | None = None) -> nn.Module:
 
     Args:
         folder: the folder, also one that training wrote.
-        program: a program of the same structure to put the weights into, for one whose functions cannot be imported;
-            by default it is built anew from the classes' import paths.
+        program: a program of the same structure to put the weights into, for one whose functions
+            cannot be imported; by default it is built anew from the classes' import paths.
 
     Raises:
-        CheckpointError: if the state is missing, truncated, altered, of another format or of another structure.
+        CheckpointError: if the state is missing, truncated, altered, of another format or of
+            another structure.
 
-    Nothing is ever unpickled, and nothing but subclasses of `torch.nn.Module` is called. The state names them by import
-    path, and importing a module runs it: a state from a stranger is as safe as the modules that it can name here.
+    Nothing is ever unpickled, and nothing but subclasses of `torch.nn.Module` is called. The state
+    names them by import path, and importing a module runs it: a state from a stranger is as safe as
+    the modules that it can name here.
     """
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"
     if program is None:
-        with torch.random.fork_rng():  # building draws initial weights; the caller's random numbers stay untouched
+        with (
+            torch.random.fork_rng()
+        ):  # building draws initial weights; the caller's random numbers stay untouched
             program = build(meta.get("program"), source)
     own = program.state_dict()
-    wrong = sorted(own.keys() ^ tensors.keys()) or [name for name in own if own[name].shape != tensors[name].shape]
+    wrong = sorted(own.keys() ^ tensors.keys()) or [
+        name for name in own if own[name].shape != tensors[name].shape
+    ]
     if wrong:
-        raise CheckpointError(str(source), got=f"weights that do not fit the program (first at {wrong[0]!r})",
-                              expected="the structure that was saved",
-                              fix="load it with the version and the classes that saved it")
+        raise CheckpointError(
+            str(source),
+            got=f"weights that do not fit the program (first at {wrong[0]!r})",
+            expected="the structure that was saved",
+            fix="load it with the version and the classes that saved it",
+        )
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         program.to(dtypes.pop())  # constants that are not saved follow

@@ -17,21 +17,28 @@ __all__ = ["exists", "read_state", "write_state"]
 FORMAT = 1
 
 
-# -------------------------------------------------------------------------------------------------------- states
+# states
+
 
 def exists(folder: str | Path, name: str) -> bool:
     """Whether ``folder`` holds a state of that name."""
     return (Path(folder) / f"{name}.json").exists()
 
 
-def write_state(folder: str | Path, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def write_state(
+    folder: str | Path, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]
+) -> None:
     """Writes tensors and JSON as one state, atomically; see the head of this module."""
     folder = Path(folder)
     # Clones, as tied tensors share memory, which safetensors refuses.
-    data = safetensors.torch.save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
+    data = safetensors.torch.save(
+        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    )
     digest = hashlib.sha256(data).hexdigest()
     weights = folder / f"{name}-{digest[:12]}.safetensors"
-    text = json.dumps({"format": FORMAT, "weights": weights.name, "sha256": digest, **meta}, indent=1)
+    text = json.dumps(
+        {"format": FORMAT, "weights": weights.name, "sha256": digest, **meta}, indent=1
+    )
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         before = _weights_named_by(folder / f"{name}.json")
@@ -63,29 +70,57 @@ def read_state(folder: str | Path, name: str) -> tuple[dict[str, Tensor], dict[s
 
 def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     index = folder / f"{name}.json"
-    expected = f"{name}.json and the .safetensors file that it names, as training or pv.save writes them"
+    expected = (
+        f"{name}.json and the .safetensors file that it names, as training or pv.save writes them"
+    )
     if not index.is_file():
-        strangers = [path.name for path in folder.glob("*") if path.suffix in {".pt", ".pth", ".pkl", ".ckpt", ".bin"}]
-        got = f"{folder}, which does not exist" if not folder.exists() else f"{folder} without {index.name}"
+        strangers = [
+            path.name
+            for path in folder.glob("*")
+            if path.suffix in {".pt", ".pth", ".pkl", ".ckpt", ".bin"}
+        ]
+        got = (
+            f"{folder}, which does not exist"
+            if not folder.exists()
+            else f"{folder} without {index.name}"
+        )
         if strangers:
             got += f" but with {strangers[0]}, a pickle, which is never loaded"
-        raise CheckpointError("run", got=got, expected=expected, fix="check the path, or train first")
+        raise CheckpointError(
+            "run", got=got, expected=expected, fix="check the path, or train first"
+        )
     try:
         meta = json.loads(index.read_bytes())
         weights, digest = folder / Path(meta["weights"]).name, meta["sha256"]
         version = meta["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("run", got=f"{index}, which is damaged ({type(error).__name__}: {error})", expected=expected,
-                              fix="restore it from a copy, or train again") from None
+        raise CheckpointError(
+            "run",
+            got=f"{index}, which is damaged ({type(error).__name__}: {error})",
+            expected=expected,
+            fix="restore it from a copy, or train again",
+        ) from None
     if version != FORMAT:
-        raise CheckpointError("run", got=f"{index} of format {version}", expected=f"format {FORMAT}",
-                              fix="load it with the version that wrote it")
+        raise CheckpointError(
+            "run",
+            got=f"{index} of format {version}",
+            expected=f"format {FORMAT}",
+            fix="load it with the version that wrote it",
+        )
     try:
         data = weights.read_bytes()
         if hashlib.sha256(data).hexdigest() != digest:
-            raise CheckpointError("run", got=f"{weights}, whose SHA-256 is not the one in {index.name}: truncated or altered",
-                                  expected=f"SHA-256 {digest[:12]}...", fix="restore it from a copy, or train again")
+            raise CheckpointError(
+                "run",
+                got=f"{weights}, whose SHA-256 is not the one in {index.name}: truncated or altered",
+                expected=f"SHA-256 {digest[:12]}...",
+                fix="restore it from a copy, or train again",
+            )
         return safetensors.torch.load(data), meta
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError("run", got=f"{weights}, which cannot be read ({error})", expected=expected,
-                              fix="restore it from a copy, or train again") from None
+        raise CheckpointError(
+            "run",
+            got=f"{weights}, which cannot be read ({error})",
+            expected=expected,
+            fix="restore it from a copy, or train again",
+        ) from None

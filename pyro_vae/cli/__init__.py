@@ -1,7 +1,7 @@
 """The command line: one module for each command.
 
-Arguments are read and results printed here; nothing is computed here. A mistake of the user ends in one line and
-exit code 2.
+Arguments are read and results printed here; nothing is computed here. A mistake of the user ends in
+one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["main"]
 
-COMMANDS = {module.__name__.rpartition(".")[2]: module for module in (train, evaluate, compare, sample, inspect, report)}
+COMMANDS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (train, evaluate, compare, sample, inspect, report)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for the user's mistakes, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:
-        sys.path.insert(0, "")  # so that mylab.MyPrior is found where the command is run, as python -m would
+        sys.path.insert(
+            0, ""
+        )  # so that mylab.MyPrior is found where the command is run, as python -m would
     warnings.showwarning = one_line_warning
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -43,12 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
-        print("pyro-vae: interrupted; what was saved is whole, and --resume continues from it", file=sys.stderr)
+        print(
+            "pyro-vae: interrupted; what was saved is whole, and --resume continues from it",
+            file=sys.stderr,
+        )
         return 130
 
 
 def usage() -> str:
     """The commands, each with the first line of its module."""
-    lines = [(module.__doc__ or "").strip().rstrip(".").split(": ", 1) for module in COMMANDS.values()]
-    return "\n".join(["usage: pyro-vae COMMAND ...", "", *(f"  {call:<21} {purpose}" for call, purpose in lines), "",
-                      "pyro-vae COMMAND --help lists a command's options."])
+    lines = [
+        (module.__doc__ or "").strip().rstrip(".").split(": ", 1) for module in COMMANDS.values()
+    ]
+    return "\n".join(
+        [
+            "usage: pyro-vae COMMAND ...",
+            "",
+            *(f"  {call:<21} {purpose}" for call, purpose in lines),
+            "",
+            "pyro-vae COMMAND --help lists a command's options.",
+        ]
+    )

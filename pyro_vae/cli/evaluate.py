@@ -14,14 +14,21 @@ from pyro_vae.validation import check_choice, check_count
 
 
 def run(argv: list[str]) -> None:
-    parser = new_parser("evaluate", "ELBO and importance-sampled log-likelihood of a run, written to RUN/evaluation.json.")
+    parser = new_parser(
+        "evaluate",
+        "ELBO and importance-sampled log-likelihood of a run, written to RUN/evaluation.json.",
+    )
     add_run_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
     parser.add_argument("--split", type=str, default="test", help="train or test")
     parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
-    parser.add_argument("--proposal", type=Callable[..., Any], default={"class_path": resolve_component("proposal", "Guide")},
-                        help="what draws the latents for the log-likelihood, as --proposal Refined --proposal.steps 50")
+    parser.add_argument(
+        "--proposal",
+        type=Callable[..., Any],
+        default={"class_path": resolve_component("proposal", "Guide")},
+        help="what draws the latents for the log-likelihood, as --proposal Refined --proposal.steps 50",
+    )
     with explaining(parser):
         options = parse_components(parser, argv, {})
     check_count("num_samples", options.num_samples)

@@ -8,7 +8,13 @@ from rich.console import Console
 
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.options import new_parser, parse
-from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, check_vocabulary, data_of, load_run
+from pyro_vae.cli.runs import (
+    add_data_arguments,
+    add_run_arguments,
+    check_vocabulary,
+    data_of,
+    load_run,
+)
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import write_netcdf
 from pyro_vae.report.gallery import inspect as inspect_program
@@ -17,14 +23,34 @@ from pyro_vae.validation import check_count
 
 
 def run(argv: list[str]) -> None:
-    parser = new_parser("inspect", "Draws of q(z | x) as ArviZ data, RUN/posterior.nc, and figures of the latent space, of the decoder, and "
-                         "of q(z | x) beside NUTS, in RUN/inspection/.")
+    parser = new_parser(
+        "inspect",
+        "Draws of q(z | x) as ArviZ data, RUN/posterior.nc, and figures of the latent space, of the decoder, and "
+        "of q(z | x) beside NUTS, in RUN/inspection/.",
+    )
     add_run_arguments(parser)
     add_data_arguments(parser)
-    parser.add_argument("--num_samples", type=int, default=200, help="draws for each datum in posterior.nc")
-    parser.add_argument("--limit", type=int, default=2000, help="test data to look at; the first 50 go to posterior.nc")
-    parser.add_argument("--reference", type=int, default=1, help="data whose posterior NUTS draws from as a reference; 0 for none")
-    parser.add_argument("--outside", type=str, default=None, help="other data of the same shape, for an anomaly score")
+    parser.add_argument(
+        "--num_samples", type=int, default=200, help="draws for each datum in posterior.nc"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=2000,
+        help="test data to look at; the first 50 go to posterior.nc",
+    )
+    parser.add_argument(
+        "--reference",
+        type=int,
+        default=1,
+        help="data whose posterior NUTS draws from as a reference; 0 for none",
+    )
+    parser.add_argument(
+        "--outside",
+        type=str,
+        default=None,
+        help="other data of the same shape, for an anomaly score",
+    )
     options = parse(parser, argv)
     check_count("num_samples", options.num_samples)
     check_count("limit", options.limit, minimum=2)
@@ -33,15 +59,44 @@ def run(argv: list[str]) -> None:
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
-        outside = datasets.load(options.outside, binarize=test.binarize, root=options.data_root)[1][: options.limit]
+        outside = datasets.load(options.outside, binarize=test.binarize, root=options.data_root)[1][
+            : options.limit
+        ]
         check_vocabulary(folder, outside)
         check_data(program, outside)
-    idata = to_inference_data(program, test[:50], options.num_samples, seed=options.seed, run=folder.name, memory_budget=2**26, progress=True)
+    idata = to_inference_data(
+        program,
+        test[:50],
+        options.num_samples,
+        seed=options.seed,
+        run=folder.name,
+        memory_budget=2**26,
+        progress=True,
+    )
     write_netcdf(idata, folder / "posterior.nc")
-    gallery = inspect_program(program, data["train"], test, folder / "inspection", outside=outside, reference=options.reference,
-                              seed=options.seed, progress=True)
-    checkpoint.write_text(gallery.folder / "inspection.json", json.dumps(
-        {"captions": gallery.captions, "numbers": gallery.numbers, "warnings": gallery.warnings, "seed": options.seed}, indent=1) + "\n")
+    gallery = inspect_program(
+        program,
+        data["train"],
+        test,
+        folder / "inspection",
+        outside=outside,
+        reference=options.reference,
+        seed=options.seed,
+        progress=True,
+    )
+    checkpoint.write_text(
+        gallery.folder / "inspection.json",
+        json.dumps(
+            {
+                "captions": gallery.captions,
+                "numbers": gallery.numbers,
+                "warnings": gallery.warnings,
+                "seed": options.seed,
+            },
+            indent=1,
+        )
+        + "\n",
+    )
     console = Console()
     for name, value in gallery.numbers.items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)

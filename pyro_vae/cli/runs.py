@@ -27,7 +27,9 @@ def add_run_arguments(parser: ArgumentParser) -> None:
 
 def add_data_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=str, default=None, help="data to use instead of the run's")
-    parser.add_argument("--data_root", type=str, default=None, help="folder of the data sets' files")
+    parser.add_argument(
+        "--data_root", type=str, default=None, help="folder of the data sets' files"
+    )
 
 
 def load_run(options: Namespace) -> tuple[Path, nn.Module]:
@@ -39,11 +41,20 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     recipe = read_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else {}
     name = options.data or recipe.get("data")
     if name is None:
-        raise InvalidInput("data", got=f"{folder} without a recipe", expected="data to score", fix="add --data NAME")
+        raise InvalidInput(
+            "data",
+            got=f"{folder} without a recipe",
+            expected="data to score",
+            fix="add --data NAME",
+        )
     is_the_runs = options.data in (None, recipe.get("data"))
     train_set, test_set = datasets.load(
-        name, binarize=recipe.get("binarize") if is_the_runs else None, root=options.data_root or recipe.get("data_root"),
-        missing=recipe.get("missing", False), missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0)
+        name,
+        binarize=recipe.get("binarize") if is_the_runs else None,
+        root=options.data_root or recipe.get("data_root"),
+        missing=recipe.get("missing", False),
+        missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0,
+    )
     check_vocabulary(folder, test_set)
     return {"train": train_set, "test": test_set}
 
@@ -51,15 +62,23 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
 def write_vocabulary(folder: Path, data: Dataset) -> None:
     """Keeps the words of text beside its run: what its numbers stand for, whatever the data set's are later."""
     if data.vocabulary is not None:
-        checkpoint.write_text(folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words))
+        checkpoint.write_text(
+            folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words)
+        )
 
 
 def check_vocabulary(folder: Path, data: Dataset) -> None:
     """Raises `InvalidInput` on data whose numbers stand for other words than those of a run on text."""
     trained_on = vocabulary_of(folder)
-    if trained_on is not None and (data.vocabulary is None or data.vocabulary.words != trained_on.words):
-        raise InvalidInput("data", got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
-                           expected="text in the vocabulary of the run", fix="use the Python that it was trained with, or train anew")
+    if trained_on is not None and (
+        data.vocabulary is None or data.vocabulary.words != trained_on.words
+    ):
+        raise InvalidInput(
+            "data",
+            got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+            expected="text in the vocabulary of the run",
+            fix="use the Python that it was trained with, or train anew",
+        )
 
 
 def vocabulary_of(folder: Path) -> Vocabulary | None:
@@ -73,8 +92,12 @@ def parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | N
     embed = getattr(program, "context", None)
     if embed is None:
         if text is not None:
-            raise InvalidInput("context", got=repr(text), expected="none: this run is not conditional",
-                               fix="leave --context out, or train with --context labels")
+            raise InvalidInput(
+                "context",
+                got=repr(text),
+                expected="none: this run is not conditional",
+                fix="leave --context out, or train with --context labels",
+            )
         return None
     if text is None:
         classes = getattr(embed, "num_classes", None)
@@ -82,8 +105,12 @@ def parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | N
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidInput("context", got=repr(text), expected="a label, or numbers separated by commas",
-                           fix="pass for instance --context 7") from None
+        raise InvalidInput(
+            "context",
+            got=repr(text),
+            expected="a label, or numbers separated by commas",
+            fix="pass for instance --context 7",
+        ) from None
     value = torch.tensor(values if len(values) > 1 else values[0])
     is_label = hasattr(embed, "num_classes") and value.dim() == 0 and value % 1 == 0
     return (value.long() if is_label else value).expand(num, *value.shape)

@@ -19,14 +19,26 @@ from pyro_vae.validation import check_choice, check_count
 
 
 def run(argv: list[str]) -> None:
-    parser = new_parser("sample", "New data from a run: the mean of p(x | z) for each draw of z, or the mode where x has no mean, as text.")
+    parser = new_parser(
+        "sample",
+        "New data from a run: the mean of p(x | z) for each draw of z, or the mode where x has no mean, as text.",
+    )
     add_run_arguments(parser)
     parser.add_argument("--num", type=int, default=64, help="how many")
-    parser.add_argument("--context", type=str, default=None,
-                        help="the label to condition on, or covariates separated by commas; by default labels in turn")
+    parser.add_argument(
+        "--context",
+        type=str,
+        default=None,
+        help="the label to condition on, or covariates separated by commas; by default labels in turn",
+    )
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means or modes")
-    parser.add_argument("--out", type=str, default=None, help="a .png or an .npz file; of text also a .txt; of log-spectrograms also a .wav, the "
-                        "sounds one after another; by default RUN/samples.png, of text RUN/samples.txt")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help="a .png or an .npz file; of text also a .txt; of log-spectrograms also a .wav, the "
+        "sounds one after another; by default RUN/samples.png, of text RUN/samples.txt",
+    )
     options = parse(parser, argv)
     check_count("num", options.num)
     folder, program = load_run(options)
@@ -35,10 +47,14 @@ def run(argv: list[str]) -> None:
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
     context = parse_context(program, options.context, options.num)
-    x = generate(program, options.num, context=context, draws=options.draws, seed=options.seed).cpu()
+    x = generate(
+        program, options.num, context=context, draws=options.draws, seed=options.seed
+    ).cpu()
     whole = io.BytesIO()
     if target.suffix == ".npz":
-        arrays: dict[str, Any] = {"x": x.numpy()} | ({} if context is None else {"context": context.cpu().numpy()})
+        arrays: dict[str, Any] = {"x": x.numpy()} | (
+            {} if context is None else {"context": context.cpu().numpy()}
+        )
         np.savez_compressed(whole, **arrays)
     elif target.suffix == ".txt" and vocabulary is not None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))
@@ -48,6 +64,8 @@ def run(argv: list[str]) -> None:
         with isolated_random(x.device, options.seed):
             whole.write(wav(waveform(x).flatten()))
     else:
-        plotting.write_figure(whole, lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), size=(6, 6))
+        plotting.write_figure(
+            whole, lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), size=(6, 6)
+        )
     checkpoint.write_bytes(target, whole.getvalue())
     Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)

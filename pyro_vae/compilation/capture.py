@@ -1,12 +1,13 @@
 """A Pyro program as one static graph: captured once, with no handler left in it, then compiled.
 
-`make_fx` runs model, guide and objective once and records the tensor operations, the backward pass included. What
-is not an argument (parameters, buffers, constants) is found in the graph by identity and becomes an input of it, so any
-closure can be captured, an optimiser may update the parameters in place, and a buffer that the forward pass writes to is
-written to by the graph. Inductor compiles the graph; where there is no compiler it is interpreted, to the same bits as eager.
+`make_fx` runs model, guide and objective once and records the tensor operations, the backward pass
+included. What is not an argument (parameters, buffers, constants) is found in the graph by identity
+and becomes an input of it, so any closure can be captured, an optimiser may update the parameters
+in place, and a buffer that the forward pass writes to is written to by the graph. Inductor compiles
+the graph; where there is no compiler it is interpreted, to the same bits as eager.
 
-A branch on data cannot be recorded and a shape that depends on data would be frozen: both are found, and such a
-program runs eagerly instead.
+A branch on data cannot be recorded and a shape that depends on data would be frozen: both are
+found, and such a program runs eagerly instead.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Captured:
     """A function of tensors as a static graph.
 
     Args:
-        fn: a function of tensors that returns a tensor or a tuple of them; it is run once, and what that run changes
-            (buffers, the random state) is put back.
+        fn: a function of tensors that returns a tensor or a tuple of them; it is run once, and what
+            that run changes (buffers, the random state) is put back.
         inputs: example inputs; their shapes, dtypes and devices become the graph's.
 
     Raises:
@@ -73,16 +74,23 @@ class Captured:
         """Whether a CUDA graph can hold it: nothing of it on the host, where it would be frozen, and nothing that asks for a value,
         as do a draw of categories and a factorisation, which check their arguments."""
         waiting = (torch.ops.aten.multinomial.default, torch.ops.aten._linalg_check_errors.default)
-        return not self.uses_host and not any(node.target in waiting for node in self.graph.graph.nodes)
+        return not self.uses_host and not any(
+            node.target in waiting for node in self.graph.graph.nodes
+        )
 
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
         try:
             self.call, self.is_compiled = inductor(self.graph, [*inputs, *self.lifted]), True
         except Exception as error:  # Inductor raises whatever its tool chain does
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
-                          "compiler such as g++ makes training faster", stacklevel=2)
+            reason = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
+            warnings.warn(
+                f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
+                "compiler such as g++ makes training faster",
+                stacklevel=2,
+            )
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         out = self.call([*inputs, *self.lifted])
@@ -92,12 +100,19 @@ class Captured:
 def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
     devices = [x.device for x in inputs if x.is_cuda]
     try:
-        with torch.random.fork_rng(devices), validation_enabled(False), without_writes(), _WithoutReading():
+        with (
+            torch.random.fork_rng(devices),
+            validation_enabled(False),
+            without_writes(),
+            _WithoutReading(),
+        ):
             return make_fx(fn)(*inputs)
     except RuntimeError as error:
         if "data-dependent" not in str(error) and "tracing tensor" not in str(error):
             raise
-        raise CannotCapture("its control flow depends on the values of tensors", _line_at_fault(error)) from None
+        raise CannotCapture(
+            "its control flow depends on the values of tensors", _line_at_fault(error)
+        ) from None
 
 
 @contextmanager
@@ -141,17 +156,24 @@ class _Writes(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def undo(self) -> None:
-        for tensor, value in reversed(self.before.values()):  # of views of one tensor the first has what was there first
+        for tensor, value in reversed(
+            self.before.values()
+        ):  # of views of one tensor the first has what was there first
             if tensor.shape == value.shape:  # a temporary may have been resized since
                 tensor.detach().copy_(value)
 
 
 def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
     """The arguments that an operation writes to, by its signature."""
-    if "batch_norm" in func.__name__:  # which does not say there that it writes its running statistics
+    if (
+        "batch_norm" in func.__name__
+    ):  # which does not say there that it writes its running statistics
         return [args, kwargs]
-    return [args[i] if i < len(args) else kwargs.get(argument.name) for i, argument in enumerate(func._schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write]
+    return [
+        args[i] if i < len(args) else kwargs.get(argument.name)
+        for i, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
 
 
 def _is_of_host(graph: GraphModule, node: Node) -> bool:
@@ -162,7 +184,9 @@ def _is_of_host(graph: GraphModule, node: Node) -> bool:
     tags = getattr(node.target, "tags", ())
     return node.op == "call_function" and any(
         is_on_host(x) and (x.dim() > 0 or torch.Tag.nondeterministic_seeded in tags)
-        for x in tree_leaves(node.meta.get("val")) if isinstance(x, Tensor))
+        for x in tree_leaves(node.meta.get("val"))
+        if isinstance(x, Tensor)
+    )
 
 
 def is_on_host(tensor: Tensor) -> bool:
@@ -188,5 +212,13 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def _line_at_fault(error: BaseException) -> str:
     """The innermost line of the user's code, or of this package's components, in a traceback."""
     libraries = (str(Path(torch.__file__).parent), str(Path(pyro.__file__).parent), __file__)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*libraries, "<"))]
-    return f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else "an unknown line"
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith((*libraries, "<"))
+    ]
+    return (
+        f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})"
+        if frames
+        else "an unknown line"
+    )

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["FEWEST_STEPS", "OperationCounter", "Work", "is_worth_compiling"]
 
+
 class OperationCounter(TorchDispatchMode):
     """Counts operations, and the multiplications of matrix products."""
 
@@ -19,13 +20,19 @@ class OperationCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         self.operations += 1
-        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm):
+        if func.overloadpacket in (
+            torch.ops.aten.mm,
+            torch.ops.aten.addmm,
+            torch.ops.aten.bmm,
+            torch.ops.aten.baddbmm,
+        ):
             self.multiplications += out.numel() * args[-1].shape[-2]
         return out
 
 
-# In CPU seconds on two cores: what compiling costs with an empty cache, and what a step then saves for each operation, in Python and
-# memory, and for each multiplication of its products. All savings that were measured are larger, by up to three times.
+# In CPU seconds on two cores: what compiling costs with an empty cache, and what a step then saves
+# for each operation, in Python and memory, and for each multiplication of its products. All savings
+# that were measured are larger, by up to three times.
 SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION = 6.0, 0.008
 
 
@@ -45,7 +52,10 @@ class Work:
     @property
     def saved_by_compiling(self) -> float:
         """The seconds that a compiled step takes less than an eager one, by these counts."""
-        return self.operations * SECONDS_SAVED_BY_AN_OPERATION + self.multiplications * SECONDS_SAVED_BY_A_MULTIPLICATION
+        return (
+            self.operations * SECONDS_SAVED_BY_AN_OPERATION
+            + self.multiplications * SECONDS_SAVED_BY_A_MULTIPLICATION
+        )
 
 
 def is_worth_compiling(operations: int, saved_by_a_run: float, runs: float) -> bool:

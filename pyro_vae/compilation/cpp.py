@@ -15,15 +15,17 @@ import torch
 
 __all__ = ["Function", "library", "widest_vectors", "without_warnings"]
 
-# Reading the headers takes as long as compiling so many kernels; more than that are shared among the cores.
+# Reading the headers takes as long as compiling so many kernels; more than that are shared among
+# the cores.
 FEWEST_IN_A_LIBRARY = 16
 
 
 Function = Callable[..., None]
 
 
-# What Inductor's own template for one function does, for any number, whose types the compiler knows, and for sequences of tensors.
-# In a namespace without a name, for the dynamic linker merges what templates make under the same name in two libraries.
+# What Inductor's own template for one function does, for any number, whose types the compiler
+# knows, and for sequences of tensors. In a namespace without a name, for the dynamic linker merges
+# what templates make under the same name in two libraries.
 BINDINGS = """
 namespace {
 template <typename Argument> Argument argument(PyObject* given) {
@@ -93,7 +95,9 @@ def library(sources: Sequence[str], flags: Sequence[str] = ()) -> list[Function]
     number = max(1, min(len(sources) // FEWEST_IN_A_LIBRARY, os.cpu_count() or 1))
     parts = [sources[i::number] for i in range(number)]
     with widest_vectors(), ThreadPoolExecutor(number) as pool:  # of which each waits for a compiler
-        functions = list(pool.map(partial(_compiled, flags=["-w", *flags]), parts))  # torch's headers have much to warn of
+        functions = list(
+            pool.map(partial(_compiled, flags=["-w", *flags]), parts)
+        )  # torch's headers have much to warn of
     return [functions[i % number][i // number] for i in range(len(sources))]
 
 
@@ -125,7 +129,9 @@ def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function
         lines = source.splitlines()
         includes += [line for line in lines if line.startswith("#include") and line not in includes]
         body = "\n".join(line for line in lines if not line.startswith("#include"))
-        bodies.append(f"#define kernel kernel_{i}\nnamespace source_{i} {{\n{body}\n}}\n#undef kernel")
+        bodies.append(
+            f"#define kernel kernel_{i}\nnamespace source_{i} {{\n{body}\n}}\n#undef kernel"
+        )
     methods = ", ".join(f"&Binding<source_{i}::kernel_{i}>::method" for i in range(len(sources)))
 
     class Bindings(CppPythonBindingsCodeCache):

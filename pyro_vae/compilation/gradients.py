@@ -15,7 +15,8 @@ from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 
 __all__ = ["LossAndGradients", "shapes_of"]
 
-# ------------------------------------------------------------------------------------------------------ training steps
+# training steps
+
 
 class LossAndGradients:
     """A scalar loss and its gradient, eagerly or as a captured graph for each shape of inputs.
@@ -23,7 +24,8 @@ class LossAndGradients:
     Args:
         loss: a function of tensors (or ``None``) that returns a scalar.
         parameters: what to differentiate by.
-        compiled: for which number of data in a batch (the length of the first input) to capture and compile.
+        compiled: for which number of data in a batch (the length of the first input) to capture and
+            compile.
         module: whose buffers a graph must update as the function does.
 
     Example:
@@ -34,14 +36,28 @@ class LossAndGradients:
         (tensor(6.), tensor([3., 3.]))
     """
 
-    def __init__(self, loss: TensorFunction, parameters: Sequence[Tensor], compiled: Callable[[int], bool] = lambda n: False,
-                 module: nn.Module | None = None):
-        self.loss, self.parameters, self.compiled, self.module = loss, list(parameters), compiled, module
+    def __init__(
+        self,
+        loss: TensorFunction,
+        parameters: Sequence[Tensor],
+        compiled: Callable[[int], bool] = lambda n: False,
+        module: nn.Module | None = None,
+    ):
+        self.loss, self.parameters, self.compiled, self.module = (
+            loss,
+            list(parameters),
+            compiled,
+            module,
+        )
         self.graphs: dict[Any, Captured | None] = {}
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         graph = self.captured(*inputs)
-        loss, *gradients = self.eager(*inputs) if graph is None else graph(*(value for value in inputs if value is not None))
+        loss, *gradients = (
+            self.eager(*inputs)
+            if graph is None
+            else graph(*(value for value in inputs if value is not None))
+        )
         return loss, tuple(gradients)
 
     def captured(self, *inputs: Tensor | None) -> Captured | None:
@@ -64,8 +80,10 @@ class LossAndGradients:
             with same_buffers(self.module) as replaced:
                 captured = Captured(self._of_tensors(inputs), tensors)
             if replaced:
-                raise CannotCapture(f"buffer {replaced[0]!r} is given a new tensor, where copy_ would write to it",
-                                    "its assignment in a forward pass")
+                raise CannotCapture(
+                    f"buffer {replaced[0]!r} is given a new tensor, where copy_ would write to it",
+                    "its assignment in a forward pass",
+                )
         except CannotCapture as error:
             warn_not_captured(error)
             self.compiled = lambda n: False
@@ -93,8 +111,14 @@ def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
     """A gradient as `Tensor.backward` leaves it: a fused update reads it and its parameter in the order of memory."""
     if gradient is None:
         return torch.zeros_like(parameter)
-    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+    return (
+        gradient
+        if gradient.stride() == parameter.stride()
+        else torch.empty_like(parameter).copy_(gradient)
+    )
 
 
 def shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
-    return tuple(None if value is None else (value.shape, value.dtype, value.device) for value in inputs)
+    return tuple(
+        None if value is None else (value.shape, value.dtype, value.device) for value in inputs
+    )

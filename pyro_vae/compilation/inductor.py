@@ -1,11 +1,13 @@
 """Inductor, called for a captured graph: its own callable without Dynamo's guards, and on the CPU our matrix product.
 
-Random numbers are drawn by torch's own generators (``fallback_random``), in the program's order: a compiled step then draws the same
-ones as the eager step, and draws them faster, for Inductor's counter-based generator is not vectorised on the CPU.
+Random numbers are drawn by torch's own generators (``fallback_random``), in the program's order: a
+compiled step then draws the same ones as the eager step, and draws them faster, for Inductor's
+counter-based generator is not vectorised on the CPU.
 
-All kernels of a graph are compiled as one library (`pyro_vae.compilation.cpp`). On CPUs with AVX-512, products of float32 matrices are those
-of ``product.cpp``: one and a half to four times as fast as the BLAS that torch was built with on such CPUs of AMD, and called from
-Inductor's code without torch's dispatcher in between.
+All kernels of a graph are compiled as one library (`pyro_vae.compilation.cpp`). On CPUs with
+AVX-512, products of float32 matrices are those of ``product.cpp``: one and a half to four times as
+fast as the BLAS that torch was built with on such CPUs of AMD, and called from Inductor's code
+without torch's dispatcher in between.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from pyro_vae.compilation.matmul import can_run_our_products, our_products
 
 __all__ = ["inductor"]
 
-FEWEST_ENTRIES_OF_A_THREAD = 1 << 14  # a loop over fewer takes a few microseconds, and waking a thread up takes as many or ten times more
+FEWEST_ENTRIES_OF_A_THREAD = (
+    1 << 14
+)  # a loop over fewer takes a few microseconds, and waking a thread up takes as many or ten times more
 
 
 @without_warnings()
@@ -50,7 +54,9 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
         return _compiled(graph, inputs, {})
 
 
-def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any]) -> Callable[[list[Tensor]], Any]:
+def _compiled(
+    graph: GraphModule, inputs: list[Tensor], options: dict[str, Any]
+) -> Callable[[list[Tensor]], Any]:
     from torch._functorch import config as functorch
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
@@ -63,15 +69,29 @@ def _compiled(graph: GraphModule, inputs: list[Tensor], options: dict[str, Any])
         compiled.append(compile_fx_inner(*args, **kwargs))
         return compiled[-1]
 
-    # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as fast.
-    # Operations stay in the program's order, for some versions of torch move draws of random numbers past each other too.
-    options = {**options, "fallback_random": True, "size_asserts": False, "cpp.enable_loop_tail_vec": False,
-               "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD, "reorder_for_locality": False, "reorder_for_peak_memory": False}
-    # Without an environment for shapes, which are all static here, Inductor would not look into its cache on disk; where
-    # AOTAutograd finds the graph in a cache of its own, it does not call Inductor.
+    # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as
+    # fast. Operations stay in the program's order, for some versions of torch move draws of random
+    # numbers past each other too.
+    options = {
+        **options,
+        "fallback_random": True,
+        "size_asserts": False,
+        "cpp.enable_loop_tail_vec": False,
+        "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD,
+        "reorder_for_locality": False,
+        "reorder_for_peak_memory": False,
+    }
+    # Without an environment for shapes, which are all static here, Inductor would not look into its
+    # cache on disk; where AOTAutograd finds the graph in a cache of its own, it does not call
+    # Inductor.
     mode = FakeTensorMode(shape_env=ShapeEnv())
     static = [mode.from_tensor(x, static_shapes=True) for x in inputs]
-    with torch.no_grad(), config.patch(options), functorch.patch(enable_autograd_cache=False), tracing(TracingContext(mode)):
+    with (
+        torch.no_grad(),
+        config.patch(options),
+        functorch.patch(enable_autograd_cache=False),
+        tracing(TracingContext(mode)),
+    ):
         compile_fx(graph, static, inner_compile=keep)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner
@@ -92,8 +112,19 @@ def _one_library() -> type:
             return self.sources[-1]
 
         def wait(self, scope: dict[str, Any]) -> None:
-            functions = dict(zip(self.sources, library([source.text for source in self.sources]) if self.sources else []))
-            scope.update({name: functions[value] for name, value in scope.items() if isinstance(value, _Source)})
+            functions = dict(
+                zip(
+                    self.sources,
+                    library([source.text for source in self.sources]) if self.sources else [],
+                )
+            )
+            scope.update(
+                {
+                    name: functions[value]
+                    for name, value in scope.items()
+                    if isinstance(value, _Source)
+                }
+            )
             super().wait(scope)
 
     return OneLibrary

@@ -16,7 +16,9 @@ PRODUCT = Path(__file__).with_name("matmul.cpp")
 
 
 def can_run_our_products() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+    )
 
 
 @cache
@@ -33,12 +35,22 @@ def our_products() -> Any:
             factors: Any = self.inputs
             (m, n), k = self.get_size(), factors[0].get_size()[1]
             strides, transposed = zip(*(_layout(x.get_size(), x.get_stride()) for x in factors))
-            # Where a view begins with its tensor, the tensor does, for sizes and strides are given as numbers.
-            pointers = [x.codegen_reference() if x.get_layout().offset else x.get_name() for x in (*factors, self)]
+            # Where a view begins with its tensor, the tensor does, for sizes and strides are given
+            # as numbers.
+            pointers = [
+                x.codegen_reference() if x.get_layout().offset else x.get_name()
+                for x in (*factors, self)
+            ]
             if not getattr(wrapper, "has_our_product", False):
                 wrapper.has_our_product = True
-                wrapper.define_kernel("product", f"async_compile.cpp_pybinding([], r'''\n{PRODUCT.read_text()}''')", gpu=False)
-            wrapper.writeline(f"product({', '.join(map(str, (*pointers, m, n, k, *strides, *transposed)))})")
+                wrapper.define_kernel(
+                    "product",
+                    f"async_compile.cpp_pybinding([], r'''\n{PRODUCT.read_text()}''')",
+                    gpu=False,
+                )
+            wrapper.writeline(
+                f"product({', '.join(map(str, (*pointers, m, n, k, *strides, *transposed)))})"
+            )
 
     def lower(a: Any, b: Any) -> Any:
         a, b = (ir.ExternKernel.realize_input(x) for x in (a, b))
@@ -47,19 +59,27 @@ def our_products() -> Any:
         m, n = a.get_size()[0], b.get_size()[1]
         if any(_layout(x.get_size(), x.get_stride()) is None for x in (a, b)):
             a, b = (ir.ExternKernel.require_contiguous(x) for x in (a, b))
-        layout = ir.FixedLayout(device=a.get_device(), dtype=a.get_dtype(), size=[m, n], stride=[n, 1])
+        layout = ir.FixedLayout(
+            device=a.get_device(), dtype=a.get_dtype(), size=[m, n], stride=[n, 1]
+        )
         return ir.TensorBox.create(Product(layout, [a, b]))
 
     torch.library.define("pyro_vae::product", "(Tensor a, Tensor b) -> Tensor")
     torch.library.impl("pyro_vae::product", "CPU", torch.mm)
-    torch.library.register_fake("pyro_vae::product", lambda a, b: a.new_empty(a.shape[0], b.shape[1]))
+    torch.library.register_fake(
+        "pyro_vae::product", lambda a, b: a.new_empty(a.shape[0], b.shape[1])
+    )
     product, aten = torch.ops.pyro_vae.product.default, torch.ops.aten
     register_lowering(product, type_promotion_kind=None)(lower)
 
     class OurProducts(CustomGraphPass):
         def __call__(self, graph: Graph) -> None:
             for node in list(graph.nodes):
-                if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs or not _can_be_ours(node):
+                if (
+                    node.target not in (aten.mm.default, aten.addmm.default)
+                    or node.kwargs
+                    or not _can_be_ours(node)
+                ):
                     continue
                 arguments: Any = node.args
                 *bias, a, b = arguments
@@ -74,7 +94,9 @@ def our_products() -> Any:
                 graph.erase_node(node)
 
         def uuid(self) -> str:
-            sources = PRODUCT.read_bytes() + Path(__file__).read_bytes()  # of the function, and of the code that calls it
+            sources = (
+                PRODUCT.read_bytes() + Path(__file__).read_bytes()
+            )  # of the function, and of the code that calls it
             return f"pyro_vae::product {hashlib.sha256(sources).hexdigest()}"
 
     return OurProducts()

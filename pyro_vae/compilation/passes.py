@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 __all__ = ["CannotCapture", "lift_tensors", "refuse_dynamic_shapes", "warn_not_captured"]
 
+
 class CannotCapture(RuntimeError):
     """A function that is no static graph of tensor operations.
 
@@ -36,12 +37,22 @@ def refuse_dynamic_shapes(graph: GraphModule) -> None:
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or not _has_dynamic_shape(graph, node):
             continue
-        masks = [arg for arg in node.all_input_nodes if arg is not node.args[0]] if _is_indexing(node) else [node]
+        masks = (
+            [arg for arg in node.all_input_nodes if arg is not node.args[0]]
+            if _is_indexing(node)
+            else [node]
+        )
         if not all(_is_constant(graph, mask) for mask in masks):
-            raise CannotCapture(f"the shape of a tensor depends on values ({node.target})", _source_of(node))
+            raise CannotCapture(
+                f"the shape of a tensor depends on values ({node.target})", _source_of(node)
+            )
         if _is_indexing(node):
             indices = [_positions(graph, node, index) for index in node.args[1]]
-            node.args = (node.args[0], [index for group in indices for index in group], *node.args[2:])
+            node.args = (
+                node.args[0],
+                [index for group in indices for index in group],
+                *node.args[2:],
+            )
         else:
             node.replace_all_uses_with(_constant(graph, node, _evaluate(graph, node)))
             graph.graph.erase_node(node)
@@ -69,14 +80,18 @@ def _is_constant(graph: GraphModule, node: Node) -> bool:
     if node.op == "get_attr":
         value = getattr(graph, str(node.target))
         return not (value.is_floating_point() or value.is_complex())
-    return node.op == "call_function" and all(_is_constant(graph, parent) for parent in node.all_input_nodes)
+    return node.op == "call_function" and all(
+        _is_constant(graph, parent) for parent in node.all_input_nodes
+    )
 
 
 def _positions(graph: GraphModule, before: Node, index: Any) -> list[Any]:
     """The integer indices that a constant mask stands for, one for each of its dimensions."""
     if not _is_mask(graph, index):
         return [index]
-    return [_constant(graph, before, part) for part in _evaluate(graph, index).nonzero(as_tuple=True)]
+    return [
+        _constant(graph, before, part) for part in _evaluate(graph, index).nonzero(as_tuple=True)
+    ]
 
 
 def _constant(graph: GraphModule, before: Node, value: Tensor) -> Node:
@@ -94,7 +109,9 @@ def _source_of(node: Node) -> str:
 def _evaluate(graph: GraphModule, node: Node) -> Any:
     if node.op == "get_attr":
         return getattr(graph, str(node.target))
-    args, kwargs = tree_map(lambda a: _evaluate(graph, a) if isinstance(a, Node) else a, (node.args, node.kwargs))
+    args, kwargs = tree_map(
+        lambda a: _evaluate(graph, a) if isinstance(a, Node) else a, (node.args, node.kwargs)
+    )
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

@@ -9,4 +9,22 @@ from pyro_vae.datasets.named import load, names
 from pyro_vae.datasets.spectrograms import log_spectrogram, wav, waveform
 from pyro_vae.datasets.text import Vocabulary, sections, sentences, words
 
-__all__ = ["BINARIZE", "BINARIZE_SEED", "Binarize", "Data", "Dataset", "Vocabulary", "as_dataset", "batch_keys", "load", "log_spectrogram", "names", "sections", "sentences", "uniform", "wav", "waveform", "words"]
+__all__ = [
+    "BINARIZE",
+    "BINARIZE_SEED",
+    "Binarize",
+    "Data",
+    "Dataset",
+    "Vocabulary",
+    "as_dataset",
+    "batch_keys",
+    "load",
+    "log_spectrogram",
+    "names",
+    "sections",
+    "sentences",
+    "uniform",
+    "wav",
+    "waveform",
+    "words",
+]

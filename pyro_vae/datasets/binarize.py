@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = ["batch_keys", "grey_levels", "uniform"]
 
+
 def grey_levels(values: Tensor) -> Tensor | None:
     """The values as bytes, if they are bytes over 255 to the last bit: a batch is then read from a quarter of the memory."""
     levels = []
@@ -28,14 +29,16 @@ def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:
 def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
     """Uniform numbers on [0, 1), multiples of 2^-24, each a hash of its position and two keys.
 
-    A batch has a hundred times more pixels than latents. A generator would draw them one after the other; these
-    have no order, so they are drawn in parallel, as a part of the compiled step, and alike on every device.
+    A batch has a hundred times more pixels than latents. A generator would draw them one after the
+    other; these have no order, so they are drawn in parallel, as a part of the compiled step, and
+    alike on every device.
 
     Args:
         shape: of the numbers.
         keys: two 32-bit integers (2,), see `batch_keys`.
 
-    Source: the multipliers are those of Wellons' search for integer hashes of low bias (``lowbias32``).
+    Source: the multipliers are those of Wellons' search for integer hashes of low bias
+    (``lowbias32``).
 
     Example:
         >>> uniform((100_000,), torch.tensor([1, 2], dtype=torch.int32)).mean().round(decimals=2)

@@ -1,12 +1,12 @@
 r"""Data sets: resident tensors with a name, an explicit binarisation policy and a SHA-256.
 
-Bernoulli on grey pixels is no likelihood, so what was done about them is part of the data and of every number
-reported about them:
+Bernoulli on grey pixels is no likelihood, so what was done about them is part of the data and of
+every number reported about them:
 
 - ``"none"``: values as they are.
 - ``"fixed"``: each grey value v in [0, 1] became 1 with probability v, once, from a seed.
-- ``"dynamic"``: drawn anew each time that a datum is visited in training; scores use the draw of ``"fixed"``, so a
-  test set is the same for everyone.
+- ``"dynamic"``: drawn anew each time that a datum is visited in training; scores use the draw of
+  ``"fixed"``, so a test set is the same for everyone.
 
 A NaN is an error unless the data set says that it marks a missing entry, ``missing=True``.
 """
@@ -39,10 +39,12 @@ BINARIZE_SEED = 777
 class Dataset(torch.utils.data.Dataset):
     r"""Data held in memory, ready to be scored (``x``) and to be trained on (``batch``).
 
-    Slices, index tensors and masks give a `Dataset`; an integer gives one datum, ``x`` or ``(x, context)``.
+    Slices, index tensors and masks give a `Dataset`; an integer gives one datum, ``x`` or ``(x,
+    context)``.
 
     Args:
-        values: data (N, \*event), floating point or converted; grey values in [0, 1] where they are to be binarised.
+        values: data (N, \*event), floating point or converted; grey values in [0, 1] where they are
+            to be binarised.
         context: labels (N,) or covariates (N, C), or ``None``.
         name: what it is called in results.
         split: ``"train"``, ``"test"`` or another part's name.
@@ -52,7 +54,8 @@ class Dataset(torch.utils.data.Dataset):
         vocabulary: of text, the words that x has the numbers of.
 
     Raises:
-        InvalidInput: if grey values to be binarised leave [0, 1], or the context has another length.
+        InvalidInput: if grey values to be binarised leave [0, 1], or the context has another
+            length.
 
     Example:
         >>> data = Dataset(torch.rand(100, 1, 8, 8), torch.arange(100) % 10, binarize="dynamic")
@@ -60,20 +63,41 @@ class Dataset(torch.utils.data.Dataset):
         (20, [0.0, 1.0], 64)
     """
 
-    def __init__(self, values: Tensor | np.ndarray, context: Tensor | np.ndarray | None = None, *, name: str = "data",
-                 split: str = "train", binarize: Binarize = "none", seed: int = BINARIZE_SEED, missing: bool = False,
-                 vocabulary: Vocabulary | None = None):
+    def __init__(
+        self,
+        values: Tensor | np.ndarray,
+        context: Tensor | np.ndarray | None = None,
+        *,
+        name: str = "data",
+        split: str = "train",
+        binarize: Binarize = "none",
+        seed: int = BINARIZE_SEED,
+        missing: bool = False,
+        vocabulary: Vocabulary | None = None,
+    ):
         check_choice("binarize", binarize, BINARIZE)
         self.values = as_tensor("x", values)
         if not self.values.is_floating_point():
             self.values = self.values.float()
         self.context = None if context is None else as_tensor("y", context)
         if self.values.dim() == 0:
-            raise InvalidInput("x", got="a single number", expected="data (N, *event)", fix="stack the data")
+            raise InvalidInput(
+                "x", got="a single number", expected="data (N, *event)", fix="stack the data"
+            )
         if self.context is not None and len(self.context) != len(self.values):
-            raise InvalidInput("y", got=f"{len(self.context)} labels", expected=f"{len(self.values)}, one for each datum",
-                               fix="align y with x")
-        self.name, self.split, self.binarize, self.seed, self.missing = name, split, binarize, seed, missing
+            raise InvalidInput(
+                "y",
+                got=f"{len(self.context)} labels",
+                expected=f"{len(self.values)}, one for each datum",
+                fix="align y with x",
+            )
+        self.name, self.split, self.binarize, self.seed, self.missing = (
+            name,
+            split,
+            binarize,
+            seed,
+            missing,
+        )
         self.vocabulary = vocabulary
         self.published_validation: Dataset | None = None
         self._levels: Tensor | None = None
@@ -84,14 +108,20 @@ class Dataset(torch.utils.data.Dataset):
             seen = self.values[~torch.isnan(self.values)]
             low, high = (seen.min().item(), seen.max().item()) if len(seen) else (0.0, 1.0)
             if low < 0 or high > 1:
-                raise InvalidInput("x", got=f"values from {low:.4g} to {high:.4g} to binarise", expected="grey values in [0, 1]",
-                                   fix="rescale x, or pass binarize='none'")
+                raise InvalidInput(
+                    "x",
+                    got=f"values from {low:.4g} to {high:.4g} to binarise",
+                    expected="grey values in [0, 1]",
+                    fix="rescale x, or pass binarize='none'",
+                )
         if binarize == "fixed":
             self.values = self._fixed_draw()
 
     def _fixed_draw(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)  # whatever the default is
+        drawn = torch.rand(
+            self.values.shape, generator=generator, dtype=torch.float32
+        )  # whatever the default is
         return self._binarized(self.values, drawn.to(self.values.device))
 
     @cached_property
@@ -161,19 +191,24 @@ class Dataset(torch.utils.data.Dataset):
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
         """The same data on another device, floating-point parts of another dtype."""
+
         def move(value: Any) -> Any:
             if value is None:
                 return None
             return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
         values = move(self.values)
-        moved = self._like(values, values if self.x is self.values else move(self.x), move(self.context))
+        moved = self._like(
+            values, values if self.x is self.values else move(self.x), move(self.context)
+        )
         moved._levels = grey_levels(moved.values) if self.binarize == "dynamic" else None
         return moved
 
     def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Data to train on and ``size`` data for validation, chosen at random from ``seed``.
 
-        Where the data set was published with validation data, they are chosen among those, and all others are trained on.
+        Where the data set was published with validation data, they are chosen among those, and all
+        others are trained on.
 
         Raises:
             InvalidInput: if there are not as many.
@@ -181,8 +216,12 @@ class Dataset(torch.utils.data.Dataset):
         source = self.published_validation or self
         most = len(source) - (source is self)  # some must be left to train on
         if not 0 < size <= most:
-            raise InvalidInput("validation", got=str(size), expected=f"1 to {most} data held out of {len(source)}",
-                               fix="hold out fewer")
+            raise InvalidInput(
+                "validation",
+                got=str(size),
+                expected=f"1 to {most} data held out of {len(source)}",
+                fix="hold out fewer",
+            )
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
         held = source[order[:size].sort().values]
         held.split = "validation"
@@ -191,23 +230,37 @@ class Dataset(torch.utils.data.Dataset):
     def repeat_labelled(self, times: int) -> Dataset:
         """The data with each datum of a known label ``times`` times, the others once: those of label -1.
 
-        Of 60,000 images of which 100 have a label, a batch of 256 holds one in one case of three; visited 60 times an epoch, they are
-        a tenth of every batch, and count 60 times in the epoch's objective.
+        Of 60,000 images of which 100 have a label, a batch of 256 holds one in one case of three;
+        visited 60 times an epoch, they are a tenth of every batch, and count 60 times in the
+        epoch's objective.
         """
         check_count("labelled_repeats", times)
         if times == 1:
             return self
         if self.num_classes is None or self.context is None:
-            raise InvalidInput("labelled_repeats", got=f"{times} with data {self.name!r}, which have no labels", expected="data with labels",
-                               fix="leave it out")
+            raise InvalidInput(
+                "labelled_repeats",
+                got=f"{times} with data {self.name!r}, which have no labels",
+                expected="data with labels",
+                fix="leave it out",
+            )
         known = (self.context >= 0).nonzero()[:, 0]
-        return self[torch.cat([torch.arange(len(self), device=known.device), known.repeat(times - 1)])]
+        return self[
+            torch.cat([torch.arange(len(self), device=known.device), known.repeat(times - 1)])
+        ]
 
     def _like(self, values: Tensor, x: Tensor, context: Tensor | None) -> Dataset:
-        # The fixed draw is carried along rather than made anew: a datum's draw must not depend on its neighbours.
+        # The fixed draw is carried along rather than made anew: a datum's draw must not depend on
+        # its neighbours.
         part = object.__new__(Dataset)
         part.values, part.context = values, context
-        part.name, part.split, part.binarize, part.seed, part.missing = self.name, self.split, self.binarize, self.seed, self.missing
+        part.name, part.split, part.binarize, part.seed, part.missing = (
+            self.name,
+            self.split,
+            self.binarize,
+            self.seed,
+            self.missing,
+        )
         part.vocabulary, part.published_validation = self.vocabulary, self.published_validation
         part._levels = None
         part.__dict__["x"] = x
@@ -234,12 +287,17 @@ def as_dataset(data: Data) -> Dataset:
         return Dataset(data)
     if isinstance(data, tuple | list) and len(data) == 2:
         return Dataset(data[0], data[1])
-    raise InvalidInput("data", got=type(data).__name__, expected="a data set, a tensor x, or a pair (x, context)",
-                       fix="pass torch.as_tensor(x) or pv.datasets.load('mnist')")
+    raise InvalidInput(
+        "data",
+        got=type(data).__name__,
+        expected="a data set, a tensor x, or a pair (x, context)",
+        fix="pass torch.as_tensor(x) or pv.datasets.load('mnist')",
+    )
 
 
 def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
-    # A generator of its own: the loader draws a seed from it, which must not come from the caller's random state.
+    # A generator of its own: the loader draws a seed from it, which must not come from the caller's
+    # random state.
     loader = torch.utils.data.DataLoader(data, batch_size=1024, generator=torch.Generator())
     batches = list(loader)
     name = type(data).__name__
@@ -251,6 +309,13 @@ def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
 def as_tensor(argument: str, value: Tensor | np.ndarray) -> Tensor:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
-            raise InvalidInput(argument, got=f"an array of {value.dtype}", expected="numbers", fix="convert it to numbers")
-        value = torch.from_numpy(np.ascontiguousarray(value.astype(np.int64) if value.dtype.kind in "u" else value))
+            raise InvalidInput(
+                argument,
+                got=f"an array of {value.dtype}",
+                expected="numbers",
+                fix="convert it to numbers",
+            )
+        value = torch.from_numpy(
+            np.ascontiguousarray(value.astype(np.int64) if value.dtype.kind in "u" else value)
+        )
     return value.detach()

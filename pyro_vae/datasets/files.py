@@ -22,12 +22,20 @@ def read_text(path: Path) -> Texts:
     try:
         lines = [words(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="a text, a sentence on each line",
-                           fix="check the path, and that it is encoded in UTF-8") from None
+        raise InvalidInput(
+            "data",
+            got=f"{path}, which cannot be read ({error})",
+            expected="a text, a sentence on each line",
+            fix="check the path, and that it is encoded in UTF-8",
+        ) from None
     lines = [line for line in lines if line]
     if len(lines) < 10:
-        raise InvalidInput("data", got=f"{path} with {len(lines)} lines that have words", expected="ten sentences or more, one on each line",
-                           fix="write each sentence on a line of its own")
+        raise InvalidInput(
+            "data",
+            got=f"{path} with {len(lines)} lines that have words",
+            expected="ten sentences or more, one on each line",
+            fix="write each sentence on a line of its own",
+        )
     return {"train": [line for i, line in enumerate(lines) if i % 10 != 9], "test": lines[9::10]}
 
 
@@ -36,18 +44,30 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise InvalidInput("data", got=f"{path}, which does not exist", expected="an .npz file",
-                           fix="check the path, or set PYRO_VAE_DATA or --data-root to the folder that holds it") from None
+        raise InvalidInput(
+            "data",
+            got=f"{path}, which does not exist",
+            expected="an .npz file",
+            fix="check the path, or set PYRO_VAE_DATA or --data-root to the folder that holds it",
+        ) from None
     except Exception as error:  # a truncated archive raises whatever its codec raises
-        raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="an .npz file without pickles",
-                           fix="write it with numpy.savez(path, x=x, y=y), x an array of numbers") from None
+        raise InvalidInput(
+            "data",
+            got=f"{path}, which cannot be read ({error})",
+            expected="an .npz file without pickles",
+            fix="write it with numpy.savez(path, x=x, y=y), x an array of numbers",
+        ) from None
 
 
 def read_npz(path: Path) -> Parts:
     arrays = open_npz(path)
     if "x" not in arrays:
-        raise InvalidInput("data", got=f"{path} with {', '.join(sorted(arrays)) or 'nothing'}",
-                           expected="an array named x, and optionally y", fix="write it with numpy.savez(path, x=x, y=y)")
+        raise InvalidInput(
+            "data",
+            got=f"{path} with {', '.join(sorted(arrays)) or 'nothing'}",
+            expected="an array named x, and optionally y",
+            fix="write it with numpy.savez(path, x=x, y=y)",
+        )
     parts: Parts = {"train": (_scaled(arrays["x"]), arrays.get("y"))}
     for split in ("validation", "test"):
         if f"x_{split}" in arrays:
@@ -63,22 +83,42 @@ def _scaled(x: np.ndarray) -> np.ndarray:
 def read_images(folder: Path) -> Parts:
     from PIL import Image, UnidentifiedImageError
 
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".gif"})
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
+    )
     if not files:
-        raise InvalidInput("data", got=f"{folder}, without images", expected="png, jpg, bmp or gif files",
-                           fix="check the folder")
+        raise InvalidInput(
+            "data",
+            got=f"{folder}, without images",
+            expected="png, jpg, bmp or gif files",
+            fix="check the folder",
+        )
     images = []
     for path in files:
         try:
             with Image.open(path) as image:
-                array = np.asarray(image.convert("L" if image.mode in ("1", "L", "I", "I;16") else "RGB"))
+                array = np.asarray(
+                    image.convert("L" if image.mode in ("1", "L", "I", "I;16") else "RGB")
+                )
         except (UnidentifiedImageError, OSError) as error:
-            raise InvalidInput("data", got=f"{path}, which cannot be read ({error})", expected="an image",
-                               fix="remove or repair it") from None
+            raise InvalidInput(
+                "data",
+                got=f"{path}, which cannot be read ({error})",
+                expected="an image",
+                fix="remove or repair it",
+            ) from None
         images.append(np.atleast_3d(array).transpose(2, 0, 1))
         if images[-1].shape != images[0].shape:
-            raise InvalidInput("data", got=f"{path} of shape {images[-1].shape}", expected=f"{images[0].shape}, as {files[0]}",
-                               fix="resize the images to one size and colour mode")
+            raise InvalidInput(
+                "data",
+                got=f"{path} of shape {images[-1].shape}",
+                expected=f"{images[0].shape}, as {files[0]}",
+                fix="resize the images to one size and colour mode",
+            )
     parents = sorted({path.parent.name for path in files if path.parent != folder})
-    labels = np.array([parents.index(path.parent.name) for path in files]) if len(parents) > 1 else None
+    labels = (
+        np.array([parents.index(path.parent.name) for path in files]) if len(parents) > 1 else None
+    )
     return {"train": (np.stack(images).astype(np.float32) / 255, labels)}

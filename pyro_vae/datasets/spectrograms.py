@@ -26,14 +26,21 @@ def log_spectrogram(recording: Tensor) -> Tensor:
         >>> log_spectrogram(torch.zeros(2, 4032)).shape
         torch.Size([2, 129, 64])
     """
-    spectrum = torch.stft(recording.reshape(-1, recording.shape[-1]), WINDOW, STEP, window=_window(recording), return_complex=True)
+    spectrum = torch.stft(
+        recording.reshape(-1, recording.shape[-1]),
+        WINDOW,
+        STEP,
+        window=_window(recording),
+        return_complex=True,
+    )
     return (spectrum.abs() + FLOOR).log().reshape(*recording.shape[:-1], *spectrum.shape[1:])
 
 
 def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99) -> Tensor:
     r"""A recording whose log-spectrogram is near a given one, (\*batch, 129, F) to (\*batch, 64 (F - 1)): Griffin and Lim's.
 
-    The phases, which a magnitude leaves open, start at random and are those of the last recording, from then on.
+    The phases, which a magnitude leaves open, start at random and are those of the last recording,
+    from then on.
 
     Args:
         spectrogram: see `log_spectrogram`.
@@ -43,8 +50,8 @@ def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99)
     Raises:
         InvalidInput: for what has not 129 frequencies.
 
-    Source: Griffin and Lim (1984), Signal estimation from modified short-time Fourier transform; Perraudin, Balazs and
-    Sondergaard (2013), A fast Griffin-Lim algorithm.
+    Source: Griffin and Lim (1984), Signal estimation from modified short-time Fourier transform;
+    Perraudin, Balazs and Sondergaard (2013), A fast Griffin-Lim algorithm.
 
     Example:
         >>> tone = torch.sin(torch.arange(4032) * 0.3)
@@ -53,8 +60,12 @@ def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99)
         True
     """
     if spectrogram.dim() < 2 or spectrogram.shape[-2] != WINDOW // 2 + 1:
-        raise InvalidInput("spectrogram", got=f"shape {tuple(spectrogram.shape)}", expected=f"(..., {WINDOW // 2 + 1}, frames)",
-                           fix="only log-spectrograms, such as the data spoken_digits, become sounds")
+        raise InvalidInput(
+            "spectrogram",
+            got=f"shape {tuple(spectrogram.shape)}",
+            expected=f"(..., {WINDOW // 2 + 1}, frames)",
+            fix="only log-spectrograms, such as the data spoken_digits, become sounds",
+        )
     magnitude = (spectrogram.exp() - FLOOR).clamp_min(0).reshape(-1, *spectrogram.shape[-2:])
     window = _window(magnitude)
     phases = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * torch.rand_like(magnitude))

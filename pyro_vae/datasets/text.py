@@ -22,7 +22,8 @@ END, UNKNOWN = 0, 1
 HEADING = re.compile(r"^\S.*\n([=*~^\-\"+#])\1{2,}$", re.MULTILINE)
 
 
-# Words, signs and quotation marks, from a capital letter to a full stop or a colon; what else there is, is a piece of code.
+# Words, signs and quotation marks, from a capital letter to a full stop or a colon; what else there
+# is, is a piece of code.
 PROSE = re.compile(r"[A-Z(\"“*][\w\s.,;:()'\u2019\"“”*`?!—-]+[.:]")
 
 
@@ -66,8 +67,12 @@ class Vocabulary:
         """
         longest = max(map(len, tokens), default=0)
         if longest >= length:
-            raise InvalidInput("length", got=f"{length} for a sentence of {longest} words", expected="a place for each word and for the end",
-                               fix=f"pass length={longest + 1}")
+            raise InvalidInput(
+                "length",
+                got=f"{length} for a sentence of {longest} words",
+                expected="a place for each word and for the end",
+                fix=f"pass length={longest + 1}",
+            )
         x = np.zeros((len(tokens), length), dtype=np.float32)
         for row, sentence in zip(x, tokens):
             row[: len(sentence)] = [self.number.get(word, UNKNOWN) for word in sentence]
@@ -97,7 +102,9 @@ def sentences(section: str) -> list[str]:
     for paragraph in re.split(r"\n\s*\n", section):
         whole = re.sub(r"\s+", " ", re.sub(r"-\n\s*", "-", paragraph.strip())).removeprefix("* ")
         found += re.split(r"(?<=[.!?:]) (?=[A-Z\"“(*])", whole)
-    return [sentence for sentence in found if PROSE.fullmatch(sentence) and not CODE.search(sentence)]
+    return [
+        sentence for sentence in found if PROSE.fullmatch(sentence) and not CODE.search(sentence)
+    ]
 
 
 def words(sentence: str) -> list[str]:

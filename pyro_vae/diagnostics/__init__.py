@@ -1,6 +1,7 @@
 """Diagnostics of the posterior: draws as ArviZ data, calibration, and a guide against a reference sampler.
 
-What tells whether q(z | x) is the posterior lives here. Scores of the model are in `pyro_vae.evaluation`.
+What tells whether q(z | x) is the posterior lives here. Scores of the model are in
+`pyro_vae.evaluation`.
 """
 
 from pyro_vae.diagnostics.calibration import Calibration, Uniformity, calibrate
@@ -14,4 +15,20 @@ from pyro_vae.diagnostics.two_sample import (
     two_sample_test,
 )
 
-__all__ = ["Calibration", "Drawn", "Draws", "FromGuide", "NUTS", "PosteriorComparison", "Resampled", "TwoSampleTest", "Uniformity", "UnreliableDraws", "calibrate", "compare_posteriors", "draws_of", "to_inference_data", "two_sample_test"]
+__all__ = [
+    "Calibration",
+    "Drawn",
+    "Draws",
+    "FromGuide",
+    "NUTS",
+    "PosteriorComparison",
+    "Resampled",
+    "TwoSampleTest",
+    "Uniformity",
+    "UnreliableDraws",
+    "calibrate",
+    "compare_posteriors",
+    "draws_of",
+    "to_inference_data",
+    "two_sample_test",
+]

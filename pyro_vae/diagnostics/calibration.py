@@ -1,8 +1,9 @@
 r"""Calibration of a guide as a posterior: are intervals of q(z | x) right as often as they say?
 
-For latents drawn from the prior and data drawn given them, the latents are a draw from the exact posterior; under a
-calibrated guide they rank uniformly among its draws. It is a check of the guide against the model, on the model's own
-data; a guide that is calibrated on average can still be wrong for each datum.
+For latents drawn from the prior and data drawn given them, the latents are a draw from the exact
+posterior; under a calibrated guide they rank uniformly among its draws. It is a check of the guide
+against the model, on the model's own data; a guide that is calibrated on average can still be wrong
+for each datum.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pyro_vae.runtime.traces import structure
 from pyro_vae.validation import check_context, check_count
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
+
 
 @dataclass(frozen=True)
 class Uniformity:
@@ -47,7 +49,8 @@ class Calibration:
     """Ranks of simulated latents among the guide's draws.
 
     Args:
-        ranks: how many of the draws lie below the simulated value, integers 0 ... L (N, D); ties are broken at random.
+        ranks: how many of the draws lie below the simulated value, integers 0 ... L (N, D); ties
+            are broken at random.
         density_ranks: how many of the draws have a higher density under the guide (N,).
         names: what each column of ``ranks`` is: the site's name and the dimension's index.
         num_samples: draws L for each simulated datum.
@@ -67,8 +70,14 @@ class Calibration:
         """
         check_count("bins", bins, minimum=2)
         edges = torch.arange(self.num_samples + 1) * bins // (self.num_samples + 1)
-        expected = torch.bincount(edges, minlength=bins).double() * len(self.ranks) / (self.num_samples + 1)
-        counts = torch.stack([torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]).double()
+        expected = (
+            torch.bincount(edges, minlength=bins).double()
+            * len(self.ranks)
+            / (self.num_samples + 1)
+        )
+        counts = torch.stack(
+            [torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]
+        ).double()
         statistic = ((counts - expected).square() / expected.clamp(min=1e-300)).sum(1)
         freedom = torch.full_like(statistic, (int((expected > 0).sum()) - 1) / 2)
         return Uniformity(statistic, torch.special.gammaincc(freedom, statistic / 2))
@@ -80,9 +89,9 @@ class Calibration:
             levels: nominal levels in (0, 1); by default 5%, 10%, ..., 95%.
 
         Returns:
-            Levels (M,), coverage (M, D), and coverage of the regions of highest density (M,). A level's interval holds
-            the ranks nearest to the middle, and the level returned is the share of ranks that it holds, so that a
-            calibrated guide covers exactly that often.
+            Levels (M,), coverage (M, D), and coverage of the regions of highest density (M,). A
+            level's interval holds the ranks nearest to the middle, and the level returned is the
+            share of ranks that it holds, so that a calibrated guide covers exactly that often.
         """
         levels = torch.linspace(0.05, 0.95, 19) if levels is None else levels
         count = self.num_samples + 1
@@ -95,15 +104,22 @@ class Calibration:
         return held / count, central, highest
 
 
-def calibrate(program: AnyProgram, num_data: int = 1000, num_samples: int = 99, *, context: Tensor | None = None,
-              seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Calibration:
+def calibrate(
+    program: AnyProgram,
+    num_data: int = 1000,
+    num_samples: int = 99,
+    *,
+    context: Tensor | None = None,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> Calibration:
     r"""Simulation-based calibration of a program's guide.
 
     .. math:: z \sim p(z), \quad x \sim p(x \mid z), \quad z_1 \ldots z_L \sim q(z \mid x), \quad
               r_d = \#\{l : z_{l d} < z_d\}
 
-    Each r is uniform on 0 ... L if q(z | x) is the exact posterior. The rank of log q(z | x) among the draws' gives the
-    coverage of regions of highest density, all dimensions together.
+    Each r is uniform on 0 ... L if q(z | x) is the exact posterior. The rank of log q(z | x) among
+    the draws' gives the coverage of regions of highest density, all dimensions together.
 
     Args:
         program: any program whose event shape is known and whose guide has no auxiliary sites.
@@ -116,8 +132,8 @@ def calibrate(program: AnyProgram, num_data: int = 1000, num_samples: int = 99, 
     Raises:
         InvalidInput: on unusable settings.
 
-    Source: Talts, Betancourt, Simpson, Vehtari and Gelman (2018), Validating Bayesian Inference Algorithms with
-    Simulation-Based Calibration; Hermans et al. (2022) for expected coverage.
+    Source: Talts, Betancourt, Simpson, Vehtari and Gelman (2018), Validating Bayesian Inference
+    Algorithms with Simulation-Based Calibration; Hermans et al. (2022) for expected coverage.
 
     Example:
         >>> pv.calibration.calibrate(vae, 20, 9).ranks.shape
@@ -136,21 +152,43 @@ def calibrate(program: AnyProgram, num_data: int = 1000, num_samples: int = 99, 
         check_no_auxiliary(program, x, context, where)
         one = slice(0, 1)
         labels = None if context is None else context[one]
-        size = max(1, memory_budget // bytes_allocated(lambda k: draw(program.guide, x[one], labels, k, where)) // num_samples)
-        simulated = {name: nodes[name]["value"] for name in draw(program.guide, x[one], labels, 1, where)}
+        size = max(
+            1,
+            memory_budget
+            // bytes_allocated(lambda k: draw(program.guide, x[one], labels, k, where))
+            // num_samples,
+        )
+        simulated = {
+            name: nodes[name]["value"] for name in draw(program.guide, x[one], labels, 1, where)
+        }
         for start in range(0, num_data, size):
             few = slice(start, start + size)
             given = (x[few], None if context is None else context[few])
             draws = draw(program.guide, *given, num_samples, where)
             data_dim = where.data_dim - where.particle_dim
-            truth = {name: value[None].movedim(data_dim, 0)[few].movedim(0, data_dim) for name, value in simulated.items()}
+            truth = {
+                name: value[None].movedim(data_dim, 0)[few].movedim(0, data_dim)
+                for name, value in simulated.items()
+            }
             own, _ = log_density(program.guide, truth, *given, 1, where)
             others, _ = log_density(program.guide, draws, *given, num_samples, where)
             density_ranks.append(_ranks(-others, -own))
-            rows = {name: (in_rows(draws[name], where), in_rows(truth[name], where)) for name in draws}
-            ranks.append(torch.cat([_ranks(drawn, true).reshape(len(given[0]), -1) for drawn, true in rows.values()], dim=1))
+            rows = {
+                name: (in_rows(draws[name], where), in_rows(truth[name], where)) for name in draws
+            }
+            ranks.append(
+                torch.cat(
+                    [
+                        _ranks(drawn, true).reshape(len(given[0]), -1)
+                        for drawn, true in rows.values()
+                    ],
+                    dim=1,
+                )
+            )
     names = [f"{name}[{i}]" for name, (_, true) in rows.items() for i in range(true[0, 0].numel())]
-    return Calibration(torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed)
+    return Calibration(
+        torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed
+    )
 
 
 def _ranks(draws: Tensor, value: Tensor) -> Tensor:

@@ -1,27 +1,29 @@
 r"""Draws of a program as ArviZ data, for ArviZ's own summaries and figures, and for netCDF.
 
-=========================  ==================================================================================
-group                      what it holds
-=========================  ==================================================================================
-``posterior``              draws of each latent site (chain, draw, obs, latent)
-``posterior_predictive``   ``x`` drawn from p(x | z) at those draws, as many of them as the memory budget allows
-``prior``                  draws of p(z), or p(z | context), of the same shape; of a flat prior there are none
-``prior_predictive``       ``x`` drawn from p(x | z) at those
-``log_likelihood``         ``x``: log p(x | z) of each draw and datum (ours of that name is log p(x))
-``sample_stats``           ``lp`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = their difference; ``diverging``
-``observed_data``          ``x``
+=========================
+================================================================================== group
+what it holds =========================
+================================================================================== ``posterior``
+draws of each latent site (chain, draw, obs, latent) ``posterior_predictive``   ``x`` drawn from p(x
+| z) at those draws, as many of them as the memory budget allows ``prior``                  draws of
+p(z), or p(z | context), of the same shape; of a flat prior there are none ``prior_predictive``
+``x`` drawn from p(x | z) at those ``log_likelihood``         ``x``: log p(x | z) of each draw and
+datum (ours of that name is log p(x)) ``sample_stats``           ``lp`` = log p(x, z), ``log_q`` =
+log q(z | x), ``log_weight`` = their difference; ``diverging`` ``observed_data``          ``x``
 ``constant_data``          ``index`` of each datum, and its ``context``
-``diagnostics``            for each datum: ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS of chains
-=========================  ==================================================================================
+``diagnostics``            for each datum: ``ess`` and ``pareto_k`` of importance weights, or R-hat
+and ESS of chains =========================
+==================================================================================
 
-**What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots are about Markov
-chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or absent, with one chain) and ESS the number
-of draws however wrong q is: they mean nothing, and the attribute ``note`` of the group says so. Whether q is near p(z | x)
-is what ``pareto_k`` and ``ess`` of the group ``diagnostics`` say, and, where a mode may be missed, `compare_posteriors`
-with draws of NUTS. ``arviz.loo``, ``waic`` and ``compare`` on ``log_likelihood`` average 1 / p(x | z) over a
-*local* latent: an estimate of 1 / p(x) whose variance is mostly infinite, and biased besides where q is not the exact
-posterior. They run, and their Pareto k says how bad it is; for a comparison that means something hand `to_elpd` of two scores to
-``arviz.compare``.
+**What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots
+are about Markov chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or
+absent, with one chain) and ESS the number of draws however wrong q is: they mean nothing, and the
+attribute ``note`` of the group says so. Whether q is near p(z | x) is what ``pareto_k`` and ``ess``
+of the group ``diagnostics`` say, and, where a mode may be missed, `compare_posteriors` with draws
+of NUTS. ``arviz.loo``, ``waic`` and ``compare`` on ``log_likelihood`` average 1 / p(x | z) over a
+*local* latent: an estimate of 1 / p(x) whose variance is mostly infinite, and biased besides where
+q is not the exact posterior. They run, and their Pareto k says how bad it is; for a comparison that
+means something hand `to_elpd` of two scores to ``arviz.compare``.
 """
 
 from __future__ import annotations
@@ -55,30 +57,44 @@ __all__ = ["LARGEST_R_HAT", "UnreliableDraws", "to_inference_data"]
 LARGEST_R_HAT = 1.05
 
 
-LOCAL = ("log p(x | z) at draws of a local latent: loo, waic and compare on this group average 1 / p(x | z), which seldom has a "
-         "finite variance. For log p(x) and comparisons use pyro_vae.log_likelihood and to_elpd.")
+LOCAL = (
+    "log p(x | z) at draws of a local latent: loo, waic and compare on this group average 1 / p(x | z), which seldom has a "
+    "finite variance. For log p(x) and comparisons use pyro_vae.log_likelihood and to_elpd."
+)
 
 
-def to_inference_data(program: AnyProgram, data: Data, num_samples: int = 1000, *, draws: Draws = FromGuide(),
-                      indices: Sequence[int] | Tensor | None = None, run: str = "", seed: int = 0,
-                      memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> Any:
+def to_inference_data(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 1000,
+    *,
+    draws: Draws = FromGuide(),
+    indices: Sequence[int] | Tensor | None = None,
+    run: str = "",
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Any:
     r"""Draws of the latents of data, and all that goes with them, as ArviZ data.
 
-    An ``arviz.InferenceData`` with ArviZ 0.x, an ``xarray.DataTree`` with 1.x; the head of this module has the groups, and
-    which of ArviZ's diagnostics mean something for them. Dimensions are ``chain, draw, obs, latent``, with more than one latent
-    site ``SITE_latent``, and those of x ``x_dim_0``, ... Attributes hold the data's name and SHA-256, the seed, the way of
-    drawing, the versions of the libraries, and the run.
+    An ``arviz.InferenceData`` with ArviZ 0.x, an ``xarray.DataTree`` with 1.x; the head of this
+    module has the groups, and which of ArviZ's diagnostics mean something for them. Dimensions are
+    ``chain, draw, obs, latent``, with more than one latent site ``SITE_latent``, and those of x
+    ``x_dim_0``, ... Attributes hold the data's name and SHA-256, the seed, the way of drawing, the
+    versions of the libraries, and the run.
 
     Args:
         program: any program.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_samples: draws of each datum, over all chains.
-        draws: where they come from: `pyro_vae.diagnostics.samplers.FromGuide`, `Resampled` or `NUTS`.
-        indices: what to call the data along ``obs``, such as their places in the test set; by default 0, 1, ...
+        draws: where they come from: `pyro_vae.diagnostics.samplers.FromGuide`, `Resampled` or
+            `NUTS`.
+        indices: what to call the data along ``obs``, such as their places in the test set; by
+            default 0, 1, ...
         run: the run that the program comes from, for the attributes.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once, and bytes of x in either of the predictive groups: these hold fewer
-            draws where all would take more.
+        memory_budget: bytes of activations allowed at once, and bytes of x in either of the
+            predictive groups: these hold fewer draws where all would take more.
         progress: show a bar.
 
     Raises:
@@ -98,7 +114,12 @@ def to_inference_data(program: AnyProgram, data: Data, num_samples: int = 1000, 
     data = as_dataset(data)
     labels = np.arange(len(data)) if indices is None else np.asarray(indices)
     if labels.shape != (len(data),):
-        raise InvalidInput("indices", got=f"shape {labels.shape}", expected=f"({len(data)},), one for each datum", fix="align them with x")
+        raise InvalidInput(
+            "indices",
+            got=f"shape {labels.shape}",
+            expected=f"({len(data)},), one for each datum",
+            fix="align them with x",
+        )
     bar = progress_bar(f"draws, {num_samples} a datum", total=len(data), shown=progress)
     parts: list[dict[str, dict[str, np.ndarray]]] = []
     with evaluating(program, seed), bar as advance:
@@ -106,7 +127,12 @@ def to_inference_data(program: AnyProgram, data: Data, num_samples: int = 1000, 
         where = structure(program, x, context, scored=False)
         with validation_enabled(False):
             probe = x[:1], None if context is None else context[:1]
-            size = max(1, memory_budget // bytes_allocated(lambda k: _decoded(program, *probe, k, where)) // num_samples)
+            size = max(
+                1,
+                memory_budget
+                // bytes_allocated(lambda k: _decoded(program, *probe, k, where))
+                // num_samples,
+            )
             predictive = max(1, memory_budget // x[0].nbytes // len(x))
             for start in range(0, len(x), size):
                 few = slice(start, start + size)
@@ -114,8 +140,19 @@ def to_inference_data(program: AnyProgram, data: Data, num_samples: int = 1000, 
                 drawn = draws(program, *given, where, num_samples)
                 parts.append(_groups(program, drawn, *given, where, predictive, memory_budget))
                 advance(len(given[0]))
-    attributes = {"run": run, "seed": seed, "data": data.name, "split": data.split, "binarize": data.binarize, "sha256": data.sha256,
-                  "draws": type(draws).__name__} | {f"draws_{name}": value for name, value in _settings(draws).items()} | versions()
+    attributes = (
+        {
+            "run": run,
+            "seed": seed,
+            "data": data.name,
+            "split": data.split,
+            "binarize": data.binarize,
+            "sha256": data.sha256,
+            "draws": type(draws).__name__,
+        }
+        | {f"draws_{name}": value for name, value in _settings(draws).items()}
+        | versions()
+    )
     return _assembled(parts, drawn, labels, attributes)
 
 
@@ -123,23 +160,45 @@ class UnreliableDraws(UserWarning):
     """Draws of some data that cannot stand for their posterior, by what their own diagnostics say."""
 
 
-def _decoded(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int, where: Structure) -> Tensor:
-    return observation(program, draw(program.guide, x, context, num_samples, where), x, context, where).sample()
+def _decoded(
+    program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+) -> Tensor:
+    return observation(
+        program, draw(program.guide, x, context, num_samples, where), x, context, where
+    ).sample()
 
 
-def _groups(program: AnyProgram, drawn: Drawn, x: Tensor, context: Tensor | None, where: Structure, predictive: int,
-            memory_budget: int) -> dict[str, dict[str, np.ndarray]]:
+def _groups(
+    program: AnyProgram,
+    drawn: Drawn,
+    x: Tensor,
+    context: Tensor | None,
+    where: Structure,
+    predictive: int,
+    memory_budget: int,
+) -> dict[str, dict[str, np.ndarray]]:
     """The groups of a few data, everything as (chain, draw, obs, ...) or (obs, ...)."""
     chains = max(1, drawn.chains)
-    values = {name: value.to(x.dtype) if value.is_floating_point() else value for name, value in drawn.values.items()}
+    values = {
+        name: value.to(x.dtype) if value.is_floating_point() else value
+        for name, value in drawn.values.items()
+    }
     num_samples = len(next(iter(values.values())))
-    kept = min(num_samples // chains, max(1, predictive // chains))  # draws of each chain at which x is drawn
+    kept = min(
+        num_samples // chains, max(1, predictive // chains)
+    )  # draws of each chain at which x is drawn
     try:
-        prior = {name: value for name, value in draw(program.model, x, context, num_samples, where).items() if name in values}
+        prior = {
+            name: value
+            for name, value in draw(program.model, x, context, num_samples, where).items()
+            if name in values
+        }
     except NoDraws:  # a flat prior: the groups of its draws stay empty, and are left out
         prior = {}
     guide = program.guide if _has_density(program, x, context) else None
-    log_prior, log_x, *log_q = densities(program, values, x, context, where, guide=guide, memory_budget=memory_budget)
+    log_prior, log_x, *log_q = densities(
+        program, values, x, context, where, guide=guide, memory_budget=memory_budget
+    )
     stats, diagnostics = {"lp": log_prior + log_x, **drawn.per_draw}, dict(drawn.per_datum)
     if log_q:
         stats |= {"log_q": log_q[0], "log_weight": log_prior + log_x - log_q[0]}
@@ -151,13 +210,23 @@ def _groups(program: AnyProgram, drawn: Drawn, x: Tensor, context: Tensor | None
         return value.unflatten(0, (chains, len(value) // chains)).cpu().numpy()
 
     def draws_of_x(latents: Values) -> np.ndarray:
-        first = {name: value.unflatten(0, (chains, -1))[:, :kept].flatten(0, 1) for name, value in latents.items()}
+        first = {
+            name: value.unflatten(0, (chains, -1))[:, :kept].flatten(0, 1)
+            for name, value in latents.items()
+        }
 
         def at(few: slice) -> Tensor:
-            return observation(program, {name: value[few] for name, value in first.items()}, x, context, where).sample()
+            return observation(
+                program, {name: value[few] for name, value in first.items()}, x, context, where
+            ).sample()
 
-        step = memory_budget // bytes_allocated(lambda k: at(slice(0, k))) if kept * chains > 1 else 1
-        rows = [at(slice(start, start + max(1, step))) for start in range(0, kept * chains, max(1, step))]
+        step = (
+            memory_budget // bytes_allocated(lambda k: at(slice(0, k))) if kept * chains > 1 else 1
+        )
+        rows = [
+            at(slice(start, start + max(1, step)))
+            for start in range(0, kept * chains, max(1, step))
+        ]
         return by_chain(in_rows(torch.cat(rows), where))
 
     return {
@@ -176,36 +245,78 @@ def _groups(program: AnyProgram, drawn: Drawn, x: Tensor, context: Tensor | None
 def _has_density(program: AnyProgram, x: Tensor, context: Tensor | None) -> bool:
     """Whether q(z | x) has a density at latents of one's choice: no auxiliary sites, and no point mass on a continuum."""
     guide, model = importance_traces(program, x[:1], None if context is None else context[:1])
-    supports: dict[str, Any] = {name: site["fn"].support for name, site in latent_sites(model).items()}
+    supports: dict[str, Any] = {
+        name: site["fn"].support for name, site in latent_sites(model).items()
+    }
     sites = latent_sites(guide)
     return sites.keys() == supports.keys() and not any(
-        is_point_mass(site["fn"]) and not supports[name].is_discrete for name, site in sites.items())
+        is_point_mass(site["fn"]) and not supports[name].is_discrete for name, site in sites.items()
+    )
 
 
-def _assembled(parts: list[dict[str, dict[str, np.ndarray]]], drawn: Drawn, labels: np.ndarray,
-               attributes: dict[str, Any]) -> Any:
+def _assembled(
+    parts: list[dict[str, dict[str, np.ndarray]]],
+    drawn: Drawn,
+    labels: np.ndarray,
+    attributes: dict[str, Any],
+) -> Any:
     """The parts of all data put together along ``obs``, with names for every dimension."""
-    by_draw = {"posterior", "posterior_predictive", "prior", "prior_predictive", "log_likelihood", "sample_stats"}
-    arrays = {group: {name: np.concatenate([part[group][name] for part in parts], axis=2 if group in by_draw else 0) for name in variables}
-              for group, variables in parts[0].items()}
+    by_draw = {
+        "posterior",
+        "posterior_predictive",
+        "prior",
+        "prior_predictive",
+        "log_likelihood",
+        "sample_stats",
+    }
+    arrays = {
+        group: {
+            name: np.concatenate(
+                [part[group][name] for part in parts], axis=2 if group in by_draw else 0
+            )
+            for name in variables
+        }
+        for group, variables in parts[0].items()
+    }
     single = len(drawn.values) == 1
     arrays["constant_data"]["index"] = labels
     if drawn.chains:
         for name, chains in arrays["posterior"].items():
             prefix = "" if single else f"{name}_"
-            arrays["diagnostics"] |= {f"{prefix}r_hat": r_hat(chains), f"{prefix}ess": effective_draws(chains)}
+            arrays["diagnostics"] |= {
+                f"{prefix}r_hat": r_hat(chains),
+                f"{prefix}ess": effective_draws(chains),
+            }
     _warn_if_unreliable(arrays["diagnostics"])
 
     def dimensions(group: str, name: str, rank: int) -> list[str]:
         lead = ["chain", "draw", "obs"] if group in by_draw else ["obs"]
         site = name.removesuffix("_r_hat").removesuffix("_ess")
-        word = f"{name}_dim" if group not in ("posterior", "prior", "diagnostics") else "latent" if single else f"{site}_latent"
+        word = (
+            f"{name}_dim"
+            if group not in ("posterior", "prior", "diagnostics")
+            else "latent"
+            if single
+            else f"{site}_latent"
+        )
         count = rank - len(lead)
-        return [*lead, *([word] if count == 1 and "latent" in word else [f"{word}_{i}" for i in range(count)])]
+        return [
+            *lead,
+            *([word] if count == 1 and "latent" in word else [f"{word}_{i}" for i in range(count)]),
+        ]
 
     notes = {"posterior": drawn.note, "sample_stats": drawn.note, "log_likelihood": LOCAL}
-    groups = {group: ({name: (dimensions(group, name, array.ndim), array) for name, array in variables.items()},
-                      {"note": notes[group]} if group in notes else {}) for group, variables in arrays.items() if variables}
+    groups = {
+        group: (
+            {
+                name: (dimensions(group, name, array.ndim), array)
+                for name, array in variables.items()
+            },
+            {"note": notes[group]} if group in notes else {},
+        )
+        for group, variables in arrays.items()
+        if variables
+    }
     return inference_data(groups, attributes, {"obs": labels})
 
 
@@ -214,12 +325,18 @@ def _warn_if_unreliable(diagnostics: dict[str, np.ndarray]) -> None:
         if name.endswith("r_hat"):
             worst = values.reshape(len(values), -1).max(1)
             if (worst > LARGEST_R_HAT).any():
-                warnings.warn(f"R-hat is above {LARGEST_R_HAT} for {(worst > LARGEST_R_HAT).sum()} of {len(worst)} data (largest "
-                              f"{worst.max():.2f}): their chains are too short, or sit on different modes of the posterior",
-                              UnreliableDraws, stacklevel=4)
+                warnings.warn(
+                    f"R-hat is above {LARGEST_R_HAT} for {(worst > LARGEST_R_HAT).sum()} of {len(worst)} data (largest "
+                    f"{worst.max():.2f}): their chains are too short, or sit on different modes of the posterior",
+                    UnreliableDraws,
+                    stacklevel=4,
+                )
 
 
 def _settings(draws: Any) -> dict[str, str | int | float]:
     """The settings of a way of drawing, as attributes of netCDF can be."""
     settings = vars(draws) if is_dataclass(draws) else {}
-    return {name: value if type(value) in (str, int, float) else str(value) for name, value in settings.items()}
+    return {
+        name: value if type(value) in (str, int, float) else str(value)
+        for name, value in settings.items()
+    }

@@ -1,7 +1,7 @@
 r"""How far a guide is from a reference posterior, datum by datum.
 
-The reference is draws of NUTS (`pyro_vae.diagnostics.samplers.NUTS`), or any others that are trusted. What is compared are draws, so any
-guide and any latent will do.
+The reference is draws of NUTS (`pyro_vae.diagnostics.samplers.NUTS`), or any others that are
+trusted. What is compared are draws, so any guide and any latent will do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ import numpy as np
 from pyro_vae.evaluation.arviz_compat import effective_draws, group_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["PosteriorComparison", "TwoSampleTest", "compare_posteriors", "draws_of", "two_sample_test"]
+__all__ = [
+    "PosteriorComparison",
+    "TwoSampleTest",
+    "compare_posteriors",
+    "draws_of",
+    "two_sample_test",
+]
 
 FEWEST_DRAWS = 10
 
@@ -25,7 +31,8 @@ class TwoSampleTest:
 
     Args:
         accuracy: 0.5 if the two are indistinguishable, 1 if they do not overlap.
-        se: the standard error of the accuracy if they are: :math:`1 / (2 \\sqrt{n})` for n draws that it was asked about.
+        se: the standard error of the accuracy if they are: :math:`1 / (2 \\sqrt{n})` for n draws
+            that it was asked about.
         num_samples: draws of each sample that took part; the classifier was fitted on half of them.
     """
 
@@ -47,9 +54,11 @@ class PosteriorComparison:
         obs: what the data are called.
         names: what each latent dimension is called.
         shift: difference of the means (N, D), in standard deviations of the reference.
-        log_scale: logarithm of the ratio of the standard deviations (N, D); below 0 the posterior is too narrow.
+        log_scale: logarithm of the ratio of the standard deviations (N, D); below 0 the posterior
+            is too narrow.
         wasserstein: the Wasserstein-1 distance (N, D), in standard deviations of the reference.
-        noise: the Wasserstein-1 distance (N, D) between two halves of the reference: what no distance at all looks like.
+        noise: the Wasserstein-1 distance (N, D) between two halves of the reference: what no
+            distance at all looks like.
         tests: a `TwoSampleTest` of all dimensions together for each datum.
     """
 
@@ -75,28 +84,45 @@ class PosteriorComparison:
         """A row for each datum, worst first: for tables."""
         order = np.argsort(-self.accuracy)
         worst = self.wasserstein.argmax(1)
-        return [{"datum": self.obs[n].item(), "C2ST": self.tests[n].accuracy, "s.e.": self.tests[n].se,
-                 "draws": self.tests[n].num_samples, "largest W1": float(self.wasserstein[n].max()), "at": self.names[worst[n]],
-                 "its noise": float(self.noise[n, worst[n]]), "largest |shift|": float(np.abs(self.shift[n]).max()),
-                 "mean sd ratio": float(np.exp(self.log_scale[n].mean()))} for n in order]
+        return [
+            {
+                "datum": self.obs[n].item(),
+                "C2ST": self.tests[n].accuracy,
+                "s.e.": self.tests[n].se,
+                "draws": self.tests[n].num_samples,
+                "largest W1": float(self.wasserstein[n].max()),
+                "at": self.names[worst[n]],
+                "its noise": float(self.noise[n, worst[n]]),
+                "largest |shift|": float(np.abs(self.shift[n]).max()),
+                "mean sd ratio": float(np.exp(self.log_scale[n].mean())),
+            }
+            for n in order
+        ]
 
     def __str__(self) -> str:
-        return (f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the reference; C2ST "
-                f"{self.accuracy.mean():.3f} on average (0.5 is indistinguishable), mean W1 {self.wasserstein.mean():.3f} sd "
-                f"(noise {self.noise.mean():.3f})")
+        return (
+            f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the reference; C2ST "
+            f"{self.accuracy.mean():.3f} on average (0.5 is indistinguishable), mean W1 {self.wasserstein.mean():.3f} sd "
+            f"(noise {self.noise.mean():.3f})"
+        )
 
 
-def compare_posteriors(q: Any, reference: Any, *, classifier: Any = None, seed: int = 0) -> PosteriorComparison:
+def compare_posteriors(
+    q: Any, reference: Any, *, classifier: Any = None, seed: int = 0
+) -> PosteriorComparison:
     r"""How draws of a guide differ from those of a reference posterior of the same data, datum by datum.
 
-    Markov chains are thinned to their effective number of draws first, for the tests take draws as independent.
+    Markov chains are thinned to their effective number of draws first, for the tests take draws as
+    independent.
 
     Args:
         q: ArviZ data by `pyro_vae.to_inference_data`, with draws of the guide.
         reference: the same with draws of `pyro_vae.diagnostics.samplers.NUTS`, of the same data.
-        classifier: a scikit-learn classifier for the two-sample tests; by default a support vector machine with a Gaussian kernel,
-            which sees differences of means, scales, correlations and modes alike.
-        seed: of which draws take part, where one has more, and of which half the classifiers are fitted on.
+        classifier: a scikit-learn classifier for the two-sample tests; by default a support vector
+            machine with a Gaussian kernel, which sees differences of means, scales, correlations
+            and modes alike.
+        seed: of which draws take part, where one has more, and of which half the classifiers are
+            fitted on.
 
     Raises:
         InvalidInput: if the two are not of the same data and latents.
@@ -112,10 +138,18 @@ def compare_posteriors(q: Any, reference: Any, *, classifier: Any = None, seed: 
     ours, names, obs = draws_of(q)
     theirs, their_names, their_obs = draws_of(reference)
     if names != their_names or list(obs) != list(their_obs):
-        raise InvalidInput("reference", got=f"{len(their_obs)} data, latents {', '.join(their_names[:4])}, ...",
-                           expected=f"the {len(obs)} data and latents of q: {', '.join(names[:4])}, ...",
-                           fix="draw both from the same data with the same indices")
-    distances: dict[str, list[np.ndarray]] = {"shift": [], "log_scale": [], "wasserstein": [], "noise": []}
+        raise InvalidInput(
+            "reference",
+            got=f"{len(their_obs)} data, latents {', '.join(their_names[:4])}, ...",
+            expected=f"the {len(obs)} data and latents of q: {', '.join(names[:4])}, ...",
+            fix="draw both from the same data with the same indices",
+        )
+    distances: dict[str, list[np.ndarray]] = {
+        "shift": [],
+        "log_scale": [],
+        "wasserstein": [],
+        "noise": [],
+    }
     tests = []
     for n in range(len(obs)):
         a, b = (_independent(draws[:, :, n]) for draws in (ours, theirs))
@@ -125,10 +159,14 @@ def compare_posteriors(q: Any, reference: Any, *, classifier: Any = None, seed: 
         distances["wasserstein"].append(_wasserstein(a, b) / scale)
         distances["noise"].append(_wasserstein(b[::2], b[1::2]) / scale)
         tests.append(two_sample_test(a, b, classifier=classifier, seed=seed))
-    return PosteriorComparison(obs, names, **{name: np.stack(rows) for name, rows in distances.items()}, tests=tests)
+    return PosteriorComparison(
+        obs, names, **{name: np.stack(rows) for name, rows in distances.items()}, tests=tests
+    )
 
 
-def two_sample_test(a: np.ndarray, b: np.ndarray, *, classifier: Any = None, seed: int = 0) -> TwoSampleTest:
+def two_sample_test(
+    a: np.ndarray, b: np.ndarray, *, classifier: Any = None, seed: int = 0
+) -> TwoSampleTest:
     """Whether two samples of vectors (S, D), each of independent draws, come from one distribution.
 
     Args:
@@ -151,13 +189,20 @@ def two_sample_test(a: np.ndarray, b: np.ndarray, *, classifier: Any = None, see
 
     count = min(len(a), len(b))
     if count < FEWEST_DRAWS:
-        raise InvalidInput("draws", got=f"{count} independent ones", expected=f"{FEWEST_DRAWS} or more of each sample",
-                           fix="take more draws, of longer chains where they come from NUTS")
+        raise InvalidInput(
+            "draws",
+            got=f"{count} independent ones",
+            expected=f"{FEWEST_DRAWS} or more of each sample",
+            fix="take more draws, of longer chains where they come from NUTS",
+        )
     random = np.random.default_rng(seed)
     a, b = (sample[random.choice(len(sample), count, replace=False)] for sample in (a, b))
-    # Halves, not cross-validation: the folds' accuracies depend on one another, and no simple error is right for their mean.
+    # Halves, not cross-validation: the folds' accuracies depend on one another, and no simple error
+    # is right for their mean.
     half = count // 2
-    model = make_pipeline(StandardScaler(), classifier or SVC()).fit(np.concatenate([a[:half], b[:half]]), np.repeat([0, 1], half))
+    model = make_pipeline(StandardScaler(), classifier or SVC()).fit(
+        np.concatenate([a[:half], b[:half]]), np.repeat([0, 1], half)
+    )
     right = model.predict(np.concatenate([a[half:], b[half:]])) == np.repeat([0, 1], count - half)
     return TwoSampleTest(float(right.mean()), 0.5 / float(np.sqrt(len(right))), count)
 
@@ -166,27 +211,39 @@ def draws_of(data: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
     """All latents of ArviZ data as one array (chain, draw, obs, D), with the names of the D dimensions and of the data."""
     posterior = group_of(data, "posterior")
     if posterior is None:
-        raise InvalidInput("data", got="no group posterior", expected="draws", fix="make them with pyro_vae.to_inference_data")
+        raise InvalidInput(
+            "data",
+            got="no group posterior",
+            expected="draws",
+            fix="make them with pyro_vae.to_inference_data",
+        )
     columns, names = [], []
     for name, values in posterior.data_vars.items():
         array = values.values.reshape(*values.shape[:3], -1)
         columns.append(array)
-        names += [f"{name}[{i}]" for i in range(array.shape[-1])] if values.ndim > 3 else [str(name)]
+        names += (
+            [f"{name}[{i}]" for i in range(array.shape[-1])] if values.ndim > 3 else [str(name)]
+        )
     return np.concatenate(columns, axis=-1).astype(np.float64), names, posterior["obs"].values
 
 
 def _independent(chains: np.ndarray) -> np.ndarray:
     """Draws (S, D) out of chains (chain, draw, D), each thinned to as many as it is worth in its slowest dimension.
 
-    Each by itself: chains that sit on different modes are worth little together, and yet have draws of every mode.
+    Each by itself: chains that sit on different modes are worth little together, and yet have draws
+    of every mode.
     """
     if len(chains) == 1:
         return chains[0]
     thinned = []
     for chain in chains:
         halves = chain[: len(chain) // 2 * 2].reshape(2, -1, chain.shape[-1])
-        # What is worth little for the mean may be worth less for the scale: both have to be estimated.
-        worth = min(np.nanmin(effective_draws(values)) for values in (halves, np.square(halves - halves.mean((0, 1)))))
+        # What is worth little for the mean may be worth less for the scale: both have to be
+        # estimated.
+        worth = min(
+            np.nanmin(effective_draws(values))
+            for values in (halves, np.square(halves - halves.mean((0, 1))))
+        )
         thinned.append(chain[:: max(1, round(len(chain) / worth))])
     return np.concatenate(thinned)
 

@@ -1,6 +1,7 @@
 """Distributions that neither torch nor Pyro has, and the one adapter that makes any of them usable at a Pyro site.
 
-What neither torch nor Pyro ships lives here, named as the likelihood files that use it. Nothing here has parameters.
+What neither torch nor Pyro ships lives here, named as the likelihood files that use it. Nothing
+here has parameters.
 """
 
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
@@ -16,19 +17,48 @@ from pyro_vae.distributions.sequences import AutoregressiveSequences
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
 from pyro_vae.distributions.supports import (
-           Flat,
-           NoDraws,
-           has_mean,
-           is_point_mass,
-           is_thin,
-           measure_of,
-           points_of,
-           representative_of,
+    Flat,
+    NoDraws,
+    has_mean,
+    is_point_mass,
+    is_thin,
+    measure_of,
+    points_of,
+    representative_of,
 )
 from pyro_vae.distributions.unit import Beta
 
-__all__ = ["AutoregressiveBits", "AutoregressiveCodes", "AutoregressiveSequences", "Beta", "CategoricalCode", "CodeGrid", "Columns", "DiscretizedLogistic", "Flat", "JointlyEnumerated", "LogisticNormal", "Mixture",
-           "MixtureOfNormals", "MultinomialGivenTotal", "NoDraws", "ObservedEntries", "PushForward", "RelaxedBernoulli", "Reshaped",
-           "SphericalUniform", "TorchToPyro", "VonMisesFisher", "ZeroInflatedNegativeBinomial", "as_pyro", "representative_of", "entries_of", "has_mean",
-           "is_point_mass", "is_thin", "measure_of", "nearest_code",
-           "points_of"]
+__all__ = [
+    "AutoregressiveBits",
+    "AutoregressiveCodes",
+    "AutoregressiveSequences",
+    "Beta",
+    "CategoricalCode",
+    "CodeGrid",
+    "Columns",
+    "DiscretizedLogistic",
+    "Flat",
+    "JointlyEnumerated",
+    "LogisticNormal",
+    "Mixture",
+    "MixtureOfNormals",
+    "MultinomialGivenTotal",
+    "NoDraws",
+    "ObservedEntries",
+    "PushForward",
+    "RelaxedBernoulli",
+    "Reshaped",
+    "SphericalUniform",
+    "TorchToPyro",
+    "VonMisesFisher",
+    "ZeroInflatedNegativeBinomial",
+    "as_pyro",
+    "representative_of",
+    "entries_of",
+    "has_mean",
+    "is_point_mass",
+    "is_thin",
+    "measure_of",
+    "nearest_code",
+    "points_of",
+]

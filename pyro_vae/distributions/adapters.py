@@ -17,7 +17,8 @@ __all__ = ["Mixture", "Reshaped", "TorchToPyro", "as_pyro"]
 class TorchToPyro(TorchDistribution):
     """A plain torch or Zuko distribution in the form that `pyro.sample` takes.
 
-    The density, the samples and the support are those of the wrapped distribution; nothing is rescaled.
+    The density, the samples and the support are those of the wrapped distribution; nothing is
+    rescaled.
 
     Args:
         wrapped: any `torch.distributions.Distribution`.
@@ -77,8 +78,9 @@ class TorchToPyro(TorchDistribution):
 class Mixture(MixtureSameFamily):
     r"""A mixture of distributions of one family, :math:`p(z) = \sum_c \pi_c\, p_c(z)`.
 
-    Torch's own, with the support of the components: torch gives mixtures a constraint that no transform is registered
-    for, and MCMC and quadrature need one. A mixture of distributions that list their values lists them too.
+    Torch's own, with the support of the components: torch gives mixtures a constraint that no
+    transform is registered for, and MCMC and quadrature need one. A mixture of distributions that
+    list their values lists them too.
 
     Example:
         >>> from torch.distributions import Categorical, Normal
@@ -96,7 +98,9 @@ class Mixture(MixtureSameFamily):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         # The components' last batch dimension is the mixture's own.
-        return self.component_distribution.enumerate_support(expand).select(-1 - len(self.event_shape), 0)
+        return self.component_distribution.enumerate_support(expand).select(
+            -1 - len(self.event_shape), 0
+        )
 
 
 class Reshaped(TorchDistribution):
@@ -146,7 +150,9 @@ class Reshaped(TorchDistribution):
         return self._shaped(self.base.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.base.log_prob(value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1))
+        return self.base.log_prob(
+            value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
+        )
 
     def entropy(self) -> Tensor:
         return self.base.entropy()
@@ -165,5 +171,7 @@ def as_pyro(distribution: Distribution) -> TorchDistributionMixin:
         return distribution
     if isinstance(distribution, Distribution):
         return TorchToPyro(distribution)
-    raise TypeError(f"a component's forward returned {type(distribution).__name__}, expected a distribution; "
-                    "return the torch or Pyro distribution itself, not a sample or its parameters")
+    raise TypeError(
+        f"a component's forward returned {type(distribution).__name__}, expected a distribution; "
+        "return the torch or Pyro distribution itself, not a sample or its parameters"
+    )

@@ -22,7 +22,9 @@ def nearest_code(z: Tensor, codebook: Tensor, event_dim: int) -> Tensor:
         tensor([0, 1])
     """
     vectors = z.movedim(-event_dim, -1)
-    distance = codebook.square().sum(-1) - 2 * vectors @ codebook.T  # and the vector's own square, which is the same for all
+    distance = (
+        codebook.square().sum(-1) - 2 * vectors @ codebook.T
+    )  # and the vector's own square, which is the same for all
     return distance.argmin(-1)
 
 
@@ -36,7 +38,9 @@ class Entries(Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        entries = self.codebook[nearest_code(value, self.codebook, self.event_dim)].movedim(-1, -self.event_dim)
+        entries = self.codebook[nearest_code(value, self.codebook, self.event_dim)].movedim(
+            -1, -self.event_dim
+        )
         # Straight through, an entry is f + (e - f), which rounds.
         near = (value - entries).abs() <= 1e-4 * (1 + entries.abs())
         return near.flatten(value.dim() - self.event_dim).all(-1)
@@ -67,7 +71,11 @@ class CodeGrid(TorchDistribution):
 
     def __init__(self, codes: Any, codebook: Tensor):
         self.codes, self.codebook = codes, codebook
-        super().__init__(codes.batch_shape, torch.Size((codebook.shape[-1], *codes.event_shape)), validate_args=False)
+        super().__init__(
+            codes.batch_shape,
+            torch.Size((codebook.shape[-1], *codes.event_shape)),
+            validate_args=False,
+        )
 
     @property
     def support(self) -> Constraint:
@@ -93,7 +101,9 @@ class CodeGrid(TorchDistribution):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         grid = self.codes.event_shape
         numbers = torch.arange(len(self.codebook), device=self.codebook.device)
-        states = torch.cartesian_prod(*[numbers] * math.prod(grid)).reshape(-1, *(1,) * len(self.batch_shape), *grid)
+        states = torch.cartesian_prod(*[numbers] * math.prod(grid)).reshape(
+            -1, *(1,) * len(self.batch_shape), *grid
+        )
         return self.vectors(states.expand(-1, *self.batch_shape, *grid) if expand else states)
 
 
@@ -111,25 +121,40 @@ class AutoregressiveCodes(TorchDistribution):
 
     def __init__(self, network: Any, context: Tensor | None, batch_shape: torch.Size | None = None):
         self.network, self.context = network, context
-        batch = torch.Size(() if context is None else context.shape[:-1]) if batch_shape is None else batch_shape
+        batch = (
+            torch.Size(() if context is None else context.shape[:-1])
+            if batch_shape is None
+            else batch_shape
+        )
         super().__init__(batch, torch.Size(network.latent[1:]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> AutoregressiveCodes:
         return AutoregressiveCodes(self.network, self.context, torch.Size(batch_shape))
 
     def _rows_of_context(self, batch: torch.Size) -> Tensor | None:
-        return None if self.context is None else self.context.expand(*batch, -1).reshape(-1, self.context.shape[-1])
+        return (
+            None
+            if self.context is None
+            else self.context.expand(*batch, -1).reshape(-1, self.context.shape[-1])
+        )
 
     def log_prob(self, codes: Tensor) -> Tensor:
-        batch = torch.broadcast_shapes(codes.shape[: codes.dim() - len(self.event_shape)], self.batch_shape)
-        grid = codes.long().expand((*batch, *self.event_shape)).reshape(-1, *self.network.rows_and_columns)
+        batch = torch.broadcast_shapes(
+            codes.shape[: codes.dim() - len(self.event_shape)], self.batch_shape
+        )
+        grid = (
+            codes.long()
+            .expand((*batch, *self.event_shape))
+            .reshape(-1, *self.network.rows_and_columns)
+        )
         logits = self.network.logits(grid, self._rows_of_context(batch))
         return -cross_entropy(logits, grid, reduction="none").flatten(1).sum(1).reshape(batch)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         batch = torch.Size(sample_shape) + self.batch_shape
-        return self.network.draw(math.prod(batch), self._rows_of_context(batch)).reshape((*batch, *self.event_shape))
+        return self.network.draw(math.prod(batch), self._rows_of_context(batch)).reshape(
+            (*batch, *self.event_shape)
+        )
 
 
 MOST_STATES = 4096
-

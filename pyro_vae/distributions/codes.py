@@ -17,8 +17,8 @@ class JointlyEnumerated(Independent):
 
     .. math:: p(z) = \prod_d p_d(z_d), \quad z \in S_1 \times \dots \times S_D
 
-    Pyro's own `Independent` refuses to enumerate over a Cartesian product, because it grows like :math:`|S|^D`; for
-    the few bits of a code it is what makes the bound exact.
+    Pyro's own `Independent` refuses to enumerate over a Cartesian product, because it grows like
+    :math:`|S|^D`; for the few bits of a code it is what makes the bound exact.
 
     Example:
         >>> from pyro.distributions import Bernoulli
@@ -35,7 +35,7 @@ class JointlyEnumerated(Independent):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         single = self.base_dist.enumerate_support(expand=False)
-        dims = self.base_dist.batch_shape[len(self.batch_shape):]
+        dims = self.base_dist.batch_shape[len(self.batch_shape) :]
         single = single.reshape(len(single), *self.base_dist.event_shape)
         states = torch.arange(len(single), device=single.device)
         grid = torch.cartesian_prod(*[states] * math.prod(dims)).reshape(-1, *dims)
@@ -46,16 +46,19 @@ class JointlyEnumerated(Independent):
 class RelaxedBernoulli(TorchDistribution):
     r"""A bit relaxed to (0, 1), with the mass of what a float cannot tell from 0 and 1 at two points there.
 
-    .. math:: z = \mathrm{sigmoid}(y), \quad y = (\ell + L) / \tau, \quad L \sim \mathrm{Logistic}(0, 1),
+    .. math:: z = \mathrm{sigmoid}(y), \quad y = (\ell + L) / \tau, \quad L \sim
+              \mathrm{Logistic}(0, 1),
 
     whose density is, with s the logistic distribution function,
 
-    .. math:: \log p(z) = \log \tau + \log s(\tau y - \ell) + \log s(\ell - \tau y) - \log z (1 - z).
+    .. math:: \log p(z) = \log \tau + \log s(\tau y - \ell) + \log s(\ell - \tau y) - \log z (1 -
+              z).
 
-    Near 1 a float keeps no more than some sixteen nats of y. Clipping the draws and scoring them as if nothing had
-    happened lets a posterior gain nats that do not exist; so y is clipped to :math:`\pm c` and the two ends have the
-    clipped mass, :math:`\log s(\ell - \tau c)` and :math:`\log s(-\ell - \tau c)`. With the same ends in prior and
-    posterior the bound is a bound in either precision, c being 12 in float32 and 27 in float64.
+    Near 1 a float keeps no more than some sixteen nats of y. Clipping the draws and scoring them as
+    if nothing had happened lets a posterior gain nats that do not exist; so y is clipped to
+    :math:`\pm c` and the two ends have the clipped mass, :math:`\log s(\ell - \tau c)` and
+    :math:`\log s(-\ell - \tau c)`. With the same ends in prior and posterior the bound is a bound
+    in either precision, c being 12 in float32 and 27 in float64.
 
     Args:
         temperature: :math:`\tau > 0`; the bits are sharp below one.
@@ -81,7 +84,9 @@ class RelaxedBernoulli(TorchDistribution):
         return _UNIT_INTERVAL_WITH_ENDS
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> RelaxedBernoulli:
-        return RelaxedBernoulli(self.temperature, self.logits.expand(batch_shape), validate_args=False)
+        return RelaxedBernoulli(
+            self.temperature, self.logits.expand(batch_shape), validate_args=False
+        )
 
     def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         low = torch.sigmoid(torch.full_like(like, -self.reach))
@@ -90,7 +95,8 @@ class RelaxedBernoulli(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         logits = self.logits.expand(self._extended_shape(sample_shape))
         uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
-        # The generator leaves out one but not zero; both tails are drawn from the small end, where floats are dense.
+        # The generator leaves out one but not zero; both tails are drawn from the small end, where
+        # floats are dense.
         noise = torch.where(torch.rand_like(logits) < 0.5, 1.0, -1.0) * -(uniform / 2).logit()
         low, high = self._ends(logits)
         return torch.sigmoid((logits + noise) / self.temperature).clamp(low, high)
@@ -99,7 +105,13 @@ class RelaxedBernoulli(TorchDistribution):
         low, high = self._ends(value)
         y = value.log() - torch.log1p(-value)
         shifted = self.temperature * y - self.logits
-        inside = math.log(self.temperature) + logsigmoid(shifted) + logsigmoid(-shifted) - value.log() - torch.log1p(-value)
+        inside = (
+            math.log(self.temperature)
+            + logsigmoid(shifted)
+            + logsigmoid(-shifted)
+            - value.log()
+            - torch.log1p(-value)
+        )
         reach = self.temperature * self.reach
         inside = torch.where(value >= high, logsigmoid(self.logits - reach), inside)
         return torch.where(value <= low, logsigmoid(-self.logits - reach), inside)

@@ -9,13 +9,15 @@ from torch.distributions import constraints
 
 __all__ = ["MultinomialGivenTotal", "ZeroInflatedNegativeBinomial"]
 
+
 class MultinomialGivenTotal(dist.Multinomial):
     r"""Counts given their total, whatever it is for each datum.
 
     .. math:: P(x \mid n) = \frac{n!}{\prod_v x_v!} \prod_v p_v^{x_v}, \quad n = \sum_v x_v
 
-    Torch's own has one total for all data and gives every other total probability zero. Here the total is read off x,
-    and the masses sum to one over the x of any one total; ``total_count`` is that of samples and of the mean.
+    Torch's own has one total for all data and gives every other total probability zero. Here the
+    total is read off x, and the masses sum to one over the x of any one total; ``total_count`` is
+    that of samples and of the mean.
 
     Args:
         total_count: the total of samples.
@@ -43,8 +45,9 @@ class ZeroInflatedNegativeBinomial(dist.ZeroInflatedNegativeBinomial):
 
     .. math:: P(x) = g\, [x = 0] + (1 - g)\, \mathrm{NB}(x; r, l), \quad g = \mathrm{sigmoid}(a)
 
-    Pyro's own, whose gate, once its probability has been asked for, can no longer be expanded to a plate, and whose
-    log-probability then loses digits. Here it is always computed from the gate's log-odds.
+    Pyro's own, whose gate, once its probability has been asked for, can no longer be expanded to a
+    plate, and whose log-probability then loses digits. Here it is always computed from the gate's
+    log-odds.
 
     Args:
         total_count: r.
@@ -57,8 +60,17 @@ class ZeroInflatedNegativeBinomial(dist.ZeroInflatedNegativeBinomial):
         (tensor(0.5000), tensor([1., 1., 1.]))
     """
 
-    def __init__(self, total_count: Tensor, *, logits: Tensor, gate_logits: Tensor, validate_args: bool | None = None):
-        super().__init__(total_count, logits=logits, gate_logits=gate_logits, validate_args=validate_args)
+    def __init__(
+        self,
+        total_count: Tensor,
+        *,
+        logits: Tensor,
+        gate_logits: Tensor,
+        validate_args: bool | None = None,
+    ):
+        super().__init__(
+            total_count, logits=logits, gate_logits=gate_logits, validate_args=validate_args
+        )
 
     @property
     def gate(self) -> Tensor:

@@ -15,6 +15,7 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["Columns", "ObservedEntries", "entries_of"]
 
+
 def entries_of(distribution: Distribution, argument: str = "likelihood") -> Any:
     """The distribution of the entries behind one of whole events: its base, whose event is a single number.
 
@@ -29,8 +30,12 @@ def entries_of(distribution: Distribution, argument: str = "likelihood") -> Any:
     while isinstance(base, Independent | TorchToPyro):
         base = base.wrapped if isinstance(base, TorchToPyro) else base.base_dist
     if base.event_shape:
-        raise InvalidInput(argument, got=f"{type(base).__name__}, whose entries depend on one another",
-                           expected="entries that are independent given z", fix="choose a likelihood of single entries")
+        raise InvalidInput(
+            argument,
+            got=f"{type(base).__name__}, whose entries depend on one another",
+            expected="entries that are independent given z",
+            fix="choose a likelihood of single entries",
+        )
     return as_pyro(base)
 
 
@@ -39,11 +44,14 @@ class Columns(TorchDistribution):
 
     .. math:: p(x) = \prod_i p_{g(i)}(x_i)
 
-    The event is a single entry, so that ``to_event(1)`` makes rows of a table and entries can be left out.
+    The event is a single entry, so that ``to_event(1)`` makes rows of a table and entries can be
+    left out.
 
     Args:
-        parts: distributions of entries; the last dimension of each part's batch shape runs over its columns.
-        columns: for each part the columns it describes, index tensors that together count 0, 1, ..., D - 1.
+        parts: distributions of entries; the last dimension of each part's batch shape runs over its
+            columns.
+        columns: for each part the columns it describes, index tensors that together count 0, 1,
+            ..., D - 1.
 
     Example:
         >>> from torch.distributions import Normal, Poisson
@@ -83,7 +91,10 @@ class Columns(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> Columns:
         rows = tuple(batch_shape)[:-1]
-        return Columns([part.expand(torch.Size((*rows, part.batch_shape[-1]))) for part in self.parts], self.columns)
+        return Columns(
+            [part.expand(torch.Size((*rows, part.batch_shape[-1]))) for part in self.parts],
+            self.columns,
+        )
 
     def _split(self, value: Tensor) -> list[Tensor]:
         return [value.index_select(-1, index) for index in self.columns]
@@ -95,7 +106,12 @@ class Columns(TorchDistribution):
 class PerColumn(constraints.Constraint):
     """A constraint for each group of columns; discrete only if all of them are."""
 
-    def __init__(self, parts: Sequence[Any], join: Callable[[Sequence[Tensor]], Tensor], split: Callable[[Tensor], list[Tensor]]):
+    def __init__(
+        self,
+        parts: Sequence[Any],
+        join: Callable[[Sequence[Tensor]], Tensor],
+        split: Callable[[Tensor], list[Tensor]],
+    ):
         self.parts, self._join, self._split = list(parts), join, split
         self.is_discrete = all(part.is_discrete for part in parts)  # type: ignore[misc]
         super().__init__()
@@ -104,7 +120,10 @@ class PerColumn(constraints.Constraint):
         return self._join([part.check(few) for part, few in zip(self.parts, self._split(value))])
 
     def __repr__(self) -> str:
-        return " and ".join(dict.fromkeys(str(part).rstrip("()") for part in self.parts)) + " by column"
+        return (
+            " and ".join(dict.fromkeys(str(part).rstrip("()") for part in self.parts))
+            + " by column"
+        )
 
 
 class ObservedEntries(TorchDistribution):
@@ -112,9 +131,9 @@ class ObservedEntries(TorchDistribution):
 
     .. math:: \log p(x) = [x \text{ is observed}]\; \log p_0(x)
 
-    So the sum over an event is the log-probability of its observed entries, the others being integrated out. A NaN is
-    replaced by a number of the support before the density is evaluated: masking its result alone would still give NaN
-    gradients. Samples are complete.
+    So the sum over an event is the log-probability of its observed entries, the others being
+    integrated out. A NaN is replaced by a number of the support before the density is evaluated:
+    masking its result alone would still give NaN gradients. Samples are complete.
 
     Args:
         base: the distribution of the entries, its event a single number.
@@ -148,7 +167,8 @@ class ObservedEntries(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         missing = torch.isnan(value)
-        # 0.5, 1 or 0, the first that the support holds, entry by entry: no support of ours is without all three.
+        # 0.5, 1 or 0, the first that the support holds, entry by entry: no support of ours is
+        # without all three.
         filler = torch.zeros_like(value)
         for candidate in (1.0, 0.5):
             number = torch.full_like(value, candidate)

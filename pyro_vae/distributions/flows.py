@@ -17,10 +17,11 @@ FLOWS = {"coupling": "NICE", "autoregressive": "MAF", "spline": "NSF"}
 class PushForward(TorchDistribution):
     r"""The distribution of :math:`z = f(\epsilon)` for a base variable :math:`\epsilon`.
 
-    .. math:: \log p(z) = \log p(\epsilon) - \log |\det \partial f / \partial \epsilon|, \quad \epsilon = f^{-1}(z)
+    .. math:: \log p(z) = \log p(\epsilon) - \log |\det \partial f / \partial \epsilon|, \quad
+              \epsilon = f^{-1}(z)
 
-    The last draw is remembered with its log-density, so that a guide's own draw costs one pass of f however dear the
-    inverse is.
+    The last draw is remembered with its log-density, so that a guide's own draw costs one pass of f
+    however dear the inverse is.
 
     Args:
         base: the distribution of the noise, event shape (D,).
@@ -57,15 +58,20 @@ class PushForward(TorchDistribution):
         if self._last is not None and self._last[0] is value:
             return self._last[1]
         # Couplings put entries back where they were, and need the context's batch dimensions there.
-        value = value.expand(torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
+        value = value.expand(
+            torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        )
         noise, log_det = self.transform.inv.call_and_ladj(value)
         return self.base.log_prob(noise) + log_det
 
 
-def zuko_transform(kind: str, features: int, context: int, transforms: int, hidden: tuple[int, ...]) -> Any:
+def zuko_transform(
+    kind: str, features: int, context: int, transforms: int, hidden: tuple[int, ...]
+) -> Any:
     """A module whose call, with a context (\\*batch, C) or none, gives one of Zuko's transforms, from values to noise.
 
-    Importing Zuko turns the validation of all torch distributions off; it is turned back to what it was.
+    Importing Zuko turns the validation of all torch distributions off; it is turned back to what it
+    was.
     """
     before = Distribution._validate_args
     try:

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 __all__ = ["CategoricalCode", "DiscretizedLogistic", "Grid"]
 
+
 class Grid(constraints.Constraint):
     """Values k / (levels - 1), k = 0, ..., levels - 1, to within rounding."""
 
@@ -32,10 +33,11 @@ class Grid(constraints.Constraint):
 class DiscretizedLogistic(TorchDistribution):
     r"""A logistic variable rounded to a grid of levels in [0, 1]; what lies beyond an end belongs to its level.
 
-    .. math:: P(x) = F(x + h) - F(x - h), \quad F(t) = \mathrm{sigmoid}((t - \mu) / s), \quad h = \frac{1}{2 (L - 1)},
+    .. math:: P(x) = F(x + h) - F(x - h), \quad F(t) = \mathrm{sigmoid}((t - \mu) / s), \quad h =
+              \frac{1}{2 (L - 1)},
 
-    with F(x - h) = 0 at x = 0 and F(x + h) = 1 at x = 1, so that the L masses sum to one exactly. In logarithms, and
-    without a difference that could cancel,
+    with F(x - h) = 0 at x = 0 and F(x + h) = 1 at x = 1, so that the L masses sum to one exactly.
+    In logarithms, and without a difference that could cancel,
 
     .. math:: \log P(x) = \log F(x + h) + \log (1 - F(x - h)) + \log (1 - e^{-2 h / s}).
 
@@ -55,7 +57,9 @@ class DiscretizedLogistic(TorchDistribution):
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     has_enumerate_support = True
 
-    def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256, validate_args: bool | None = None):
+    def __init__(
+        self, loc: Tensor, scale: Tensor, levels: int = 256, validate_args: bool | None = None
+    ):
         self.loc, self.scale = broadcast_all(loc, scale)
         self.levels = levels
         super().__init__(self.loc.shape, validate_args=validate_args)
@@ -81,7 +85,9 @@ class DiscretizedLogistic(TorchDistribution):
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             tiny = torch.finfo(self.loc.dtype).tiny
-            uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp_min(tiny)
+            uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp_min(
+                tiny
+            )
             value = self.loc + self.scale * (uniform.log() - torch.log1p(-uniform))
             last = self.levels - 1
             return (value * last).round().clamp(0, last) / last
@@ -91,7 +97,9 @@ class DiscretizedLogistic(TorchDistribution):
         r"""Of the rounded variable, :math:`\frac{1}{L - 1} \sum_{k \ge 1} P(x \ge k / (L - 1))`."""
         last = self.levels - 1
         total = torch.zeros_like(self.loc)
-        for k in range(1, self.levels):  # a loop: all levels at once would take their number in memory
+        for k in range(
+            1, self.levels
+        ):  # a loop: all levels at once would take their number in memory
             total = total + torch.sigmoid((self.loc - (k - 0.5) / last) / self.scale)
         return total / last
 
@@ -104,7 +112,11 @@ class DiscretizedLogistic(TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> DiscretizedLogistic:
         new = self._get_checked_instance(DiscretizedLogistic, _instance)
         batch_shape = torch.Size(batch_shape)
-        new.loc, new.scale, new.levels = self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels
+        new.loc, new.scale, new.levels = (
+            self.loc.expand(batch_shape),
+            self.scale.expand(batch_shape),
+            self.levels,
+        )
         super(DiscretizedLogistic, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -115,7 +127,8 @@ class CategoricalCode(dist.Categorical):
 
     .. math:: P(x) = \mathrm{softmax}(l)_x
 
-    Torch's own but for the samples, which are no integers there, and the mean, which is NaN there; here it is
+    Torch's own but for the samples, which are no integers there, and the mean, which is NaN there;
+    here it is
     :math:`\sum_k k\, P(k)`, the expected level where the categories are ordered.
 
     Args:

@@ -18,38 +18,51 @@ class MixtureOfNormals(TorchDistribution):
     .. math:: p(z) = \sum_c \pi_c \prod_d \mathcal{N}(z_d; \mu_{cd}, \sigma_{cd}^2)
 
     Which component a draw comes from cannot be differentiated; where the draw lies can. With
-    :math:`u_d = F(z_d \mid z_{<d})`, the conditional distribution functions, the gradient of a draw is
-    :math:`-(\partial u / \partial z)^{-1} \partial u / \partial \phi` at fixed u, a triangular system: the implicit
-    gradient, unbiased for weights, means and scales. Its variance grows with the gaps between components.
+    :math:`u_d = F(z_d \mid z_{<d})`, the conditional distribution functions, the gradient of a draw
+    is
+    :math:`-(\partial u / \partial z)^{-1} \partial u / \partial \phi` at fixed u, a triangular
+    system: the implicit gradient, unbiased for weights, means and scales. Its variance grows with
+    the gaps between components.
 
     Args:
         logits: of the weights (\*batch, C).
         loc: means (\*batch, C, D).
         scale: standard deviations (\*batch, C, D).
 
-    Source: Graves (2016), Stochastic backpropagation through mixture density distributions; Figurnov, Mohamed and
-    Mnih (2018), Implicit reparameterization gradients.
+    Source: Graves (2016), Stochastic backpropagation through mixture density distributions;
+    Figurnov, Mohamed and Mnih (2018), Implicit reparameterization gradients.
 
     Example:
         >>> MixtureOfNormals(torch.zeros(3), torch.randn(3, 2), torch.ones(3, 2)).rsample((5,)).shape
         torch.Size([5, 2])
     """
 
-    arg_constraints = {"logits": constraints.real_vector, "loc": constraints.independent(constraints.real, 2),
-                       "scale": constraints.independent(constraints.positive, 2)}
+    arg_constraints = {
+        "logits": constraints.real_vector,
+        "loc": constraints.independent(constraints.real, 2),
+        "scale": constraints.independent(constraints.positive, 2),
+    }
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None):
+    def __init__(
+        self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None
+    ):
         batch = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2], scale.shape[:-2])
         self.logits = logits.expand(*batch, -1)
-        self.loc, self.scale = (t.expand(*batch, -1, -1) for t in torch.broadcast_tensors(loc, scale))
+        self.loc, self.scale = (
+            t.expand(*batch, -1, -1) for t in torch.broadcast_tensors(loc, scale)
+        )
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> MixtureOfNormals:
         batch = torch.Size(batch_shape)
-        return MixtureOfNormals(self.logits.expand(*batch, -1), self.loc.expand(*batch, -1, -1),
-                                self.scale.expand(*batch, -1, -1), validate_args=False)
+        return MixtureOfNormals(
+            self.logits.expand(*batch, -1),
+            self.loc.expand(*batch, -1, -1),
+            self.scale.expand(*batch, -1, -1),
+            validate_args=False,
+        )
 
     @property
     def mean(self) -> Tensor:
@@ -72,15 +85,27 @@ class MixtureOfNormals(TorchDistribution):
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
-            gumbel = -torch.empty(*shape[:-1], self.logits.shape[-1], dtype=self.loc.dtype, device=self.loc.device).exponential_().log()
+            gumbel = (
+                -torch.empty(
+                    *shape[:-1], self.logits.shape[-1], dtype=self.loc.dtype, device=self.loc.device
+                )
+                .exponential_()
+                .log()
+            )
             chosen = (self.logits + gumbel).argmax(-1)[..., None, None]
-            loc, scale = (t.expand(*shape[:-1], *t.shape[-2:]).gather(-2, chosen.expand(*shape[:-1], 1, shape[-1])).squeeze(-2)
-                          for t in (self.loc, self.scale))
+            loc, scale = (
+                t.expand(*shape[:-1], *t.shape[-2:])
+                .gather(-2, chosen.expand(*shape[:-1], 1, shape[-1]))
+                .squeeze(-2)
+                for t in (self.loc, self.scale)
+            )
             z = loc + scale * torch.randn_like(loc)
         if not torch.is_grad_enabled():
             return z
         moved, jacobian = self._distribution_functions(z)
-        step = torch.linalg.solve_triangular(jacobian, (moved - moved.detach()).unsqueeze(-1), upper=False, unitriangular=True)
+        step = torch.linalg.solve_triangular(
+            jacobian, (moved - moved.detach()).unsqueeze(-1), upper=False, unitriangular=True
+        )
         return z - step.squeeze(-1)
 
     def _distribution_functions(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,12 +116,17 @@ class MixtureOfNormals(TorchDistribution):
         log_weights = (self.logits.unsqueeze(-1) + before).log_softmax(-2)
         weights = log_weights.exp()
         with torch.no_grad():
-            # Above the median the complement is summed: a constant less, and no digit lost in the upper tail.
+            # Above the median the complement is summed: a constant less, and no digit lost in the
+            # upper tail.
             above = (weights * ndtr(x)).sum(-2, keepdim=True) > 0.5
-            density = (log_weights + log_density).logsumexp(-2).exp().clamp_min(torch.finfo(z.dtype).tiny)
+            density = (
+                (log_weights + log_density).logsumexp(-2).exp().clamp_min(torch.finfo(z.dtype).tiny)
+            )
         phi = torch.where(above, -ndtr(-x), ndtr(x))
         u = (weights * phi).sum(-2)
         with torch.no_grad():
             slope = -x / self.scale
-            jacobian = torch.einsum("...cd,...cj->...dj", weights * (phi - u.unsqueeze(-2)), slope) / density.unsqueeze(-1)
+            jacobian = torch.einsum(
+                "...cd,...cj->...dj", weights * (phi - u.unsqueeze(-2)), slope
+            ) / density.unsqueeze(-1)
         return u / density, jacobian.tril(-1)

@@ -21,11 +21,13 @@ class AutoregressiveBits(TorchDistribution):
     .. math:: P(x) = \prod_i P(x_i \mid x_1, \dots, x_{i-1}), \quad
               \mathrm{logit}\, P(x_i = 1 \mid \cdot) = a_i + g_i(x_1, \dots, x_{i-1})
 
-    The second does not depend on the batch, so K draws of a for one x cost g once. There is no closed form of the mean.
+    The second does not depend on the batch, so K draws of a for one x cost g once. There is no
+    closed form of the mean.
 
     Args:
         logits: a (\*batch, \*event).
-        network: what has ``said`` and ``said_at``, see `pyro_vae.likelihoods.AutoregressiveBernoulli`.
+        network: what has ``said`` and ``said_at``, see
+            `pyro_vae.likelihoods.AutoregressiveBernoulli`.
         event_dims: the number of dimensions of the event.
     """
 
@@ -41,7 +43,9 @@ class AutoregressiveBits(TorchDistribution):
         return constraints.independent(constraints.boolean, self.event_dim)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> AutoregressiveBits:
-        return AutoregressiveBits(self.logits.expand(*batch_shape, *self.event_shape), self.network, self.event_dim)
+        return AutoregressiveBits(
+            self.logits.expand(*batch_shape, *self.event_shape), self.network, self.event_dim
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         said = self.network.said(value.reshape(-1, *self.event_shape)).reshape(value.shape)
@@ -52,7 +56,9 @@ class AutoregressiveBits(TorchDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         batch = torch.Size(sample_shape) + self.batch_shape
-        logits = self.logits.expand(*batch, *self.event_shape).reshape(-1, math.prod(self.event_shape))
+        logits = self.logits.expand(*batch, *self.event_shape).reshape(
+            -1, math.prod(self.event_shape)
+        )
         x = torch.zeros_like(logits)
         for i in range(x.shape[1]):
             x[:, i] = torch.bernoulli(torch.sigmoid(logits[:, i] + self.network.said_at(i, x)))

@@ -37,13 +37,16 @@ class EndedSequences(Constraint):
 class AutoregressiveSequences(TorchDistribution):
     r"""Sequences of T categories, each given those before it; the first 0 is the end.
 
-    .. math:: P(x) = \prod_{t=1}^{n} P(x_t \mid x_1, \dots, x_{t-1}), \quad n = \min \{ t : x_t = 0 \} \text{ or } T
+    .. math:: P(x) = \prod_{t=1}^{n} P(x_t \mid x_1, \dots, x_{t-1}), \quad n = \min \{ t : x_t = 0
+              \} \text{ or } T
 
-    What stands behind the end is 0 with certainty and counts nothing, so this is the probability of the sequence without its
-    padding, end included. Categories have no mean; `mode` is what a greedy search finds.
+    What stands behind the end is 0 with certainty and counts nothing, so this is the probability of
+    the sequence without its padding, end included. Categories have no mean; `mode` is what a greedy
+    search finds.
 
     Args:
-        network: what has ``categories``, ``event_shape``, ``logits`` and ``draw``, see `pyro_vae.likelihoods.AutoregressiveCategorical`.
+        network: what has ``categories``, ``event_shape``, ``logits`` and ``draw``, see
+            `pyro_vae.likelihoods.AutoregressiveCategorical`.
         given: what all steps depend on (\*batch, F).
     """
 
@@ -75,7 +78,9 @@ class AutoregressiveSequences(TorchDistribution):
     @property
     def mode(self) -> Tensor:
         """The most probable category, one step after the other: most often, but not always, the most probable sequence."""
-        return self._shaped(self.network.draw(self._rows(self.batch_shape), greedy=True), self.batch_shape)
+        return self._shaped(
+            self.network.draw(self._rows(self.batch_shape), greedy=True), self.batch_shape
+        )
 
     def _rows(self, batch: torch.Size) -> Tensor:
         return self.given.expand(*batch, -1).reshape(-1, self.given.shape[-1])
@@ -88,7 +93,13 @@ class AutoregressiveSequences(TorchDistribution):
         return self.network.categories ** math.prod(self.event_shape) <= MOST_STATES
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        numbers = torch.arange(self.network.categories, dtype=self.given.dtype, device=self.given.device)
-        every = torch.cartesian_prod(*[numbers] * math.prod(self.event_shape)).reshape(-1, *self.event_shape)
-        states = every[self.support.check(every)].reshape(-1, *(1,) * len(self.batch_shape), *self.event_shape)
+        numbers = torch.arange(
+            self.network.categories, dtype=self.given.dtype, device=self.given.device
+        )
+        every = torch.cartesian_prod(*[numbers] * math.prod(self.event_shape)).reshape(
+            -1, *self.event_shape
+        )
+        states = every[self.support.check(every)].reshape(
+            -1, *(1,) * len(self.batch_shape), *self.event_shape
+        )
         return states.expand(-1, *self.batch_shape, *self.event_shape) if expand else states

@@ -39,7 +39,9 @@ class SphericalUniform(TorchDistribution):
         return SphericalUniform(self.like.expand(*batch_shape, *self.event_shape))
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        z = torch.randn(self._extended_shape(sample_shape), dtype=self.like.dtype, device=self.like.device)
+        z = torch.randn(
+            self._extended_shape(sample_shape), dtype=self.like.dtype, device=self.like.device
+        )
         return torch.nn.functional.normalize(z, dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -57,26 +59,33 @@ class SphericalUniform(TorchDistribution):
 class VonMisesFisher(TorchDistribution):
     r"""Von Mises and Fisher's distribution on the unit sphere in D dimensions, :math:`D \ge 2`.
 
-    .. math:: p(z) = \frac{\kappa^{D/2 - 1}}{(2\pi)^{D/2} I_{D/2 - 1}(\kappa)} \exp(\kappa \mu^\top z)
+    .. math:: p(z) = \frac{\kappa^{D/2 - 1}}{(2\pi)^{D/2} I_{D/2 - 1}(\kappa)} \exp(\kappa \mu^\top
+              z)
 
-    The normaliser is computed from the integral representation of the exponentially scaled Bessel function,
+    The normaliser is computed from the integral representation of the exponentially scaled Bessel
+    function,
 
     .. math:: e^{-\kappa} I_{D/2-1}(\kappa) \propto
               \kappa^{D/2-1} \int_{-1}^1 (1 - t^2)^{(D-3)/2}\, e^{-\kappa (1 - t)}\, dt,
 
-    by the trapezoid rule in :math:`u = \mathrm{artanh}\, t` around the integrand's mode, which converges exponentially
-    for every order and concentration, in either precision; so does its derivative in :math:`\kappa`.
+    by the trapezoid rule in :math:`u = \mathrm{artanh}\, t` around the integrand's mode, which
+    converges exponentially for every order and concentration, in either precision; so does its
+    derivative in :math:`\kappa`.
 
-    Draws are Wood's: of a fixed number of proposals the first that is accepted. The gradient is pathwise in
-    :math:`\mu` and implicit in :math:`\kappa`: with :math:`w = \mu^\top z` and its distribution function F,
-    :math:`\partial w / \partial \kappa = -\partial_\kappa F(w) / p(w)`, so that it needs no correction for rejections.
+    Draws are Wood's: of a fixed number of proposals the first that is accepted. The gradient is
+    pathwise in
+    :math:`\mu` and implicit in :math:`\kappa`: with :math:`w = \mu^\top z` and its distribution
+    function F,
+    :math:`\partial w / \partial \kappa = -\partial_\kappa F(w) / p(w)`, so that it needs no
+    correction for rejections.
 
     Args:
         loc: the mean direction :math:`\mu` (\*batch, D), of length one.
         concentration: :math:`\kappa \ge 0` (\*batch).
 
-    Source: Wood (1994), Simulation of the von Mises Fisher distribution; Davidson et al. (2018), Hyperspherical
-    variational auto-encoders; Figurnov, Mohamed and Mnih (2018) for implicit gradients.
+    Source: Wood (1994), Simulation of the von Mises Fisher distribution; Davidson et al. (2018),
+    Hyperspherical variational auto-encoders; Figurnov, Mohamed and Mnih (2018) for implicit
+    gradients.
 
     Example:
         >>> q = VonMisesFisher(torch.tensor([1.0, 0.0, 0.0]), torch.tensor(4.0))
@@ -90,7 +99,10 @@ class VonMisesFisher(TorchDistribution):
 
     def __init__(self, loc: Tensor, concentration: Tensor, validate_args: bool | None = None):
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
-        self.loc, self.concentration = loc.expand(*batch, loc.shape[-1]), concentration.expand(batch)
+        self.loc, self.concentration = (
+            loc.expand(*batch, loc.shape[-1]),
+            concentration.expand(batch),
+        )
         # From the concentrations as they were given: an expanded one would repeat the quadrature.
         log_integral, shortfall = _quadrature(concentration, loc.shape[-1])
         self._log_integral, self._shortfall = log_integral.expand(batch), shortfall.expand(batch)
@@ -101,13 +113,20 @@ class VonMisesFisher(TorchDistribution):
         new.loc = self.loc.expand(*batch_shape, *self.event_shape)
         for name in ("concentration", "_log_integral", "_shortfall"):
             setattr(new, name, getattr(self, name).expand(batch_shape))
-        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # kappa (mu'z - 1) as a squared distance: the difference of nearly equal numbers loses the digits that count.
+        # kappa (mu'z - 1) as a squared distance: the difference of nearly equal numbers loses the
+        # digits that count.
         distance = (value - self.loc).square().sum(-1)
-        return -0.5 * self.concentration * distance - self._log_integral - log_area(self.event_shape[0] - 1)
+        return (
+            -0.5 * self.concentration * distance
+            - self._log_integral
+            - log_area(self.event_shape[0] - 1)
+        )
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         shape, dim = self._extended_shape(sample_shape), self.event_shape[0]
@@ -117,18 +136,28 @@ class VonMisesFisher(TorchDistribution):
             tangent = torch.nn.functional.normalize(torch.randn_like(loc[..., 1:]), dim=-1)
             slope = _slope(gap, concentration, self._shortfall, dim)
         gap = gap - slope * (concentration - concentration.detach())
-        # A reflection takes the first axis to the mean direction, or to its opposite where that is nearer to singular.
+        # A reflection takes the first axis to the mean direction, or to its opposite where that is
+        # nearer to singular.
         sign = torch.where(loc[..., :1] >= 0, -1.0, 1.0).to(loc.dtype)
-        drawn = torch.cat([sign * (1 - gap).unsqueeze(-1), (gap * (2 - gap)).sqrt().unsqueeze(-1) * tangent], dim=-1)
+        drawn = torch.cat(
+            [sign * (1 - gap).unsqueeze(-1), (gap * (2 - gap)).sqrt().unsqueeze(-1) * tangent],
+            dim=-1,
+        )
         normal = torch.cat([loc[..., :1] - sign, loc[..., 1:]], dim=-1)
-        return drawn - 2 * normal * (normal * drawn).sum(-1, keepdim=True) / normal.square().sum(-1, keepdim=True)
+        return drawn - 2 * normal * (normal * drawn).sum(-1, keepdim=True) / normal.square().sum(
+            -1, keepdim=True
+        )
 
     @property
     def mean(self) -> Tensor:
         return (1 - self._shortfall).unsqueeze(-1) * self.loc
 
     def entropy(self) -> Tensor:
-        return self._log_integral + log_area(self.event_shape[0] - 1) + self.concentration * self._shortfall
+        return (
+            self._log_integral
+            + log_area(self.event_shape[0] - 1)
+            + self.concentration * self._shortfall
+        )
 
 
 def log_area(dim: int) -> float:
@@ -155,11 +184,19 @@ def _mode(concentration: Tensor, dim: int) -> Tensor:
 
 def _quadrature(concentration: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The logarithm of the scaled integral above, and 1 - A where A is the mean of w; both (\\*batch)."""
-    # The integrand's width in u depends on D alone; its tails fall off like exp(-(D - 1) |u|) at least.
+    # The integrand's width in u depends on D alone; its tails fall off like exp(-(D - 1) |u|) at
+    # least.
     step = min(0.12, 0.4 / math.sqrt(dim - 1))
     reach = 40 / (dim - 1) + 9 / math.sqrt(dim - 1)
-    offsets = torch.arange(-math.ceil(reach / step), math.ceil(reach / step) + 1, dtype=concentration.dtype,
-                           device=concentration.device) * step
+    offsets = (
+        torch.arange(
+            -math.ceil(reach / step),
+            math.ceil(reach / step) + 1,
+            dtype=concentration.dtype,
+            device=concentration.device,
+        )
+        * step
+    )
     u = _mode(concentration.detach(), dim).unsqueeze(-1) + offsets
     log_terms = _log_integrand(u, concentration.unsqueeze(-1), dim)
     return log_terms.logsumexp(-1) + math.log(step), (log_terms.softmax(-1) * _gap(u)).sum(-1)
@@ -191,5 +228,12 @@ def _slope(gap: Tensor, concentration: Tensor, shortfall: Tensor, dim: int) -> T
     side = torch.where(u > _mode(concentration, dim), 1.0, -1.0).to(gap.dtype)
     tail = u.unsqueeze(-1) + side.unsqueeze(-1) * nodes
     kappa = concentration.unsqueeze(-1)
-    relative = torch.exp(_log_integrand(tail, kappa, dim) - _log_integrand(u.unsqueeze(-1), kappa, dim))
-    return side * gap * (2 - gap) * ((shortfall.unsqueeze(-1) - _gap(tail)) * relative * weights).sum(-1)
+    relative = torch.exp(
+        _log_integrand(tail, kappa, dim) - _log_integrand(u.unsqueeze(-1), kappa, dim)
+    )
+    return (
+        side
+        * gap
+        * (2 - gap)
+        * ((shortfall.unsqueeze(-1) - _gap(tail)) * relative * weights).sum(-1)
+    )

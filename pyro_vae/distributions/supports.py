@@ -12,9 +12,21 @@ from torch.distributions import biject_to
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Flat", "NoDraws", "representative_of", "has_mean", "is_point_mass", "is_thin", "measure_of", "points_of"]
+__all__ = [
+    "Flat",
+    "NoDraws",
+    "representative_of",
+    "has_mean",
+    "is_point_mass",
+    "is_thin",
+    "measure_of",
+    "points_of",
+]
 
-MEASURES = {type(constraints.sphere): "the area of a sphere", type(constraints.simplex): "the area of a simplex"}
+MEASURES = {
+    type(constraints.sphere): "the area of a sphere",
+    type(constraints.simplex): "the area of a simplex",
+}
 
 
 def measure_of(support: Any) -> str:
@@ -46,7 +58,15 @@ def points_of(distribution: Any, num: int = 64) -> Tensor:
         try:
             transform = biject_to(support)
             like = distribution.sample()
-            return transform(4 * torch.randn(num, *transform.inverse_shape(torch.Size(shape)), dtype=like.dtype, device=like.device))
+            return transform(
+                4
+                * torch.randn(
+                    num,
+                    *transform.inverse_shape(torch.Size(shape)),
+                    dtype=like.dtype,
+                    device=like.device,
+                )
+            )
         except NotImplementedError:
             pass  # a constraint that no transform is registered for, such as the sphere
     return distribution.sample((num,))
@@ -118,8 +138,12 @@ class Flat(TorchDistribution):
         return Flat(batch_shape, self.event_shape)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        raise NoDraws("prior", got="a draw from a flat prior", expected="a prior that is a distribution",
-                           fix="it reconstructs but cannot generate; train with a prior such as StandardNormal to draw new data")
+        raise NoDraws(
+            "prior",
+            got="a draw from a flat prior",
+            expected="a prior that is a distribution",
+            fix="it reconstructs but cannot generate; train with a prior such as StandardNormal to draw new data",
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         event_dim = len(self.event_shape)

@@ -9,6 +9,7 @@ from torch.distributions import constraints
 
 __all__ = ["Beta"]
 
+
 class Beta(dist.Beta):
     r"""The Beta distribution on the open interval, where its log-density is finite whatever its parameters.
 

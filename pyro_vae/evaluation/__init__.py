@@ -1,6 +1,7 @@
 """Scores of a trained program: bounds and log-likelihoods with errors, proposals, annealing, comparisons.
 
-Every number that is reported with an error is computed here. Training, figures and ArviZ data of the posterior are not.
+Every number that is reported with an error is computed here. Training, figures and ArviZ data of
+the posterior are not.
 """
 
 from pyro_vae.evaluation.annealing import (
@@ -13,7 +14,14 @@ from pyro_vae.evaluation.annealing import (
     bdmc,
     rate_distortion,
 )
-from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, save_scores, spread
+from pyro_vae.evaluation.comparison import (
+    Difference,
+    Spread,
+    compare,
+    load_scores,
+    save_scores,
+    spread,
+)
 from pyro_vae.evaluation.decomposition import (
     ActiveUnits,
     AggregatePosterior,
@@ -24,7 +32,13 @@ from pyro_vae.evaluation.decomposition import (
     inference_gap,
 )
 from pyro_vae.evaluation.fidelity import Fidelity, fidelity
-from pyro_vae.evaluation.importance import elbo, evaluate, importance_weights, log_joint, log_likelihood
+from pyro_vae.evaluation.importance import (
+    elbo,
+    evaluate,
+    importance_weights,
+    log_joint,
+    log_likelihood,
+)
 from pyro_vae.evaluation.proposals import Defensive, Guide, Proposal, Refined, Widened
 from pyro_vae.evaluation.reconstruction import reconstruction_score, squared_error
 from pyro_vae.evaluation.results import to_dict, to_elpd, to_inference_data
@@ -43,4 +57,55 @@ from pyro_vae.evaluation.scores import (
     versions,
 )
 
-__all__ = ["ActiveUnits", "AggregatePosterior", "AnnealedScore", "Defensive", "Difference", "Fidelity", "Geometric", "Guide", "ImportanceScore", "InferenceGap", "Linear", "Proposal", "RateDistortion", "Refined", "Sandwich", "Score", "Sigmoid", "Spread", "UnreliableEstimate", "Widened", "active_units", "aggregate_posterior", "ais", "bdmc", "bits_per_dim", "compare", "concatenate", "convergence", "decompose", "elbo", "evaluate", "fidelity", "importance_weights", "inference_gap", "load_scores", "log_joint", "log_likelihood", "pareto_k", "pareto_k_threshold", "perplexity", "rate_distortion", "reconstruction_score", "save_scores", "spread", "squared_error", "summarize", "to_dict", "to_elpd", "to_inference_data", "versions"]
+__all__ = [
+    "ActiveUnits",
+    "AggregatePosterior",
+    "AnnealedScore",
+    "Defensive",
+    "Difference",
+    "Fidelity",
+    "Geometric",
+    "Guide",
+    "ImportanceScore",
+    "InferenceGap",
+    "Linear",
+    "Proposal",
+    "RateDistortion",
+    "Refined",
+    "Sandwich",
+    "Score",
+    "Sigmoid",
+    "Spread",
+    "UnreliableEstimate",
+    "Widened",
+    "active_units",
+    "aggregate_posterior",
+    "ais",
+    "bdmc",
+    "bits_per_dim",
+    "compare",
+    "concatenate",
+    "convergence",
+    "decompose",
+    "elbo",
+    "evaluate",
+    "fidelity",
+    "importance_weights",
+    "inference_gap",
+    "load_scores",
+    "log_joint",
+    "log_likelihood",
+    "pareto_k",
+    "pareto_k_threshold",
+    "perplexity",
+    "rate_distortion",
+    "reconstruction_score",
+    "save_scores",
+    "spread",
+    "squared_error",
+    "summarize",
+    "to_dict",
+    "to_elpd",
+    "to_inference_data",
+    "versions",
+]

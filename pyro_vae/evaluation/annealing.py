@@ -2,13 +2,13 @@ r"""Annealed importance sampling, and the sandwich of bounds that it gives on da
 
 Chains walk along densities between a start that can be drawn from and the posterior,
 
-.. math:: \log f_t(u) = (1 - \beta_t) \log f_0(u) + \beta_t \log f_1(u), \quad f_1(u) = p(x, z) \left|\frac{dz}{du}\right|,
-          \quad z = T(u),
+.. math:: \log f_t(u) = (1 - \beta_t) \log f_0(u) + \beta_t \log f_1(u), \quad f_1(u) = p(x, z)
+          \left|\frac{dz}{du}\right|, \quad z = T(u),
 
-with u the program's continuous latents in unconstrained space and f_0 the prior, or the guide. Each density is left
-invariant by Hamiltonian Monte Carlo, for all data and chains at once. The step size of each datum at each temperature is
-found by pilot chains of their own and fixed from then on: step sizes that went on adapting to the chains they move would
-bias the estimate.
+with u the program's continuous latents in unconstrained space and f_0 the prior, or the guide. Each
+density is left invariant by Hamiltonian Monte Carlo, for all data and chains at once. The step size
+of each datum at each temperature is found by pilot chains of their own and fixed from then on: step
+sizes that went on adapting to the chains they move would bias the estimate.
 """
 
 from __future__ import annotations
@@ -32,12 +32,22 @@ from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import InvalidInput, check_choice, check_context, check_count
 
-__all__ = ["Geometric", "Linear", "RateDistortion", "Sandwich", "Sigmoid", "ais", "bdmc", "rate_distortion"]
+__all__ = [
+    "Geometric",
+    "Linear",
+    "RateDistortion",
+    "Sandwich",
+    "Sigmoid",
+    "ais",
+    "bdmc",
+    "rate_distortion",
+]
 
 START = ("prior", "guide")
 
 
-# ------------------------------------------------------------------------------------------------------- schedules
+# schedules
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -56,13 +66,14 @@ class Linear:
 class Sigmoid:
     r"""Temperatures denser at both ends, a logistic curve scaled to reach 0 and 1:
 
-    .. math:: \beta(t) = \frac{\tilde\beta(t) - \tilde\beta(0)}{\tilde\beta(1) - \tilde\beta(0)}, \quad
-              \tilde\beta(t) = \mathrm{sigmoid}(\delta\,(2 t - 1))
+    .. math:: \beta(t) = \frac{\tilde\beta(t) - \tilde\beta(0)}{\tilde\beta(1) - \tilde\beta(0)},
+              \quad \tilde\beta(t) = \mathrm{sigmoid}(\delta\,(2 t - 1))
 
     Args:
         delta: how much denser.
 
-    Source: Wu, Burda, Salakhutdinov and Grosse (2017), On the Quantitative Analysis of Decoder-Based Generative Models.
+    Source: Wu, Burda, Salakhutdinov and Grosse (2017), On the Quantitative Analysis of
+    Decoder-Based Generative Models.
 
     Example:
         >>> Sigmoid()(torch.linspace(0, 1, 3))
@@ -104,8 +115,12 @@ def _temperatures(schedule: Schedule, num_temperatures: int) -> list[float]:
     betas = schedule(torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64))
     ends = torch.stack([betas[0].abs(), (betas[-1] - 1).abs()]).max()
     if not (torch.isfinite(betas).all() and ends < 1e-6 and (betas.diff() >= 0).all()):
-        raise InvalidInput("schedule", got=f"temperatures from {betas[0]:.3g} to {betas[-1]:.3g}",
-                           expected="a function that rises from 0 at 0 to 1 at 1", fix="use Linear(), Sigmoid() or Geometric()")
+        raise InvalidInput(
+            "schedule",
+            got=f"temperatures from {betas[0]:.3g} to {betas[-1]:.3g}",
+            expected="a function that rises from 0 at 0 to 1 at 1",
+            fix="use Linear(), Sigmoid() or Geometric()",
+        )
     betas[0], betas[-1] = 0.0, 1.0
     return betas.tolist()
 
@@ -116,7 +131,8 @@ class Sandwich:
 
     Args:
         lower: the lower bounds.
-        upper: the upper bounds; their ``mc_se`` is that of the chains given the one posterior draw that they start from.
+        upper: the upper bounds; their ``mc_se`` is that of the chains given the one posterior draw
+            that they start from.
         x: the simulated data (N, \*event).
         context: the context (N, ...) that they were simulated under, or ``None``.
     """
@@ -137,8 +153,10 @@ class Sandwich:
         return Score(self.upper.values - self.lower.values, self.lower.mc_se, 1).se
 
     def __str__(self) -> str:
-        return (f"{self.lower.mean:.3f} <= log p(x) <= {self.upper.mean:.3f}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
-                f"({len(self.x)} simulated data, {self.lower.num_samples} chains, {self.lower.num_temperatures} temperatures)")
+        return (
+            f"{self.lower.mean:.3f} <= log p(x) <= {self.upper.mean:.3f}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
+            f"({len(self.x)} simulated data, {self.lower.num_samples} chains, {self.lower.num_temperatures} temperatures)"
+        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +164,8 @@ class RateDistortion:
     r"""The rates and distortions that a decoder can reach, in nats, means over data at each temperature.
 
     Args:
-        temperatures: the inverse temperatures :math:`\beta` (T,), the slope of the curve being :math:`-\beta`.
+        temperatures: the inverse temperatures :math:`\beta` (T,), the slope of the curve being
+            :math:`-\beta`.
         rate: upper bounds on the rate, :math:`\mathrm{KL}(p_\beta(z \mid x) \,\|\, p(z))` (T,).
         distortion: :math:`-\mathrm{E}_{p_\beta} \log p(x \mid z)` (T,).
         rate_se: standard errors of the rate over data (T,).
@@ -166,27 +185,42 @@ class RateDistortion:
     sha256: str
 
 
-# ------------------------------------------------------------------------------------------------- what is public
+# what is public
 
-def ais(program: AnyProgram, data: Data, num_chains: int = 16, num_temperatures: int = 500, *,
-        schedule: Schedule = Sigmoid(), num_leapfrog: int = 10, start: Literal["prior", "guide"] = "prior", seed: int = 0,
-        memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> AnnealedScore:
+
+def ais(
+    program: AnyProgram,
+    data: Data,
+    num_chains: int = 16,
+    num_temperatures: int = 500,
+    *,
+    schedule: Schedule = Sigmoid(),
+    num_leapfrog: int = 10,
+    start: Literal["prior", "guide"] = "prior",
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> AnnealedScore:
     r"""The log marginal likelihood log p(x) of each datum by annealed importance sampling.
 
     .. math:: \widehat{\log p}(x) = \log \frac1C \sum_c w_c, \quad
-              \log w_c = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \log \frac{f_1(u_{t-1})}{f_0(u_{t-1})}
+              \log w_c = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \log
+              \frac{f_1(u_{t-1})}{f_0(u_{t-1})}
 
-    with :math:`u_0 \sim f_0` and :math:`u_t` a Hamiltonian Monte Carlo transition from :math:`u_{t-1}` that leaves
-    :math:`f_t` invariant. The w are unbiased for p(x), so the estimate is a lower bound on log p(x) in expectation,
-    whatever the guide is; it repairs what a poor guide does to `log_likelihood`, and starting from the prior it also
-    finds modes that the guide misses.
+    with :math:`u_0 \sim f_0` and :math:`u_t` a Hamiltonian Monte Carlo transition from
+    :math:`u_{t-1}` that leaves
+    :math:`f_t` invariant. The w are unbiased for p(x), so the estimate is a lower bound on log p(x)
+    in expectation, whatever the guide is; it repairs what a poor guide does to `log_likelihood`,
+    and starting from the prior it also finds modes that the guide misses.
 
     Args:
-        program: any program whose latents are continuous; constrained ones are annealed in unconstrained space.
+        program: any program whose latents are continuous; constrained ones are annealed in
+            unconstrained space.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_chains: chains C for each datum.
         num_temperatures: T.
-        schedule: from [0, 1] to the inverse temperature, `Linear`, `Sigmoid`, `Geometric` or a function of one's own.
+        schedule: from [0, 1] to the inverse temperature, `Linear`, `Sigmoid`, `Geometric` or a
+            function of one's own.
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of the chains; the caller's random state is left as it was.
@@ -196,7 +230,8 @@ def ais(program: AnyProgram, data: Data, num_chains: int = 16, num_temperatures:
     Raises:
         InvalidInput: on unusable data or settings, or discrete latents.
 
-    Source: Neal (2001), Annealed Importance Sampling; Wu, Burda, Salakhutdinov and Grosse (2017) for decoders.
+    Source: Neal (2001), Annealed Importance Sampling; Wu, Burda, Salakhutdinov and Grosse (2017)
+    for decoders.
 
     Example:
         >>> pv.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
@@ -208,27 +243,43 @@ def ais(program: AnyProgram, data: Data, num_chains: int = 16, num_temperatures:
     betas = _temperatures(schedule, num_temperatures)
     data = as_dataset(data)
     parts = []
-    with evaluating(program, seed), progress_bar("annealing", total=len(data) * num_temperatures, shown=progress) as advance:
+    with (
+        evaluating(program, seed),
+        progress_bar("annealing", total=len(data) * num_temperatures, shown=progress) as advance,
+    ):
         x, context = checked_data(program, data)
-        for path, few in paths_in_chunks(program, x, context, start, num_chains, num_leapfrog, memory_budget, advance):
+        for path, few in paths_in_chunks(
+            program, x, context, start, num_chains, num_leapfrog, memory_budget, advance
+        ):
             parts.append(path.score(betas, path.pilot(betas), num_chains, few))
     return replace(concatenate(parts), seed=seed, sha256=data.sha256)
 
 
-def bdmc(program: AnyProgram, num_data: int = 100, num_chains: int = 16, num_temperatures: int = 500, *,
-         context: Tensor | None = None, schedule: Schedule = Sigmoid(), num_leapfrog: int = 10,
-         start: Literal["prior", "guide"] = "prior", seed: int = 0, memory_budget: int = DEFAULT_MEMORY,
-         progress: bool = False) -> Sandwich:
+def bdmc(
+    program: AnyProgram,
+    num_data: int = 100,
+    num_chains: int = 16,
+    num_temperatures: int = 500,
+    *,
+    context: Tensor | None = None,
+    schedule: Schedule = Sigmoid(),
+    num_leapfrog: int = 10,
+    start: Literal["prior", "guide"] = "prior",
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> Sandwich:
     r"""Bidirectional Monte Carlo: both bounds on log p(x), on data that are simulated from the model.
 
-    The latents that made a simulated datum are a draw from its exact posterior. Chains that start there and walk the
-    path of `ais` backwards give weights that are unbiased for 1 / p(x), and so an upper bound in expectation,
+    The latents that made a simulated datum are a draw from its exact posterior. Chains that start
+    there and walk the path of `ais` backwards give weights that are unbiased for 1 / p(x), and so
+    an upper bound in expectation,
 
     .. math:: \widehat{\log p}(x) = -\log \frac1C \sum_c \exp\Big(-\sum_{t=1}^{T}
               (\beta_t - \beta_{t-1}) \log \frac{f_1(u_{t-1})}{f_0(u_{t-1})}\Big).
 
-    The gap of the bounds says how accurate `ais` with the same settings is on data like the model's own; about other data
-    it says nothing for certain.
+    The gap of the bounds says how accurate `ais` with the same settings is on data like the model's
+    own; about other data it says nothing for certain.
 
     Args:
         program: any program whose latents are continuous and whose event shape is known.
@@ -246,7 +297,8 @@ def bdmc(program: AnyProgram, num_data: int = 100, num_chains: int = 16, num_tem
     Raises:
         InvalidInput: on unusable settings or discrete latents.
 
-    Source: Grosse, Ghahramani and Adams (2015), Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo.
+    Source: Grosse, Ghahramani and Adams (2015), Sandwiching the Marginal Likelihood Using
+    Bidirectional Monte Carlo.
 
     Example:
         >>> pv.bdmc(vae, 3, num_chains=2, num_temperatures=5).x.shape
@@ -262,31 +314,50 @@ def bdmc(program: AnyProgram, num_data: int = 100, num_chains: int = 16, num_tem
     check_context(program, torch.empty(num_data), context)
     total = 2 * num_data * num_temperatures
     lower, upper = [], []
-    with evaluating(program, seed), progress_bar("annealing both ways", total=total, shown=progress) as advance:
+    with (
+        evaluating(program, seed),
+        progress_bar("annealing both ways", total=total, shown=progress) as advance,
+    ):
         trace = prior_predictive(program, num_data, context)
         x: Any = trace.nodes["x"]["value"]
-        for path, few in paths_in_chunks(program, x, context, start, num_chains, num_leapfrog, memory_budget, advance):
+        for path, few in paths_in_chunks(
+            program, x, context, start, num_chains, num_leapfrog, memory_budget, advance
+        ):
             truth = path.latents_of(trace, few)
             steps = path.pilot(betas)
             lower.append(path.score(betas, steps, num_chains, few))
             upper.append(path.score(betas[::-1], steps.flip(0), num_chains, few, truth))
     sha256 = as_dataset((x, context)).sha256
-    below, above = (replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper))
+    below, above = (
+        replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
+    )
     return Sandwich(below, replace(above, values=-above.values), x, context)
 
 
-def rate_distortion(program: AnyProgram, data: Data, num_chains: int = 16, num_temperatures: int = 500, *, points: int = 20,
-                    schedule: Schedule = Sigmoid(), num_leapfrog: int = 10, seed: int = 0,
-                    memory_budget: int = DEFAULT_MEMORY, progress: bool = False) -> RateDistortion:
+def rate_distortion(
+    program: AnyProgram,
+    data: Data,
+    num_chains: int = 16,
+    num_temperatures: int = 500,
+    *,
+    points: int = 20,
+    schedule: Schedule = Sigmoid(),
+    num_leapfrog: int = 10,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    progress: bool = False,
+) -> RateDistortion:
     r"""The rate-distortion curve of a decoder with its prior, whatever the encoder.
 
-    Chains of `ais` from the prior pass through :math:`p_\beta(z \mid x) \propto p(z)\, p(x \mid z)^\beta`, which minimise
-    rate + :math:`\beta` distortion. With their weights so far, normalised over the chains of a datum,
+    Chains of `ais` from the prior pass through
+    :math:`p_\beta(z \mid x) \propto p(z)\, p(x \mid z)^\beta`, which minimise rate + :math:`\beta`
+    distortion. With their weights so far, normalised over the chains of a datum,
 
     .. math:: D_\beta = -\mathrm{E}_{p_\beta}[\log p(x \mid z)], \quad
               R_\beta = -\beta D_\beta - \log \mathrm{E}_{p(z)}[p(x \mid z)^\beta].
 
-    An encoder of one's own gives the point (KL, -reconstruction) of `decompose`, on the curve or above it.
+    An encoder of one's own gives the point (KL, -reconstruction) of `decompose`, on the curve or
+    above it.
 
     Args:
         program: any program whose latents are continuous.
@@ -303,7 +374,8 @@ def rate_distortion(program: AnyProgram, data: Data, num_chains: int = 16, num_t
     Raises:
         InvalidInput: on unusable data or settings, or discrete latents.
 
-    Source: Huang, Makhzani, Cao and Grosse (2020), Evaluating Lossy Compression Rates of Deep Generative Models.
+    Source: Huang, Makhzani, Cao and Grosse (2020), Evaluating Lossy Compression Rates of Deep
+    Generative Models.
 
     Example:
         >>> rate_distortion(vae, torch.zeros(3, 1, 8, 8), num_chains=4, num_temperatures=10, points=5).rate.shape
@@ -316,21 +388,43 @@ def rate_distortion(program: AnyProgram, data: Data, num_chains: int = 16, num_t
     kept = torch.linspace(1, num_temperatures, points).round().long().unique().tolist()
     data = as_dataset(data)
     rates, distortions = [], []
-    with evaluating(program, seed), progress_bar("annealing", total=len(data) * (num_temperatures + 1),
-                                                 shown=progress) as advance:
+    with (
+        evaluating(program, seed),
+        progress_bar(
+            "annealing", total=len(data) * (num_temperatures + 1), shown=progress
+        ) as advance,
+    ):
         x, context = checked_data(program, data)
-        for path, _ in paths_in_chunks(program, x, context, "prior", num_chains, num_leapfrog, memory_budget, advance):
-            # What is wanted at a temperature is known after its transition, so the last temperature is walked at too.
-            states = list(path.walk([*betas, 1.0], path.pilot([*betas, 1.0]), path.begin(num_chains)))
-            pairs = [_rate_and_distortion(betas[i], states[i - 1].weights, states[i].point.advantage) for i in kept]
+        for path, _ in paths_in_chunks(
+            program, x, context, "prior", num_chains, num_leapfrog, memory_budget, advance
+        ):
+            # What is wanted at a temperature is known after its transition, so the last temperature
+            # is walked at too.
+            states = list(
+                path.walk([*betas, 1.0], path.pilot([*betas, 1.0]), path.begin(num_chains))
+            )
+            pairs = [
+                _rate_and_distortion(betas[i], states[i - 1].weights, states[i].point.advantage)
+                for i in kept
+            ]
             rates.append(torch.stack([rate for rate, _ in pairs]))
             distortions.append(torch.stack([distortion for _, distortion in pairs]))
     rate, distortion = torch.cat(rates, dim=1), torch.cat(distortions, dim=1)
     errors = [part.std(1) / math.sqrt(part.shape[1]) for part in (rate, distortion)]
-    return RateDistortion(torch.tensor([betas[i] for i in kept]), rate.mean(1), distortion.mean(1), errors[0], errors[1],
-                          num_chains, seed, data.sha256)
+    return RateDistortion(
+        torch.tensor([betas[i] for i in kept]),
+        rate.mean(1),
+        distortion.mean(1),
+        errors[0],
+        errors[1],
+        num_chains,
+        seed,
+        data.sha256,
+    )
 
 
-def _rate_and_distortion(beta: float, log_weights: Tensor, log_likelihood: Tensor) -> tuple[Tensor, Tensor]:
+def _rate_and_distortion(
+    beta: float, log_weights: Tensor, log_likelihood: Tensor
+) -> tuple[Tensor, Tensor]:
     distortion = -(log_weights.softmax(0) * log_likelihood).sum(0)
     return -beta * distortion - (log_weights.logsumexp(0) - math.log(len(log_weights))), distortion

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["arviz", "effective_draws", "elpd_data", "group_of", "inference_data", "psis_tail_shape", "r_hat", "write_netcdf"]
+__all__ = [
+    "arviz",
+    "effective_draws",
+    "elpd_data",
+    "group_of",
+    "inference_data",
+    "psis_tail_shape",
+    "r_hat",
+    "write_netcdf",
+]
 
 FEWEST_TAIL_DRAWS = 5
 
@@ -29,14 +38,19 @@ def _is_0x(az: ModuleType) -> bool:
     return "InferenceData" in vars(az)
 
 
-def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]], attributes: dict[str, Any] | None = None,
-                   coordinates: dict[str, Any] | None = None) -> Any:
+def inference_data(
+    groups: dict[str, tuple[dict[str, Any], dict[str, Any]]],
+    attributes: dict[str, Any] | None = None,
+    coordinates: dict[str, Any] | None = None,
+) -> Any:
     """ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
 
     Args:
-        groups: by name, ArviZ's own or others: a pair (variables, attributes), as xarray takes them.
+        groups: by name, ArviZ's own or others: a pair (variables, attributes), as xarray takes
+            them.
         attributes: those of the whole.
-        coordinates: by dimension; each group takes those of its own dimensions, other ones count from 0.
+        coordinates: by dimension; each group takes those of its own dimensions, other ones count
+            from 0.
     """
     import xarray
 
@@ -44,7 +58,9 @@ def inference_data(groups: dict[str, tuple[dict[str, Any], dict[str, Any]]], att
     for name, (variables, group_attributes) in groups.items():
         dataset = xarray.Dataset(variables, attrs=group_attributes)
         known = coordinates or {}
-        datasets[name] = dataset.assign_coords({str(dim): known.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()})
+        datasets[name] = dataset.assign_coords(
+            {str(dim): known.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()}
+        )
     az = arviz()
     if _is_0x(az):
         return az.InferenceData(warn_on_custom_groups=False, attrs=attributes, **datasets)
@@ -68,8 +84,14 @@ def write_netcdf(data: Any, path: str | Path) -> Path:
         if _is_0x(arviz()):
             data.to_netcdf(str(temporary), compress=True)
         else:
-            packed = {f"/{name}": {variable: {"zlib": True} for variable, values in group_of(data, name).items() if values.dtype.kind in "biuf"}
-                      for name in data.children}
+            packed = {
+                f"/{name}": {
+                    variable: {"zlib": True}
+                    for variable, values in group_of(data, name).items()
+                    if values.dtype.kind in "biuf"
+                }
+                for name in data.children
+            }
             data.to_netcdf(temporary, encoding=packed, engine="h5netcdf")
         os.replace(temporary, path)
     finally:
@@ -99,13 +121,29 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
     import xarray
 
     az = arviz()
-    pointwise, shapes = (xarray.DataArray(array, dims=("obs",), coords={"obs": np.arange(len(array))}) for array in (values, pareto_k))
-    numbers: dict[str, Any] = {"se": float(np.sqrt(len(values) * np.var(values))), "n_samples": num_samples, "n_data_points": len(values),
-               "warning": bool((pareto_k > good_k).any()), "scale": "log", "good_k": good_k, "pareto_k": shapes}
+    pointwise, shapes = (
+        xarray.DataArray(array, dims=("obs",), coords={"obs": np.arange(len(array))})
+        for array in (values, pareto_k)
+    )
+    numbers: dict[str, Any] = {
+        "se": float(np.sqrt(len(values) * np.var(values))),
+        "n_samples": num_samples,
+        "n_data_points": len(values),
+        "warning": bool((pareto_k > good_k).any()),
+        "scale": "log",
+        "good_k": good_k,
+        "pareto_k": shapes,
+    }
     if _is_0x(az):
         from arviz.stats import ELPDData
 
-        parts = {"elpd_loo": float(values.sum()), "se": numbers["se"], "p_loo": np.nan, **numbers, "loo_i": pointwise}
+        parts = {
+            "elpd_loo": float(values.sum()),
+            "se": numbers["se"],
+            "p_loo": np.nan,
+            **numbers,
+            "loo_i": pointwise,
+        }
         return ELPDData(data=list(parts.values()), index=list(parts))
     from arviz_stats import utils
 
@@ -117,7 +155,8 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
 def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:
     """Pareto k of each row of log-weights (N, K) by ArviZ's PSIS; NaN for short tails, -inf for constant ones.
 
-    ArviZ 1.x keeps its function elsewhere and takes log-likelihoods where 0.x takes log-weights: both are settled here.
+    ArviZ 1.x keeps its function elsewhere and takes log-likelihoods where 0.x takes log-weights:
+    both are settled here.
     """
     num_data, num_samples = log_weights.shape
     tail = int(np.ceil(min(num_samples / 5, 3 * np.sqrt(num_samples))))
@@ -132,7 +171,8 @@ def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:
 
 
 def _is_constant(tails: np.ndarray) -> np.ndarray:
-    # Weights equal but for the rounding of single precision have no tail to fit; ArviZ would divide by zero.
+    # Weights equal but for the rounding of single precision have no tail to fit; ArviZ would divide
+    # by zero.
     spread = tails[:, -1] - tails[:, 0]
     return spread <= np.clip(1e-6 * np.abs(tails[:, -1]), 1e-9, 1e-3)
 
@@ -141,7 +181,9 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
     az = arviz()
     centred = log_weights - log_weights.max(axis=1, keepdims=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # overflow in the fit of a degenerate tail: the k it gives says enough
+        warnings.simplefilter(
+            "ignore"
+        )  # overflow in the fit of a degenerate tail: the k it gives says enough
         if _is_0x(az):
             _, shapes = az.psislw(centred)
         else:

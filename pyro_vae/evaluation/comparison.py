@@ -1,7 +1,8 @@
 r"""Model comparison: per-datum scores on disk, and their differences, datum by datum.
 
-Most of the spread of scores over data is the data's own: it cancels in pairs. So differences are taken datum by datum, on
-data that are the same by hash, and their error is that of the paired difference.
+Most of the spread of scores over data is the data's own: it cancels in pairs. So differences are
+taken datum by datum, on data that are the same by hash, and their error is that of the paired
+difference.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "spread"]
 
-SCORES: dict[str, type[Score]] = {"elbo": Score, "log_likelihood": ImportanceScore, "log_joint": Score, "squared_error": Score}
+SCORES: dict[str, type[Score]] = {
+    "elbo": Score,
+    "log_likelihood": ImportanceScore,
+    "log_joint": Score,
+    "squared_error": Score,
+}
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,16 @@ class Spread:
 def compare(first: Score, second: Score) -> Difference:
     r"""The paired difference of two scores on the same data.
 
-    .. math:: \bar d = \frac1N \sum_n d_n, \quad d_n = a_n - b_n, \quad \mathrm{se} = \frac{\mathrm{sd}(d_n)}{\sqrt N}
+    .. math:: \bar d = \frac1N \sum_n d_n, \quad d_n = a_n - b_n, \quad \mathrm{se} =
+              \frac{\mathrm{sd}(d_n)}{\sqrt N}
 
     Args:
         first: the score a.
         second: the score b.
 
     Raises:
-        InvalidInput: if the two are not of the same data, by number or by hash: another split, limit or binarisation.
+        InvalidInput: if the two are not of the same data, by number or by hash: another split,
+            limit or binarisation.
 
     Example:
         >>> a = pv.log_likelihood(vae, torch.zeros(3, 1, 8, 8), 20, seed=0)
@@ -80,8 +88,12 @@ def compare(first: Score, second: Score) -> Difference:
     """
     _check_same_data({"first": first, "second": second})
     d = first.values.double().cpu() - second.values.double().cpu()
-    return Difference(d.mean().item(), d.std().item() / math.sqrt(len(d)) if len(d) > 1 else math.nan,
-                      math.hypot(first.mean_mc_se, second.mean_mc_se), len(d))
+    return Difference(
+        d.mean().item(),
+        d.std().item() / math.sqrt(len(d)) if len(d) > 1 else math.nan,
+        math.hypot(first.mean_mc_se, second.mean_mc_se),
+        len(d),
+    )
 
 
 def spread(scores: Sequence[Score]) -> Spread:
@@ -92,19 +104,29 @@ def spread(scores: Sequence[Score]) -> Spread:
     """
     _check_same_data({f"run {i}": score for i, score in enumerate(scores)})
     means = torch.tensor([score.mean for score in scores], dtype=torch.float64)
-    return Spread(means.mean().item(), means.std().item() if len(means) > 1 else math.nan, len(means))
+    return Spread(
+        means.mean().item(), means.std().item() if len(means) > 1 else math.nan, len(means)
+    )
 
 
 def _check_same_data(scores: Mapping[str, Score]) -> None:
     (name, reference), *others = scores.items()
     for other, score in others:
-        if len(score.values) != len(reference.values) or score.sha256 != reference.sha256 or not score.sha256:
+        if (
+            len(score.values) != len(reference.values)
+            or score.sha256 != reference.sha256
+            or not score.sha256
+        ):
+
             def of(each: Score) -> str:
                 return f"{len(each.values)} data of SHA-256 {each.sha256[:12] or 'unknown'}"
+
             raise InvalidInput(
-                "scores", got=f"{of(reference)} ({name}) and {of(score)} ({other})",
+                "scores",
+                got=f"{of(reference)} ({name}) and {of(score)} ({other})",
                 expected="scores of the same data, with the same binarisation",
-                fix="evaluate both on one data set with the same --data, --split, --limit and binarisation")
+                fix="evaluate both on one data set with the same --data, --split, --limit and binarisation",
+            )
 
 
 def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
@@ -119,7 +141,11 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
     arrays: dict[str, Any] = {}
     for name, score in scores.items():
         arrays |= {f"{name}/{key}": value.cpu().numpy() for key, value in score.per_datum.items()}
-        arrays[name] = np.array(json.dumps({"num_samples": score.num_samples, "seed": score.seed, "sha256": score.sha256}))
+        arrays[name] = np.array(
+            json.dumps(
+                {"num_samples": score.num_samples, "seed": score.seed, "sha256": score.sha256}
+            )
+        )
     with writing_to(Path(path).parent):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, **arrays)
@@ -136,11 +162,17 @@ def load_scores(path: str | Path) -> dict[str, Score]:
             arrays = {name: file[name] for name in file.files}
         scores = {}
         for name in SCORES.keys() & arrays.keys():
-            numbers: dict[str, Any] = {key.partition("/")[2]: torch.from_numpy(value) for key, value in arrays.items()
-                                       if key.startswith(f"{name}/")}
+            numbers: dict[str, Any] = {
+                key.partition("/")[2]: torch.from_numpy(value)
+                for key, value in arrays.items()
+                if key.startswith(f"{name}/")
+            }
             scores[name] = SCORES[name](**json.loads(str(arrays[name])), **numbers)
         return scores
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput("run", got=f"{path}, which cannot be read as scores ({type(error).__name__})",
-                           expected="evaluation.npz, as pyro-vae evaluate writes it",
-                           fix="run pyro-vae evaluate on that run first") from None
+        raise InvalidInput(
+            "run",
+            got=f"{path}, which cannot be read as scores ({type(error).__name__})",
+            expected="evaluation.npz, as pyro-vae evaluate writes it",
+            fix="run pyro-vae evaluate on that run first",
+        ) from None

@@ -1,7 +1,8 @@
 r"""Where the nats go: what a bound is made of, what the latents carry, and what the gap to log p(x) is due to.
 
-All of it is made of draws from the guide and of the densities of model and guide at them, so it works for any program;
-what needs more, densities of single dimensions, says so and is ``None`` where there are none.
+All of it is made of draws from the guide and of the densities of model and guide at them, so it
+works for any program; what needs more, densities of single dimensions, says so and is ``None``
+where there are none.
 """
 
 from __future__ import annotations
@@ -29,16 +30,28 @@ from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.runtime.traces import Structure, importance_traces, site_log_prob, structure
 from pyro_vae.validation import check_count
 
-__all__ = ["ActiveUnits", "AggregatePosterior", "InferenceGap", "active_units", "aggregate_posterior", "decompose", "inference_gap"]
+__all__ = [
+    "ActiveUnits",
+    "AggregatePosterior",
+    "InferenceGap",
+    "active_units",
+    "aggregate_posterior",
+    "decompose",
+    "inference_gap",
+]
 
-def decompose(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0) -> dict[str, Score]:
+
+def decompose(
+    program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0
+) -> dict[str, Score]:
     r"""The ELBO of each datum as its parts.
 
     .. math:: \mathrm{ELBO} = \underbrace{\mathrm{E}_q \log p(x \mid z)}_{\text{reconstruction}}
               - \sum_s \underbrace{\mathrm{E}_q \log \frac{q_s}{p_s}}_{\text{kl of site } s}
 
-    The sites are the latents of the program, each given those before it: levels of a hierarchy one by one. Factors of the
-    model count as reconstruction; an auxiliary site of the guide as a KL whose p is 1.
+    The sites are the latents of the program, each given those before it: levels of a hierarchy one
+    by one. Factors of the model count as reconstruction; an auxiliary site of the guide as a KL
+    whose p is 1.
 
     Args:
         program: any program.
@@ -64,16 +77,29 @@ def decompose(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: 
         where = structure(program, x, context)
         with validation_enabled(False):
             for n in range(len(x)):
-                for name, terms in _terms(program, x[n : n + 1], None if context is None else context[n : n + 1],
-                                          num_samples, where).items():
+                for name, terms in _terms(
+                    program,
+                    x[n : n + 1],
+                    None if context is None else context[n : n + 1],
+                    num_samples,
+                    where,
+                ).items():
                     columns.setdefault(name, []).append(terms)
-    return {name: _score(torch.cat(parts, dim=1), seed, data.sha256) for name, parts in columns.items()}
+    return {
+        name: _score(torch.cat(parts, dim=1), seed, data.sha256) for name, parts in columns.items()
+    }
 
 
-def _terms(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int, where: Structure) -> dict[str, Tensor]:
+def _terms(
+    program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+) -> dict[str, Tensor]:
     guide, model = importance_traces(program, x, context, num_samples, where.particle_dim)
     shape = (num_samples, len(x))
-    latent = [name for name, site in guide.nodes.items() if site["type"] == "sample" and not site["is_observed"]]
+    latent = [
+        name
+        for name, site in guide.nodes.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    ]
     terms = {f"kl/{name}": site_log_prob(guide.nodes[name], where, shape) for name in latent}
     reconstruction = x.new_zeros(shape)
     for name, site in model.nodes.items():
@@ -90,30 +116,36 @@ def _terms(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: 
 def _score(terms: Tensor, seed: int, sha256: str) -> Score:
     """The mean over draws (K, N) of each datum."""
     terms = terms.double()
-    error = terms.std(0) / math.sqrt(len(terms)) if len(terms) > 1 else torch.full_like(terms[0], math.nan)
+    error = (
+        terms.std(0) / math.sqrt(len(terms))
+        if len(terms) > 1
+        else torch.full_like(terms[0], math.nan)
+    )
     return Score(terms.mean(0), error, len(terms), seed=seed, sha256=sha256)
 
 
-# ----------------------------------------------------------------------------------------- the aggregate posterior
+# the aggregate posterior
+
 
 @dataclass(frozen=True)
 class AggregatePosterior:
     r"""The KL of a guide to its prior, averaged over data, as what z says about x and what q(z) differs from p(z).
 
-    .. math:: \frac1N \sum_n \mathrm{KL}(q(z \mid x_n) \,\|\, p) = I_q(x; z) + \mathrm{KL}(q(z) \,\|\, p),
-              \quad q(z) = \frac1N \sum_n q(z \mid x_n)
+    .. math:: \frac1N \sum_n \mathrm{KL}(q(z \mid x_n) \,\|\, p) = I_q(x; z) + \mathrm{KL}(q(z)
+              \,\|\, p), \quad q(z) = \frac1N \sum_n q(z \mid x_n)
 
-    All in nats, each with the Monte Carlo error of its draws; the data are taken as they are, so that the mutual
-    information is that of a datum's index and at most log N.
+    All in nats, each with the Monte Carlo error of its draws; the data are taken as they are, so
+    that the mutual information is that of a datum's index and at most log N.
 
     Args:
         kl: the mean KL.
         mutual_information: :math:`I_q(x; z)`.
         marginal_kl: :math:`\mathrm{KL}(q(z) \,\|\, p)`.
-        total_correlation: :math:`\mathrm{KL}(q(z) \,\|\, \prod_d q(z_d))`; ``None`` where the guide's density has no
-            dimensions of its own, or the program more than one latent site.
-        dimension_kl: :math:`\mathrm{KL}(q(z_d) \,\|\, p(z_d))` (D,), which with the total correlation adds up to
-            ``marginal_kl``; ``None`` unless the prior's dimensions, too, are independent.
+        total_correlation: :math:`\mathrm{KL}(q(z) \,\|\, \prod_d q(z_d))`; ``None`` where the
+            guide's density has no dimensions of its own, or the program more than one latent site.
+        dimension_kl: :math:`\mathrm{KL}(q(z_d) \,\|\, p(z_d))` (D,), which with the total
+            correlation adds up to ``marginal_kl``; ``None`` unless the prior's dimensions, too, are
+            independent.
         errors: the Monte Carlo error of each of these, by name.
         num_samples: the number of draws K for each datum.
         seed: the seed of the draws.
@@ -131,13 +163,20 @@ class AggregatePosterior:
     sha256: str
 
 
-def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, *, seed: int = 0,
-                        memory_budget: int = DEFAULT_MEMORY) -> AggregatePosterior:
+def aggregate_posterior(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 10,
+    *,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> AggregatePosterior:
     r"""Mutual information, KL(q(z) || p(z)), total correlation and dimension-wise KL, on given data.
 
-    Draws :math:`z_{kn} \sim q(z \mid x_n)`, the same number for every datum, are scored under the guide at *every* datum,
-    so q(z) is the exact mixture and nothing is biased by a minibatch; the cost is K N^2 densities. With a context, p is
-    p(z | context) of the datum that z was drawn for; the sum holds, but the second term is then no KL of two marginals.
+    Draws :math:`z_{kn} \sim q(z \mid x_n)`, the same number for every datum, are scored under the
+    guide at *every* datum, so q(z) is the exact mixture and nothing is biased by a minibatch; the
+    cost is K N^2 densities. With a context, p is p(z | context) of the datum that z was drawn for;
+    the sum holds, but the second term is then no KL of two marginals.
 
     Args:
         program: any program whose guide has no auxiliary sites.
@@ -149,7 +188,8 @@ def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, 
     Raises:
         InvalidInput: on unusable data, K < 1, or a program without a bound.
 
-    Source: Hoffman and Johnson (2016), ELBO Surgery; Chen, Li, Grosse and Duvenaud (2018) for the total correlation.
+    Source: Hoffman and Johnson (2016), ELBO Surgery; Chen, Li, Grosse and Duvenaud (2018) for the
+    total correlation.
 
     Example:
         >>> parts = aggregate_posterior(vae, torch.rand(20, 1, 8, 8).round(), 5)
@@ -169,8 +209,15 @@ def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, 
             own, _ = log_density(program.guide, values, x, context, num_samples, where)
             points = {name: _all_points(value, where) for name, value in values.items()}
             total = num_samples * len(x)
-            step = max(1, memory_budget // bytes_allocated(
-                lambda rows: log_density(program.guide, _some(points, slice(0, 1), rows), x, context, rows, where)))
+            step = max(
+                1,
+                memory_budget
+                // bytes_allocated(
+                    lambda rows: log_density(
+                        program.guide, _some(points, slice(0, 1), rows), x, context, rows, where
+                    )
+                ),
+            )
             for start in range(0, total, step):
                 few = _some(points, slice(start, start + step))
                 count = min(step, total - start)
@@ -178,7 +225,10 @@ def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, 
                 rows.setdefault("mixture", []).append(mixture.logsumexp(1) - math.log(len(x)))
                 for name, part in _dimensions(program, few, x, context, count, where).items():
                     rows.setdefault(name, []).append(part)
-    parts = {name: torch.cat(part).unflatten(0, (num_samples, len(x))).double() for name, part in rows.items()}
+    parts = {
+        name: torch.cat(part).unflatten(0, (num_samples, len(x))).double()
+        for name, part in rows.items()
+    }
     prior, own, mixture = prior.double(), own.double(), parts.pop("mixture")
     terms = {"kl": own - prior, "mutual_information": own - mixture, "marginal_kl": mixture - prior}
     if "marginals" in parts:
@@ -187,13 +237,24 @@ def aggregate_posterior(program: AnyProgram, data: Data, num_samples: int = 10, 
             terms["dimension_kl"] = parts["marginals"] - parts["prior_marginals"]
     means = {name: term.mean((0, 1)) for name, term in terms.items()}
     # The data are fixed: what is random is each datum's own draws.
-    errors = {name: (term.var(0).sum(0) / num_samples).sqrt() / len(x) for name, term in terms.items()} if num_samples > 1 else {}
+    errors = (
+        {name: (term.var(0).sum(0) / num_samples).sqrt() / len(x) for name, term in terms.items()}
+        if num_samples > 1
+        else {}
+    )
     dimension_kl = means.pop("dimension_kl", None)
     numbers = {name: mean.item() for name, mean in means.items()}
-    return AggregatePosterior(numbers["kl"], numbers["mutual_information"], numbers["marginal_kl"],
-                              numbers.get("total_correlation"), dimension_kl,
-                              {name: error if error.dim() else error.item() for name, error in errors.items()},
-                              num_samples, seed, data.sha256)
+    return AggregatePosterior(
+        numbers["kl"],
+        numbers["mutual_information"],
+        numbers["marginal_kl"],
+        numbers.get("total_correlation"),
+        dimension_kl,
+        {name: error if error.dim() else error.item() for name, error in errors.items()},
+        num_samples,
+        seed,
+        data.sha256,
+    )
 
 
 def _all_points(value: Tensor, where: Structure) -> Tensor:
@@ -206,16 +267,24 @@ def _some(points: Values, few: slice, repeat: int = 1) -> Values:
     return {name: torch.cat([value[few]] * repeat) for name, value in points.items()}
 
 
-def _dimensions(program: AnyProgram, points: Values, x: Tensor, context: Tensor | None, count: int,
-                where: Structure) -> dict[str, Tensor]:
+def _dimensions(
+    program: AnyProgram,
+    points: Values,
+    x: Tensor,
+    context: Tensor | None,
+    count: int,
+    where: Structure,
+) -> dict[str, Tensor]:
     """log q(z_d) under the mixture over data, and log p(z_d), both (count, D); nothing where there are no such densities."""
     if len(points) != 1:
         return {}
-    (name, value), = points.items()
+    ((name, value),) = points.items()
     found = {}
     for key, fn in (("marginals", program.guide), ("prior_marginals", program.model)):
         conditioned = poutine.condition(particles(fn, count, where.particle_dim), data=points)
-        site: Any = prune_subsample_sites(poutine.trace(conditioned).get_trace(x, context)).nodes[name]
+        site: Any = prune_subsample_sites(poutine.trace(conditioned).get_trace(x, context)).nodes[
+            name
+        ]
         marginals = _marginals(site["fn"])
         if marginals is None or (context is not None and key == "prior_marginals"):
             continue
@@ -227,21 +296,25 @@ def _dimensions(program: AnyProgram, points: Values, x: Tensor, context: Tensor 
 
 def _marginals(fn: Any) -> Any:
     """The densities of the dimensions of a distribution one by one, as a batch of them; ``None`` if they are not at hand."""
-    while isinstance(fn, dist.Independent | torch.distributions.Independent | dist.ExpandedDistribution):
+    while isinstance(
+        fn, dist.Independent | torch.distributions.Independent | dist.ExpandedDistribution
+    ):
         fn = fn.base_dist
     if isinstance(fn, torch.distributions.MultivariateNormal):
         return dist.Normal(fn.loc, fn.variance.sqrt())
     return fn if not fn.event_shape else None
 
 
-# ------------------------------------------------------------------------------------------------------ active units
+# active units
+
 
 @dataclass(frozen=True)
 class ActiveUnits:
     r"""How much the posterior mean of each latent dimension moves with the data.
 
     Args:
-        variance: for each latent site :math:`\mathrm{Var}_x\, \mathrm{E}_q[z_d]`, in the shape of that latent.
+        variance: for each latent site :math:`\mathrm{Var}_x\, \mathrm{E}_q[z_d]`, in the shape of
+            that latent.
         threshold: above which a dimension counts as active.
         num_samples: the number of draws K for each datum.
         seed: the seed of the draws.
@@ -265,12 +338,19 @@ class ActiveUnits:
         return sum(value.numel() for value in self.variance.values())
 
 
-def active_units(program: AnyProgram, data: Data, num_samples: int = 100, *, threshold: float = 0.01,
-                 seed: int = 0) -> ActiveUnits:
+def active_units(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 100,
+    *,
+    threshold: float = 0.01,
+    seed: int = 0,
+) -> ActiveUnits:
     r"""The variance over data of each latent's posterior mean, and how many exceed a threshold.
 
-    The mean is that of K draws, and the variance that their noise adds is subtracted, so no closed form is needed and
-    levels of a hierarchy count alike; it can come out slightly negative where nothing moves.
+    The mean is that of K draws, and the variance that their noise adds is subtracted, so no closed
+    form is needed and levels of a hierarchy count alike; it can come out slightly negative where
+    nothing moves.
 
     Args:
         program: any program; dimensions of discrete latents are taken as numbers.
@@ -298,18 +378,25 @@ def active_units(program: AnyProgram, data: Data, num_samples: int = 100, *, thr
         with validation_enabled(False):
             values = draw(program.guide, x, context, num_samples, where)
     rows = {name: in_rows(value, where).double() for name, value in values.items()}
-    return ActiveUnits({name: row.mean(0).var(0) - row.var(0).mean(0) / num_samples for name, row in rows.items()}, threshold,
-                       num_samples, seed, data.sha256)
+    return ActiveUnits(
+        {name: row.mean(0).var(0) - row.var(0).mean(0) / num_samples for name, row in rows.items()},
+        threshold,
+        num_samples,
+        seed,
+        data.sha256,
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ inference gap
+# inference gap
+
 
 @dataclass(frozen=True)
 class InferenceGap:
     r"""What lies between log p(x) and the ELBO, for each datum, in nats.
 
-    .. math:: \log p(x) - \mathrm{ELBO}(q) = \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_{\text{approximation}}
-              + \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q)}_{\text{amortisation}}
+    .. math:: \log p(x) - \mathrm{ELBO}(q) = \underbrace{\log p(x) -
+              \mathrm{ELBO}(q^*)}_{\text{approximation}} + \underbrace{\mathrm{ELBO}(q^*) -
+              \mathrm{ELBO}(q)}_{\text{amortisation}}
 
     Args:
         inference: the whole.
@@ -322,18 +409,27 @@ class InferenceGap:
     amortization: Score
 
 
-def inference_gap(program: AnyProgram, data: Data, num_samples: int = 1000, *, refinement: Refined = Refined(steps=300),
-                  log_p: Score | None = None, proposal: Proposal | None = None, seed: int = 0) -> InferenceGap:
+def inference_gap(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 1000,
+    *,
+    refinement: Refined = Refined(steps=300),
+    log_p: Score | None = None,
+    proposal: Proposal | None = None,
+    seed: int = 0,
+) -> InferenceGap:
     r"""The inference gap of each datum, split by refining the guide for that datum.
 
-    How good q* is depends on ``refinement``; too few steps make the approximation gap too large and the amortisation gap too
-    small, never the reverse but for Monte Carlo error.
+    How good q* is depends on ``refinement``; too few steps make the approximation gap too large and
+    the amortisation gap too small, never the reverse but for Monte Carlo error.
 
     Args:
         program: any program with continuous, reparametrised latents.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_samples: draws K for each of the three scores.
-        refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refined` for what its family is.
+        refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refined` for what its family
+            is.
         log_p: log p(x) of the same data if it is known better, by `ais` for instance.
         proposal: what log p(x) is estimated with otherwise; by default the refined guide.
         seed: seed of the draws; the caller's random state is left as it was.
@@ -354,9 +450,17 @@ def inference_gap(program: AnyProgram, data: Data, num_samples: int = 1000, *, r
     data = as_dataset(data)
     own = evaluate(program, data, num_samples, proposal=Guide(), seed=seed)["elbo"]
     best = evaluate(program, data, num_samples, proposal=refinement, seed=seed + 1)["elbo"]
-    log_p = log_p or log_likelihood(program, data, num_samples, proposal=proposal or refinement, seed=seed + 2)
+    log_p = log_p or log_likelihood(
+        program, data, num_samples, proposal=proposal or refinement, seed=seed + 2
+    )
 
     def difference(a: Score, b: Score) -> Score:
-        return Score(a.values - b.values, (a.mc_se.square() + b.mc_se.square()).sqrt(), num_samples, seed=seed, sha256=data.sha256)
+        return Score(
+            a.values - b.values,
+            (a.mc_se.square() + b.mc_se.square()).sqrt(),
+            num_samples,
+            seed=seed,
+            sha256=data.sha256,
+        )
 
     return InferenceGap(difference(log_p, own), difference(log_p, best), difference(best, own))

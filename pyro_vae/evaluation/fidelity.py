@@ -11,15 +11,19 @@ from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Fidelity", "fidelity"]
 
+
 @dataclass(frozen=True)
 class Fidelity:
     """What `fidelity` returns; all but the density lie in [0, 1], and each is highest for the best samples.
 
     Args:
         precision: the share of samples that lie in a real point's ball: are they like data?
-        recall: the share of real points that lie in a sample's ball: are all data reached? One outlying sample has a large ball.
-        density: in how many real balls a sample lies, over the number that a real point would, so one for the best.
-        coverage: the share of real points whose ball has a sample in it, which outliers do not raise.
+        recall: the share of real points that lie in a sample's ball: are all data reached? One
+            outlying sample has a large ball.
+        density: in how many real balls a sample lies, over the number that a real point would, so
+            one for the best.
+        coverage: the share of real points whose ball has a sample in it, which outliers do not
+            raise.
     """
 
     precision: float
@@ -37,10 +41,11 @@ def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
     .. math:: \mathrm{density} = \frac{1}{k M} \sum_j \sum_i 1[y_j \in B_i], \quad
               \mathrm{coverage} = \frac1N \sum_i 1[\exists j: y_j \in B_i]
 
-    with :math:`B_i` the ball around the real point x_i that reaches to its k-th nearest other real point, and
-    :math:`B'_j` that around the sample y_j. Distances are Euclidean in the space that the points are given in: pixels, or a
-    classifier's features. All four depend on the numbers of points, so compare models at the same ones; half of the data
-    against the other half says what the best is.
+    with :math:`B_i` the ball around the real point x_i that reaches to its k-th nearest other real
+    point, and
+    :math:`B'_j` that around the sample y_j. Distances are Euclidean in the space that the points
+    are given in: pixels, or a classifier's features. All four depend on the numbers of points, so
+    compare models at the same ones; half of the data against the other half says what the best is.
 
     Args:
         real: data (N, \*event).
@@ -50,8 +55,9 @@ def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
     Raises:
         InvalidInput: if k is not below both numbers of points, or events differ in shape.
 
-    Source: Kynkaanniemi et al. (2019), Improved Precision and Recall Metric for Assessing Generative Models; Naeem et al.
-    (2020), Reliable Fidelity and Diversity Metrics for Generative Models.
+    Source: Kynkaanniemi et al. (2019), Improved Precision and Recall Metric for Assessing
+    Generative Models; Naeem et al. (2020), Reliable Fidelity and Diversity Metrics for Generative
+    Models.
 
     Example:
         >>> x = torch.randn(500, 2)
@@ -62,11 +68,19 @@ def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
     """
     check_count("neighbours", neighbours)
     if real.shape[1:] != samples.shape[1:]:
-        raise InvalidInput("samples", got=f"events of shape {tuple(samples.shape[1:])}", expected=f"{tuple(real.shape[1:])}, as the data",
-                           fix="give both in one space")
+        raise InvalidInput(
+            "samples",
+            got=f"events of shape {tuple(samples.shape[1:])}",
+            expected=f"{tuple(real.shape[1:])}, as the data",
+            fix="give both in one space",
+        )
     if neighbours >= min(len(real), len(samples)):
-        raise InvalidInput("neighbours", got=str(neighbours), expected=f"fewer than {min(len(real), len(samples))}, the number of points",
-                           fix="pass more points, or neighbours=5")
+        raise InvalidInput(
+            "neighbours",
+            got=str(neighbours),
+            expected=f"fewer than {min(len(real), len(samples))}, the number of points",
+            fix="pass more points, or neighbours=5",
+        )
     x, y = (points.detach().cpu().double().flatten(1) for points in (real, samples))
     own, others = _radii(x, neighbours), _radii(y, neighbours)
     between = torch.cdist(x, y)

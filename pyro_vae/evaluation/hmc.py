@@ -30,7 +30,8 @@ SMALLEST_STEP, LARGEST_STEP = 1e-6, 1.5
 JITTER = 0.2  # without it, trajectories through a normal density can close upon themselves
 
 
-# ---------------------------------------------------------------------------------------------------------- chains
+# chains
+
 
 @dataclass
 class Point:
@@ -47,8 +48,10 @@ class Point:
 
     def at(self, beta: float) -> tuple[Tensor, Tensor]:
         """log f_beta and its gradient."""
-        return ((1 - beta) * self.log_f[0] + beta * self.log_f[1],
-                (1 - beta) * self.gradients[0] + beta * self.gradients[1])
+        return (
+            (1 - beta) * self.log_f[0] + beta * self.log_f[1],
+            (1 - beta) * self.gradients[0] + beta * self.gradients[1],
+        )
 
 
 @dataclass
@@ -79,7 +82,9 @@ class AnnealedPath:
         values, log_jacobian = self.latents.unpack(u)
         given = (values, self.x, self.context, len(u), self.where)
         log_prior, log_rest = log_density(self.program.model, *given)
-        log_start = log_prior if self.start == "prior" else log_density(self.program.guide, *given)[0]
+        log_start = (
+            log_prior if self.start == "prior" else log_density(self.program.guide, *given)[0]
+        )
         return log_start + log_jacobian, log_prior + log_rest + log_jacobian
 
     def point(self, u: Tensor) -> Point:
@@ -89,7 +94,11 @@ class AnnealedPath:
             first, last = self.log_densities(u)
             (towards_last,) = torch.autograd.grad(last.sum(), u, retain_graph=True)
             (towards_first,) = torch.autograd.grad(first.sum(), u)
-        return Point(u.detach(), torch.stack([first, last]).detach(), torch.stack([towards_first, towards_last]))
+        return Point(
+            u.detach(),
+            torch.stack([first, last]).detach(),
+            torch.stack([towards_first, towards_last]),
+        )
 
     def begin(self, num_chains: int) -> Tensor:
         """Draws from f_0, unconstrained (C, n, D)."""
@@ -116,21 +125,31 @@ class AnnealedPath:
             log_f, gradient = end.at(beta)
             momentum = momentum + size * gradient / 2
         log_ratio = log_f - momentum.square().sum(-1) / 2 - before
-        accepted = torch.rand_like(log_ratio).log() < log_ratio  # a NaN, from a step too far, is no acceptance
+        accepted = (
+            torch.rand_like(log_ratio).log() < log_ratio
+        )  # a NaN, from a step too far, is no acceptance
         acceptance = log_ratio.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
-        return Point(torch.where(accepted[..., None], end.u, start.u), torch.where(accepted, end.log_f, start.log_f),
-                      torch.where(accepted[..., None], end.gradients, start.gradients)), acceptance
+        return Point(
+            torch.where(accepted[..., None], end.u, start.u),
+            torch.where(accepted, end.log_f, start.log_f),
+            torch.where(accepted[..., None], end.gradients, start.gradients),
+        ), acceptance
 
     def pilot(self, betas: list[float]) -> Tensor:
         """Step sizes (T - 1, n) for every temperature but the first and the last, from a few chains of their own.
 
-        The pilots stop at some of the temperatures only; those up to the next have the same step size.
+        The pilots stop at some of the temperatures only; those up to the next have the same step
+        size.
         """
         inner = betas[1:-1]
         if not inner:
             return self.x.new_zeros(0, len(self.x))
         stride = -(-len(inner) // PILOT_TEMPERATURES)
-        point, step, steps = self.point(self.begin(PILOT_CHAINS)), self.x.new_full((len(self.x),), 0.1), []
+        point, step, steps = (
+            self.point(self.begin(PILOT_CHAINS)),
+            self.x.new_full((len(self.x),), 0.1),
+            [],
+        )
         for i, beta in enumerate([inner[0]] * PILOT_WARMUP + inner[::stride]):
             point, acceptance = self.transition(point, beta, step)
             step = step * torch.exp(ADAPTATION * (acceptance.mean(0) - TARGET_ACCEPTANCE))
@@ -144,7 +163,9 @@ class AnnealedPath:
         point = self.point(u)
         acceptance = weights = torch.zeros_like(point.advantage)
         if torch.isnan(point.advantage).any():
-            raise NonFiniteLogWeight(int(torch.isnan(point.advantage).any(0).nonzero()[0]), "where its chains start")
+            raise NonFiniteLogWeight(
+                int(torch.isnan(point.advantage).any(0).nonzero()[0]), "where its chains start"
+            )
         for i, (before, beta) in enumerate(pairwise(betas)):
             weights = weights + (beta - before) * point.advantage
             yield ChainState(point, weights, acceptance)
@@ -152,7 +173,14 @@ class AnnealedPath:
                 point, acceptance = self.transition(point, beta, steps[i])
             self.advance(len(self.x))
 
-    def score(self, betas: list[float], steps: Tensor, num_chains: int, few: slice, u: Tensor | None = None) -> AnnealedScore:
+    def score(
+        self,
+        betas: list[float],
+        steps: Tensor,
+        num_chains: int,
+        few: slice,
+        u: Tensor | None = None,
+    ) -> AnnealedScore:
         """The estimate from chains along ``betas``, started at u or at draws from f_0; chains in parts if they are many."""
         weights, acceptances = [], []
         for done in range(0, num_chains, self.rows):
@@ -167,12 +195,28 @@ class AnnealedPath:
             weights.append(state.weights)
             acceptances.append(total / max(1, len(steps)) * chains / num_chains)
         summary = summarize(torch.cat(weights))
-        return AnnealedScore(summary.values, summary.mc_se, num_chains, ess=summary.ess, acceptance=sum(acceptances[1:], acceptances[0]),
-                             num_temperatures=len(betas) - 1, num_leapfrog=self.num_leapfrog, start=self.start)
+        return AnnealedScore(
+            summary.values,
+            summary.mc_se,
+            num_chains,
+            ess=summary.ess,
+            acceptance=sum(acceptances[1:], acceptances[0]),
+            num_temperatures=len(betas) - 1,
+            num_leapfrog=self.num_leapfrog,
+            start=self.start,
+        )
 
 
-def paths_in_chunks(program: AnyProgram, x: Tensor, context: Tensor | None, start: str, num_chains: int, num_leapfrog: int,
-               memory_budget: int, advance: Callable[..., None]) -> Iterator[tuple[AnnealedPath, slice]]:
+def paths_in_chunks(
+    program: AnyProgram,
+    x: Tensor,
+    context: Tensor | None,
+    start: str,
+    num_chains: int,
+    num_leapfrog: int,
+    memory_budget: int,
+    advance: Callable[..., None],
+) -> Iterator[tuple[AnnealedPath, slice]]:
     """Paths for a few data at a time, so that the chains of all keep within the memory budget."""
     where = structure(program, x, context)
     if start == "guide":
@@ -180,9 +224,26 @@ def paths_in_chunks(program: AnyProgram, x: Tensor, context: Tensor | None, star
     latents = Unconstrained(program, x, context, where)
     with validation_enabled(False):
         one = slice(0, 1)
-        probe = AnnealedPath(program, x[one], None if context is None else context[one], where, latents, start, num_leapfrog, 1, advance)
-        rows = max(1, memory_budget // bytes_allocated(lambda chains: probe.point(probe.begin(chains))))
+        probe = AnnealedPath(
+            program,
+            x[one],
+            None if context is None else context[one],
+            where,
+            latents,
+            start,
+            num_leapfrog,
+            1,
+            advance,
+        )
+        rows = max(
+            1, memory_budget // bytes_allocated(lambda chains: probe.point(probe.begin(chains)))
+        )
         size = max(1, rows // num_chains)
         for begin in range(0, len(x), size):
             few = slice(begin, begin + size)
-            yield replace(probe, x=x[few], context=None if context is None else context[few], rows=rows), few
+            yield (
+                replace(
+                    probe, x=x[few], context=None if context is None else context[few], rows=rows
+                ),
+                few,
+            )

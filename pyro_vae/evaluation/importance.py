@@ -1,8 +1,9 @@
 """Scores of a fitted program: the ELBO and the importance-sampled log-likelihood, per datum and with errors.
 
-Everything is made of the log-weights (K, N) of `pyro_vae.runtime.traces`. Words: scores are nats per datum, higher is
-better. Two errors are kept apart: ``mc_se``, one for each datum, is the Monte Carlo error of its score and falls
-with K; ``se`` is the standard error of the mean over data and falls with N.
+Everything is made of the log-weights (K, N) of `pyro_vae.runtime.traces`. Words: scores are nats
+per datum, higher is better. Two errors are kept apart: ``mc_se``, one for each datum, is the Monte
+Carlo error of its score and falls with K; ``se`` is the standard error of the mean over data and
+falls with N.
 """
 
 from __future__ import annotations
@@ -32,8 +33,17 @@ from pyro_vae.validation import check_count
 
 __all__ = ["elbo", "evaluate", "importance_weights", "log_joint", "log_likelihood"]
 
-def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0,
-         memory_budget: int = DEFAULT_MEMORY, compile: Compile = "auto", progress: bool = False) -> Score:
+
+def elbo(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 100,
+    *,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    compile: Compile = "auto",
+    progress: bool = False,
+) -> Score:
     r"""The evidence lower bound of each datum.
 
     .. math:: \widehat{\mathrm{ELBO}}(x) = \frac1K \sum_k \log w_k, \quad
@@ -45,8 +55,8 @@ def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int =
         num_samples: number of draws K.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
-        compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of them for it to pay, which
-            is decided by counting and so is the same every time.
+        compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of
+            them for it to pay, which is decided by counting and so is the same every time.
         progress: show a bar.
 
     Raises:
@@ -56,12 +66,29 @@ def elbo(program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int =
         >>> pv.elbo(vae, torch.zeros(3, 1, 8, 8), num_samples=10).values.shape
         torch.Size([3])
     """
-    return evaluate(program, data, num_samples, seed=seed, memory_budget=memory_budget, compile=compile, progress=progress,
-                    summaries={"elbo": elbo_score})["elbo"]
+    return evaluate(
+        program,
+        data,
+        num_samples,
+        seed=seed,
+        memory_budget=memory_budget,
+        compile=compile,
+        progress=progress,
+        summaries={"elbo": elbo_score},
+    )["elbo"]
 
 
-def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(), seed: int = 0,
-                   memory_budget: int = DEFAULT_MEMORY, compile: Compile = "auto", progress: bool = False) -> ImportanceScore:
+def log_likelihood(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 1000,
+    *,
+    proposal: Proposal = Guide(),
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    compile: Compile = "auto",
+    progress: bool = False,
+) -> ImportanceScore:
     r"""The log marginal likelihood log p(x) of each datum, by importance sampling.
 
     .. math:: \widehat{\log p}(x) = \log \frac1K \sum_k w_k, \quad
@@ -69,55 +96,82 @@ def log_likelihood(program: AnyProgram, data: Data, num_samples: int = 1000, *, 
 
     with q the guide, or what ``proposal`` makes of it.
 
-    Its expectation is a lower bound on log p(x) that tightens with K. The Monte Carlo error is the delta method's,
-    :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`. It can be believed where Pareto k lies under its threshold; above
-    it the estimate is likely too low by more than its error. On probabilistic PCA at K = 1000, nominal 95% intervals
-    covered the exact value for 95% of the data where the guide's median k is below 0.4, 92% between 0.4 and 0.5, 87% up to
-    0.6, 78% up to 0.7, 59% up to 0.8, 46% up to 1 and 19% above it (``experiments/evaluation``). Neither k nor ESS can see a
-    mode of the posterior that q misses altogether: there both look perfect, and annealing from the prior (`pyro_vae.ais`)
-    or NUTS is the remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z) for each draw; this is log p(x).)
+    Its expectation is a lower bound on log p(x) that tightens with K. The Monte Carlo error is the
+    delta method's,
+    :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`. It can be believed where Pareto k lies under its
+    threshold; above it the estimate is likely too low by more than its error. On probabilistic PCA
+    at K = 1000, nominal 95% intervals covered the exact value for 95% of the data where the guide's
+    median k is below 0.4, 92% between 0.4 and 0.5, 87% up to 0.6, 78% up to 0.7, 59% up to 0.8, 46%
+    up to 1 and 19% above it (``experiments/evaluation``). Neither k nor ESS can see a mode of the
+    posterior that q misses altogether: there both look perfect, and annealing from the prior
+    (`pyro_vae.ais`) or NUTS is the remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z) for
+    each draw; this is log p(x).)
 
     Args:
         program: any program.
-        data: a data set, a tensor x (N, \*event), or a pair (x, context); with a context it is log p(x | context).
+        data: a data set, a tensor x (N, \*event), or a pair (x, context); with a context it is log
+            p(x | context).
         num_samples: number of draws K.
         proposal: what draws the latents, see `pyro_vae.evaluation.proposals`; by default the guide.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
-        compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of them for it to pay, which
-            is decided by counting and so is the same every time.
+        compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of
+            them for it to pay, which is decided by counting and so is the same every time.
         progress: show a bar.
 
     Raises:
-        InvalidInput: on unusable data, K < 1, a program without a density, or weights that are NaN or all zero.
+        InvalidInput: on unusable data, K < 1, a program without a density, or weights that are NaN
+            or all zero.
 
-    Source: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders; Vehtari et al. (2024) for k.
+    Source: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders; Vehtari et al.
+    (2024) for k.
 
     Example:
         >>> score = pv.log_likelihood(vae, torch.zeros(3, 1, 8, 8), num_samples=20)
         >>> score.values.shape, score.ess.shape, score.pareto_k.shape
         (torch.Size([3]), torch.Size([3]), torch.Size([3]))
     """
-    score = evaluate(program, data, num_samples, proposal=proposal, seed=seed, memory_budget=memory_budget, compile=compile, progress=progress,
-                     summaries={"log_likelihood": summarize})["log_likelihood"]
+    score = evaluate(
+        program,
+        data,
+        num_samples,
+        proposal=proposal,
+        seed=seed,
+        memory_budget=memory_budget,
+        compile=compile,
+        progress=progress,
+        summaries={"log_likelihood": summarize},
+    )["log_likelihood"]
     assert isinstance(score, ImportanceScore)
     if score.above_threshold:
         warnings.warn(
             f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for {score.above_threshold} of "
             f"{len(score.values)} data: their log-likelihoods are likely too low by more than the stated error. "
             "Raise num_samples, refine the guide for each datum (proposal=Refined()), anneal (ais), or use a more flexible "
-            "posterior", UnreliableEstimate, stacklevel=2)
+            "posterior",
+            UnreliableEstimate,
+            stacklevel=2,
+        )
     return score
 
 
-def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(), seed: int = 0,
-             memory_budget: int = DEFAULT_MEMORY, compile: Compile = "auto", progress: bool = False,
-             summaries: dict[str, Callable[[Tensor], Score]] | None = None) -> dict[str, Score]:
+def evaluate(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 1000,
+    *,
+    proposal: Proposal = Guide(),
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+    compile: Compile = "auto",
+    progress: bool = False,
+    summaries: dict[str, Callable[[Tensor], Score]] | None = None,
+) -> dict[str, Score]:
     """Several scores from one set of draws: by default ``"elbo"`` and ``"log_likelihood"``.
 
-    Arguments and errors are those of `log_likelihood`; ``summaries`` maps a name to a function from log-weights
-    (K, n) to a `Score`. Each datum is encoded once, its K draws taken together; only where K alone exceeds the memory
-    budget are they taken in parts.
+    Arguments and errors are those of `log_likelihood`; ``summaries`` maps a name to a function from
+    log-weights (K, n) to a `Score`. Each datum is encoded once, its K draws taken together; only
+    where K alone exceeds the memory budget are they taken in parts.
 
     Example:
         >>> sorted(evaluate(vae, torch.zeros(3, 1, 8, 8), num_samples=50))
@@ -127,21 +181,29 @@ def evaluate(program: AnyProgram, data: Data, num_samples: int = 1000, *, propos
     summaries = summaries or {"elbo": elbo_score, "log_likelihood": summarize}
     parts: dict[str, list[Score]] = {name: [] for name in summaries}
     data = as_dataset(data)
-    for weights in iterate_log_weights(program, data, num_samples, proposal, seed, memory_budget, compile, progress):
+    for weights in iterate_log_weights(
+        program, data, num_samples, proposal, seed, memory_budget, compile, progress
+    ):
         for name, summary in summaries.items():
             parts[name].append(summary(weights))
             if len(parts[name]) == MOST_PARTS:
                 parts[name] = [concatenate(parts[name])]
-    return {name: replace(concatenate(scores), seed=seed, sha256=data.sha256) for name, scores in parts.items()}
+    return {
+        name: replace(concatenate(scores), seed=seed, sha256=data.sha256)
+        for name, scores in parts.items()
+    }
 
 
-def log_joint(program: AnyProgram, data: Data, *, seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Score:
+def log_joint(
+    program: AnyProgram, data: Data, *, seed: int = 0, memory_budget: int = DEFAULT_MEMORY
+) -> Score:
     r"""The log-joint of each datum and its point, for a program whose guide is a Delta: minus the loss, and no bound of log p(x).
 
     .. math:: \log p(x, \mu(x)), \quad q(z \mid x) = \delta(z - \mu(x))
 
-    Under a flat prior it is :math:`\log p(x \mid \mu(x))`. Two autoencoders of one latent size can be compared by it on the
-    same data; one with a wider latent always can be better, whatever it knows about x.
+    Under a flat prior it is :math:`\log p(x \mid \mu(x))`. Two autoencoders of one latent size can
+    be compared by it on the same data; one with a wider latent always can be better, whatever it
+    knows about x.
 
     Args:
         program: a program whose guide is a point.
@@ -162,12 +224,21 @@ def log_joint(program: AnyProgram, data: Data, *, seed: int = 0, memory_budget: 
         torch.Size([5])
     """
     data = as_dataset(data)
-    weights = iterate_log_weights(program, data, 1, Guide(), seed, memory_budget, "off", False, scored=False)
+    weights = iterate_log_weights(
+        program, data, 1, Guide(), seed, memory_budget, "off", False, scored=False
+    )
     return replace(concatenate([elbo_score(few) for few in weights]), seed=seed, sha256=data.sha256)
 
 
-def importance_weights(program: AnyProgram, data: Data, num_samples: int = 1000, *, proposal: Proposal = Guide(),
-                       seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Tensor:
+def importance_weights(
+    program: AnyProgram,
+    data: Data,
+    num_samples: int = 1000,
+    *,
+    proposal: Proposal = Guide(),
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> Tensor:
     """The log-weights (K, N) themselves, those of `log_likelihood` with the same arguments: for figures of a few data.
 
     Example:
@@ -175,4 +246,11 @@ def importance_weights(program: AnyProgram, data: Data, num_samples: int = 1000,
         torch.Size([50, 3])
     """
     check_count("num_samples", num_samples)
-    return torch.cat(list(iterate_log_weights(program, as_dataset(data), num_samples, proposal, seed, memory_budget, "auto", False)), dim=1)
+    return torch.cat(
+        list(
+            iterate_log_weights(
+                program, as_dataset(data), num_samples, proposal, seed, memory_budget, "auto", False
+            )
+        ),
+        dim=1,
+    )

@@ -35,14 +35,26 @@ __all__ = ["Compile", "MOST_PARTS", "iterate_log_weights"]
 Compile = Literal["auto", "on", "off"]
 
 
-MOST_PARTS = 16  # small tensors that stay between the large ones of a chunk would leave the allocator holes: gigabytes of them
+# small tensors that stay between the large ones of a chunk would leave the allocator holes:
+# gigabytes of them
+MOST_PARTS = 16
 
 
-CHUNK_SAVES = 0.1  # seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
+# seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
+CHUNK_SAVES = 0.1
 
 
-def iterate_log_weights(program: AnyProgram, data: Dataset, num_samples: int, proposal: Proposal, seed: int, memory_budget: int,
-             compile: Compile, progress: bool, scored: bool = True) -> Iterator[Tensor]:
+def iterate_log_weights(
+    program: AnyProgram,
+    data: Dataset,
+    num_samples: int,
+    proposal: Proposal,
+    seed: int,
+    memory_budget: int,
+    compile: Compile,
+    progress: bool,
+    scored: bool = True,
+) -> Iterator[Tensor]:
     """Log-weights (K, n) of a few data at a time."""
     with evaluating(program, seed):
         x, context = checked_data(program, data)
@@ -56,7 +68,9 @@ def iterate_log_weights(program: AnyProgram, data: Dataset, num_samples: int, pr
         if isinstance(proposal, Guide):
             proposal = _CompiledGuide(compile, runs=-(-len(x) // size) * -(-num_samples // rows))
         with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
-            for weights in _log_weights_in_chunks(program, x, context, num_samples, where, rows, size, proposal):
+            for weights in _log_weights_in_chunks(
+                program, x, context, num_samples, where, rows, size, proposal
+            ):
                 yield weights.expand(repeats * num_samples, -1)
                 advance(weights.shape[1])
 
@@ -64,7 +78,8 @@ def iterate_log_weights(program: AnyProgram, data: Dataset, num_samples: int, pr
 class _CompiledGuide:
     """The proposal `Guide`, its log-weights a captured and compiled graph where that pays.
 
-    Only the first shape of a chunk is compiled: all chunks but the last one, or the last one of each datum, have it.
+    Only the first shape of a chunk is compiled: all chunks but the last one, or the last one of
+    each datum, have it.
 
     Args:
         compile: whether to; ``"auto"`` to find out.
@@ -77,12 +92,16 @@ class _CompiledGuide:
         self.shape: tuple[int, int] | None = None
         self.graph: Captured | None = None
 
-    def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable[[int], Tensor]:
+    def __call__(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> Callable[[int], Tensor]:
         inputs = [x] if context is None else [x, context]
 
         def draw(num_samples: int) -> Tensor:
             def weights(x: Tensor, *context: Tensor) -> Tensor:
-                traces = importance_traces(program, x, context[0] if context else None, num_samples, where.particle_dim)
+                traces = importance_traces(
+                    program, x, context[0] if context else None, num_samples, where.particle_dim
+                )
                 return weights_of(*traces, where, (num_samples, len(x)))
 
             if self.shape is None:
@@ -93,13 +112,17 @@ class _CompiledGuide:
             (drawn,) = self.graph(*inputs)
             if is_no_weight(drawn).any():
                 set_random_state(x.device, before)
-                return log_weights(program, x, context, num_samples, where)  # the same draws, and the error that names the site
+                return log_weights(
+                    program, x, context, num_samples, where
+                )  # the same draws, and the error that names the site
             return drawn
 
         return draw
 
     def _captured(self, weights: Callable[..., Tensor], inputs: list[Tensor]) -> Captured | None:
-        if self.compile == "off" or (self.compile == "auto" and not is_worth_compiling(0, CHUNK_SAVES, self.runs)):
+        if self.compile == "off" or (
+            self.compile == "auto" and not is_worth_compiling(0, CHUNK_SAVES, self.runs)
+        ):
             return None
         try:
             graph = Captured(weights, inputs)
@@ -112,8 +135,16 @@ class _CompiledGuide:
         return graph
 
 
-def _log_weights_in_chunks(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int,
-                           where: Structure, rows: int, size: int, proposal: Proposal) -> Iterator[Tensor]:
+def _log_weights_in_chunks(
+    program: AnyProgram,
+    x: Tensor,
+    context: Tensor | None,
+    num_samples: int,
+    where: Structure,
+    rows: int,
+    size: int,
+    proposal: Proposal,
+) -> Iterator[Tensor]:
     """Log-weights (K, n) of ``size`` data at a time, in order, from ``rows`` draws of each at once."""
     draws = [few.stop - few.start for few in chunks(num_samples, rows)]
     for few in chunks(len(x), size):
@@ -125,24 +156,36 @@ def _log_weights_in_chunks(program: AnyProgram, x: Tensor, context: Tensor | Non
             raise error.shifted_by(few.start) from None
         impossible = (weights == -torch.inf).all(0)
         if impossible.any():
-            raise _no_weight(program, x, context, few.start + int(impossible.nonzero()[0]), num_samples)
+            raise _no_weight(
+                program, x, context, few.start + int(impossible.nonzero()[0]), num_samples
+            )
         yield weights
 
 
-def _no_weight(program: AnyProgram, x: Tensor, context: Tensor | None, datum: int, num_samples: int) -> InvalidInput:
+def _no_weight(
+    program: AnyProgram, x: Tensor, context: Tensor | None, datum: int, num_samples: int
+) -> InvalidInput:
     """The error for a datum to which no draw gives any weight, with the site that does it."""
     one = slice(datum, datum + 1)
     _, model = importance_traces(program, x[one], None if context is None else context[one])
     model.compute_log_prob()
-    sites = [name for name, site in model.nodes.items()
-             if site["type"] == "sample" and (site["unscaled_log_prob"] == -torch.inf).any()]
+    sites = [
+        name
+        for name, site in model.nodes.items()
+        if site["type"] == "sample" and (site["unscaled_log_prob"] == -torch.inf).any()
+    ]
     return InvalidInput(
-        "log-weights", got=f"-inf for all {num_samples} draws of datum {datum}" + "".join(f", first at site {s!r}" for s in sites[:1]),
+        "log-weights",
+        got=f"-inf for all {num_samples} draws of datum {datum}"
+        + "".join(f", first at site {s!r}" for s in sites[:1]),
         expected="at least one draw under which that datum is possible",
-        fix="check that datum, the guide's support against the prior's, and that the likelihood gives it a probability")
+        fix="check that datum, the guide's support against the prior's, and that the likelihood gives it a probability",
+    )
 
 
-def _cost(program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure, proposal: Proposal) -> Cost:
+def _cost(
+    program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure, proposal: Proposal
+) -> Cost:
     def run(num_data: int, num_samples: int) -> None:
         few = [0] * num_data
         proposal(program, x[few], None if context is None else context[few], where)(num_samples)

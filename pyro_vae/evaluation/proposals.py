@@ -1,9 +1,9 @@
 r"""Proposals: what importance sampling draws its latents from, where the guide itself is a poor one.
 
-A proposal is called with one chunk of data, ``proposal(program, x, context, where)``, and returns a function from K to
-log-weights (K, N); whatever it draws from, the weights are those of p(x, z), so the estimate of p(x) stays unbiased.
-Those that are guides of their own also offer ``guide(program, x, context, where)``. They work on the sites of any
-program; discrete sites are drawn as they were.
+A proposal is called with one chunk of data, ``proposal(program, x, context, where)``, and returns a
+function from K to log-weights (K, N); whatever it draws from, the weights are those of p(x, z), so
+the estimate of p(x) stays unbiased. Those that are guides of their own also offer ``guide(program,
+x, context, where)``. They work on the sites of any program; discrete sites are drawn as they were.
 """
 
 from __future__ import annotations
@@ -49,10 +49,14 @@ class Guide:
         10
     """
 
-    def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> LogWeights:
+    def __call__(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> LogWeights:
         return partial(log_weights, program, x, context, where=where)
 
-    def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
+    def guide(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> Callable:
         return program.guide
 
 
@@ -66,15 +70,16 @@ class Widened:
 
     .. math:: u' = c + a\,(u - c), \quad z = T(u')
 
-    with c the mean of the site's density given x and the sites before it. For a guide that is too narrow, which is what
-    maximising an ELBO gives, refining it included.
+    with c the mean of the site's density given x and the sites before it. For a guide that is too
+    narrow, which is what maximising an ELBO gives, refining it included.
 
     Args:
         factor: the factor a on the scale.
         of: the guide to widen: `Refined`, for one; by default the program's own.
 
     Raises:
-        InvalidInput: if the factor is not positive, or a continuous latent has no map to real numbers.
+        InvalidInput: if the factor is not positive, or a continuous latent has no map to real
+            numbers.
 
     Example:
         >>> pv.log_likelihood(vae, torch.zeros(2, 1, 8, 8), 10, proposal=Widened(1.5)).num_samples
@@ -86,15 +91,33 @@ class Widened:
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
-            raise InvalidInput("factor", got=repr(self.factor), expected="a number > 0", fix="pass factor=1.2")
+            raise InvalidInput(
+                "factor", got=repr(self.factor), expected="a number > 0", fix="pass factor=1.2"
+            )
 
-    def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> LogWeights:
-        return partial(log_weights, program, x, context, where=where, guide=self.guide(program, x, context, where))
+    def __call__(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> LogWeights:
+        return partial(
+            log_weights,
+            program,
+            x,
+            context,
+            where=where,
+            guide=self.guide(program, x, context, where),
+        )
 
-    def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
+    def guide(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> Callable:
         guide = _guide_of(self.of, program, x, context, where)
         _movable_sites(guide, x, context)
-        return Moved(lambda name, centre, scale: ((1 - self.factor) * centre, torch.full_like(centre, self.factor)))(guide)
+        return Moved(
+            lambda name, centre, scale: (
+                (1 - self.factor) * centre,
+                torch.full_like(centre, self.factor),
+            )
+        )(guide)
 
 
 @dataclass(frozen=True)
@@ -103,10 +126,11 @@ class Refined:
 
     .. math:: u' = c + s\,\delta + e^{\lambda} (u - c), \quad z = T(u')
 
-    in unconstrained space, with c and s the site's mean and scale under the guide, and :math:`\delta, \lambda` of each
-    datum fitted by Adam. For a mean-field normal guide these are all means and scales: the optimum is the best member of
-    the family, and what is gained is the amortisation gap. For another guide it is a part of it. (`pyro_vae.Refined` is a
-    program, with a few such steps in training too; this refines whatever program was trained, for its evaluation.)
+    in unconstrained space, with c and s the site's mean and scale under the guide, and
+    :math:`\delta, \lambda` of each datum fitted by Adam. For a mean-field normal guide these are
+    all means and scales: the optimum is the best member of the family, and what is gained is the
+    amortisation gap. For another guide it is a part of it. (`pyro_vae.Refined` is a program, with a
+    few such steps in training too; this refines whatever program was trained, for its evaluation.)
 
     Args:
         steps: gradient steps.
@@ -131,15 +155,32 @@ class Refined:
         check_count("steps", self.steps)
         check_count("num_particles", self.num_particles)
 
-    def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> LogWeights:
-        return partial(log_weights, program, x, context, where=where, guide=self.guide(program, x, context, where))
+    def __call__(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> LogWeights:
+        return partial(
+            log_weights,
+            program,
+            x,
+            context,
+            where=where,
+            guide=self.guide(program, x, context, where),
+        )
 
-    def guide(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> Callable:
+    def guide(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> Callable:
         zeros = _zeros_of_sites(program.guide, x, context)
-        shifts, log_scales = ({name: torch.zeros_like(zero, requires_grad=True) for name, zero in zeros.items()}
-                              for _ in range(2))
-        moved = Moved(lambda name, centre, scale: ((1 - log_scales[name].exp()) * centre + scale * shifts[name],
-                                                   log_scales[name].exp()))(program.guide)
+        shifts, log_scales = (
+            {name: torch.zeros_like(zero, requires_grad=True) for name, zero in zeros.items()}
+            for _ in range(2)
+        )
+        moved = Moved(
+            lambda name, centre, scale: (
+                (1 - log_scales[name].exp()) * centre + scale * shifts[name],
+                log_scales[name].exp(),
+            )
+        )(program.guide)
         parameters = [*shifts.values(), *log_scales.values()]
         if not parameters:
             return program.guide
@@ -147,7 +188,9 @@ class Refined:
         with frozen(program):
             for step in range(self.steps):
                 bounds = log_weights(program, x, context, self.num_particles, where, moved).mean(0)
-                for parameter, gradient in zip(parameters, torch.autograd.grad(-bounds.sum(), parameters)):
+                for parameter, gradient in zip(
+                    parameters, torch.autograd.grad(-bounds.sum(), parameters)
+                ):
                     parameter.grad = gradient
                 optimizer.param_groups[0]["lr"] = self.learning_rate * (1 - step / self.steps)
                 optimizer.step()
@@ -162,8 +205,9 @@ class Defensive:
 
     .. math:: r(z) = (1 - \alpha)\, q(z \mid x) + \alpha\, p(z), \quad w = \frac{p(x, z)}{r(z)}
 
-    It bounds the weights where q is too narrow, for discrete latents too. In many dimensions hardly any draw of the prior
-    lands where it is needed, and the bound is a promise for K that nobody draws: there, refine.
+    It bounds the weights where q is too narrow, for discrete latents too. In many dimensions hardly
+    any draw of the prior lands where it is needed, and the bound is a promise for K that nobody
+    draws: there, refine.
 
     Args:
         weight: the prior's share :math:`\alpha`.
@@ -172,7 +216,8 @@ class Defensive:
     Raises:
         InvalidInput: if the weight is not within (0, 1), or the guide has auxiliary sites.
 
-    Source: Hesterberg (1995), Weighted Average Importance Sampling and Defensive Mixture Distributions.
+    Source: Hesterberg (1995), Weighted Average Importance Sampling and Defensive Mixture
+    Distributions.
 
     Example:
         >>> pv.log_likelihood(vae, torch.zeros(2, 1, 8, 8), 10, proposal=Defensive(0.1, of=Widened(1.2))).num_samples
@@ -184,23 +229,40 @@ class Defensive:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:
-            raise InvalidInput("weight", got=repr(self.weight), expected="a share between 0 and 1", fix="pass weight=0.1")
+            raise InvalidInput(
+                "weight",
+                got=repr(self.weight),
+                expected="a share between 0 and 1",
+                fix="pass weight=0.1",
+            )
 
-    def __call__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> LogWeights:
+    def __call__(
+        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    ) -> LogWeights:
         check_no_auxiliary(program, x, context, where)
         guide = _guide_of(self.of, program, x, context, where)
 
         def mixture_log_weights(num_samples: int) -> Tensor:
-            values, others = (draw(fn, x, context, num_samples, where) for fn in (guide, program.model))
+            values, others = (
+                draw(fn, x, context, num_samples, where) for fn in (guide, program.model)
+            )
             from_prior = torch.rand(num_samples, len(x), device=x.device) < self.weight
-            values = {name: torch.where(_in_shape_of(value, from_prior, where), others[name], value)
-                      for name, value in values.items()}
+            values = {
+                name: torch.where(_in_shape_of(value, from_prior, where), others[name], value)
+                for name, value in values.items()
+            }
             log_q, _ = log_density(guide, values, x, context, num_samples, where)
             log_p, log_rest = log_density(program.model, values, x, context, num_samples, where)
-            total = log_p + log_rest - torch.logaddexp(log_q + math.log1p(-self.weight), log_p + math.log(self.weight))
+            total = (
+                log_p
+                + log_rest
+                - torch.logaddexp(log_q + math.log1p(-self.weight), log_p + math.log(self.weight))
+            )
             bad = torch.isnan(total) | (total == torch.inf)
             if bad.any():
-                raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), "under the mixture of guide and prior")
+                raise NonFiniteLogWeight(
+                    int(bad.any(0).nonzero()[0]), "under the mixture of guide and prior"
+                )
             return total
 
         return mixture_log_weights
@@ -231,13 +293,16 @@ class Moved(Messenger):
         to_support = to_real(msg["name"], fn)
         offset, factor = self.affine(msg["name"], *_centre_and_scale(msg["name"], fn))
         affine = AffineTransform(offset, factor, event_dim=to_support.domain.event_dim)
-        msg["fn"] = dist.TransformedDistribution(fn, [affine if _is_real(fn) else Within(fn.support, to_support, affine)])
+        msg["fn"] = dist.TransformedDistribution(
+            fn, [affine if _is_real(fn) else Within(fn.support, to_support, affine)]
+        )
 
 
 class Within(ComposeTransform):
     """A map of real numbers applied to a support: out of it, through the map and back in.
 
-    Torch takes a distribution's support from its last transform, which for an interval is a shift of the real line.
+    Torch takes a distribution's support from its last transform, which for an interval is a shift
+    of the real line.
     """
 
     def __init__(self, support: Any, to_support: Transform, real_map: Transform):
@@ -252,13 +317,19 @@ class Within(ComposeTransform):
 def _can_move(msg: Any) -> bool:
     return msg["type"] == "sample" and not (
         # The image of an auxiliary site is a point mass, and moves with that site.
-        msg["is_observed"] or site_is_subsample(msg) or is_point_mass(msg["fn"]) or msg["fn"].support.is_discrete)
+        msg["is_observed"]
+        or site_is_subsample(msg)
+        or is_point_mass(msg["fn"])
+        or msg["fn"].support.is_discrete
+    )
 
 
 def _movable_sites(guide: Callable, x: Tensor, context: Tensor | None) -> dict[str, Any]:
     """The sites that can be moved, at a single draw; `InvalidInput` if one has no map to real numbers."""
     sites: dict[str, Any] = poutine.trace(guide).get_trace(x, context).nodes
-    movable = {name: site for name, site in sites.items() if site["type"] == "sample" and _can_move(site)}
+    movable = {
+        name: site for name, site in sites.items() if site["type"] == "sample" and _can_move(site)
+    }
     for name, site in movable.items():
         to_real(name, site["fn"])
     return movable
@@ -269,8 +340,12 @@ def _zeros_of_sites(guide: Callable, x: Tensor, context: Tensor | None) -> dict[
     zeros = {}
     for name, site in _movable_sites(guide, x, context).items():
         if not site["fn"].has_rsample:
-            raise InvalidInput(name, got="a guide site that cannot be reparametrised", expected="one with rsample",
-                               fix="use proposal=Widened() or Defensive()")
+            raise InvalidInput(
+                name,
+                got="a guide site that cannot be reparametrised",
+                expected="one with rsample",
+                fix="use proposal=Widened() or Defensive()",
+            )
         zeros[name] = torch.zeros_like(to_real(name, site["fn"]).inv(site["value"]))
     return zeros
 
@@ -285,7 +360,8 @@ def _is_real(fn: Any) -> bool:
 def _centre_and_scale(name: str, fn: Any) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a site's density in unconstrained space: in closed form, or else from draws.
 
-    From draws of a fixed seed they are a function of the density, the same wherever that density is scored again.
+    From draws of a fixed seed they are a function of the density, the same wherever that density is
+    scored again.
     """
     if _is_real(fn):
         try:

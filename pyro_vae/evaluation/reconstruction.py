@@ -18,15 +18,20 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["reconstruction_score", "squared_error"]
 
-def squared_error(program: AnyProgram, data: Data, target: Data | None = None, *, seed: int = 0) -> Score:
+
+def squared_error(
+    program: AnyProgram, data: Data, target: Data | None = None, *, seed: int = 0
+) -> Score:
     r"""The squared error of each reconstruction, a mean over the entries of x, in the units of x squared; lower is better.
 
     .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = \mathrm{reconstruct}(\tilde x)
 
     Args:
         program: any program.
-        data: what is reconstructed from, a data set, a tensor x (N, \*event), or a pair (x, context).
-        target: what it is compared with; by default the same. Noisy data are compared with those without noise.
+        data: what is reconstructed from, a data set, a tensor x (N, \*event), or a pair (x,
+            context).
+        target: what it is compared with; by default the same. Noisy data are compared with those
+            without noise.
         seed: seed of the draws; the caller's random state is left as it was.
 
     Raises:
@@ -38,8 +43,12 @@ def squared_error(program: AnyProgram, data: Data, target: Data | None = None, *
     """
     data = as_dataset(data)
     if data.vocabulary is not None:
-        raise InvalidInput("data", got="text, whose numbers stand for words", expected="numbers that can be near one another",
-                           fix="read the reconstructions, or score them by log_joint or by elbo")
+        raise InvalidInput(
+            "data",
+            got="text, whose numbers stand for words",
+            expected="numbers that can be near one another",
+            fix="read the reconstructions, or score them by log_joint or by elbo",
+        )
     x = data.x if target is None else as_dataset(target).x
     errors = (reconstruct(program, data, seed=seed).cpu() - x.cpu()).square().flatten(1).mean(1)
     return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)

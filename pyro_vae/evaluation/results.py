@@ -14,12 +14,15 @@ from pyro_vae.evaluation.scores import ImportanceScore, Score, pareto_k_threshol
 
 __all__ = ["to_dict", "to_elpd", "to_inference_data"]
 
+
 def to_elpd(score: ImportanceScore) -> Any:
     r"""A `log_likelihood` as ArviZ's ``ELPDData``, for ``arviz.compare`` and ``arviz.plot_khat``.
 
-    With the parameters of the program fixed, the log predictive density of a datum that was not trained on *is* its
-    :math:`\log p(x)`, so this is what ``arviz.loo`` estimates for a model of global parameters; Pareto k is that of the
-    importance weights. The effective number of parameters is not defined here, and NaN.
+    With the parameters of the program fixed, the log predictive density of a datum that was not
+    trained on *is* its
+    :math:`\log p(x)`, so this is what ``arviz.loo`` estimates for a model of global parameters;
+    Pareto k is that of the importance weights. The effective number of parameters is not defined
+    here, and NaN.
 
     Args:
         score: what `pyro_vae.log_likelihood` gave.
@@ -29,16 +32,20 @@ def to_elpd(score: ImportanceScore) -> Any:
         >>> elpd.n_samples, elpd.n_data_points
         (20, 5)
     """
-    return elpd_data(score.values.double().cpu().numpy(), score.pareto_k.cpu().numpy(), num_samples=score.num_samples,
-                     good_k=pareto_k_threshold(score.num_samples))
+    return elpd_data(
+        score.values.double().cpu().numpy(),
+        score.pareto_k.cpu().numpy(),
+        num_samples=score.num_samples,
+        good_k=pareto_k_threshold(score.num_samples),
+    )
 
 
 def to_dict(result: Any) -> dict[str, Any]:
     """Every number of a result under its name, ready for JSON, and the versions behind it.
 
     Args:
-        result: a score, bounds, gaps, ranks: whatever dataclass a function of this package returns. NaN and infinities,
-            which JSON does not have, become ``None``.
+        result: a score, bounds, gaps, ranks: whatever dataclass a function of this package returns.
+            NaN and infinities, which JSON does not have, become ``None``.
 
     Example:
         >>> sorted(to_dict(pv.decomposition.active_units(vae, torch.rand(5, 1, 8, 8).round())))
@@ -50,7 +57,8 @@ def to_dict(result: Any) -> dict[str, Any]:
 def to_inference_data(result: Any) -> Any:
     """The same as ArviZ data: a group ``scores`` with a variable for each tensor, the numbers and words as attributes.
 
-    A tensor with an entry for each datum has the dimension ``obs``; names inside one another are joined by a dot.
+    A tensor with an entry for each datum has the dimension ``obs``; names inside one another are
+    joined by a dot.
 
     Example:
         >>> bounds = pv.bdmc(vae, 3, 2, 5, num_leapfrog=1)
@@ -59,14 +67,29 @@ def to_inference_data(result: Any) -> Any:
     """
     leaves = dict(_leaves(result))
     tensors = {name: value for name, value in leaves.items() if isinstance(value, Tensor)}
-    per_datum = next((len(value) for name, value in tensors.items() if name.split(".")[-1] in ("values", "ranks")), None)
-    variables = {name: (_dims(name, value, per_datum), value.cpu().numpy()) for name, value in tensors.items()}
-    words = {name: value for name, value in leaves.items() if isinstance(value, bool | int | float | str)}
+    per_datum = next(
+        (
+            len(value)
+            for name, value in tensors.items()
+            if name.split(".")[-1] in ("values", "ranks")
+        ),
+        None,
+    )
+    variables = {
+        name: (_dims(name, value, per_datum), value.cpu().numpy())
+        for name, value in tensors.items()
+    }
+    words = {
+        name: value for name, value in leaves.items() if isinstance(value, bool | int | float | str)
+    }
     return inference_data({"scores": (variables, words | versions())})
 
 
 def _dims(name: str, value: Tensor, per_datum: int | None) -> tuple[str, ...]:
-    return tuple("obs" if axis == 0 and size == per_datum else f"{name}_dim_{axis}" for axis, size in enumerate(value.shape))
+    return tuple(
+        "obs" if axis == 0 and size == per_datum else f"{name}_dim_{axis}"
+        for axis, size in enumerate(value.shape)
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,22 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import END
 from pyro_vae.evaluation.arviz_compat import inference_data, psis_tail_shape
 
-__all__ = ["AnnealedScore", "ImportanceScore", "Score", "UnreliableEstimate", "bits_per_dim", "concatenate", "convergence", "elbo_score", "pareto_k", "pareto_k_threshold", "perplexity", "summarize", "versions"]
+__all__ = [
+    "AnnealedScore",
+    "ImportanceScore",
+    "Score",
+    "UnreliableEstimate",
+    "bits_per_dim",
+    "concatenate",
+    "convergence",
+    "elbo_score",
+    "pareto_k",
+    "pareto_k_threshold",
+    "perplexity",
+    "summarize",
+    "versions",
+]
+
 
 class UnreliableEstimate(UserWarning):
     """Some data's importance weights have so heavy a tail that the estimate's error cannot be believed."""
@@ -30,7 +45,8 @@ class Score:
         mc_se: the Monte Carlo error of each (N,); NaN where a single draw cannot tell.
         num_samples: the number of draws K behind each.
         seed: the seed of the draws.
-        sha256: the SHA-256 of the data, see `pyro_vae.datasets.Dataset.sha256`; empty where none was taken.
+        sha256: the SHA-256 of the data, see `pyro_vae.datasets.Dataset.sha256`; empty where none
+            was taken.
     """
 
     values: Tensor
@@ -47,7 +63,11 @@ class Score:
     @property
     def se(self) -> float:
         """The standard error of that mean over data; NaN for a single datum."""
-        return self.values.double().std().item() / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
+        return (
+            self.values.double().std().item() / math.sqrt(len(self.values))
+            if len(self.values) > 1
+            else math.nan
+        )
 
     @property
     def mean_mc_se(self) -> float:
@@ -62,14 +82,31 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON: summaries, what it was made from, and the numbers of each datum."""
-        rest = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in self.per_datum}
-        return {"mean": self.mean, "se": self.se, "mean_mc_se": self.mean_mc_se, "num_data": len(self.values), **rest,
-                "versions": versions(), **{name: value.tolist() for name, value in self.per_datum.items()}}
+        rest = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name not in self.per_datum
+        }
+        return {
+            "mean": self.mean,
+            "se": self.se,
+            "mean_mc_se": self.mean_mc_se,
+            "num_data": len(self.values),
+            **rest,
+            "versions": versions(),
+            **{name: value.tolist() for name, value in self.per_datum.items()},
+        }
 
     def to_inference_data(self) -> Any:
         """The same as ArviZ data: a group ``scores`` with a variable (obs) for each per-datum number."""
-        rest = {key: value for key, value in self.to_dict().items() if not isinstance(value, list | dict)}
-        variables = {name: (("obs",), value.cpu().numpy()) for name, value in self.per_datum.items()}
+        rest = {
+            key: value
+            for key, value in self.to_dict().items()
+            if not isinstance(value, list | dict)
+        }
+        variables = {
+            name: (("obs",), value.cpu().numpy()) for name, value in self.per_datum.items()
+        }
         return inference_data({"scores": (variables, rest | versions())})
 
     def __str__(self) -> str:
@@ -92,12 +129,19 @@ class ImportanceScore(Score):
     def above_threshold(self) -> int | None:
         """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low. ``None`` if K is too
         small for any to have a k."""
-        return None if self.pareto_k.isnan().all() else int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
-
+        return (
+            None
+            if self.pareto_k.isnan().all()
+            else int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+        )
 
     def __str__(self) -> str:
         above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
-        said = "too few draws for Pareto k" if above is None else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
+        said = (
+            "too few draws for Pareto k"
+            if above is None
+            else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
+        )
         return f"{super().__str__()}; {said}"
 
 
@@ -115,7 +159,12 @@ def convergence(log_weights: Tensor, points: int = 20) -> list[ImportanceScore]:
         >>> [score.num_samples for score in convergence(torch.randn(1000, 2), points=4)]
         [1, 10, 100, 1000]
     """
-    ends = torch.logspace(0, math.log10(len(log_weights)), points, dtype=torch.float64).round().long().unique()
+    ends = (
+        torch.logspace(0, math.log10(len(log_weights)), points, dtype=torch.float64)
+        .round()
+        .long()
+        .unique()
+    )
     return [summarize(log_weights[:end]) for end in ends.tolist()]
 
 
@@ -124,10 +173,11 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
 
     .. math:: -\frac{\log p(x)}{D \log 2} \;[ + \log_2 L ]
 
-    Without ``levels``, x is discrete and log p(x) a log-probability: there is nothing to add. With ``levels`` = L, x holds
-    integers 0 ... L - 1 that were dequantised by uniform noise in [0, 1) and divided by L; log p(x) is then a log-density
-    on [0, 1], and the Jacobian of that division adds :math:`\log_2 L` bits (8 for bytes). The result is an upper bound on
-    the bits of the integers. A density of data that are neither has no such number.
+    Without ``levels``, x is discrete and log p(x) a log-probability: there is nothing to add. With
+    ``levels`` = L, x holds integers 0 ... L - 1 that were dequantised by uniform noise in [0, 1)
+    and divided by L; log p(x) is then a log-density on [0, 1], and the Jacobian of that division
+    adds :math:`\log_2 L` bits (8 for bytes). The result is an upper bound on the bits of the
+    integers. A density of data that are neither has no such number.
 
     Args:
         score: a score in nats.
@@ -140,7 +190,9 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
         >>> round(bits_per_dim(Score(torch.tensor([-8 * math.log(2)]), torch.zeros(1), 1), (8,)), 6)
         1.0
     """
-    return -score.mean / (math.log(2) * math.prod(event_shape)) + (0.0 if levels is None else math.log2(levels))
+    return -score.mean / (math.log(2) * math.prod(event_shape)) + (
+        0.0 if levels is None else math.log2(levels)
+    )
 
 
 def perplexity(score: Score, data: Dataset) -> float | None:
@@ -148,14 +200,16 @@ def perplexity(score: Score, data: Dataset) -> float | None:
 
     .. math:: \exp \Big( -\frac{\sum_n \log p(x_n)}{\sum_n T_n} \Big)
 
-    As uncertain as a choice among so many equally probable words; an upper bound where log p is a bound. It depends on which
-    words count as unknown, so it compares models of the same vocabulary only.
+    As uncertain as a choice among so many equally probable words; an upper bound where log p is a
+    bound. It depends on which words count as unknown, so it compares models of the same vocabulary
+    only.
 
     Args:
         score: log p(x) or a bound on it, of all of the data.
         data: what was scored.
 
-    Source: Jelinek et al. (1977), Perplexity, a measure of the difficulty of speech recognition tasks.
+    Source: Jelinek et al. (1977), Perplexity, a measure of the difficulty of speech recognition
+    tasks.
 
     Example:
         >>> from pyro_vae.datasets.text import Vocabulary
@@ -171,6 +225,7 @@ def perplexity(score: Score, data: Dataset) -> float | None:
 
 def versions() -> dict[str, str]:
     """The versions that numbers depend on; of a package that was not installed, but is run from its sources, ``"sources"``."""
+
     def of(name: str) -> str:
         try:
             return version(name)
@@ -183,8 +238,13 @@ def versions() -> dict[str, str]:
 def elbo_score(weights: Tensor) -> Score:
     weights = weights.double()
     num_samples = len(weights)
-    return Score(weights.mean(0), weights.std(0, correction=1) / math.sqrt(num_samples) if num_samples > 1
-                 else torch.full_like(weights[0], math.nan), num_samples)
+    return Score(
+        weights.mean(0),
+        weights.std(0, correction=1) / math.sqrt(num_samples)
+        if num_samples > 1
+        else torch.full_like(weights[0], math.nan),
+        num_samples,
+    )
 
 
 def summarize(weights: Tensor) -> ImportanceScore:
@@ -206,9 +266,10 @@ def summarize(weights: Tensor) -> ImportanceScore:
 def pareto_k(log_weights: Tensor) -> Tensor:
     r"""The tail shape k of importance weights, by Pareto-smoothed importance sampling.
 
-    The largest :math:`M = \min(K / 5, 3 \sqrt K)` weights are fitted by a generalised Pareto distribution; its shape k
-    says how many moments the weights have. NaN where the tail has fewer than five draws (nothing can be said), -inf
-    where it is constant (an exact posterior): neither is a warning.
+    The largest :math:`M = \min(K / 5, 3 \sqrt K)` weights are fitted by a generalised Pareto
+    distribution; its shape k says how many moments the weights have. NaN where the tail has fewer
+    than five draws (nothing can be said), -inf where it is constant (an exact posterior): neither
+    is a warning.
 
     Args:
         log_weights: log-weights (K, N).
@@ -241,11 +302,14 @@ def pareto_k_threshold(num_samples: int) -> float:
 def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
     """One score for all data from those of consecutive chunks, of one kind and made with the same settings."""
     first = scores[0]
-    per_datum: dict[str, Any] = {name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum}
+    per_datum: dict[str, Any] = {
+        name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum
+    }
     return replace(first, **per_datum)
 
 
-# ---------------------------------------------------------------------------------------------------------- scores
+# scores
+
 
 @dataclass(frozen=True)
 class AnnealedScore(Score):

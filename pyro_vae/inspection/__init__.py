@@ -18,4 +18,24 @@ from pyro_vae.inspection.geometry import (
 )
 from pyro_vae.inspection.probes import Accuracy, knn_accuracy, linear_probe
 
-__all__ = ["Accuracy", "Anomaly", "Decoder", "Neighbours", "Path", "TangentPlane", "anomaly", "embed", "geodesic", "interpolate", "knn_accuracy", "latent_site", "linear_probe", "manifold", "neighbours", "path_length", "prior_draws", "tangent_planes", "traverse"]
+__all__ = [
+    "Accuracy",
+    "Anomaly",
+    "Decoder",
+    "Neighbours",
+    "Path",
+    "TangentPlane",
+    "anomaly",
+    "embed",
+    "geodesic",
+    "interpolate",
+    "knn_accuracy",
+    "latent_site",
+    "linear_probe",
+    "manifold",
+    "neighbours",
+    "path_length",
+    "prior_draws",
+    "tangent_planes",
+    "traverse",
+]

@@ -17,7 +17,8 @@ from pyro_vae.validation import check_choice
 
 __all__ = ["Anomaly", "SCORES", "anomaly"]
 
-# ------------------------------------------------------------------------------------------------------- anomalies
+# anomalies
+
 
 @dataclass(frozen=True)
 class Anomaly:
@@ -26,7 +27,8 @@ class Anomaly:
     Args:
         inside: the scores of data like those trained on (N,), higher for what belongs.
         outside: those of other data (M,).
-        auroc: the probability that one of the former scores above one of the latter, a tie counting half.
+        auroc: the probability that one of the former scores above one of the latter, a tie counting
+            half.
         se: its standard error over both sets of data, by DeLong's method.
     """
 
@@ -43,31 +45,44 @@ Scorer = Callable[[AnyProgram, Data, int, int], Tensor]
 
 
 SCORES: dict[str, Scorer] = {
-    "elbo": lambda program, data, num_samples, seed: evaluate(program, data, num_samples, seed=seed)["elbo"].values,
-    "log_likelihood": lambda program, data, num_samples, seed: evaluate(program, data, num_samples, seed=seed)["log_likelihood"].values,
+    "elbo": lambda program, data, num_samples, seed: (
+        evaluate(program, data, num_samples, seed=seed)["elbo"].values
+    ),
+    "log_likelihood": lambda program, data, num_samples, seed: (
+        evaluate(program, data, num_samples, seed=seed)["log_likelihood"].values
+    ),
     "reconstruction": reconstruction_score,
 }
 
 
-def anomaly(program: AnyProgram, inside: Data, outside: Data, score: str | Scorer = "elbo", *, num_samples: int = 50,
-            seed: int = 0) -> Anomaly:
+def anomaly(
+    program: AnyProgram,
+    inside: Data,
+    outside: Data,
+    score: str | Scorer = "elbo",
+    *,
+    num_samples: int = 50,
+    seed: int = 0,
+) -> Anomaly:
     """How well a program's score tells data like its own from others, as an AUROC.
 
-    A density need not be low where data are foreign: models of clothes give digits a higher one than their own test data.
-    The score says what this program does with these two sets, no more.
+    A density need not be low where data are foreign: models of clothes give digits a higher one
+    than their own test data. The score says what this program does with these two sets, no more.
 
     Args:
         program: any program.
         inside: data like those trained on, but not trained on.
         outside: other data of the same event shape.
-        score: ``"elbo"``, ``"log_likelihood"``, ``"reconstruction"``, or a function (program, data, num_samples, seed) -> (N,).
+        score: ``"elbo"``, ``"log_likelihood"``, ``"reconstruction"``, or a function (program, data,
+            num_samples, seed) -> (N,).
         num_samples: draws for each datum.
         seed: seed of the draws; the caller's random state is left as it was.
 
     Raises:
         InvalidInput: on unusable data or an unknown score.
 
-    Source: Nalisnick et al. (2019), Do Deep Generative Models Know What They Don't Know?; DeLong et al. (1988) for the error.
+    Source: Nalisnick et al. (2019), Do Deep Generative Models Know What They Don't Know?; DeLong et
+    al. (1988) for the error.
 
     Example:
         >>> anomaly(vae, torch.zeros(5, 1, 8, 8), torch.ones(4, 1, 8, 8), num_samples=5).inside.shape
@@ -76,7 +91,9 @@ def anomaly(program: AnyProgram, inside: Data, outside: Data, score: str | Score
     if isinstance(score, str):
         check_choice("score", score, SCORES)
         score = SCORES[score]
-    own, foreign = (score(program, data, num_samples, seed).double().cpu() for data in (inside, outside))
+    own, foreign = (
+        score(program, data, num_samples, seed).double().cpu() for data in (inside, outside)
+    )
     auroc, se = _auroc(own, foreign)
     return Anomaly(own, foreign, auroc, se)
 

@@ -1,7 +1,8 @@
 """What the latent space holds: embeddings and their neighbours, what they predict, and which data do not belong.
 
-An embedding is a matrix (N, D), a row for each datum. Where it comes from q(z | x), the caller says whether it is the mean
-or a draw: means are what features are made of; the aggregated posterior q(z), which is to match the prior, is made of draws.
+An embedding is a matrix (N, D), a row for each datum. Where it comes from q(z | x), the caller says
+whether it is the mean or a draw: means are what features are made of; the aggregated posterior
+q(z), which is to match the prior, is made of draws.
 """
 
 from __future__ import annotations
@@ -25,16 +26,25 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
 
-# ------------------------------------------------------------------------------------------------------- embeddings
+# embeddings
 
-def embed(program: AnyProgram, data: Data, *, draws: bool, site: str | None = None, seed: int = 0,
-          memory_budget: int = DEFAULT_MEMORY) -> Tensor:
+
+def embed(
+    program: AnyProgram,
+    data: Data,
+    *,
+    draws: bool,
+    site: str | None = None,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> Tensor:
     r"""The embedding of a data set: the mean of q(z | x), or a draw from it, for each datum.
 
     Args:
         program: any program.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
-        draws: a draw for each datum instead of the mean: there is no default, for the two look alike and mean different things.
+        draws: a draw for each datum instead of the mean: there is no default, for the two look
+            alike and mean different things.
         site: the latent site; by default the one that the model draws last, the nearest to x.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
@@ -63,7 +73,9 @@ def latent_site(program: AnyProgram, data: Data, site: str | None = None) -> str
     return site or sites[-1]
 
 
-def prior_draws(program: AnyProgram, data: Data, *, site: str | None = None, seed: int = 0) -> Tensor:
+def prior_draws(
+    program: AnyProgram, data: Data, *, site: str | None = None, seed: int = 0
+) -> Tensor:
     """A draw from the prior for each datum (N, D), from p(z | context) where the prior takes one: what q(z) is to match.
 
     Example:
@@ -74,10 +86,13 @@ def prior_draws(program: AnyProgram, data: Data, *, site: str | None = None, see
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         where = structure(program, x, context, scored=False)
-        return in_rows(draw(program.model, x, context, 1, where)[site], where)[0].reshape(len(x), -1)
+        return in_rows(draw(program.model, x, context, 1, where)[site], where)[0].reshape(
+            len(x), -1
+        )
 
 
-# ------------------------------------------------------------------------------------------------------ neighbours
+# neighbours
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -100,7 +115,10 @@ class Neighbours:
         from scipy.sparse import csr_matrix
 
         rows = np.arange(len(self.index) + 1) * self.index.shape[1]
-        return csr_matrix((self.distance.flatten().numpy(), self.index.flatten().numpy(), rows), shape=(len(self.index),) * 2)
+        return csr_matrix(
+            (self.distance.flatten().numpy(), self.index.flatten().numpy(), rows),
+            shape=(len(self.index),) * 2,
+        )
 
     def agreement(self, labels: Tensor) -> float:
         """The share of neighbours that have the label of their datum."""
@@ -121,8 +139,15 @@ def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
 
     check_count("k", k)
     if k >= len(embedding):
-        raise InvalidInput("k", got=str(k), expected=f"fewer than the {len(embedding)} data", fix=f"pass k={len(embedding) - 1} or less")
-    distance, index = NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()  # without a query each row is no own neighbour
+        raise InvalidInput(
+            "k",
+            got=str(k),
+            expected=f"fewer than the {len(embedding)} data",
+            fix=f"pass k={len(embedding) - 1} or less",
+        )
+    distance, index = (
+        NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()
+    )  # without a query each row is no own neighbour
     return Neighbours(torch.from_numpy(index), torch.from_numpy(distance))
 
 

@@ -1,8 +1,8 @@
 r"""The geometry that a decoder gives the latent space.
 
-The decoder is the map f from a latent to the mean of p(x | z), read off the program itself. Its Jacobian J spans the
-plane that x moves in when z does; :math:`G = J^\top J` is the metric that measures a step in z by how far x goes, so that
-a path is as long as the path of its images.
+The decoder is the map f from a latent to the mean of p(x | z), read off the program itself. Its
+Jacobian J spans the plane that x moves in when z does; :math:`G = J^\top J` is the metric that
+measures a step in z by how far x goes, so that a path is as long as the path of its images.
 """
 
 from __future__ import annotations
@@ -21,16 +21,27 @@ from pyro_vae.runtime.environment import evaluating, isolated_random, like_param
 from pyro_vae.runtime.latents import draw, frozen, in_rows
 from pyro_vae.validation import InvalidInput, check_count
 
-__all__ = ["Path", "TangentPlane", "geodesic", "interpolate", "manifold", "path_length", "tangent_planes", "traverse"]
+__all__ = [
+    "Path",
+    "TangentPlane",
+    "geodesic",
+    "interpolate",
+    "manifold",
+    "path_length",
+    "tangent_planes",
+    "traverse",
+]
 
-# -------------------------------------------------------------------------------------------------- tangent planes
+# tangent planes
+
 
 @dataclass(frozen=True)
 class TangentPlane:
     r"""The planes that x moves in at N latents.
 
     Args:
-        jacobian: J (N, P, D), derivatives of the mean of x, flattened, with respect to z; along directions that z can go only.
+        jacobian: J (N, P, D), derivatives of the mean of x, flattened, with respect to z; along
+            directions that z can go only.
         basis: orthonormal directions in x (N, P, D), those of the largest stretch first.
         singular_values: stretches (N, D), largest first.
     """
@@ -52,8 +63,8 @@ class TangentPlane:
 def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
     r"""The tangent planes of a decoder at latents (N, D), a direction at a time: the transpose of the transposed derivative.
 
-    A latent on a sphere or a simplex cannot go everywhere: J is then along its D - 1 possible directions only, and its last
-    singular value is 0.
+    A latent on a sphere or a simplex cannot go everywhere: J is then along its D - 1 possible
+    directions only, and its last singular value is 0.
 
     Args:
         decoder: of any program.
@@ -70,9 +81,13 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
     z = like_parameters(decoder.program, z)
     directions = _directions(decoder.support, z)  # (N, D, D): a column each
     with frozen(decoder.program):
-        x, pull_back = torch.func.vjp(decoder, z)[:2]  # from u to J'u, which is linear in u, and has J as its own transpose
+        x, pull_back = torch.func.vjp(decoder, z)[
+            :2
+        ]  # from u to J'u, which is linear in u, and has J as its own transpose
         push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(x))[1]
-        columns = [push_forward(directions[..., d].contiguous())[0].flatten(1) for d in range(z.shape[1])]
+        columns = [
+            push_forward(directions[..., d].contiguous())[0].flatten(1) for d in range(z.shape[1])
+        ]
     jacobian = torch.stack(columns, dim=-1).detach()
     basis, stretches, _ = torch.linalg.svd(jacobian, full_matrices=False)
     return TangentPlane(jacobian, basis, stretches)
@@ -80,20 +95,31 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
 
 def _check_smooth(decoder: Decoder) -> None:
     if not decoder.is_smooth:
-        raise InvalidInput("likelihood", got="a distribution without a mean, as that of sentences", expected="one whose mean moves with z",
-                           fix="interpolate between latents instead, and look at what is decoded")
+        raise InvalidInput(
+            "likelihood",
+            got="a distribution without a mean, as that of sentences",
+            expected="one whose mean moves with z",
+            fix="interpolate between latents instead, and look at what is decoded",
+        )
 
 
 def _directions(support: Any, z: Tensor) -> Tensor:
     """The directions in which a latent can move, as the columns of a projection (N, D, D)."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    normal = {type(constraints.simplex): torch.ones_like, type(constraints.sphere): lambda point: point}.get(type(support), torch.zeros_like)(z)
+    normal = {
+        type(constraints.simplex): torch.ones_like,
+        type(constraints.sphere): lambda point: point,
+    }.get(type(support), torch.zeros_like)(z)
     normal = torch.nn.functional.normalize(normal, dim=-1)
-    return torch.eye(z.shape[1], dtype=z.dtype, device=z.device) - normal[:, :, None] * normal[:, None, :]
+    return (
+        torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        - normal[:, :, None] * normal[:, None, :]
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ paths
+# paths
+
 
 @dataclass(frozen=True)
 class Path:
@@ -113,17 +139,21 @@ class Path:
 def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     r"""The length of the image of a path with corners z (T + 1, D): the sum of the distances between the images of neighbours.
 
-    .. math:: L = \sum_t \| f(z_{t+1}) - f(z_t) \| \approx \int \sqrt{\dot z^\top J^\top J \dot z}\, dt
+    .. math:: L = \sum_t \| f(z_{t+1}) - f(z_t) \| \approx \int \sqrt{\dot z^\top J^\top J \dot z}\,
+              dt
     """
     return decoder(z).flatten(1).diff(dim=0).norm(dim=1).sum()
 
 
-def geodesic(decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, steps: int = 200) -> Path:
+def geodesic(
+    decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, steps: int = 200
+) -> Path:
     r"""The shortest path between two latents under the pulled-back metric, and the straight line's length beside it.
 
-    The energy :math:`\frac{T}{2} \sum_t \| f(z_{t+1}) - f(z_t) \|^2` is minimised over the inner points of a path that starts
-    straight, by L-BFGS: its minimum is a path of constant speed, and a shortest one nearby. (A path that must go round
-    something the other way is not found from a straight line.)
+    The energy :math:`\frac{T}{2} \sum_t \| f(z_{t+1}) - f(z_t) \|^2` is minimised over the inner
+    points of a path that starts straight, by L-BFGS: its minimum is a path of constant speed, and a
+    shortest one nearby. (A path that must go round something the other way is not found from a
+    straight line.)
 
     Args:
         decoder: of any program whose latent is a real vector.
@@ -135,7 +165,8 @@ def geodesic(decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, 
     Raises:
         InvalidInput: if the latents are not two vectors of the decoder's size.
 
-    Source: Arvanitidis, Hansen and Hauberg (2018), Latent Space Oddity; Shao, Kumar and Fletcher (2018).
+    Source: Arvanitidis, Hansen and Hauberg (2018), Latent Space Oddity; Shao, Kumar and Fletcher
+    (2018).
 
     Example:
         >>> path = geodesic(Decoder(vae), torch.zeros(2), torch.ones(2), points=8, steps=20)
@@ -145,8 +176,12 @@ def geodesic(decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, 
     check_count("points", points, minimum=2)
     _check_smooth(decoder)
     if tuple(start.shape) != (decoder.dim,) or start.shape != end.shape:
-        raise InvalidInput("start", got=f"shapes {tuple(start.shape)} and {tuple(end.shape)}", expected=f"two of shape ({decoder.dim},)",
-                           fix="pass one latent each")
+        raise InvalidInput(
+            "start",
+            got=f"shapes {tuple(start.shape)} and {tuple(end.shape)}",
+            expected=f"two of shape ({decoder.dim},)",
+            fix="pass one latent each",
+        )
     line = like_parameters(decoder.program, interpolate(start, end, points + 1))
     with frozen(decoder.program):
         inner = line[1:-1].clone().requires_grad_()
@@ -155,7 +190,7 @@ def geodesic(decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, 
         def energy() -> Tensor:
             path = torch.cat([line[:1], inner, line[-1:]])
             value = points / 2 * decoder(path).flatten(1).diff(dim=0).square().sum()
-            inner.grad, = torch.autograd.grad(value, inner)
+            (inner.grad,) = torch.autograd.grad(value, inner)
             return value
 
         optimizer.step(energy)  # type: ignore[arg-type]
@@ -170,10 +205,11 @@ def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool
 
     On the arc the direction turns evenly and the norm changes evenly,
 
-    .. math:: \hat z_t = \frac{\sin((1 - t) \theta)}{\sin \theta} \hat z_0 + \frac{\sin(t \theta)}{\sin \theta} \hat z_1, \quad
-              \|z_t\| = (1 - t) \|z_0\| + t \|z_1\|,
+    .. math:: \hat z_t = \frac{\sin((1 - t) \theta)}{\sin \theta} \hat z_0 + \frac{\sin(t
+              \theta)}{\sin \theta} \hat z_1, \quad \|z_t\| = (1 - t) \|z_0\| + t \|z_1\|,
 
-    so that it stays where draws of a standard normal of many dimensions lie, which the straight line's middle does not.
+    so that it stays where draws of a standard normal of many dimensions lie, which the straight
+    line's middle does not.
 
     Args:
         start: one latent (D,).
@@ -181,7 +217,8 @@ def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool
         points: how many.
         spherical: on the arc.
 
-    Source: Shoemake (1985), Animating Rotation with Quaternion Curves; White (2016), Sampling Generative Networks.
+    Source: Shoemake (1985), Animating Rotation with Quaternion Curves; White (2016), Sampling
+    Generative Networks.
 
     Example:
         >>> interpolate(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3, spherical=True)[1]
@@ -205,7 +242,8 @@ def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Ten
     Args:
         decoder: of any program.
         z: the latent to start from (D,).
-        dimensions: which to move, such as the active ones of `pyro_vae.evaluation.decomposition.active_units`.
+        dimensions: which to move, such as the active ones of
+            `pyro_vae.evaluation.decomposition.active_units`.
         values: what each is set to (T,).
 
     Raises:
@@ -217,7 +255,12 @@ def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Ten
     """
     outside = [d for d in dimensions if not 0 <= d < decoder.dim]
     if outside or not len(dimensions):
-        raise InvalidInput("dimensions", got=str(list(dimensions)), expected=f"some of 0 to {decoder.dim - 1}", fix="name others")
+        raise InvalidInput(
+            "dimensions",
+            got=str(list(dimensions)),
+            expected=f"some of 0 to {decoder.dim - 1}",
+            fix="name others",
+        )
     moved = z.detach().repeat(len(dimensions), len(values), 1)
     for row, d in enumerate(dimensions):
         moved[row, :, d] = values.to(moved)
@@ -237,12 +280,26 @@ def manifold(decoder: Decoder, size: int = 20, *, draws: int = 4000, seed: int =
         torch.Size([9, 1, 8, 8])
     """
     if decoder.dim != 2:
-        raise InvalidInput("decoder", got=f"a latent of {decoder.dim} dimensions", expected="two", fix="traverse the active ones instead")
+        raise InvalidInput(
+            "decoder",
+            got=f"a latent of {decoder.dim} dimensions",
+            expected="two",
+            fix="traverse the active ones instead",
+        )
     check_count("size", size)
     x = decoder.x
-    with evaluating(decoder.program, seed), isolated_random(x.device, seed), validation_enabled(False):
-        prior = in_rows(draw(decoder.program.model, x, decoder.context, draws, decoder.where)[decoder.site], decoder.where)
+    with (
+        evaluating(decoder.program, seed),
+        isolated_random(x.device, seed),
+        validation_enabled(False),
+    ):
+        prior = in_rows(
+            draw(decoder.program.model, x, decoder.context, draws, decoder.where)[decoder.site],
+            decoder.where,
+        )
         levels = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-        columns = [torch.quantile(prior.reshape(draws, 2)[:, d].double().cpu(), levels) for d in range(2)]
+        columns = [
+            torch.quantile(prior.reshape(draws, 2)[:, d].double().cpu(), levels) for d in range(2)
+        ]
         across, up = torch.meshgrid(columns[0], columns[1].flip(0), indexing="xy")
         return decoder(torch.stack([across, up], dim=-1).flatten(0, 1).to(prior))

@@ -13,7 +13,8 @@ from pyro_vae.validation import check_count
 
 __all__ = ["Accuracy", "knn_accuracy", "linear_probe"]
 
-# ---------------------------------------------------------------------------------------------------- what is predicted
+# what is predicted
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -36,7 +37,9 @@ class Accuracy:
         return f"{self.value:.1%} +- {self.se:.1%} of {self.num_data:,}"
 
 
-def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> Accuracy:
+def linear_probe(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
+) -> Accuracy:
     """How well a linear classifier reads the label off an embedding: multinomial logistic regression, by scikit-learn.
 
     Args:
@@ -54,10 +57,18 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return _accuracy(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)), train, train_labels, test, test_labels)
+    return _accuracy(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        train,
+        train_labels,
+        test,
+        test_labels,
+    )
 
 
-def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10) -> Accuracy:
+def knn_accuracy(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10
+) -> Accuracy:
     """How well the k nearest training data tell a test datum's label; arguments as of `linear_probe`.
 
     Example:
@@ -71,6 +82,8 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     return _accuracy(KNeighborsClassifier(k), train, train_labels, test, test_labels)
 
 
-def _accuracy(classifier: Any, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> Accuracy:
+def _accuracy(
+    classifier: Any, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
+) -> Accuracy:
     classifier.fit(as_array(train), train_labels.cpu().numpy())
     return Accuracy(float(classifier.score(as_array(test), test_labels.cpu().numpy())), len(test))

@@ -1,16 +1,27 @@
 """Likelihoods p(x | z), or p(x | z, context): a decoder with a density.
 
-The contract: sizes come first (``likelihood(event_shape, network, ...)``); ``forward(z, *, context=None)`` returns
-a distribution whose event shape is x's and whose batch shape is z's, broadcast against the context's; the module
-states ``event_shape``, which is what generation needs. Constructor arguments are kept as attributes of the same
-name. Nothing needs to be inherited.
+The contract: sizes come first (``likelihood(event_shape, network, ...)``); ``forward(z, *,
+context=None)`` returns a distribution whose event shape is x's and whose batch shape is z's,
+broadcast against the context's; the module states ``event_shape``, which is what generation needs.
+Constructor arguments are kept as attributes of the same name. Nothing needs to be inherited.
 
-`Missing` makes any of them with independent entries one of the observed entries alone. It takes a likelihood where the
-others take sizes, so it stays out of ``__all__``, from which choices and tests are derived.
+`Missing` makes any of them with independent entries one of the observed entries alone. It takes a
+likelihood where the others take sizes, so it stays out of ``__all__``, from which choices and tests
+are derived.
 """
 
-from pyro_vae.likelihoods.counts import Multinomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from pyro_vae.likelihoods.levels import Binomial, Categorical, DiscretizedLogistic, DiscretizedLogisticMixture
+from pyro_vae.likelihoods.counts import (
+    Multinomial,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+)
+from pyro_vae.likelihoods.levels import (
+    Binomial,
+    Categorical,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+)
 from pyro_vae.likelihoods.missing import Missing as Missing
 from pyro_vae.likelihoods.mixed import Mixed
 from pyro_vae.likelihoods.pixels import AutoregressiveBernoulli
@@ -18,6 +29,22 @@ from pyro_vae.likelihoods.real import Laplace, Normal, StudentT
 from pyro_vae.likelihoods.sequences import AutoregressiveCategorical
 from pyro_vae.likelihoods.unit import Bernoulli, Beta, ContinuousBernoulli
 
-__all__ = ["Bernoulli", "AutoregressiveBernoulli", "Normal", "ContinuousBernoulli", "Laplace", "StudentT", "DiscretizedLogistic",
-           "DiscretizedLogisticMixture", "Categorical", "Binomial", "Beta", "Poisson", "NegativeBinomial",
-           "ZeroInflatedNegativeBinomial", "Multinomial", "AutoregressiveCategorical", "Mixed"]
+__all__ = [
+    "Bernoulli",
+    "AutoregressiveBernoulli",
+    "Normal",
+    "ContinuousBernoulli",
+    "Laplace",
+    "StudentT",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Categorical",
+    "Binomial",
+    "Beta",
+    "Poisson",
+    "NegativeBinomial",
+    "ZeroInflatedNegativeBinomial",
+    "Multinomial",
+    "AutoregressiveCategorical",
+    "Mixed",
+]

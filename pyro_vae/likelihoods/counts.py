@@ -53,8 +53,8 @@ class NegativeBinomial(nn.Module):
     r"""Independent overdispersed counts, a Poisson whose rate is a Gamma; the network computes their log-means.
 
     .. math:: P(x \mid z) = \prod_d \frac{\Gamma(x_d + r_d)}{x_d!\, \Gamma(r_d)}
-              \left(\frac{r_d}{r_d + \mu_d}\right)^{r_d} \left(\frac{\mu_d}{r_d + \mu_d}\right)^{x_d}, \quad
-              \log \mu = 12 \tanh(f(z) / 12)
+              \left(\frac{r_d}{r_d + \mu_d}\right)^{r_d} \left(\frac{\mu_d}{r_d +
+              \mu_d}\right)^{x_d}, \quad \log \mu = 12 \tanh(f(z) / 12)
 
     with mean :math:`\mu` and variance :math:`\mu + \mu^2 / r`; a large r is a Poisson.
 
@@ -62,7 +62,8 @@ class NegativeBinomial(nn.Module):
         event_shape: the shape of x.
         network: the decoder, from z to features.
         concentration: r, that of the Gamma; where it starts if it is learned.
-        learn_concentration: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn_concentration: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
+            ``"per_feature"`` one each.
         concentration_bounds: the interval of a learned concentration.
 
     Raises:
@@ -76,32 +77,53 @@ class NegativeBinomial(nn.Module):
         True
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, concentration: float = 10.0,
-                 learn_concentration: Literal["shared", "per_feature"] | None = "per_feature",
-                 concentration_bounds: Sequence[float] = (1e-2, 1e4)):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        concentration: float = 10.0,
+        learn_concentration: Literal["shared", "per_feature"] | None = "per_feature",
+        concentration_bounds: Sequence[float] = (1e-2, 1e4),
+    ):
         super().__init__()
-        self.event_shape, self.network, self.concentration = as_shape(event_shape), network, concentration
-        self.learn_concentration, self.concentration_bounds = learn_concentration, tuple(concentration_bounds)
+        self.event_shape, self.network, self.concentration = (
+            as_shape(event_shape),
+            network,
+            concentration,
+        )
+        self.learn_concentration, self.concentration_bounds = (
+            learn_concentration,
+            tuple(concentration_bounds),
+        )
         self.head = Head(out_shape_of(network), self.event_shape)
-        self.shape = Positive(concentration, self.event_shape, learn_concentration, self.concentration_bounds, "concentration")
+        self.shape = Positive(
+            concentration,
+            self.event_shape,
+            learn_concentration,
+            self.concentration_bounds,
+            "concentration",
+        )
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, z, context))
         log_mean, concentration = log_rate_of(raw), self.shape()
-        return dist.NegativeBinomial(concentration, logits=log_mean - concentration.log()).to_event(len(self.event_shape))
+        return dist.NegativeBinomial(concentration, logits=log_mean - concentration.log()).to_event(
+            len(self.event_shape)
+        )
 
 
 class ZeroInflatedNegativeBinomial(nn.Module):
     r"""`NegativeBinomial` counts of which some are zero for another reason; the network computes how likely that is.
 
-    .. math:: P(x \mid z) = \prod_d g_d\, [x_d = 0] + (1 - g_d)\, \mathrm{NB}(x_d; \mu_d, r_d), \quad
-              g = \mathrm{sigmoid}(a(z)), \quad \log \mu = 12 \tanh(f(z) / 12)
+    .. math:: P(x \mid z) = \prod_d g_d\, [x_d = 0] + (1 - g_d)\, \mathrm{NB}(x_d; \mu_d, r_d),
+              \quad g = \mathrm{sigmoid}(a(z)), \quad \log \mu = 12 \tanh(f(z) / 12)
 
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
         concentration: r, see `NegativeBinomial`; where it starts if it is learned.
-        learn_concentration: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn_concentration: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
+            ``"per_feature"`` one each.
         concentration_bounds: the interval of a learned concentration.
 
     Raises:
@@ -114,30 +136,49 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         torch.Size([5, 3])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, concentration: float = 10.0,
-                 learn_concentration: Literal["shared", "per_feature"] | None = "per_feature",
-                 concentration_bounds: Sequence[float] = (1e-2, 1e4)):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        concentration: float = 10.0,
+        learn_concentration: Literal["shared", "per_feature"] | None = "per_feature",
+        concentration_bounds: Sequence[float] = (1e-2, 1e4),
+    ):
         super().__init__()
-        self.event_shape, self.network, self.concentration = as_shape(event_shape), network, concentration
-        self.learn_concentration, self.concentration_bounds = learn_concentration, tuple(concentration_bounds)
+        self.event_shape, self.network, self.concentration = (
+            as_shape(event_shape),
+            network,
+            concentration,
+        )
+        self.learn_concentration, self.concentration_bounds = (
+            learn_concentration,
+            tuple(concentration_bounds),
+        )
         self.head = Head(out_shape_of(network), self.event_shape, parameters=2)
-        self.shape = Positive(concentration, self.event_shape, learn_concentration, self.concentration_bounds, "concentration")
+        self.shape = Positive(
+            concentration,
+            self.event_shape,
+            learn_concentration,
+            self.concentration_bounds,
+            "concentration",
+        )
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         raw, gate = self.head(features_of(self.network, z, context))
         log_mean, concentration = log_rate_of(raw), self.shape()
         return distributions.ZeroInflatedNegativeBinomial(
-            concentration, logits=log_mean - concentration.log(), gate_logits=gate).to_event(len(self.event_shape))
+            concentration, logits=log_mean - concentration.log(), gate_logits=gate
+        ).to_event(len(self.event_shape))
 
 
 class Multinomial(nn.Module):
     r"""Counts of V words given their total, a bag of words; the network computes the words' log-odds.
 
-    .. math:: P(x \mid z, n) = \frac{n!}{\prod_v x_v!} \prod_v p_v^{x_v}, \quad p = \mathrm{softmax}(f(z)), \quad
-              n = \sum_v x_v
+    .. math:: P(x \mid z, n) = \frac{n!}{\prod_v x_v!} \prod_v p_v^{x_v}, \quad p =
+              \mathrm{softmax}(f(z)), \quad n = \sum_v x_v
 
-    The total n is no part of the model: each datum is scored given its own, which is read off x, and scores are
-    log P(x | n). Draws, and means, have ``total_count`` words.
+    The total n is no part of the model: each datum is scored given its own, which is read off x,
+    and scores are log P(x | n). Draws, and means, have ``total_count`` words.
 
     Args:
         event_shape: (V,), at least two words: counts in a single cell are their total.
@@ -158,10 +199,18 @@ class Multinomial(nn.Module):
     def __init__(self, event_shape: Size, network: nn.Module, total_count: int = 100):
         super().__init__()
         check_count("total_count", total_count)
-        self.event_shape, self.network, self.total_count = as_shape(event_shape), network, total_count
+        self.event_shape, self.network, self.total_count = (
+            as_shape(event_shape),
+            network,
+            total_count,
+        )
         if len(self.event_shape) != 1 or math.prod(self.event_shape) < 2:
-            raise InvalidInput("event_shape", got=str(self.event_shape), expected="(V,), a vector of at least two counts",
-                               fix="flatten x, or choose Poisson, which counts entries of any shape")
+            raise InvalidInput(
+                "event_shape",
+                got=str(self.event_shape),
+                expected="(V,), a vector of at least two counts",
+                fix="flatten x, or choose Poisson, which counts entries of any shape",
+            )
         self.head = Head(out_shape_of(network), self.event_shape)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:

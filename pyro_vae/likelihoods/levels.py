@@ -20,25 +20,28 @@ __all__ = ["Binomial", "Categorical", "DiscretizedLogistic", "DiscretizedLogisti
 class DiscretizedLogistic(nn.Module):
     r"""Independent grey levels in [0, 1], logistic variables rounded to a grid; the network computes their locations.
 
-    .. math:: P(x \mid z) = \prod_d F_d(x_d + h) - F_d(x_d - h), \quad F_d(t) = \mathrm{sigmoid}\frac{t - f_d(z)}{s_d},
-              \quad h = \frac{1}{2 (L - 1)}
+    .. math:: P(x \mid z) = \prod_d F_d(x_d + h) - F_d(x_d - h), \quad F_d(t) =
+              \mathrm{sigmoid}\frac{t - f_d(z)}{s_d}, \quad h = \frac{1}{2 (L - 1)}
 
-    The lowest and the highest level take all that lies beyond them, so the L masses sum to one. A likelihood of bytes
-    as they are (x = byte / 255): its scores are log-probabilities, and bits per dimension are theirs. A learned scale
-    moves between bounds as that of `Normal` does.
+    The lowest and the highest level take all that lies beyond them, so the L masses sum to one. A
+    likelihood of bytes as they are (x = byte / 255): its scores are log-probabilities, and bits per
+    dimension are theirs. A learned scale moves between bounds as that of `Normal` does.
 
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
         levels: the number of levels L.
         scale: the scale s, in the units of x; where it starts if it is learned.
-        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
+            ``"per_feature"`` one each.
         scale_bounds: the interval of a learned scale.
 
     Raises:
-        InvalidInput: if there are fewer than two levels, or the scale does not lie strictly within its bounds.
+        InvalidInput: if there are fewer than two levels, or the scale does not lie strictly within
+            its bounds.
 
-    Source: Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow; Salimans et al. (2017).
+    Source: Kingma et al. (2016), Improved Variational Inference with Inverse Autoregressive Flow;
+    Salimans et al. (2017).
 
     Example:
         >>> p = DiscretizedLogistic((1, 8, 8), pv.networks.MLP(2, [16]))
@@ -46,9 +49,15 @@ class DiscretizedLogistic(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, levels: int = 256, scale: float = 0.1,
-                 learn_scale: Literal["shared", "per_feature"] | None = "shared",
-                 scale_bounds: Sequence[float] = (1e-3, 1e2)):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        levels: int = 256,
+        scale: float = 0.1,
+        learn_scale: Literal["shared", "per_feature"] | None = "shared",
+        scale_bounds: Sequence[float] = (1e-3, 1e2),
+    ):
         super().__init__()
         check_count("levels", levels, minimum=2)
         self.event_shape, self.network, self.levels = as_shape(event_shape), network, levels
@@ -58,17 +67,20 @@ class DiscretizedLogistic(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (loc,) = self.head(features_of(self.network, z, context))
-        return distributions.DiscretizedLogistic(loc, self.spread(), self.levels).to_event(len(self.event_shape))
+        return distributions.DiscretizedLogistic(loc, self.spread(), self.levels).to_event(
+            len(self.event_shape)
+        )
 
 
 class DiscretizedLogisticMixture(nn.Module):
     r"""Independent grey levels in [0, 1], each a mixture of discretised logistics; the network computes all parameters.
 
-    .. math:: P(x \mid z) = \prod_d \sum_c \pi_{cd}\, \big(F_{cd}(x_d + h) - F_{cd}(x_d - h)\big), \quad
-              F_{cd}(t) = \mathrm{sigmoid}\frac{t - \mu_{cd}}{s_{cd}}
+    .. math:: P(x \mid z) = \prod_d \sum_c \pi_{cd}\, \big(F_{cd}(x_d + h) - F_{cd}(x_d - h)\big),
+              \quad F_{cd}(t) = \mathrm{sigmoid}\frac{t - \mu_{cd}}{s_{cd}}
 
-    with weights :math:`\pi = \mathrm{softmax}(a(z))`, locations :math:`\mu_c = \frac{c - 1/2}{C} + f_c(z)`, which start
-    spread over [0, 1], and scales :math:`s = s_0\, e^{5 \tanh(g(z) / 5)}`, within e^-5 and e^5 of their start.
+    with weights :math:`\pi = \mathrm{softmax}(a(z))`, locations
+    :math:`\mu_c = \frac{c - 1/2}{C} + f_c(z)`, which start spread over [0, 1], and scales
+    :math:`s = s_0\, e^{5 \tanh(g(z) / 5)}`, within e^-5 and e^5 of their start.
 
     Args:
         event_shape: the shape of x.
@@ -88,7 +100,14 @@ class DiscretizedLogisticMixture(nn.Module):
         torch.Size([3, 1, 8, 8])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, components: int = 5, levels: int = 256, scale: float = 0.1):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        components: int = 5,
+        levels: int = 256,
+        scale: float = 0.1,
+    ):
         super().__init__()
         check_count("components", components)
         check_count("levels", levels, minimum=2)
@@ -99,9 +118,15 @@ class DiscretizedLogisticMixture(nn.Module):
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         raw = torch.stack(self.head(features_of(self.network, z, context)), -1)
         weights, shift, width = raw.chunk(3, -1)
-        start = (torch.arange(self.components, dtype=raw.dtype, device=raw.device) + 0.5) / self.components
-        logistics = distributions.DiscretizedLogistic(start + shift, self.scale * bounded_exp(width, 5.0), self.levels)
-        return distributions.Mixture(dist.Categorical(logits=weights), logistics).to_event(len(self.event_shape))
+        start = (
+            torch.arange(self.components, dtype=raw.dtype, device=raw.device) + 0.5
+        ) / self.components
+        logistics = distributions.DiscretizedLogistic(
+            start + shift, self.scale * bounded_exp(width, 5.0), self.levels
+        )
+        return distributions.Mixture(dist.Categorical(logits=weights), logistics).to_event(
+            len(self.event_shape)
+        )
 
 
 class Categorical(nn.Module):
@@ -109,8 +134,8 @@ class Categorical(nn.Module):
 
     .. math:: P(x \mid z) = \prod_d \mathrm{softmax}(f_d(z))_{x_d}
 
-    The mean, which generation shows by default, is the expected number of the category: of use where categories are
-    ordered, as grey levels are; ask for draws where they are not.
+    The mean, which generation shows by default, is the expected number of the category: of use
+    where categories are ordered, as grey levels are; ask for draws where they are not.
 
     Args:
         event_shape: the shape of x.
@@ -120,7 +145,8 @@ class Categorical(nn.Module):
     Raises:
         InvalidInput: if there are fewer than two categories.
 
-    Source: van den Oord, Kalchbrenner and Kavukcuoglu (2016), Pixel Recurrent Neural Networks, for grey levels.
+    Source: van den Oord, Kalchbrenner and Kavukcuoglu (2016), Pixel Recurrent Neural Networks, for
+    grey levels.
 
     Example:
         >>> p = Categorical(3, pv.networks.MLP(2, [8]), categories=4)
@@ -142,7 +168,8 @@ class Categorical(nn.Module):
 class Binomial(nn.Module):
     r"""Independent numbers of successes in n trials; the network computes their log-odds.
 
-    .. math:: P(x \mid z) = \prod_d \binom{n}{x_d} p_d^{x_d} (1 - p_d)^{n - x_d}, \quad p = \mathrm{sigmoid}(f(z))
+    .. math:: P(x \mid z) = \prod_d \binom{n}{x_d} p_d^{x_d} (1 - p_d)^{n - x_d}, \quad p =
+              \mathrm{sigmoid}(f(z))
 
     Args:
         event_shape: the shape of x.
@@ -162,7 +189,11 @@ class Binomial(nn.Module):
     def __init__(self, event_shape: Size, network: nn.Module, total_count: int = 10):
         super().__init__()
         check_count("total_count", total_count)
-        self.event_shape, self.network, self.total_count = as_shape(event_shape), network, total_count
+        self.event_shape, self.network, self.total_count = (
+            as_shape(event_shape),
+            network,
+            total_count,
+        )
         self.head = Head(out_shape_of(network), self.event_shape)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:

@@ -18,9 +18,10 @@ class Missing(nn.Module):
 
     .. math:: p(x_\mathrm{obs} \mid z) = \prod_{d\,\mathrm{observed}} p(x_d \mid z)
 
-    For likelihoods whose entries are independent given z: then this is the exact marginal of the observed entries,
-    and `pyro_vae.log_likelihood` is log p(x_obs). That entries are missing is taken to carry no information about
-    their values (missing at random). Draws and means are complete. The encoder needs `pyro_vae.networks.WithMask`.
+    For likelihoods whose entries are independent given z: then this is the exact marginal of the
+    observed entries, and `pyro_vae.log_likelihood` is log p(x_obs). That entries are missing is
+    taken to carry no information about their values (missing at random). Draws and means are
+    complete. The encoder needs `pyro_vae.networks.WithMask`.
 
     Args:
         likelihood: the likelihood of complete data.
@@ -28,8 +29,8 @@ class Missing(nn.Module):
     Raises:
         InvalidInput: when called, if the entries depend on one another given z.
 
-    Source: Nazabal, Olmos, Ghahramani and Valera (2020), Handling Incomplete Heterogeneous Data using VAEs; Mattei and
-    Frellsen (2019), MIWAE.
+    Source: Nazabal, Olmos, Ghahramani and Valera (2020), Handling Incomplete Heterogeneous Data
+    using VAEs; Mattei and Frellsen (2019), MIWAE.
 
     Example:
         >>> p = Missing(pv.likelihoods.Normal(2, pv.networks.MLP(3, [8])))(torch.zeros(1, 3))

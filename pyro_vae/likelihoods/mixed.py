@@ -22,8 +22,9 @@ class Mixed(nn.Module):
 
     .. math:: p(x \mid z) = \prod_g p_g(x_{C_g} \mid z)
 
-    A group is a mapping with the words of a recipe: ``columns``, a list of column numbers; ``class_path``, a class of
-    `pyro_vae.likelihoods` with independent entries, or an import path; and its further arguments as ``init_args``. In YAML::
+    A group is a mapping with the words of a recipe: ``columns``, a list of column numbers;
+    ``class_path``, a class of `pyro_vae.likelihoods` with independent entries, or an import path;
+    and its further arguments as ``init_args``. In YAML::
 
         likelihood:
           class_path: Mixed
@@ -35,13 +36,15 @@ class Mixed(nn.Module):
     Args:
         event_shape: (D,), the number of columns.
         network: the decoder, from z to features.
-        groups: the groups, which hold every column once; by default all columns are `Normal` with a learned scale each.
+        groups: the groups, which hold every column once; by default all columns are `Normal` with a
+            learned scale each.
 
     Raises:
-        InvalidInput: if the event is no vector, a column is in no group or in two, or a group's class is unknown; when
-            called, if the entries of a group depend on one another given z.
+        InvalidInput: if the event is no vector, a column is in no group or in two, or a group's
+            class is unknown; when called, if the entries of a group depend on one another given z.
 
-    Source: Nazabal, Olmos, Ghahramani and Valera (2020), Handling Incomplete Heterogeneous Data using VAEs.
+    Source: Nazabal, Olmos, Ghahramani and Valera (2020), Handling Incomplete Heterogeneous Data
+    using VAEs.
 
     Example:
         >>> p = Mixed(3, pv.networks.MLP(2, [8]), groups=[
@@ -51,33 +54,59 @@ class Mixed(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, groups: Sequence[dict[str, Any]] = ()):
+    def __init__(
+        self, event_shape: Size, network: nn.Module, groups: Sequence[dict[str, Any]] = ()
+    ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.groups = [dict(group) for group in groups]
         if len(self.event_shape) != 1:
-            raise InvalidInput("event_shape", got=str(self.event_shape), expected="(D,), a row of a table", fix="flatten x")
-        everything = {"columns": range(*self.event_shape), "class_path": "Normal", "init_args": {"learn_scale": "per_feature"}}
+            raise InvalidInput(
+                "event_shape",
+                got=str(self.event_shape),
+                expected="(D,), a row of a table",
+                fix="flatten x",
+            )
+        everything = {
+            "columns": range(*self.event_shape),
+            "class_path": "Normal",
+            "init_args": {"learn_scale": "per_feature"},
+        }
         described = self.groups or [everything]
         self.check_columns([column for group in described for column in group.get("columns", ())])
         features = Features(out_shape_of(network))  # the network runs once, for all groups
         self.parts = nn.ModuleList(
-            _likelihood_class(group)((len(group["columns"]),), features, **group.get("init_args", {})) for group in described)
+            _likelihood_class(group)(
+                (len(group["columns"]),), features, **group.get("init_args", {})
+            )
+            for group in described
+        )
         for i, group in enumerate(described):
-            self.register_buffer(f"columns_{i}", torch.tensor(list(group["columns"])), persistent=False)
+            self.register_buffer(
+                f"columns_{i}", torch.tensor(list(group["columns"])), persistent=False
+            )
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         features = features_of(self.network, z, context)
         entries = [entries_of(part(features), "groups") for part in self.parts]
-        return Columns(entries, [self.get_buffer(f"columns_{i}") for i in range(len(self.parts))]).to_event(1)
+        return Columns(
+            entries, [self.get_buffer(f"columns_{i}") for i in range(len(self.parts))]
+        ).to_event(1)
 
     def check_columns(self, columns: Sequence[int]) -> None:
         """Raises `InvalidInput` unless the columns are 0, ..., D - 1, each once, in any order."""
         (size,) = self.event_shape
         if sorted(columns) != list(range(size)):
-            wrong = sorted(set(range(size)).symmetric_difference(columns) | {c for c in columns if list(columns).count(c) > 1})
-            raise InvalidInput("groups", got=f"columns {', '.join(map(str, wrong))} in no group, in two, or out of range",
-                               expected=f"every column from 0 to {size - 1} in one group", fix="correct the groups' columns")
+            wrong = sorted(
+                set(range(size)).symmetric_difference(columns)
+                | {c for c in columns if list(columns).count(c) > 1}
+            )
+            raise InvalidInput(
+                "groups",
+                got=f"columns {', '.join(map(str, wrong))} in no group, in two, or out of range",
+                expected=f"every column from 0 to {size - 1} in one group",
+                fix="correct the groups' columns",
+            )
 
 
 class Features(nn.Module):
@@ -94,8 +123,12 @@ class Features(nn.Module):
 def _likelihood_class(group: Mapping[str, Any]) -> Callable[..., nn.Module]:
     unknown = set(group) - {"columns", "class_path", "init_args"}
     if unknown or "class_path" not in group:
-        raise InvalidInput("groups", got=f"a group with {', '.join(sorted(group)) or 'nothing'}",
-                           expected="columns, class_path and init_args", fix="see the example of likelihoods.Mixed")
+        raise InvalidInput(
+            "groups",
+            got=f"a group with {', '.join(sorted(group)) or 'nothing'}",
+            expected="columns, class_path and init_args",
+            fix="see the example of likelihoods.Mixed",
+        )
     family = importlib.import_module("pyro_vae.likelihoods")
     path, _, name = str(group["class_path"]).rpartition(".")
     try:
@@ -103,5 +136,9 @@ def _likelihood_class(group: Mapping[str, Any]) -> Callable[..., nn.Module]:
             raise AttributeError(name)
         return getattr(importlib.import_module(path) if path else family, name)
     except (ImportError, AttributeError):
-        raise InvalidInput("groups", got=f"class_path {group['class_path']!r}", expected="a likelihood or an import path",
-                           fix=nearest_name(name, family.__all__)) from None
+        raise InvalidInput(
+            "groups",
+            got=f"class_path {group['class_path']!r}",
+            expected="a likelihood or an import path",
+            fix=nearest_name(name, family.__all__),
+        ) from None

@@ -20,19 +20,21 @@ class AutoregressiveBernoulli(nn.Module):
     r"""Binary pixels, row by row, each given z and the pixels close by that come before it.
 
     .. math:: p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z), \quad
-              \mathrm{logit}\, p(x_i = 1 \mid x_{<i}, z) = f_i(z) + w^\top \mathrm{relu}(V x_{N(i)} + b)
+              \mathrm{logit}\, p(x_i = 1 \mid x_{<i}, z) = f_i(z) + w^\top \mathrm{relu}(V x_{N(i)}
+              + b)
 
-    N(i) are the neighbours in the ``radius`` rows above and to the left of i in its own row, no further away than ``radius`` columns;
-    outside of the image there are zeros. All pixels share V, b and w: a masked convolution. What is local is learned there, once for
-    the whole image, which leaves to z what is not. `log_prob` is exact and takes one pass, and the neighbours' part is the same for all
-    draws of z; a draw goes pixel by pixel.
+    N(i) are the neighbours in the ``radius`` rows above and to the left of i in its own row, no
+    further away than ``radius`` columns; outside of the image there are zeros. All pixels share V,
+    b and w: a masked convolution. What is local is learned there, once for the whole image, which
+    leaves to z what is not. `log_prob` is exact and takes one pass, and the neighbours' part is the
+    same for all draws of z; a draw goes pixel by pixel.
 
-    There is no closed form of the mean, and the most probable image is often an empty one, where no stroke was ever begun:
-    `pyro_vae.reconstruct` and `generate` give draws.
+    There is no closed form of the mean, and the most probable image is often an empty one, where no
+    stroke was ever begun: `pyro_vae.reconstruct` and `generate` give draws.
 
     Args:
-        event_shape: the shape of x, the last two dimensions its rows and columns; the channels of an image follow one another as
-            further rows, and a vector is one row.
+        event_shape: the shape of x, the last two dimensions its rows and columns; the channels of
+            an image follow one another as further rows, and a vector is one row.
         network: the decoder, from z to features, of which f is affine.
         radius: how far away neighbours are, in pixels.
         hidden: the width of V.
@@ -49,12 +51,25 @@ class AutoregressiveBernoulli(nn.Module):
         super().__init__()
         check_count("radius", radius)
         check_count("hidden", hidden)
-        self.event_shape, self.network, self.radius, self.hidden = as_shape(event_shape), network, radius, hidden
+        self.event_shape, self.network, self.radius, self.hidden = (
+            as_shape(event_shape),
+            network,
+            radius,
+            hidden,
+        )
         self.columns = self.event_shape[-1] if self.event_shape else 1
         self.head = Head(out_shape_of(network), self.event_shape)
         before = range(-radius, radius + 1)
-        self.neighbours = [(down, right) for down in range(-radius, 1) for right in before if (down, right) < (0, 0)]
-        self.into, self.out = nn.Linear(len(self.neighbours), hidden), nn.Linear(hidden, 1, bias=False)
+        self.neighbours = [
+            (down, right)
+            for down in range(-radius, 1)
+            for right in before
+            if (down, right) < (0, 0)
+        ]
+        self.into, self.out = (
+            nn.Linear(len(self.neighbours), hidden),
+            nn.Linear(hidden, 1, bias=False),
+        )
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, z, context))
@@ -63,10 +78,22 @@ class AutoregressiveBernoulli(nn.Module):
     def said(self, x: Tensor) -> Tensor:
         r"""The neighbours' part of the log-odds (N, \*event) of each pixel of images x of that shape."""
         rows, reach = math.prod(self.event_shape) // self.columns, self.radius
-        image = pad(x.to(self.out.weight.dtype).reshape(len(x), rows, self.columns), (reach, reach, reach, 0))
-        # Neighbours first, pixels last: a product with many columns, and a sum over rows, is how this is fast.
-        shifted = torch.stack([image[:, reach + down:reach + down + rows, reach + right:reach + right + self.columns]
-                               for down, right in self.neighbours]).flatten(1)
+        image = pad(
+            x.to(self.out.weight.dtype).reshape(len(x), rows, self.columns),
+            (reach, reach, reach, 0),
+        )
+        # Neighbours first, pixels last: a product with many columns, and a sum over rows, is how
+        # this is fast.
+        shifted = torch.stack(
+            [
+                image[
+                    :,
+                    reach + down : reach + down + rows,
+                    reach + right : reach + right + self.columns,
+                ]
+                for down, right in self.neighbours
+            ]
+        ).flatten(1)
         hidden = torch.relu(self.into.weight @ shifted + self.into.bias.unsqueeze(1))
         return (self.out.weight.t() * hidden).sum(0).reshape(x.shape)
 
@@ -74,5 +101,10 @@ class AutoregressiveBernoulli(nn.Module):
         """The neighbours' part of the log-odds (N,) of pixel i of flat images x (N, D), of which only what is before i is looked at."""
         row, column = divmod(i, self.columns)
         seen = [(row + down, column + right) for down, right in self.neighbours]
-        values = [x[:, r * self.columns + c] if r >= 0 and 0 <= c < self.columns else torch.zeros_like(x[:, 0]) for r, c in seen]
+        values = [
+            x[:, r * self.columns + c]
+            if r >= 0 and 0 <= c < self.columns
+            else torch.zeros_like(x[:, 0])
+            for r, c in seen
+        ]
         return self.out(torch.relu(self.into(torch.stack(values, -1)))).squeeze(-1)

@@ -24,7 +24,8 @@ class Positive(nn.Module):
     Args:
         value: the number, where it starts if it is learned.
         event_shape: the shape of an event.
-        learn: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"``
+            one each.
         bounds: the interval (a, b) of a learned number.
         name: the arguments' name in errors.
 
@@ -34,14 +35,29 @@ class Positive(nn.Module):
 
     fixed: Tensor
 
-    def __init__(self, value: float, event_shape: Sequence[int], learn: str | None, bounds: Sequence[float], name: str = "scale"):
+    def __init__(
+        self,
+        value: float,
+        event_shape: Sequence[int],
+        learn: str | None,
+        bounds: Sequence[float],
+        name: str = "scale",
+    ):
         super().__init__()
-        shapes: dict[str | None, tuple[int, ...]] = {None: (), "shared": (), "per_feature": tuple(event_shape)}
+        shapes: dict[str | None, tuple[int, ...]] = {
+            None: (),
+            "shared": (),
+            "per_feature": tuple(event_shape),
+        }
         check_choice(f"learn_{name}", learn, shapes)  # type: ignore[arg-type]
         low, high = self.bounds = tuple(bounds)
         if not 0 < low < value < high < math.inf:
-            raise InvalidInput(name, got=f"{value} with {name}_bounds {self.bounds}", expected=f"0 < low < {name} < high",
-                               fix=f"move the {name} or widen {name}_bounds")
+            raise InvalidInput(
+                name,
+                got=f"{value} with {name}_bounds {self.bounds}",
+                expected=f"0 < low < {name} < high",
+                fix=f"move the {name} or widen {name}_bounds",
+            )
         self.learned = learn is not None
         if self.learned:
             fraction = math.log(value / low) / math.log(high / low)

@@ -20,22 +20,25 @@ class Normal(nn.Module):
 
     .. math:: p(x \mid z) = \prod_d \mathcal{N}(x_d; f_d(z), \sigma_d^2)
 
-    A free, unbounded variance makes the likelihood diverge wherever the decoder can fit an entry exactly, which is
-    the usual cause of a NaN loss. So a learned scale moves between bounds on a log scale,
-    :math:`\log \sigma = \log a + (\log b - \log a)\, \mathrm{sigmoid}(\rho)`, and starts at ``scale``.
+    A free, unbounded variance makes the likelihood diverge wherever the decoder can fit an entry
+    exactly, which is the usual cause of a NaN loss. So a learned scale moves between bounds on a
+    log scale,
+    :math:`\log \sigma = \log a + (\log b - \log a)\, \mathrm{sigmoid}(\rho)`, and starts at
+    ``scale``.
 
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
         scale: the standard deviation, in the units of x; where it starts if it is learned.
-        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
+            ``"per_feature"`` one each.
         scale_bounds: the interval (a, b) of a learned scale.
 
     Raises:
         InvalidInput: if the scale does not lie strictly within its bounds.
 
-    Source: Kingma and Welling (2014); Rybkin, Daniilidis and Levine (2021), Simple and Effective VAE Training with
-    Calibrated Decoders, for the learned shared scale.
+    Source: Kingma and Welling (2014); Rybkin, Daniilidis and Levine (2021), Simple and Effective
+    VAE Training with Calibrated Decoders, for the learned shared scale.
 
     Example:
         >>> p = Normal((3,), pv.networks.MLP(2, []), scale=0.5, learn_scale="shared")
@@ -43,9 +46,14 @@ class Normal(nn.Module):
         tensor([0.2500, 0.2500, 0.2500], grad_fn=<SelectBackward0>)
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, scale: float = 1.0,
-                 learn_scale: Literal["shared", "per_feature"] | None = None,
-                 scale_bounds: Sequence[float] = (1e-3, 1e3)):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        scale: float = 1.0,
+        learn_scale: Literal["shared", "per_feature"] | None = None,
+        scale_bounds: Sequence[float] = (1e-3, 1e3),
+    ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
@@ -62,14 +70,16 @@ class Laplace(nn.Module):
 
     .. math:: p(x \mid z) = \prod_d \frac{1}{2 b_d} \exp\left(-\frac{|x_d - f_d(z)|}{b_d}\right)
 
-    The likelihood of absolute errors: a gross error moves the fit less than under `Normal`. The standard deviation is
+    The likelihood of absolute errors: a gross error moves the fit less than under `Normal`. The
+    standard deviation is
     :math:`\sqrt 2\, b`. A learned scale moves between bounds as that of `Normal` does.
 
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
         scale: the scale b, in the units of x; where it starts if it is learned.
-        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
+            ``"per_feature"`` one each.
         scale_bounds: the interval of a learned scale.
 
     Raises:
@@ -83,9 +93,14 @@ class Laplace(nn.Module):
         tensor([0.5000, 0.5000, 0.5000])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, scale: float = 1.0,
-                 learn_scale: Literal["shared", "per_feature"] | None = None,
-                 scale_bounds: Sequence[float] = (1e-3, 1e3)):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        scale: float = 1.0,
+        learn_scale: Literal["shared", "per_feature"] | None = None,
+        scale_bounds: Sequence[float] = (1e-3, 1e3),
+    ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
@@ -100,25 +115,26 @@ class Laplace(nn.Module):
 class StudentT(nn.Module):
     r"""Independent Student t entries; the network computes their locations, and the scale is fixed or learned.
 
-    .. math:: p(x \mid z) = \prod_d \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\pi \nu}\, s_d}
-              \left(1 + \frac{(x_d - f_d(z))^2}{\nu s_d^2}\right)^{-\frac{\nu + 1}{2}}
+    .. math:: p(x \mid z) = \prod_d \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\pi
+              \nu}\, s_d} \left(1 + \frac{(x_d - f_d(z))^2}{\nu s_d^2}\right)^{-\frac{\nu + 1}{2}}
 
-    Its tails fall as a power of x, so that an outlier costs its logarithm and not its square: for tables with outliers.
-    A learned scale moves between bounds as that of `Normal` does.
+    Its tails fall as a power of x, so that an outlier costs its logarithm and not its square: for
+    tables with outliers. A learned scale moves between bounds as that of `Normal` does.
 
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
         df: degrees of freedom nu, above 1, so that the mean exists, which generation shows.
         scale: the scale s, in the units of x; where it starts if it is learned.
-        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries, ``"per_feature"`` one each.
+        learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
+            ``"per_feature"`` one each.
         scale_bounds: the interval of a learned scale.
 
     Raises:
         InvalidInput: if df is not above 1, or the scale does not lie strictly within its bounds.
 
-    Source: Lange, Little and Taylor (1989), Robust Statistical Modeling Using the t Distribution; Takahashi et al. (2018),
-    Student-t Variational Autoencoder for Robust Density Estimation.
+    Source: Lange, Little and Taylor (1989), Robust Statistical Modeling Using the t Distribution;
+    Takahashi et al. (2018), Student-t Variational Autoencoder for Robust Density Estimation.
 
     Example:
         >>> p = StudentT(3, pv.networks.MLP(2, [8]), df=4.0)
@@ -126,12 +142,23 @@ class StudentT(nn.Module):
         tensor([2., 2., 2.])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, df: float = 4.0, scale: float = 1.0,
-                 learn_scale: Literal["shared", "per_feature"] | None = None,
-                 scale_bounds: Sequence[float] = (1e-3, 1e3)):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        df: float = 4.0,
+        scale: float = 1.0,
+        learn_scale: Literal["shared", "per_feature"] | None = None,
+        scale_bounds: Sequence[float] = (1e-3, 1e3),
+    ):
         super().__init__()
         if not df > 1:
-            raise InvalidInput("df", got=str(df), expected="more than 1 degree of freedom, else there is no mean", fix="pass df=4")
+            raise InvalidInput(
+                "df",
+                got=str(df),
+                expected="more than 1 degree of freedom, else there is no mean",
+                fix="pass df=4",
+            )
         self.event_shape, self.network, self.df = as_shape(event_shape), network, df
         self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
         self.head = Head(out_shape_of(network), self.event_shape)
@@ -139,4 +166,6 @@ class StudentT(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (loc,) = self.head(features_of(self.network, z, context))
-        return dist.StudentT(loc.new_tensor(self.df), loc, self.spread()).to_event(len(self.event_shape))
+        return dist.StudentT(loc.new_tensor(self.df), loc, self.spread()).to_event(
+            len(self.event_shape)
+        )

@@ -20,23 +20,28 @@ class AutoregressiveCategorical(nn.Module):
     .. math:: P(x \mid z) = \prod_{t=1}^{n} \mathrm{softmax}(W h_t + b)_{x_t}, \quad
               h_t = \mathrm{GRU}(E_{x_{t-1}} + g(z), h_{t-1}), \quad h_0 = \tanh(f(z))
 
-    with :math:`x_0 = 0`. Category 0 is the end: the product stops at the first 0, and the places behind it are 0 with certainty.
-    `log_prob` is exact and takes one pass; a draw goes step by step. Categories have no mean: `pyro_vae.reconstruct` and
-    `generate` give the mode that a greedy search finds, the most probable category one step after the other.
+    with :math:`x_0 = 0`. Category 0 is the end: the product stops at the first 0, and the places
+    behind it are 0 with certainty. `log_prob` is exact and takes one pass; a draw goes step by
+    step. Categories have no mean: `pyro_vae.reconstruct` and `generate` give the mode that a greedy
+    search finds, the most probable category one step after the other.
 
-    A network that sees what was written so far can do without z, and then the posterior collapses to the prior. Words dropped from
-    what it sees, in training only, work against that; `pyro_vae.objectives.FreeBits` rules it out.
+    A network that sees what was written so far can do without z, and then the posterior collapses
+    to the prior. Words dropped from what it sees, in training only, work against that;
+    `pyro_vae.objectives.FreeBits` rules it out.
 
     Args:
         event_shape: (T,), the length of the longest sequence.
         network: from z to features, of which f and g are affine.
         categories: the number of categories C, the end among them.
         width: size of the state and of the embeddings.
-        word_dropout: probability with which, in training, the embedding of a word before is replaced by zeros.
-        dropout: probability with which, in training, a unit of what the output layer sees is dropped.
+        word_dropout: probability with which, in training, the embedding of a word before is
+            replaced by zeros.
+        dropout: probability with which, in training, a unit of what the output layer sees is
+            dropped.
 
     Raises:
-        InvalidInput: if the event is no vector of at least two entries, or there are fewer than two categories.
+        InvalidInput: if the event is no vector of at least two entries, or there are fewer than two
+            categories.
 
     Source: Bowman et al. (2016), Generating Sentences from a Continuous Space.
 
@@ -46,20 +51,39 @@ class AutoregressiveCategorical(nn.Module):
         (torch.Size([1]), tensor(False))
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, categories: int = 10, width: int = 128, word_dropout: float = 0.0,
-                 dropout: float = 0.0):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        categories: int = 10,
+        width: int = 128,
+        word_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         check_count("categories", categories, minimum=2)
         check_count("width", width)
         check_probability("word_dropout", word_dropout)
         check_probability("dropout", dropout)
-        self.event_shape, self.network, self.categories, self.width = as_shape(event_shape), network, categories, width
+        self.event_shape, self.network, self.categories, self.width = (
+            as_shape(event_shape),
+            network,
+            categories,
+            width,
+        )
         self.word_dropout, self.dropout = word_dropout, dropout
         if len(self.event_shape) != 1 or self.event_shape[0] < 2:
-            raise InvalidInput("event_shape", got=str(self.event_shape), expected="(T,), a vector of at least two entries",
-                               fix="flatten x, or choose Categorical, whose entries are independent")
+            raise InvalidInput(
+                "event_shape",
+                got=str(self.event_shape),
+                expected="(T,), a vector of at least two entries",
+                fix="flatten x, or choose Categorical, whose entries are independent",
+            )
         self.head = Head(out_shape_of(network), (width,), parameters=2)
-        self.embedding, self.recurrence = nn.Embedding(categories, width), nn.GRU(width, width, batch_first=True)
+        self.embedding, self.recurrence = (
+            nn.Embedding(categories, width),
+            nn.GRU(width, width, batch_first=True),
+        )
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, categories))
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
@@ -84,7 +108,11 @@ class AutoregressiveCategorical(nn.Module):
         for _ in range(*self.event_shape):
             step, state = self.recurrence((self.embedding(word) + every).unsqueeze(1), state)
             logits = self.out(step.squeeze(1))
-            word = running * (logits.argmax(-1) if greedy else torch.distributions.Categorical(logits=logits).sample())
+            word = running * (
+                logits.argmax(-1)
+                if greedy
+                else torch.distributions.Categorical(logits=logits).sample()
+            )
             running = running * (word != 0)
             out.append(word)
         return torch.stack(out, -1)

@@ -46,17 +46,18 @@ class ContinuousBernoulli(nn.Module):
     r"""Independent entries in [0, 1]: the Bernoulli formula with the constant that makes it a density there.
 
     .. math:: p(x \mid z) = \prod_d C(p_d)\, p_d^{x_d} (1 - p_d)^{1 - x_d}, \quad
-              C(p) = \frac{2 \tanh^{-1}(1 - 2 p)}{1 - 2 p}, \quad C(\tfrac12) = 2, \quad p = \mathrm{sigmoid}(f(z))
+              C(p) = \frac{2 \tanh^{-1}(1 - 2 p)}{1 - 2 p}, \quad C(\tfrac12) = 2, \quad p =
+              \mathrm{sigmoid}(f(z))
 
-    What cross-entropy on grey pixels should have been. Its scores are densities of values in [0, 1]: not bits, and not
-    comparable to those of `Bernoulli` on binarised pixels.
+    What cross-entropy on grey pixels should have been. Its scores are densities of values in [0,
+    1]: not bits, and not comparable to those of `Bernoulli` on binarised pixels.
 
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
 
-    Source: Loaiza-Ganem and Cunningham (2019), The Continuous Bernoulli: Fixing a Pervasive Error in Variational
-    Autoencoders.
+    Source: Loaiza-Ganem and Cunningham (2019), The Continuous Bernoulli: Fixing a Pervasive Error
+    in Variational Autoencoders.
 
     Example:
         >>> p = ContinuousBernoulli((1, 8, 8), pv.networks.MLP(2, [16]))
@@ -78,11 +79,11 @@ class ContinuousBernoulli(nn.Module):
 class Beta(nn.Module):
     r"""Independent Beta entries, proportions strictly between 0 and 1; the network computes both of their parameters.
 
-    .. math:: p(x \mid z) = \prod_d \frac{x_d^{\alpha_d - 1} (1 - x_d)^{\beta_d - 1}}{B(\alpha_d, \beta_d)}, \quad
-              \log \alpha = 7 \tanh(f(z) / 7), \quad \log \beta = 7 \tanh(g(z) / 7)
+    .. math:: p(x \mid z) = \prod_d \frac{x_d^{\alpha_d - 1} (1 - x_d)^{\beta_d - 1}}{B(\alpha_d,
+              \beta_d)}, \quad \log \alpha = 7 \tanh(f(z) / 7), \quad \log \beta = 7 \tanh(g(z) / 7)
 
-    so that both lie within e^-7 and e^7 and no mass collapses to an end. Zeros and ones have no finite density and
-    are refused.
+    so that both lie within e^-7 and e^7 and no mass collapses to an end. Zeros and ones have no
+    finite density and are refused.
 
     Args:
         event_shape: the shape of x.
@@ -101,5 +102,7 @@ class Beta(nn.Module):
         self.head = Head(out_shape_of(network), self.event_shape, parameters=2)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        alpha, beta = (bounded_exp(raw, 7.0) for raw in self.head(features_of(self.network, z, context)))
+        alpha, beta = (
+            bounded_exp(raw, 7.0) for raw in self.head(features_of(self.network, z, context))
+        )
         return distributions.Beta(alpha, beta).to_event(len(self.event_shape))

@@ -10,6 +10,7 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["Corrupted", "Covariates", "OneHot"]
 
+
 class Covariates(nn.Module):
     """Numbers as features: covariates (N,) or (N, C), unchanged but for a dimension of their own."""
 
@@ -17,7 +18,9 @@ class Covariates(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("one", torch.ones(()), persistent=False)  # carries the program's device and dtype
+        self.register_buffer(
+            "one", torch.ones(()), persistent=False
+        )  # carries the program's device and dtype
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self.one).reshape(len(values), -1)
@@ -29,14 +32,15 @@ class WithMask(nn.Module):
     .. math:: h = \mathrm{network}([\tilde x, m]), \quad m = [x \text{ is observed}], \quad
               \tilde x = x \text{ where } m, \text{ else } 0
 
-    joined along the first dimension of the event: twice as many columns of a table, twice as many channels of an image.
+    joined along the first dimension of the event: twice as many columns of a table, twice as many
+    channels of an image.
 
     Args:
         in_shape: event shape of x.
         network: any network whose input shape is ``WithMask.doubled(in_shape)``.
 
-    Source: Nazabal et al. (2020) for the zeros; Collier, Nazabal and Williams (2020), VAEs in the Presence of Missing Data,
-    for the mask.
+    Source: Nazabal et al. (2020) for the zeros; Collier, Nazabal and Williams (2020), VAEs in the
+    Presence of Missing Data, for the mask.
 
     Example:
         >>> net = WithMask(13, pv.networks.MLP(26, [50]))
@@ -58,7 +62,11 @@ class WithMask(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         missing = torch.isnan(x)
         filled = torch.where(missing, torch.zeros_like(x), x)
-        return features_of(self.network, torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)), context)
+        return features_of(
+            self.network,
+            torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)),
+            context,
+        )
 
 
 class Corrupted(nn.Module):
@@ -68,10 +76,12 @@ class Corrupted(nn.Module):
 
     Args:
         network: any network.
-        corruption: a module that is random while training, such as those of `pyro_vae.networks.corruptions`.
+        corruption: a module that is random while training, such as those of
+            `pyro_vae.networks.corruptions`.
 
-    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising Autoencoders; Im et al. (2017),
-    Denoising Criterion for Variational Auto-Encoding Framework, for a posterior with a density.
+    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising
+    Autoencoders; Im et al. (2017), Denoising Criterion for Variational Auto-Encoding Framework, for
+    a posterior with a density.
 
     Example:
         >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.corruptions.Masking(0.3)).eval()
@@ -127,7 +137,9 @@ class OneHot(nn.Module):
         self.num_classes, self.unknown = num_classes, unknown
         self.out_shape = (num_classes,)
         # The last row is that of -1.
-        self.register_buffer("vectors", torch.eye(num_classes + unknown, num_classes), persistent=False)
+        self.register_buffer(
+            "vectors", torch.eye(num_classes + unknown, num_classes), persistent=False
+        )
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.vectors[labels.long()]
@@ -137,7 +149,14 @@ class OneHot(nn.Module):
         whole = labels if not labels.is_floating_point() else labels.round()
         bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
         if labels.dim() != 1 or bad.any():
-            got = f"shape {tuple(labels.shape)}" if labels.dim() != 1 else f"label {labels[bad][0].item()!r}"
-            raise InvalidInput("context", got=got,
-                               expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
-                               fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes")
+            got = (
+                f"shape {tuple(labels.shape)}"
+                if labels.dim() != 1
+                else f"label {labels[bad][0].item()!r}"
+            )
+            raise InvalidInput(
+                "context",
+                got=got,
+                expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
+                fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes",
+            )

@@ -1,8 +1,8 @@
 """Corruptions C(x~ given x): what a denoising autoencoder's encoder sees instead of the data, in training only.
 
-The contract: a module whose ``forward`` maps data (\\*batch, \\*event) to data of the same shape, at random while training and
-unchanged in evaluation, as dropout does. `pyro_vae.networks.Corrupted` puts one in front of an encoder; the likelihood scores
-the data as they are.
+The contract: a module whose ``forward`` maps data (\\*batch, \\*event) to data of the same shape,
+at random while training and unchanged in evaluation, as dropout does. `pyro_vae.networks.Corrupted`
+puts one in front of an encoder; the likelihood scores the data as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_vae.validation import InvalidInput, check_positive
 
 __all__ = ["GaussianNoise", "Masking", "SaltAndPepper"]
+
 
 class GaussianNoise(nn.Module):
     r"""Normal noise on every entry.
@@ -53,7 +54,8 @@ class Masking(nn.Module):
     Raises:
         InvalidInput: if it is no such probability.
 
-    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising Autoencoders.
+    Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising
+    Autoencoders.
 
     Example:
         >>> Masking(0.25)(torch.ones(100, 1000)).mean().round(decimals=2)
@@ -65,7 +67,11 @@ class Masking(nn.Module):
         self.probability = check_probability(probability)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x) if self.training else x
+        return (
+            torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x)
+            if self.training
+            else x
+        )
 
 
 class SaltAndPepper(nn.Module):
@@ -95,11 +101,18 @@ class SaltAndPepper(nn.Module):
             return x
         u = torch.rand_like(x)
         half = self.probability / 2
-        return torch.where(u < half, torch.zeros_like(x), torch.where(u > 1 - half, torch.ones_like(x), x))
+        return torch.where(
+            u < half, torch.zeros_like(x), torch.where(u > 1 - half, torch.ones_like(x), x)
+        )
 
 
 def check_probability(probability: float) -> float:
     """Raises `InvalidInput` unless it lies strictly between 0 and 1."""
     if not 0 < probability < 1:
-        raise InvalidInput("probability", got=repr(probability), expected="a number between 0 and 1", fix="pass probability=0.3")
+        raise InvalidInput(
+            "probability",
+            got=repr(probability),
+            expected="a number between 0 and 1",
+            fix="pass probability=0.3",
+        )
     return probability

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.networks.head import Join
-from pyro_vae.networks.shapes import Size, as_shape, broadcast_batch, check_context_features, flatten_event
+from pyro_vae.networks.shapes import (
+    Size,
+    as_shape,
+    broadcast_batch,
+    check_context_features,
+    flatten_event,
+)
 from pyro_vae.validation import InvalidInput, as_counts, check_probability
 
 __all__ = ["MLP", "GatedMLP"]
@@ -32,16 +38,27 @@ class MLP(nn.Module):
         torch.Size([3, 5, 400])
     """
 
-    def __init__(self, in_shape: Size, hidden: Sequence[int] = (400,), *, context: int = 0,
-                 activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0):
+    def __init__(
+        self,
+        in_shape: Size,
+        hidden: Sequence[int] = (400,),
+        *,
+        context: int = 0,
+        activation: type[nn.Module] = nn.ReLU,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         check_probability("dropout", dropout)
         self.in_shape, self.hidden = as_shape(in_shape), as_counts("hidden", hidden)
         self.context, self.activation, self.dropout = context, activation, dropout
         widths = [math.prod(self.in_shape), *self.hidden]
         self.layers = nn.ModuleList(
-            Join(before, after, context if i == 0 else 0) for i, (before, after) in enumerate(itertools.pairwise(widths)))
-        self.nonlinearity = nn.Sequential(activation(), nn.Dropout(dropout)) if dropout else activation()
+            Join(before, after, context if i == 0 else 0)
+            for i, (before, after) in enumerate(itertools.pairwise(widths))
+        )
+        self.nonlinearity = (
+            nn.Sequential(activation(), nn.Dropout(dropout)) if dropout else activation()
+        )
         self.out_shape = (self.hidden[-1] if self.hidden else widths[0] + context,)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -69,8 +86,8 @@ class GatedMLP(nn.Module):
     Raises:
         InvalidInput: without a layer.
 
-    Source: Dauphin et al. (2017), Language Modeling with Gated Convolutional Networks; Tomczak and Welling (2018), VAE
-    with a VampPrior.
+    Source: Dauphin et al. (2017), Language Modeling with Gated Convolutional Networks; Tomczak and
+    Welling (2018), VAE with a VampPrior.
 
     Example:
         >>> net = GatedMLP((1, 28, 28), [300, 300], context=10)
@@ -78,16 +95,37 @@ class GatedMLP(nn.Module):
         torch.Size([3, 5, 300])
     """
 
-    def __init__(self, in_shape: Size, hidden: Sequence[int] = (300, 300), *, context: int = 0, dropout: float = 0.0):
+    def __init__(
+        self,
+        in_shape: Size,
+        hidden: Sequence[int] = (300, 300),
+        *,
+        context: int = 0,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         check_probability("dropout", dropout)
-        self.in_shape, self.hidden, self.context, self.dropout = as_shape(in_shape), as_counts("hidden", hidden), context, dropout
+        self.in_shape, self.hidden, self.context, self.dropout = (
+            as_shape(in_shape),
+            as_counts("hidden", hidden),
+            context,
+            dropout,
+        )
         if not self.hidden:
-            raise InvalidInput("hidden", got="[]", expected="one layer or more", fix="pass hidden=[300], or use MLP")
+            raise InvalidInput(
+                "hidden",
+                got="[]",
+                expected="one layer or more",
+                fix="pass hidden=[300], or use MLP",
+            )
         widths = [math.prod(self.in_shape), *self.hidden]
         self.layers = nn.ModuleList(
-            Join(before, 2 * after, context if i == 0 else 0) for i, (before, after) in enumerate(itertools.pairwise(widths)))
-        self.gate = nn.Sequential(nn.GLU(dim=-1), nn.Dropout(dropout)) if dropout else nn.GLU(dim=-1)
+            Join(before, 2 * after, context if i == 0 else 0)
+            for i, (before, after) in enumerate(itertools.pairwise(widths))
+        )
+        self.gate = (
+            nn.Sequential(nn.GLU(dim=-1), nn.Dropout(dropout)) if dropout else nn.GLU(dim=-1)
+        )
         self.out_shape = (self.hidden[-1],)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -6,15 +6,22 @@ import math
 
 from torch import Tensor, nn
 
-from pyro_vae.networks.shapes import Size, as_shape, check_context_features, flatten_event, over_batch
+from pyro_vae.networks.shapes import (
+    Size,
+    as_shape,
+    check_context_features,
+    flatten_event,
+    over_batch,
+)
 
 __all__ = ["Head", "Join"]
+
 
 class Join(nn.Module):
     r"""An affine map of an input and a context, :math:`h = W x + V c + b`.
 
-    The same function as a linear layer on ``[x, c]``, but each part is multiplied at its own batch shape and
-    only the results are broadcast.
+    The same function as a linear layer on ``[x, c]``, but each part is multiplied at its own batch
+    shape and only the results are broadcast.
     """
 
     def __init__(self, in_features: int, out_features: int, context: int = 0):
@@ -32,8 +39,8 @@ class Join(nn.Module):
 class Head(nn.Module):
     """The last layer that a component builds on a network: one tensor of event shape per parameter.
 
-    Linear on vectors; one linear map for all places, a convolution of kernel size 1, where features and event are images
-    of the same height and width, or sequences of the same length.
+    Linear on vectors; one linear map for all places, a convolution of kernel size 1, where features
+    and event are images of the same height and width, or sequences of the same length.
 
     Args:
         in_shape: the network's ``out_shape``.
@@ -43,20 +50,39 @@ class Head(nn.Module):
 
     def __init__(self, in_shape: Size, event_shape: Size, parameters: int = 1):
         super().__init__()
-        self.in_shape, self.event_shape, self.parameters_count = as_shape(in_shape), as_shape(event_shape), parameters
+        self.in_shape, self.event_shape, self.parameters_count = (
+            as_shape(in_shape),
+            as_shape(event_shape),
+            parameters,
+        )
         rank = len(self.in_shape)
-        self.is_map = rank in (2, 3) and len(self.event_shape) == rank and self.in_shape[1:] == self.event_shape[1:]
+        self.is_map = (
+            rank in (2, 3)
+            and len(self.event_shape) == rank
+            and self.in_shape[1:] == self.event_shape[1:]
+        )
         if self.is_map:
             convolution = nn.Conv1d if rank == 2 else nn.Conv2d
-            self.layer: nn.Conv1d | nn.Conv2d | nn.Linear = convolution(self.in_shape[0], parameters * self.event_shape[0], kernel_size=1)
+            self.layer: nn.Conv1d | nn.Conv2d | nn.Linear = convolution(
+                self.in_shape[0], parameters * self.event_shape[0], kernel_size=1
+            )
         else:
-            self.layer = nn.Linear(math.prod(self.in_shape), parameters * math.prod(self.event_shape))
+            self.layer = nn.Linear(
+                math.prod(self.in_shape), parameters * math.prod(self.event_shape)
+            )
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        # Under autocast the layer answers in half precision; densities are computed in the parameters' own.
+        # Under autocast the layer answers in half precision; densities are computed in the
+        # parameters' own.
         dtype, rank = self.layer.weight.dtype, len(self.in_shape)
         if self.is_map:
-            return over_batch(self.layer, features, rank).to(dtype).chunk(self.parameters_count, dim=-rank)
+            return (
+                over_batch(self.layer, features, rank)
+                .to(dtype)
+                .chunk(self.parameters_count, dim=-rank)
+            )
         out = self.layer(flatten_event(features, rank)).to(dtype)
-        return tuple(part.reshape(*part.shape[:-1], *self.event_shape)
-                     for part in out.chunk(self.parameters_count, dim=-1))
+        return tuple(
+            part.reshape(*part.shape[:-1], *self.event_shape)
+            for part in out.chunk(self.parameters_count, dim=-1)
+        )

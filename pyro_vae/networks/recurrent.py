@@ -23,21 +23,24 @@ class Recurrent(nn.Module):
 
     .. math:: h_t = \mathrm{cell}(x_{:,t}, h_{t-1}), \quad t = 1, \dots, T
 
-    Of a sequence of categories, such as the words of a sentence, it sees a learned vector for each, :math:`E_{x_t}`.
+    Of a sequence of categories, such as the words of a sentence, it sees a learned vector for each,
+    :math:`E_{x_t}`.
 
     Args:
         in_shape: (channels, length), or (length,) for categories.
         width: size of the state, and of the vectors of categories.
-        hidden: widths of dense layers after the last state, where the context joins; with ``[]`` and no context the
-            features are that state.
+        hidden: widths of dense layers after the last state, where the context joins; with ``[]``
+            and no context the features are that state.
         context: number of context features, 0 for none; it needs a dense layer to join.
         cell: ``"GRU"`` or ``"LSTM"``.
         layers: how many are stacked.
         bidirectional: read the sequence backwards too; the features then have both last states.
-        categories: of how many categories the entries are the numbers; 0 for entries that are no categories.
+        categories: of how many categories the entries are the numbers; 0 for entries that are no
+            categories.
 
     Raises:
-        InvalidInput: on an input that is no sequence, an unknown cell, or a context without a dense layer.
+        InvalidInput: on an input that is no sequence, an unknown cell, or a context without a dense
+            layer.
 
     Source: Hochreiter and Schmidhuber (1997) for the LSTM; Cho et al. (2014) for the GRU.
 
@@ -48,15 +51,32 @@ class Recurrent(nn.Module):
         torch.Size([4, 128])
     """
 
-    def __init__(self, in_shape: Size, width: int = 128, hidden: Sequence[int] = (128,), *, context: int = 0,
-                 cell: Cell = "GRU", layers: int = 1, bidirectional: bool = False, categories: int = 0):
+    def __init__(
+        self,
+        in_shape: Size,
+        width: int = 128,
+        hidden: Sequence[int] = (128,),
+        *,
+        context: int = 0,
+        cell: Cell = "GRU",
+        layers: int = 1,
+        bidirectional: bool = False,
+        categories: int = 0,
+    ):
         super().__init__()
         check_count("categories", categories, minimum=0)
         self.in_shape = check_map_shape(in_shape, 1 if categories else 2)
         self.width, self.hidden, self.context = width, as_counts("hidden", hidden), context
-        self.cell, self.layers, self.bidirectional, self.categories = cell, layers, bidirectional, categories
+        self.cell, self.layers, self.bidirectional, self.categories = (
+            cell,
+            layers,
+            bidirectional,
+            categories,
+        )
         self.embedding = nn.Embedding(categories, width) if categories else None
-        self.recurrence = recurrence(cell, width if categories else self.in_shape[0], width, layers, bidirectional)
+        self.recurrence = recurrence(
+            cell, width if categories else self.in_shape[0], width, layers, bidirectional
+        )
         state = (width * (1 + bidirectional),)
         self.dense = dense_after(state, self.hidden, context, nn.ReLU)
         self.out_shape = self.dense.out_shape if self.dense else state
@@ -72,7 +92,7 @@ class Recurrent(nn.Module):
         steps = x.transpose(-1, -2) if self.embedding is None else self.embedding(x.long())
         states = self.recurrence(steps)[0]
         # Backwards, the last state is the one at the first entry.
-        return torch.cat([states[:, -1, : self.width], states[:, 0, self.width:]], dim=-1)
+        return torch.cat([states[:, -1, : self.width], states[:, 0, self.width :]], dim=-1)
 
 
 class RecurrentDecoder(nn.Module):
@@ -80,8 +100,9 @@ class RecurrentDecoder(nn.Module):
 
     .. math:: h_t = \mathrm{cell}(g(z), h_{t-1}), \quad t = 1, \dots, T
 
-    It sees z alone, never earlier entries of x, so the entries of x are independent given z, and all of what connects
-    them is in z. Backwards too (``bidirectional``), each step knows how far both ends are.
+    It sees z alone, never earlier entries of x, so the entries of x are independent given z, and
+    all of what connects them is in z. Backwards too (``bidirectional``), each step knows how far
+    both ends are.
 
     Args:
         in_shape: event shape of the input, usually the latent's; flattened.
@@ -103,10 +124,25 @@ class RecurrentDecoder(nn.Module):
         torch.Size([7, 32, 50])
     """
 
-    def __init__(self, in_shape: Size, size: Size = (), width: int = 128, hidden: Sequence[int] = (), *, context: int = 0,
-                 cell: Cell = "GRU", layers: int = 1, bidirectional: bool = False):
+    def __init__(
+        self,
+        in_shape: Size,
+        size: Size = (),
+        width: int = 128,
+        hidden: Sequence[int] = (),
+        *,
+        context: int = 0,
+        cell: Cell = "GRU",
+        layers: int = 1,
+        bidirectional: bool = False,
+    ):
         super().__init__()
-        self.in_shape, self.width, self.hidden, self.context = as_shape(in_shape), width, as_counts("hidden", hidden), context
+        self.in_shape, self.width, self.hidden, self.context = (
+            as_shape(in_shape),
+            width,
+            as_counts("hidden", hidden),
+            context,
+        )
         self.cell, self.layers, self.bidirectional = cell, layers, bidirectional
         self.size = check_map_size(size, 1)
         self.dense = MLP(self.in_shape, [*self.hidden, width], context=context)
@@ -123,4 +159,6 @@ class RecurrentDecoder(nn.Module):
 def recurrence(cell: str, before: int, width: int, layers: int, bidirectional: bool) -> Any:
     """Torch's recurrent network of that name."""
     check_choice("cell", cell, ["GRU", "LSTM"])
-    return getattr(nn, cell)(before, width, num_layers=layers, batch_first=True, bidirectional=bidirectional)
+    return getattr(nn, cell)(
+        before, width, num_layers=layers, batch_first=True, bidirectional=bidirectional
+    )

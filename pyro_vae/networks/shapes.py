@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Size", "as_shape", "broadcast_batch", "check_context_features", "features_of", "flatten_event", "out_shape_of", "over_batch"]
+__all__ = [
+    "Size",
+    "as_shape",
+    "broadcast_batch",
+    "check_context_features",
+    "features_of",
+    "flatten_event",
+    "out_shape_of",
+    "over_batch",
+]
 
 Size = int | Sequence[int]
 
@@ -21,17 +30,27 @@ def as_shape(size: Size) -> tuple[int, ...]:
     Raises:
         InvalidInput: unless it is an integer >= 1 or a sequence of such.
     """
-    shape = (int(size),) if isinstance(size, Integral) else tuple(size) if isinstance(size, Sequence) else None
+    shape = (
+        (int(size),)
+        if isinstance(size, Integral)
+        else tuple(size)
+        if isinstance(size, Sequence)
+        else None
+    )
     if shape is None or not all(isinstance(length, Integral) and length >= 1 for length in shape):
-        raise InvalidInput("size", got=repr(size), expected="an integer >= 1, or a sequence of them",
-                           fix="pass 20, or (1, 28, 28)")
+        raise InvalidInput(
+            "size",
+            got=repr(size),
+            expected="an integer >= 1, or a sequence of them",
+            fix="pass 20, or (1, 28, 28)",
+        )
     return shape
 
 
 def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
     """Calls a module that wants one batch dimension, such as a convolution, over any number of them."""
     batch = x.shape[: x.dim() - event_dim]
-    out = module(x.reshape(-1, *x.shape[x.dim() - event_dim:]))
+    out = module(x.reshape(-1, *x.shape[x.dim() - event_dim :]))
     return out.reshape(*batch, *out.shape[1:])
 
 
@@ -53,9 +72,12 @@ def out_shape_of(network: nn.Module) -> tuple[int, ...]:
     """
     shape = getattr(network, "out_shape", None)
     if shape is None:
-        raise InvalidInput("network", got=f"{type(network).__name__} without out_shape",
-                           expected="a module that states the shape of its features",
-                           fix="set network.out_shape = (400,) or whatever it returns for one datum")
+        raise InvalidInput(
+            "network",
+            got=f"{type(network).__name__} without out_shape",
+            expected="a module that states the shape of its features",
+            fix="set network.out_shape = (400,) or whatever it returns for one datum",
+        )
     return as_shape(shape)
 
 
@@ -63,10 +85,14 @@ def check_context_features(expected: int, context: Tensor | None) -> None:
     """Raises `InvalidInput` unless the context's last dimension is what the network was built for."""
     got = 0 if context is None else context.shape[-1]
     if got != expected:
-        raise InvalidInput("context", got=f"{got} features" if got else "none",
-                           expected=f"{expected} features" if expected else "none by this network",
-                           fix=f"build the network with context={got}" if got else
-                               "give the program a context module and pass a context with the data")
+        raise InvalidInput(
+            "context",
+            got=f"{got} features" if got else "none",
+            expected=f"{expected} features" if expected else "none by this network",
+            fix=f"build the network with context={got}"
+            if got
+            else "give the program a context module and pass a context with the data",
+        )
 
 
 def broadcast_batch(*tensors: Tensor) -> list[Tensor]:

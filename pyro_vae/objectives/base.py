@@ -33,7 +33,9 @@ class Objective(pyro.infer.ELBO):
     def bound(self, model: poutine.Trace, guide: poutine.Trace) -> Tensor:
         """A scalar with the bound's value and its gradient estimator's gradient."""
 
-    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Minus the bound, summed over the batch, as a tensor to differentiate."""
         (traces,) = self._get_traces(model, guide, args, kwargs)
         return -self.bound(*traces)

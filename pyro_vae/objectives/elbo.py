@@ -20,6 +20,7 @@ from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob", "unwrapped"]
 
+
 class SumOverSites(Objective):
     """A bound to which each observed site adds its log-probability and each latent a `latent_term`."""
 
@@ -30,7 +31,8 @@ class SumOverSites(Objective):
         Args:
             p: its site in the model.
             q: its site in the guide.
-            comes_first: whether its density in the model depends on no latent that the guide draws after it.
+            comes_first: whether its density in the model depends on no latent that the guide draws
+                after it.
         """
 
     def _get_trace(self, model: Callable, guide: Callable, args: Any, kwargs: Any) -> tuple:
@@ -43,23 +45,34 @@ class SumOverSites(Objective):
         for name, site in model.nodes.items():
             if name in latents:
                 if name not in drawn:
-                    raise InvalidInput(name, got="a latent site of the model that the guide does not have",
-                                       expected="a guide for every latent", fix="sample it in the guide")
-                after = set(order[order.index(name):])
-                term = self.latent_term(site, guide.nodes[name], comes_first=before.isdisjoint(after))
+                    raise InvalidInput(
+                        name,
+                        got="a latent site of the model that the guide does not have",
+                        expected="a guide for every latent",
+                        fix="sample it in the guide",
+                    )
+                after = set(order[order.index(name) :])
+                term = self.latent_term(
+                    site, guide.nodes[name], comes_first=before.isdisjoint(after)
+                )
                 terms.append((site["cond_indep_stack"], term))
                 before.add(name)
             elif site["type"] == "sample":
                 terms.append((site["cond_indep_stack"], site["log_prob"]))
         # What else the guide has: auxiliary variables, and factors, which are training terms.
-        terms += [(site["cond_indep_stack"], -guide_log_prob(site)) for name, site in guide.nodes.items()
-                  if site["type"] == "sample" and name not in latents]
+        terms += [
+            (site["cond_indep_stack"], -guide_log_prob(site))
+            for name, site in guide.nodes.items()
+            if site["type"] == "sample" and name not in latents
+        ]
         total: Tensor = sum(term.sum() for _, term in terms)  # type: ignore[assignment]
         returns = None
         for site in drawn.values():
             score = site["score_parts"].score_function
             if not is_identically_zero(score):
-                returns = returns or MultiFrameTensor(*((plates, term.detach()) for plates, term in terms))
+                returns = returns or MultiFrameTensor(
+                    *((plates, term.detach()) for plates, term in terms)
+                )
                 surrogate = (returns.sum_to(site["cond_indep_stack"]) * score).sum()
                 total = total + (surrogate - surrogate.detach())
         return total / self.num_particles
@@ -67,7 +80,10 @@ class SumOverSites(Objective):
 
 def guide_log_prob(site: Site) -> Tensor:
     """A guide site's log-probability, without the part of its gradient whose expectation is zero."""
-    score_function, entropy_term = site["score_parts"].score_function, site["score_parts"].entropy_term
+    score_function, entropy_term = (
+        site["score_parts"].score_function,
+        site["score_parts"].entropy_term,
+    )
     if is_identically_zero(score_function):
         return site["log_prob"]
     return entropy_term + (site["log_prob"] - entropy_term).detach()
@@ -80,9 +96,10 @@ def _monte_carlo_kl(p: Site, q: Site) -> Tensor:
 def _kl(p: Site, q: Site, comes_first: bool) -> Tensor:
     r"""The site's share of KL(q || p): in closed form where there is one, else at the draw.
 
-    The closed form needs p at the draws of the latents before z in the guide alone; where p depends on one drawn
-    after it (a bottom-up guide of a top-down model), only the Monte Carlo form is right. With weights a on the model's
-    site and b on the guide's, E[b log q - a log p] = a KL(q || p) + (b - a) E log q.
+    The closed form needs p at the draws of the latents before z in the guide alone; where p depends
+    on one drawn after it (a bottom-up guide of a top-down model), only the Monte Carlo form is
+    right. With weights a on the model's site and b on the guide's, E[b log q - a log p] = a KL(q ||
+    p) + (b - a) E log q.
     """
     if not comes_first or is_point_mass(q["fn"]):  # Pyro's KL of a Delta leaves out its log_density
         return _monte_carlo_kl(p, q)
@@ -107,12 +124,13 @@ def unwrapped(distribution: Any) -> Distribution:
 class ELBO(SumOverSites):
     r"""The evidence lower bound by Monte Carlo, with a weight on the latents' terms.
 
-    .. math:: \mathcal{L} = \frac1K \sum_k \log p(x \mid z_k) + \beta\,(\log p(z_k) - \log q(z_k \mid x)),
-              \quad z_k \sim q(z \mid x)
+    .. math:: \mathcal{L} = \frac1K \sum_k \log p(x \mid z_k) + \beta\,(\log p(z_k) - \log q(z_k
+              \mid x)), \quad z_k \sim q(z \mid x)
 
-    At :math:`\beta = 1` a lower bound on :math:`\log p(x)`, equal to `pyro.infer.Trace_ELBO` on the same random
-    numbers; with another weight the beta-VAE's objective, which bounds nothing for :math:`\beta < 1`. The gradient is
-    pathwise where a site can be reparametrised, and the score function's with Pyro's local returns where not.
+    At :math:`\beta = 1` a lower bound on :math:`\log p(x)`, equal to `pyro.infer.Trace_ELBO` on the
+    same random numbers; with another weight the beta-VAE's objective, which bounds nothing for
+    :math:`\beta < 1`. The gradient is pathwise where a site can be reparametrised, and the score
+    function's with Pyro's local returns where not.
 
     Args:
         num_particles: number of draws K for each datum, run at once.
@@ -138,14 +156,15 @@ class ELBO(SumOverSites):
 class AnalyticELBO(SumOverSites):
     r"""The evidence lower bound with the KL of each latent in closed form, where there is one.
 
-    .. math:: \mathcal{L} = \frac1K \sum_k \log p(x \mid z_k) - \beta \sum_l \mathrm{KL}(q(z_l \mid \cdot) \,\|\, p(z_l \mid \cdot)),
-              \quad z_k \sim q(z \mid x)
+    .. math:: \mathcal{L} = \frac1K \sum_k \log p(x \mid z_k) - \beta \sum_l \mathrm{KL}(q(z_l \mid
+              \cdot) \,\|\, p(z_l \mid \cdot)), \quad z_k \sim q(z \mid x)
 
-    The same bound as `ELBO`, with less variance in its value and most often in its gradient. A KL is taken in closed
-    form where `torch.distributions.kl_divergence` has it and where the model's density of that latent depends on none
-    that the guide draws later; the other latents' are those of `ELBO`. Scales and masks of both sides count, where
-    `pyro.infer.TraceMeanField_ELBO` reads the guide's alone. The gradient is pathwise, the score function's for latents
-    that cannot be reparametrised.
+    The same bound as `ELBO`, with less variance in its value and most often in its gradient. A KL
+    is taken in closed form where `torch.distributions.kl_divergence` has it and where the model's
+    density of that latent depends on none that the guide draws later; the other latents' are those
+    of `ELBO`. Scales and masks of both sides count, where `pyro.infer.TraceMeanField_ELBO` reads
+    the guide's alone. The gradient is pathwise, the score function's for latents that cannot be
+    reparametrised.
 
     Args:
         num_particles: number of draws K for each datum.
@@ -171,18 +190,21 @@ class AnalyticELBO(SumOverSites):
 class FreeBits(SumOverSites):
     r"""The ELBO with a number of nats that each latent site has for free, against posterior collapse.
 
-    .. math:: \mathcal{L} = \sum_n \log p(x_n \mid z_n) - N \sum_l \max\Big(\lambda, \frac1N \sum_n \mathrm{KL}_l(x_n)\Big)
+    .. math:: \mathcal{L} = \sum_n \log p(x_n \mid z_n) - N \sum_l \max\Big(\lambda, \frac1N \sum_n
+              \mathrm{KL}_l(x_n)\Big)
 
-    Per latent site, not per dimension: all dimensions of ``"z"`` share the :math:`\lambda` nats, and a hierarchy has
-    that many for each level; the mean is over the batch. At most the ELBO, so a lower bound on :math:`\log p(x)`, and
-    equal to it where every KL exceeds :math:`\lambda`. Each KL is that of `AnalyticELBO`. The gradient is that of the
-    ELBO without the KL of the sites that lie below :math:`\lambda`.
+    Per latent site, not per dimension: all dimensions of ``"z"`` share the :math:`\lambda` nats,
+    and a hierarchy has that many for each level; the mean is over the batch. At most the ELBO, so a
+    lower bound on :math:`\log p(x)`, and equal to it where every KL exceeds :math:`\lambda`. Each
+    KL is that of `AnalyticELBO`. The gradient is that of the ELBO without the KL of the sites that
+    lie below :math:`\lambda`.
 
     Args:
         minimum: :math:`\lambda`, in nats for each site and datum.
         num_particles: number of draws K for each datum.
 
-    Source: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow, appendix C.8.
+    Source: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow,
+    appendix C.8.
 
     Example:
         >>> loss = pv.objectives.FreeBits(minimum=2.0)(vae.model, vae.guide)

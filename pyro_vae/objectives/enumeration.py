@@ -21,19 +21,23 @@ __all__ = ["EnumeratedELBO"]
 class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
     r"""The evidence lower bound with discrete latents summed over instead of drawn.
 
-    .. math:: \mathcal{L} = \sum_z q(z \mid x) \left[ \log p(x \mid z) + \beta\, (\log p(z) - \log q(z \mid x)) \right]
+    .. math:: \mathcal{L} = \sum_z q(z \mid x) \left[ \log p(x \mid z) + \beta\, (\log p(z) - \log
+              q(z \mid x)) \right]
 
-    At :math:`\beta = 1` the exact bound on :math:`\log p(x)`, with its exact gradient, for the sites whose posterior asks
-    for it (``infer = {"enumerate": "parallel"}``, as `pyro_vae.posteriors.EnumeratedBernoulli` does). Other latents are
-    drawn K times and differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE. Unlike
-    it this never asks the device whether a probability is zero, and sums over the joint states of all such sites, which is
-    made for one code or a few. Losses are summed over the data of the batch, in nats.
+    At :math:`\beta = 1` the exact bound on :math:`\log p(x)`, with its exact gradient, for the
+    sites whose posterior asks for it (``infer = {"enumerate": "parallel"}``, as
+    `pyro_vae.posteriors.EnumeratedBernoulli` does). Other latents are drawn K times and
+    differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE.
+    Unlike it this never asks the device whether a probability is zero, and sums over the joint
+    states of all such sites, which is made for one code or a few. Losses are summed over the data
+    of the batch, in nats.
 
     Args:
         num_particles: number of draws K of the latents that are not summed over, run at once.
         beta: the weight on the latents' terms, in training only; evaluation never sees it.
 
-    Source: Bingham et al. (2019), Pyro: deep universal probabilistic programming; Foerster et al. (2018) for DiCE.
+    Source: Bingham et al. (2019), Pyro: deep universal probabilistic programming; Foerster et al.
+    (2018) for DiCE.
 
     Example:
         >>> program = pv.VAE(
@@ -49,10 +53,16 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         check_count("num_particles", num_particles)
         check_weight("beta", beta)
         # A program without such a site has the ordinary bound; Pyro would warn.
-        super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1, strict_enumeration_warning=False)
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=num_particles > 1,
+            strict_enumeration_warning=False,
+        )
         self.beta = beta
 
-    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """Minus the bound, summed over the batch, as a tensor to differentiate."""
         if self.beta != 1.0:
             model, guide = weigh_latents(model, self.beta), weigh_latents(guide, self.beta)
@@ -66,17 +76,32 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
 
 def _expected_elbo(model: Any, guide: Any) -> Tensor:
     """The ELBO, each site's term weighted by the probabilities of the states that it was computed at (packed traces)."""
-    signed = [(1.0, model, site) for site in _sampled(model)] + [(-1.0, guide, site) for site in _sampled(guide)]
-    plates = {site["name"]: frozenset(trace.plate_to_symbol[frame.name] for frame in site["cond_indep_stack"] if frame.vectorized)
-              for _, trace, site in signed}
+    signed = [(1.0, model, site) for site in _sampled(model)] + [
+        (-1.0, guide, site) for site in _sampled(guide)
+    ]
+    plates = {
+        site["name"]: frozenset(
+            trace.plate_to_symbol[frame.name]
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        )
+        for _, trace, site in signed
+    }
     dice, total = Dice(guide, plates), torch.zeros(())
     for sign, _, site in signed:
-        # A factor for each site of the guide upstream: its probability where it was summed over, else one, with the
-        # score function's gradient; a number for each site that Pyro runs through one state after another.
+        # A factor for each site of the guide upstream: its probability where it was summed over,
+        # else one, with the score function's gradient; a number for each site that Pyro runs
+        # through one state after another.
         factors = dice._get_log_factors(plates[site["name"]])
-        tensors = packed.broadcast_all(site["packed"]["log_prob"], *(f for f in factors if isinstance(f, Tensor)))
-        weight = sum(tensors[1:], start=torch.zeros_like(tensors[0])) + sum(f for f in factors if not isinstance(f, Tensor))
-        term = torch.where(weight > -torch.inf, tensors[0], 0.0)  # no state of probability zero counts
+        tensors = packed.broadcast_all(
+            site["packed"]["log_prob"], *(f for f in factors if isinstance(f, Tensor))
+        )
+        weight = sum(tensors[1:], start=torch.zeros_like(tensors[0])) + sum(
+            f for f in factors if not isinstance(f, Tensor)
+        )
+        term = torch.where(
+            weight > -torch.inf, tensors[0], 0.0
+        )  # no state of probability zero counts
         total = total + sign * (weight.exp() * term).sum()
     return total
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = ["weigh_latents"]
 
+
 class WeighLatents(Messenger):
     """Scales the log-probability of every latent site, and leaves observations and factors alone."""
 
@@ -25,7 +26,7 @@ class WeighLatents(Messenger):
 def weigh_latents(fn: Callable, weight: float | Tensor) -> Callable:
     """A model or guide whose latents count ``weight`` times: KL annealing, applied to both, for any objective.
 
-    Both must be scaled: Pyro's mean-field ELBO reads the guide's scale alone, and an unscaled prior under a scaled
-    guide is no weight on the KL.
+    Both must be scaled: Pyro's mean-field ELBO reads the guide's scale alone, and an unscaled prior
+    under a scaled guide is no weight on the KL.
     """
     return WeighLatents(weight)(fn)

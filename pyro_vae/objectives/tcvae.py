@@ -13,6 +13,7 @@ from pyro_vae.validation import InvalidInput, check_count, check_weight
 
 __all__ = ["BetaTCVAE"]
 
+
 class BetaTCVAE(SumOverSites):
     r"""The ELBO with its KL taken apart: information, total correlation and the dimensions' own KL, each weighted.
 
@@ -20,20 +21,23 @@ class BetaTCVAE(SumOverSites):
               - \beta \log \frac{q(z)}{\prod_d q(z_d)} - \gamma \log \frac{\prod_d q(z_d)}{p(z)},
               \quad q(z) = \frac1N \sum_n q(z \mid x_n)
 
-    The aggregate posterior q(z) is estimated from the batch of M data, stratified: the datum that z came from counts
-    1/N and each other one (N - 1) / (N (M - 1)), which is unbiased for q(z), though not for its logarithm; likewise
-    for each dimension. At weights of one the terms telescope to the ELBO, whatever the batch. With a larger
-    :math:`\beta` a lower bound on the ELBO but for that logarithm's bias; with a smaller weight no bound. The gradient is
-    pathwise, the score function's for latents that cannot be reparametrised. With several latent sites each
-    is taken apart by itself. The posterior must be a product over dimensions, such as DiagonalNormal; the prior may be any.
+    The aggregate posterior q(z) is estimated from the batch of M data, stratified: the datum that z
+    came from counts 1/N and each other one (N - 1) / (N (M - 1)), which is unbiased for q(z),
+    though not for its logarithm; likewise for each dimension. At weights of one the terms telescope
+    to the ELBO, whatever the batch. With a larger
+    :math:`\beta` a lower bound on the ELBO but for that logarithm's bias; with a smaller weight no
+    bound. The gradient is pathwise, the score function's for latents that cannot be reparametrised.
+    With several latent sites each is taken apart by itself. The posterior must be a product over
+    dimensions, such as DiagonalNormal; the prior may be any.
 
     Args:
         alpha: the weight on the mutual information of z and the datum.
         beta: the weight on the total correlation.
         gamma: the weight on the KL of the single dimensions.
         num_particles: number of draws K for each datum.
-        num_data: the number of data N of the training set; by default that of the data plate, which is the batch
-            itself unless the program subsamples: then the gradient is that of minibatch-weighted sampling.
+        num_data: the number of data N of the training set; by default that of the data plate, which
+            is the batch itself unless the program subsamples: then the gradient is that of
+            minibatch-weighted sampling.
 
     Raises:
         InvalidInput: for a posterior that is no product over dimensions.
@@ -46,8 +50,14 @@ class BetaTCVAE(SumOverSites):
         torch.Size([])
     """
 
-    def __init__(self, alpha: float = 1.0, beta: float = 6.0, gamma: float = 1.0, num_particles: int = 1,
-                 num_data: int | None = None):
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 6.0,
+        gamma: float = 1.0,
+        num_particles: int = 1,
+        num_data: int | None = None,
+    ):
         super().__init__(num_particles)
         if num_data is not None:
             check_count("num_data", num_data)
@@ -56,9 +66,15 @@ class BetaTCVAE(SumOverSites):
         self.alpha, self.beta, self.gamma, self.num_data = alpha, beta, gamma, num_data
 
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
-        joint, product = (scale_and_mask(log_prob, q["scale"], q["mask"]) for log_prob in _aggregate(q, self.num_data))
-        return (-self.alpha * (guide_log_prob(q) - joint) - self.beta * (joint - product)
-                - self.gamma * (product - p["log_prob"]))
+        joint, product = (
+            scale_and_mask(log_prob, q["scale"], q["mask"])
+            for log_prob in _aggregate(q, self.num_data)
+        )
+        return (
+            -self.alpha * (guide_log_prob(q) - joint)
+            - self.beta * (joint - product)
+            - self.gamma * (product - p["log_prob"])
+        )
 
 
 def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
@@ -67,8 +83,12 @@ def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
     base = fn.base_dist if isinstance(fn, Independent) else fn
     event_dim = len(fn.event_shape)
     if base.event_shape:
-        raise InvalidInput(site["name"], got=f"a posterior {type(base).__name__}", expected="a product over dimensions",
-                           fix="choose DiagonalNormal for BetaTCVAE, or another objective")
+        raise InvalidInput(
+            site["name"],
+            got=f"a posterior {type(base).__name__}",
+            expected="a product over dimensions",
+            fix="choose DiagonalNormal for BetaTCVAE, or another objective",
+        )
     (frame,) = (frame for frame in site["cond_indep_stack"] if frame.name == "data")
     size, total = frame.size, num_data or frame.full_size
     of_datum = frame.dim - event_dim
@@ -77,10 +97,14 @@ def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
     own = torch.eye(size, dtype=pairs.dtype, device=pairs.device)
     other = (total - 1) / (total * (size - 1)) if size > 1 else 0.0
     weights = own / (total if size > 1 else 1) + (1 - own) * other
-    log_weights = weights.log().reshape(size, *(1,) * (pairs.dim() - 1 + of_datum), size, *(1,) * (-of_datum - 1))
+    log_weights = weights.log().reshape(
+        size, *(1,) * (pairs.dim() - 1 + of_datum), size, *(1,) * (-of_datum - 1)
+    )
     events = tuple(range(-event_dim, 0))
     product = torch.logsumexp(pairs + log_weights, of_datum).movedim(0, of_datum)
     if not events:
         return product, product
-    joint = pairs.sum(events) + log_weights.reshape(log_weights.shape[: log_weights.dim() - event_dim])
+    joint = pairs.sum(events) + log_weights.reshape(
+        log_weights.shape[: log_weights.dim() - event_dim]
+    )
     return torch.logsumexp(joint, frame.dim).movedim(0, frame.dim), product.sum(events)

@@ -26,4 +26,29 @@ from pyro_vae.plotting.scores import (
     plot_weights,
 )
 
-__all__ = ["is_clip", "plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_data", "plot_ess", "plot_latents", "plot_neighbours", "plot_pairs", "plot_pareto_k", "plot_paths", "plot_ranks", "plot_rate_distortion", "plot_reconstructions", "plot_singular_values", "plot_tangent_planes", "plot_text", "plot_training", "plot_weights", "save_figure", "save_grid", "still", "write_figure"]
+__all__ = [
+    "is_clip",
+    "plot_anomaly",
+    "plot_comparison",
+    "plot_convergence",
+    "plot_coverage",
+    "plot_data",
+    "plot_ess",
+    "plot_latents",
+    "plot_neighbours",
+    "plot_pairs",
+    "plot_pareto_k",
+    "plot_paths",
+    "plot_ranks",
+    "plot_rate_distortion",
+    "plot_reconstructions",
+    "plot_singular_values",
+    "plot_tangent_planes",
+    "plot_text",
+    "plot_training",
+    "plot_weights",
+    "save_figure",
+    "save_grid",
+    "still",
+    "write_figure",
+]

@@ -16,14 +16,23 @@ from pyro_vae.datasets.text import Vocabulary
 
 __all__ = ["is_clip", "plot_data", "plot_reconstructions", "plot_text", "still"]
 
-def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "", rows: Sequence[str] = (),
-              vocabulary: Vocabulary | None = None) -> Axes:
+
+def plot_data(
+    x: Tensor,
+    ax: Axes,
+    columns: int | None = None,
+    *,
+    title: str = "",
+    rows: Sequence[str] = (),
+    vocabulary: Vocabulary | None = None,
+) -> Axes:
     """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, clips as film strips, text as `plot_text`, anything else a row each
     of one heat map.
 
     Args:
-        x: the data; images are shown between 0 and 1, or between their extremes where they leave that interval. What has other than
-            one or three channels is a clip, its frames beside one another.
+        x: the data; images are shown between 0 and 1, or between their extremes where they leave
+            that interval. What has other than one or three channels is a clip, its frames beside
+            one another.
         ax: where to draw.
         columns: images in a row; by default as many as make the whole about square.
         title: what they are.
@@ -35,7 +44,9 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
     ax.set_title(title)
     array = x.detach().cpu().float().numpy()
     if array.ndim not in (3, 4):
-        picture = ax.imshow(array.reshape(len(array), -1), aspect="auto", cmap="viridis", interpolation="nearest")
+        picture = ax.imshow(
+            array.reshape(len(array), -1), aspect="auto", cmap="viridis", interpolation="nearest"
+        )
         ax.figure.colorbar(picture, ax=ax)
         ax.set(xlabel="entry", ylabel="datum")
         return ax
@@ -43,10 +54,20 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
         array = array[:, None]
     low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
     if is_clip(array.shape[1:]):
-        array = np.stack([_grid(clip[:, None], len(clip), background=high) for clip in array]).transpose(0, 3, 1, 2)
+        array = np.stack(
+            [_grid(clip[:, None], len(clip), background=high) for clip in array]
+        ).transpose(0, 3, 1, 2)
     height, width = array.shape[2:]
-    grid = _grid(array, columns or math.ceil(math.sqrt(len(array) * height / width)), background=high)
-    ax.imshow(grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    grid = _grid(
+        array, columns or math.ceil(math.sqrt(len(array) * height / width)), background=high
+    )
+    ax.imshow(
+        grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1),
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        interpolation="nearest",
+    )
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if rows:
@@ -55,7 +76,15 @@ def plot_data(x: Tensor, ax: Axes, columns: int | None = None, *, title: str = "
     return ax
 
 
-def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", rows: Sequence[str] = (), letters: int = 110) -> Axes:
+def plot_text(
+    lines: Sequence[str],
+    ax: Axes,
+    group: int,
+    *,
+    title: str = "",
+    rows: Sequence[str] = (),
+    letters: int = 110,
+) -> Axes:
     """Sentences below one another, in groups, on a figure that is made as high as they need.
 
     Args:
@@ -71,10 +100,23 @@ def plot_text(lines: Sequence[str], ax: Axes, group: int, *, title: str = "", ro
     for i, line in enumerate(lines):
         name = rows[i // group] if rows and i % group == 0 else ""
         written += [""] if i and group > 1 and i % group == 0 else []
-        written += textwrap.wrap(line or "(nothing)", letters, initial_indent=name.ljust(margin), subsequent_indent=" " * (margin + 2))
+        written += textwrap.wrap(
+            line or "(nothing)",
+            letters,
+            initial_indent=name.ljust(margin),
+            subsequent_indent=" " * (margin + 2),
+        )
     ax.figure.set_size_inches(0.075 * letters, 0.143 * len(written) + 0.5)  # type: ignore[union-attr]
     ax.set_title(title)
-    ax.text(0, 1, "\n".join(written).replace("$", r"\$"), family="monospace", fontsize=8, va="top", transform=ax.transAxes)
+    ax.text(
+        0,
+        1,
+        "\n".join(written).replace("$", r"\$"),
+        family="monospace",
+        fontsize=8,
+        va="top",
+        transform=ax.transAxes,
+    )
     ax.axis("off")
     return ax
 
@@ -91,7 +133,9 @@ def still(x: Tensor) -> Tensor:
     """
     if not is_clip(x.shape[1:]):
         return x
-    colours = torch.from_numpy(matplotlib.colormaps["plasma"](np.linspace(0.1, 0.95, x.shape[1]))[:, :3]).to(x)
+    colours = torch.from_numpy(
+        matplotlib.colormaps["plasma"](np.linspace(0.1, 0.95, x.shape[1]))[:, :3]
+    ).to(x)
     return (x.unsqueeze(2) * colours[:, :, None, None]).amax(1)
 
 
@@ -106,7 +150,9 @@ def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
     return out
 
 
-def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None) -> Axes:
+def plot_reconstructions(
+    x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None
+) -> Axes:
     r"""Data above what the program makes of them, of clips and of text, which are wide, each above its own.
 
     Args:
@@ -115,8 +161,19 @@ def plot_reconstructions(x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary
         ax: where to draw.
         vocabulary: of text.
     """
-    pairs, title = torch.stack([x.cpu(), reconstruction.cpu()]), "data, and what the program makes of them"
+    pairs, title = (
+        torch.stack([x.cpu(), reconstruction.cpu()]),
+        "data, and what the program makes of them",
+    )
     if is_clip(x.shape[1:]) or vocabulary is not None:
-        return plot_data(pairs.transpose(0, 1).flatten(0, 1), ax, columns=1, rows=["data", "reconstruction"] * len(x), title=title,
-                         vocabulary=vocabulary)
-    return plot_data(pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title)
+        return plot_data(
+            pairs.transpose(0, 1).flatten(0, 1),
+            ax,
+            columns=1,
+            rows=["data", "reconstruction"] * len(x),
+            title=title,
+            vocabulary=vocabulary,
+        )
+    return plot_data(
+        pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title
+    )

@@ -17,15 +17,26 @@ from pyro_vae.inspection.geometry import Path as LatentPath
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.plotting.files import COLOURS
 
-__all__ = ["plot_latents", "plot_neighbours", "plot_pairs", "plot_paths", "plot_singular_values", "plot_tangent_planes"]
+__all__ = [
+    "plot_latents",
+    "plot_neighbours",
+    "plot_pairs",
+    "plot_paths",
+    "plot_singular_values",
+    "plot_tangent_planes",
+]
 
-def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)") -> Axes:
+
+def plot_latents(
+    z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)"
+) -> Axes:
     r"""A map of latents: their two dimensions, or the first two principal components of more.
 
     Args:
         z: latents (N, \*latent).
         ax: where to draw.
-        labels: integers (N,) to colour by, a label's colour always the same; at most twenty of them are told apart.
+        labels: integers (N,) to colour by, a label's colour always the same; at most twenty of them
+            are told apart.
         title: what is shown.
     """
     points, names = _plane(z)
@@ -36,13 +47,35 @@ def plot_latents(z: Tensor, ax: Axes, labels: Tensor | None = None, title: str =
         digits = labels.cpu().numpy()
         colours = matplotlib.colormaps["tab10" if digits.max() < 10 else "tab20"]
         classes = np.unique(digits)
-        places = _apart(np.stack([np.median(points[digits == label], axis=0) for label in classes]), np.ptp(points, axis=0))
+        places = _apart(
+            np.stack([np.median(points[digits == label], axis=0) for label in classes]),
+            np.ptp(points, axis=0),
+        )
         for label, place in zip(classes, places):
             few = points[digits == label]
-            ax.scatter(few[:, 0], few[:, 1], s=size, alpha=0.6, linewidths=0, color=colours(label % colours.N))
+            ax.scatter(
+                few[:, 0],
+                few[:, 1],
+                s=size,
+                alpha=0.6,
+                linewidths=0,
+                color=colours(label % colours.N),
+            )
             # The label itself stands in its cluster: readable without telling ten colours apart.
-            ax.annotate(str(label), place, ha="center", va="center", fontsize=11, fontweight="bold",
-                        bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": colours(label % colours.N), "alpha": 0.85})
+            ax.annotate(
+                str(label),
+                place,
+                ha="center",
+                va="center",
+                fontsize=11,
+                fontweight="bold",
+                bbox={
+                    "boxstyle": "round,pad=0.15",
+                    "fc": "white",
+                    "ec": colours(label % colours.N),
+                    "alpha": 0.85,
+                },
+            )
     ax.set(xlabel=names[0], ylabel=names[1], title=title)
     return ax
 
@@ -51,13 +84,17 @@ def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
     """Latents as points of a plane (N, 2), and what its axes are called."""
     points = z.detach().cpu().float().numpy().reshape(len(z), -1)
     names = ["$z_1$", "$z_2$"]
-    if points.shape[1] > 2 and len(points) > 2:  # fewer points have no principal components to speak of
+    if (
+        points.shape[1] > 2 and len(points) > 2
+    ):  # fewer points have no principal components to speak of
         from sklearn.decomposition import PCA
 
         pca = PCA(2).fit(points)
         points = pca.transform(points)
-        names = [f"principal component {i + 1} ({share:.0%} of the variance)"
-                 for i, share in enumerate(pca.explained_variance_ratio_)]
+        names = [
+            f"principal component {i + 1} ({share:.0%} of the variance)"
+            for i, share in enumerate(pca.explained_variance_ratio_)
+        ]
     elif points.shape[1] > 2:
         points = points[:, :2]
     elif points.shape[1] == 1:
@@ -72,38 +109,50 @@ def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.n
     for _ in range(100):
         gap = places[:, None] - places[None]
         distance = np.linalg.norm(gap, axis=-1) + np.eye(len(places))
-        push = np.clip(least - distance, 0, None)[..., None] * np.where(distance[..., None] > 1e-9, gap / distance[..., None], 1.0)
+        push = np.clip(least - distance, 0, None)[..., None] * np.where(
+            distance[..., None] > 1e-9, gap / distance[..., None], 1.0
+        )
         places = places + push.sum(1) / 2
     return places * extent
 
 
-def plot_neighbours(z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor | None = None) -> Axes:
+def plot_neighbours(
+    z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor | None = None
+) -> Axes:
     r"""The map of `plot_latents` with a line from each datum to its nearest neighbours, black where the labels differ.
 
     Args:
-        z: latents (N, \*latent); of more than two dimensions the neighbours are those in all of them.
+        z: latents (N, \*latent); of more than two dimensions the neighbours are those in all of
+            them.
         neighbours: see `pyro_vae.inspection.neighbours`.
         ax: where to draw.
         labels: integers (N,) to colour by.
     """
     points, k = _plane(z)[0], neighbours.index.shape[1]
-    edges = np.stack([np.repeat(np.arange(len(points)), k), neighbours.index.flatten().numpy()], axis=1)
+    edges = np.stack(
+        [np.repeat(np.arange(len(points)), k), neighbours.index.flatten().numpy()], axis=1
+    )
     title, differ = f"each datum and its {k} nearest neighbours", np.zeros(len(edges), dtype=bool)
     if labels is not None and not labels.is_floating_point():
         differ = np.not_equal(*labels.cpu().numpy()[edges].T)
         title += f"\n{1 - differ.mean():.1%} have its label (grey), the others another (black)"
     plot_latents(z, ax, labels, title)
     for chosen, colour in ((~differ, "0.75"), (differ, "black")):
-        ax.add_collection(LineCollection(points[edges[chosen]], colors=colour, linewidths=0.5, zorder=0.5))
+        ax.add_collection(
+            LineCollection(points[edges[chosen]], colors=colour, linewidths=0.5, zorder=0.5)
+        )
     return ax
 
 
-def plot_tangent_planes(z: Tensor, at: Tensor, planes: TangentPlane, ax: Axes, labels: Tensor | None = None) -> Axes:
+def plot_tangent_planes(
+    z: Tensor, at: Tensor, planes: TangentPlane, ax: Axes, labels: Tensor | None = None
+) -> Axes:
     r"""The metric of a two-dimensional latent over a map of data: ellipses of the steps in z that move x equally far.
 
     .. math:: \{\delta : \delta^\top J^\top J\, \delta = r^2\}
 
-    Small ones are where the decoder stretches, narrow ones where it does so in one direction; r is one for all.
+    Small ones are where the decoder stretches, narrow ones where it does so in one direction; r is
+    one for all.
 
     Args:
         z: latents of data (N, 2), for the map.
@@ -116,16 +165,31 @@ def plot_tangent_planes(z: Tensor, at: Tensor, planes: TangentPlane, ax: Axes, l
     axes = 1 / values.clamp_min(1e-12).sqrt().numpy()  # half axes of r = 1, the longest first
     gaps = torch.cdist(at.cpu(), at.cpu()).fill_diagonal_(torch.inf).amin(1).median().item()
     radius = 0.45 * gaps / np.quantile(axes[:, 0], 0.75)
-    axes = (radius * axes).clip(max=0.75 * gaps)  # where the decoder is flat, any step is a small one
+    axes = (radius * axes).clip(
+        max=0.75 * gaps
+    )  # where the decoder is flat, any step is a small one
     angles = np.degrees(np.arctan2(vectors[:, 1, 0].numpy(), vectors[:, 0, 0].numpy()))
     plot_latents(z, ax, labels, f"steps in z that change x by {radius:.2g}")
-    ax.add_collection(EllipseCollection(2 * axes[:, 0], 2 * axes[:, 1], angles, units="xy", offsets=at.cpu().numpy(),
-                                        offset_transform=ax.transData, facecolors="none", edgecolors="black", linewidths=0.9))
+    ax.add_collection(
+        EllipseCollection(
+            2 * axes[:, 0],
+            2 * axes[:, 1],
+            angles,
+            units="xy",
+            offsets=at.cpu().numpy(),
+            offset_transform=ax.transData,
+            facecolors="none",
+            edgecolors="black",
+            linewidths=0.9,
+        )
+    )
     ax.set_aspect("equal")
     return ax
 
 
-def plot_pairs(samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[str] = (), shown: int = 500) -> np.ndarray:
+def plot_pairs(
+    samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[str] = (), shown: int = 500
+) -> np.ndarray:
     """Draws from several distributions against one another: histograms on the diagonal, each pair of dimensions below it.
 
     Args:
@@ -135,7 +199,10 @@ def plot_pairs(samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[
         shown: points of each in a panel.
     """
     count = len(axes)
-    points = {label: sample.detach().cpu().double().numpy()[:, :count] for label, sample in samples.items()}
+    points = {
+        label: sample.detach().cpu().double().numpy()[:, :count]
+        for label, sample in samples.items()
+    }
     names = list(names) or [f"$z_{{{d + 1}}}$" for d in range(count)]
     everything = np.concatenate(list(points.values()))
     low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
@@ -147,14 +214,38 @@ def plot_pairs(samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[
                 continue
             for colour, sample in zip(COLOURS, points.values()):
                 if row == column:
-                    ax.hist(sample[:, row], bins=np.linspace(low[row], high[row], 31).tolist(), density=True, histtype="step", color=colour)
+                    ax.hist(
+                        sample[:, row],
+                        bins=np.linspace(low[row], high[row], 31).tolist(),
+                        density=True,
+                        histtype="step",
+                        color=colour,
+                    )
                 else:
-                    ax.scatter(sample[:shown, column], sample[:shown, row], s=4, alpha=0.4, linewidths=0, color=colour)
+                    ax.scatter(
+                        sample[:shown, column],
+                        sample[:shown, row],
+                        s=4,
+                        alpha=0.4,
+                        linewidths=0,
+                        color=colour,
+                    )
                     ax.set_ylim(low[row], high[row])
             ax.set_xlim(low[column], high[column])
-            ax.set(xlabel=names[column] if row == count - 1 else "", ylabel=names[row] if column == 0 and row > 0 else "")
-            ax.tick_params(labelsize=7, labelleft=column == 0 and row > 0, labelbottom=row == count - 1, left=row != column)
-    handles = [axes[0, 0].plot([], [], color=colour, label=label)[0] for colour, label in zip(COLOURS, points)]
+            ax.set(
+                xlabel=names[column] if row == count - 1 else "",
+                ylabel=names[row] if column == 0 and row > 0 else "",
+            )
+            ax.tick_params(
+                labelsize=7,
+                labelleft=column == 0 and row > 0,
+                labelbottom=row == count - 1,
+                left=row != column,
+            )
+    handles = [
+        axes[0, 0].plot([], [], color=colour, label=label)[0]
+        for colour, label in zip(COLOURS, points)
+    ]
     if count > 1:
         axes[0, -1].legend(handles=handles, loc="upper right", frameon=False)
     else:
@@ -167,22 +258,50 @@ def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
     values = planes.singular_values.cpu().numpy()
     rank = np.arange(1, values.shape[1] + 1)
     low, middle, high = np.percentile(values, [5, 50, 95], axis=0)
-    ax.fill_between(rank, low, high, alpha=0.25, color=COLOURS[0], linewidth=0, label="90% of the data")
+    ax.fill_between(
+        rank, low, high, alpha=0.25, color=COLOURS[0], linewidth=0, label="90% of the data"
+    )
     ax.plot(rank, middle, "o-", markersize=4, color=COLOURS[0], label="median")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
-    ax.set(xlabel="direction, by size", ylabel="singular value of the Jacobian", title="how far x moves when z does")
+    ax.set(
+        xlabel="direction, by size",
+        ylabel="singular value of the Jacobian",
+        title="how far x moves when z does",
+    )
     return ax
 
 
-def plot_paths(z: Tensor, paths: Sequence[LatentPath], ax: Axes, labels: Tensor | None = None) -> Axes:
+def plot_paths(
+    z: Tensor, paths: Sequence[LatentPath], ax: Axes, labels: Tensor | None = None
+) -> Axes:
     """Shortest paths of a two-dimensional latent space over a map of data, and the straight lines that they beat."""
     plot_latents(z, ax, labels, title="shortest paths (solid) and straight lines (dashed)")
     for i, path in enumerate(paths):
         points = path.z.cpu().numpy()
-        ax.plot(points[:, 0], points[:, 1], color="black", linewidth=1.8, label=f"{i + 1}: {path.length:.1f} against {path.straight:.1f}")
-        ax.annotate(str(i + 1), points[len(points) // 2], xytext=(4, 4), textcoords="offset points", fontweight="bold")
-        ax.plot(points[[0, -1], 0], points[[0, -1], 1], "--", color="black", linewidth=1, marker="o", markersize=4)
+        ax.plot(
+            points[:, 0],
+            points[:, 1],
+            color="black",
+            linewidth=1.8,
+            label=f"{i + 1}: {path.length:.1f} against {path.straight:.1f}",
+        )
+        ax.annotate(
+            str(i + 1),
+            points[len(points) // 2],
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontweight="bold",
+        )
+        ax.plot(
+            points[[0, -1], 0],
+            points[[0, -1], 1],
+            "--",
+            color="black",
+            linewidth=1,
+            marker="o",
+            markersize=4,
+        )
     ax.legend(fontsize=8, title="length: shortest, straight")
     return ax

@@ -16,7 +16,19 @@ from pyro_vae.inspection.anomaly import Anomaly
 from pyro_vae.plotting.files import COLOURS
 from pyro_vae.training.history import History
 
-__all__ = ["plot_anomaly", "plot_comparison", "plot_convergence", "plot_coverage", "plot_ess", "plot_pareto_k", "plot_ranks", "plot_rate_distortion", "plot_training", "plot_weights"]
+__all__ = [
+    "plot_anomaly",
+    "plot_comparison",
+    "plot_convergence",
+    "plot_coverage",
+    "plot_ess",
+    "plot_pareto_k",
+    "plot_ranks",
+    "plot_rate_distortion",
+    "plot_training",
+    "plot_weights",
+]
+
 
 def plot_training(history: History, ax: Axes) -> Axes:
     """The objective, and the validation ELBO where there is one, against epochs."""
@@ -39,9 +51,18 @@ def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:
     shown = np.sort(shapes[np.isfinite(shapes)])
     threshold = pareto_k_threshold(score.num_samples)
     ax.plot(np.arange(len(shown)), shown, ".", markersize=3)
-    ax.axhline(threshold, color="C3", linewidth=1, label=f"threshold {threshold:.2f}: {score.above_threshold} data above")
+    ax.axhline(
+        threshold,
+        color="C3",
+        linewidth=1,
+        label=f"threshold {threshold:.2f}: {score.above_threshold} data above",
+    )
     ax.legend()
-    ax.set(xlabel="datum, by k", ylabel="Pareto k", title=f"tail shape of the weights, K = {score.num_samples}")
+    ax.set(
+        xlabel="datum, by k",
+        ylabel="Pareto k",
+        title=f"tail shape of the weights, K = {score.num_samples}",
+    )
     return ax
 
 
@@ -70,7 +91,11 @@ def plot_weights(log_weights: Tensor, ax: Axes, data: int = 4) -> Axes:
         ax.hist(relative[:, n], bins=bins, histtype="step", label=f"datum {n}")
     ax.axvline(0.0, color="0.6", linewidth=1)
     ax.legend()
-    ax.set(xlabel="log w - log mean w (nats)", ylabel="draws", title=f"importance weights, K = {len(few)}")
+    ax.set(
+        xlabel="log w - log mean w (nats)",
+        ylabel="draws",
+        title=f"importance weights, K = {len(few)}",
+    )
     return ax
 
 
@@ -78,11 +103,24 @@ def plot_convergence(log_weights: Tensor, ax: Axes, points: int = 30) -> Axes:
     """The mean estimate of log p(x) from the first K draws against K, with a band of two Monte Carlo errors."""
     scores = convergence(log_weights, points)
     draws = [score.num_samples for score in scores]
-    means, errors = (np.array(values) for values in ([s.mean for s in scores], [s.mean_mc_se for s in scores]))
+    means, errors = (
+        np.array(values) for values in ([s.mean for s in scores], [s.mean_mc_se for s in scores])
+    )
     (line,) = ax.plot(draws, means)
-    ax.fill_between(draws, means - 2 * errors, means + 2 * errors, alpha=0.25, color=line.get_color(), linewidth=0)
+    ax.fill_between(
+        draws,
+        means - 2 * errors,
+        means + 2 * errors,
+        alpha=0.25,
+        color=line.get_color(),
+        linewidth=0,
+    )
     ax.set_xscale("log")
-    ax.set(xlabel="draws K", ylabel="nats per datum", title="estimate of log p(x); still rising is not yet there")
+    ax.set(
+        xlabel="draws K",
+        ylabel="nats per datum",
+        title="estimate of log p(x); still rising is not yet there",
+    )
     ax.grid(alpha=0.3)
     return ax
 
@@ -91,12 +129,20 @@ def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 
     """A histogram of one column's simulation-based calibration ranks, with the band that 95% of uniform bins stay in."""
     edges = np.arange(calibration.num_samples + 1) * bins // (calibration.num_samples + 1)
     counts = np.bincount(edges[calibration.ranks[:, column].numpy()], minlength=bins)
-    expected = np.bincount(edges, minlength=bins) * len(calibration.ranks) / (calibration.num_samples + 1)
+    expected = (
+        np.bincount(edges, minlength=bins) * len(calibration.ranks) / (calibration.num_samples + 1)
+    )
     ax.bar(np.arange(bins), counts, width=0.9)
     spread = 1.96 * np.sqrt(expected * (1 - expected / len(calibration.ranks)))
-    ax.fill_between(np.arange(bins), expected - spread, expected + spread, alpha=0.3, color="0.4", step="mid")
+    ax.fill_between(
+        np.arange(bins), expected - spread, expected + spread, alpha=0.3, color="0.4", step="mid"
+    )
     p_value = calibration.test_uniform().p_value[column].item()
-    ax.set(xlabel="rank, in bins", ylabel="simulated data", title=f"ranks of {calibration.names[column]} (uniform: p = {p_value:.2g})")
+    ax.set(
+        xlabel="rank, in bins",
+        ylabel="simulated data",
+        title=f"ranks of {calibration.names[column]} (uniform: p = {p_value:.2g})",
+    )
     return ax
 
 
@@ -108,11 +154,19 @@ def plot_coverage(calibration: Calibration, ax: Axes) -> Axes:
     ax.plot([], [], color="C0", label="central intervals, one line a dimension")
     ax.plot(levels, highest, color="C1", label="highest density, jointly")
     ax.legend()
-    ax.set(xlabel="nominal coverage", ylabel="coverage", title="below the diagonal: too narrow", xlim=(0, 1), ylim=(0, 1))
+    ax.set(
+        xlabel="nominal coverage",
+        ylabel="coverage",
+        title="below the diagonal: too narrow",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     return ax
 
 
-def plot_rate_distortion(curve: RateDistortion, ax: Axes, encoder: dict[str, Score] | None = None) -> Axes:
+def plot_rate_distortion(
+    curve: RateDistortion, ax: Axes, encoder: dict[str, Score] | None = None
+) -> Axes:
     """The curve that the decoder could reach, and the point at which the program's own encoder stands.
 
     Args:
@@ -120,9 +174,22 @@ def plot_rate_distortion(curve: RateDistortion, ax: Axes, encoder: dict[str, Sco
         ax: where to draw.
         encoder: what `pyro_vae.evaluation.decomposition.decompose` gave on the same data.
     """
-    ax.errorbar(curve.distortion, curve.rate, xerr=curve.distortion_se, yerr=curve.rate_se, marker=".", label="decoder")
+    ax.errorbar(
+        curve.distortion,
+        curve.rate,
+        xerr=curve.distortion_se,
+        yerr=curve.rate_se,
+        marker=".",
+        label="decoder",
+    )
     if encoder is not None:
-        ax.plot(-encoder["reconstruction"].mean, encoder["kl"].mean, "*", markersize=12, label="this encoder")
+        ax.plot(
+            -encoder["reconstruction"].mean,
+            encoder["kl"].mean,
+            "*",
+            markersize=12,
+            label="this encoder",
+        )
     ax.legend()
     ax.set(xlabel="distortion (nats)", ylabel="rate (nats)", title="rate and distortion")
     return ax
@@ -133,13 +200,27 @@ def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
     order = np.argsort(comparison.accuracy)
     errors = [2 * comparison.tests[n].se for n in order]
     ax.axhline(0.5, color="0.5", linewidth=1)
-    ax.errorbar(np.arange(len(order)), comparison.accuracy[order], yerr=errors, fmt="o", color=COLOURS[0], capsize=3)
+    ax.errorbar(
+        np.arange(len(order)),
+        comparison.accuracy[order],
+        yerr=errors,
+        fmt="o",
+        color=COLOURS[0],
+        capsize=3,
+    )
     ax.set_xticks(np.arange(len(order)), [str(comparison.obs[n]) for n in order])
-    ax.set(xlabel="datum", ylabel="accuracy of the two-sample test", ylim=(0.35, 1.02), title="q(z | x) against NUTS: 0.5 is indistinguishable")
+    ax.set(
+        xlabel="datum",
+        ylabel="accuracy of the two-sample test",
+        ylim=(0.35, 1.02),
+        title="q(z | x) against NUTS: 0.5 is indistinguishable",
+    )
     return ax
 
 
-def plot_anomaly(anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: str = "outside") -> Axes:
+def plot_anomaly(
+    anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: str = "outside"
+) -> Axes:
     """The scores of data that belong and of data that do not, as histograms."""
     scores = (anomaly.inside.numpy(), anomaly.outside.numpy())
     everything = np.concatenate(scores)
@@ -147,5 +228,9 @@ def plot_anomaly(anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: st
     for colour, sample, label in zip(COLOURS, scores, (inside, outside)):
         ax.hist(sample.clip(bins[0]), bins=bins, alpha=0.6, color=colour, label=label, density=True)
     ax.legend()
-    ax.set(xlabel="score (nats)", ylabel="density", title=f"AUROC {anomaly.auroc:.4f} +- {anomaly.se:.4f}")
+    ax.set(
+        xlabel="score (nats)",
+        ylabel="density",
+        title=f"AUROC {anomaly.auroc:.4f} +- {anomaly.se:.4f}",
+    )
     return ax

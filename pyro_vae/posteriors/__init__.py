@@ -1,19 +1,37 @@
 """Approximate posteriors q(z | x), or q(z | x, context): the guide's half of a program, an encoder with a density.
 
-The contract: sizes come first (``posterior(latent, network, ...)``); ``forward(x, *, context=None)`` returns a
-distribution whose event shape is the latent's and whose batch shape is x's, broadcast against the context's.
-Constructor arguments are kept as attributes of the same name. A posterior may state ``infer``, which Pyro is told about
-its site: ``{"enumerate": "parallel"}`` for one whose states are to be summed over. Its distribution may have a
-``training_term`` (N,), in nats, that training adds to the bound and no score sees. One that starts from data has
+The contract: sizes come first (``posterior(latent, network, ...)``); ``forward(x, *,
+context=None)`` returns a distribution whose event shape is the latent's and whose batch shape is
+x's, broadcast against the context's. Constructor arguments are kept as attributes of the same name.
+A posterior may state ``infer``, which Pyro is told about its site: ``{"enumerate": "parallel"}``
+for one whose states are to be summed over. Its distribution may have a ``training_term`` (N,), in
+nats, that training adds to the bound and no score sees. One that starts from data has
 ``initialize(x, features)``, as a prior. Nothing needs to be inherited.
 """
 
 from pyro_vae.posteriors.codebook import Codebook
-from pyro_vae.posteriors.codes import EnumeratedBernoulli, EnumeratedCategorical, RelaxedBernoulli, RelaxedCategorical
+from pyro_vae.posteriors.codes import (
+    EnumeratedBernoulli,
+    EnumeratedCategorical,
+    RelaxedBernoulli,
+    RelaxedCategorical,
+)
 from pyro_vae.posteriors.flow import Flow
 from pyro_vae.posteriors.manifolds import LogisticNormal, VonMisesFisher
 from pyro_vae.posteriors.real import Delta, DiagonalNormal, FullRankNormal, LowRankNormal, Mixture
 
-__all__ = ["DiagonalNormal", "LowRankNormal", "FullRankNormal", "Mixture", "Flow", "VonMisesFisher", "LogisticNormal",
-           "RelaxedBernoulli", "RelaxedCategorical", "EnumeratedBernoulli", "EnumeratedCategorical", "Codebook",
-           "Delta"]
+__all__ = [
+    "DiagonalNormal",
+    "LowRankNormal",
+    "FullRankNormal",
+    "Mixture",
+    "Flow",
+    "VonMisesFisher",
+    "LogisticNormal",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
+    "EnumeratedBernoulli",
+    "EnumeratedCategorical",
+    "Codebook",
+    "Delta",
+]

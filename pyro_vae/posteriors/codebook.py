@@ -20,16 +20,19 @@ class Codebook(nn.Module):
 
     .. math:: q(z \mid x) = \delta(z - e_{k(x)}), \quad k_s(x) = \arg\min_v \|e_v - f_s(x)\|
 
-    with a vector f_s of the encoder, of D numbers, at each place s. Codes are discrete, so there is a bound on log p(x), the
-    log-joint: with `pyro_vae.priors.UniformCodes` a reconstruction and S log V nats for the S codes, with
-    `pyro_vae.priors.PixelCNN` fewer. The gradient passes through the choice as if it were the identity (straight through),
+    with a vector f_s of the encoder, of D numbers, at each place s. Codes are discrete, so there is
+    a bound on log p(x), the log-joint: with `pyro_vae.priors.UniformCodes` a reconstruction and S
+    log V nats for the S codes, with `pyro_vae.priors.PixelCNN` fewer. The gradient passes through
+    the choice as if it were the identity (straight through),
     :math:`z = f + \mathrm{sg}(e_k - f)`. Two more things happen in training only:
 
-    - the guide has a factor :math:`-\beta\, \|f(x) - \mathrm{sg}(e_k)\|^2`, which commits the encoder to its codes;
-    - each entry follows the mean of the vectors that chose it, by exponentially decaying sums of their number n and of
-      themselves m, :math:`e_v = m_v / n_v`; with :math:`n_v` below ``restart`` it starts anew at one of the batch's vectors. The
-      entries move when the next batch comes in, so model and guide always see the same ones, and not at all once the
-      encoder is frozen.
+    - the guide has a factor :math:`-\beta\, \|f(x) - \mathrm{sg}(e_k)\|^2`, which commits the
+      encoder to its codes;
+    - each entry follows the mean of the vectors that chose it, by exponentially decaying sums of
+      their number n and of themselves m, :math:`e_v = m_v / n_v`; with :math:`n_v` below
+      ``restart`` it starts anew at one of the batch's vectors. The entries move when the next batch
+      comes in, so model and guide always see the same ones, and not at all once the encoder is
+      frozen.
 
     Args:
         latent: event shape of z, (D, \*grid): D numbers at each place; (D,) for a single code.
@@ -37,13 +40,14 @@ class Codebook(nn.Module):
         codes: number of entries V.
         commitment: :math:`\beta`, in nats for each squared unit.
         decay: of the sums, between 0 and 1.
-        restart: how many vectors of a batch, on a decaying average, must choose an entry that is to stay.
+        restart: how many vectors of a batch, on a decaying average, must choose an entry that is to
+            stay.
 
     Raises:
         InvalidInput: on fewer than two codes, or a decay outside (0, 1).
 
-    Source: van den Oord, Vinyals and Kavukcuoglu (2017), Neural Discrete Representation Learning; Dhariwal et al. (2020),
-    Jukebox, for the restarts.
+    Source: van den Oord, Vinyals and Kavukcuoglu (2017), Neural Discrete Representation Learning;
+    Dhariwal et al. (2020), Jukebox, for the restarts.
 
     Example:
         >>> q = Codebook((4, 7, 7), pv.networks.Conv((1, 28, 28), [8, 8], hidden=[]), codes=16)
@@ -56,12 +60,21 @@ class Codebook(nn.Module):
     sums: Tensor
     initialized: Tensor
 
-    def __init__(self, latent: Size, network: nn.Module, codes: int = 128, commitment: float = 0.25, decay: float = 0.99,
-                 restart: float = 0.1):
+    def __init__(
+        self,
+        latent: Size,
+        network: nn.Module,
+        codes: int = 128,
+        commitment: float = 0.25,
+        decay: float = 0.99,
+        restart: float = 0.1,
+    ):
         super().__init__()
         check_count("codes", codes, minimum=2)
         if not 0 < decay < 1:
-            raise InvalidInput("decay", got=repr(decay), expected="a number between 0 and 1", fix="pass decay=0.99")
+            raise InvalidInput(
+                "decay", got=repr(decay), expected="a number between 0 and 1", fix="pass decay=0.99"
+            )
         self.latent, self.network, self.codes = as_shape(latent), network, codes
         self.commitment, self.decay, self.restart = commitment, decay, restart
         self.head = Head(out_shape_of(network), self.latent)
@@ -96,11 +109,17 @@ class Codebook(nn.Module):
             self.codebook.copy_(self.sums / self.counts.clamp_min(1e-6).unsqueeze(-1))
         codes = self.indices(vectors.detach())
         entries = self.codebook[codes].movedim(-1, -len(self.latent))
-        density: Any = dist.Delta(vectors + (entries - vectors).detach(), event_dim=len(self.latent))
+        density: Any = dist.Delta(
+            vectors + (entries - vectors).detach(), event_dim=len(self.latent)
+        )
         if learns:
             self._follow(self._vectors(vectors.detach()), codes.flatten())
-            distance = (vectors - entries).square().flatten(vectors.dim() - len(self.latent)).sum(-1)
-            density.training_term = -self.commitment * distance  # a factor that the program puts in its guide
+            distance = (
+                (vectors - entries).square().flatten(vectors.dim() - len(self.latent)).sum(-1)
+            )
+            density.training_term = (
+                -self.commitment * distance
+            )  # a factor that the program puts in its guide
         return density
 
     def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:

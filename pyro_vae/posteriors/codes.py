@@ -24,7 +24,8 @@ class RelaxedBernoulli(nn.Module):
 
     .. math:: z = \mathrm{sigmoid}((\ell(x) + L) / \tau), \quad L \sim \mathrm{Logistic}(0, 1)
 
-    It pairs with the prior of the same name: both have the ends that `pyro_vae.distributions.RelaxedBernoulli` explains.
+    It pairs with the prior of the same name: both have the ends that
+    `pyro_vae.distributions.RelaxedBernoulli` explains.
 
     Args:
         latent: event shape of z.
@@ -58,8 +59,9 @@ class RelaxedCategorical(nn.Module):
 
     .. math:: z = \mathrm{softmax}((\ell(x) + G) / \tau), \quad G_c \sim \mathrm{Gumbel}(0, 1)
 
-    The logits are kept within :math:`\pm b`, :math:`\ell = b \tanh(m(x) / b)` with :math:`b = 40 \tau - 10`, so that no
-    entry underflows to zero in float32, where the density would no longer be that of the draw.
+    The logits are kept within :math:`\pm b`, :math:`\ell = b \tanh(m(x) / b)` with
+    :math:`b = 40 \tau - 10`, so that no entry underflows to zero in float32, where the density
+    would no longer be that of the draw.
 
     Args:
         latent: event shape of z, (C,) for one code of C classes or (\*, C) for several.
@@ -84,8 +86,12 @@ class RelaxedCategorical(nn.Module):
         self.latent, self.network, self.temperature = as_shape(latent), network, temperature
         check_latent(self.latent, 2, "a code of at least two classes")
         if not 0.3 < temperature < math.inf:
-            raise InvalidInput("temperature", got=repr(temperature), expected="a number above 0.3, below which float32 "
-                               "cannot hold the draws", fix="pass temperature=0.5, or EnumeratedCategorical for sharp codes")
+            raise InvalidInput(
+                "temperature",
+                got=repr(temperature),
+                expected="a number above 0.3, below which float32 cannot hold the draws",
+                fix="pass temperature=0.5, or EnumeratedCategorical for sharp codes",
+            )
         self.head = Head(out_shape_of(network), self.latent)
         self.register_buffer("temperatures", torch.tensor(float(temperature)), persistent=False)
 
@@ -93,16 +99,19 @@ class RelaxedCategorical(nn.Module):
         (raw,) = self.head(features_of(self.network, x, context))
         bound = 40 * self.temperature - 10
         logits = bound * torch.tanh(raw / bound)
-        return dist.RelaxedOneHotCategorical(self.temperatures, logits=logits).to_event(len(self.latent) - 1)
+        return dist.RelaxedOneHotCategorical(self.temperatures, logits=logits).to_event(
+            len(self.latent) - 1
+        )
 
 
 class EnumeratedBernoulli(nn.Module):
     r"""Independent bits whose log-odds the network computes, with all joint states summed over in training.
 
-    .. math:: q(z \mid x) = \prod_d p_d(x)^{z_d} (1 - p_d(x))^{1 - z_d}, \quad p = \mathrm{sigmoid}(\ell(x))
+    .. math:: q(z \mid x) = \prod_d p_d(x)^{z_d} (1 - p_d(x))^{1 - z_d}, \quad p =
+              \mathrm{sigmoid}(\ell(x))
 
-    `pyro_vae.objectives.EnumeratedELBO` sums over the :math:`2^D` states: no noise from the latents. Any other objective
-    draws them, with the score function's gradient.
+    `pyro_vae.objectives.EnumeratedELBO` sums over the :math:`2^D` states: no noise from the
+    latents. Any other objective draws them, with the score function's gradient.
 
     Args:
         latent: event shape of z, with at most 12 entries.
@@ -137,8 +146,8 @@ class EnumeratedCategorical(nn.Module):
 
     .. math:: q(z \mid x) = \prod_c p_c(x)^{z_c}, \quad p = \mathrm{softmax}(\ell(x))
 
-    `pyro_vae.objectives.EnumeratedELBO` sums over the states: no noise from the latents. Any other objective draws them,
-    with the score function's gradient.
+    `pyro_vae.objectives.EnumeratedELBO` sums over the states: no noise from the latents. Any other
+    objective draws them, with the score function's gradient.
 
     Args:
         latent: event shape of z, (C,) for one code of C classes or (\*, C) for several.
@@ -166,11 +175,17 @@ class EnumeratedCategorical(nn.Module):
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, x, context))
-        return distributions.JointlyEnumerated(dist.OneHotCategorical(logits=logits), len(self.latent) - 1)
+        return distributions.JointlyEnumerated(
+            dist.OneHotCategorical(logits=logits), len(self.latent) - 1
+        )
 
 
 def check_states(latent: tuple[int, ...], states: int) -> None:
     """Raises `InvalidInput` on a code with more joint states than can be listed."""
     if states > MAX_STATES:
-        raise InvalidInput("latent", got=f"{latent}, a code of {states} joint states", expected=f"a shape with at most {MAX_STATES} "
-                           "states, such as 12 bits", fix="pass a smaller latent, or a relaxed posterior")
+        raise InvalidInput(
+            "latent",
+            got=f"{latent}, a code of {states} joint states",
+            expected=f"a shape with at most {MAX_STATES} states, such as 12 bits",
+            fix="pass a smaller latent, or a relaxed posterior",
+        )

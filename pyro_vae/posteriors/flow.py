@@ -20,12 +20,14 @@ __all__ = ["Flow"]
 class Flow(nn.Module):
     r"""Normal noise of the encoder's mean and scale, pushed through transforms conditioned on its features.
 
-    .. math:: z = f(\epsilon; h(x)), \quad \epsilon \sim \mathcal{N}(\mu(x), \mathrm{diag}\, \sigma(x)^2), \quad
-              \log q(z \mid x) = \log \mathcal{N}(\epsilon) - \log |\det \partial f / \partial \epsilon|
+    .. math:: z = f(\epsilon; h(x)), \quad \epsilon \sim \mathcal{N}(\mu(x), \mathrm{diag}\,
+              \sigma(x)^2), \quad \log q(z \mid x) = \log \mathcal{N}(\epsilon) - \log |\det
+              \partial f / \partial \epsilon|
 
-    with :math:`\sigma = s(\rho(x)) + 10^{-4}`, s the softplus. ``"autoregressive"`` is the inverse autoregressive flow:
-    one pass for a draw and its own density, one for each entry of z for the density of any other point; ``"spline"``
-    the same with monotonic rational quadratic splines on [-5, 5]; ``"coupling"`` RealNVP.
+    with :math:`\sigma = s(\rho(x)) + 10^{-4}`, s the softplus. ``"autoregressive"`` is the inverse
+    autoregressive flow: one pass for a draw and its own density, one for each entry of z for the
+    density of any other point; ``"spline"`` the same with monotonic rational quadratic splines on
+    [-5, 5]; ``"coupling"`` RealNVP.
 
     Args:
         latent: event shape of z.
@@ -37,8 +39,8 @@ class Flow(nn.Module):
     Raises:
         InvalidInput: on an unknown kind, or coupling of a single entry.
 
-    Source: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow; Durkan et al. (2019),
-    Neural spline flows.
+    Source: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow;
+    Durkan et al. (2019), Neural spline flows.
 
     Example:
         >>> q = Flow(2, pv.networks.MLP((1, 8, 8), [16]), kind="spline", hidden=[16])
@@ -46,9 +48,14 @@ class Flow(nn.Module):
         torch.Size([3, 5, 2])
     """
 
-    def __init__(self, latent: Size, network: nn.Module,
-                 kind: Literal["autoregressive", "coupling", "spline"] = "autoregressive", transforms: int = 2,
-                 hidden: Sequence[int] = (64, 64)):
+    def __init__(
+        self,
+        latent: Size,
+        network: nn.Module,
+        kind: Literal["autoregressive", "coupling", "spline"] = "autoregressive",
+        transforms: int = 2,
+        hidden: Sequence[int] = (64, 64),
+    ):
         super().__init__()
         check_choice("kind", kind, ["autoregressive", "coupling", "spline"])
         check_count("transforms", transforms)
@@ -56,10 +63,16 @@ class Flow(nn.Module):
         self.transforms, self.hidden = transforms, list(hidden)
         entries, features = math.prod(self.latent), out_shape_of(network)
         if kind == "coupling" and entries < 2:
-            raise InvalidInput("latent", got=str(self.latent), expected="a shape with 2 entries or more for coupling",
-                               fix="pass latent=2 or more, or kind='autoregressive'")
+            raise InvalidInput(
+                "latent",
+                got=str(self.latent),
+                expected="a shape with 2 entries or more for coupling",
+                fix="pass latent=2 or more, or kind='autoregressive'",
+            )
         self.head = Head(features, entries, parameters=2)
-        self.transform = zuko_transform(kind, entries, math.prod(features), transforms, tuple(hidden))
+        self.transform = zuko_transform(
+            kind, entries, math.prod(features), transforms, tuple(hidden)
+        )
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         features = features_of(self.network, x, context)

@@ -16,8 +16,8 @@ __all__ = ["LogisticNormal", "VonMisesFisher"]
 class VonMisesFisher(nn.Module):
     r"""Von Mises and Fisher's distribution on the unit sphere: the S-VAE's posterior.
 
-    .. math:: q(z \mid x) = C_D(\kappa(x)) \exp(\kappa(x)\, \mu(x)^\top z), \quad |z| = |\mu| = 1, \quad
-              \kappa = s(\rho(x)) + 10^{-2}
+    .. math:: q(z \mid x) = C_D(\kappa(x)) \exp(\kappa(x)\, \mu(x)^\top z), \quad |z| = |\mu| = 1,
+              \quad \kappa = s(\rho(x)) + 10^{-2}
 
     with s the softplus and :math:`C_D` the normaliser, see `pyro_vae.distributions.VonMisesFisher`.
 
@@ -57,8 +57,10 @@ class LogisticNormal(nn.Module):
     .. math:: z = \mathrm{softmax}(V y), \quad y_d \sim \mathcal{N}(\mu_d(x), \sigma_d(x)^2), \quad
               \sigma = s(\rho(x)) + 10^{-4}
 
-    with V an orthonormal basis of the vectors that sum to zero and s the softplus. The locations are kept within
-    :math:`\pm 30` nats, :math:`\mu = 30 \tanh(m(x) / 30)`, so that no proportion underflows to zero.
+    with V an orthonormal basis of the vectors that sum to zero and s the softplus. The locations
+    are kept within
+    :math:`\pm 30` nats, :math:`\mu = 30 \tanh(m(x) / 30)`, so that no proportion underflows to
+    zero.
 
     Args:
         latent: event shape of z, (D,) or (\*, D) for several sets of proportions.
@@ -79,7 +81,9 @@ class LogisticNormal(nn.Module):
         super().__init__()
         self.latent, self.network = as_shape(latent), network
         check_latent(self.latent, 2, "proportions that sum to one")
-        self.head = Head(out_shape_of(network), (*self.latent[:-1], self.latent[-1] - 1), parameters=2)
+        self.head = Head(
+            out_shape_of(network), (*self.latent[:-1], self.latent[-1] - 1), parameters=2
+        )
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         raw_loc, raw_scale = self.head(features_of(self.network, x, context))

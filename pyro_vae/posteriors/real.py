@@ -18,7 +18,8 @@ __all__ = ["Delta", "DiagonalNormal", "FullRankNormal", "LowRankNormal", "Mixtur
 class DiagonalNormal(nn.Module):
     r"""Independent normals whose means and scales the network computes: the mean-field guide.
 
-    .. math:: q(z \mid x) = \prod_d \mathcal{N}(z_d; \mu_d(x), \sigma_d(x)^2), \quad \sigma = s(\rho(x)) + 10^{-4}
+    .. math:: q(z \mid x) = \prod_d \mathcal{N}(z_d; \mu_d(x), \sigma_d(x)^2), \quad \sigma =
+              s(\rho(x)) + 10^{-4}
 
     with s the softplus. The floor on the scale keeps its logarithm finite.
 
@@ -48,8 +49,8 @@ class DiagonalNormal(nn.Module):
 class LowRankNormal(nn.Module):
     r"""A normal whose covariance is diagonal plus a few directions: cheap correlations between latents.
 
-    .. math:: q(z \mid x) = \mathcal{N}(z; \mu(x), W(x) W(x)^\top + \mathrm{diag}\, \sigma(x)^2), \quad
-              \sigma^2 = s(\rho(x)) + 10^{-4}
+    .. math:: q(z \mid x) = \mathcal{N}(z; \mu(x), W(x) W(x)^\top + \mathrm{diag}\, \sigma(x)^2),
+              \quad \sigma^2 = s(\rho(x)) + 10^{-4}
 
     with s the softplus and W of shape (D, rank), small at first.
 
@@ -58,7 +59,8 @@ class LowRankNormal(nn.Module):
         network: the encoder, from x to features.
         rank: number of directions.
 
-    Source: Rezende, Mohamed and Wierstra (2014), Stochastic backpropagation and approximate inference.
+    Source: Rezende, Mohamed and Wierstra (2014), Stochastic backpropagation and approximate
+    inference.
 
     Example:
         >>> q = LowRankNormal(4, pv.networks.MLP((1, 8, 8), [16]), rank=2)
@@ -76,14 +78,17 @@ class LowRankNormal(nn.Module):
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         loc, raw_variance, *directions = self.head(features_of(self.network, x, context))
         factor = 0.1 * torch.stack(directions, dim=-1)
-        normal = dist.LowRankMultivariateNormal(loc, factor, nn.functional.softplus(raw_variance) + 1e-4)
+        normal = dist.LowRankMultivariateNormal(
+            loc, factor, nn.functional.softplus(raw_variance) + 1e-4
+        )
         return normal if len(self.latent) == 1 else Reshaped(normal, self.latent)
 
 
 class FullRankNormal(nn.Module):
     r"""A normal with every covariance.
 
-    .. math:: q(z \mid x) = \mathcal{N}(z; \mu(x), L(x) L(x)^\top), \quad L_{dd} = s(\rho_d(x)) + 10^{-4}
+    .. math:: q(z \mid x) = \mathcal{N}(z; \mu(x), L(x) L(x)^\top), \quad L_{dd} = s(\rho_d(x)) +
+              10^{-4}
 
     with L lower triangular and s the softplus; the head has D (D + 3) / 2 outputs.
 
@@ -91,7 +96,8 @@ class FullRankNormal(nn.Module):
         latent: event shape of z, with D entries.
         network: the encoder, from x to features.
 
-    Source: Rezende, Mohamed and Wierstra (2014), Stochastic backpropagation and approximate inference.
+    Source: Rezende, Mohamed and Wierstra (2014), Stochastic backpropagation and approximate
+    inference.
 
     Example:
         >>> q = FullRankNormal(4, pv.networks.MLP((1, 8, 8), [16]))
@@ -108,7 +114,8 @@ class FullRankNormal(nn.Module):
         self.head = Head(out_shape_of(network), self.entries, parameters=2)
         below = self.entries * (self.entries - 1) // 2
         self.covariances = Head(out_shape_of(network), below) if below else None
-        # Where each entry of the matrix comes from: its place in the list of those below the diagonal, else a zero.
+        # Where each entry of the matrix comes from: its place in the list of those below the
+        # diagonal, else a zero.
         places = torch.full((self.entries, self.entries), below)
         rows, columns = torch.tril_indices(self.entries, self.entries, offset=-1)
         places[rows, columns] = torch.arange(below)
@@ -128,11 +135,12 @@ class FullRankNormal(nn.Module):
 class Mixture(nn.Module):
     r"""A mixture of normals: several explanations of one datum.
 
-    .. math:: q(z \mid x) = \sum_c \pi_c(x) \prod_d \mathcal{N}(z_d; \mu_{cd}(x), \sigma_{cd}(x)^2), \quad
-              \sigma = s(\rho(x)) + 10^{-4}
+    .. math:: q(z \mid x) = \sum_c \pi_c(x) \prod_d \mathcal{N}(z_d; \mu_{cd}(x), \sigma_{cd}(x)^2),
+              \quad \sigma = s(\rho(x)) + 10^{-4}
 
-    with s the softplus. Draws are reparametrised implicitly (`pyro_vae.distributions.MixtureOfNormals`), so that the
-    weights learn from the gradient of the integrand too.
+    with s the softplus. Draws are reparametrised implicitly
+    (`pyro_vae.distributions.MixtureOfNormals`), so that the weights learn from the gradient of the
+    integrand too.
 
     Args:
         latent: event shape of z.

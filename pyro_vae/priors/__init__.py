@@ -1,18 +1,42 @@
 """Priors p(z), or p(z | context): modules whose ``forward(*, context=None)`` returns a distribution.
 
-The contract: sizes come first (``prior(latent, ...)``); the distribution's event shape is the latent's; its batch
-shape is empty, or the context's. Constructor arguments are kept as attributes of the same name, which is how a
-program is saved without pickles. A prior that needs another part of the program gets it by ``bind(program)``; one that
-starts from data has ``initialize(x, features)``, which training calls once. Nothing needs to be inherited.
+The contract: sizes come first (``prior(latent, ...)``); the distribution's event shape is the
+latent's; its batch shape is empty, or the context's. Constructor arguments are kept as attributes
+of the same name, which is how a program is saved without pickles. A prior that needs another part
+of the program gets it by ``bind(program)``; one that starts from data has ``initialize(x,
+features)``, which training calls once. Nothing needs to be inherited.
 """
 
 from pyro_vae.priors.codebook import PixelCNN, UniformCodes
 from pyro_vae.priors.codes import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
 from pyro_vae.priors.flow import Flow
 from pyro_vae.priors.manifolds import Dirichlet, LogisticNormal, UniformOnSphere
-from pyro_vae.priors.real import ConditionalNormal, Flat, GaussianMixture, Laplace, StandardNormal, StudentT
+from pyro_vae.priors.real import (
+    ConditionalNormal,
+    Flat,
+    GaussianMixture,
+    Laplace,
+    StandardNormal,
+    StudentT,
+)
 from pyro_vae.priors.vamp import VampPrior
 
-__all__ = ["StandardNormal", "Laplace", "StudentT", "GaussianMixture", "VampPrior", "Flow", "ConditionalNormal",
-           "UniformOnSphere", "Dirichlet", "LogisticNormal", "RelaxedBernoulli", "RelaxedCategorical", "Bernoulli",
-           "Categorical", "UniformCodes", "PixelCNN", "Flat"]
+__all__ = [
+    "StandardNormal",
+    "Laplace",
+    "StudentT",
+    "GaussianMixture",
+    "VampPrior",
+    "Flow",
+    "ConditionalNormal",
+    "UniformOnSphere",
+    "Dirichlet",
+    "LogisticNormal",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
+    "Bernoulli",
+    "Categorical",
+    "UniformCodes",
+    "PixelCNN",
+    "Flat",
+]

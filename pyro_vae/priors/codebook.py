@@ -21,7 +21,8 @@ class UniformCodes(nn.Module):
 
     .. math:: P(z) = V^{-S}, \quad z_s \in \{e_1, \dots, e_V\}
 
-    for V entries and S places. The codebook is the posterior's, handed over by `bind` and held without being registered.
+    for V entries and S places. The codebook is the posterior's, handed over by `bind` and held
+    without being registered.
 
     Args:
         latent: event shape of z, (D, \*grid).
@@ -63,23 +64,28 @@ class PixelCNN(nn.Module):
 
     .. math:: P(z) = \prod_s P(k_s \mid k_1, \dots, k_{s-1}, c), \quad z_s = e_{k_s}
 
-    Two stacks of convolutions whose kernels reach only to places before: one sees the rows above, the other the row to the left
-    and the first stack. A layer is :math:`\tanh(a) \odot \mathrm{sigmoid}(b)` with a, b affine in what the kernel sees and in the
-    context c. `log_prob` is exact and takes one pass; a draw keeps the activations of the places before and computes those of
-    one place more at a time, so its cost is proportional to the number of places. A sequence of codes (D, T) is one row.
+    Two stacks of convolutions whose kernels reach only to places before: one sees the rows above,
+    the other the row to the left and the first stack. A layer is
+    :math:`\tanh(a) \odot \mathrm{sigmoid}(b)` with a, b affine in what the kernel sees and in the
+    context c. `log_prob` is exact and takes one pass; a draw keeps the activations of the places
+    before and computes those of one place more at a time, so its cost is proportional to the number
+    of places. A sequence of codes (D, T) is one row.
 
-    It can be trained with the rest, for the codes get no gradient from it, or afterwards on a program whose other parts are
-    frozen, in the place of `UniformCodes`.
+    It can be trained with the rest, for the codes get no gradient from it, or afterwards on a
+    program whose other parts are frozen, in the place of `UniformCodes`.
 
     Args:
-        latent: event shape of z, (D, \*grid), the grid of one or two dimensions, or (D,) for a single code.
+        latent: event shape of z, (D, \*grid), the grid of one or two dimensions, or (D,) for a
+            single code.
         width: channels of the layers.
         layers: how many.
         reach: rows and columns that a kernel sees, itself included.
-        context: number of context features, 0 for none: then the codes do not depend on the label, if there is one.
+        context: number of context features, 0 for none: then the codes do not depend on the label,
+            if there is one.
 
     Raises:
-        InvalidInput: for a grid of more dimensions, or if it is used with a posterior that has no codebook.
+        InvalidInput: for a grid of more dimensions, or if it is used with a posterior that has no
+            codebook.
 
     Source: van den Oord et al. (2016), Conditional Image Generation with PixelCNN Decoders.
 
@@ -93,14 +99,26 @@ class PixelCNN(nn.Module):
         torch.Size([5, 4, 2, 2])
     """
 
-    def __init__(self, latent: Size, width: int = 64, layers: int = 5, reach: int = 3, context: int = 0):
+    def __init__(
+        self, latent: Size, width: int = 64, layers: int = 5, reach: int = 3, context: int = 0
+    ):
         super().__init__()
         for name, count in (("width", width), ("layers", layers), ("reach", reach)):
             check_count(name, count)
-        self.latent, self.width, self.layers, self.reach, self.context = as_shape(latent), width, layers, reach, context
+        self.latent, self.width, self.layers, self.reach, self.context = (
+            as_shape(latent),
+            width,
+            layers,
+            reach,
+            context,
+        )
         if len(self.latent) > 3:
-            raise InvalidInput("latent", got=str(self.latent), expected="a shape (D, rows, columns), (D, length) or (D,)",
-                               fix="pass latent=(16, 7, 7)")
+            raise InvalidInput(
+                "latent",
+                got=str(self.latent),
+                expected="a shape (D, rows, columns), (D, length) or (D,)",
+                fix="pass latent=(16, 7, 7)",
+            )
         self.stack: Any = nn.ModuleList(GatedLayer(width, reach, context) for _ in range(layers))
         self._posterior: list[Any] = []
 
@@ -111,8 +129,12 @@ class PixelCNN(nn.Module):
         if codebook is not None:
             where: Any = {"dtype": codebook.dtype, "device": codebook.device}
             self.embedding = nn.Embedding(len(codebook), self.width, **where)
-            self.out = nn.Sequential(nn.ReLU(), nn.Conv2d(self.width, self.width, 1), nn.ReLU(),
-                                     nn.Conv2d(self.width, len(codebook), 1)).to(**where)
+            self.out = nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(self.width, self.width, 1),
+                nn.ReLU(),
+                nn.Conv2d(self.width, len(codebook), 1),
+            ).to(**where)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         codebook = codebook_of(self, self._posterior)
@@ -130,7 +152,9 @@ class PixelCNN(nn.Module):
         seen, reach = self.embedding(codes).movedim(-1, 1), self.reach
         above, left = pad(seen, (0, 0, 1, 0))[:, :, :-1], pad(seen, (1, 0, 0, 0))[..., :-1]
         for layer in self.stack:
-            above, passed = layer.see_above(pad(above, (reach - 1, reach - 1, reach - 1, 0)), context)
+            above, passed = layer.see_above(
+                pad(above, (reach - 1, reach - 1, reach - 1, 0)), context
+            )
             left = layer.see_left(pad(left, (reach - 1, 0, 0, 0)), passed, context)
         return self.out(left)
 
@@ -140,9 +164,16 @@ class PixelCNN(nn.Module):
         (rows, columns), reach, some = self.rows_and_columns, self.reach, self.embedding.weight
         codes = torch.zeros(num, rows, columns, dtype=torch.long, device=some.device)
         nothing = some.new_zeros(num, self.width, 1, 1)
-        above = [some.new_zeros(num, self.width, rows + reach - 1, columns + 2 * (reach - 1)) for _ in self.stack]
+        above = [
+            some.new_zeros(num, self.width, rows + reach - 1, columns + 2 * (reach - 1))
+            for _ in self.stack
+        ]
         for i in range(rows):
-            row = self.embedding(codes[:, i - 1 : i]).movedim(-1, 1) if i else nothing.expand(-1, -1, -1, columns)
+            row = (
+                self.embedding(codes[:, i - 1 : i]).movedim(-1, 1)
+                if i
+                else nothing.expand(-1, -1, -1, columns)
+            )
             passed = []
             for layer, kept in zip(self.stack, above):
                 kept[:, :, i + reach - 1, reach - 1 : reach - 1 + columns] = row[:, :, 0]
@@ -150,11 +181,19 @@ class PixelCNN(nn.Module):
                 passed.append(onwards)
             left = [some.new_zeros(num, self.width, 1, columns + reach - 1) for _ in self.stack]
             for j in range(columns):
-                place = self.embedding(codes[:, i, j - 1 : j]).movedim(-1, 1).unsqueeze(-1) if j else nothing
+                place = (
+                    self.embedding(codes[:, i, j - 1 : j]).movedim(-1, 1).unsqueeze(-1)
+                    if j
+                    else nothing
+                )
                 for layer, kept, onwards in zip(self.stack, left, passed):
                     kept[..., j + reach - 1] = place[..., 0]
-                    place = layer.see_left(kept[..., j : j + reach], onwards[..., j : j + 1], context)
-                codes[:, i, j] = torch.distributions.Categorical(logits=self.out(place)[:, :, 0, 0]).sample()
+                    place = layer.see_left(
+                        kept[..., j : j + reach], onwards[..., j : j + 1], context
+                    )
+                codes[:, i, j] = torch.distributions.Categorical(
+                    logits=self.out(place)[:, :, 0, 0]
+                ).sample()
         return codes
 
 
@@ -177,7 +216,7 @@ class GatedLayer(nn.Module):
     def see_left(self, window: Tensor, passed: Tensor, context: Tensor | None) -> Tensor:
         """The next activations of the row to the left: the last ones and what is new."""
         new = self.onwards(self._gated(self.left(window) + passed, context, 1))
-        return window[..., -new.shape[-1]:] + new
+        return window[..., -new.shape[-1] :] + new
 
     def _gated(self, h: Tensor, context: Tensor | None, part: int) -> Tensor:
         if self.given is not None and context is not None:
@@ -190,10 +229,18 @@ def codebook_of(prior: nn.Module, posterior: list[Any]) -> Tensor:
     """The entries (V, D) of the program's codebook; `InvalidInput` if there is none."""
     name = type(prior).__name__
     if not posterior:
-        raise InvalidInput(name, got="a use outside a program", expected="a codebook to share",
-                           fix="make it the prior of a pyro_vae.VAE, or call bind(program)")
+        raise InvalidInput(
+            name,
+            got="a use outside a program",
+            expected="a codebook to share",
+            fix="make it the prior of a pyro_vae.VAE, or call bind(program)",
+        )
     codebook = getattr(posterior[0], "codebook", None)
     if codebook is None:
-        raise InvalidInput("prior", got=f"{name} with a posterior {type(posterior[0]).__name__}",
-                           expected="a posterior that has a codebook", fix="choose a Codebook posterior, or another prior")
+        raise InvalidInput(
+            "prior",
+            got=f"{name} with a posterior {type(posterior[0]).__name__}",
+            expected="a posterior that has a codebook",
+            fix="choose a Codebook posterior, or another prior",
+        )
     return codebook

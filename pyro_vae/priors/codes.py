@@ -66,7 +66,9 @@ class Categorical(nn.Module):
         self.logits = nn.Parameter(torch.zeros(self.latent))
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        return distributions.JointlyEnumerated(dist.OneHotCategorical(logits=self.logits), len(self.latent) - 1)
+        return distributions.JointlyEnumerated(
+            dist.OneHotCategorical(logits=self.logits), len(self.latent) - 1
+        )
 
 
 class RelaxedBernoulli(nn.Module):
@@ -74,8 +76,8 @@ class RelaxedBernoulli(nn.Module):
 
     .. math:: z = \mathrm{sigmoid}((\ell + L) / \tau), \quad L \sim \mathrm{Logistic}(0, 1)
 
-    The KL divergence of discrete probabilities put in place of this density bounds nothing; with it the ELBO is a bound
-    for the relaxed model. It pairs with the posterior of the same name.
+    The KL divergence of discrete probabilities put in place of this density bounds nothing; with it
+    the ELBO is a bound for the relaxed model. It pairs with the posterior of the same name.
 
     Args:
         latent: event shape of z.
@@ -98,14 +100,16 @@ class RelaxedBernoulli(nn.Module):
         self.logits = nn.Parameter(torch.zeros(self.latent))
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        return distributions.RelaxedBernoulli(self.temperature, self.logits).to_event(len(self.latent))
+        return distributions.RelaxedBernoulli(self.temperature, self.logits).to_event(
+            len(self.latent)
+        )
 
 
 class RelaxedCategorical(nn.Module):
     r"""A relaxed one-hot code on the simplex with learned logits, scored by its own density.
 
-    .. math:: p(z) = (C - 1)!\, \tau^{C - 1} \prod_c \frac{\alpha_c z_c^{-\tau - 1}}{\sum_j \alpha_j z_j^{-\tau}},
-              \quad \alpha = e^{\ell}
+    .. math:: p(z) = (C - 1)!\, \tau^{C - 1} \prod_c \frac{\alpha_c z_c^{-\tau - 1}}{\sum_j \alpha_j
+              z_j^{-\tau}}, \quad \alpha = e^{\ell}
 
     Args:
         latent: event shape of z, (C,) for one code of C classes or (\*, C) for several.
@@ -132,4 +136,6 @@ class RelaxedCategorical(nn.Module):
         self.register_buffer("temperatures", torch.tensor(float(temperature)), persistent=False)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        return dist.RelaxedOneHotCategorical(self.temperatures, logits=self.logits).to_event(len(self.latent) - 1)
+        return dist.RelaxedOneHotCategorical(self.temperatures, logits=self.logits).to_event(
+            len(self.latent) - 1
+        )

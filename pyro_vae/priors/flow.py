@@ -23,9 +23,10 @@ class Flow(nn.Module):
 
     .. math:: p(z) = \mathcal{N}(f(z); 0, I)\, |\det \partial f / \partial z|
 
-    with f a stack of Zuko's transforms: ``"autoregressive"`` is MAF, whose density takes one pass and whose draws take
-    one for each entry; ``"coupling"`` is RealNVP, two passes either way; ``"spline"`` is an autoregressive neural spline,
-    monotonic rational quadratics on [-5, 5]. With a context it is p(z | c).
+    with f a stack of Zuko's transforms: ``"autoregressive"`` is MAF, whose density takes one pass
+    and whose draws take one for each entry; ``"coupling"`` is RealNVP, two passes either way;
+    ``"spline"`` is an autoregressive neural spline, monotonic rational quadratics on [-5, 5]. With
+    a context it is p(z | c).
 
     Args:
         latent: event shape of z.
@@ -37,7 +38,8 @@ class Flow(nn.Module):
     Raises:
         InvalidInput: on an unknown kind, or coupling of a single entry.
 
-    Source: Papamakarios, Pavlakou and Murray (2017); Dinh, Sohl-Dickstein and Bengio (2017); Durkan et al. (2019).
+    Source: Papamakarios, Pavlakou and Murray (2017); Dinh, Sohl-Dickstein and Bengio (2017); Durkan
+    et al. (2019).
 
     Example:
         >>> prior = Flow(2, kind="coupling", hidden=[16])
@@ -47,8 +49,14 @@ class Flow(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, latent: Size, kind: Literal["autoregressive", "coupling", "spline"] = "autoregressive",
-                 transforms: int = 3, hidden: Sequence[int] = (64, 64), context: int = 0):
+    def __init__(
+        self,
+        latent: Size,
+        kind: Literal["autoregressive", "coupling", "spline"] = "autoregressive",
+        transforms: int = 3,
+        hidden: Sequence[int] = (64, 64),
+        context: int = 0,
+    ):
         super().__init__()
         check_choice("kind", kind, ["autoregressive", "coupling", "spline"])
         check_count("transforms", transforms)
@@ -56,8 +64,12 @@ class Flow(nn.Module):
         self.hidden, self.context = list(hidden), context
         features = math.prod(self.latent)
         if kind == "coupling" and features < 2:
-            raise InvalidInput("latent", got=str(self.latent), expected="a shape with 2 entries or more for coupling",
-                               fix="pass latent=2 or more, or kind='autoregressive'")
+            raise InvalidInput(
+                "latent",
+                got=str(self.latent),
+                expected="a shape with 2 entries or more for coupling",
+                fix="pass latent=2 or more, or kind='autoregressive'",
+            )
         self.transform = zuko_transform(kind, features, context, transforms, tuple(hidden))
         self.register_buffer("noise", torch.zeros(features), persistent=False)
 

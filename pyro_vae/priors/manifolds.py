@@ -46,7 +46,8 @@ class UniformOnSphere(nn.Module):
 class Dirichlet(nn.Module):
     r"""A symmetric Dirichlet distribution on the simplex: z is proportions, such as those of topics.
 
-    .. math:: p(z) = \frac{\Gamma(D \alpha)}{\Gamma(\alpha)^D} \prod_d z_d^{\alpha - 1}, \quad \sum_d z_d = 1
+    .. math:: p(z) = \frac{\Gamma(D \alpha)}{\Gamma(\alpha)^D} \prod_d z_d^{\alpha - 1}, \quad
+              \sum_d z_d = 1
 
     Args:
         latent: event shape of z, (D,) or (\*, D) for several sets of proportions.
@@ -69,7 +70,9 @@ class Dirichlet(nn.Module):
         self.latent, self.concentration = as_shape(latent), concentration
         check_latent(self.latent, 2, "proportions that sum to one")
         check_positive("concentration", concentration)
-        self.register_buffer("alpha", torch.full(self.latent, float(concentration)), persistent=False)
+        self.register_buffer(
+            "alpha", torch.full(self.latent, float(concentration)), persistent=False
+        )
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         return dist.Dirichlet(self.alpha).to_event(len(self.latent) - 1)
@@ -78,9 +81,11 @@ class Dirichlet(nn.Module):
 class LogisticNormal(nn.Module):
     r"""The softmax of independent normals, a distribution on the simplex with learned location and scales.
 
-    .. math:: z = \mathrm{softmax}(V y), \quad y_d \sim \mathcal{N}(\mu_d, \sigma_d^2), \quad \sigma = s(\rho) + 10^{-3}
+    .. math:: z = \mathrm{softmax}(V y), \quad y_d \sim \mathcal{N}(\mu_d, \sigma_d^2), \quad \sigma
+              = s(\rho) + 10^{-3}
 
-    with V an orthonormal basis of the vectors that sum to zero and s the softplus. It starts at :math:`\mu = 0` and
+    with V an orthonormal basis of the vectors that sum to zero and s the softplus. It starts at
+    :math:`\mu = 0` and
     :math:`\sigma = 1`, where z is the softmax of D independent standard normals.
 
     Args:
@@ -89,7 +94,8 @@ class LogisticNormal(nn.Module):
     Raises:
         InvalidInput: if D < 2.
 
-    Source: Aitchison and Shen (1980), Logistic-normal distributions; Blei and Lafferty (2007) for topics.
+    Source: Aitchison and Shen (1980), Logistic-normal distributions; Blei and Lafferty (2007) for
+    topics.
 
     Example:
         >>> LogisticNormal(3)().sample((2,)).sum(-1).round(decimals=4)

@@ -37,7 +37,8 @@ class StandardNormal(nn.Module):
     def __init__(self, latent: Size):
         super().__init__()
         self.latent = as_shape(latent)
-        # Buffers, so that the prior follows the program's device and dtype; constants, so they are not saved.
+        # Buffers, so that the prior follows the program's device and dtype; constants, so they are
+        # not saved.
         self.register_buffer("loc", torch.zeros(self.latent), persistent=False)
         self.register_buffer("scale", torch.ones(self.latent), persistent=False)
 
@@ -50,14 +51,16 @@ class Flat(nn.Module):
 
     .. math:: \log p(z) = 0
 
-    With a posterior that is a point, and a `Normal` likelihood of scale :math:`\sigma`, the loss is the squared error
-    :math:`\|x - f(z)\|^2 / 2 \sigma^2` and a constant. There is no distribution to draw from, so generation is refused, and so
-    is every posterior with a density.
+    With a posterior that is a point, and a `Normal` likelihood of scale :math:`\sigma`, the loss is
+    the squared error
+    :math:`\|x - f(z)\|^2 / 2 \sigma^2` and a constant. There is no distribution to draw from, so
+    generation is refused, and so is every posterior with a density.
 
     Args:
         latent: event shape of z.
 
-    Source: Hinton and Salakhutdinov (2006), Reducing the dimensionality of data with neural networks.
+    Source: Hinton and Salakhutdinov (2006), Reducing the dimensionality of data with neural
+    networks.
 
     Example:
         >>> Flat(2)().log_prob(torch.randn(3, 2))
@@ -108,8 +111,8 @@ class Laplace(nn.Module):
 class StudentT(nn.Module):
     r"""Independent Student t variables: heavy tails, which leave room for outlying codes.
 
-    .. math:: p(z) = \prod_d \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\nu \pi}\, s}
-              \left(1 + \frac{z_d^2}{\nu s^2}\right)^{-\frac{\nu + 1}{2}}
+    .. math:: p(z) = \prod_d \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\nu \pi}\,
+              s} \left(1 + \frac{z_d^2}{\nu s^2}\right)^{-\frac{\nu + 1}{2}}
 
     Args:
         latent: event shape of z.
@@ -144,10 +147,12 @@ class StudentT(nn.Module):
 class GaussianMixture(nn.Module):
     r"""A mixture of diagonal normals with learned weights, means and scales.
 
-    .. math:: p(z) = \sum_c \pi_c \prod_d \mathcal{N}(z_d; \mu_{cd}, \sigma_{cd}^2), \quad \sigma = s(\rho) + 10^{-3}
+    .. math:: p(z) = \sum_c \pi_c \prod_d \mathcal{N}(z_d; \mu_{cd}, \sigma_{cd}^2), \quad \sigma =
+              s(\rho) + 10^{-3}
 
-    with s the softplus: the floor keeps a component from collapsing on one datum. The means start at draws from
-    N(0, I), all weights equal and all scales at one, so that no component starts dead.
+    with s the softplus: the floor keeps a component from collapsing on one datum. The means start
+    at draws from N(0, I), all weights equal and all scales at one, so that no component starts
+    dead.
 
     Args:
         latent: event shape of z.
@@ -167,17 +172,23 @@ class GaussianMixture(nn.Module):
         self.latent, self.components = as_shape(latent), components
         self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(torch.randn(components, *self.latent))
-        self.raw_scale = nn.Parameter(torch.full((components, *self.latent), SOFTPLUS_OF_THIS_IS_ONE))
+        self.raw_scale = nn.Parameter(
+            torch.full((components, *self.latent), SOFTPLUS_OF_THIS_IS_ONE)
+        )
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         scale = nn.functional.softplus(self.raw_scale) + 1e-3
-        return Mixture(dist.Categorical(logits=self.logits), dist.Normal(self.loc, scale).to_event(len(self.latent)))
+        return Mixture(
+            dist.Categorical(logits=self.logits),
+            dist.Normal(self.loc, scale).to_event(len(self.latent)),
+        )
 
 
 class ConditionalNormal(nn.Module):
     r"""Independent normals whose means and scales a network computes from the context: a learned p(z | y).
 
-    .. math:: p(z \mid c) = \prod_d \mathcal{N}(z_d; \mu_d(c), \sigma_d(c)^2), \quad \sigma = s(\rho(c)) + 10^{-3}
+    .. math:: p(z \mid c) = \prod_d \mathcal{N}(z_d; \mu_d(c), \sigma_d(c)^2), \quad \sigma =
+              s(\rho(c)) + 10^{-3}
 
     with s the softplus.
 
@@ -189,7 +200,8 @@ class ConditionalNormal(nn.Module):
     Raises:
         InvalidInput: without a context.
 
-    Source: Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional generative models.
+    Source: Sohn, Lee and Yan (2015), Learning structured output representation using deep
+    conditional generative models.
 
     Example:
         >>> ConditionalNormal(2, context=10)(context=torch.zeros(5, 10)).batch_shape
@@ -199,16 +211,24 @@ class ConditionalNormal(nn.Module):
     def __init__(self, latent: Size, context: int = 0, hidden: Sequence[int] = (64,)):
         super().__init__()
         if context < 1:
-            raise InvalidInput("context", got=str(context), expected="the number of context features, 1 or more",
-                               fix="pass context=10 for ten labels (--context labels), or choose a prior without a context")
+            raise InvalidInput(
+                "context",
+                got=str(context),
+                expected="the number of context features, 1 or more",
+                fix="pass context=10 for ten labels (--context labels), or choose a prior without a context",
+            )
         self.latent, self.context, self.hidden = as_shape(latent), context, list(hidden)
         self.network = MLP((context,), hidden)
         self.head = Head(self.network.out_shape, self.latent, parameters=2)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         if context is None:
-            raise InvalidInput("context", got="none", expected=f"{self.context} features, for a prior p(z | context)",
-                               fix="give the program a context module and pass a context with the data")
+            raise InvalidInput(
+                "context",
+                got="none",
+                expected=f"{self.context} features, for a prior p(z | context)",
+                fix="give the program a context module and pass a context with the data",
+            )
         loc, raw_scale = self.head(self.network(context))
         return dist.Normal(loc, nn.functional.softplus(raw_scale) + 1e-3).to_event(len(self.latent))
 

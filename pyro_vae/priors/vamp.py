@@ -18,11 +18,13 @@ __all__ = ["VampPrior"]
 class VampPrior(nn.Module):
     r"""The mixture of the program's own posteriors at learned pseudo-inputs.
 
-    .. math:: p(z) = \frac1C \sum_c q(z \mid u_c), \quad \text{with a context} \quad \frac1C \sum_c q(z \mid u_c, v_c)
+    .. math:: p(z) = \frac1C \sum_c q(z \mid u_c), \quad \text{with a context} \quad \frac1C \sum_c
+              q(z \mid u_c, v_c)
 
-    The pseudo-inputs u (and a context v for each) are parameters; they start at training data, drawn when training
-    starts, plus noise of a hundredth so that no two stay the same. The posterior is the program's, handed over by
-    `bind` and held without being registered, so that nothing is saved twice.
+    The pseudo-inputs u (and a context v for each) are parameters; they start at training data,
+    drawn when training starts, plus noise of a hundredth so that no two stay the same. The
+    posterior is the program's, handed over by `bind` and held without being registered, so that
+    nothing is saved twice.
 
     Args:
         latent: event shape of z.
@@ -30,8 +32,8 @@ class VampPrior(nn.Module):
         context: number of context features, 0 for none.
 
     Raises:
-        InvalidInput: if it is used outside a program, with a posterior that has no density, or in a program whose
-            context it was not built for.
+        InvalidInput: if it is used outside a program, with a posterior that has no density, or in a
+            program whose context it was not built for.
 
     Source: Tomczak and Welling (2018), VAE with a VampPrior.
 
@@ -61,12 +63,18 @@ class VampPrior(nn.Module):
     def bind(self, program: Any) -> None:
         """Takes the posterior and the shape of x from the program that this prior is a part of."""
         if (getattr(program, "context", None) is not None) != bool(self.context):
-            raise InvalidInput("context", got=f"{self.context} features in VampPrior", expected="a context in the prior if "
-                               "and only if the program has one", fix="pass VampPrior(..., context=10) for ten labels")
+            raise InvalidInput(
+                "context",
+                got=f"{self.context} features in VampPrior",
+                expected="a context in the prior if and only if the program has one",
+                fix="pass VampPrior(..., context=10) for ten labels",
+            )
         self._posterior[:] = [program.posterior]
         reference = next(program.posterior.parameters(), torch.empty(()))
         shape = (self.components, *program.event_shape)
-        self.pseudo_inputs = nn.Parameter(torch.randn(shape, dtype=reference.dtype, device=reference.device))
+        self.pseudo_inputs = nn.Parameter(
+            torch.randn(shape, dtype=reference.dtype, device=reference.device)
+        )
 
     @torch.no_grad()
     def initialize(self, x: Tensor, features: Tensor | None) -> None:
@@ -82,16 +90,28 @@ class VampPrior(nn.Module):
         pairs: list[tuple[Any, Any]] = [(self.pseudo_inputs, x), (self.pseudo_contexts, features)]
         for parameter, values in pairs:
             if parameter is not None:
-                chosen = torch.nan_to_num(values[rows].to(parameter))  # a missing value starts at zero
+                chosen = torch.nan_to_num(
+                    values[rows].to(parameter)
+                )  # a missing value starts at zero
                 parameter.copy_(chosen + 0.01 * torch.randn_like(chosen))
         self.initialized.fill_(True)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         if not self._posterior:
-            raise InvalidInput("VampPrior", got="a use outside a program", expected="a posterior to share",
-                               fix="make it the prior of a pyro_vae.VAE, or call bind(program)")
-        components: Any = as_pyro(self._posterior[0](self.pseudo_inputs, context=self.pseudo_contexts))
+            raise InvalidInput(
+                "VampPrior",
+                got="a use outside a program",
+                expected="a posterior to share",
+                fix="make it the prior of a pyro_vae.VAE, or call bind(program)",
+            )
+        components: Any = as_pyro(
+            self._posterior[0](self.pseudo_inputs, context=self.pseudo_contexts)
+        )
         if is_point_mass(components):
-            raise InvalidInput("prior", got="VampPrior with a Delta posterior", expected="a posterior with a density",
-                               fix="choose a posterior with spread such as DiagonalNormal, or another prior")
+            raise InvalidInput(
+                "prior",
+                got="VampPrior with a Delta posterior",
+                expected="a posterior with a density",
+                fix="choose a posterior with spread such as DiagonalNormal, or another prior",
+            )
         return Mixture(dist.Categorical(logits=self.logits), components)

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import as_shape
-from pyro_vae.programs.parts import check_parts, draw_latent, embed, flattened, initialize, join_context
+from pyro_vae.programs.parts import (
+    check_parts,
+    draw_latent,
+    embed,
+    flattened,
+    initialize,
+    join_context,
+)
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]
@@ -26,25 +33,29 @@ class HierarchicalVAE(nn.Module):
     .. math:: \text{bottom up:} \quad q(z_1 \mid x) \prod_{l > 1} q(z_l \mid z_{l-1}), \qquad
               \text{top down:} \quad q(z_L \mid x) \prod_{l < L} q(z_l \mid x, z_{l+1})
 
-    A conditional prior is any component that turns what it is given into a distribution, a posterior or a likelihood:
-    p(z_1 | z_2) may be ``posteriors.DiagonalNormal(latent_1, MLP(latent_2))``. Bottom up, a posterior above the first is
-    built for the latent below it. Top down all are built for x, and those below the top take the flattened latent
-    above as context features (after the program's own), so that x is encoded once for all draws. With ``skip`` every
-    component takes as context all the latents above that it is not given otherwise: p(x | z_1, ..., z_L), and so on.
+    A conditional prior is any component that turns what it is given into a distribution, a
+    posterior or a likelihood: p(z_1 | z_2) may be ``posteriors.DiagonalNormal(latent_1,
+    MLP(latent_2))``. Bottom up, a posterior above the first is built for the latent below it. Top
+    down all are built for x, and those below the top take the flattened latent above as context
+    features (after the program's own), so that x is encoded once for all draws. With ``skip`` every
+    component takes as context all the latents above that it is not given otherwise: p(x | z_1, ...,
+    z_L), and so on.
 
     Args:
         priors: p(z_1 | z_2), ..., p(z_L), the lowest level first.
         likelihood: p(x | z_1); it states ``event_shape``.
         posteriors: of z_1, ..., z_L, in the same order.
-        context: a module from labels or covariates to features, as for `VAE`; every component takes them.
+        context: a module from labels or covariates to features, as for `VAE`; every component takes
+            them.
         inference: ``"bottom_up"`` or ``"top_down"``.
         skip: every component sees all the latents above it.
 
     Raises:
         InvalidInput: unless there are two or more levels, a prior and a posterior for each.
 
-    Source: Burda, Grosse and Salakhutdinov (2016) for the bottom-up guide; Sonderby et al. (2016), Ladder Variational
-    Autoencoders, and Tomczak and Welling (2018), VAE with a VampPrior, for the top-down one.
+    Source: Burda, Grosse and Salakhutdinov (2016) for the bottom-up guide; Sonderby et al. (2016),
+    Ladder Variational Autoencoders, and Tomczak and Welling (2018), VAE with a VampPrior, for the
+    top-down one.
 
     Example:
         >>> q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
@@ -57,14 +68,23 @@ class HierarchicalVAE(nn.Module):
         {'z1': (3, 5), 'z2': (3, 2)}
     """
 
-    def __init__(self, priors: Sequence[nn.Module], likelihood: nn.Module, posteriors: Sequence[nn.Module],
-                 context: nn.Module | None = None, inference: Literal["bottom_up", "top_down"] = "bottom_up",
-                 skip: bool = False):
+    def __init__(
+        self,
+        priors: Sequence[nn.Module],
+        likelihood: nn.Module,
+        posteriors: Sequence[nn.Module],
+        context: nn.Module | None = None,
+        inference: Literal["bottom_up", "top_down"] = "bottom_up",
+        skip: bool = False,
+    ):
         super().__init__()
         if not len(priors) == len(posteriors) >= 2:
-            raise InvalidInput("priors", got=f"{len(priors)} with {len(posteriors)} posteriors",
-                               expected="a prior and a posterior for each of two levels or more",
-                               fix="add the missing ones, or use VAE for a single level")
+            raise InvalidInput(
+                "priors",
+                got=f"{len(priors)} with {len(posteriors)} posteriors",
+                expected="a prior and a posterior for each of two levels or more",
+                fix="add the missing ones, or use VAE for a single level",
+            )
         check_choice("inference", inference, ["bottom_up", "top_down"])
         check_parts(priors[-1], likelihood, posteriors[0])
         self.priors, self.posteriors = nn.ModuleList(priors), nn.ModuleList(posteriors)
@@ -74,8 +94,12 @@ class HierarchicalVAE(nn.Module):
         for part in (*priors, likelihood, *posteriors):
             if hasattr(part, "bind"):
                 if inference == "bottom_up":
-                    raise InvalidInput("inference", got=f"'bottom_up' with {type(part).__name__}, which needs q(z | x) of the top level",
-                                       expected="a guide that has it", fix="pass inference='top_down'")
+                    raise InvalidInput(
+                        "inference",
+                        got=f"'bottom_up' with {type(part).__name__}, which needs q(z | x) of the top level",
+                        expected="a guide that has it",
+                        fix="pass inference='top_down'",
+                    )
                 part.bind(self)
 
     @property
@@ -121,4 +145,6 @@ class HierarchicalVAE(nn.Module):
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Lets parts that start from data do so; training calls this once, before a new run's first step."""
-        initialize((*self.priors, self.likelihood, *self.posteriors), x, embed(self.context, context))
+        initialize(
+            (*self.priors, self.likelihood, *self.posteriors), x, embed(self.context, context)
+        )

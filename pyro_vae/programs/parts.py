@@ -14,15 +14,30 @@ from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import broadcast_batch, flatten_event
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["check_parts", "draw_latent", "embed", "flattened", "initialize", "join_context", "particles"]
+__all__ = [
+    "check_parts",
+    "draw_latent",
+    "embed",
+    "flattened",
+    "initialize",
+    "join_context",
+    "particles",
+]
+
 
 def check_parts(prior: Any, likelihood: Any, posterior: Any) -> None:
     """Raises `InvalidInput` unless all are modules, and the likelihood states the shape of x."""
     for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
-        if not isinstance(part, nn.Module) or (part is likelihood and not hasattr(part, "event_shape")):
-            raise InvalidInput(name, got=type(part).__name__, expected="a module whose forward returns a distribution"
-                               + (", with event_shape" if part is likelihood else ""),
-                               fix="pass the parts by name: prior=, likelihood=, posterior=")
+        if not isinstance(part, nn.Module) or (
+            part is likelihood and not hasattr(part, "event_shape")
+        ):
+            raise InvalidInput(
+                name,
+                got=type(part).__name__,
+                expected="a module whose forward returns a distribution"
+                + (", with event_shape" if part is likelihood else ""),
+                fix="pass the parts by name: prior=, likelihood=, posterior=",
+            )
 
 
 def embed(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
@@ -30,22 +45,29 @@ def embed(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
     if module is None:
         return None
     if context is None:
-        raise InvalidInput("context", got="none", expected="one label or covariate vector for each datum",
-                           fix="pass a pair (x, context), or context= when generating")
+        raise InvalidInput(
+            "context",
+            got="none",
+            expected="one label or covariate vector for each datum",
+            fix="pass a pair (x, context), or context= when generating",
+        )
     return module(context)
 
 
 def draw_latent(name: str, posterior: Any, density: Distribution) -> Tensor:
     """A latent's site in the guide, with what the posterior says about it.
 
-    ``posterior.infer`` goes to Pyro, such as that its states are to be summed over. ``density.training_term`` (N,), in nats, is
-    put beside it as a factor, which the log-weights leave out: a codebook's commitment.
+    ``posterior.infer`` goes to Pyro, such as that its states are to be summed over.
+    ``density.training_term`` (N,), in nats, is put beside it as a factor, which the log-weights
+    leave out: a codebook's commitment.
     """
     infer: Any = dict(getattr(posterior, "infer", {}))
     z = pyro.sample(name, as_pyro(density), infer=infer)
     term = getattr(density, "training_term", None)
     if term is not None:
-        pyro.factor(f"{name}_training_term", -term, has_rsample=True)  # a guide's log-probabilities count against the bound
+        pyro.factor(
+            f"{name}_training_term", -term, has_rsample=True
+        )  # a guide's log-probabilities count against the bound
     return z
 
 

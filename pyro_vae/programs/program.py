@@ -15,23 +15,27 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["Program"]
 
+
 class Program(nn.Module):
     """A researcher's own pair of Pyro functions as a program.
 
-    The pair keeps the contract at the head of this module. Its networks are given as ``modules``, which is what
-    makes them trainable, movable and saveable: `pyro.param` and `pyro.module` register in a store that all
-    programs of a process share, and are refused. Where the two are methods of a module, the program is copied and
-    loaded like any other; plain functions refer to the modules that they were written with, so such a program cannot
-    be copied, and is loaded into itself, ``pv.load(folder, program=program)``.
+    The pair keeps the contract at the head of this module. Its networks are given as ``modules``,
+    which is what makes them trainable, movable and saveable: `pyro.param` and `pyro.module`
+    register in a store that all programs of a process share, and are refused. Where the two are
+    methods of a module, the program is copied and loaded like any other; plain functions refer to
+    the modules that they were written with, so such a program cannot be copied, and is loaded into
+    itself, ``pv.load(folder, program=program)``.
 
     Args:
         model: a Pyro model, called as ``model(x)`` or, where there is one, ``model(x, context)``.
         guide: a Pyro guide, called likewise.
-        modules: the modules whose parameters the two functions use: one, a list, or a dictionary of them.
+        modules: the modules whose parameters the two functions use: one, a list, or a dictionary of
+            them.
         event_shape: the shape of one datum; learned from the first data seen if not given.
 
     Raises:
-        InvalidInput: when the model or the guide runs into `pyro.param` or `pyro.module`, with the rewrite.
+        InvalidInput: when the model or the guide runs into `pyro.param` or `pyro.module`, with the
+            rewrite.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -47,14 +51,20 @@ class Program(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any],
-                 modules: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] = (),
-                 event_shape: Size | None = None):
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        modules: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] = (),
+        event_shape: Size | None = None,
+    ):
         super().__init__()
         self.model_fn, self.guide_fn = model, guide
         if isinstance(modules, nn.Module):
             modules = [modules]
-        self.modules_used = nn.ModuleDict(modules) if isinstance(modules, Mapping) else nn.ModuleList(modules)
+        self.modules_used = (
+            nn.ModuleDict(modules) if isinstance(modules, Mapping) else nn.ModuleList(modules)
+        )
         self.event_shape = None if event_shape is None else as_shape(event_shape)
 
     def init_args(self) -> dict[str, Any] | None:
@@ -63,7 +73,12 @@ class Program(nn.Module):
             return None
         used = self.modules_used
         modules = dict(used.items()) if isinstance(used, nn.ModuleDict) else list(used)
-        return {"model": self.model_fn, "guide": self.guide_fn, "modules": modules, "event_shape": self.event_shape}
+        return {
+            "model": self.model_fn,
+            "guide": self.guide_fn,
+            "modules": modules,
+            "event_shape": self.event_shape,
+        }
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Any:
         return self._run(self.model_fn, x, context)
@@ -72,13 +87,19 @@ class Program(nn.Module):
         return self._run(self.guide_fn, x, context)
 
     def _is_of_methods(self) -> bool:
-        return all(isinstance(getattr(fn, "__self__", None), nn.Module) for fn in (self.model_fn, self.guide_fn))
+        return all(
+            isinstance(getattr(fn, "__self__", None), nn.Module)
+            for fn in (self.model_fn, self.guide_fn)
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         if not self._is_of_methods():
-            raise InvalidInput("program", got="a copy of a Program of plain functions",
-                               expected="functions that can follow their modules",
-                               fix="make model and guide methods of one nn.Module that holds the networks")
+            raise InvalidInput(
+                "program",
+                got="a copy of a Program of plain functions",
+                expected="functions that can follow their modules",
+                fix="make model and guide methods of one nn.Module that holds the networks",
+            )
         copied = object.__new__(Program)
         memo[id(self)] = copied
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
@@ -88,9 +109,13 @@ class Program(nn.Module):
         if self.event_shape is None:
             self.event_shape = tuple(x.shape[1:])
         parameters = list(inspect.signature(fn).parameters.values())
-        # A second parameter that has a default and another name is an option of the pair, not its context.
-        takes_context = any(p.name == "context" or (i == 1 and p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty)
-                            for i, p in enumerate(parameters))
+        # A second parameter that has a default and another name is an option of the pair, not its
+        # context.
+        takes_context = any(
+            p.name == "context"
+            or (i == 1 and p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty)
+            for i, p in enumerate(parameters)
+        )
         with RefuseGlobalParameters():
             return fn(x, context) if takes_context else fn(x)
 
@@ -100,7 +125,8 @@ class RefuseGlobalParameters(Messenger):
 
     def _pyro_param(self, msg: dict[str, Any]) -> None:
         raise InvalidInput(
-            str(msg["name"]), got="pyro.param or pyro.module inside a program",
+            str(msg["name"]),
+            got="pyro.param or pyro.module inside a program",
             expected="parameters in modules of the program",
             fix="make it an nn.Parameter of a module, pass that module in Program(..., modules=...) and call it directly",
         )

@@ -23,17 +23,19 @@ class Refined(nn.Module):
     r"""A program whose guide is improved for each datum by a few gradient steps: semi-amortised inference.
 
     .. math:: \lambda_0 = \mathrm{encoder}(x), \quad
-              \lambda_{t+1} = \lambda_t + \eta\, \nabla_\lambda \widehat{\mathrm{ELBO}}(x; \lambda_t), \quad z \sim q(z; \lambda_T)
+              \lambda_{t+1} = \lambda_t + \eta\, \nabla_\lambda \widehat{\mathrm{ELBO}}(x;
+              \lambda_t), \quad z \sim q(z; \lambda_T)
 
-    :math:`\lambda` are the parameters of the wrapped program's own posterior, one set for each datum, on an unconstrained
-    scale (a scale's logarithm, for one), and each step's ELBO is that of one draw. All that takes a program takes this one: it
-    trains, scores and reconstructs with the refined guide. In training the steps are differentiated through, so
-    the encoder learns where to start from. Their number is fixed, so the whole is one static graph. Each step runs
-    encoder and decoder once, forwards and backwards, whatever the number of draws K that follow.
+    :math:`\lambda` are the parameters of the wrapped program's own posterior, one set for each
+    datum, on an unconstrained scale (a scale's logarithm, for one), and each step's ELBO is that of
+    one draw. All that takes a program takes this one: it trains, scores and reconstructs with the
+    refined guide. In training the steps are differentiated through, so the encoder learns where to
+    start from. Their number is fixed, so the whole is one static graph. Each step runs encoder and
+    decoder once, forwards and backwards, whatever the number of draws K that follow.
 
-    Refined is every latent whose distribution is reparametrised and made of its parameters, such as the normals;
-    a latent given another one is moved by the same amount for all values of that other. Flows and mixtures are
-    left as the encoder has them.
+    Refined is every latent whose distribution is reparametrised and made of its parameters, such as
+    the normals; a latent given another one is moved by the same amount for all values of that
+    other. Flows and mixtures are left as the encoder has them.
 
     Args:
         program: any program, such as a `VAE`.
@@ -41,10 +43,11 @@ class Refined(nn.Module):
         step_size: :math:`\eta`.
 
     Raises:
-        InvalidInput: if no latent of the program can be refined (when it first runs), or on steps < 1.
+        InvalidInput: if no latent of the program can be refined (when it first runs), or on steps <
+            1.
 
-    Source: Kim et al. (2018), Semi-Amortized Variational Autoencoders; Cremer, Li and Duvenaud (2018), Inference
-    Suboptimality in Variational Autoencoders, for the gap that it narrows.
+    Source: Kim et al. (2018), Semi-Amortized Variational Autoencoders; Cremer, Li and Duvenaud
+    (2018), Inference Suboptimality in Variational Autoencoders, for the gap that it narrows.
 
     Example:
         >>> refined = pv.Refined(vae, steps=2, step_size=0.05)
@@ -79,20 +82,38 @@ class Refined(nn.Module):
     def _offsets(self, x: Tensor, context: Tensor | None) -> dict[tuple[str, str], Tensor]:
         """How far each parameter of each site moves from where the encoder puts it."""
         training = torch.is_grad_enabled()
-        # Blocked, so that the steps are taken once for each datum, outside the plate of particles and of any weight.
+        # Blocked, so that the steps are taken once for each datum, outside the plate of particles
+        # and of any weight.
         with poutine.block(), torch.enable_grad():
             shift = ShiftParameters({})
             for _ in range(self.steps):
                 guide = poutine.trace(shift(self.program.guide)).get_trace(x, context)
-                model = poutine.trace(poutine.replay(self.program.model, trace=guide)).get_trace(x, context)
+                model = poutine.trace(poutine.replay(self.program.model, trace=guide)).get_trace(
+                    x, context
+                )
                 if not shift.offsets:
-                    raise InvalidInput("program", got="no latent whose posterior can be refined",
-                                       expected="a reparametrised one made of its parameters",
-                                       fix="choose DiagonalNormal or another normal, or leave Refined out")
-                elbo = model.log_prob_sum() - guide.log_prob_sum(lambda _, site: not site["is_observed"])
-                gradients = torch.autograd.grad(elbo, list(shift.offsets.values()), create_graph=training)
-                moved = [offset + self.step_size * gradient for offset, gradient in zip(shift.offsets.values(), gradients)]
-                shift.offsets = dict(zip(shift.offsets, moved if training else [m.detach().requires_grad_() for m in moved]))
+                    raise InvalidInput(
+                        "program",
+                        got="no latent whose posterior can be refined",
+                        expected="a reparametrised one made of its parameters",
+                        fix="choose DiagonalNormal or another normal, or leave Refined out",
+                    )
+                elbo = model.log_prob_sum() - guide.log_prob_sum(
+                    lambda _, site: not site["is_observed"]
+                )
+                gradients = torch.autograd.grad(
+                    elbo, list(shift.offsets.values()), create_graph=training
+                )
+                moved = [
+                    offset + self.step_size * gradient
+                    for offset, gradient in zip(shift.offsets.values(), gradients)
+                ]
+                shift.offsets = dict(
+                    zip(
+                        shift.offsets,
+                        moved if training else [m.detach().requires_grad_() for m in moved],
+                    )
+                )
         return shift.offsets
 
 
@@ -100,7 +121,8 @@ class ShiftParameters(Messenger):
     """Moves the parameters of latent sites by offsets on an unconstrained scale.
 
     Args:
-        offsets: by the names of site and parameter; where a site is met for the first time, zeros are put there.
+        offsets: by the names of site and parameter; where a site is met for the first time, zeros
+            are put there.
     """
 
     def __init__(self, offsets: dict[tuple[str, str], Tensor]):
@@ -116,15 +138,26 @@ class ShiftParameters(Messenger):
         for name, value in parameters.items():
             transform: Any = transform_to(base.arg_constraints[name])
             free = transform.inv(value)
-            parameters[name] = transform(free + self.offsets.setdefault((msg["name"], name), torch.zeros_like(free, requires_grad=True)))
+            parameters[name] = transform(
+                free
+                + self.offsets.setdefault(
+                    (msg["name"], name), torch.zeros_like(free, requires_grad=True)
+                )
+            )
         if parameters:
             moved = type(base)(**parameters)
-            msg["fn"] = as_pyro(torch.distributions.Independent(moved, fn.reinterpreted_batch_ndims) if base is not fn else moved)
+            msg["fn"] = as_pyro(
+                torch.distributions.Independent(moved, fn.reinterpreted_batch_ndims)
+                if base is not fn
+                else moved
+            )
 
 
 def parameters_of(distribution: Any) -> dict[str, Tensor]:
     """The tensors that a reparametrised distribution can be built anew from; none if there are other things in it."""
-    if not getattr(distribution, "has_rsample", False) or isinstance(distribution, pyro.distributions.Delta):
+    if not getattr(distribution, "has_rsample", False) or isinstance(
+        distribution, pyro.distributions.Delta
+    ):
         return {}
     found = {}
     for name, argument in inspect.signature(type(distribution)).parameters.items():
@@ -133,5 +166,8 @@ def parameters_of(distribution: Any) -> dict[str, Tensor]:
             return {}
         if name in distribution.arg_constraints and (required or name in vars(distribution)):
             found[name] = getattr(distribution, name)
-    per_datum = all(value.shape[: len(distribution.batch_shape)] == distribution.batch_shape for value in found.values())
+    per_datum = all(
+        value.shape[: len(distribution.batch_shape)] == distribution.batch_shape
+        for value in found.values()
+    )
     return found if per_datum else {}

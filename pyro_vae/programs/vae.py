@@ -13,19 +13,23 @@ from pyro_vae.programs.parts import check_parts, draw_latent, embed, initialize
 
 __all__ = ["VAE"]
 
+
 class VAE(nn.Module):
     r"""A variational autoencoder, or with a context a conditional one (CVAE): three components as a Pyro program.
 
-    .. math:: z \sim p(z \mid c), \quad x \sim p(x \mid z, c), \quad q(z \mid x, c), \quad c = \mathrm{context}(y)
+    .. math:: z \sim p(z \mid c), \quad x \sim p(x \mid z, c), \quad q(z \mid x, c), \quad c =
+              \mathrm{context}(y)
 
     Args:
         prior: p(z), or p(z | c) for a prior that uses its context.
         likelihood: p(x | z); it states ``event_shape``.
         posterior: q(z | x).
-        context: a module from labels or covariates (N, ...) to features (N, C), `pyro_vae.networks.OneHot` or
-            `torch.nn.Identity` for instance; ``None`` for a model without labels, which ignores those of the data.
+        context: a module from labels or covariates (N, ...) to features (N, C),
+            `pyro_vae.networks.OneHot` or `torch.nn.Identity` for instance; ``None`` for a model
+            without labels, which ignores those of the data.
 
-    Source: Kingma and Welling (2014), Auto-Encoding Variational Bayes; Sohn, Lee and Yan (2015) for the CVAE.
+    Source: Kingma and Welling (2014), Auto-Encoding Variational Bayes; Sohn, Lee and Yan (2015) for
+    the CVAE.
 
     Example:
         >>> vae = pv.VAE(
@@ -38,8 +42,13 @@ class VAE(nn.Module):
         torch.Size([4, 1, 8, 8])
     """
 
-    def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module,
-                 context: nn.Module | None = None):
+    def __init__(
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        posterior: nn.Module,
+        context: nn.Module | None = None,
+    ):
         super().__init__()
         check_parts(prior, likelihood, posterior)
         self.prior, self.posterior, self.context = prior, posterior, context

@@ -8,4 +8,15 @@ from pyro_vae.recipes.components import FAMILIES, component_names, resolve_compo
 from pyro_vae.recipes.parser import RecipeParser, parse_components
 from pyro_vae.recipes.recipe import Recipe, Shape, read_recipe
 
-__all__ = ["FAMILIES", "Recipe", "RecipeParser", "Shape", "build_optimizer", "build_program", "component_names", "parse_components", "read_recipe", "resolve_component"]
+__all__ = [
+    "FAMILIES",
+    "Recipe",
+    "RecipeParser",
+    "Shape",
+    "build_optimizer",
+    "build_program",
+    "component_names",
+    "parse_components",
+    "read_recipe",
+    "resolve_component",
+]

@@ -19,6 +19,7 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["build_optimizer", "build_program"]
 
+
 def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
     """The program that a recipe describes, sized for the data, its weights drawn from the recipe's seed."""
     with torch.random.fork_rng():
@@ -27,13 +28,26 @@ def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
         has_levels = "priors" in inspect.signature(target_of(recipe.program)).parameters
         levels = len(recipe.latent) if isinstance(recipe.latent, list) else 1
         if has_levels != (levels > 1):
-            raise InvalidInput("latent", got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
-                               expected="a list, the lowest level first" if has_levels else "one number, as it has one level",
-                               fix="pass --latent '[40, 20]'" if has_levels else "pass --program HierarchicalVAE for several")
+            raise InvalidInput(
+                "latent",
+                got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
+                expected="a list, the lowest level first"
+                if has_levels
+                else "one number, as it has one level",
+                fix="pass --latent '[40, 20]'"
+                if has_levels
+                else "pass --program HierarchicalVAE for several",
+            )
         if has_levels and len(set(recipe.context_to)) < 3:
-            raise InvalidInput("context_to", got=f"{recipe.context_to} for {target_of(recipe.program).__name__}",
-                               expected="all parts, which take the levels above them in the same way", fix="leave it out")
-        parts = _level_parts(recipe, data, features) if has_levels else _parts(recipe, data, features)
+            raise InvalidInput(
+                "context_to",
+                got=f"{recipe.context_to} for {target_of(recipe.program).__name__}",
+                expected="all parts, which take the levels above them in the same way",
+                fix="leave it out",
+            )
+        parts = (
+            _level_parts(recipe, data, features) if has_levels else _parts(recipe, data, features)
+        )
         return recipe.program(*parts, embed)
 
 
@@ -42,33 +56,65 @@ Parts = tuple[Any, nn.Module, Any]
 
 def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Prior, likelihood and posterior of a program with one latent."""
-    latent = networks.as_shape(recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent)
-    return (_call("prior", recipe.prior, latent, context=features if "prior" in recipe.context_to else 0),
-            _likelihood(recipe, data, latent, features), _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)))
+    latent = networks.as_shape(
+        recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent
+    )
+    return (
+        _call(
+            "prior", recipe.prior, latent, context=features if "prior" in recipe.context_to else 0
+        ),
+        _likelihood(recipe, data, latent, features),
+        _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)),
+    )
 
 
 def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
     """Priors, likelihood and posteriors of a hierarchy, each sized for the latents that it is given and those it sees."""
     latents: Any = recipe.latent
     if not all(isinstance(latent, int) for latent in latents):
-        raise InvalidInput("latent", got=str(latents), expected="a number for each level of a hierarchy", fix="pass --latent '[40, 20]'")
+        raise InvalidInput(
+            "latent",
+            got=str(latents),
+            expected="a number for each level of a hierarchy",
+            fix="pass --latent '[40, 20]'",
+        )
     options = settings_of(recipe.program)
-    seen_above = [features + (sum(latents[level + 1:]) if options["skip"] else 0) for level in range(len(latents))]
+    seen_above = [
+        features + (sum(latents[level + 1 :]) if options["skip"] else 0)
+        for level in range(len(latents))
+    ]
 
     def link(to: int, given: int, context: int, component: Callable[..., nn.Module]) -> nn.Module:
-        return _call("level_prior", component, (to,), _call("level_network", recipe.level_network, (given,), context=context))
+        return _call(
+            "level_prior",
+            component,
+            (to,),
+            _call("level_network", recipe.level_network, (given,), context=context),
+        )
 
-    lower_priors = [link(latent, above, seen_above[level + 1], recipe.level_prior)
-                    for level, (latent, above) in enumerate(pairwise(latents))]
+    lower_priors = [
+        link(latent, above, seen_above[level + 1], recipe.level_prior)
+        for level, (latent, above) in enumerate(pairwise(latents))
+    ]
     if options["inference"] == "top_down":
         top_down = [*(above + seen for above, seen in zip(latents[1:], seen_above[1:])), features]
-        q = [_call("posterior", recipe.posterior, (latent,), _encoder(recipe, data, context))
-             for latent, context in zip(latents, top_down)]
+        q = [
+            _call("posterior", recipe.posterior, (latent,), _encoder(recipe, data, context))
+            for latent, context in zip(latents, top_down)
+        ]
     else:
-        q = [_call("posterior", recipe.posterior, (latents[0],), _encoder(recipe, data, features)),
-             *(link(latent, below, features, recipe.posterior) for below, latent in pairwise(latents))]
-    return ([*lower_priors, _call("prior", recipe.prior, (latents[-1],), context=features)],
-            _likelihood(recipe, data, (latents[0],), seen_above[0]), q)
+        q = [
+            _call("posterior", recipe.posterior, (latents[0],), _encoder(recipe, data, features)),
+            *(
+                link(latent, below, features, recipe.posterior)
+                for below, latent in pairwise(latents)
+            ),
+        ]
+    return (
+        [*lower_priors, _call("prior", recipe.prior, (latents[-1],), context=features)],
+        _likelihood(recipe, data, (latents[0],), seen_above[0]),
+        q,
+    )
 
 
 def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
@@ -80,8 +126,12 @@ def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
 
 
 def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:
-    decoder = _given_context("decoder", recipe, recipe.decoder, latent, features, size=data.event_shape)
-    likelihood = _call("likelihood", recipe.likelihood, data.event_shape, decoder, **_categories(data))
+    decoder = _given_context(
+        "decoder", recipe, recipe.decoder, latent, features, size=data.event_shape
+    )
+    likelihood = _call(
+        "likelihood", recipe.likelihood, data.event_shape, decoder, **_categories(data)
+    )
     return likelihoods.Missing(likelihood) if data.missing else likelihood
 
 
@@ -90,8 +140,14 @@ def _categories(data: Dataset) -> dict[str, int]:
     return {} if data.vocabulary is None else {"categories": len(data.vocabulary)}
 
 
-def _given_context(argument: str, recipe: Recipe, factory: Callable[..., nn.Module], in_shape: Shape, features: int,
-                   **offers: Any) -> nn.Module:
+def _given_context(
+    argument: str,
+    recipe: Recipe,
+    factory: Callable[..., nn.Module],
+    in_shape: Shape,
+    features: int,
+    **offers: Any,
+) -> nn.Module:
     """A network with the context's features, or one that does not see them, as the recipe says."""
     if argument in recipe.context_to:
         return _call(argument, factory, in_shape, context=features, **offers)
@@ -102,20 +158,34 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
     if recipe.context is None:
         return None, 0
     if data.context is None:
-        raise InvalidInput("context", got=f"{recipe.context!r} with data {data.name!r}, which has none",
-                           expected="data with labels or covariates", fix="add y to the .npz, or leave --context out")
+        raise InvalidInput(
+            "context",
+            got=f"{recipe.context!r} with data {data.name!r}, which has none",
+            expected="data with labels or covariates",
+            fix="add y to the .npz, or leave --context out",
+        )
     if recipe.context == "covariates":
         return Covariates(), 1 if data.context.dim() == 1 else data.context.shape[-1]
     if data.num_classes is None:
-        raise InvalidInput("context", got=f"'labels' with y of {data.context.dtype}, shape {tuple(data.context.shape)}",
-                           expected="integer labels (N,)", fix="pass --context covariates, or make y integers")
+        raise InvalidInput(
+            "context",
+            got=f"'labels' with y of {data.context.dtype}, shape {tuple(data.context.shape)}",
+            expected="integer labels (N,)",
+            fix="pass --context covariates, or make y integers",
+        )
     if data.num_classes > max(1000, len(data)):
-        raise InvalidInput("context", got=f"labels up to {data.num_classes - 1} for {len(data)} data", expected="labels 0, 1, 2, ...",
-                           fix="number them anew, for instance by numpy.unique(y, return_inverse=True)")
+        raise InvalidInput(
+            "context",
+            got=f"labels up to {data.num_classes - 1} for {len(data)} data",
+            expected="labels 0, 1, 2, ...",
+            fix="number them anew, for instance by numpy.unique(y, return_inverse=True)",
+        )
     return networks.OneHot(data.num_classes), data.num_classes
 
 
-def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offers: Any) -> nn.Module:
+def _call(
+    argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offers: Any
+) -> nn.Module:
     """Builds a component from its sizes and what it asks for by name: a context's features, an image's size."""
     target = target_of(factory)
     parameters = inspect.signature(target).parameters
@@ -125,18 +195,32 @@ def _call(argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offer
         own = given.get(name)
         is_default = name not in given or own == parameters[name].default
         if not is_default and own and (tuple(own) if isinstance(own, list) else own) != value:
-            raise InvalidInput(f"{argument}.{name}", got=repr(own), expected=f"{value!r}, which follows from the data",
-                               fix="leave it out; --context says whether there is a context" if name == "context" else "leave it out")
+            raise InvalidInput(
+                f"{argument}.{name}",
+                got=repr(own),
+                expected=f"{value!r}, which follows from the data",
+                fix="leave it out; --context says whether there is a context"
+                if name == "context"
+                else "leave it out",
+            )
     if offers.get("context") and argument != "prior" and "context" not in wanted:
-        raise InvalidInput(argument, got="a network that takes no context", expected="context= in its signature",
-                           fix="choose MLP, or add that argument")
+        raise InvalidInput(
+            argument,
+            got="a network that takes no context",
+            expected="context= in its signature",
+            fix="choose MLP, or add that argument",
+        )
     try:
         return factory(*sizes, **wanted)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         if isinstance(error, InvalidInput):
             raise
-        raise InvalidInput(argument, got=f"{target.__name__} with arguments that it cannot be built with ({error})",
-                           expected="arguments as its docstring says", fix=f"see --{argument}.help {target.__name__}") from error
+        raise InvalidInput(
+            argument,
+            got=f"{target.__name__} with arguments that it cannot be built with ({error})",
+            expected="arguments as its docstring says",
+            fix=f"see --{argument}.help {target.__name__}",
+        ) from error
 
 
 def target_of(factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,7 +231,10 @@ def target_of(factory: Callable[..., Any]) -> Callable[..., Any]:
 def settings_of(factory: Callable[..., Any]) -> dict[str, Any]:
     """The arguments that a factory's class will be built with, its defaults among them, apart from those still to come."""
     given = factory.keywords if isinstance(factory, partial) else {}
-    defaults = {name: parameter.default for name, parameter in inspect.signature(target_of(factory)).parameters.items()}
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(target_of(factory)).parameters.items()
+    }
     return defaults | given
 
 
@@ -156,8 +243,12 @@ def build_optimizer(recipe: Recipe) -> Callable[..., torch.optim.Optimizer]:
     factory: Any = recipe.optimizer
     default = inspect.signature(target_of(factory)).parameters["lr"].default
     if isinstance(factory, partial) and factory.keywords.get("lr", default) != default:
-        raise InvalidInput("optimizer.lr", got=str(factory.keywords["lr"]), expected="the learning rate in one place",
-                           fix=f"pass --learning-rate {factory.keywords['lr']}")
+        raise InvalidInput(
+            "optimizer.lr",
+            got=str(factory.keywords["lr"]),
+            expected="the learning rate in one place",
+            fix=f"pass --learning-rate {factory.keywords['lr']}",
+        )
     chosen = factory.keywords.get("fused") if isinstance(factory, partial) else None
     can_be = "fused" in inspect.signature(target_of(factory)).parameters
     return partial(factory, fused=True) if can_be and chosen is None else factory

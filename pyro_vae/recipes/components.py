@@ -18,9 +18,19 @@ from pyro_vae.validation import InvalidInput, nearest_name
 __all__ = ["FAMILIES", "component_names", "resolve_component"]
 
 FAMILIES: dict[str, ModuleType] = {
-    "prior": priors, "likelihood": likelihoods, "posterior": posteriors, "encoder": networks, "decoder": networks,
-    "program": programs, "level_prior": posteriors, "level_network": networks, "corruption": corruptions, "objective": objectives,
-    "schedule": schedules, "optimizer": torch.optim, "proposal": proposals,
+    "prior": priors,
+    "likelihood": likelihoods,
+    "posterior": posteriors,
+    "encoder": networks,
+    "decoder": networks,
+    "program": programs,
+    "level_prior": posteriors,
+    "level_network": networks,
+    "corruption": corruptions,
+    "objective": objectives,
+    "schedule": schedules,
+    "optimizer": torch.optim,
+    "proposal": proposals,
 }
 
 
@@ -33,8 +43,12 @@ def component_names(family: str) -> list[str]:
     """
     module = FAMILIES[family]
     classes = [name for name in module.__all__ if inspect.isclass(getattr(module, name, None))]
-    return [name for name in classes
-            if module is not programs or "likelihood" in inspect.signature(getattr(module, name)).parameters]
+    return [
+        name
+        for name in classes
+        if module is not programs
+        or "likelihood" in inspect.signature(getattr(module, name)).parameters
+    ]
 
 
 def resolve_component(family: str, name: str) -> str:
@@ -55,13 +69,26 @@ def resolve_component(family: str, name: str) -> str:
     try:
         found = getattr(importlib.import_module(path), attribute) if path else None
     except ImportError as error:
-        # `import` puts a missing parent and a failing import of its own into one exception: say which
-        raise InvalidInput(family, got=f"{name!r}, which cannot be imported ({error})", expected="an import path",
-                           fix=f"check the path, or {nearest_name(attribute, known)}") from None
+        # `import` puts a missing parent and a failing import of its own into one exception: say
+        # which
+        raise InvalidInput(
+            family,
+            got=f"{name!r}, which cannot be imported ({error})",
+            expected="an import path",
+            fix=f"check the path, or {nearest_name(attribute, known)}",
+        ) from None
     except AttributeError:
-        raise InvalidInput(family, got=f"{name!r}, a name that {path} does not have", expected="an import path",
-                           fix=nearest_name(attribute, dir(importlib.import_module(path)))) from None
+        raise InvalidInput(
+            family,
+            got=f"{name!r}, a name that {path} does not have",
+            expected="an import path",
+            fix=nearest_name(attribute, dir(importlib.import_module(path))),
+        ) from None
     if not callable(found):
-        raise InvalidInput(family, got=repr(name), expected=f"a class of {module.__name__} or an import path",
-                           fix=nearest_name(name, known))
+        raise InvalidInput(
+            family,
+            got=repr(name),
+            expected=f"a class of {module.__name__} or an import path",
+            fix=nearest_name(name, known),
+        )
     return name

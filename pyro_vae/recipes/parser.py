@@ -14,7 +14,8 @@ from pyro_vae.recipes.recipe import Recipe
 
 __all__ = ["RecipeParser", "parse_components"]
 
-# ------------------------------------------------------------------------------------------------------- parsing
+# parsing
+
 
 class RecipeParser:
     """Recipes from layers: a file, then flags; a later layer's component replaces the earlier one's arguments.
@@ -41,11 +42,15 @@ class RecipeParser:
     def dump(self, namespace: Namespace) -> str:
         """The recipe as YAML that `read_recipe` reads."""
         whole = yaml.safe_load(self.parser.dump(namespace))
-        return yaml.safe_dump({field.name: whole[field.name] for field in fields(Recipe) if field.name in whole},
-                              sort_keys=False)
+        return yaml.safe_dump(
+            {field.name: whole[field.name] for field in fields(Recipe) if field.name in whole},
+            sort_keys=False,
+        )
 
 
-def parse_components(parser: ArgumentParser, argv: Sequence[str], layers: Mapping[str, Any]) -> Namespace:
+def parse_components(
+    parser: ArgumentParser, argv: Sequence[str], layers: Mapping[str, Any]
+) -> Namespace:
     """Flags over values that come first; flags that name components may do so as `resolve_component` reads them."""
     values = dict(layers)
     rest: list[str] = []

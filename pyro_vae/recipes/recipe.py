@@ -1,8 +1,9 @@
 """From words to objects: recipes and flags, the components they name, and the program built of them.
 
-The signature of `Recipe` is the one declaration: flags, YAML keys, their types and their help are derived from it.
-A component is named by its class, looked up in its family first, or by an import path, and takes its arguments as
-``--prior.components 500`` or as ``init_args`` in YAML. Nothing needs to be registered.
+The signature of `Recipe` is the one declaration: flags, YAML keys, their types and their help are
+derived from it. A component is named by its class, looked up in its family first, or by an import
+path, and takes its arguments as ``--prior.components 500`` or as ``init_args`` in YAML. Nothing
+needs to be registered.
 """
 
 from __future__ import annotations
@@ -36,23 +37,28 @@ class Recipe:
         data: a data set's name, an .npz file with x and optionally y, or a folder of images.
         data_root: folder of the data sets' files; by default $PYRO_VAE_DATA, else a cache folder.
         binarize: what is done about grey values; by default what suits the data set.
-        missing: NaN in the data marks a missing entry; the encoder then also sees what was observed, and the likelihood
-            counts that alone.
-        missing_fraction: the probability with which each entry of the data is removed, completely at random.
-        labelled: how many training data, drawn from the seed, keep their label, for a SemiSupervisedVAE; by default all.
-        labelled_repeats: how many times an epoch visits each datum that kept its label, so that every batch has some.
+        missing: NaN in the data marks a missing entry; the encoder then also sees what was
+            observed, and the likelihood counts that alone.
+        missing_fraction: the probability with which each entry of the data is removed, completely
+            at random.
+        labelled: how many training data, drawn from the seed, keep their label, for a
+            SemiSupervisedVAE; by default all.
+        labelled_repeats: how many times an epoch visits each datum that kept its label, so that
+            every batch has some.
         context: condition on the data's labels, or on its covariates: a CVAE.
         context_to: what the context is given to; p(z | y) p(x | z) is [prior].
-        latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level that is a grid is a list
-            itself, [[16, 7, 7]].
+        latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level
+            that is a grid is a list itself, [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
-        corruption: what is done in training to the data that the encoder sees, a class of pyro_vae.networks.corruptions or an import path.
+        corruption: what is done in training to the data that the encoder sees, a class of
+            pyro_vae.networks.corruptions or an import path.
         program: what the parts are put together as, a class of pyro_vae.programs or an import path.
-        level_prior: of a hierarchy, p(z_l | z_l+1) below the top, a class of pyro_vae.posteriors or an import path.
+        level_prior: of a hierarchy, p(z_l | z_l+1) below the top, a class of pyro_vae.posteriors or
+            an import path.
         level_network: of a hierarchy, the network from one level's latents to another's.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.
         optimizer: a class of torch.optim or an import path; its lr is the learning rate below.
@@ -78,7 +84,9 @@ class Recipe:
     labelled: int | None = None
     labelled_repeats: int = 1
     context: Literal["labels", "covariates"] | None = None
-    context_to: list[Literal["prior", "encoder", "decoder"]] = field(default_factory=lambda: ["prior", "encoder", "decoder"])
+    context_to: list[Literal["prior", "encoder", "decoder"]] = field(
+        default_factory=lambda: ["prior", "encoder", "decoder"]
+    )
     latent: int | list[int | list[int]] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
@@ -109,18 +117,32 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """A YAML recipe as a dictionary whose keys are known and whose components have import paths.
 
     Raises:
-        InvalidInput: if the file is missing or no mapping, or a key or component is unknown, with the nearest name.
+        InvalidInput: if the file is missing or no mapping, or a key or component is unknown, with
+            the nearest name.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
-        raise InvalidInput("recipe", got=f"{path}, which does not exist", expected="a YAML file", fix="check the path") from None
+        raise InvalidInput(
+            "recipe",
+            got=f"{path}, which does not exist",
+            expected="a YAML file",
+            fix="check the path",
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput("recipe", got=f"{path}, which cannot be read ({error})", expected="a YAML file",
-                           fix="see experiments/vae_mnist.yaml for one") from None
+        raise InvalidInput(
+            "recipe",
+            got=f"{path}, which cannot be read ({error})",
+            expected="a YAML file",
+            fix="see experiments/vae_mnist.yaml for one",
+        ) from None
     if not isinstance(values, Mapping):
-        raise InvalidInput("recipe", got=f"{path}, which holds no keys", expected="key: value lines",
-                           fix="see experiments/vae_mnist.yaml for one")
+        raise InvalidInput(
+            "recipe",
+            got=f"{path}, which holds no keys",
+            expected="key: value lines",
+            fix="see experiments/vae_mnist.yaml for one",
+        )
     return normalize(values, str(path))
 
 
@@ -131,8 +153,12 @@ def normalize(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise InvalidInput(f"{source}: {key}", got="an unknown key", expected="a key of a recipe",
-                               fix=nearest_name(name, known))
+            raise InvalidInput(
+                f"{source}: {key}",
+                got="an unknown key",
+                expected="a key of a recipe",
+                fix=nearest_name(name, known),
+            )
         if name in FAMILIES and isinstance(value, str):
             value = resolve_component(name, value)
         elif name in FAMILIES and isinstance(value, Mapping) and "class_path" in value:

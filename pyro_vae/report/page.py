@@ -30,7 +30,13 @@ CAPTIONS = {
 }
 
 
-ROLES = {"prior": "p(z)", "priors": "p(z)", "likelihood": "p(x | z)", "posterior": "q(z | x)", "posteriors": "q(z | x)"}
+ROLES = {
+    "prior": "p(z)",
+    "priors": "p(z)",
+    "likelihood": "p(x | z)",
+    "posterior": "q(z | x)",
+    "posteriors": "q(z | x)",
+}
 
 
 STYLE = """
@@ -60,53 +66,95 @@ def report(folder: str | Path, program: AnyProgram) -> str:
         InvalidInput: if a file of the run cannot be read.
     """
     folder = Path(folder)
-    recipe, scores, found = (_read(folder / name) for name in ("recipe.yaml", "evaluation.json", "inspection/inspection.json"))
+    recipe, scores, found = (
+        _read(folder / name)
+        for name in ("recipe.yaml", "evaluation.json", "inspection/inspection.json")
+    )
     settings = _read(folder / "training.json").get("settings", {})
-    title = f"{_name(program)} on {scores.get('data', {}).get('name') or recipe.get('data', 'data')}"
+    title = (
+        f"{_name(program)} on {scores.get('data', {}).get('name') or recipe.get('data', 'data')}"
+    )
     sections = [
         f"<h1>{_text(title)}</h1><p class=quiet>Run <code>{_text(folder.resolve().name)}</code>; {_count(program):,} parameters.</p>",
-        *(f"<div class=warning>{_text(warning)}</div>" for warning in [*_warnings(scores), *found.get("warnings", [])]),
+        *(
+            f"<div class=warning>{_text(warning)}</div>"
+            for warning in [*_warnings(scores), *found.get("warnings", [])]
+        ),
         "<h2>Scores</h2>" + _scores(scores, folder.name),
         "<h2>The model</h2>" + _model(program),
         "<h2>Data</h2>" + _data(scores),
         "<h2>Training</h2>" + _training(recipe, settings) + _figures(folder / "figures", CAPTIONS),
-        "<h2>Inspection</h2>" + (_facts(found.get("numbers", {})) + _figures(folder / "inspection", found.get("captions", {})) if found else
-                                 f"<p>None yet: <code>pyro-vae inspect {_text(folder.name)}</code></p>"),
+        "<h2>Inspection</h2>"
+        + (
+            _facts(found.get("numbers", {}))
+            + _figures(folder / "inspection", found.get("captions", {}))
+            if found
+            else f"<p>None yet: <code>pyro-vae inspect {_text(folder.name)}</code></p>"
+        ),
         "<h2>How to reproduce it</h2>" + _reproduce(folder, scores),
     ]
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><title>{_text(title)}</title><style>{STYLE}</style></head><body>{"".join(sections)}</body></html>\n')
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{_text(title)}</title><style>{STYLE}</style></head><body>{"".join(sections)}</body></html>\n'
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- sections
+# sections
+
 
 def _warnings(scores: dict[str, Any]) -> Iterable[str]:
     shape = scores.get("pareto_k", {})
     if shape.get("above_threshold"):
-        yield (f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']:,} of {scores['num_data']:,} data: their log p(x) is likely "
-               "too low, by more than its stated error. It stays a lower bound in expectation. More draws, a refined proposal, annealing, or a more "
-               "flexible posterior repair it.")
+        yield (
+            f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']:,} of {scores['num_data']:,} data: their log p(x) is likely "
+            "too low, by more than its stated error. It stays a lower bound in expectation. More draws, a refined proposal, annealing, or a more "
+            "flexible posterior repair it."
+        )
 
 
 def _scores(scores: dict[str, Any], run: str) -> str:
     if not scores:
         return f"<p>None yet: <code>pyro-vae evaluate {_text(run)}</code></p>"
     if "refused" in scores:
-        rows = [[name, _precise(scores[key]["mean"]), _precise(scores[key]["se"])]
-                for name, key in (("minus the loss, nats per datum", "log_joint"), ("squared error per entry", "squared_error")) if key in scores]
-        return _table(["", "mean", "standard error over data"], rows) + f"<p>{_text(scores['refused'])}.</p>"
+        rows = [
+            [name, _precise(scores[key]["mean"]), _precise(scores[key]["se"])]
+            for name, key in (
+                ("minus the loss, nats per datum", "log_joint"),
+                ("squared error per entry", "squared_error"),
+            )
+            if key in scores
+        ]
+        return (
+            _table(["", "mean", "standard error over data"], rows)
+            + f"<p>{_text(scores['refused'])}.</p>"
+        )
     ll = scores["log_likelihood"]
-    rows = [[name, *(_number(value[key]) for key in ("mean", "se", "mc_se"))]
-            for name, value in (("ELBO", scores["elbo"]), (f"log p(x), K = {ll['num_samples']:,}", ll))]
-    shape, bits, perplexity = scores["pareto_k"], scores.get("bits_per_dim"), scores.get("perplexity")
-    words = [f"Pareto k of the importance weights: median {_number(shape['median'])}, largest {_number(shape['max'])}."]
+    rows = [
+        [name, *(_number(value[key]) for key in ("mean", "se", "mc_se"))]
+        for name, value in (("ELBO", scores["elbo"]), (f"log p(x), K = {ll['num_samples']:,}", ll))
+    ]
+    shape, bits, perplexity = (
+        scores["pareto_k"],
+        scores.get("bits_per_dim"),
+        scores.get("perplexity"),
+    )
+    words = [
+        f"Pareto k of the importance weights: median {_number(shape['median'])}, largest {_number(shape['max'])}."
+    ]
     if shape.get("above_threshold") is not None:
-        words.append(f"It is above its threshold for {shape['above_threshold']:,} of {scores['num_data']:,} data.")
+        words.append(
+            f"It is above its threshold for {shape['above_threshold']:,} of {scores['num_data']:,} data."
+        )
     if bits is not None:
         words.append(f"{bits:.4f} bits per dimension.")
     if perplexity is not None:
-        words.append(f"Perplexity of a word, the end of a sentence counted as one: {perplexity:.1f}.")
-    return _table(["nats per datum", "mean", "standard error over data", "Monte Carlo error"], rows) + f"<p>{' '.join(words)}</p>"
+        words.append(
+            f"Perplexity of a word, the end of a sentence counted as one: {perplexity:.1f}."
+        )
+    return (
+        _table(["nats per datum", "mean", "standard error over data", "Monte Carlo error"], rows)
+        + f"<p>{' '.join(words)}</p>"
+    )
 
 
 def _model(program: AnyProgram) -> str:
@@ -114,30 +162,55 @@ def _model(program: AnyProgram) -> str:
     for name, part in program.named_children():
         if name in ROLES:
             members = list(part) if isinstance(part, nn.ModuleList) else [part]
-            blocks += [_component(ROLES[name] + (f", level {i + 1}" if len(members) > 1 else ""), member) for i, member in enumerate(members)]
+            blocks += [
+                _component(ROLES[name] + (f", level {i + 1}" if len(members) > 1 else ""), member)
+                for i, member in enumerate(members)
+            ]
     blocks = blocks or [f"<p>{_text(_first_line(program))}</p>"]
-    rows = [[_text(name), _text(type(part).__name__), f"{_count(part):,}"] for name, part in program.named_children() if _count(part)]
-    return "".join(blocks) + _table(["part", "class", "parameters"], [*rows, ["all", "", f"{_count(program):,}"]], numbers=2)
+    rows = [
+        [_text(name), _text(type(part).__name__), f"{_count(part):,}"]
+        for name, part in program.named_children()
+        if _count(part)
+    ]
+    return "".join(blocks) + _table(
+        ["part", "class", "parameters"], [*rows, ["all", "", f"{_count(program):,}"]], numbers=2
+    )
 
 
 def _component(role: str, part: Any) -> str:
-    formulas = "".join(f"<p class=formula>{_formula(formula)}</p>" for formula in _formulas(part)[:1])
-    networks = [f"{_text(name)}: <code>{_text(_signature(module))}</code>" for name, module in part.named_children() if hasattr(module, "out_shape")]
-    return (f"<h3>{_text(role)}: {_text(type(part).__name__)}</h3><p>{_text(_first_line(part))}</p>{formulas}"
-            f"<p class=quiet><code>{_text(_signature(part))}</code>{'; ' if networks else ''}{'; '.join(networks)}; {_count(part):,} parameters</p>")
+    formulas = "".join(
+        f"<p class=formula>{_formula(formula)}</p>" for formula in _formulas(part)[:1]
+    )
+    networks = [
+        f"{_text(name)}: <code>{_text(_signature(module))}</code>"
+        for name, module in part.named_children()
+        if hasattr(module, "out_shape")
+    ]
+    return (
+        f"<h3>{_text(role)}: {_text(type(part).__name__)}</h3><p>{_text(_first_line(part))}</p>{formulas}"
+        f"<p class=quiet><code>{_text(_signature(part))}</code>{'; ' if networks else ''}{'; '.join(networks)}; {_count(part):,} parameters</p>"
+    )
 
 
 def _data(scores: dict[str, Any]) -> str:
     if not scores:
         return "<p>Not known before an evaluation.</p>"
     data = scores["data"]
-    return _facts({"name": data["name"], "scored": f"{scores['num_data']:,} data of the {data['split']} split", "binarisation": data["binarize"],
-                   "SHA-256 of what was scored": data["sha256"]})
+    return _facts(
+        {
+            "name": data["name"],
+            "scored": f"{scores['num_data']:,} data of the {data['split']} split",
+            "binarisation": data["binarize"],
+            "SHA-256 of what was scored": data["sha256"],
+        }
+    )
 
 
 def _training(recipe: dict[str, Any], settings: dict[str, Any]) -> str:
     wanted = ("epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "seed", "device")
-    facts = {name.replace("_", " "): recipe[name] for name in wanted if recipe.get(name) is not None}
+    facts = {
+        name.replace("_", " "): recipe[name] for name in wanted if recipe.get(name) is not None
+    }
     for name in ("objective", "schedule"):
         if isinstance(settings.get(name), dict):
             facts[name] = settings[name]["class"]
@@ -145,27 +218,46 @@ def _training(recipe: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def _figures(folder: Path, captions: dict[str, str]) -> str:
-    there = [(folder / name, caption) for name, caption in captions.items() if (folder / name).exists()]
-    return "<div class=figures>" + "".join(
-        f'<figure><img loading=eager alt="{_text(caption)}" src="{_embedded(path.read_bytes(), "png")}"><figcaption>{_text(caption)}</figcaption></figure>'
-        for path, caption in there) + "</div>"
+    there = [
+        (folder / name, caption) for name, caption in captions.items() if (folder / name).exists()
+    ]
+    return (
+        "<div class=figures>"
+        + "".join(
+            f'<figure><img loading=eager alt="{_text(caption)}" src="{_embedded(path.read_bytes(), "png")}"><figcaption>{_text(caption)}</figcaption></figure>'
+            for path, caption in there
+        )
+        + "</div>"
+    )
 
 
 def _reproduce(folder: Path, scores: dict[str, Any]) -> str:
     run = folder.name
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
     if scores:
-        draws = f"--num-samples {scores['log_likelihood']['num_samples']} " if scores.get("log_likelihood") else ""
-        commands.append(f"pyro-vae evaluate {run} {draws}--split {scores['data']['split']} --limit {scores['num_data']} "
-                        f"--seed {scores.get('seed', 0)}")
+        draws = (
+            f"--num-samples {scores['log_likelihood']['num_samples']} "
+            if scores.get("log_likelihood")
+            else ""
+        )
+        commands.append(
+            f"pyro-vae evaluate {run} {draws}--split {scores['data']['split']} --limit {scores['num_data']} "
+            f"--seed {scores.get('seed', 0)}"
+        )
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]
     recipe = (folder / "recipe.yaml").read_text() if (folder / "recipe.yaml").exists() else ""
-    versions = ", ".join(f"{name} {version}" for name, version in scores.get("versions", {}).items())
-    return (f"<pre>{_text(chr(10).join(commands))}</pre>" + (f"<p><code>recipe.yaml</code>:</p><pre>{_text(recipe)}</pre>" if recipe else "")
-            + (f"<p class=quiet>Scored with {_text(versions)}.</p>" if versions else ""))
+    versions = ", ".join(
+        f"{name} {version}" for name, version in scores.get("versions", {}).items()
+    )
+    return (
+        f"<pre>{_text(chr(10).join(commands))}</pre>"
+        + (f"<p><code>recipe.yaml</code>:</p><pre>{_text(recipe)}</pre>" if recipe else "")
+        + (f"<p class=quiet>Scored with {_text(versions)}.</p>" if versions else "")
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------- pieces
+# pieces
+
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
@@ -173,8 +265,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text()) or {}
     except (ValueError, yaml.YAMLError) as error:
-        raise InvalidInput("run", got=f"{path}, which cannot be read ({error})", expected="what training or evaluation wrote",
-                           fix="restore it from a copy, or make it again") from None
+        raise InvalidInput(
+            "run",
+            got=f"{path}, which cannot be read ({error})",
+            expected="what training or evaluation wrote",
+            fix="restore it from a copy, or make it again",
+        ) from None
 
 
 def _text(value: object) -> str:
@@ -182,7 +278,13 @@ def _text(value: object) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    return (
+        "-"
+        if value is None
+        else f"{value:.2f}"
+        if abs(value) >= 0.1 or value == 0
+        else f"{value:.2g}"
+    )
 
 
 def _precise(value: float | None) -> str:
@@ -191,12 +293,32 @@ def _precise(value: float | None) -> str:
 
 def _table(header: list[str], rows: list[list[str]], numbers: int = 1) -> str:
     def line(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f'<{tag}{" class=number" if i >= numbers else ""}>{cell}</{tag}>' for i, cell in enumerate(cells)) + "</tr>"
-    return "<div class=wide><table>" + line(header, "th") + "".join(line(row, "td") for row in rows) + "</table></div>"
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{' class=number' if i >= numbers else ''}>{cell}</{tag}>"
+                for i, cell in enumerate(cells)
+            )
+            + "</tr>"
+        )
+
+    return (
+        "<div class=wide><table>"
+        + line(header, "th")
+        + "".join(line(row, "td") for row in rows)
+        + "</table></div>"
+    )
 
 
 def _facts(facts: dict[str, Any]) -> str:
-    return "<div class=wide><table>" + "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items()) + "</table></div>"
+    return (
+        "<div class=wide><table>"
+        + "".join(
+            f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>"
+            for name, value in facts.items()
+        )
+        + "</table></div>"
+    )
 
 
 def _embedded(data: bytes, kind: str) -> str:
@@ -208,7 +330,11 @@ def _count(module: nn.Module) -> int:
 
 
 def _name(program: Any) -> str:
-    return "CVAE" if type(program).__name__ == "VAE" and getattr(program, "context", None) is not None else type(program).__name__
+    return (
+        "CVAE"
+        if type(program).__name__ == "VAE" and getattr(program, "context", None) is not None
+        else type(program).__name__
+    )
 
 
 def _first_line(part: Any) -> str:
@@ -218,7 +344,10 @@ def _first_line(part: Any) -> str:
 def _formulas(part: Any) -> list[str]:
     """The formulas of a class's docstring, in LaTeX."""
     doc = inspect.getdoc(type(part)) or ""
-    return [" ".join(block.split()) for block in re.findall(r"\.\. math::(.*?)(?:\n\s*\n|\Z)", doc, re.S)]
+    return [
+        " ".join(block.split())
+        for block in re.findall(r"\.\. math::(.*?)(?:\n\s*\n|\Z)", doc, re.S)
+    ]
 
 
 def _formula(latex: str) -> str:
@@ -226,7 +355,14 @@ def _formula(latex: str) -> str:
     figure, picture = Figure(), io.BytesIO()
     try:
         figure.text(0, 0, "$" + latex.rstrip(".,") + "$", fontsize=13)
-        figure.savefig(picture, format="svg", bbox_inches="tight", pad_inches=0.04, transparent=True, metadata={"Date": None})
+        figure.savefig(
+            picture,
+            format="svg",
+            bbox_inches="tight",
+            pad_inches=0.04,
+            transparent=True,
+            metadata={"Date": None},
+        )
     except ValueError:
         return f"<code>{_text(latex)}</code>"
     return f'<img alt="{_text(latex)}" src="{_embedded(picture.getvalue(), "svg+xml")}">'
@@ -238,6 +374,9 @@ def _signature(module: Any) -> str:
         arguments = describe(module)["args"] or {}
     except InvalidInput:
         return type(module).__name__
-    words = [f"{name}={value['class'].rpartition('.')[2] if isinstance(value, dict) and 'class' in value else value}"
-             for name, value in arguments.items() if value is not None]
+    words = [
+        f"{name}={value['class'].rpartition('.')[2] if isinstance(value, dict) and 'class' in value else value}"
+        for name, value in arguments.items()
+        if value is not None
+    ]
     return f"{type(module).__name__}({', '.join(words)})"

@@ -13,11 +13,23 @@ from torch.distributions.constraints import Constraint
 from pyro_vae.contracts import AnyProgram
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import is_point_mass, is_thin, measure_of, points_of
-from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters, reference_parameter
+from pyro_vae.runtime.environment import (
+    evaluating,
+    isolated_random,
+    like_parameters,
+    reference_parameter,
+)
 from pyro_vae.runtime.traces import importance_traces
-from pyro_vae.validation import InvalidInput, check_context, check_event_shape, check_finite, check_support
+from pyro_vae.validation import (
+    InvalidInput,
+    check_context,
+    check_event_shape,
+    check_finite,
+    check_support,
+)
 
 __all__ = ["check_data", "checked_data", "support_of"]
+
 
 def checked_data(program: AnyProgram, data: Data) -> tuple[Tensor, Tensor | None]:
     """Data as tensors (x, context) on the program's device and of its dtype, after every check of bad input."""
@@ -43,29 +55,46 @@ def check_data(program: AnyProgram, data: Dataset) -> None:
 def check_latent_supports(guide: Any, model: Any) -> None:
     """Raises `InvalidInput` if a latent of the guide can lie where the model gives it no density of the same kind."""
     with torch.no_grad(), isolated_random(torch.device("cpu"), seed=0):
-        has_sources = any(site["type"] == "sample" and site["infer"].get("is_auxiliary") for site in guide.nodes.values())
+        has_sources = any(
+            site["type"] == "sample" and site["infer"].get("is_auxiliary")
+            for site in guide.nodes.values()
+        )
         for name in guide.nodes.keys() & model.nodes.keys():
             site, prior = guide.nodes[name], model.nodes[name]
             if site["type"] != "sample" or site["is_observed"] or prior["is_observed"]:
                 continue
             q, p = site["fn"], prior["fn"]
             if q.event_shape != p.event_shape:
-                raise InvalidInput(name, got=f"a posterior over {tuple(q.event_shape)} under a prior over {tuple(p.event_shape)}",
-                                   expected="the same latent shape for both", fix="give both the same latent")
-            if is_point_mass(q):  # it has no density to compare, but a place: nowhere near a thin set by chance
-                # The image of an auxiliary site is where the function takes it, not anywhere on the line.
+                raise InvalidInput(
+                    name,
+                    got=f"a posterior over {tuple(q.event_shape)} under a prior over {tuple(p.event_shape)}",
+                    expected="the same latent shape for both",
+                    fix="give both the same latent",
+                )
+            if is_point_mass(
+                q
+            ):  # it has no density to compare, but a place: nowhere near a thin set by chance
+                # The image of an auxiliary site is where the function takes it, not anywhere on the
+                # line.
                 points = site["value"] if has_sources or is_thin(p.support) else points_of(q)
             elif measure_of(q.support) != measure_of(p.support):
                 raise InvalidInput(
-                    name, got=f"a posterior with a density over {measure_of(q.support)} under a prior with one over "
-                    f"{measure_of(p.support)}", expected="densities of one kind, for their ratio is what every bound is made of",
-                    fix="choose a prior and a posterior on the same space")
+                    name,
+                    got=f"a posterior with a density over {measure_of(q.support)} under a prior with one over "
+                    f"{measure_of(p.support)}",
+                    expected="densities of one kind, for their ratio is what every bound is made of",
+                    fix="choose a prior and a posterior on the same space",
+                )
             else:
                 points = points_of(q)
             if not p.support.check(points).all():
-                raise InvalidInput(name, got=f"a posterior on {_words(q.support)} under a prior on {_words(p.support)}, which gives "
-                                   "some of its draws no density", expected="a posterior whose support lies inside the prior's",
-                                   fix="choose a prior and a posterior on the same space")
+                raise InvalidInput(
+                    name,
+                    got=f"a posterior on {_words(q.support)} under a prior on {_words(p.support)}, which gives "
+                    "some of its draws no density",
+                    expected="a posterior whose support lies inside the prior's",
+                    fix="choose a prior and a posterior on the same space",
+                )
 
 
 def _words(support: Any) -> str:
@@ -80,16 +109,26 @@ def support_of(program: AnyProgram, x: Tensor, context: Tensor | None) -> Constr
     return None if site is None else site["fn"].support
 
 
-def _traces_at_first_datum(program: AnyProgram, x: Tensor, context: Tensor | None) -> tuple[poutine.Trace, poutine.Trace]:
+def _traces_at_first_datum(
+    program: AnyProgram, x: Tensor, context: Tensor | None
+) -> tuple[poutine.Trace, poutine.Trace]:
     one = slice(0, 1)
     with evaluating(program, seed=0), validation_enabled(False):
         try:
-            return importance_traces(program, like_parameters(program, x[one]),
-                                     like_parameters(program, None if context is None else context[one]))
+            return importance_traces(
+                program,
+                like_parameters(program, x[one]),
+                like_parameters(program, None if context is None else context[one]),
+            )
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, InvalidInput) or not re.search("shape|size|broadcast", str(error), re.IGNORECASE):
+            if isinstance(error, InvalidInput) or not re.search(
+                "shape|size|broadcast", str(error), re.IGNORECASE
+            ):
                 raise
-            raise InvalidInput("program", got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
-                               expected="networks built for the shapes of x, latent and context that they are given",
-                               fix="check latent, in_shape and context= of each part, and that a density's event shape is the latent's "
-                                   "(Independent)") from error
+            raise InvalidInput(
+                "program",
+                got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
+                expected="networks built for the shapes of x, latent and context that they are given",
+                fix="check latent, in_shape and context= of each part, and that a density's event shape is the latent's "
+                "(Independent)",
+            ) from error

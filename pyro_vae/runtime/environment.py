@@ -12,7 +12,17 @@ from torch import Tensor
 from pyro_vae.contracts import AnyProgram
 from pyro_vae.validation import InvalidInput, check_choice
 
-__all__ = ["choose_device", "evaluating", "isolated_random", "like_parameters", "random_state", "reference_parameter", "seed_generators", "set_random_state"]
+__all__ = [
+    "choose_device",
+    "evaluating",
+    "isolated_random",
+    "like_parameters",
+    "random_state",
+    "reference_parameter",
+    "seed_generators",
+    "set_random_state",
+]
+
 
 def choose_device(device: str | torch.device) -> torch.device:
     """``"auto"`` is CUDA where there is one, else the CPU; ``"cpu"``, ``"cuda"`` or a torch device are themselves.
@@ -26,8 +36,12 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("device", got="cuda", expected="a device of this machine, which has no usable CUDA GPU",
-                           fix="pass device='auto' or 'cpu'")
+        raise InvalidInput(
+            "device",
+            got="cuda",
+            expected="a device of this machine, which has no usable CUDA GPU",
+            fix="pass device='auto' or 'cpu'",
+        )
     return device
 
 

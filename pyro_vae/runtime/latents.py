@@ -1,9 +1,10 @@
 r"""The latents of a program as values to move about: drawn, scored where they are put, packed as real vectors.
 
-`pyro_vae.runtime.traces` runs a program on the guide's own draws. Annealing, refined proposals, aggregated posteriors and
-calibration need the densities p(x, z) and q(z | x) at latents of their own choice, and gradient methods need those
-latents without constraints. A set of values is a dictionary from a latent site's name to its value, K draws for each
-of N data, in the shape that the site has under the plate of draws.
+`pyro_vae.runtime.traces` runs a program on the guide's own draws. Annealing, refined proposals,
+aggregated posteriors and calibration need the densities p(x, z) and q(z | x) at latents of their
+own choice, and gradient methods need those latents without constraints. A set of values is a
+dictionary from a latent site's name to its value, K draws for each of N data, in the shape that the
+site has under the plate of draws.
 """
 
 from __future__ import annotations
@@ -24,23 +25,47 @@ from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.runtime.traces import Structure, site_log_prob
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Unconstrained", "Values", "check_no_auxiliary", "densities", "draw", "frozen", "in_rows", "log_density", "observation", "to_real"]
+__all__ = [
+    "Unconstrained",
+    "Values",
+    "check_no_auxiliary",
+    "densities",
+    "draw",
+    "frozen",
+    "in_rows",
+    "log_density",
+    "observation",
+    "to_real",
+]
 
 Values = dict[str, Tensor]
 
 
-def draw(fn: Callable, x: Tensor, context: Tensor | None, num_samples: int, where: Structure) -> Values:
+def draw(
+    fn: Callable, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+) -> Values:
     """K draws of every latent site from a guide, or from a model's prior."""
     trace = poutine.trace(particles(fn, num_samples, where.particle_dim)).get_trace(x, context)
     nodes: dict[str, Any] = prune_subsample_sites(trace).nodes
-    return {name: site["value"] for name, site in nodes.items() if site["type"] == "sample" and not site["is_observed"]}
+    return {
+        name: site["value"]
+        for name, site in nodes.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
 
 
-def log_density(fn: Callable, values: Values, x: Tensor, context: Tensor | None, num_samples: int,
-                where: Structure) -> tuple[Tensor, Tensor]:
+def log_density(
+    fn: Callable,
+    values: Values,
+    x: Tensor,
+    context: Tensor | None,
+    num_samples: int,
+    where: Structure,
+) -> tuple[Tensor, Tensor]:
     """The log-density of a model or a guide at given latents, both (K, N): that of the latents, and that of the rest.
 
-    The rest is the observed sites' and the factors' of a model; of a guide it is training's, and of no use.
+    The rest is the observed sites' and the factors' of a model; of a guide it is training's, and of
+    no use.
     """
     conditioned = poutine.condition(particles(fn, num_samples, where.particle_dim), data=values)
     trace = prune_subsample_sites(poutine.trace(conditioned).get_trace(x, context))
@@ -69,19 +94,31 @@ def to_real(name: str, distribution: Any) -> torch.distributions.Transform:
             return biject_to(distribution.support)
         except NotImplementedError:
             pass
-    raise InvalidInput(name, got=f"a latent whose support is {distribution.support}",
-                       expected="a continuous latent that a smooth transform maps to real numbers",
-                       fix="score it by log_likelihood, with proposal=Defensive() where q is poor")
+    raise InvalidInput(
+        name,
+        got=f"a latent whose support is {distribution.support}",
+        expected="a continuous latent that a smooth transform maps to real numbers",
+        fix="score it by log_likelihood, with proposal=Defensive() where q is poor",
+    )
 
 
-def check_no_auxiliary(program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure) -> None:
+def check_no_auxiliary(
+    program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+) -> None:
     """Raises `InvalidInput` if the guide has sites that the model lacks: q(z | x) itself is then an integral."""
     one = slice(0, 1)
     labels = None if context is None else context[one]
-    extra = draw(program.guide, x[one], labels, 1, where).keys() - draw(program.model, x[one], labels, 1, where).keys()
+    extra = (
+        draw(program.guide, x[one], labels, 1, where).keys()
+        - draw(program.model, x[one], labels, 1, where).keys()
+    )
     if extra:
-        raise InvalidInput(min(extra), got="an auxiliary site of the guide", expected="a guide whose density at z is known",
-                           fix="use a guide without auxiliary sites, or start annealing from the prior")
+        raise InvalidInput(
+            min(extra),
+            got="an auxiliary site of the guide",
+            expected="a guide whose density at z is known",
+            fix="use a guide without auxiliary sites, or start annealing from the prior",
+        )
 
 
 class Unconstrained:
@@ -100,17 +137,24 @@ class Unconstrained:
     def __init__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure):
         one = slice(0, 1)
         model = particles(program.model, 1, where.particle_dim)
-        trace = prune_subsample_sites(poutine.trace(model).get_trace(x[one], None if context is None else context[one]))
+        trace = prune_subsample_sites(
+            poutine.trace(model).get_trace(x[one], None if context is None else context[one])
+        )
         self.where, self.transforms, self.shapes = where, {}, {}
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not site["is_observed"]:
                 self.transforms[name] = to_real(name, site["fn"])
-                self.shapes[name] = in_rows(self.transforms[name].inv(site["value"]), where).shape[2:]
+                self.shapes[name] = in_rows(self.transforms[name].inv(site["value"]), where).shape[
+                    2:
+                ]
         self.sizes = [shape.numel() for shape in self.shapes.values()]
 
     def pack(self, values: Values) -> Tensor:
         """Values as real vectors (K, N, D)."""
-        parts = [in_rows(transform.inv(values[name]), self.where) for name, transform in self.transforms.items()]
+        parts = [
+            in_rows(transform.inv(values[name]), self.where)
+            for name, transform in self.transforms.items()
+        ]
         return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=-1)
 
     def unpack(self, vectors: Tensor) -> tuple[Values, Tensor]:
@@ -121,7 +165,9 @@ class Unconstrained:
             real = rows.movedim(1, self.where.data_dim - self.where.particle_dim)
             values[name] = self.transforms[name](real)
             change = self.transforms[name].log_abs_det_jacobian(real, values[name])
-            log_jacobian = log_jacobian + in_rows(change, self.where).reshape(*vectors.shape[:2], -1).sum(-1)
+            log_jacobian = log_jacobian + in_rows(change, self.where).reshape(
+                *vectors.shape[:2], -1
+            ).sum(-1)
         return values, log_jacobian
 
 
@@ -139,15 +185,27 @@ def frozen(program: AnyProgram) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def observation(program: AnyProgram, values: Values, x: Tensor, context: Tensor | None, where: Structure) -> Any:
+def observation(
+    program: AnyProgram, values: Values, x: Tensor, context: Tensor | None, where: Structure
+) -> Any:
     r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
     num_samples = len(next(iter(values.values())))
-    conditioned = poutine.condition(particles(program.model, num_samples, where.particle_dim), data=values)
+    conditioned = poutine.condition(
+        particles(program.model, num_samples, where.particle_dim), data=values
+    )
     return prune_subsample_sites(poutine.trace(conditioned).get_trace(x, context)).nodes["x"]["fn"]
 
 
-def densities(program: AnyProgram, values: Values, x: Tensor, context: Tensor | None, where: Structure, *,
-              guide: Callable | None = None, memory_budget: int = DEFAULT_MEMORY) -> tuple[Tensor, ...]:
+def densities(
+    program: AnyProgram,
+    values: Values,
+    x: Tensor,
+    context: Tensor | None,
+    where: Structure,
+    *,
+    guide: Callable | None = None,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> tuple[Tensor, ...]:
     """log p(z), log p(x | z) and, of a guide that is given, log q(z | x) at latents (K, N); a few of the K at a time."""
     num_samples = len(next(iter(values.values())))
 
@@ -155,7 +213,10 @@ def densities(program: AnyProgram, values: Values, x: Tensor, context: Tensor | 
         part = {name: value[few] for name, value in values.items()}
         count = len(next(iter(part.values())))
         given = (part, x, context, count, where)
-        return [*log_density(program.model, *given), *([] if guide is None else [log_density(guide, *given)[0]])]
+        return [
+            *log_density(program.model, *given),
+            *([] if guide is None else [log_density(guide, *given)[0]]),
+        ]
 
     if num_samples == 1:
         return tuple(at(slice(0, 1)))

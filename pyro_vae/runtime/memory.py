@@ -34,7 +34,9 @@ class Cost:
     @classmethod
     def of(cls, run: Callable[[int, int], object]) -> Cost:
         """The cost of ``run(num_data, num_samples)``."""
-        alone, twice_drawn, two_data = (_bytes_of(run, *counts) for counts in ((1, 1), (1, 2), (2, 1)))
+        alone, twice_drawn, two_data = (
+            _bytes_of(run, *counts) for counts in ((1, 1), (1, 2), (2, 1))
+        )
         per_draw = max(1, twice_drawn - alone)
         return cls(max(0, two_data - alone - per_draw), per_draw)
 

@@ -24,16 +24,24 @@ __all__ = ["encode", "generate", "posterior_predictive", "prior_predictive", "re
 Sites = dict[str, Any]  # of a trace, by name
 
 
-def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor | list | None = None, draws: bool = False,
-             seed: int = 0, memory_budget: int = DEFAULT_MEMORY) -> Tensor:
+def generate(
+    program: AnyProgram,
+    num: int = 1,
+    *,
+    context: int | float | Tensor | list | None = None,
+    draws: bool = False,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> Tensor:
     r"""New data: the unconditioned model, run at ``num`` empty events.
 
     Args:
         program: any program whose event shape is known.
         num: how many.
         context: one label or vector of covariates for all, or one for each (num, ...).
-        draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers show, or its mode where x has
-            no mean, as sentences have none, or a draw where neither is known, as of pixels that depend on one another.
+        draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers
+            show, or its mode where x has no mean, as sentences have none, or a draw where neither
+            is known, as of pixels that depend on one another.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
 
@@ -51,23 +59,36 @@ def generate(program: AnyProgram, num: int = 1, *, context: int | float | Tensor
     given = None
     if context is not None:
         given = torch.as_tensor(context)
-        one_for_all = given.dim() == 0 or (given.dim() == 1 and given.is_floating_point() and len(given) != num)
+        one_for_all = given.dim() == 0 or (
+            given.dim() == 1 and given.is_floating_point() and len(given) != num
+        )
         given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
     check_context(program, torch.empty(num), given)
 
     def run(few: slice) -> Sites:
-        return {"x": prior_predictive(program, few.stop - few.start, None if given is None else given[few]).nodes["x"]}
+        return {
+            "x": prior_predictive(
+                program, few.stop - few.start, None if given is None else given[few]
+            ).nodes["x"]
+        }
 
     return _in_chunks(program, run, partial(_value, draws=draws), num, seed, memory_budget)["x"]
 
 
-def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,
-                memory_budget: int = DEFAULT_MEMORY) -> Tensor:
+def reconstruct(
+    program: AnyProgram,
+    data: Data,
+    *,
+    draws: bool = False,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> Tensor:
     r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x), its mode where x has no mean, or a draw where neither is known.
 
-    Data with missing entries are completed instead: what was observed stays, and each missing entry becomes a draw of x,
-    :math:`x_\mathrm{mis} \sim p(x_\mathrm{mis} \mid z), z \sim q(z \mid x_\mathrm{obs})`. Several seeds give several
-    completions (multiple imputation); they are as good as q is.
+    Data with missing entries are completed instead: what was observed stays, and each missing entry
+    becomes a draw of x,
+    :math:`x_\mathrm{mis} \sim p(x_\mathrm{mis} \mid z), z \sim q(z \mid x_\mathrm{obs})`. Several
+    seeds give several completions (multiple imputation); they are as good as q is.
 
     Args:
         program: any program.
@@ -90,22 +111,37 @@ def reconstruct(program: AnyProgram, data: Data, *, draws: bool = False, seed: i
     x, context = checked_data(program, data)
 
     def run(few: slice) -> Sites:
-        return {"x": posterior_predictive(program, x[few], None if context is None else context[few]).nodes["x"]}
+        return {
+            "x": posterior_predictive(
+                program, x[few], None if context is None else context[few]
+            ).nodes["x"]
+        }
 
     if not data.missing:
-        return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)["x"]
-    completed = _in_chunks(program, run, partial(_value, draws=True), len(x), seed, memory_budget)["x"]
+        return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)[
+            "x"
+        ]
+    completed = _in_chunks(program, run, partial(_value, draws=True), len(x), seed, memory_budget)[
+        "x"
+    ]
     return torch.where(torch.isnan(x), completed, x)
 
 
-def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 0,
-           memory_budget: int = DEFAULT_MEMORY) -> dict[str, Tensor]:
+def encode(
+    program: AnyProgram,
+    data: Data,
+    *,
+    draws: bool = False,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> dict[str, Tensor]:
     r"""The latents of data: means of q(z | x), or a draw for each datum.
 
     Args:
         program: any program.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
-        draws: draws instead of means; a guide whose density has no mean in closed form gives draws only.
+        draws: draws instead of means; a guide whose density has no mean in closed form gives draws
+            only.
         seed: seed of the draws; the caller's random state is left as it was.
         memory_budget: bytes of activations allowed at once.
 
@@ -122,19 +158,34 @@ def encode(program: AnyProgram, data: Data, *, draws: bool = False, seed: int = 
     x, context = checked_data(program, data)
 
     def run(few: slice) -> Sites:
-        return latent_sites(importance_traces(program, x[few], None if context is None else context[few])[0])
+        return latent_sites(
+            importance_traces(program, x[few], None if context is None else context[few])[0]
+        )
 
     return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)
 
 
-def _in_chunks(program: AnyProgram, run: Callable[[slice], Sites], value: Callable[[Any], Tensor], num: int, seed: int,
-               memory_budget: int) -> dict[str, Tensor]:
+def _in_chunks(
+    program: AnyProgram,
+    run: Callable[[slice], Sites],
+    value: Callable[[Any], Tensor],
+    num: int,
+    seed: int,
+    memory_budget: int,
+) -> dict[str, Tensor]:
     """The values of the sites that ``run`` gives for all of ``num`` data, made for as many at a time as the budget allows."""
     with evaluating(program, seed):
-        size = num if num == 1 else memory_budget // bytes_allocated(lambda count: run(slice(0, count)))
+        size = (
+            num
+            if num == 1
+            else memory_budget // bytes_allocated(lambda count: run(slice(0, count)))
+        )
     with evaluating(program, seed):  # the seed's draws from their beginning, whatever was measured
         parts = [run(few) for few in chunks(num, max(1, size))]
-        return {name: torch.cat([value(part[name]) for part in parts], dim=_data_dim(site)) for name, site in parts[0].items()}
+        return {
+            name: torch.cat([value(part[name]) for part in parts], dim=_data_dim(site))
+            for name, site in parts[0].items()
+        }
 
 
 def _data_dim(site: Any) -> int:
@@ -148,21 +199,33 @@ def _value(site: Any, draws: bool) -> Tensor:
     try:
         return site["fn"].mean if site["name"] != "x" else representative_of(site["fn"])
     except NotImplementedError:
-        raise InvalidInput("draws", got=f"False at site {site['name']!r}, whose density has no mean in closed form",
-                           expected="True", fix="pass draws=True (--draws)") from None
+        raise InvalidInput(
+            "draws",
+            got=f"False at site {site['name']!r}, whose density has no mean in closed form",
+            expected="True",
+            fix="pass draws=True (--draws)",
+        ) from None
 
 
 def prior_predictive(program: AnyProgram, num: int, context: Tensor | None = None) -> poutine.Trace:
     """A trace of the unconditioned model at ``num`` empty events: draws of every latent site and of x."""
     if program.event_shape is None:
-        raise InvalidInput("event_shape", got="none", expected="the shape of one datum",
-                           fix="pass event_shape= to Program, or run it on data first")
+        raise InvalidInput(
+            "event_shape",
+            got="none",
+            expected="the shape of one datum",
+            fix="pass event_shape= to Program, or run it on data first",
+        )
     reference = next(program.parameters(), torch.empty(()))
     empty = reference.new_zeros(num, *program.event_shape)
     return poutine.trace(poutine.uncondition(program.model)).get_trace(empty, context)
 
 
-def posterior_predictive(program: AnyProgram, x: Tensor, context: Tensor | None = None) -> poutine.Trace:
+def posterior_predictive(
+    program: AnyProgram, x: Tensor, context: Tensor | None = None
+) -> poutine.Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
     guide = poutine.trace(program.guide).get_trace(x, context)
-    return poutine.trace(poutine.uncondition(poutine.replay(program.model, trace=guide))).get_trace(x, context)
+    return poutine.trace(poutine.uncondition(poutine.replay(program.model, trace=guide))).get_trace(
+        x, context
+    )

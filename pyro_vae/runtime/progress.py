@@ -6,20 +6,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 __all__ = ["progress_bar"]
 
+
 @contextmanager
-def progress_bar(description: str, total: int, *, shown: bool = True, start: int = 0) -> Iterator[Callable[..., None]]:
+def progress_bar(
+    description: str, total: int, *, shown: bool = True, start: int = 0
+) -> Iterator[Callable[..., None]]:
     """A bar whose body calls ``advance(steps, note="")``; with ``shown=False`` the calls do nothing.
 
     Example:
         >>> with progress_bar("epochs", total=3, shown=False) as advance:
         ...     advance(1, note="objective -99.1")
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
         yield lambda steps, note="": bar.update(task, advance=steps, note=note)

@@ -4,8 +4,9 @@ For K draws of the latents from the guide, datum n has the log-weights
 
 .. math:: \log w_{kn} = \log p(x_n, z_{kn}) - \log q(z_{kn} \mid x_n),
 
-the sum of the unscaled, masked log-probabilities of all sites of the model less those of the guide. Factors in
-the model count; factors in the guide are training terms (a commitment loss, a penalty) and do not.
+the sum of the unscaled, masked log-probabilities of all sites of the model less those of the guide.
+Factors in the model count; factors in the guide are training terms (a commitment loss, a penalty)
+and do not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,20 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NoBound", "NonFiniteLogWeight", "Structure", "importance_traces", "is_no_weight", "latent_sites", "log_weights", "paired_traces", "site_log_prob", "structure", "structure_of", "weights_of"]
+__all__ = [
+    "NoBound",
+    "NonFiniteLogWeight",
+    "Structure",
+    "importance_traces",
+    "is_no_weight",
+    "latent_sites",
+    "log_weights",
+    "paired_traces",
+    "site_log_prob",
+    "structure",
+    "structure_of",
+    "weights_of",
+]
 
 Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
 
@@ -41,9 +55,11 @@ class Structure:
     Args:
         data_dim: the data plate's dimension, negative.
         num_data: number of data in the run that this was read off.
-        data_scale: full size of the data plate over the number of data in it; 1 unless the program subsamples.
+        data_scale: full size of the data plate over the number of data in it; 1 unless the program
+            subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
-        is_deterministic: whether every latent of the guide is a point, as the code that an encoder chooses: all draws are one.
+        is_deterministic: whether every latent of the guide is a point, as the code that an encoder
+            chooses: all draws are one.
     """
 
     data_dim: int
@@ -53,7 +69,9 @@ class Structure:
     is_deterministic: bool = False
 
 
-def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True) -> Structure:
+def structure(
+    program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True
+) -> Structure:
     r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
 
     Args:
@@ -63,23 +81,34 @@ def structure(program: AnyProgram, x: Tensor, context: Tensor | None = None, *, 
         scored: whether it must have a density; training alone can do with a point mass.
 
     Raises:
-        InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the plate, model and
-            guide differ in their latent sites, or (a `NoBound`) the guide puts a point mass on a continuous latent.
+        InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the
+            plate, model and guide differ in their latent sites, or (a `NoBound`) the guide puts a
+            point mass on a continuous latent.
     """
     few = slice(0, 2)
     guide, model = importance_traces(program, x[few], None if context is None else context[few])
     for name, site in [*model.nodes.items(), *guide.nodes.items()]:
         if site["type"] == "param":
-            raise InvalidInput(name, got="pyro.param or pyro.module inside a program", expected="parameters in modules",
-                               fix="make it an nn.Parameter of the program, which is what is trained and saved")
+            raise InvalidInput(
+                name,
+                got="pyro.param or pyro.module inside a program",
+                expected="parameters in modules",
+                fix="make it an nn.Parameter of the program, which is what is trained and saved",
+            )
     where = structure_of(guide, model, scored=scored)
     if where.num_data != len(x[few]):
-        raise InvalidInput("data plate", got=f"size {where.num_data} for {len(x[few])} data", expected="one entry for each datum",
-                           fix="write pyro.plate('data', len(x))")
+        raise InvalidInput(
+            "data plate",
+            got=f"size {where.num_data} for {len(x[few])} data",
+            expected="one entry for each datum",
+            fix="write pyro.plate('data', len(x))",
+        )
     return where
 
 
-def structure_of(guide: poutine.Trace, model: poutine.Trace, *, scored: bool = True, has_particles: bool = False) -> Structure:
+def structure_of(
+    guide: poutine.Trace, model: poutine.Trace, *, scored: bool = True, has_particles: bool = False
+) -> Structure:
     """The plates of a program, read off its traces, after the checks that `structure` describes.
 
     Args:
@@ -88,58 +117,100 @@ def structure_of(guide: poutine.Trace, model: poutine.Trace, *, scored: bool = T
         scored: whether the program must have a density.
         has_particles: whether they were run in a plate of particles, left of all others.
     """
-    frames = {frame.name: frame for _, site in _sites(model, guide) for frame in site["cond_indep_stack"]
-              if frame.vectorized}
+    frames = {
+        frame.name: frame
+        for _, site in _sites(model, guide)
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized
+    }
     if "data" not in frames:
-        raise InvalidInput("model", got="no plate named 'data'", expected="all sites inside pyro.plate('data', len(x))",
-                           fix="wrap the local latents and x in that plate")
+        raise InvalidInput(
+            "model",
+            got="no plate named 'data'",
+            expected="all sites inside pyro.plate('data', len(x))",
+            fix="wrap the local latents and x in that plate",
+        )
     if "x" not in model.nodes or not model.nodes["x"]["is_observed"]:
-        raise InvalidInput("model", got="no observed site named 'x'", expected="pyro.sample('x', ..., obs=x)",
-                           fix="name the observed site 'x'")
+        raise InvalidInput(
+            "model",
+            got="no observed site named 'x'",
+            expected="pyro.sample('x', ..., obs=x)",
+            fix="name the observed site 'x'",
+        )
     for name, site in _sites(model, guide):
         if not any(frame.name == "data" for frame in site["cond_indep_stack"]):
-            raise InvalidInput(name, got="a site outside the data plate",
-                               expected="latents that belong to one datum each",
-                               fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter")
+            raise InvalidInput(
+                name,
+                got="a site outside the data plate",
+                expected="latents that belong to one datum each",
+                fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter",
+            )
     plate = frames["data"]
     _check_latents(model, guide, scored)
     leftmost = min(frame.dim for frame in frames.values())
-    return Structure(data_dim=plate.dim, num_data=plate.size, data_scale=(plate.full_size or plate.size) / plate.size,
-                     particle_dim=leftmost if has_particles else leftmost - 1,
-                     is_deterministic=all(is_point_mass(site["fn"]) for site in latent_sites(guide).values()))
+    return Structure(
+        data_dim=plate.dim,
+        num_data=plate.size,
+        data_scale=(plate.full_size or plate.size) / plate.size,
+        particle_dim=leftmost if has_particles else leftmost - 1,
+        is_deterministic=all(is_point_mass(site["fn"]) for site in latent_sites(guide).values()),
+    )
 
 
 def _check_latents(model: Any, guide: Any, scored: bool) -> None:
     in_guide, in_model = set(latent_sites(guide)), set(latent_sites(model))
-    # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which carries the Jacobian.
-    # One without such a latent would count with nothing in the model against it.
+    # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which
+    # carries the Jacobian. One without such a latent would count with nothing in the model against
+    # it.
     has_images = any(is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
     for name in sorted(in_guide - in_model):
         if not (guide.nodes[name]["infer"].get("is_auxiliary") and has_images):
-            raise InvalidInput(name, got="a site of the guide that the model does not have",
-                               expected="the model's latent sites, or an auxiliary site of which a latent is the image",
-                               fix="give both sites one name, or sample the latent from Delta(f(auxiliary), log_density=...)")
+            raise InvalidInput(
+                name,
+                got="a site of the guide that the model does not have",
+                expected="the model's latent sites, or an auxiliary site of which a latent is the image",
+                fix="give both sites one name, or sample the latent from Delta(f(auxiliary), log_density=...)",
+            )
     for name in sorted(in_model - in_guide):
-        raise InvalidInput(name, got="a latent site of the model that the guide does not have",
-                           expected="a guide for every latent", fix="sample it in the guide")
+        raise InvalidInput(
+            name,
+            got="a latent site of the model that the guide does not have",
+            expected="a guide for every latent",
+            fix="sample it in the guide",
+        )
     for name in sorted(in_guide & in_model):
         is_image = in_guide - in_model
-        if scored and not is_image and is_point_mass(guide.nodes[name]["fn"]) and not model.nodes[name]["fn"].support.is_discrete:
+        if (
+            scored
+            and not is_image
+            and is_point_mass(guide.nodes[name]["fn"])
+            and not model.nodes[name]["fn"].support.is_discrete
+        ):
             raise NoBound(
-                name, got="a Delta guide on a continuous latent", expected="a guide with a density",
+                name,
+                got="a Delta guide on a continuous latent",
+                expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
-                    "with spread such as DiagonalNormal")
+                "with spread such as DiagonalNormal",
+            )
 
 
-def importance_traces(program: AnyProgram, x: Tensor, context: Tensor | None = None, num_samples: int | None = None,
-                      particle_dim: int = -2, guide: Callable | None = None) -> tuple[poutine.Trace, poutine.Trace]:
+def importance_traces(
+    program: AnyProgram,
+    x: Tensor,
+    context: Tensor | None = None,
+    num_samples: int | None = None,
+    particle_dim: int = -2,
+    guide: Callable | None = None,
+) -> tuple[poutine.Trace, poutine.Trace]:
     r"""Traces (guide, model) of a program, the model replayed on the guide's draws.
 
     Args:
         program: any program.
         x: data (N, \*event).
         context: context (N, ...) or ``None``.
-        num_samples: number of draws K, each site then having K in front; ``None`` for a single draw without.
+        num_samples: number of draws K, each site then having K in front; ``None`` for a single draw
+            without.
         particle_dim: where the plate of the K draws goes, `Structure.particle_dim`.
         guide: what draws the latents; the program's own guide if not given.
     """
@@ -149,29 +220,44 @@ def importance_traces(program: AnyProgram, x: Tensor, context: Tensor | None = N
     return paired_traces(model, guide, x, context)
 
 
-def paired_traces(model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> tuple[poutine.Trace, poutine.Trace]:
+def paired_traces(
+    model: Callable, guide: Callable, *args: Any, **kwargs: Any
+) -> tuple[poutine.Trace, poutine.Trace]:
     """Traces (guide, model) of two Pyro functions, the model replayed on the guide's draws."""
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
 
 
-def log_weights(program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int,
-                where: Structure, guide: Callable | None = None) -> Tensor:
+def log_weights(
+    program: AnyProgram,
+    x: Tensor,
+    context: Tensor | None,
+    num_samples: int,
+    where: Structure,
+    guide: Callable | None = None,
+) -> Tensor:
     """Log-weights (K, N) in nats of ``num_samples`` draws from the guide, or another one, for each datum.
 
     Raises:
         InvalidInput: if one is NaN or +inf, naming the datum and the site.
     """
-    guide_trace, model = importance_traces(program, x, context, num_samples, where.particle_dim, guide)
+    guide_trace, model = importance_traces(
+        program, x, context, num_samples, where.particle_dim, guide
+    )
     total = weights_of(guide_trace, model, where, (num_samples, len(x)))
     bad = is_no_weight(total)
     if bad.any():
-        raise NonFiniteLogWeight(int(bad.any(0).nonzero()[0]), _culprit(model, guide_trace, where, (num_samples, len(x)), bad))
+        raise NonFiniteLogWeight(
+            int(bad.any(0).nonzero()[0]),
+            _culprit(model, guide_trace, where, (num_samples, len(x)), bad),
+        )
     return total
 
 
-def weights_of(guide: poutine.Trace, model: poutine.Trace, where: Structure, shape: tuple[int, int]) -> Tensor:
+def weights_of(
+    guide: poutine.Trace, model: poutine.Trace, where: Structure, shape: tuple[int, int]
+) -> Tensor:
     """Log-weights (K, N) of two traces, as they come: nothing here depends on their values."""
     total: Any = sum(site_log_prob(site, where, shape) for _, site in _sites(model))
     for site in latent_sites(guide).values():
@@ -194,8 +280,12 @@ class NonFiniteLogWeight(InvalidInput):
 
     def __init__(self, datum: int, site: str):
         self.datum, self.site = datum, site
-        super().__init__("log-weights", got=f"NaN or +inf in datum {datum}, {site}", expected="log-probabilities",
-                         fix="check that datum and the scales that the networks return for it")
+        super().__init__(
+            "log-weights",
+            got=f"NaN or +inf in datum {datum}, {site}",
+            expected="log-probabilities",
+            fix="check that datum and the scales that the networks return for it",
+        )
 
     def shifted_by(self, start: int) -> NonFiniteLogWeight:
         """The same error, its datum counted from ``start`` data earlier."""
@@ -212,7 +302,13 @@ def site_log_prob(site: Site, where: Structure, shape: tuple[int, int]) -> Tenso
     return (value.sum(others) if others else value).expand(shape)
 
 
-def _culprit(model: poutine.Trace, guide: poutine.Trace, where: Structure, shape: tuple[int, int], bad: Tensor) -> str:
+def _culprit(
+    model: poutine.Trace,
+    guide: poutine.Trace,
+    where: Structure,
+    shape: tuple[int, int],
+    bad: Tensor,
+) -> str:
     for name, site in _sites(guide, model):
         if not torch.isfinite(site_log_prob(site, where, shape)[bad]).all():
             return f"first at site {name!r}"

@@ -1,13 +1,15 @@
 """Contract tests that ship: what a prior, a likelihood, a posterior or a program must do to be used with the rest.
 
-Call them on a component of your own, as our tests do on ours. Each raises `AssertionError` with what was broken::
+Call them on a component of your own, as our tests do on ours. Each raises `AssertionError` with
+what was broken::
 
     from pyro_vae.testing import check_prior
 
     def test_my_prior():
         check_prior(MyPrior(1, df=4.0))
 
-A component whose event has a few entries also has its density integrated, so check it in such a size too.
+A component whose event has a few entries also has its density integrated, so check it in such a
+size too.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ def check_prior(prior: nn.Module, *, context: Tensor | None = None) -> None:
     Example:
         >>> check_prior(pv.priors.GaussianMixture(1, components=3))
     """
+
     def forward(module: Any) -> torch.distributions.Distribution:
         part = module.prior if bound else module
         return part(context=None if context is None else context.to(_dtype(module)))
@@ -95,8 +98,9 @@ def check_likelihood(likelihood: Any, z: Tensor, *, context: Tensor | None = Non
     """
     _check_event_shape(likelihood)
     _check_conditional(likelihood, z, context)
-    assert tuple(as_pyro(likelihood(z, context=context)).event_shape) == as_shape(likelihood.event_shape), \
-        "a likelihood's distribution must have the event shape that the module states"
+    assert tuple(as_pyro(likelihood(z, context=context)).event_shape) == as_shape(
+        likelihood.event_shape
+    ), "a likelihood's distribution must have the event shape that the module states"
 
 
 def check_posterior(posterior: nn.Module, x: Tensor, *, context: Tensor | None = None) -> None:
@@ -131,14 +135,22 @@ def check_network(network: Any, x: Tensor, *, context: Tensor | None = None) -> 
     x, given = x.double(), () if context is None else (context.double(),)
     features = network(x, *given)
     shape = as_shape(network.out_shape)
-    assert tuple(features.shape) == (len(x), *shape), f"features {tuple(features.shape)} where out_shape says {shape}"
+    assert tuple(features.shape) == (len(x), *shape), (
+        f"features {tuple(features.shape)} where out_shape says {shape}"
+    )
     rows = torch.cat([network(x[i : i + 1], *(c[i : i + 1] for c in given)) for i in range(len(x))])
-    torch.testing.assert_close(features, rows, msg=lambda m: f"a batch must equal a loop over its data: {m}")
+    torch.testing.assert_close(
+        features, rows, msg=lambda m: f"a batch must equal a loop over its data: {m}"
+    )
     many = network(x.expand(2, 3, *x.shape), *given)
-    torch.testing.assert_close(many, features.expand(2, 3, *features.shape), msg=lambda m: f"leading dimensions: {m}")
+    torch.testing.assert_close(
+        many, features.expand(2, 3, *features.shape), msg=lambda m: f"leading dimensions: {m}"
+    )
     if given:
         spread = network(x, given[0].expand(2, *given[0].shape))
-        torch.testing.assert_close(spread, features.expand(2, *features.shape), msg=lambda m: f"context dimensions: {m}")
+        torch.testing.assert_close(
+            spread, features.expand(2, *features.shape), msg=lambda m: f"context dimensions: {m}"
+        )
     _check_gradients(network, lambda module: module(x, *given).square().sum())
     _check_copies(network, lambda module: module(x, *given))
 
@@ -172,7 +184,8 @@ def _loss_of(x: Tensor, context: Tensor | None) -> Callable[[Any], Tensor]:
     return lambda program: ELBO().differentiable_loss(program.model, program.guide, x, context)
 
 
-# ------------------------------------------------------------------------------------------------------ components
+# components
+
 
 def _check_component(module: nn.Module, forward: Forward, *batches: tuple[int, ...]) -> None:
     with _unchanged_globals():
@@ -185,17 +198,29 @@ def _check_component(module: nn.Module, forward: Forward, *batches: tuple[int, .
             _check_flat(density, double, forward)
             return
         values = density.sample((2, 3))
-        assert tuple(values.shape) == (2, 3, *batch, *event), f"samples of shape {tuple(values.shape)}"
-        assert values.dtype == torch.float64 or density.support.is_discrete, "samples must follow the module's dtype"
+        assert tuple(values.shape) == (2, 3, *batch, *event), (
+            f"samples of shape {tuple(values.shape)}"
+        )
+        assert values.dtype == torch.float64 or density.support.is_discrete, (
+            "samples must follow the module's dtype"
+        )
         assert density.support.check(values).all(), "samples must lie in the support"
         log_prob = density.log_prob(values)
-        assert tuple(log_prob.shape) == (2, 3, *batch), f"log_prob of shape {tuple(log_prob.shape)} for values (2, 3, ...)"
+        assert tuple(log_prob.shape) == (2, 3, *batch), (
+            f"log_prob of shape {tuple(log_prob.shape)} for values (2, 3, ...)"
+        )
         assert log_prob.dtype == torch.float64, "log_prob must follow the module's dtype"
         assert torch.isfinite(log_prob).all(), "log_prob must be finite at samples"
-        with poutine.trace() as trace, pyro.plate("data", batch[0] if batch else 4), pyro.plate("particles", 2, dim=-2):
+        with (
+            poutine.trace() as trace,
+            pyro.plate("data", batch[0] if batch else 4),
+            pyro.plate("particles", 2, dim=-2),
+        ):
             pyro.sample("site", density)
         trace.trace.compute_log_prob()
-        assert trace.trace.nodes["site"]["log_prob"].shape == (2, batch[0] if batch else 4), "it must expand in Pyro's plates"
+        assert trace.trace.nodes["site"]["log_prob"].shape == (2, batch[0] if batch else 4), (
+            "it must expand in Pyro's plates"
+        )
         if math.prod(event) <= LARGEST_INTEGRATED and not is_point_mass(density):
             check_density(density)
 
@@ -212,7 +237,9 @@ def _check_component(module: nn.Module, forward: Forward, *batches: tuple[int, .
 def _check_flat(density: Flat, module: nn.Module, forward: Forward) -> None:
     """What is left of a prior's contract where there is no distribution: it says so when asked for a draw."""
     values = torch.randn(2, 3, *density.batch_shape, *density.event_shape, dtype=torch.float64)
-    assert torch.equal(density.log_prob(values), values.new_zeros(2, 3, *density.batch_shape)), "its log-density must be zero"
+    assert torch.equal(density.log_prob(values), values.new_zeros(2, 3, *density.batch_shape)), (
+        "its log-density must be zero"
+    )
     try:
         density.sample()
     except InvalidInput:
@@ -234,18 +261,35 @@ def _check_conditional(module: nn.Module, given: Tensor, context: Tensor | None)
 
     def scored(d: Any, points: Tensor) -> Tensor:
         # A point mass scores a rounding error as it scores any other miss: compare where it lies.
-        return d.mean.flatten(len(d.batch_shape)).sum(-1) if is_point_mass(d) else d.log_prob(points)
+        return (
+            d.mean.flatten(len(d.batch_shape)).sum(-1) if is_point_mass(d) else d.log_prob(points)
+        )
 
-    rows = torch.cat([scored(as_pyro(double(x[i : i + 1], context=None if c is None else c[i : i + 1])), value[i : i + 1])
-                      for i in range(len(x))])
-    torch.testing.assert_close(scored(density, value), rows, msg=lambda m: f"a batch must equal a loop: {m}")
+    rows = torch.cat(
+        [
+            scored(
+                as_pyro(double(x[i : i + 1], context=None if c is None else c[i : i + 1])),
+                value[i : i + 1],
+            )
+            for i in range(len(x))
+        ]
+    )
+    torch.testing.assert_close(
+        scored(density, value), rows, msg=lambda m: f"a batch must equal a loop: {m}"
+    )
     leading = as_pyro(double(x.expand(2, *x.shape), context=c))
-    assert tuple(leading.batch_shape) == (2, len(x)), f"inputs (K, N) gave batch shape {tuple(leading.batch_shape)}"
-    torch.testing.assert_close(scored(leading, value), rows.expand(2, -1), msg=lambda m: f"leading dimensions: {m}")
+    assert tuple(leading.batch_shape) == (2, len(x)), (
+        f"inputs (K, N) gave batch shape {tuple(leading.batch_shape)}"
+    )
+    torch.testing.assert_close(
+        scored(leading, value), rows.expand(2, -1), msg=lambda m: f"leading dimensions: {m}"
+    )
 
 
 def _check_event_shape(module: Any) -> None:
-    assert getattr(module, "event_shape", None) is not None, "it must state event_shape, the shape of one datum"
+    assert getattr(module, "event_shape", None) is not None, (
+        "it must state event_shape, the shape of one datum"
+    )
 
 
 def _check_gradients(module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> None:
@@ -268,18 +312,32 @@ def _check_copies(module: nn.Module, result: Callable[[nn.Module], Tensor]) -> N
         expected = result(module)
     copied = copy.deepcopy(module)
     with evaluating(copied, seed=0):
-        torch.testing.assert_close(result(copied), expected, rtol=0, atol=0, msg=lambda m: f"a deep copy differs: {m}")
-    shared = {p.data_ptr() for p in module.parameters()} & {p.data_ptr() for p in copied.parameters()}
+        torch.testing.assert_close(
+            result(copied), expected, rtol=0, atol=0, msg=lambda m: f"a deep copy differs: {m}"
+        )
+    shared = {p.data_ptr() for p in module.parameters()} & {
+        p.data_ptr() for p in copied.parameters()
+    }
     assert not shared, "a deep copy shares parameters with the original"
     rebuilt = build(describe(module)).to(_dtype(module))
     rebuilt.load_state_dict(module.state_dict())
     with evaluating(rebuilt, seed=0):
-        torch.testing.assert_close(result(rebuilt), expected, rtol=0, atol=0, msg=lambda m: f"saved and loaded it differs: {m}")
+        torch.testing.assert_close(
+            result(rebuilt),
+            expected,
+            rtol=0,
+            atol=0,
+            msg=lambda m: f"saved and loaded it differs: {m}",
+        )
     pointers = [value.data_ptr() for value in module.state_dict().values() if value.numel()]
-    assert len(pointers) == len(set(pointers)), "state_dict holds a tensor twice: register a shared module in one place only"
+    assert len(pointers) == len(set(pointers)), (
+        "state_dict holds a tensor twice: register a shared module in one place only"
+    )
     if torch.cuda.is_available():
         moved = copy.deepcopy(module).cuda()
-        assert all(t.is_cuda for t in [*moved.parameters(), *moved.buffers()]), "it does not move to the GPU as a whole"
+        assert all(t.is_cuda for t in [*moved.parameters(), *moved.buffers()]), (
+            "it does not move to the GPU as a whole"
+        )
 
 
 class _unchanged_globals:
@@ -290,13 +348,21 @@ class _unchanged_globals:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is None:
-            assert self._state() == self.before, "it changed distribution validation or Pyro's global parameter store"
+            assert self._state() == self.before, (
+                "it changed distribution validation or Pyro's global parameter store"
+            )
 
     @staticmethod
     def _state() -> tuple:
-        return (torch.distributions.Distribution._validate_args, dist.torch_distribution.TorchDistribution._validate_args,
-                tuple(pyro.get_param_store().keys()))
+        return (
+            torch.distributions.Distribution._validate_args,
+            dist.torch_distribution.TorchDistribution._validate_args,
+            tuple(pyro.get_param_store().keys()),
+        )
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    return next((t.dtype for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()), torch.get_default_dtype())
+    return next(
+        (t.dtype for t in [*module.parameters(), *module.buffers()] if t.is_floating_point()),
+        torch.get_default_dtype(),
+    )

@@ -15,16 +15,18 @@ from pyro_vae.distributions.sphere import log_area
 
 __all__ = ["LARGEST_INTEGRATED", "check_density"]
 
-LARGEST_INTEGRATED = 6  # entries of an event: importance sampling in more dimensions would need more than a few draws
+# entries of an event: importance sampling in more dimensions would need more than a few draws
+LARGEST_INTEGRATED = 6
 
 
-# ------------------------------------------------------------------------------------------------------ the density
+# the density
+
 
 def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
     """Checks that a density integrates (or its masses sum) to one, and that its samples follow it.
 
-    An event of a single entry is integrated by quadrature, a larger one by importance sampling, five standard errors
-    allowed; the states of a discrete one are summed, where it can list them.
+    An event of a single entry is integrated by quadrature, a larger one by importance sampling,
+    five standard errors allowed; the states of a discrete one are summed, where it can list them.
 
     Args:
         distribution: of any batch shape, its event a few entries.
@@ -58,17 +60,27 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         inside = torch.isfinite(x) & (x.abs() < 1e12)
         x = torch.where(inside, x, transform(base))
         jacobian = _flat(transform.log_abs_det_jacobian(u, x), batch)
-        log_density = distribution.log_prob(x) + jacobian + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
-        density = torch.where(_flat(inside, batch).bool(), torch.nan_to_num(log_density, nan=-math.inf).exp(), 0.0)
+        log_density = (
+            distribution.log_prob(x)
+            + jacobian
+            + torch.cosh(t).log().reshape(-1, *(1,) * len(batch))
+        )
+        density = torch.where(
+            _flat(inside, batch).bool(), torch.nan_to_num(log_density, nan=-math.inf).exp(), 0.0
+        )
         total = torch.trapezoid(density, t, dim=0)
         mean = torch.trapezoid(density * _flat(x, batch), t, dim=0)
         spread = torch.trapezoid(density * _flat(x, batch).square(), t, dim=0) - mean.square()
-    assert torch.allclose(total, torch.ones_like(total), atol=tolerance), f"the density integrates to {total.flatten().tolist()}"
+    assert torch.allclose(total, torch.ones_like(total), atol=tolerance), (
+        f"the density integrates to {total.flatten().tolist()}"
+    )
     num = 20_000
     draws = _flat(distribution.sample((num,)).double(), batch)
     known = (spread > 0) & torch.isfinite(spread) & (spread < 1e6)
     error = (draws.mean(0) - mean).abs() / (spread.clamp_min(1e-12) / num).sqrt()
-    assert (error[known] < 5).all(), f"the samples' mean is {error[known].max():.1f} standard errors from the density's"
+    assert (error[known] < 5).all(), (
+        f"the samples' mean is {error[known].max():.1f} standard errors from the density's"
+    )
 
 
 def _check_joint_density(distribution: Any, tolerance: float) -> None:
@@ -83,8 +95,12 @@ def _check_joint_density(distribution: Any, tolerance: float) -> None:
         x, log_proposal = _propose(distribution, num)
         weights = (distribution.log_prob(x) - log_proposal).exp() / num
         total, error = weights.sum(0), weights.std(0) * math.sqrt(num)
-        assert (error < 0.1).all(), f"the integral of the density is {total.max():.3g} with an error of {error.max():.2g}"
-    assert ((total - 1).abs() < 5 * error + tolerance).all(), f"the density integrates to {total.flatten().tolist()}"
+        assert (error < 0.1).all(), (
+            f"the integral of the density is {total.max():.3g} with an error of {error.max():.2g}"
+        )
+    assert ((total - 1).abs() < 5 * error + tolerance).all(), (
+        f"the density integrates to {total.flatten().tolist()}"
+    )
     # First and second moments of the draws, against the density's.
     draws = distribution.sample((num,)).flatten(1 + batch)
     x, weights = x.flatten(1 + batch), (weights / total).unsqueeze(-1)
@@ -94,7 +110,9 @@ def _check_joint_density(distribution: Any, tolerance: float) -> None:
         if not distribution.support.is_discrete:
             spread = spread + (weights * (x**power - expected)).square().sum(0)
         off = ((got - expected).abs() / (spread + 1e-12).sqrt()).max()
-        assert off < 6, f"the samples' moment of order {power} is {off:.1f} standard errors from the density's"
+        assert off < 6, (
+            f"the samples' moment of order {power} is {off:.1f} standard errors from the density's"
+        )
 
 
 def _propose(distribution: Any, num: int) -> tuple[Tensor, Tensor]:
@@ -106,11 +124,13 @@ def _propose(distribution: Any, num: int) -> tuple[Tensor, Tensor]:
         return x, x.new_full((num, *batch), -log_area(event[-1]) * math.prod(event[:-1]))
     transform = biject_to(distribution.support)
     draws = transform.inv(distribution.sample((2000,)))
-    shape = draws.shape[1 + len(batch):]
+    shape = draws.shape[1 + len(batch) :]
     draws = draws.flatten(1 + len(batch))
     centred = draws - draws.mean(0)
     covariance = torch.einsum("s...i,s...j->...ij", centred, centred) / len(draws)
-    scale = torch.linalg.cholesky(1.5 * covariance + 1e-8 * torch.eye(draws.shape[-1], dtype=draws.dtype))
+    scale = torch.linalg.cholesky(
+        1.5 * covariance + 1e-8 * torch.eye(draws.shape[-1], dtype=draws.dtype)
+    )
     # Heavier tails than most: Student's t of five degrees of freedom around the draws' mean.
     proposal = dist.MultivariateStudentT(draws.new_tensor(5.0), draws.mean(0), scale)
     u = proposal.sample((num,))

@@ -1,7 +1,8 @@
 """Training: stochastic variational inference of any program, resumable to the bit.
 
-Everything random in an epoch follows from the run's seed and the epoch's index (`pyro_vae.training.steps`), so a checkpoint needs no
-random state, and a run that was killed and resumed ends with the weights of one that was not.
+Everything random in an epoch follows from the run's seed and the epoch's index
+(`pyro_vae.training.steps`), so a checkpoint needs no random state, and a run that was killed and
+resumed ends with the weights of one that was not.
 """
 
 from __future__ import annotations
@@ -31,22 +32,39 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count, check_p
 
 __all__ = ["fit"]
 
-def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = None, epochs: int = 50,
-        batch_size: int = 128, learning_rate: float = 1e-3, optimizer: Optimizer | None = None,
-        schedule: Callable[[float], float] = Constant(), warmup: int = 0, clip_norm: float | None = None,
-        validation: Data | None = None, patience: int | None = None, seed: int = 0,
-        device: str | torch.device = "auto", compile: Literal["auto", "on", "off"] = "auto", autocast: bool = False,
-        out: str | Path | None = None, resume: bool = False, checkpoint_seconds: float = 10.0,
-        progress: bool = True) -> History:
+
+def fit(
+    program: AnyProgram,
+    data: Data,
+    *,
+    objective: AnyObjective | None = None,
+    epochs: int = 50,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    optimizer: Optimizer | None = None,
+    schedule: Callable[[float], float] = Constant(),
+    warmup: int = 0,
+    clip_norm: float | None = None,
+    validation: Data | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    compile: Literal["auto", "on", "off"] = "auto",
+    autocast: bool = False,
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 10.0,
+    progress: bool = True,
+) -> History:
     """Fits a program to data by stochastic variational inference.
 
-    The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters of the program,
-    which are its own: nothing is registered in Pyro's global store, which is why `pyro.infer.SVI`, looking for
-    parameters there, would run and move nothing.
+    The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters
+    of the program, which are its own: nothing is registered in Pyro's global store, which is why
+    `pyro.infer.SVI`, looking for parameters there, would run and move nothing.
 
     Args:
-        program: any program; moved to ``device`` and left there, with its last weights, or with those of the best
-            validation ELBO if there are validation data.
+        program: any program; moved to ``device`` and left there, with its last weights, or with
+            those of the best validation ELBO if there are validation data.
         data: training data, a data set, a tensor x (N, *event), or a pair (x, context).
         objective: a Pyro ELBO; by default `pyro_vae.objectives.ELBO`.
         epochs: passes over the data, in total: a resumed run does those that are left.
@@ -56,17 +74,23 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         schedule: from the fraction of steps done to a factor on the learning rate.
         warmup: epochs over which the weight of the latents' terms rises from 0 to 1 (KL annealing).
         clip_norm: upper limit of the gradient's global norm.
-        validation: data whose ELBO is taken after every epoch; of a program without one, its guide a point, minus the loss.
-        patience: stop after so many epochs without a better validation ELBO, counted from the end of the warm-up.
+        validation: data whose ELBO is taken after every epoch; of a program without one, its guide
+            a point, minus the loss.
+        patience: stop after so many epochs without a better validation ELBO, counted from the end
+            of the warm-up.
         seed: of everything random; the caller's random state is left as it was.
-        device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch device.
+        device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch
+            device.
         out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
         resume: continue the run in ``out``.
-        compile: ``"auto"`` captures and compiles the step where that pays over the planned number of steps, which is
-            decided by counting and so is the same every time, recorded, and kept when resuming.
+        compile: ``"auto"`` captures and compiles the step where that pays over the planned number
+            of steps, which is decided by counting and so is the same every time, recorded, and kept
+            when resuming.
         autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
-        checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always saved.
-        progress: show a bar with the epoch, the objective (or its value on validation data) and the time left.
+        checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always
+            saved.
+        progress: show a bar with the epoch, the objective (or its value on validation data) and the
+            time left.
 
     Raises:
         InvalidInput: on unusable data or settings, or a run folder that is in use.
@@ -80,14 +104,32 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         >>> history["objective"][-1] > history["objective"][0]
         True
     """
-    check_settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, warmup=warmup, clip_norm=clip_norm,
-                   patience=patience, has_validation=validation is not None, seed=seed, compile=compile)
+    check_settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        clip_norm=clip_norm,
+        patience=patience,
+        has_validation=validation is not None,
+        seed=seed,
+        compile=compile,
+    )
     if resume and out is None:
-        raise InvalidInput("resume", got="True without a run folder", expected="out=", fix="pass the folder of the run")
+        raise InvalidInput(
+            "resume",
+            got="True without a run folder",
+            expected="out=",
+            fix="pass the folder of the run",
+        )
     for name, factory in (("optimizer", optimizer), ("schedule", schedule)):
         if factory is not None and not callable(factory):
-            raise InvalidInput(name, got=repr(factory), expected="a class or a function",
-                               fix="pass torch.optim.Adam" if name == "optimizer" else "pass schedules.Cosine()")
+            raise InvalidInput(
+                name,
+                got=repr(factory),
+                expected="a class or a function",
+                fix="pass torch.optim.Adam" if name == "optimizer" else "pass schedules.Cosine()",
+            )
     train = as_dataset(data)
     check_data(program, train)
     target = choose_device(device)
@@ -98,36 +140,95 @@ def fit(program: AnyProgram, data: Data, *, objective: AnyObjective | None = Non
         check_data(program, held)
         held = held.to(target, dtype)
     if not hasattr(objective or ELBO, "differentiable_loss"):
-        raise InvalidInput("objective", got=type(objective).__name__, expected="an ELBO with a differentiable loss",
-                           fix="choose one of pyro_vae.objectives")
+        raise InvalidInput(
+            "objective",
+            got=type(objective).__name__,
+            expected="an ELBO with a differentiable loss",
+            fix="choose one of pyro_vae.objectives",
+        )
     settings = {
-        "data": train.sha256, "binarize": train.binarize, "objective": _settings_of(objective or ELBO()), "batch_size": batch_size,
-        "learning_rate": learning_rate, "optimizer": _settings_of(optimizer), "schedule": _settings_of(schedule),
-        "warmup": warmup, "clip_norm": clip_norm, "validation": held and held.sha256, "patience": patience, "seed": seed,
-        "autocast": autocast, "program": None if out is None else checkpoint.describe(program), "epochs": None if isinstance(schedule, Constant) else epochs,
-        "trainable": [name for name, parameter in program.named_parameters() if parameter.requires_grad],
+        "data": train.sha256,
+        "binarize": train.binarize,
+        "objective": _settings_of(objective or ELBO()),
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "optimizer": _settings_of(optimizer),
+        "schedule": _settings_of(schedule),
+        "warmup": warmup,
+        "clip_norm": clip_norm,
+        "validation": held and held.sha256,
+        "patience": patience,
+        "seed": seed,
+        "autocast": autocast,
+        "program": None if out is None else checkpoint.describe(program),
+        "epochs": None if isinstance(schedule, Constant) else epochs,
+        "trainable": [
+            name for name, parameter in program.named_parameters() if parameter.requires_grad
+        ],
     }
-    steps = Steps(program, train.to(target, dtype), copy.copy(objective) if objective is not None else ELBO(), epochs, batch_size,
-                  learning_rate, optimizer or partial(torch.optim.Adam, fused=True), schedule, warmup, clip_norm, seed, autocast)
-    run = Run(steps, compile, held, patience, None if out is None else Path(out), checkpoint_seconds, settings)
+    steps = Steps(
+        program,
+        train.to(target, dtype),
+        copy.copy(objective) if objective is not None else ELBO(),
+        epochs,
+        batch_size,
+        learning_rate,
+        optimizer or partial(torch.optim.Adam, fused=True),
+        schedule,
+        warmup,
+        clip_norm,
+        seed,
+        autocast,
+    )
+    run = Run(
+        steps,
+        compile,
+        held,
+        patience,
+        None if out is None else Path(out),
+        checkpoint_seconds,
+        settings,
+    )
     with _claimed(run.folder):
         if resume:
             run.restore()
         elif run.folder is not None and checkpoint.exists(run.folder, "program"):
-            raise InvalidInput("out", got=f"{run.folder}, which holds a run already", expected="a new folder",
-                               fix="choose another folder, or continue that run with resume=True (--resume)")
+            raise InvalidInput(
+                "out",
+                got=f"{run.folder}, which holds a run already",
+                expected="a new folder",
+                fix="choose another folder, or continue that run with resume=True (--resume)",
+            )
         if out is not None and "<lambda>" in str(settings):
-            raise InvalidInput("schedule or optimizer", got="a lambda", expected="a function with a name, which a resumed "
-                               "run can compare", fix="define it with def")
+            raise InvalidInput(
+                "schedule or optimizer",
+                got="a lambda",
+                expected="a function with a name, which a resumed run can compare",
+                fix="define it with def",
+            )
         with isolated_random(target, seed), _modes_put_back(program):
             run.train(progress)
     return run.history
 
 
-def check_settings(*, epochs: int, batch_size: int, learning_rate: float, warmup: int, clip_norm: float | None,
-                   patience: int | None, has_validation: bool, seed: int, compile: str) -> None:
+def check_settings(
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    warmup: int,
+    clip_norm: float | None,
+    patience: int | None,
+    has_validation: bool,
+    seed: int,
+    compile: str,
+) -> None:
     """Raises `InvalidInput` on numbers that `fit` cannot train with."""
-    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+    for name, count, least in (
+        ("epochs", epochs, 1),
+        ("batch_size", batch_size, 1),
+        ("warmup", warmup, 0),
+    ):
         check_count(name, count, least)
     check_seed(seed)
     check_positive("learning_rate", learning_rate)
@@ -136,8 +237,12 @@ def check_settings(*, epochs: int, batch_size: int, learning_rate: float, warmup
     if patience is not None:
         check_count("patience", patience)
         if not has_validation:
-            raise InvalidInput("patience", got=f"{patience} without validation data", expected="validation data to stop by",
-                               fix="pass validation= (--validation 1000)")
+            raise InvalidInput(
+                "patience",
+                got=f"{patience} without validation data",
+                expected="validation data to stop by",
+                fix="pass validation= (--validation 1000)",
+            )
     check_choice("compile", compile, ["auto", "on", "off"])
 
 
@@ -163,8 +268,12 @@ def _claimed(folder: Path | None) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            raise InvalidInput("out", got=f"{folder}, in which another process is training", expected="a folder of its own",
-                               fix="choose another folder, or wait for that run to end") from None
+            raise InvalidInput(
+                "out",
+                got=f"{folder}, in which another process is training",
+                expected="a folder of its own",
+                fix="choose another folder, or wait for that run to end",
+            ) from None
     try:
         yield
     finally:
@@ -174,7 +283,11 @@ def _claimed(folder: Path | None) -> Iterator[None]:
 def _settings_of(thing: Any) -> Any:
     """A setting in the form in which two runs are compared: a class's name and its numbers."""
     if isinstance(thing, partial):
-        return [_settings_of(thing.func), _settings_of(list(thing.args)), _settings_of(thing.keywords)]
+        return [
+            _settings_of(thing.func),
+            _settings_of(list(thing.args)),
+            _settings_of(thing.keywords),
+        ]
     if isinstance(thing, dict):
         return {str(key): _settings_of(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
@@ -184,6 +297,11 @@ def _settings_of(thing: Any) -> Any:
     if isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
         return thing.__qualname__
     values = asdict(thing) if is_dataclass(thing) and not isinstance(thing, type) else vars(thing)
-    return {"class": type(thing).__qualname__,
-            **{key: value for key, value in values.items()
-               if isinstance(value, bool | int | float | str) and key != "max_plate_nesting"}}  # found, not set
+    return {
+        "class": type(thing).__qualname__,
+        **{
+            key: value
+            for key, value in values.items()
+            if isinstance(value, bool | int | float | str) and key != "max_plate_nesting"
+        },
+    }  # found, not set

@@ -24,9 +24,15 @@ class TrainingDiverged(ArithmeticError):
 
     def __init__(self, step: int, site: str, cause: str, folder: Path | None = None):
         self.step, self.site, self.cause, self.folder = step, site, cause, folder
-        kept = "the program has the weights of the last good epoch" if folder is None else f"the last good checkpoint is kept in {folder}"
-        super().__init__(f"training diverged: the loss or a parameter became NaN or infinite at step {step}, first at "
-                         f"{site}; {cause}; {kept}")
+        kept = (
+            "the program has the weights of the last good epoch"
+            if folder is None
+            else f"the last good checkpoint is kept in {folder}"
+        )
+        super().__init__(
+            f"training diverged: the loss or a parameter became NaN or infinite at step {step}, first at "
+            f"{site}; {cause}; {kept}"
+        )
 
 
 @dataclass
@@ -44,7 +50,9 @@ class History:
     def __repr__(self) -> str:
         if not self.rows:
             return "History(no epochs)"
-        last = ", ".join(f"{name}={value:.6g}" for name, value in self.rows[-1].items() if value is not None)
+        last = ", ".join(
+            f"{name}={value:.6g}" for name, value in self.rows[-1].items() if value is not None
+        )
         return f"History({len(self)} epochs, the last: {last})"
 
     def __getitem__(self, column: str) -> list:

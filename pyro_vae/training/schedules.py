@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 __all__ = ["Constant", "Cosine", "Exponential", "Stages", "Steps"]
 
+
 @dataclass(frozen=True)
 class Constant:
     """The learning rate as it is.
@@ -85,7 +86,10 @@ class Stages:
 
     def __call__(self, done: float) -> float:
         lengths = [self.ratio**i for i in range(self.count)]
-        reached, end = done * sum(lengths) + 1e-9, 0.0  # a stage starts on its first step, whatever the rounding
+        reached, end = (
+            done * sum(lengths) + 1e-9,
+            0.0,
+        )  # a stage starts on its first step, whatever the rounding
         for stage, length in enumerate(lengths):
             end += length
             if reached < end:
@@ -110,4 +114,6 @@ class Steps:
     factor: float = 0.1
 
     def __call__(self, done: float) -> float:
-        return self.factor ** sum(done + 1e-9 >= milestone for milestone in self.milestones)  # whatever the rounding
+        return self.factor ** sum(
+            done + 1e-9 >= milestone for milestone in self.milestones
+        )  # whatever the rounding

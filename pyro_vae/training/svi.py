@@ -17,17 +17,20 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["CompiledSVI"]
 
+
 class CompiledSVI:
     """A drop-in for `pyro.infer.SVI` whose step is one compiled graph.
 
-    The first step for a new shape of arguments runs with Pyro's validation on, then captures and compiles; a program with
-    data-dependent control flow, or one that gives a buffer a new tensor, runs eagerly, and says so once.
+    The first step for a new shape of arguments runs with Pyro's validation on, then captures and
+    compiles; a program with data-dependent control flow, or one that gives a buffer a new tensor,
+    runs eagerly, and says so once.
 
     Args:
         model: a Pyro model; its buffers are those of the module whose method it is.
         guide: a Pyro guide, likewise.
         optim: a torch optimiser over all parameters of both, such as
-            ``torch.optim.Adam(module.parameters(), fused=True)``; a Pyro optimiser makes one optimiser for each tensor.
+            ``torch.optim.Adam(module.parameters(), fused=True)``; a Pyro optimiser makes one
+            optimiser for each tensor.
         loss: ``pyro.infer.Trace_ELBO()``, or an objective of `pyro_vae.objectives`.
 
     Raises:
@@ -41,12 +44,22 @@ class CompiledSVI:
 
     def __init__(self, model: Callable, guide: Callable, optim: torch.optim.Optimizer, loss: Any):
         if not isinstance(optim, torch.optim.Optimizer):
-            raise InvalidInput("optim", got=type(optim).__name__, expected="a torch optimiser over all parameters",
-                               fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)")
+            raise InvalidInput(
+                "optim",
+                got=type(optim).__name__,
+                expected="a torch optimiser over all parameters",
+                fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)",
+            )
         self.model, self.guide, self.optim, self.objective = model, guide, optim, objective_of(loss)
-        self.parameters = [p for group in optim.param_groups for p in group["params"] if p.requires_grad]
+        self.parameters = [
+            p for group in optim.param_groups for p in group["params"] if p.requires_grad
+        ]
         self.update = Update(optim, self.parameters)
-        owners = {id(owner): owner for owner in (getattr(fn, "__self__", fn) for fn in (model, guide)) if isinstance(owner, nn.Module)}
+        owners = {
+            id(owner): owner
+            for owner in (getattr(fn, "__self__", fn) for fn in (model, guide))
+            if isinstance(owner, nn.Module)
+        }
         self.modules = nn.ModuleList(owners.values())
         self.steps: dict[Any, LossAndGradients] = {}
         self.places: list[int] = []
@@ -59,6 +72,7 @@ class CompiledSVI:
         static = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (spec, static, shapes_of(tensors))
         if key not in self.steps:
+
             def loss(*values: Tensor) -> Tensor:
                 rest = iter(values)
                 whole = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -66,9 +80,13 @@ class CompiledSVI:
                 return self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
 
             self.steps[key] = LossAndGradients(loss, self.parameters)
-            value, gradients = self.steps[key](*tensors)  # as validated as the process is, and eager
+            value, gradients = self.steps[key](
+                *tensors
+            )  # as validated as the process is, and eager
             if tensors:  # a graph has inputs
-                self.steps[key] = LossAndGradients(loss, self.parameters, lambda n: True, self.modules)
+                self.steps[key] = LossAndGradients(
+                    loss, self.parameters, lambda n: True, self.modules
+                )
                 graph = self.steps[key].captured(*tensors)
                 if graph is not None and graph.is_compiled:
                     self.update.compile()
@@ -94,5 +112,9 @@ def objective_of(loss: Any) -> Any:
         return ELBO(loss.num_particles)
     if hasattr(loss, "differentiable_loss") and type(loss).__module__.split(".")[0] != "pyro":
         return loss
-    raise InvalidInput("loss", got=type(loss).__name__, expected="Trace_ELBO or an objective of pyro_vae.objectives",
-                       fix="pass pyro_vae.objectives.ELBO()")
+    raise InvalidInput(
+        "loss",
+        got=type(loss).__name__,
+        expected="Trace_ELBO or an objective of pyro_vae.objectives",
+        fix="pass pyro_vae.objectives.ELBO()",
+    )

@@ -1,6 +1,7 @@
 """Curves for TensorBoard, written by the thread that measures them.
 
-TensorBoard's own writers work in a thread of theirs, where a full disk ends in a traceback that nothing can catch.
+TensorBoard's own writers work in a thread of theirs, where a full disk ends in a traceback that
+nothing can catch.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 __all__ = ["EventFile"]
 
+
 class EventFile:
     """A file of scalars for TensorBoard.
 
     Args:
-        folder: where the file is made, under a name of its own; TensorBoard joins those of one folder.
-        purge_step: what earlier files say of this step and later ones is void: a resumed run writes it again.
+        folder: where the file is made, under a name of its own; TensorBoard joins those of one
+            folder.
+        purge_step: what earlier files say of this step and later ones is void: a resumed run writes
+            it again.
 
     Raises:
         OSError: here or in `add`, if the file cannot be written.
@@ -37,8 +41,14 @@ class EventFile:
     def __init__(self, folder: Path, purge_step: int = 0):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"),
-                     Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        self._append(
+            Event(wall_time=time.time(), file_version="brain.Event:2"),
+            Event(
+                wall_time=time.time(),
+                step=purge_step,
+                session_log=SessionLog(status=SessionLog.START),
+            ),
+        )
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
         """Appends the scalars by name."""

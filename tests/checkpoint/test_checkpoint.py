@@ -35,11 +35,17 @@ def test_loading_leaves_the_random_state_alone(tmp_path):
 
 
 def test_double_precision_and_torch_layers_come_back(tmp_path):
-    body = torch.nn.Sequential(torch.nn.Linear(5, 7, bias=False), torch.nn.LayerNorm(7), torch.nn.Tanh())
+    body = torch.nn.Sequential(
+        torch.nn.Linear(5, 7, bias=False), torch.nn.LayerNorm(7), torch.nn.Tanh()
+    )
 
-    vae = pv.VAE(pv.priors.GaussianMixture(2, components=3),
-                 pv.likelihoods.Normal(5, pv.networks.MLP(2, [4], activation=torch.nn.Tanh), 0.3, "per_feature"),
-                 pv.posteriors.DiagonalNormal(2, OutShape(body, 7))).double()
+    vae = pv.VAE(
+        pv.priors.GaussianMixture(2, components=3),
+        pv.likelihoods.Normal(
+            5, pv.networks.MLP(2, [4], activation=torch.nn.Tanh), 0.3, "per_feature"
+        ),
+        pv.posteriors.DiagonalNormal(2, OutShape(body, 7)),
+    ).double()
     pv.save(vae, tmp_path)
     loaded = pv.load(tmp_path)
     x = torch.randn(4, 5, dtype=torch.float64)
@@ -77,7 +83,9 @@ def test_a_program_of_functions_is_loaded_into_one(tmp_path):
     kept = layer.weight.detach().clone()
     torch.nn.init.zeros_(layer.weight)
     with pytest.raises(checkpoint.CheckpointError, match=r"pv\.load\(folder, program"):
-        pv.load(tmp_path)  # its functions would go on using this layer, whatever was loaded into another
+        pv.load(
+            tmp_path
+        )  # its functions would go on using this layer, whatever was loaded into another
     with pytest.raises(InvalidInput, match=r"methods of one nn\.Module"):
         copy.deepcopy(program)
     pv.load(tmp_path, program)
@@ -100,18 +108,30 @@ def test_a_program_of_methods_is_copied_and_loaded_like_any_other(tmp_path):
 
 def networks():
     act = torch.nn.Tanh()
-    yield torch.nn.Sequential(torch.nn.Linear(5, 7), act, torch.nn.Linear(7, 7), act)  # one module in two places
-    yield torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Identity(), torch.nn.Hardtanh(-2.0, 2.0))
-    yield torch.nn.Sequential(torch.nn.ModuleDict({"class": torch.nn.Linear(5, 7), "import": torch.nn.GRU(5, 7, bidirectional=True)})["class"])
+    yield torch.nn.Sequential(
+        torch.nn.Linear(5, 7), act, torch.nn.Linear(7, 7), act
+    )  # one module in two places
+    yield torch.nn.Sequential(
+        torch.nn.Linear(5, 7), torch.nn.Identity(), torch.nn.Hardtanh(-2.0, 2.0)
+    )
+    yield torch.nn.Sequential(
+        torch.nn.ModuleDict(
+            {"class": torch.nn.Linear(5, 7), "import": torch.nn.GRU(5, 7, bidirectional=True)}
+        )["class"]
+    )
 
 
-@pytest.mark.parametrize("network", list(networks()), ids=["shared activation", "identity", "picked"])
+@pytest.mark.parametrize(
+    "network", list(networks()), ids=["shared activation", "identity", "picked"]
+)
 def test_torch_networks_are_saved_with_the_shape_they_state(tmp_path, network):
     network.out_shape = (7,)
     q = pv.posteriors.DiagonalNormal(2, network)
     pv.save(q, tmp_path)
     loaded, x = pv.load(tmp_path), torch.randn(4, 5)
-    assert torch.equal(loaded(x).base_dist.loc, q(x).base_dist.loc) and loaded.network.out_shape == (7,)
+    assert torch.equal(
+        loaded(x).base_dist.loc, q(x).base_dist.loc
+    ) and loaded.network.out_shape == (7,)
 
 
 class Holds(torch.nn.Module):
@@ -120,9 +140,18 @@ class Holds(torch.nn.Module):
         self.parts = parts
 
 
-@pytest.mark.parametrize("module", [torch.nn.GRU(3, 4, num_layers=2), torch.nn.LSTM(3, 4, batch_first=True), torch.nn.Embedding(5, 2),
-                                    Holds(torch.nn.ModuleDict({"class": torch.nn.Linear(2, 3), "import": torch.nn.Linear(1, 1)}))],
-                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "module",
+    [
+        torch.nn.GRU(3, 4, num_layers=2),
+        torch.nn.LSTM(3, 4, batch_first=True),
+        torch.nn.Embedding(5, 2),
+        Holds(
+            torch.nn.ModuleDict({"class": torch.nn.Linear(2, 3), "import": torch.nn.Linear(1, 1)})
+        ),
+    ],
+    ids=lambda m: type(m).__name__,
+)
 def test_layers_of_torch_come_back(tmp_path, module):
     pv.save(module, tmp_path)
     assert same(module, pv.load(tmp_path))
@@ -131,12 +160,18 @@ def test_layers_of_torch_come_back(tmp_path, module):
 def test_tied_frozen_and_mixed_precision_tensors_come_back(tmp_path):
     vae = small_vae()
     vae.likelihood.requires_grad_(False)
-    vae.posterior.network.register_buffer("exact", torch.tensor(0.1, dtype=torch.float64), persistent=False)
-    vae.likelihood.head.layer.bias = torch.nn.Parameter(vae.likelihood.head.layer.bias.double(), requires_grad=False)
+    vae.posterior.network.register_buffer(
+        "exact", torch.tensor(0.1, dtype=torch.float64), persistent=False
+    )
+    vae.likelihood.head.layer.bias = torch.nn.Parameter(
+        vae.likelihood.head.layer.bias.double(), requires_grad=False
+    )
     pv.save(vae, tmp_path)
     loaded = pv.load(tmp_path)
     assert same(vae, loaded) and loaded.likelihood.head.layer.bias.dtype == torch.float64
-    assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in vae.parameters()]
+    assert [p.requires_grad for p in loaded.parameters()] == [
+        p.requires_grad for p in vae.parameters()
+    ]
     tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     pv.save(tied, tmp_path / "tied")
@@ -147,7 +182,10 @@ def test_saving_deletes_nobody_elses_files(tmp_path):
     pv.save(small_vae(seed=1), tmp_path)
     (tmp_path / "program-my-backup.safetensors").write_text("mine")
     pv.save(small_vae(seed=2), tmp_path)
-    assert len(list(tmp_path.glob("program-*.safetensors"))) == 2 and (tmp_path / "program-my-backup.safetensors").exists()
+    assert (
+        len(list(tmp_path.glob("program-*.safetensors"))) == 2
+        and (tmp_path / "program-my-backup.safetensors").exists()
+    )
 
 
 def test_loading_into_a_program_that_does_not_fit_changes_nothing(tmp_path):
@@ -195,6 +233,7 @@ def damage_pickle(folder):
 
 def damage_pickle_with_its_hash(folder):
     import hashlib
+
     damage_pickle(folder)
     index = json.loads((folder / "program.json").read_text())
     index["sha256"] = hashlib.sha256(weights_file(folder).read_bytes()).hexdigest()
@@ -227,7 +266,9 @@ def damage_class(folder):
 
 def damage_function(folder):
     index = json.loads((folder / "program.json").read_text())
-    index["program"]["args"]["posterior"]["args"]["network"]["args"]["activation"] = {"import": "pyro.clear_param_store"}
+    index["program"]["args"]["posterior"]["args"]["network"]["args"]["activation"] = {
+        "import": "pyro.clear_param_store"
+    }
     (folder / "program.json").write_text(json.dumps(index))
 
 
@@ -249,7 +290,11 @@ def damage_structure(folder):
     (folder / "program.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("damage", [value for name, value in globals().items() if name.startswith("damage_")], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "damage",
+    [value for name, value in globals().items() if name.startswith("damage_")],
+    ids=lambda f: f.__name__,
+)
 def test_a_damaged_checkpoint_is_refused_in_one_line_and_never_runs(tmp_path, monkeypatch, damage):
     monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
     pv.save(small_vae(), tmp_path / "run")

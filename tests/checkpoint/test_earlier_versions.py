@@ -9,16 +9,64 @@ import pytest
 import pyro_vae as pv
 from pyro_vae.cli import main
 
-SAVED = Path(__file__).parent / "saved_by_0.1.0"  # killed after three of five epochs; it names classes that have moved since
+SAVED = (
+    Path(__file__).parent / "saved_by_0.1.0"
+)  # killed after three of five epochs; it names classes that have moved since
 
-FORMER_NAMES = ["VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE", "ais", "bdmc", "calibration",
-                "compare_posteriors", "comparison", "corruptions", "datasets", "decomposition", "draws", "elbo", "encode", "evaluation",
-                "fidelity", "fit", "generate", "geometry", "inspection", "likelihoods", "load", "log_likelihood", "networks",
-                "objectives", "posteriors", "priors", "proposals", "reconstruct", "reference", "results", "save", "schedules",
-                "to_inference_data"]
-MEMBERS = {"calibration": "calibrate", "comparison": "compare", "corruptions": "GaussianNoise", "decomposition": "decompose",
-           "draws": "NUTS", "evaluation": "log_joint", "geometry": "Decoder", "inspection": "embed", "proposals": "Defensive",
-           "reference": "two_sample_test", "results": "to_dict", "schedules": "Cosine", "datasets": "Dataset"}
+FORMER_NAMES = [
+    "VAE",
+    "CompiledSVI",
+    "HierarchicalVAE",
+    "Program",
+    "Refined",
+    "SemiSupervisedVAE",
+    "ais",
+    "bdmc",
+    "calibration",
+    "compare_posteriors",
+    "comparison",
+    "corruptions",
+    "datasets",
+    "decomposition",
+    "draws",
+    "elbo",
+    "encode",
+    "evaluation",
+    "fidelity",
+    "fit",
+    "generate",
+    "geometry",
+    "inspection",
+    "likelihoods",
+    "load",
+    "log_likelihood",
+    "networks",
+    "objectives",
+    "posteriors",
+    "priors",
+    "proposals",
+    "reconstruct",
+    "reference",
+    "results",
+    "save",
+    "schedules",
+    "to_inference_data",
+]
+MEMBERS = {
+    "calibration": "calibrate",
+    "comparison": "compare",
+    "corruptions": "GaussianNoise",
+    "decomposition": "decompose",
+    "draws": "NUTS",
+    "evaluation": "log_joint",
+    "geometry": "Decoder",
+    "inspection": "embed",
+    "proposals": "Defensive",
+    "reference": "two_sample_test",
+    "results": "to_dict",
+    "schedules": "Cosine",
+    "datasets": "Dataset",
+}
 
 
 @pytest.fixture

@@ -11,8 +11,19 @@ import torch
 import pyro_vae as pv
 from pyro_vae.cli import main
 
-FAST = ["--epochs", "2", "--num-samples", "20", "--limit", "30", "--encoder.hidden", "[16]", "--decoder.hidden=[16]",
-        "--latent", "2"]
+FAST = [
+    "--epochs",
+    "2",
+    "--num-samples",
+    "20",
+    "--limit",
+    "30",
+    "--encoder.hidden",
+    "[16]",
+    "--decoder.hidden=[16]",
+    "--latent",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +45,11 @@ def fails(capsys, *argv):
     assert main(list(map(str, argv))) == 2
     _out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if line.startswith("pyro-vae: ")]
-    assert err.count("Traceback") == 0 and len(lines) == 1 and err.rstrip().splitlines()[-1] == lines[0], err
+    assert (
+        err.count("Traceback") == 0
+        and len(lines) == 1
+        and err.rstrip().splitlines()[-1] == lines[0]
+    ), err
     assert ": got " in lines[0] and ", expected " in lines[0] and "; " in lines[0]
     return lines[0]
 
@@ -53,32 +68,53 @@ def test_evaluate_writes_scores_that_are_those_of_python(run, capsys):
     test = pv.datasets.load("digits")[1][:50]
     scores = pv.evaluation.evaluate(pv.load(run), test, 200)
     assert result["elbo"]["mean"] == pytest.approx(scores["elbo"].mean)
-    assert result["log_likelihood"] == pytest.approx({
-        "mean": scores["log_likelihood"].mean, "se": scores["log_likelihood"].se,
-        "mc_se": scores["log_likelihood"].mean_mc_se, "num_samples": 200})
+    assert result["log_likelihood"] == pytest.approx(
+        {
+            "mean": scores["log_likelihood"].mean,
+            "se": scores["log_likelihood"].se,
+            "mc_se": scores["log_likelihood"].mean_mc_se,
+            "num_samples": 200,
+        }
+    )
     assert result["num_data"] == 50 and result["data"] == {
-        "name": "digits", "split": "test", "binarize": "dynamic", "sha256": test.sha256}
+        "name": "digits",
+        "split": "test",
+        "binarize": "dynamic",
+        "sha256": test.sha256,
+    }
     assert result["bits_per_dim"] == pytest.approx(-scores["log_likelihood"].mean / 64 / np.log(2))
     assert set(result["pareto_k"]) >= {"median", "max", "above_threshold"}
 
 
 def test_evaluate_takes_a_proposal_by_name_and_leaves_the_elbo_to_the_guide(run):
     results = []
-    for flags in ([], ["--proposal", "Widened", "--proposal.factor", "1.5"], ["--proposal=Refined", "--proposal.steps", "5"]):
+    for flags in (
+        [],
+        ["--proposal", "Widened", "--proposal.factor", "1.5"],
+        ["--proposal=Refined", "--proposal.steps", "5"],
+    ):
         assert main(["evaluate", str(run), "--num-samples", "100", "--limit", "20", *flags]) == 0
         results.append(json.loads((run / "evaluation.json").read_text()))
     assert results[1]["proposal"]["name"] == "Widened" and results[1]["proposal"]["factor"] == "1.5"
     assert len({result["elbo"]["mean"] for result in results}) == 1
     assert len({result["log_likelihood"]["mean"] for result in results}) == 3
     program, test = pv.load(run), pv.datasets.load("digits")[1][:20]
-    widened = pv.evaluation.evaluate(program, test, 100, proposal=pv.proposals.Widened(1.5))["log_likelihood"]
+    widened = pv.evaluation.evaluate(program, test, 100, proposal=pv.proposals.Widened(1.5))[
+        "log_likelihood"
+    ]
     assert results[1]["log_likelihood"]["mean"] == pytest.approx(widened.mean)
 
 
 def test_what_cannot_be_measured_is_null(run):
-    assert main(["evaluate", str(run), "--num-samples", "1", "--limit", "1", "--split", "train"]) == 0
+    assert (
+        main(["evaluate", str(run), "--num-samples", "1", "--limit", "1", "--split", "train"]) == 0
+    )
     result = json.loads((run / "evaluation.json").read_text())
-    assert result["elbo"]["se"] is None and result["pareto_k"]["max"] is result["pareto_k"]["above_threshold"] is None and result["data"]["split"] == "train"
+    assert (
+        result["elbo"]["se"] is None
+        and result["pareto_k"]["max"] is result["pareto_k"]["above_threshold"] is None
+        and result["data"]["split"] == "train"
+    )
 
 
 def test_sample_writes_pictures_and_arrays(run, tmp_path):
@@ -88,31 +124,89 @@ def test_sample_writes_pictures_and_arrays(run, tmp_path):
     with np.load(tmp_path / "a.npz") as arrays:
         assert arrays["x"].shape == (5, 1, 8, 8) and 0 < arrays["x"].min() < arrays["x"].max() < 1
         assert "context" not in arrays
-    assert main(["sample", str(run), "--num", "5", "--draws", "--out", str(tmp_path / "b.npz")]) == 0
+    assert (
+        main(["sample", str(run), "--num", "5", "--draws", "--out", str(tmp_path / "b.npz")]) == 0
+    )
     with np.load(tmp_path / "b.npz") as arrays:
         assert set(np.unique(arrays["x"])) == {0.0, 1.0}
 
 
 def test_samples_of_spectrograms_are_written_as_sound(run, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(20, 129, 4)))
-    assert main(["train", "--data", str(tmp_path / "x.npz"), "--likelihood", "Normal", "--out", str(tmp_path / "run"), *FAST]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(tmp_path / "x.npz"),
+                "--likelihood",
+                "Normal",
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+            ]
+        )
+        == 0
+    )
     for name in ("a", "b"):
-        assert main(["sample", str(tmp_path / "run"), "--num", "3", "--out", str(tmp_path / f"{name}.wav")]) == 0
+        assert (
+            main(
+                [
+                    "sample",
+                    str(tmp_path / "run"),
+                    "--num",
+                    "3",
+                    "--out",
+                    str(tmp_path / f"{name}.wav"),
+                ]
+            )
+            == 0
+        )
     with wave.open(str(tmp_path / "a.wav")) as sound:
         assert (sound.getframerate(), sound.getnframes()) == (8000, 3 * 3 * 64)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
-    assert "spectrogram: got shape (3, 1, 8, 8)" in fails(capsys, "sample", run, "--num", "3", "--out", tmp_path / "c.wav")
+    assert "spectrogram: got shape (3, 1, 8, 8)" in fails(
+        capsys, "sample", run, "--num", "3", "--out", tmp_path / "c.wav"
+    )
 
 
 def test_clips_are_drawn_as_film_strips(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).uniform(size=(300, 5, 4, 4)))
-    assert main(["train", "--data", str(tmp_path / "x.npz"), "--binarize", "dynamic", "--out", str(tmp_path / "run"), *FAST]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(tmp_path / "x.npz"),
+                "--binarize",
+                "dynamic",
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+            ]
+        )
+        == 0
+    )
     assert main(["inspect", str(tmp_path / "run"), "--reference", "0", "--num-samples", "5"]) == 0
     assert (tmp_path / "run" / "inspection" / "interpolation.png").exists()
 
 
 def test_sample_asks_for_a_label(conditional, tmp_path):
-    assert main(["sample", str(conditional), "--num", "4", "--context", "7", "--out", str(tmp_path / "a.npz")]) == 0
+    assert (
+        main(
+            [
+                "sample",
+                str(conditional),
+                "--num",
+                "4",
+                "--context",
+                "7",
+                "--out",
+                str(tmp_path / "a.npz"),
+            ]
+        )
+        == 0
+    )
     with np.load(tmp_path / "a.npz") as arrays:
         assert arrays["context"].tolist() == [7] * 4
     assert main(["sample", str(conditional), "--num", "20", "--out", str(tmp_path / "b.npz")]) == 0
@@ -121,7 +215,16 @@ def test_sample_asks_for_a_label(conditional, tmp_path):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    flags = ["--warmup", "2", "--prior", "GaussianMixture", "--validation", "100", "--patience", "9"]
+    flags = [
+        "--warmup",
+        "2",
+        "--prior",
+        "GaussianMixture",
+        "--validation",
+        "100",
+        "--patience",
+        "9",
+    ]
     assert main(["train", "--out", str(tmp_path / "whole"), *flags, *FAST, "--epochs", "4"]) == 0
     assert main(["train", "--out", str(tmp_path / "parts"), *flags, *FAST, "--epochs", "2"]) == 0
     assert main(["train", "--out", str(tmp_path / "parts"), "--resume", "--epochs", "4"]) == 0
@@ -131,24 +234,89 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_a_recipe_a_flag_and_python_build_the_same_program(tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("prior: {class_path: GaussianMixture, init_args: {components: 3}}\nlatent: 2\nepochs: 1\n"
-                      "encoder: {class_path: MLP, init_args: {hidden: [16]}}\nbatch-size: 64\n"
-                      "decoder: {class_path: ConvTranspose, init_args: {channels: [4], hidden: [8]}}\n")
-    assert main(["train", str(recipe), "--out", str(tmp_path / "a"), "--limit", "5", "--num-samples", "5"]) == 0
-    assert main(["train", "--prior", "GaussianMixture", "--prior.components", "3", "--latent=2", "--epochs", "1",
-                 "--encoder.hidden", "[16]", "--batch-size", "64", "--decoder", "ConvTranspose", "--decoder.channels", "[4]",
-                 "--decoder.hidden", "[8]", "--out", str(tmp_path / "b"), "--limit", "5", "--num-samples", "5"]) == 0
-    assert (tmp_path / "a" / "recipe.yaml").read_text() == (tmp_path / "b" / "recipe.yaml").read_text()
+    recipe.write_text(
+        "prior: {class_path: GaussianMixture, init_args: {components: 3}}\nlatent: 2\nepochs: 1\n"
+        "encoder: {class_path: MLP, init_args: {hidden: [16]}}\nbatch-size: 64\n"
+        "decoder: {class_path: ConvTranspose, init_args: {channels: [4], hidden: [8]}}\n"
+    )
+    assert (
+        main(
+            [
+                "train",
+                str(recipe),
+                "--out",
+                str(tmp_path / "a"),
+                "--limit",
+                "5",
+                "--num-samples",
+                "5",
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "train",
+                "--prior",
+                "GaussianMixture",
+                "--prior.components",
+                "3",
+                "--latent=2",
+                "--epochs",
+                "1",
+                "--encoder.hidden",
+                "[16]",
+                "--batch-size",
+                "64",
+                "--decoder",
+                "ConvTranspose",
+                "--decoder.channels",
+                "[4]",
+                "--decoder.hidden",
+                "[8]",
+                "--out",
+                str(tmp_path / "b"),
+                "--limit",
+                "5",
+                "--num-samples",
+                "5",
+            ]
+        )
+        == 0
+    )
+    assert (tmp_path / "a" / "recipe.yaml").read_text() == (
+        tmp_path / "b" / "recipe.yaml"
+    ).read_text()
     a, b = (pv.load(tmp_path / name) for name in "ab")
-    assert a.prior.components == 3 and all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert a.prior.components == 3 and all(
+        torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items()
+    )
     # A flag's component takes nothing over from the recipe's, and keeps what its own flags say.
-    assert main(["train", str(recipe), "--decoder", "MLP", "--prior.components", "5", "--out", str(tmp_path / "c"),
-                 "--limit", "5", "--num-samples", "5"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                str(recipe),
+                "--decoder",
+                "MLP",
+                "--prior.components",
+                "5",
+                "--out",
+                str(tmp_path / "c"),
+                "--limit",
+                "5",
+                "--num-samples",
+                "5",
+            ]
+        )
+        == 0
+    )
     c = pv.load(tmp_path / "c")
     assert c.likelihood.network.hidden == [400] and c.prior.components == 5
 
 
-MYLAB = '''
+MYLAB = """
 import torch
 from torch import distributions as td, nn
 
@@ -172,17 +340,41 @@ class MyPosterior(nn.Module):
         self.out = nn.Linear(network.out_shape[0], 2 * latent[0])
     def forward(self, x, *, context=None):
         loc, raw = self.out(self.network(x)).chunk(2, -1); return td.Independent(td.Laplace(loc, raw.exp()), 1)
-'''
+"""
 
 
 def test_components_outside_the_package_are_chosen_by_import_path(tmp_path):
     (tmp_path / "mylab.py").write_text(MYLAB)
-    (tmp_path / "recipe.yaml").write_text("likelihood: mylab.MyLikelihood\nprior: mylab.MyPrior\nbinarize: none\n")
+    (tmp_path / "recipe.yaml").write_text(
+        "likelihood: mylab.MyLikelihood\nprior: mylab.MyPrior\nbinarize: none\n"
+    )
     command = [sys.executable, "-W", "ignore", "-m", "pyro_vae"]
     console = [str(Path(sys.executable).parent / "pyro-vae")]
-    subprocess.run([*console, "train", "recipe.yaml", "--prior.df", "4", "--posterior", "mylab.MyPosterior", "--likelihood.scale",
-                    "0.5", "--out", "run", *FAST], cwd=tmp_path, check=True, capture_output=True)
-    subprocess.run([*command, "evaluate", "run", "--num-samples", "7", "--limit", "5"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [
+            *console,
+            "train",
+            "recipe.yaml",
+            "--prior.df",
+            "4",
+            "--posterior",
+            "mylab.MyPosterior",
+            "--likelihood.scale",
+            "0.5",
+            "--out",
+            "run",
+            *FAST,
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    subprocess.run(
+        [*command, "evaluate", "run", "--num-samples", "7", "--limit", "5"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert result["log_likelihood"]["num_samples"] == 7 and result["bits_per_dim"] is None
     described = json.loads((tmp_path / "run" / "program.json").read_text())["program"]["args"]
@@ -192,12 +384,47 @@ def test_components_outside_the_package_are_chosen_by_import_path(tmp_path):
 
 def test_data_of_ones_own(tmp_path):
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "table.npz", x=rng.normal(size=(60, 5)).astype(np.float32), y=rng.normal(size=60).astype(np.float32))
-    assert main(["train", "--data", str(tmp_path / "table.npz"), "--likelihood", "Normal", "--likelihood.learn_scale", "per_feature",
-                 "--context", "covariates", "--out", str(tmp_path / "run"), *FAST]) == 0
+    np.savez(
+        tmp_path / "table.npz",
+        x=rng.normal(size=(60, 5)).astype(np.float32),
+        y=rng.normal(size=60).astype(np.float32),
+    )
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(tmp_path / "table.npz"),
+                "--likelihood",
+                "Normal",
+                "--likelihood.learn_scale",
+                "per_feature",
+                "--context",
+                "covariates",
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+            ]
+        )
+        == 0
+    )
     program = pv.load(tmp_path / "run")
     assert program.event_shape == (5,) and program.likelihood.sigma.raw.shape == (5,)
-    assert main(["sample", str(tmp_path / "run"), "--num", "3", "--context", "0.5", "--out", str(tmp_path / "x.npz")]) == 0
+    assert (
+        main(
+            [
+                "sample",
+                str(tmp_path / "run"),
+                "--num",
+                "3",
+                "--context",
+                "0.5",
+                "--out",
+                str(tmp_path / "x.npz"),
+            ]
+        )
+        == 0
+    )
 
 
 def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
@@ -207,96 +434,156 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {"digits", "digits-2"}
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["trian"], "did you mean 'train'"),
-    (["train", "--data", "mnits"], "did you mean 'mnist'"),
-    (["train", "--prior", "GausianMixture"], "did you mean 'GaussianMixture'"),
-    (["train", "--prior", "nolab.MyPrior"], "No module named 'nolab'"),
-    (["train", "--prior", "math.MyPrior"], "a name that math does not have"),
-    (["train", "--prior", "GaussianMixture", "--prior.componets", "3"], "did you mean 'components'"),
-    (["train", "--epocs", "3"], "did you mean '--epochs'"),
-    (["train", "--epochs", "three"], "epochs: got 'three', expected int"),
-    (["train", "--epochs", "0"], "epochs: got 0"),
-    (["train", "--latent", "0"], "latent: got 0"),
-    (["train", "--binarize", "maybe"], "binarize: got 'maybe'"),
-    (["train", "--optimizer.lr", "0.1"], "--learning-rate 0.1"),
-    (["train", "--resume"], "add --out"),
-    (["train", "none.yaml"], "none.yaml, which does not exist"),
-    (["train", "--binarize", "none"], "binarise grey values"),
-    (["train", "--encoder", "ConvTranspose"], "size"),
-    (["train", "--decoder", "Conv"], "in_shape"),
-    (["train", "--device", "gpu"], "device: got 'gpu'"),
-    (["train", "--prior", "StudentT", "--prior.df", "four"], "prior.df: got 'four', expected float"),
-    (["train", "--encoder.hidden", "400"], "encoder.hidden: got '400'"),
-    (["train", "--encoder.hidden", "[-4]"], "hidden: got [-4]"),
-    (["train", "--encoder.activation", "torch.nn.Linear"], "missing 2 required positional arguments"),
-    (["train", "--encoder.activation", "torch.nn.Foo"], "no attribute 'Foo'"),
-    (["train", "--encoder.dropout", "1.5"], "dropout: got 1.5"),
-    (["train", "--encoder.context", "3"], "encoder.context: got 3"),
-    (["train", "--objective.beta", "-1"], "beta: got -1"),
-    (["train", "--seed", str(2**63)], "below 2**63"),
-    (["train", "--optimizer", "LBFGS"], "LBFGS"),
-    (["train", "--program", "HierarchicalVAE"], "--latent '[40, 20]'"),
-    (["train", "--latent", "[4, 2]"], "--program HierarchicalVAE"),
-    (["train", "--program", "Refined"], "choose one of HierarchicalVAE, SemiSupervisedVAE, VAE"),
-    (["train", "--validation", "9999"], "validation: got 9999"),
-    (["evaluate"], "RUN"),
-    (["evaluate", "nowhere"], "nowhere, which does not exist"),
-    (["sample", "nowhere"], "nowhere, which does not exist"),
-])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "--data", "mnits"], "did you mean 'mnist'"),
+        (["train", "--prior", "GausianMixture"], "did you mean 'GaussianMixture'"),
+        (["train", "--prior", "nolab.MyPrior"], "No module named 'nolab'"),
+        (["train", "--prior", "math.MyPrior"], "a name that math does not have"),
+        (
+            ["train", "--prior", "GaussianMixture", "--prior.componets", "3"],
+            "did you mean 'components'",
+        ),
+        (["train", "--epocs", "3"], "did you mean '--epochs'"),
+        (["train", "--epochs", "three"], "epochs: got 'three', expected int"),
+        (["train", "--epochs", "0"], "epochs: got 0"),
+        (["train", "--latent", "0"], "latent: got 0"),
+        (["train", "--binarize", "maybe"], "binarize: got 'maybe'"),
+        (["train", "--optimizer.lr", "0.1"], "--learning-rate 0.1"),
+        (["train", "--resume"], "add --out"),
+        (["train", "none.yaml"], "none.yaml, which does not exist"),
+        (["train", "--binarize", "none"], "binarise grey values"),
+        (["train", "--encoder", "ConvTranspose"], "size"),
+        (["train", "--decoder", "Conv"], "in_shape"),
+        (["train", "--device", "gpu"], "device: got 'gpu'"),
+        (
+            ["train", "--prior", "StudentT", "--prior.df", "four"],
+            "prior.df: got 'four', expected float",
+        ),
+        (["train", "--encoder.hidden", "400"], "encoder.hidden: got '400'"),
+        (["train", "--encoder.hidden", "[-4]"], "hidden: got [-4]"),
+        (
+            ["train", "--encoder.activation", "torch.nn.Linear"],
+            "missing 2 required positional arguments",
+        ),
+        (["train", "--encoder.activation", "torch.nn.Foo"], "no attribute 'Foo'"),
+        (["train", "--encoder.dropout", "1.5"], "dropout: got 1.5"),
+        (["train", "--encoder.context", "3"], "encoder.context: got 3"),
+        (["train", "--objective.beta", "-1"], "beta: got -1"),
+        (["train", "--seed", str(2**63)], "below 2**63"),
+        (["train", "--optimizer", "LBFGS"], "LBFGS"),
+        (["train", "--program", "HierarchicalVAE"], "--latent '[40, 20]'"),
+        (["train", "--latent", "[4, 2]"], "--program HierarchicalVAE"),
+        (
+            ["train", "--program", "Refined"],
+            "choose one of HierarchicalVAE, SemiSupervisedVAE, VAE",
+        ),
+        (["train", "--validation", "9999"], "validation: got 9999"),
+        (["evaluate"], "RUN"),
+        (["evaluate", "nowhere"], "nowhere, which does not exist"),
+        (["sample", "nowhere"], "nowhere, which does not exist"),
+    ],
+)
 def test_mistakes_end_in_one_line(capsys, tmp_path, monkeypatch, argv, words):
     monkeypatch.chdir(tmp_path)
     assert words in fails(capsys, *argv)
     assert not list(tmp_path.rglob("program.json"))
 
 
-@pytest.mark.parametrize("text, words", [
-    ("epocs: 3", "did you mean 'epochs'"), ("prior: Nope", "prior: got 'Nope'"), ("[1, 2]", "no keys"), ("a: b: c", "cannot be read"),
-    ("epochs: many", "epochs: got"), ("prior: {class_path: GaussianMixture, init_args: {component: 3}}", "did you mean 'components'"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("epocs: 3", "did you mean 'epochs'"),
+        ("prior: Nope", "prior: got 'Nope'"),
+        ("[1, 2]", "no keys"),
+        ("a: b: c", "cannot be read"),
+        ("epochs: many", "epochs: got"),
+        (
+            "prior: {class_path: GaussianMixture, init_args: {component: 3}}",
+            "did you mean 'components'",
+        ),
+    ],
+)
 def test_mistakes_in_a_recipe(capsys, tmp_path, text, words):
     (tmp_path / "r.yaml").write_text(text)
     assert words in fails(capsys, "train", tmp_path / "r.yaml", "--out", tmp_path / "run")
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["evaluate", "RUN", "--num-samples", "0"], "num_samples: got 0"),
-    (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
-    (["evaluate", "RUN", "--limit", "0"], "limit: got 0"),
-    (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refined'"),
-    (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factor", "-1"], "factor: got -1"),
-    (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factr", "2"], "did you mean 'factor'"),
-    (["evaluate", "RUN", "--data", "mnits"], "did you mean 'mnist'"),
-    (["sample", "RUN", "--num", "0"], "num: got 0"),
-    (["sample", "RUN", "--context", "3"], "not conditional"),
-    (["sample", "RUN", "--out", "a.gif"], "out: got '.gif'"),
-    (["train", "--out", "RUN"], "holds a run already"),
-    (["train", "--out", "RUN", "--resume", "--seed", "5"], "seed: got 5"),
-])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["evaluate", "RUN", "--num-samples", "0"], "num_samples: got 0"),
+        (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
+        (["evaluate", "RUN", "--limit", "0"], "limit: got 0"),
+        (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refined'"),
+        (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factor", "-1"], "factor: got -1"),
+        (
+            ["evaluate", "RUN", "--proposal", "Widened", "--proposal.factr", "2"],
+            "did you mean 'factor'",
+        ),
+        (["evaluate", "RUN", "--data", "mnits"], "did you mean 'mnist'"),
+        (["sample", "RUN", "--num", "0"], "num: got 0"),
+        (["sample", "RUN", "--context", "3"], "not conditional"),
+        (["sample", "RUN", "--out", "a.gif"], "out: got '.gif'"),
+        (["train", "--out", "RUN"], "holds a run already"),
+        (["train", "--out", "RUN", "--resume", "--seed", "5"], "seed: got 5"),
+    ],
+)
 def test_mistakes_about_a_run(capsys, run, argv, words):
     kept = {path: path.read_bytes() for path in run.glob("*.*") if path.is_file()}
     assert words in fails(capsys, *(str(run) if word == "RUN" else word for word in argv))
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
-@pytest.mark.parametrize("label, words", [("10", "label 10"), ("-1", "label -1"), ("x", "context: got 'x'"), ("0.5", "label 0.5")])
+@pytest.mark.parametrize(
+    "label, words",
+    [("10", "label 10"), ("-1", "label -1"), ("x", "context: got 'x'"), ("0.5", "label 0.5")],
+)
 def test_mistakes_about_a_label(capsys, conditional, label, words):
     assert words in fails(capsys, "sample", conditional, f"--context={label}")
 
 
 def test_labels_that_are_no_numbering_are_refused(capsys, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros((20, 3)), y=np.arange(20) * 10**8)
-    assert "number them anew" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--context", "labels", "--out", tmp_path / "run")
+    assert "number them anew" in fails(
+        capsys,
+        "train",
+        "--data",
+        tmp_path / "x.npz",
+        "--context",
+        "labels",
+        "--out",
+        tmp_path / "run",
+    )
 
 
 def test_labels_that_are_not_there(capsys, tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros((20, 3)))
-    assert "--context out" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--context", "labels", "--out", tmp_path / "run")
+    assert "--context out" in fails(
+        capsys,
+        "train",
+        "--data",
+        tmp_path / "x.npz",
+        "--context",
+        "labels",
+        "--out",
+        tmp_path / "run",
+    )
     x = np.zeros((20, 3))
     x[:, 1] = np.nan
     np.savez(tmp_path / "nan.npz", x=x)
-    assert "datum 0" in fails(capsys, "train", "--data", tmp_path / "nan.npz", "--out", tmp_path / "run",
-                              "--likelihood", "Normal")
+    assert "datum 0" in fails(
+        capsys,
+        "train",
+        "--data",
+        tmp_path / "nan.npz",
+        "--out",
+        tmp_path / "run",
+        "--likelihood",
+        "Normal",
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -315,19 +602,55 @@ def test_help_names_the_components_and_not_every_class_of_torch(capsys):
     assert main(["--version"]) == 0
 
 
-@pytest.mark.parametrize("flags", [
-    ["--latent", "[4, 3]"],
-    ["--latent", "[4, 3, 2]", "--program.skip", "true", "--context", "labels", "--level-network.hidden", "[8]"],
-    ["--latent", "[4, 3, 2]", "--program.inference", "top_down", "--prior", "VampPrior", "--prior.components", "5"],
-    ["--latent", "[4, 3, 2]", "--program.inference", "top_down", "--program.skip", "true", "--context", "labels"],
-])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--latent", "[4, 3]"],
+        [
+            "--latent",
+            "[4, 3, 2]",
+            "--program.skip",
+            "true",
+            "--context",
+            "labels",
+            "--level-network.hidden",
+            "[8]",
+        ],
+        [
+            "--latent",
+            "[4, 3, 2]",
+            "--program.inference",
+            "top_down",
+            "--prior",
+            "VampPrior",
+            "--prior.components",
+            "5",
+        ],
+        [
+            "--latent",
+            "[4, 3, 2]",
+            "--program.inference",
+            "top_down",
+            "--program.skip",
+            "true",
+            "--context",
+            "labels",
+        ],
+    ],
+)
 def test_a_hierarchy_is_one_flag(tmp_path, flags):
     levels = json.loads(flags[1])
-    assert main(["train", "--out", str(tmp_path / "run"), *FAST, "--program", "HierarchicalVAE", *flags]) == 0
+    assert (
+        main(
+            ["train", "--out", str(tmp_path / "run"), *FAST, "--program", "HierarchicalVAE", *flags]
+        )
+        == 0
+    )
     program = pv.load(tmp_path / "run")
     test = pv.datasets.load("digits")[1][:3]
     assert {name: z.shape for name, z in pv.encode(program, test).items()} == {
-        f"z{level}": (3, size) for level, size in enumerate(levels, start=1)}
+        f"z{level}": (3, size) for level, size in enumerate(levels, start=1)
+    }
     assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--epochs", "3"]) == 0
 
 
@@ -352,15 +675,36 @@ def test_a_full_disk_at_resume_ends_in_one_line_and_harms_nothing(capsys, tmp_pa
 
 
 def test_a_schedule_and_an_optimiser_by_name(tmp_path):
-    assert main(["train", "--schedule", "Exponential", "--schedule.final", "0.01", "--optimizer", "SGD", "--optimizer.momentum", "0.5",
-                 "--objective.num_particles", "3", "--out", str(tmp_path / "run"), *FAST]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--schedule",
+                "Exponential",
+                "--schedule.final",
+                "0.01",
+                "--optimizer",
+                "SGD",
+                "--optimizer.momentum",
+                "0.5",
+                "--objective.num_particles",
+                "3",
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+            ]
+        )
+        == 0
+    )
     settings = json.loads((tmp_path / "run" / "training.json").read_text())["settings"]
     assert settings["schedule"] == {"class": "Exponential", "final": 0.01}
     assert settings["objective"]["num_particles"] == 3 and "momentum" in str(settings["optimizer"])
 
 
 def test_one_datum_is_enough_to_score(tmp_path):
-    assert main(["train", "--out", str(tmp_path / "run"), *FAST, "--latent", "3", "--limit", "1"]) == 0
+    assert (
+        main(["train", "--out", str(tmp_path / "run"), *FAST, "--latent", "3", "--limit", "1"]) == 0
+    )
 
 
 def test_colour_images_are_trained_on_and_drawn(tmp_path):
@@ -368,8 +712,24 @@ def test_colour_images_are_trained_on_and_drawn(tmp_path):
 
     (tmp_path / "images").mkdir()
     for i in range(20):
-        Image.fromarray(np.full((4, 4, 3), 10 * i, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.png")
-    assert main(["train", "--data", str(tmp_path / "images"), "--likelihood", "Normal", "--out", str(tmp_path / "run"), *FAST]) == 0
+        Image.fromarray(np.full((4, 4, 3), 10 * i, dtype=np.uint8)).save(
+            tmp_path / "images" / f"{i}.png"
+        )
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                str(tmp_path / "images"),
+                "--likelihood",
+                "Normal",
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+            ]
+        )
+        == 0
+    )
     assert main(["sample", str(tmp_path / "run"), "--num", "3"]) == 0
     assert (tmp_path / "run" / "samples.png").read_bytes().startswith(b"\x89PNG")
 
@@ -377,11 +737,34 @@ def test_colour_images_are_trained_on_and_drawn(tmp_path):
 def test_what_is_wrong_with_the_test_data_is_said_before_training(capsys, tmp_path):
     x = np.zeros((20, 3))
     np.savez(tmp_path / "x.npz", x=x, x_test=np.zeros((5, 4)))
-    assert "shape (5, 4)" in fails(capsys, "train", "--data", tmp_path / "x.npz", "--likelihood", "Normal", "--out", tmp_path / "run")
+    assert "shape (5, 4)" in fails(
+        capsys,
+        "train",
+        "--data",
+        tmp_path / "x.npz",
+        "--likelihood",
+        "Normal",
+        "--out",
+        tmp_path / "run",
+    )
 
 
 def test_resuming_with_other_arguments_of_a_component_is_refused(capsys, tmp_path):
-    assert main(["train", "--prior", "StudentT", "--prior.df", "4", "--out", str(tmp_path / "run"), *FAST]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--prior",
+                "StudentT",
+                "--prior.df",
+                "4",
+                "--out",
+                str(tmp_path / "run"),
+                *FAST,
+            ]
+        )
+        == 0
+    )
     before = (tmp_path / "run" / "recipe.yaml").read_text()
     capsys.readouterr()
     assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--prior.df", "7"]) == 2

@@ -22,7 +22,9 @@ from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="no C++ compiler on this machine"
+)
 
 
 def digits(num=300):
@@ -66,8 +68,13 @@ class Convolutional(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.2), torch.nn.Flatten(),
-                                        torch.nn.Linear(108, 4))
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 3, 3),
+            torch.nn.BatchNorm2d(3),
+            torch.nn.Dropout(0.2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(108, 4),
+        )
 
     def forward(self, x, context=None):
         return self.body(x)
@@ -77,23 +84,76 @@ def programs():
     torch.manual_seed(0)
     event = (1, 8, 8)
     yield "vae", small_vae(), ()
-    yield "mixture", pv.VAE(pv.priors.GaussianMixture(3), pv.likelihoods.Normal(event, MLP(3, [8]), 0.5, "per_feature"),
-                            pv.posteriors.DiagonalNormal(3, MLP(event, [8], dropout=0.3))), ()
-    yield "batch norm", pv.VAE(pv.priors.StandardNormal(3), pv.likelihoods.Bernoulli(event, pv.networks.ConvTranspose(3, (8, 8), [4])),
-                               pv.posteriors.DiagonalNormal(3, Convolutional())), ()
-    yield "cvae", pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8], context=10)),
-                         pv.posteriors.DiagonalNormal(2, MLP(event, [8], context=10)), pv.networks.OneHot(10)), (torch.arange(6),)
+    yield (
+        "mixture",
+        pv.VAE(
+            pv.priors.GaussianMixture(3),
+            pv.likelihoods.Normal(event, MLP(3, [8]), 0.5, "per_feature"),
+            pv.posteriors.DiagonalNormal(3, MLP(event, [8], dropout=0.3)),
+        ),
+        (),
+    )
+    yield (
+        "batch norm",
+        pv.VAE(
+            pv.priors.StandardNormal(3),
+            pv.likelihoods.Bernoulli(event, pv.networks.ConvTranspose(3, (8, 8), [4])),
+            pv.posteriors.DiagonalNormal(3, Convolutional()),
+        ),
+        (),
+    )
+    yield (
+        "cvae",
+        pv.VAE(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Bernoulli(event, MLP(2, [8], context=10)),
+            pv.posteriors.DiagonalNormal(2, MLP(event, [8], context=10)),
+            pv.networks.OneHot(10),
+        ),
+        (torch.arange(6),),
+    )
     normal = pv.posteriors.DiagonalNormal
-    yield "hierarchy", pv.HierarchicalVAE([normal(3, MLP(2, [8])), pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(event, MLP(3, [8])),
-                                          [normal(3, MLP(event, [8])), normal(2, MLP(3, [8]))]), ()
+    yield (
+        "hierarchy",
+        pv.HierarchicalVAE(
+            [normal(3, MLP(2, [8])), pv.priors.StandardNormal(2)],
+            pv.likelihoods.Bernoulli(event, MLP(3, [8])),
+            [normal(3, MLP(event, [8])), normal(2, MLP(3, [8]))],
+        ),
+        (),
+    )
     yield "refined", pv.Refined(small_vae(), steps=2), ()
-    yield "vamp", pv.VAE(pv.priors.VampPrior(2, 5), pv.likelihoods.Bernoulli(event, MLP(2, [8])), normal(2, MLP(event, [8]))), ()
-    yield "flow", pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8])),
-                         pv.posteriors.Flow(2, MLP(event, [8]), kind="spline", transforms=1, hidden=[8])), ()
+    yield (
+        "vamp",
+        pv.VAE(
+            pv.priors.VampPrior(2, 5),
+            pv.likelihoods.Bernoulli(event, MLP(2, [8])),
+            normal(2, MLP(event, [8])),
+        ),
+        (),
+    )
+    yield (
+        "flow",
+        pv.VAE(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Bernoulli(event, MLP(2, [8])),
+            pv.posteriors.Flow(2, MLP(event, [8]), kind="spline", transforms=1, hidden=[8]),
+        ),
+        (),
+    )
     pair = OwnPair()
     yield "own pair", pv.Program(pair.model, pair.guide, modules=[pair]), ()
-    yield "semi-supervised", pv.SemiSupervisedVAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(event, MLP(2, [8], context=3)),
-                                                  normal(2, MLP(event, [8], context=3)), pv.networks.OneHot(3), [8]), (torch.arange(6) % 4 - 1,)
+    yield (
+        "semi-supervised",
+        pv.SemiSupervisedVAE(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Bernoulli(event, MLP(2, [8], context=3)),
+            normal(2, MLP(event, [8], context=3)),
+            pv.networks.OneHot(3),
+            [8],
+        ),
+        (torch.arange(6) % 4 - 1,),
+    )
 
 
 class OwnPair(torch.nn.Module):
@@ -101,13 +161,23 @@ class OwnPair(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.encoder, self.head, self.decoder = MLP((1, 8, 8), [8]), torch.nn.Linear(8, 4), torch.nn.Linear(2, 64)
+        self.encoder, self.head, self.decoder = (
+            MLP((1, 8, 8), [8]),
+            torch.nn.Linear(8, 4),
+            torch.nn.Linear(2, 64),
+        )
 
     def model(self, x, context=None):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(2), 1.0).to_event(1))
             with pyro.poutine.mask(mask=x.flatten(1)[:, 0] < 0.5):
-                pyro.sample("x", pyro.distributions.Bernoulli(logits=self.decoder(z).unflatten(-1, (1, 8, 8))).to_event(3), obs=x)
+                pyro.sample(
+                    "x",
+                    pyro.distributions.Bernoulli(
+                        logits=self.decoder(z).unflatten(-1, (1, 8, 8))
+                    ).to_event(3),
+                    obs=x,
+                )
 
     def guide(self, x, context=None):
         loc, raw = self.head(self.encoder(x)).chunk(2, -1)
@@ -119,7 +189,11 @@ class OwnPair(torch.nn.Module):
 PROGRAMS = {name: (program, context) for name, program, context in programs()}
 
 
-PARTS = [(family, name) for family in ("priors", "likelihoods", "posteriors") for name in getattr(pv, family).__all__]
+PARTS = [
+    (family, name)
+    for family in ("priors", "likelihoods", "posteriors")
+    for name in getattr(pv, family).__all__
+]
 CASES = [("program", name) for name in PROGRAMS] + PARTS
 
 
@@ -138,15 +212,21 @@ def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exact
     eager, (x, *context) = case(family, name)
     eager, x, bound = eager.to(dtype), x.to(dtype), getattr(pv.objectives, objective)()
     try:
-        bound.loss(eager.model, eager.guide, x, *context)  # the first call finds the plates, with random numbers of its own
+        bound.loss(
+            eager.model, eager.guide, x, *context
+        )  # the first call finds the plates, with random numbers of its own
     except InvalidInput as refusal:
         assert objective != "ELBO", "which refuses nothing"
         pytest.skip(f"refused: {refusal}")
     captured = copy.deepcopy(eager)
-    assert_same(step_of(eager, bound, False), step_of(captured, bound, True), x, *context, exactly=exactly)
+    assert_same(
+        step_of(eager, bound, False), step_of(captured, bound, True), x, *context, exactly=exactly
+    )
     # What the forward pass writes, it wrote once: the capture itself left no trace.
     for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
-        torch.testing.assert_close(other, value, **({"rtol": 0, "atol": 0} if exactly else {}), equal_nan=True, msg=key)
+        torch.testing.assert_close(
+            other, value, **({"rtol": 0, "atol": 0} if exactly else {}), equal_nan=True, msg=key
+        )
 
 
 def test_every_class_of_programs_is_among_the_cases():
@@ -219,8 +299,12 @@ def test_every_program_compiled_follows_the_same_curve_for_200_steps(family, nam
     eager, data = case(family, name)
     compiled = copy.deepcopy(eager)
     data = data if len(data) > 1 else data[0]
-    curves = [pv.fit(program, data, epochs=200, compile=way, learning_rate=1e-4, progress=False)["objective"]
-              for program, way in ((eager, "off"), (compiled, "on"))]
+    curves = [
+        pv.fit(program, data, epochs=200, compile=way, learning_rate=1e-4, progress=False)[
+            "objective"
+        ]
+        for program, way in ((eager, "off"), (compiled, "on"))
+    ]
     assert len(curves[0]) == 200 and curves[1] == pytest.approx(curves[0], rel=1e-3)
 
 
@@ -230,7 +314,10 @@ def test_captured_scores_equal_eager_ones(name):
     program, context = PROGRAMS[name]
     data = torch.bernoulli(torch.rand(6, 1, 8, 8)), *context
     options = dict(num_samples=7, memory_budget=1)  # one draw at a time: many chunks of one shape
-    eager, captured = (pv.log_likelihood(program, data if context else data[0], compile=way, **options) for way in ("off", "on"))
+    eager, captured = (
+        pv.log_likelihood(program, data if context else data[0], compile=way, **options)
+        for way in ("off", "on")
+    )
     assert torch.equal(eager.values, captured.values) and torch.equal(eager.ess, captured.ess)
 
 
@@ -269,7 +356,10 @@ def test_sampling_is_fresh_each_step_and_under_the_seed():
 @pytest.mark.usefixtures("interpreted")
 def test_the_annealing_weight_is_an_input_and_parameters_are_read_anew():
     program, x = small_vae(), torch.zeros(6, 1, 8, 8)
-    step, eager = step_of(program, pv.objectives.ELBO(), True), step_of(program, pv.objectives.ELBO(), False)
+    step, eager = (
+        step_of(program, pv.objectives.ELBO(), True),
+        step_of(program, pv.objectives.ELBO(), False),
+    )
     for weight in (0.1, 0.9):
         assert_same(eager, step, x, None, torch.tensor(weight))
         with torch.no_grad():
@@ -281,7 +371,10 @@ def test_the_annealing_weight_is_an_input_and_parameters_are_read_anew():
 def test_frozen_parameters_and_partial_batches():
     program = small_vae()
     program.likelihood.requires_grad_(False)
-    step, eager = step_of(program, pv.objectives.ELBO(), True), step_of(program, pv.objectives.ELBO(), False)
+    step, eager = (
+        step_of(program, pv.objectives.ELBO(), True),
+        step_of(program, pv.objectives.ELBO(), False),
+    )
     for size in (6, 4, 1):
         assert_same(eager, step, torch.zeros(size, 1, 8, 8))
     assert len(step.graphs) == 3
@@ -304,8 +397,12 @@ def test_a_library_has_each_source_as_a_function(number):
 
 @needs_compiler
 def test_a_library_takes_sequences_of_tensors():
-    (first,) = library(["""#include <vector>
-    extern "C" void kernel(const std::vector<float*>& all, float* out) { for (size_t i = 0; i < all.size(); i++) out[i] = *all[i]; }"""])
+    (first,) = library(
+        [
+            """#include <vector>
+    extern "C" void kernel(const std::vector<float*>& all, float* out) { for (size_t i = 0; i < all.size(); i++) out[i] = *all[i]; }"""
+        ]
+    )
     tensors = [torch.tensor([3.0, 1.0]), torch.tensor(2.0)]
     for sequence in (tensors, tuple(tensors)):
         first(sequence, out := torch.zeros(2))
@@ -315,38 +412,81 @@ def test_a_library_takes_sequences_of_tensors():
 
 
 @needs_compiler
-@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (17, 33, 19), (3, 2100, 100), (50, 1500, 70), (130, 1, 5), (400, 300, 2), (128, 64, 128), (300, 40, 200)])
+@pytest.mark.parametrize(
+    "m, k, n",
+    [
+        (1, 1, 1),
+        (17, 33, 19),
+        (3, 2100, 100),
+        (50, 1500, 70),
+        (130, 1, 5),
+        (400, 300, 2),
+        (128, 64, 128),
+        (300, 40, 200),
+    ],
+)
 def test_our_product_is_the_product_in_every_layout(m, k, n):
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
+    if (
+        torch.backends.cpu.get_cpu_capability() != "AVX512"
+        or not torch.backends.mkldnn.is_available()
+    ):
         pytest.skip("the processor has no AVX-512")
     (kernel,) = library([PRODUCT.read_text()])
-    a, b = torch.randn(m, k + 3), torch.randn(k, n + 5)  # rows that are further apart than they are long
+    a, b = (
+        torch.randn(m, k + 3),
+        torch.randn(k, n + 5),
+    )  # rows that are further apart than they are long
     for a_transposed in (0, 1):
         for b_transposed in (0, 1):
-            first, second = (x.t().contiguous() if transposed else x for x, transposed in ((a, a_transposed), (b, b_transposed)))
+            first, second = (
+                x.t().contiguous() if transposed else x
+                for x, transposed in ((a, a_transposed), (b, b_transposed))
+            )
             out = torch.full((m, n), torch.nan)
-            kernel(first, second, out, m, n, k, first.stride(0), second.stride(0), a_transposed, b_transposed)
+            kernel(
+                first,
+                second,
+                out,
+                m,
+                n,
+                k,
+                first.stride(0),
+                second.stride(0),
+                a_transposed,
+                b_transposed,
+            )
             exact = a[:, :k].double() @ b[:, :n].double()
             assert torch.allclose(out.double(), exact, atol=1e-5 * k**0.5, rtol=1e-5)
 
 
 @needs_compiler
 def test_products_of_any_layout_are_compiled():
-    net = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 7, bias=False))
+    net = torch.nn.Sequential(
+        torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 7, bias=False)
+    )
     one, square = torch.nn.Parameter(torch.randn(1)), torch.nn.Parameter(torch.randn(7, 7))
 
     def loss(x):
         h = net(x)
-        strided, repeated = h[:, ::2] @ square[::2], one.expand(9, 7) @ square.t() + h[:1].expand(9, 7) @ square
-        return (h.square().sum(1, keepdim=True) * (strided + repeated)).sum() + torch.addmm(h, h, square, beta=2).sin().sum()
+        strided, repeated = (
+            h[:, ::2] @ square[::2],
+            one.expand(9, 7) @ square.t() + h[:1].expand(9, 7) @ square,
+        )
+        return (h.square().sum(1, keepdim=True) * (strided + repeated)).sum() + torch.addmm(
+            h, h, square, beta=2
+        ).sin().sum()
 
     parameters = [*net.parameters(), one, square]
-    eager, compiled = (LossAndGradients(loss, parameters, lambda n, way=way: way) for way in (False, True))
+    eager, compiled = (
+        LossAndGradients(loss, parameters, lambda n, way=way: way) for way in (False, True)
+    )
     assert_same(eager, compiled, torch.randn(9, 20), exactly=False)
 
 
 @needs_compiler
-@pytest.mark.parametrize("name, objective", [("batch norm", "IWAE"), ("semi-supervised", "EnumeratedELBO")])
+@pytest.mark.parametrize(
+    "name, objective", [("batch norm", "IWAE"), ("semi-supervised", "EnumeratedELBO")]
+)
 def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name, objective):
     assert_captured_is_eager("program", name, objective, exactly=False)
 
@@ -356,15 +496,21 @@ def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path, 
     data, options = digits(128), dict(batch_size=64, progress=False, warmup=20, clip_norm=5.0)
     eager = pv.fit(small_vae(), data, epochs=100, compile="off", **options)
     updates, compile_update = [], Update.compile
-    monkeypatch.setattr(Update, "compile", lambda self: (compile_update(self), updates.append(self)))
+    monkeypatch.setattr(
+        Update, "compile", lambda self: (compile_update(self), updates.append(self))
+    )
     whole = small_vae()
     compiled = pv.fit(whole, data, epochs=100, compile="on", **options, out=tmp_path / "whole")
     assert [update.compiled is not None for update in updates] == [True]
     assert compiled["objective"] == pytest.approx(eager["objective"], rel=1e-4)
     pv.fit(small_vae(), data, epochs=40, compile="on", **options, out=tmp_path / "parts")
     parts = small_vae()
-    pv.fit(parts, data, epochs=100, resume=True, **options, out=tmp_path / "parts")  # as it was started: compiled
-    assert all(torch.equal(value, parts.state_dict()[key]) for key, value in whole.state_dict().items())
+    pv.fit(
+        parts, data, epochs=100, resume=True, **options, out=tmp_path / "parts"
+    )  # as it was started: compiled
+    assert all(
+        torch.equal(value, parts.state_dict()[key]) for key, value in whole.state_dict().items()
+    )
 
 
 def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
@@ -383,7 +529,10 @@ def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
 
     program = small_vae()
     program.posterior = pv.posteriors.DiagonalNormal(2, Branches())
-    with pytest.warns(UserWarning, match=r"not compiled.*control flow.*test_compilation\.py:\d+ \(if h\.sum\(\) > 0"):
+    with pytest.warns(
+        UserWarning,
+        match=r"not compiled.*control flow.*test_compilation\.py:\d+ \(if h\.sum\(\) > 0",
+    ):
         history = pv.fit(program, digits(64), epochs=2, compile="on", progress=False)
     assert len(history) == 2
 
@@ -417,7 +566,9 @@ def test_a_buffer_that_is_given_a_new_tensor_is_not_frozen_in_a_graph():
     program.posterior = pv.posteriors.DiagonalNormal(2, Average())
     other = copy.deepcopy(program)
     pv.fit(other, digits(96), batch_size=32, epochs=2, compile="off", progress=False)
-    with pytest.warns(UserWarning, match="eagerly: buffer 'posterior.network.mean' is given a new tensor"):
+    with pytest.warns(
+        UserWarning, match="eagerly: buffer 'posterior.network.mean' is given a new tensor"
+    ):
         pv.fit(program, digits(96), batch_size=32, epochs=2, compile="on", progress=False)
     for key, value in program.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
@@ -427,8 +578,10 @@ def test_compiled_svi_runs_such_a_program_eagerly_too():
     program = small_vae()
     program.posterior = pv.posteriors.DiagonalNormal(2, Average())
     other = copy.deepcopy(program)
-    svi, reference = (way(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), pv.objectives.ELBO())
-                      for way, vae in ((pv.CompiledSVI, program), (Eager, other)))
+    svi, reference = (
+        way(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), pv.objectives.ELBO())
+        for way, vae in ((pv.CompiledSVI, program), (Eager, other))
+    )
     with pytest.warns(UserWarning, match="mean' is given a new tensor"):
         for i in range(3):
             for way in (svi, reference):
@@ -451,8 +604,12 @@ class Eager:
 
 def test_a_capture_and_a_look_at_the_work_leave_buffers_as_they_were():
     network = Average()
-    step = LossAndGradients(lambda x: network(x).sum() * (2 if network.mean.sum() > 0 else 1), list(network.parameters()),
-                            lambda n: True, network)
+    step = LossAndGradients(
+        lambda x: network(x).sum() * (2 if network.mean.sum() > 0 else 1),
+        list(network.parameters()),
+        lambda n: True,
+        network,
+    )
     before = network.mean
     step.work(torch.ones(3, 1, 8, 8))
     assert network.mean is before
@@ -486,7 +643,9 @@ def test_a_parameter_that_is_only_summed_has_a_gradient_in_a_graph():
     def loss(x):
         return (weight * x).sum() + bias.sum()
 
-    eager, captured = (LossAndGradients(loss, [weight, bias], lambda n, way=way: way) for way in (False, True))
+    eager, captured = (
+        LossAndGradients(loss, [weight, bias], lambda n, way=way: way) for way in (False, True)
+    )
     assert captured.work(torch.ones(3)).operations > 0
     assert_same(eager, captured, torch.ones(3))
 
@@ -501,14 +660,20 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
         pv.fit(program, digits(64), batch_size=32, epochs=3, compile="on", progress=False)
     assert len(seen) == 1
     pv.fit(other, digits(64), batch_size=32, epochs=3, compile="off", progress=False)
-    assert all(torch.equal(value, other.state_dict()[key]) for key, value in program.state_dict().items())
+    assert all(
+        torch.equal(value, other.state_dict()[key]) for key, value in program.state_dict().items()
+    )
 
 
-# ---------------------------------------------------------------------------------------------------- the decision
+# the decision
+
 
 def decision(tmp_path, monkeypatch, **options):
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
-    monkeypatch.setattr("pyro_vae.training.steps.Steps.run", lambda self, epoch, stop=None: torch.zeros(self.per_epoch))
+    monkeypatch.setattr(
+        "pyro_vae.training.steps.Steps.run",
+        lambda self, epoch, stop=None: torch.zeros(self.per_epoch),
+    )
     monkeypatch.setattr("pyro_vae.training.run.elbo", lambda *a, **k: None)
     pv.fit(small_vae(), digits(300), out=tmp_path, progress=False, **options)
     return pv.checkpoint.read_state(tmp_path, "training")[1]["compiled_sizes"]
@@ -516,18 +681,29 @@ def decision(tmp_path, monkeypatch, **options):
 
 def test_short_runs_stay_eager_and_long_ones_are_compiled(tmp_path, monkeypatch):
     assert decision(tmp_path / "a", monkeypatch, epochs=10) == []
-    assert decision(tmp_path / "b", monkeypatch, epochs=600, batch_size=8) == [8]  # the last batch is too rare
-    assert decision(tmp_path / "c", monkeypatch, epochs=3, compile="on", batch_size=128) == [128, 44]
+    assert decision(tmp_path / "b", monkeypatch, epochs=600, batch_size=8) == [
+        8
+    ]  # the last batch is too rare
+    assert decision(tmp_path / "c", monkeypatch, epochs=3, compile="on", batch_size=128) == [
+        128,
+        44,
+    ]
     assert decision(tmp_path / "d", monkeypatch, epochs=600, batch_size=8, compile="off") == []
 
 
 def test_the_rule_grows_with_work_and_steps():
     def is_worth(operations, multiplications, steps):
-        return is_worth_compiling(operations, Work(operations, multiplications).saved_by_compiling, steps)
+        return is_worth_compiling(
+            operations, Work(operations, multiplications).saved_by_compiling, steps
+        )
 
     assert not any(is_worth(n, 10**6, steps) for n in (10, 200, 6000) for steps in (10, 1000))
     assert all(is_worth(n, 0, 100_000) for n in (200, 6000)) and is_worth(200, 2 * 10**8, 10_000)
-    costs = [[is_worth(n, m, steps) for steps in (10**i for i in range(8))] for n in (10, 100, 1000) for m in (0, 10**8)]
+    costs = [
+        [is_worth(n, m, steps) for steps in (10**i for i in range(8))]
+        for n in (10, 100, 1000)
+        for m in (0, 10**8)
+    ]
     assert all(row == sorted(row) for row in costs)
 
 
@@ -535,17 +711,27 @@ def test_work_is_counted():
     weight = torch.nn.Parameter(torch.ones(5, 7))
     step = LossAndGradients(lambda x: (x @ weight).sum(), [weight])
     work = step.work(torch.ones(3, 5))
-    assert work.multiplications == 2 * 3 * 5 * 7 and 3 < work.operations < 12  # the product, and the weight's gradient
+    assert (
+        work.multiplications == 2 * 3 * 5 * 7 and 3 < work.operations < 12
+    )  # the product, and the weight's gradient
 
 
-# ---------------------------------------------------------------------------------------------- updates and SVI
+# updates and SVI
 
-@pytest.mark.parametrize("make", [
-    lambda p: torch.optim.Adam(p, 0.01, fused=True, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 0.01, fused=True),
-    lambda p: torch.optim.Adam(p, 0.01, amsgrad=True), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
-])
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.Adam(p, 0.01, fused=True, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, 0.01, fused=True),
+        lambda p: torch.optim.Adam(p, 0.01, amsgrad=True),
+        lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
+    ],
+)
 def test_an_update_is_the_optimisers_own(make):
-    parameters, copies = ([torch.nn.Parameter(torch.linspace(0, 1, n)) for n in (3, 5)] for _ in range(2))
+    parameters, copies = (
+        [torch.nn.Parameter(torch.linspace(0, 1, n)) for n in (3, 5)] for _ in range(2)
+    )
     optimizer, reference = make(parameters), make(copies)
     update = Update(optimizer, parameters)
     for i in range(6):
@@ -559,18 +745,32 @@ def test_an_update_is_the_optimisers_own(make):
         reference.step()
     for a, b in zip(parameters, copies):
         torch.testing.assert_close(a, b)
-    for a, b in zip(optimizer.state_dict()["state"].values(), reference.state_dict()["state"].values()):
-        assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a if a[k] is not None)
+    for a, b in zip(
+        optimizer.state_dict()["state"].values(), reference.state_dict()["state"].values()
+    ):
+        assert a.keys() == b.keys() and all(
+            torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a if a[k] is not None
+        )
 
 
 @needs_compiler
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize("sizes", [[(3,), (), (0,), (70, 90)], [(600, 300), (5000,)]], ids=["serial", "threads"])
+@pytest.mark.parametrize(
+    "sizes", [[(3,), (), (0,), (70, 90)], [(600, 300), (5000,)]], ids=["serial", "threads"]
+)
 def test_the_compiled_update_is_the_optimisers_own(sizes, kind, decay):
-    parameters, copies = ([torch.nn.Parameter(torch.linspace(-1, 1, torch.Size(size).numel()).reshape(size)) for size in sizes]
-                          for _ in range(2))
-    optimizer, reference = (kind(p, 0.01, fused=True, weight_decay=decay, betas=(0.8, 0.99), eps=1e-3) for p in (parameters, copies))
+    parameters, copies = (
+        [
+            torch.nn.Parameter(torch.linspace(-1, 1, torch.Size(size).numel()).reshape(size))
+            for size in sizes
+        ]
+        for _ in range(2)
+    )
+    optimizer, reference = (
+        kind(p, 0.01, fused=True, weight_decay=decay, betas=(0.8, 0.99), eps=1e-3)
+        for p in (parameters, copies)
+    )
     update, expected = Update(optimizer, parameters), Update(reference, copies)
     update.compile()
     assert update.compiled is not None
@@ -580,7 +780,10 @@ def test_the_compiled_update_is_the_optimisers_own(sizes, kind, decay):
         update(gradients)
         expected(gradients)
     for name in ("exp_avg", "exp_avg_sq", "step"):
-        torch.testing.assert_close([optimizer.state[p][name] for p in parameters], [reference.state[p][name] for p in copies])
+        torch.testing.assert_close(
+            [optimizer.state[p][name] for p in parameters],
+            [reference.state[p][name] for p in copies],
+        )
     torch.testing.assert_close(parameters, copies)
 
 
@@ -615,7 +818,11 @@ def test_a_compiled_update_refuses_another_number_of_gradients():
 
 @needs_compiler
 def test_an_update_that_the_kernel_does_not_know_stays_the_optimisers():
-    for parameter, options in ((torch.zeros(3, dtype=torch.float64), {}), (torch.zeros(3, 4).t(), {}), (torch.zeros(3), {"amsgrad": True})):
+    for parameter, options in (
+        (torch.zeros(3, dtype=torch.float64), {}),
+        (torch.zeros(3, 4).t(), {}),
+        (torch.zeros(3), {"amsgrad": True}),
+    ):
         parameters = [torch.nn.Parameter(parameter)]
         update = Update(torch.optim.Adam(parameters, fused=True, **options), parameters)
         update.compile()
@@ -653,18 +860,28 @@ def test_compiled_svi_takes_any_arguments():
     def model(x, flip, *, bonus=None):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
-            pyro.sample("x", pyro.distributions.Normal((-z if flip else z).sum(-1) + (0.0 if bonus is None else bonus), 1.0), obs=x[:, 0])
+            pyro.sample(
+                "x",
+                pyro.distributions.Normal(
+                    (-z if flip else z).sum(-1) + (0.0 if bonus is None else bonus), 1.0
+                ),
+                obs=x[:, 0],
+            )
 
     def guide(x, flip, *, bonus=None):
         with pyro.plate("data", len(x)):
             pyro.sample("z", pyro.distributions.Normal(layer(x), 1.0).to_event(1))
 
-    svi = pv.CompiledSVI(model, guide, torch.optim.SGD(layer.parameters(), lr=0.0), pv.objectives.ELBO())
+    svi = pv.CompiledSVI(
+        model, guide, torch.optim.SGD(layer.parameters(), lr=0.0), pv.objectives.ELBO()
+    )
     x = torch.randn(5, 3)
     for flip in (True, False, True, False):
         for kwargs in ({}, {"bonus": torch.tensor(1.0)}, {"bonus": torch.tensor(2.0)}):
             torch.manual_seed(3)
-            assert svi.step(x, flip, **kwargs) == pytest.approx(svi_loss(model, guide, x, flip, **kwargs), rel=1e-5)
+            assert svi.step(x, flip, **kwargs) == pytest.approx(
+                svi_loss(model, guide, x, flip, **kwargs), rel=1e-5
+            )
 
 
 def svi_loss(*args, **kwargs):
@@ -677,14 +894,24 @@ def test_compiled_svi_refuses_what_it_cannot_serve():
     with pytest.raises(InvalidInput, match="torch optimiser"):
         pv.CompiledSVI(vae.model, vae.guide, pyro.optim.Adam({}), Trace_ELBO())
     with pytest.raises(InvalidInput, match="loss: got TraceGraph_ELBO"):
-        pv.CompiledSVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), pyro.infer.TraceGraph_ELBO())
+        pv.CompiledSVI(
+            vae.model, vae.guide, torch.optim.Adam(vae.parameters()), pyro.infer.TraceGraph_ELBO()
+        )
 
 
 @pytest.mark.usefixtures("interpreted")
 def test_half_precision_layers_train(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        history = pv.fit(small_vae(), digits(128), batch_size=64, epochs=30, autocast=True, compile="on", progress=False)
+        history = pv.fit(
+            small_vae(),
+            digits(128),
+            batch_size=64,
+            epochs=30,
+            autocast=True,
+            compile="on",
+            progress=False,
+        )
         reference = pv.fit(small_vae(), digits(128), batch_size=64, epochs=30, progress=False)
     assert history["objective"][-1] == pytest.approx(reference["objective"][-1], rel=0.02)
     assert history["objective"][-1] != reference["objective"][-1]
@@ -693,7 +920,10 @@ def test_half_precision_layers_train(tmp_path):
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("arguments", [(), (torch.tensor(2.0),), (3.0, torch.ones(4))], ids=str)
 def test_compiled_svi_takes_any_arguments_and_leaves_what_is_frozen(arguments):
-    a, b = torch.nn.Parameter(torch.zeros(())), torch.nn.Parameter(torch.ones(()), requires_grad=False)
+    a, b = (
+        torch.nn.Parameter(torch.zeros(())),
+        torch.nn.Parameter(torch.ones(()), requires_grad=False),
+    )
 
     def model(*given):
         pyro.sample("z", pyro.distributions.Normal(b, 1.0))
@@ -713,13 +943,23 @@ def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
     if not compiles:
         monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     vae, other = small_vae(), small_vae()
-    svi, reference = (way(program.model, program.guide, torch.optim.Adam(program.parameters(), lr=0.01, fused=True), pv.objectives.ELBO())
-                      for way, program in ((pv.CompiledSVI, vae), (Eager, other)))
+    svi, reference = (
+        way(
+            program.model,
+            program.guide,
+            torch.optim.Adam(program.parameters(), lr=0.01, fused=True),
+            pv.objectives.ELBO(),
+        )
+        for way, program in ((pv.CompiledSVI, vae), (Eager, other))
+    )
     x = torch.full((8, 1, 8, 8), 0.5)
     for i in range(9):
         if i == 3:
             for program in (vae, other):
-                torch.nn.utils.vector_to_parameters(2 * torch.nn.utils.parameters_to_vector(program.parameters()), program.parameters())
+                torch.nn.utils.vector_to_parameters(
+                    2 * torch.nn.utils.parameters_to_vector(program.parameters()),
+                    program.parameters(),
+                )
         if i == 6:
             for program, way in ((vae, svi), (other, reference)):
                 program.double()
@@ -735,5 +975,7 @@ def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
 
 def test_fused_adamw_has_its_kernel():
     parameters = [torch.nn.Parameter(torch.ones(3))]
-    assert Update(torch.optim.AdamW(parameters, fused=True), parameters).kernel is torch._fused_adamw_
+    assert (
+        Update(torch.optim.AdamW(parameters, fused=True), parameters).kernel is torch._fused_adamw_
+    )
     assert Update(torch.optim.Adam(parameters, fused=True), parameters).kernel is torch._fused_adam_

@@ -1,7 +1,7 @@
 """What Inductor writes of a captured step for a GPU, compiled for one (an H100) on a machine that need not have it.
 
-Triton and its assembler run anywhere; only what asks a driver is answered here, and nothing is launched. What a run on a GPU then
-still has to show is that the kernels compute what they should.
+Triton and its assembler run anywhere; only what asks a driver is answered here, and nothing is
+launched. What a run on a GPU then still has to show is that the kernels compute what they should.
 """
 
 import contextlib
@@ -23,9 +23,20 @@ pytestmark = pytest.mark.products
 triton = pytest.importorskip("triton")
 
 H100 = types.SimpleNamespace(
-    name="H100", major=9, minor=0, multi_processor_count=132, max_threads_per_multi_processor=2048, max_threads_per_block=1024,
-    regs_per_multiprocessor=65536, warp_size=32, total_memory=80 * 2**30, shared_memory_per_block=48 * 2**10,
-    shared_memory_per_block_optin=227 * 2**10, shared_memory_per_multiprocessor=228 * 2**10, L2_cache_size=50 * 2**20)
+    name="H100",
+    major=9,
+    minor=0,
+    multi_processor_count=132,
+    max_threads_per_multi_processor=2048,
+    max_threads_per_block=1024,
+    regs_per_multiprocessor=65536,
+    warp_size=32,
+    total_memory=80 * 2**30,
+    shared_memory_per_block=48 * 2**10,
+    shared_memory_per_block_optin=227 * 2**10,
+    shared_memory_per_multiprocessor=228 * 2**10,
+    L2_cache_size=50 * 2**20,
+)
 
 
 class Driver:
@@ -58,20 +69,42 @@ def h100(binaries):
 
     def on_gpu(mode, tensor, **options):
         with mode:
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda:0")
+            return torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda:0"
+            )
 
     def without_running(mode, func, flat_args, spec, error):
-        args, _ = tree_unflatten(flat_args, spec)  # a draw of Dirichlet, or its gradient: of its arguments' shape
+        args, _ = tree_unflatten(
+            flat_args, spec
+        )  # a draw of Dirichlet, or its gradient: of its arguments' shape
         with mode:
             return torch.empty_like(args[0])
 
-    interface = {"is_available": True, "device_count": 1, "current_device": 0, "synchronize": None, "get_device_properties": H100,
-                 "get_compute_capability": 90, "get_raw_stream": 0}
-    functions = {"torch.cuda._lazy_init": None, "torch.cuda.get_device_capability": (9, 0), "torch.cuda._exchange_device": 0,
-                 "torch.cuda._maybe_exchange_device": 0, "torch.cuda.set_rng_state": None, "torch._C._cuda_getDevice": 0,
-                 "torch._C._cuda_getCurrentRawStream": 0, "torch._inductor.runtime.triton_helpers.set_driver_to_gpu": None,
-                 "torch._inductor.fx_passes.fuse_attention._sfdp_init": None, "torch._inductor.fx_passes.pad_mm._pad_mm_init": None}
-    functions |= {f"torch.cuda.{name}": interface[name] for name in ("is_available", "device_count", "current_device", "get_device_properties")}
+    interface = {
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "synchronize": None,
+        "get_device_properties": H100,
+        "get_compute_capability": 90,
+        "get_raw_stream": 0,
+    }
+    functions = {
+        "torch.cuda._lazy_init": None,
+        "torch.cuda.get_device_capability": (9, 0),
+        "torch.cuda._exchange_device": 0,
+        "torch.cuda._maybe_exchange_device": 0,
+        "torch.cuda.set_rng_state": None,
+        "torch._C._cuda_getDevice": 0,
+        "torch._C._cuda_getCurrentRawStream": 0,
+        "torch._inductor.runtime.triton_helpers.set_driver_to_gpu": None,
+        "torch._inductor.fx_passes.fuse_attention._sfdp_init": None,
+        "torch._inductor.fx_passes.pad_mm._pad_mm_init": None,
+    }
+    functions |= {
+        f"torch.cuda.{name}": interface[name]
+        for name in ("is_available", "device_count", "current_device", "get_device_properties")
+    }
     if hasattr(fake_tensor, "init_gpu_context"):  # before torch 2.12
         functions["torch._subclasses.fake_tensor.init_gpu_context"] = None
     before = driver._active
@@ -79,14 +112,30 @@ def h100(binaries):
         for name, answer in functions.items():
             stack.enter_context(patch(name, lambda *args, answer=answer, **kwargs: answer))
         for owner, name, new in [
-                *((CudaInterface, name, staticmethod(lambda *args, answer=answer: answer)) for name, answer in interface.items()),
-                *((CudaInterface.Worker, name, staticmethod(lambda *args, answer=interface[name]: answer))
-                  for name in ("get_device_properties", "current_device")),
-                (torch.cuda, "get_rng_state", lambda *args: torch.get_rng_state()), (FakeTensorMode, "from_tensor", on_gpu),
-                (fake_tensor, "run_fallback_kernel", without_running), (triton_heuristics.CachingAutotuner, "precompile", compile_only)]:
+            *(
+                (CudaInterface, name, staticmethod(lambda *args, answer=answer: answer))
+                for name, answer in interface.items()
+            ),
+            *(
+                (
+                    CudaInterface.Worker,
+                    name,
+                    staticmethod(lambda *args, answer=interface[name]: answer),
+                )
+                for name in ("get_device_properties", "current_device")
+            ),
+            (torch.cuda, "get_rng_state", lambda *args: torch.get_rng_state()),
+            (FakeTensorMode, "from_tensor", on_gpu),
+            (fake_tensor, "run_fallback_kernel", without_running),
+            (triton_heuristics.CachingAutotuner, "precompile", compile_only),
+        ]:
             stack.enter_context(patch.object(owner, name, new))
         # Folding constants would compute them on the device.
-        stack.enter_context(config.patch(compile_threads=1, force_disable_caches=True, joint_graph_constant_folding=False))
+        stack.enter_context(
+            config.patch(
+                compile_threads=1, force_disable_caches=True, joint_graph_constant_folding=False
+            )
+        )
         driver.set_active(Driver())
         try:
             yield
@@ -103,9 +152,18 @@ def on_cuda(graph):
     return graph
 
 
-@pytest.mark.parametrize("objective, family, name", [
-    *(("ELBO", *part) for part in CASES),
-    *((objective, "program", name) for objective in pv.objectives.__all__ if objective != "ELBO" for name in PROGRAMS)])
+@pytest.mark.parametrize(
+    "objective, family, name",
+    [
+        *(("ELBO", *part) for part in CASES),
+        *(
+            (objective, "program", name)
+            for objective in pv.objectives.__all__
+            if objective != "ELBO"
+            for name in PROGRAMS
+        ),
+    ],
+)
 def test_every_step_becomes_kernels_of_a_gpu(objective, family, name):
     program, data = case(family, name)
     bound = getattr(pv.objectives, objective)()
@@ -114,7 +172,10 @@ def test_every_step_becomes_kernels_of_a_gpu(objective, family, name):
     except InvalidInput as refusal:
         assert objective != "ELBO"
         pytest.skip(f"refused: {refusal}")
-    step = LossAndGradients(lambda *x: bound.differentiable_loss(program.model, program.guide, *x), list(program.parameters()))
+    step = LossAndGradients(
+        lambda *x: bound.differentiable_loss(program.model, program.guide, *x),
+        list(program.parameters()),
+    )
     captured = Captured(step._of_tensors(data), data)
     binaries = []
     with h100(binaries), without_warnings():

@@ -20,15 +20,28 @@ from pyro_vae.validation import InvalidInput
 
 def test_digits_are_there_without_a_download():
     train, test = load("digits")
-    assert train.event_shape == (1, 8, 8) and train.num_classes == 10 and (len(train), len(test)) == (1437, 360)
-    assert (train.name, train.split, test.split, train.binarize) == ("digits", "train", "test", "dynamic")
+    assert (
+        train.event_shape == (1, 8, 8)
+        and train.num_classes == 10
+        and (len(train), len(test)) == (1437, 360)
+    )
+    assert (train.name, train.split, test.split, train.binarize) == (
+        "digits",
+        "train",
+        "test",
+        "dynamic",
+    )
 
 
 def test_the_hash_is_of_what_is_scored():
     train, test = load("digits")
     assert test.sha256 == load("digits")[1].sha256
-    others = [train.sha256, test[:100].sha256, load("digits", binarize="none")[1].sha256,
-              load("digits", binarize="dynamic", seed=1)[1].sha256]
+    others = [
+        train.sha256,
+        test[:100].sha256,
+        load("digits", binarize="none")[1].sha256,
+        load("digits", binarize="dynamic", seed=1)[1].sha256,
+    ]
     assert len({test.sha256, *others}) == 5
     # A test set is the same for everyone, however it was trained on.
     assert load("digits", binarize="fixed")[1].sha256 == test.sha256
@@ -37,7 +50,9 @@ def test_the_hash_is_of_what_is_scored():
 def test_binarisation_follows_the_grey_values():
     grey = torch.rand(40, 3)
     fixed, dynamic = Dataset(grey, binarize="fixed"), Dataset(grey, binarize="dynamic")
-    assert torch.equal(fixed.x, Dataset(grey, binarize="fixed").x) and set(fixed.x.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(fixed.x, Dataset(grey, binarize="fixed").x) and set(
+        fixed.x.unique().tolist()
+    ) == {0.0, 1.0}
     assert torch.equal(fixed.batch(torch.arange(40))[0], fixed.x)
     index = torch.arange(40)
     mean = torch.stack([dynamic.batch(index)[0] for _ in range(4000)]).mean(0)
@@ -49,7 +64,9 @@ def test_binarisation_follows_the_grey_values():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("last", [1.0, 0.3])  # which is no multiple of 1 / 255
 def test_grey_levels_kept_as_bytes_are_drawn_from_as_their_values_are(dtype, last):
-    grey = torch.cat([torch.arange(256).float() / 255, torch.tensor([last])]).expand(5000, -1).clone()
+    grey = (
+        torch.cat([torch.arange(256).float() / 255, torch.tensor([last])]).expand(5000, -1).clone()
+    )
     data = Dataset(grey, binarize="dynamic").to("cpu", dtype)
     values = Dataset(grey.to(dtype), binarize="dynamic")
     index, (keys,) = torch.randperm(5000), batch_keys(1)
@@ -70,7 +87,13 @@ def test_a_datums_fixed_draw_does_not_depend_on_its_neighbours():
 
 def test_data_in_every_form(tmp_path):
     x, y = torch.randn(30, 4), torch.arange(30) % 3
-    for data in ((x, y), [x, y], (x.numpy(), y.numpy()), torch.utils.data.TensorDataset(x, y), Dataset(x, y)):
+    for data in (
+        (x, y),
+        [x, y],
+        (x.numpy(), y.numpy()),
+        torch.utils.data.TensorDataset(x, y),
+        Dataset(x, y),
+    ):
         dataset = as_dataset(data)
         assert torch.equal(dataset.x, x) and torch.equal(dataset.context, y)
     assert as_dataset(x).context is None
@@ -100,14 +123,17 @@ def test_npz_files(tmp_path):
     assert load(str(path), binarize="dynamic")[0].x[0].tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("write, message", [
-    (lambda p: np.savez(p, z=np.zeros(3)), "array named x"),
-    (lambda p: np.savez(p, x=np.zeros((3, 2)), y=np.zeros(2)), "2 labels"),
-    (lambda p: np.savez(p, x=np.array(["a", "b"])), "numbers"),
-    (lambda p: np.savez(p, x=np.array([{}, []], dtype=object)), "without pickles"),
-    (lambda p: p.write_bytes(b"PK nonsense"), "cannot be read"),
-    (lambda p: None, "does not exist"),
-])
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda p: np.savez(p, z=np.zeros(3)), "array named x"),
+        (lambda p: np.savez(p, x=np.zeros((3, 2)), y=np.zeros(2)), "2 labels"),
+        (lambda p: np.savez(p, x=np.array(["a", "b"])), "numbers"),
+        (lambda p: np.savez(p, x=np.array([{}, []], dtype=object)), "without pickles"),
+        (lambda p: p.write_bytes(b"PK nonsense"), "cannot be read"),
+        (lambda p: None, "does not exist"),
+    ],
+)
 def test_bad_npz_files(tmp_path, write, message):
     write(tmp_path / "bad.npz")
     with pytest.raises(InvalidInput, match=message):
@@ -118,9 +144,15 @@ def test_a_folder_of_images(tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()
         for i in range(10):
-            Image.fromarray(np.full((6, 5), 20 * i, dtype=np.uint8)).save(tmp_path / label / f"{i}.png")
+            Image.fromarray(np.full((6, 5), 20 * i, dtype=np.uint8)).save(
+                tmp_path / label / f"{i}.png"
+            )
     train, test = load(str(tmp_path))
-    assert train.event_shape == (1, 6, 5) and train.num_classes == 2 and (len(train), len(test)) == (18, 2)
+    assert (
+        train.event_shape == (1, 6, 5)
+        and train.num_classes == 2
+        and (len(train), len(test)) == (18, 2)
+    )
     assert train.x.max() == pytest.approx(180 / 255)
     Image.fromarray(np.zeros((7, 5), dtype=np.uint8)).save(tmp_path / "cat" / "zz.png")
     with pytest.raises(InvalidInput, match="one size"):
@@ -148,13 +180,19 @@ def test_unknown_names_and_policies():
         Dataset(torch.randn(10, 2), binarize="dynamic")
 
 
-# ------------------------------------------------------------------------------------------------------ real data
+# real data
 
-needs_data = pytest.mark.skipif(DATA is None, reason="PYRO_VAE_DATA names no folder with the real data")
+needs_data = pytest.mark.skipif(
+    DATA is None, reason="PYRO_VAE_DATA names no folder with the real data"
+)
 
-SHAPES = {"mnist": (60000, 10000, (1, 28, 28)), "fashion_mnist": (60000, 10000, (1, 28, 28)),
-          "binarized_mnist": (50000, 10000, (1, 28, 28)), "frey_faces": (1769, 196, (1, 28, 20)),
-          "omniglot": (19280, 13180, (1, 28, 28))}
+SHAPES = {
+    "mnist": (60000, 10000, (1, 28, 28)),
+    "fashion_mnist": (60000, 10000, (1, 28, 28)),
+    "binarized_mnist": (50000, 10000, (1, 28, 28)),
+    "frey_faces": (1769, 196, (1, 28, 20)),
+    "omniglot": (19280, 13180, (1, 28, 28)),
+}
 
 
 @needs_data
@@ -171,7 +209,9 @@ def test_real_data(name):
 def test_the_first_so_many_are_like_all_of_them(name):
     ink = load(name, binarize="none")[1].values.double().flatten(1).mean(1)
     few = ink[: max(100, len(ink) // 10)]
-    assert abs(few.mean() - ink.mean()) < 0.3 * ink.std()  # the first of MNIST are thinner, by 0.23 of it
+    assert (
+        abs(few.mean() - ink.mean()) < 0.3 * ink.std()
+    )  # the first of MNIST are thinner, by 0.23 of it
 
 
 @needs_data
@@ -189,7 +229,9 @@ def test_kmnist_reads_torchvisions_layout(tmp_path):
         images, labels = np.arange(num * 784).astype(np.uint8), np.arange(num, dtype=np.uint8)
         header = np.array([0x803, num, 28, 28], dtype=">i4").tobytes()
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(np.array([0x801, num], dtype=">i4").tobytes() + labels.tobytes())
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, num], dtype=">i4").tobytes() + labels.tobytes()
+        )
     train, test = load("kmnist", root=tmp_path)
     assert len(train) == 6 and len(test) == 4 and test.context.tolist() == [0, 1, 2, 3]
 
@@ -199,16 +241,26 @@ def test_missing_files_name_the_folder(tmp_path):
         load("frey_faces", root=tmp_path)
 
 
-# -------------------------------------------------------------------------------- real data that need no download
+# real data that need no download
 
-@pytest.mark.parametrize("name, shape", [("wine", (143, 35, 13)), ("wine_and_class", (143, 35, 14)), ("breast_cancer", (456, 113, 30))])
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [("wine", (143, 35, 13)), ("wine_and_class", (143, 35, 14)), ("breast_cancer", (456, 113, 30))],
+)
 def test_tables_are_standardised_by_their_training_rows(name, shape):
     train, test = load(name)
-    assert (len(train), len(test), *train.event_shape) == shape and train.num_classes == test.num_classes
+    assert (
+        len(train),
+        len(test),
+        *train.event_shape,
+    ) == shape and train.num_classes == test.num_classes
     assert train.sha256 == load(name)[0].sha256 and (train.binarize, test.split) == ("none", "test")
     columns = train.x[:, :-1] if name == "wine_and_class" else train.x
     torch.testing.assert_close(columns.mean(0), torch.zeros(columns.shape[1]), rtol=0, atol=1e-5)
-    torch.testing.assert_close(columns.std(0, correction=0), torch.ones(columns.shape[1]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        columns.std(0, correction=0), torch.ones(columns.shape[1]), rtol=0, atol=1e-4
+    )
     if name == "wine_and_class":
         assert torch.equal(train.x[:, -1].long(), train.context)
 
@@ -217,7 +269,12 @@ def test_topics_are_counts_of_words():
     train, test = load("topics")
     assert train.event_shape == (500,) and len(train) > 3 * len(test) > 100
     for part in (train, test):
-        assert torch.equal(part.x, part.x.round()) and part.x.min() == 0 and (part.x.sum(1) > 0).all() and part.x.sum(1).max() <= 100
+        assert (
+            torch.equal(part.x, part.x.round())
+            and part.x.min() == 0
+            and (part.x.sum(1) > 0).all()
+            and part.x.sum(1).max() <= 100
+        )
     assert train.sha256 == load("topics")[0].sha256
     assert (train.x.sum(0) > 0).all()
 
@@ -228,8 +285,12 @@ def test_the_uniform_numbers_of_a_batch_are_uniform_and_independent():
     assert drawn.min() >= 0 and drawn.max() < 1
     counts = torch.histc(drawn, 100, 0, 1)
     assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
-    for lagged in (drawn[:, 1:], drawn[:, 28:], drawn.roll(1, 0)):  # neighbours in a row and in a column; the next batch
-        pairs = torch.stack([drawn[:, :lagged.shape[1]].flatten(), lagged.flatten()])
+    for lagged in (
+        drawn[:, 1:],
+        drawn[:, 28:],
+        drawn.roll(1, 0),
+    ):  # neighbours in a row and in a column; the next batch
+        pairs = torch.stack([drawn[:, : lagged.shape[1]].flatten(), lagged.flatten()])
         assert abs(torch.corrcoef(pairs)[0, 1]) < 4 / math.sqrt(pairs.shape[1])
     bits = (drawn * 2**24).long()[..., None] >> torch.arange(24) & 1
     assert (bits.double().mean((0, 1)) - 0.5).abs().max() < 4 * 0.5 / math.sqrt(drawn.numel())
@@ -243,32 +304,50 @@ def test_a_spectrogram_of_a_recording_is_scipys_and_comes_back_as_sound(float64)
     spectrogram = log_spectrogram(chirp)
     assert spectrogram.shape == (129, 64)
     padded = np.pad(chirp.numpy(), 128, mode="reflect")
-    frames = np.stack([padded[64 * i : 64 * i + 256] * scipy.signal.get_window("hann", 256) for i in range(64)], axis=1)
-    np.testing.assert_allclose(spectrogram.numpy(), np.log(np.abs(np.fft.rfft(frames, axis=0)) + 0.01), atol=1e-9)
+    frames = np.stack(
+        [padded[64 * i : 64 * i + 256] * scipy.signal.get_window("hann", 256) for i in range(64)],
+        axis=1,
+    )
+    np.testing.assert_allclose(
+        spectrogram.numpy(), np.log(np.abs(np.fft.rfft(frames, axis=0)) + 0.01), atol=1e-9
+    )
     sound = waveform(torch.stack([spectrogram, spectrogram]))
     assert sound.shape == (2, 4032)
-    error = (log_spectrogram(sound).exp() - spectrogram.exp()).square().sum() / (2 * spectrogram.exp().square().sum())
+    error = (log_spectrogram(sound).exp() - spectrogram.exp()).square().sum() / (
+        2 * spectrogram.exp().square().sum()
+    )
     assert error < 0.01
     with wave.open(io.BytesIO(wav(4 * chirp))) as file:
         heard = np.frombuffer(file.readframes(10_000), dtype=np.int16) / 32767
-        assert file.getframerate() == 8000 and np.abs(heard).max() <= 1 and np.corrcoef(heard, chirp.numpy())[0, 1] > 0.999
+        assert (
+            file.getframerate() == 8000
+            and np.abs(heard).max() <= 1
+            and np.corrcoef(heard, chirp.numpy())[0, 1] > 0.999
+        )
 
 
 @pytest.mark.skipif(DATA is None, reason="needs PYRO_VAE_DATA")
-@pytest.mark.parametrize("name, shape, sizes", [
-    ("spoken_digits", (129, 64), (2700, 300)),
-    ("moving_digits", (8, 32, 32), (10_000, 2_000)),
-    ("coloured_digits", (3, 28, 28), (60_000, 10_000)),
-])
+@pytest.mark.parametrize(
+    "name, shape, sizes",
+    [
+        ("spoken_digits", (129, 64), (2700, 300)),
+        ("moving_digits", (8, 32, 32), (10_000, 2_000)),
+        ("coloured_digits", (3, 28, 28), (60_000, 10_000)),
+    ],
+)
 def test_sounds_clips_and_colours(name, shape, sizes):
     train, test = load(name, binarize="none")
-    assert train.event_shape == shape and (len(train), len(test)) == sizes and train.num_classes == 10
+    assert (
+        train.event_shape == shape and (len(train), len(test)) == sizes and train.num_classes == 10
+    )
     assert train.x.isfinite().all()
     if name == "moving_digits":  # a whole digit in every frame, and it moves
         mass = test.x.sum((2, 3))
         torch.testing.assert_close(mass, mass[:, :1].expand_as(mass))
         assert (test.x[:, 0] != test.x[:, -1]).flatten(1).any(1).float().mean() > 0.95
-    if name == "coloured_digits":  # one colour for each image, its strongest channel as bright as the digit was
+    if (
+        name == "coloured_digits"
+    ):  # one colour for each image, its strongest channel as bright as the digit was
         assert ((test.x * 255).round() / 255 == test.x).all()
         grey = load("mnist", binarize="none")[1].x
         torch.testing.assert_close(test.x.amax(1, keepdim=True), grey, atol=0.003, rtol=0)

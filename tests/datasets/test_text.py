@@ -23,8 +23,14 @@ from pyro_vae.recipes.build import build_program
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
-LINES = [f"{subject} {verb} {thing}." for subject, verb, thing in itertools.product(
-    ["A name", "The object", "This value"], ["is", "has", "returns"], ["a list", "an attribute", "the number 7", "nothing"])]
+LINES = [
+    f"{subject} {verb} {thing}."
+    for subject, verb, thing in itertools.product(
+        ["A name", "The object", "This value"],
+        ["is", "has", "returns"],
+        ["a list", "an attribute", "the number 7", "nothing"],
+    )
+]
 
 
 @pytest.fixture
@@ -33,9 +39,9 @@ def file(tmp_path):
     return str(tmp_path / "lines.txt")
 
 
-# -------------------------------------------------------------------------------------------------------- the data
+# the data
 
-MANUAL = '''Names
+MANUAL = """Names
 *****
 
 A *name* refers to an object.  "Names" are introduced
@@ -57,14 +63,17 @@ Other
 =====
 
 For example, "f(x)" calls *f*. It is 7 >>> 8.
-'''
+"""
 
 
 def test_prose_is_told_from_code_and_headings():
     first, second = (sentences(section) for section in sections(MANUAL)[1:])
     assert [" ".join(words(sentence)) for sentence in first] == [
-        "a name refers to an object .", "names are introduced by name bind-ing operations :", "the value isn't copied .",
-        "called to implement len ."]
+        "a name refers to an object .",
+        "names are introduced by name bind-ing operations :",
+        "the value isn't copied .",
+        "called to implement len .",
+    ]
     assert second == []
 
 
@@ -72,12 +81,21 @@ def test_the_sentences_are_what_they_say():
     train, test = load("sentences")
     assert len(train) > 1000 and len(test) > 100 and train.event_shape == test.event_shape == (28,)
     again = load("sentences")
-    assert (train.sha256, test.sha256) == (again[0].sha256, again[1].sha256) and train.sha256 != test.sha256
+    assert (train.sha256, test.sha256) == (
+        again[0].sha256,
+        again[1].sha256,
+    ) and train.sha256 != test.sha256
     assert train.vocabulary.words == test.vocabulary.words == sorted(set(train.vocabulary.words))
     counts = torch.bincount(train.x.long().flatten(), minlength=len(train.vocabulary))
-    assert (counts[UNKNOWN + 1:] >= 2).all(), "a listed word occurs twice or more in training"
+    assert (counts[UNKNOWN + 1 :] >= 2).all(), "a listed word occurs twice or more in training"
     both = torch.cat([train.x, test.x])
-    assert pv.likelihoods.AutoregressiveCategorical(28, MLP(2, []), len(train.vocabulary))(torch.zeros(2)).support.check(both).all()
+    assert (
+        pv.likelihoods.AutoregressiveCategorical(28, MLP(2, []), len(train.vocabulary))(
+            torch.zeros(2)
+        )
+        .support.check(both)
+        .all()
+    )
     assert (both[:, -1] == END).all() and ((both != END).sum(1) >= 5).all()
     assert torch.equal(test[3:7].x, test.x[3:7]) and test[3:7].text == test.text[3:7]
     assert any(line.startswith("the ") and line.endswith(".") for line in test.text)
@@ -85,11 +103,22 @@ def test_the_sentences_are_what_they_say():
 
 def test_words_come_back_from_their_numbers(file):
     train, test = load(file)
-    assert (len(train), len(test), train.name, train.split, test.split) == (33, 3, "lines", "train", "test")
+    assert (len(train), len(test), train.name, train.split, test.split) == (
+        33,
+        3,
+        "lines",
+        "train",
+        "test",
+    )
     assert train.text == [line.lower() for i, line in enumerate(LINES) if i % 10 != 9]
     assert test.x.shape[1] == train.x.shape[1] == 8 and train.hold_out(5)[1].text is not None
-    assert train.to("cpu", torch.float64).vocabulary is train.vocabulary and load("digits")[1].text is None
-    renamed = Dataset(train.x, name="lines", vocabulary=Vocabulary([*train.vocabulary.words[1:], "new"]))
+    assert (
+        train.to("cpu", torch.float64).vocabulary is train.vocabulary
+        and load("digits")[1].text is None
+    )
+    renamed = Dataset(
+        train.x, name="lines", vocabulary=Vocabulary([*train.vocabulary.words[1:], "new"])
+    )
     assert renamed.sha256 != train.sha256, "the words are part of the data"
 
 
@@ -102,7 +131,14 @@ def test_words_seen_once_are_unknown_and_a_long_sentence_is_refused():
         vocabulary.encode([["a", "b"]], length=2)
 
 
-@pytest.mark.parametrize("content, message", [(b"One line.\n", "ten sentences or more"), (b"\xff\xfe\n" * 20, "encoded in UTF-8"), (None, "check the path")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"One line.\n", "ten sentences or more"),
+        (b"\xff\xfe\n" * 20, "encoded in UTF-8"),
+        (None, "check the path"),
+    ],
+)
 def test_texts_that_cannot_be_read(tmp_path, content, message):
     if content is not None:
         (tmp_path / "bad.txt").write_bytes(content)
@@ -110,10 +146,13 @@ def test_texts_that_cannot_be_read(tmp_path, content, message):
         load(str(tmp_path / "bad.txt"))
 
 
-# -------------------------------------------------------------------------------------------------- the likelihood
+# the likelihood
+
 
 def likelihood_of(length=3, categories=4, **arguments):
-    return pv.likelihoods.AutoregressiveCategorical(length, MLP(2, [5]), categories, width=6, **arguments)
+    return pv.likelihoods.AutoregressiveCategorical(
+        length, MLP(2, [5]), categories, width=6, **arguments
+    )
 
 
 def test_the_masses_of_all_ended_sequences_sum_to_one(float64):
@@ -129,13 +168,26 @@ def test_a_step_is_the_networks_own_and_the_end_is_certain(float64):
     start, every = likelihood.head(likelihood.network(z))
     state, before, expected = torch.tanh(start), 0, 0.0
     cell = torch.nn.GRUCell(6, 6)
-    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in likelihood.recurrence.state_dict().items()})
+    cell.load_state_dict(
+        {
+            name.removesuffix("_l0"): value
+            for name, value in likelihood.recurrence.state_dict().items()
+        }
+    )
     for word in x[:3]:
         state = cell(likelihood.embedding.weight[before] + every, state)
         expected += likelihood.out(state).log_softmax(-1)[0, word]
         before = word
-    torch.testing.assert_close(likelihood(z).log_prob(torch.tensor(x, dtype=torch.float64)), expected[None])
-    assert not likelihood(z).support.check(torch.tensor([[2, 0, 1, 0, 0], [2.5, 0, 0, 0, 0], [4, 0, 0, 0, 0], [-1, 0, 0, 0, 0]])).any()
+    torch.testing.assert_close(
+        likelihood(z).log_prob(torch.tensor(x, dtype=torch.float64)), expected[None]
+    )
+    assert (
+        not likelihood(z)
+        .support.check(
+            torch.tensor([[2, 0, 1, 0, 0], [2.5, 0, 0, 0, 0], [4, 0, 0, 0, 0], [-1, 0, 0, 0, 0]])
+        )
+        .any()
+    )
 
 
 def test_draws_follow_the_masses_and_greedy_is_the_best_next_step(float64):
@@ -151,7 +203,9 @@ def test_draws_follow_the_masses_and_greedy_is_the_best_next_step(float64):
         of_row = states[:, row]
         for t in range(3):
             begins = (of_row[:, :t] == greedy[:t]).all(1)
-            by_next = torch.stack([mass[begins & (of_row[:, t] == word), row].sum() for word in range(4)])
+            by_next = torch.stack(
+                [mass[begins & (of_row[:, t] == word), row].sum() for word in range(4)]
+            )
             assert by_next.argmax() == greedy[t]
 
 
@@ -159,7 +213,9 @@ def test_dropped_words_are_those_before_and_in_training_only():
     likelihood, z = likelihood_of(4, 5, word_dropout=0.5), torch.zeros(20_000, 2)
     x = torch.tensor([1.0, 2.0, 3.0, 0.0]).expand(len(z), -1)
     scored = likelihood(z).log_prob(x)
-    assert len(scored.unique()) == 2**4, "each of the end before the first word and three words is seen or not"
+    assert len(scored.unique()) == 2**4, (
+        "each of the end before the first word and three words is seen or not"
+    )
     kept = likelihood_of(4, 5)
     kept.load_state_dict(likelihood.state_dict())
     torch.testing.assert_close(likelihood.eval()(z).log_prob(x), kept(z).log_prob(x))
@@ -182,15 +238,24 @@ def test_categories_are_embedded(float64):
 
 def small_program(data, latent=2):
     count = len(data.vocabulary)
-    return pv.VAE(pv.priors.StandardNormal(latent), pv.likelihoods.AutoregressiveCategorical(data.event_shape, MLP(latent, []), count, width=24),
-                  pv.posteriors.DiagonalNormal(latent, pv.networks.Recurrent(data.event_shape, 16, [16], categories=count)))
+    return pv.VAE(
+        pv.priors.StandardNormal(latent),
+        pv.likelihoods.AutoregressiveCategorical(
+            data.event_shape, MLP(latent, []), count, width=24
+        ),
+        pv.posteriors.DiagonalNormal(
+            latent, pv.networks.Recurrent(data.event_shape, 16, [16], categories=count)
+        ),
+    )
 
 
 def test_a_program_of_sentences_learns_them(file):
     train, test = load(file)
     program = small_program(train)
     before = perplexity(pv.elbo(program, test, 20), test)
-    pv.fit(program, train, epochs=60, batch_size=11, learning_rate=1e-2, progress=False, compile="off")
+    pv.fit(
+        program, train, epochs=60, batch_size=11, learning_rate=1e-2, progress=False, compile="off"
+    )
     after = perplexity(pv.log_likelihood(program, test, 20), test)
     assert before > 10 and after < 4
     assert set(train.vocabulary.decode(pv.generate(program, 20))) & set(train.text)
@@ -205,15 +270,39 @@ def test_a_program_of_sentences_learns_them(file):
 
 def test_perplexity_counts_words_and_ends():
     vocabulary = Vocabulary(["a", "b"])
-    data = Dataset(torch.tensor([[2.0, 3.0, 0.0], [3.0, 3.0, 2.0]]), vocabulary=vocabulary)  # the second has no room for an end
+    data = Dataset(
+        torch.tensor([[2.0, 3.0, 0.0], [3.0, 3.0, 2.0]]), vocabulary=vocabulary
+    )  # the second has no room for an end
     score = Score(torch.full((2,), -3 * math.log(5)), torch.zeros(2), 1)
-    assert perplexity(score, data) == pytest.approx(5.0) and perplexity(score, Dataset(data.x)) is None
+    assert (
+        perplexity(score, data) == pytest.approx(5.0) and perplexity(score, Dataset(data.x)) is None
+    )
 
 
-# ---------------------------------------------------------------------------------------------------- the commands
+# the commands
 
-TRAIN = ["--likelihood", "AutoregressiveCategorical", "--likelihood.width", "12", "--encoder", "Recurrent", "--encoder.width", "8",
-         "--encoder.hidden", "[8]", "--decoder", "MLP", "--decoder.hidden", "[]", "--latent", "2", "--epochs", "2", "--num-samples", "20"]
+TRAIN = [
+    "--likelihood",
+    "AutoregressiveCategorical",
+    "--likelihood.width",
+    "12",
+    "--encoder",
+    "Recurrent",
+    "--encoder.width",
+    "8",
+    "--encoder.hidden",
+    "[8]",
+    "--decoder",
+    "MLP",
+    "--decoder.hidden",
+    "[]",
+    "--latent",
+    "2",
+    "--epochs",
+    "2",
+    "--num-samples",
+    "20",
+]
 
 
 @pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
@@ -232,7 +321,9 @@ def test_all_commands_serve_text(file, tmp_path, capsys):
     assert np.load(tmp_path / "some.npz")["x"].shape == (3, 8)
     assert main(["inspect", str(run), "--reference", "0", "--num-samples", "5"]) == 0
     captions = json.loads((run / "inspection" / "inspection.json").read_text())["captions"]
-    assert {"interpolation.png", "neighbours.png", "traversals.png"} <= set(captions) and "tangent.png" not in captions
+    assert {"interpolation.png", "neighbours.png", "traversals.png"} <= set(
+        captions
+    ) and "tangent.png" not in captions
     assert main(["report", str(run)]) == 0
     assert "Perplexity of a word" in (run / "report.html").read_text()
 
@@ -245,7 +336,24 @@ def test_other_words_are_no_data_of_the_run(file, tmp_path, capsys):
     for command in (["evaluate", str(run)], ["inspect", str(run)]):
         assert main(command) == 2
         assert "do not stand for the words of" in capsys.readouterr().err
-    assert main(["train", "--data", "digits", "--epochs", "1", "--limit", "20", "--num-samples", "5", "--out", str(tmp_path / "images")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--data",
+                "digits",
+                "--epochs",
+                "1",
+                "--limit",
+                "20",
+                "--num-samples",
+                "5",
+                "--out",
+                str(tmp_path / "images"),
+            ]
+        )
+        == 0
+    )
     assert main(["sample", str(tmp_path / "images"), "--out", "some.txt"]) == 2
 
 
@@ -255,9 +363,17 @@ def test_the_recipe_is_sized_by_the_vocabulary(file):
     from pyro_vae.recipes.parser import RecipeParser
 
     recipes = RecipeParser(ArgumentParser(exit_on_error=False))
-    recipe = recipes.recipe(recipes.parse([f"--data={file}", "--likelihood=AutoregressiveCategorical", "--encoder=Recurrent"], {}))
+    recipe = recipes.recipe(
+        recipes.parse(
+            [f"--data={file}", "--likelihood=AutoregressiveCategorical", "--encoder=Recurrent"], {}
+        )
+    )
     program = build_program(recipe, load(file)[0])
-    assert program.likelihood.categories == program.posterior.network.categories == len(load(file)[0].vocabulary)
+    assert (
+        program.likelihood.categories
+        == program.posterior.network.categories
+        == len(load(file)[0].vocabulary)
+    )
 
 
 def test_the_smoothed_trigrams_it_is_compared_with_are_distributions():
@@ -267,6 +383,8 @@ def test_the_smoothed_trigrams_it_is_compared_with_are_distributions():
     for order in (1, 2, 3):
         model = script["KneserNey"](sentences, order, size=20)
         for history in ((END, END), (END, 1), (1, 2), (19, 19), (5, 1)):  # some seen, some not
-            history = history[len(history) - order + 1:]
-            assert sum(model.probability((*history, word)) for word in range(20)) == pytest.approx(1)
+            history = history[len(history) - order + 1 :]
+            assert sum(model.probability((*history, word)) for word in range(20)) == pytest.approx(
+                1
+            )
         assert model.probability((*history, 1)) > model.probability((*history, 19)) > 0

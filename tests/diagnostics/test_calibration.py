@@ -18,7 +18,9 @@ def test_the_exact_posterior_is_calibrated():
     assert result.names == ["z[0]", "z[1]", "z[2]"]
     assert result.test_uniform().smallest > 0.05
     levels, central, highest = result.coverage()
-    assert ((central - levels[:, None]).abs() < 0.06).all() and ((highest - levels).abs() < 0.06).all()
+    assert ((central - levels[:, None]).abs() < 0.06).all() and (
+        (highest - levels).abs() < 0.06
+    ).all()
 
 
 @pytest.mark.parametrize("widen, sign", [(0.6, -1), (1.6, 1)])
@@ -26,9 +28,13 @@ def test_a_guide_too_narrow_covers_too_seldom_and_a_wide_one_too_often(widen, si
     result = calibrate(LinearGaussian(3, features=5).program(widen=widen), 500, 49)
     assert result.test_uniform().smallest < 1e-6
     levels, central, highest = result.coverage(torch.tensor([0.5, 0.8]))
-    assert (sign * (central - levels[:, None]) > 0.05).all() and (sign * (highest - levels) > 0.1).all()
+    assert (sign * (central - levels[:, None]) > 0.05).all() and (
+        sign * (highest - levels) > 0.1
+    ).all()
     # in closed form: the central half of a normal of another scale, discretised by 50 ranks
-    truth = 2 * dist.Normal(0.0, 1.0).cdf(widen * dist.Normal(0.0, 1.0).icdf((1 + levels[0]) / 2)) - 1
+    truth = (
+        2 * dist.Normal(0.0, 1.0).cdf(widen * dist.Normal(0.0, 1.0).icdf((1 + levels[0]) / 2)) - 1
+    )
     assert ((central[0] - truth).abs() < 0.09).all()
 
 
@@ -40,8 +46,13 @@ def test_a_shifted_guide_gives_ranks_with_a_slope():
 def test_a_hierarchy_with_labels_and_its_misfit_level():
     y = torch.arange(600) % 3
     good = calibrate(Hierarchy(labels=3).program(), context=y, num_samples=49)
-    assert good.names == ["z2[0]", "z2[1]", "z1[0]", "z1[1]", "z1[2]"] and good.test_uniform().smallest > 0.05
-    top = calibrate(Hierarchy(labels=3, narrow_top=0.4).program(), context=y, num_samples=49).test_uniform()
+    assert (
+        good.names == ["z2[0]", "z2[1]", "z1[0]", "z1[1]", "z1[2]"]
+        and good.test_uniform().smallest > 0.05
+    )
+    top = calibrate(
+        Hierarchy(labels=3, narrow_top=0.4).program(), context=y, num_samples=49
+    ).test_uniform()
     assert (top.p_value[:2] < 1e-6).all()
 
 
@@ -55,7 +66,10 @@ def test_discrete_latents_rank_fairly():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            terms = dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1) + torch.tensor([0.7, 0.3]).log()
+            terms = (
+                dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1)
+                + torch.tensor([0.7, 0.3]).log()
+            )
             pyro.sample("z", dist.Bernoulli(logits=terms[:, 1] - terms[:, 0]))
 
     result = calibrate(pv.Program(model, guide, event_shape=3), 1000, 19)
@@ -75,7 +89,9 @@ def test_chunks_cover_all_data_and_the_test_is_scipys(monkeypatch):
 
 def test_coverage_of_uniform_ranks_is_exact():
     ranks = torch.arange(20)[:, None]
-    levels, central, highest = Calibration(ranks, ranks[:, 0], ["z[0]"], 19, seed=0).coverage(torch.tensor([0.1, 0.5, 0.93]))
+    levels, central, highest = Calibration(ranks, ranks[:, 0], ["z[0]"], 19, seed=0).coverage(
+        torch.tensor([0.1, 0.5, 0.93])
+    )
     assert levels.tolist() == [0.1, 0.5, 0.95]
     torch.testing.assert_close(central[:, 0], levels)
     torch.testing.assert_close(highest, levels)

@@ -38,11 +38,19 @@ def test_von_mises_fisher_normaliser_and_its_gradient_are_scipys(dim, dtype, tol
     k, order = kappa.detach().double().numpy(), dim / 2 - 1
     scaled = scipy.special.ive(order, k)
     known = scaled > 1e-290  # SciPy underflows where we do not
-    expected = order * scipy.special.xlogy(1, k) - dim / 2 * math.log(2 * math.pi) - scipy.special.xlogy(1, scaled.clip(1e-300))
+    expected = (
+        order * scipy.special.xlogy(1, k)
+        - dim / 2 * math.log(2 * math.pi)
+        - scipy.special.xlogy(1, scaled.clip(1e-300))
+    )
     shortfall = 1 - scipy.special.ive(order + 1, k) / scaled.clip(1e-300)
-    assert at_mean.detach().double().numpy()[known] == pytest.approx(expected[known], rel=tolerance, abs=10 * tolerance)
+    assert at_mean.detach().double().numpy()[known] == pytest.approx(
+        expected[known], rel=tolerance, abs=10 * tolerance
+    )
     assert gradient.double().numpy()[known] == pytest.approx(shortfall[known], abs=20 * tolerance)
-    torch.testing.assert_close(q.mean.norm(dim=-1).double(), 1 - gradient.double(), rtol=0, atol=20 * tolerance)
+    torch.testing.assert_close(
+        q.mean.norm(dim=-1).double(), 1 - gradient.double(), rtol=0, atol=20 * tolerance
+    )
 
 
 @pytest.mark.parametrize("dim", [2, 3, 10])
@@ -66,25 +74,33 @@ def test_gradients_of_von_mises_fisher_draws(dim, kappa):
     (slope,) = torch.autograd.grad(along.sum(), k, retain_graph=True)
     one = VonMisesFisher(axis(dim), k)
     (exact,) = torch.autograd.grad((one.mean * axis(dim)).sum(), k)
-    assert along.detach().mean().item() == pytest.approx(one.mean.detach().norm().item(), abs=5 * along.detach().std().item() / 140)
+    assert along.detach().mean().item() == pytest.approx(
+        one.mean.detach().norm().item(), abs=5 * along.detach().std().item() / 140
+    )
     assert slope.item() / 20_000 == pytest.approx(exact.item(), rel=0.05, abs=1e-8)
     across = torch.zeros(dim, dtype=torch.float64)  # a direction orthogonal to mu
     across[:2] = torch.stack([-axis(dim)[1], axis(dim)[0]]) / axis(dim)[:2].norm()
     weights = (q.rsample() * across).sum(-1)
     (turned,) = torch.autograd.grad(weights.sum(), direction)
-    assert (turned @ across).item() / 20_000 == pytest.approx(one.mean.detach().norm().item(), abs=0.03)
+    assert (turned @ across).item() / 20_000 == pytest.approx(
+        one.mean.detach().norm().item(), abs=0.03
+    )
 
 
 def test_von_mises_fisher_draws_have_their_density():
-    check_density(VonMisesFisher(axis(3).expand(2, 3), torch.tensor([0.5, 4.0], dtype=torch.float64)))
+    check_density(
+        VonMisesFisher(axis(3).expand(2, 3), torch.tensor([0.5, 4.0], dtype=torch.float64))
+    )
     flat = VonMisesFisher(axis(5, torch.float32), torch.tensor(1e6)).rsample((2000,))
     assert ((flat * axis(5, torch.float32)).sum(-1) > 1 - 1e-4).all() and flat.isfinite().all()
 
 
 def mixture(dim=2, components=3):
     generator = torch.Generator().manual_seed(2)
+
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
     return draw(components), draw(components, dim), draw(components, dim)
 
 
@@ -97,21 +113,29 @@ def test_gradients_of_a_mixtures_draws(dim):
     z = q.rsample((200_000,))
     weights, scale = logits.softmax(0), (0.3 * raw).exp()
     square = (weights[:, None] * (loc.square() + scale.square())).sum(0).sum()
-    cross = (weights * loc[:, 0] * loc[:, -1]).sum()  # of entries of one draw, where the rows of the system couple
-    for estimate, exact in ((z.square().sum(-1).mean(), square), ((z[:, 0] * z[:, -1]).mean(), cross)):
+    cross = (
+        weights * loc[:, 0] * loc[:, -1]
+    ).sum()  # of entries of one draw, where the rows of the system couple
+    for estimate, exact in (
+        (z.square().sum(-1).mean(), square),
+        ((z[:, 0] * z[:, -1]).mean(), cross),
+    ):
         if dim == 1 and exact is cross:
             continue
         ours = torch.autograd.grad(estimate, parameters, retain_graph=True)
         theirs = torch.autograd.grad(exact, parameters, retain_graph=True, allow_unused=True)
         for name, mine, right in zip(("logits", "loc", "scale"), ours, theirs):
             right = torch.zeros_like(mine) if right is None else right
-            torch.testing.assert_close(mine, right, rtol=0.03, atol=0.03, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                mine, right, rtol=0.03, atol=0.03, msg=lambda m, name=name: f"{name}: {m}"
+            )
 
 
 def test_a_mixtures_density_is_torchs_and_its_gradient_survives_float32():
     logits, loc, raw = (p.detach() for p in mixture(3))
-    theirs = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=logits),
-                                                   Independent(Normal(loc, raw.exp()), 1))
+    theirs = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logits), Independent(Normal(loc, raw.exp()), 1)
+    )
     ours, z = MixtureOfNormals(logits, loc, raw.exp()), torch.randn(7, 3, dtype=torch.float64)
     torch.testing.assert_close(ours.log_prob(z), theirs.log_prob(z))
     torch.testing.assert_close(ours.mean, theirs.mean)
@@ -125,13 +149,20 @@ def test_the_logistic_normal_has_no_special_entry():
     q = LogisticNormal(torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
     z = q.rsample((4,))
     torch.testing.assert_close(q.log_prob(z), q.log_prob(z.flip(-1)))
-    check_density(LogisticNormal(torch.tensor([[0.5, -1.0]], dtype=torch.float64), torch.tensor([[0.4, 1.2]], dtype=torch.float64)))
+    check_density(
+        LogisticNormal(
+            torch.tensor([[0.5, -1.0]], dtype=torch.float64),
+            torch.tensor([[0.4, 1.2]], dtype=torch.float64),
+        )
+    )
 
 
 def test_two_proportions_are_torchs_logistic_normal():
     """With two entries the log-ratio is y sqrt 2."""
     z = torch.tensor([[0.3, 0.7], [0.9, 0.1]], dtype=torch.float64)
-    ours = LogisticNormal(torch.tensor([0.4], dtype=torch.float64), torch.tensor([0.8], dtype=torch.float64))
+    ours = LogisticNormal(
+        torch.tensor([0.4], dtype=torch.float64), torch.tensor([0.8], dtype=torch.float64)
+    )
     logit = Normal(torch.tensor(0.4 * 2**0.5, dtype=torch.float64), 0.8 * 2**0.5)
     expected = logit.log_prob(z[:, 0].logit()) - (z[:, 0] * z[:, 1]).log()
     torch.testing.assert_close(ours.log_prob(z), expected)
@@ -149,13 +180,20 @@ def test_a_relaxed_bit_has_mass_one_with_its_ends(dtype, tolerance, logit):
     assert (inside + ends).item() == pytest.approx(1.0, abs=tolerance)
     z = q.rsample((20_000,))
     assert ((z >= low) & (z <= high)).all()
-    assert (z == high).double().mean().item() == pytest.approx(torch.exp(q.log_prob(high)).item(), abs=0.02)
+    assert (z == high).double().mean().item() == pytest.approx(
+        torch.exp(q.log_prob(high)).item(), abs=0.02
+    )
 
 
 def test_a_relaxed_bit_is_torchs_away_from_the_ends():
     z = torch.linspace(0.01, 0.99, 9, dtype=torch.float64)
-    theirs = torch.distributions.RelaxedBernoulli(torch.tensor(0.7, dtype=torch.float64), logits=torch.tensor(1.3, dtype=torch.float64))
-    torch.testing.assert_close(RelaxedBernoulli(0.7, torch.tensor(1.3, dtype=torch.float64)).log_prob(z), theirs.log_prob(z))
+    theirs = torch.distributions.RelaxedBernoulli(
+        torch.tensor(0.7, dtype=torch.float64), logits=torch.tensor(1.3, dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        RelaxedBernoulli(0.7, torch.tensor(1.3, dtype=torch.float64)).log_prob(z),
+        theirs.log_prob(z),
+    )
 
 
 def test_no_nats_can_be_gained_at_the_ends_of_a_float():
@@ -168,7 +206,10 @@ def test_no_nats_can_be_gained_at_the_ends_of_a_float():
         return (q.log_prob(z) - p.log_prob(z)).mean()
 
     assert divergence(lambda ell: RelaxedBernoulli(0.5, ell)) > 0
-    assert divergence(lambda ell: torch.distributions.RelaxedBernoulli(torch.tensor(0.5), logits=ell)) < -10
+    assert (
+        divergence(lambda ell: torch.distributions.RelaxedBernoulli(torch.tensor(0.5), logits=ell))
+        < -10
+    )
 
 
 @pytest.mark.parametrize("dims", [(), (3,), (2, 2)])
@@ -178,7 +219,13 @@ def test_joint_states_are_all_there_and_their_masses_sum_to_one(dims):
     assert states.shape == (3 ** math.prod(dims), 4, *dims, 3)
     assert len({tuple(s.flatten().tolist()) for s in states[:, 0]}) == len(states)
     torch.testing.assert_close(q.log_prob(states).logsumexp(0), torch.zeros(4), atol=1e-5, rtol=0)
-    assert q.expand((2, 4)).enumerate_support(expand=False).shape == (3 ** math.prod(dims), 1, 1, *dims, 3)
+    assert q.expand((2, 4)).enumerate_support(expand=False).shape == (
+        3 ** math.prod(dims),
+        1,
+        1,
+        *dims,
+        3,
+    )
     assert JointlyEnumerated(Bernoulli(torch.rand(4, 2)), 1).expand((3, 4)).has_enumerate_support
 
 
@@ -189,10 +236,20 @@ def test_a_flow_scores_its_own_draws_as_it_scores_any_point(float64, kind):
     q = PushForward(base, transform(torch.randn(4, 2)))
     z = q.rsample((5,))
     torch.testing.assert_close(q.log_prob(z), q.log_prob(z.clone()), rtol=1e-6, atol=1e-6)
-    rows = torch.stack([torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda e: _row(q, e, 0), e)).logabsdet
-                        for e in q.transform.inv(z)[:, 0].detach()])
-    torch.testing.assert_close(q.log_prob(z)[:, 0], Independent(Normal(torch.zeros(3), 1.0), 1).log_prob(q.transform.inv(z)[:, 0]) - rows,
-                               rtol=1e-5, atol=1e-5)
+    rows = torch.stack(
+        [
+            torch.linalg.slogdet(
+                torch.autograd.functional.jacobian(lambda e: _row(q, e, 0), e)
+            ).logabsdet
+            for e in q.transform.inv(z)[:, 0].detach()
+        ]
+    )
+    torch.testing.assert_close(
+        q.log_prob(z)[:, 0],
+        Independent(Normal(torch.zeros(3), 1.0), 1).log_prob(q.transform.inv(z)[:, 0]) - rows,
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def _row(q, noise, row):

@@ -65,7 +65,15 @@ def test_twenty_dimensions_with_the_best_mean_field_guide():
 def test_a_hierarchy_with_labels(start):
     exact = Hierarchy(widen=1.2, labels=3)
     y = torch.arange(600) % 3
-    bounds = bdmc(exact.program(), context=y, num_chains=16, num_temperatures=50, num_leapfrog=3, start=start, seed=1)
+    bounds = bdmc(
+        exact.program(),
+        context=y,
+        num_chains=16,
+        num_temperatures=50,
+        num_leapfrog=3,
+        start=start,
+        seed=1,
+    )
     assert bounds.context.tolist() == y.tolist()
     truth = exact.log_p(bounds.x, y)
     assert_sandwich(bounds, truth, gap=0.25)
@@ -111,7 +119,9 @@ def test_the_same_seed_gives_the_same_chains_and_everything_is_left_as_it_was():
     a, b, c = (ais(program, x, 2, 10, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(a.values, b.values) and not torch.equal(a.values, c.values)
     assert torch.equal(state, torch.random.get_rng_state())
-    assert program.training and all(p.requires_grad and p.grad is None for p in program.parameters())
+    assert program.training and all(
+        p.requires_grad and p.grad is None for p in program.parameters()
+    )
     assert a.seed == 1 and a.sha256 == pv.datasets.as_dataset(x).sha256 and a.num_temperatures == 10
 
 
@@ -120,10 +130,14 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
     program, x = small_vae().double(), torch.bernoulli(torch.rand(4, 1, 8, 8))
     score = ais(program, x, num_chains=4000, num_temperatures=1)
     wide = pv.log_likelihood(program, x, 4000)
-    assert ((score.values - wide.values).abs() < 5 * (score.mc_se.square() + wide.mc_se.square()).sqrt()).all()
+    assert (
+        (score.values - wide.values).abs() < 5 * (score.mc_se.square() + wide.mc_se.square()).sqrt()
+    ).all()
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Sigmoid(), Sigmoid(8.0), Geometric(), Geometric(10.0)])
+@pytest.mark.parametrize(
+    "schedule", [Linear(), Sigmoid(), Sigmoid(8.0), Geometric(), Geometric(10.0)]
+)
 def test_schedules_rise_from_zero_to_one(schedule):
     betas = schedule(torch.linspace(0, 1, 101))
     assert (betas.diff() > 0).all() and betas[0].abs() < 1e-12 and (betas[-1] - 1).abs() < 1e-12
@@ -132,14 +146,20 @@ def test_schedules_rise_from_zero_to_one(schedule):
 def test_the_rate_distortion_curve_of_probabilistic_pca():
     exact = LinearGaussian(3, features=5)
     x = exact.data(40)
-    curve = rate_distortion(exact.program(), x, num_chains=128, num_temperatures=100, points=6, num_leapfrog=3)
+    curve = rate_distortion(
+        exact.program(), x, num_chains=128, num_temperatures=100, points=6, num_leapfrog=3
+    )
     for i, beta in enumerate(curve.temperatures.tolist()):
         precision = torch.eye(3) + beta / exact.noise**2 * exact.weight.T @ exact.weight
         covariance = torch.linalg.inv(precision)
         mean = beta / exact.noise**2 * (x - exact.mean) @ exact.weight @ covariance
         rate = 0.5 * (covariance.trace() + mean.square().sum(1) - 3 + torch.logdet(precision))
-        residual = (x - exact.mean - mean @ exact.weight.T).square().sum(1) + (exact.weight @ covariance @ exact.weight.T).trace()
-        distortion = 0.5 * residual / exact.noise**2 + 5 * math.log(exact.noise * math.sqrt(2 * math.pi))
+        residual = (x - exact.mean - mean @ exact.weight.T).square().sum(1) + (
+            exact.weight @ covariance @ exact.weight.T
+        ).trace()
+        distortion = 0.5 * residual / exact.noise**2 + 5 * math.log(
+            exact.noise * math.sqrt(2 * math.pi)
+        )
         assert curve.rate[i] == pytest.approx(rate.mean().item(), abs=0.15, rel=0.03)
         assert curve.distortion[i] == pytest.approx(distortion.mean().item(), abs=0.15, rel=0.03)
     assert (curve.rate.diff() > 0).all() and (curve.distortion.diff() < 0).all()
@@ -161,9 +181,14 @@ def test_what_cannot_be_annealed_is_refused():
     with pytest.raises(InvalidInput, match="z: got a latent whose support is"):
         ais(pv.Program(model, guide, event_shape=()), torch.zeros(3))
     program, x = small_vae().double(), torch.zeros(2, 1, 8, 8)
-    for options, message in (({"num_chains": 0}, "num_chains"), ({"num_temperatures": 0}, "num_temperatures"),
-                             ({"num_leapfrog": 0}, "num_leapfrog"), ({"start": "nowhere"}, "start"),
-                             ({"schedule": lambda t: 1 - t}, "schedule"), ({"schedule": lambda t: t / 2}, "schedule")):
+    for options, message in (
+        ({"num_chains": 0}, "num_chains"),
+        ({"num_temperatures": 0}, "num_temperatures"),
+        ({"num_leapfrog": 0}, "num_leapfrog"),
+        ({"start": "nowhere"}, "start"),
+        ({"schedule": lambda t: 1 - t}, "schedule"),
+        ({"schedule": lambda t: t / 2}, "schedule"),
+    ):
         with pytest.raises(InvalidInput, match=message):
             ais(program, x, **options)
         if "num_chains" not in options:

@@ -25,8 +25,13 @@ def score(values, sha256="same", seed=0):
 def test_the_difference_is_paired():
     a, b = score([1.0, 12.0, 103.0]), score([0.0, 10.0, 100.0])
     difference = compare(a, b)
-    assert difference.mean == pytest.approx(2.0) and difference.se == pytest.approx(1 / math.sqrt(3))
-    assert difference.mc_se == pytest.approx(math.hypot(a.mean_mc_se, b.mean_mc_se)) and difference.num_data == 3
+    assert difference.mean == pytest.approx(2.0) and difference.se == pytest.approx(
+        1 / math.sqrt(3)
+    )
+    assert (
+        difference.mc_se == pytest.approx(math.hypot(a.mean_mc_se, b.mean_mc_se))
+        and difference.num_data == 3
+    )
     assert compare(b, a).mean == pytest.approx(-2.0)
     assert difference.se < a.se / 10  # what a comparison of two means would have made of it
     assert math.isnan(compare(score([1.0]), score([0.0])).se)
@@ -43,8 +48,12 @@ def test_other_data_are_refused():
 def test_another_binarisation_has_another_hash():
     grey, program = torch.rand(5, 3), LinearGaussian(1, features=3).program().float()
     program.posterior.exact = LinearGaussian(1, features=3)
-    scores = [evaluate(program.double(), pv.datasets.Dataset(grey.double(), binarize=policy, seed=seed), 20)["elbo"]
-              for policy, seed in (("none", 0), ("fixed", 0), ("fixed", 1), ("dynamic", 0))]
+    scores = [
+        evaluate(
+            program.double(), pv.datasets.Dataset(grey.double(), binarize=policy, seed=seed), 20
+        )["elbo"]
+        for policy, seed in (("none", 0), ("fixed", 0), ("fixed", 1), ("dynamic", 0))
+    ]
     for i, j in ((0, 1), (1, 2)):
         with pytest.raises(InvalidInput):
             compare(scores[i], scores[j])
@@ -77,7 +86,11 @@ def test_scores_survive_the_disk(tmp_path):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    for name, flags in {"a": ["--seed", "0"], "b": ["--seed", "1"], "c": ["--prior", "GaussianMixture"]}.items():
+    for name, flags in {
+        "a": ["--seed", "0"],
+        "b": ["--seed", "1"],
+        "c": ["--prior", "GaussianMixture"],
+    }.items():
         assert main(["train", "--out", str(folder / name), *FAST, *flags, "--epochs", "1"]) == 0
     return [str(folder / name) for name in "abc"]
 
@@ -90,11 +103,16 @@ def test_the_command_pairs_runs_and_puts_seeds_together(runs, tmp_path, capsys):
     scores = [load_scores(f"{run}/evaluation.npz")["log_likelihood"] for run in runs]
     truth = compare(scores[1], scores[0])
     assert result["differences"][runs[1]] == pytest.approx(
-        {"mean": truth.mean, "se": truth.se, "mc_se": truth.mc_se, "num_data": 30})
-    assert result["seeds"][0]["runs"] == runs[:2] and result["seeds"][0]["sd"] == pytest.approx(spread(scores[:2]).sd)
+        {"mean": truth.mean, "se": truth.se, "mc_se": truth.mc_se, "num_data": 30}
+    )
+    assert result["seeds"][0]["runs"] == runs[:2] and result["seeds"][0]["sd"] == pytest.approx(
+        spread(scores[:2]).sd
+    )
     assert len(result["seeds"]) == 1 and result["sha256"] == scores[0].sha256
     for run, one in zip(runs, scores):
-        assert json.loads(Path(run, "evaluation.json").read_text())["log_likelihood"]["mean"] == pytest.approx(one.mean)
+        assert json.loads(Path(run, "evaluation.json").read_text())["log_likelihood"][
+            "mean"
+        ] == pytest.approx(one.mean)
 
 
 def test_the_command_refuses_what_cannot_be_paired(runs, tmp_path, capsys):

@@ -9,7 +9,12 @@ from closed_forms import Hierarchy, LinearGaussian
 from conftest import small_vae
 
 import pyro_vae as pv
-from pyro_vae.evaluation.decomposition import active_units, aggregate_posterior, decompose, inference_gap
+from pyro_vae.evaluation.decomposition import (
+    active_units,
+    aggregate_posterior,
+    decompose,
+    inference_gap,
+)
 from pyro_vae.evaluation.proposals import Refined
 from pyro_vae.evaluation.scores import UnreliableEstimate
 from pyro_vae.validation import InvalidInput
@@ -23,12 +28,24 @@ def test_reconstruction_and_kl_in_closed_form():
     parts = decompose(exact.program(widen=1.2), x, 2000)
     loc, covariance = (x - exact.mean) @ exact.gain.T, 1.2**2 * exact.covariance
     kl = 0.5 * (covariance.trace() + loc.square().sum(1) - 4 - torch.logdet(covariance))
-    residual = (x - exact.mean - loc @ exact.weight.T).square().sum(1) + (exact.weight @ covariance @ exact.weight.T).trace()
-    reconstruction = -0.5 * residual / exact.noise**2 - 6 * math.log(exact.noise * math.sqrt(2 * math.pi))
-    for name, truth in (("kl", kl), ("reconstruction", reconstruction), ("elbo", exact.elbo(x, 1.2))):
+    residual = (x - exact.mean - loc @ exact.weight.T).square().sum(1) + (
+        exact.weight @ covariance @ exact.weight.T
+    ).trace()
+    reconstruction = -0.5 * residual / exact.noise**2 - 6 * math.log(
+        exact.noise * math.sqrt(2 * math.pi)
+    )
+    for name, truth in (
+        ("kl", kl),
+        ("reconstruction", reconstruction),
+        ("elbo", exact.elbo(x, 1.2)),
+    ):
         assert ((parts[name].values - truth).abs() < 4 * parts[name].mc_se).all()
-    torch.testing.assert_close(parts["elbo"].values, parts["reconstruction"].values - parts["kl"].values)
-    torch.testing.assert_close(parts["elbo"].values, pv.elbo(exact.program(widen=1.2), x, 2000).values, rtol=0, atol=0.2)
+    torch.testing.assert_close(
+        parts["elbo"].values, parts["reconstruction"].values - parts["kl"].values
+    )
+    torch.testing.assert_close(
+        parts["elbo"].values, pv.elbo(exact.program(widen=1.2), x, 2000).values, rtol=0, atol=0.2
+    )
 
 
 def test_a_hierarchy_has_a_kl_for_each_level():
@@ -74,7 +91,8 @@ def test_mutual_information_and_its_bound_where_posteriors_do_not_overlap():
     kl = 2 * 0.5 * (0.25 + 100 - 1 - math.log(0.25))
     assert abs(parts.kl - kl) < 4 * parts.errors["kl"]
     assert abs(parts.marginal_kl - (kl - math.log(4))) < 4 * parts.errors["marginal_kl"]
-    # a cross of independent coordinates: q(z) factorises, each dimension an equal mixture of two points apart
+    # a cross of independent coordinates: q(z) factorises, each dimension an equal mixture of two
+    # points apart
     assert parts.total_correlation == pytest.approx(0.0, abs=1e-9)
     each = kl / 2 - math.log(2)
     assert ((parts.dimension_kl - each).abs() < 4 * parts.errors["dimension_kl"]).all()
@@ -82,8 +100,12 @@ def test_mutual_information_and_its_bound_where_posteriors_do_not_overlap():
     assert same.mutual_information == pytest.approx(0.0, abs=1e-9)
     diagonal = 10.0 * torch.tensor([[1.0, 1], [-1, -1]])
     parts = aggregate_posterior(Clusters(0.5).program(), diagonal, 50)
-    assert parts.total_correlation == pytest.approx(math.log(2), abs=1e-9)  # two dimensions that say the same bit
-    assert parts.total_correlation + parts.dimension_kl.sum().item() == pytest.approx(parts.marginal_kl, abs=1e-9)
+    assert parts.total_correlation == pytest.approx(
+        math.log(2), abs=1e-9
+    )  # two dimensions that say the same bit
+    assert parts.total_correlation + parts.dimension_kl.sum().item() == pytest.approx(
+        parts.marginal_kl, abs=1e-9
+    )
 
 
 def test_the_split_against_the_closed_form_of_probabilistic_pca():
@@ -92,14 +114,18 @@ def test_the_split_against_the_closed_form_of_probabilistic_pca():
     exact = LinearGaussian(1, features=3, noise=2.0)
     x = exact.data(1500)
     parts = aggregate_posterior(exact.program(), x, 2)
-    information = 0.5 * torch.logdet(exact.weight.T @ exact.weight / exact.noise**2 + torch.eye(1)).item()
+    information = (
+        0.5 * torch.logdet(exact.weight.T @ exact.weight / exact.noise**2 + torch.eye(1)).item()
+    )
     assert parts.mutual_information == pytest.approx(information, abs=0.05)
     assert parts.marginal_kl == pytest.approx(0.0, abs=0.02)
     # the exact aggregate of these very data, by quadrature
     z = torch.linspace(-9, 9, 4001)[:, None]
     q = dist.Normal(((x - exact.mean) @ exact.gain.T).T, exact.covariance.sqrt())
     log_q = q.log_prob(z).logsumexp(1) - math.log(len(x))
-    marginal_kl = ((log_q - dist.Normal(0.0, 1.0).log_prob(z[:, 0])) * log_q.exp()).sum().item() * 18 / 4000
+    marginal_kl = (
+        ((log_q - dist.Normal(0.0, 1.0).log_prob(z[:, 0])) * log_q.exp()).sum().item() * 18 / 4000
+    )
     assert abs(parts.marginal_kl - marginal_kl) < 4 * parts.errors["marginal_kl"]
     assert abs(parts.dimension_kl.item() - marginal_kl) < 4 * parts.errors["dimension_kl"].item()
     assert parts.total_correlation == pytest.approx(0.0, abs=1e-9)
@@ -107,17 +133,24 @@ def test_the_split_against_the_closed_form_of_probabilistic_pca():
 
 def test_chunks_of_points_change_nothing():
     program, x = small_vae().double(), torch.bernoulli(torch.rand(7, 1, 8, 8))
-    whole, parts = (aggregate_posterior(program, x, 3, memory_budget=budget) for budget in (2**28, 1))
+    whole, parts = (
+        aggregate_posterior(program, x, 3, memory_budget=budget) for budget in (2**28, 1)
+    )
     assert whole.mutual_information == pytest.approx(parts.mutual_information, abs=1e-12)
     torch.testing.assert_close(whole.dimension_kl, parts.dimension_kl)
-    assert whole.marginal_kl == pytest.approx(whole.total_correlation + whole.dimension_kl.sum().item(), abs=1e-9)
+    assert whole.marginal_kl == pytest.approx(
+        whole.total_correlation + whole.dimension_kl.sum().item(), abs=1e-9
+    )
 
 
 def test_active_units_are_those_whose_posterior_mean_moves():
     exact = LinearGaussian(3, features=5, diagonal=True)
     exact.weight[:, 0] = 0  # a dimension that the decoder ignores
     precision = exact.weight.T @ exact.weight + exact.noise**2 * torch.eye(3)
-    exact.gain, exact.covariance = torch.linalg.solve(precision, exact.weight.T), exact.noise**2 * torch.linalg.inv(precision)
+    exact.gain, exact.covariance = (
+        torch.linalg.solve(precision, exact.weight.T),
+        exact.noise**2 * torch.linalg.inv(precision),
+    )
     x = exact.data(500)
     units = active_units(exact.program(), x, 200)
     truth = ((x - exact.mean) @ exact.gain.T).var(0)
@@ -136,11 +169,15 @@ def test_the_inference_gap_splits_as_the_closed_forms_say():
     poor = exact.program(widen=0.6, shift=0.8, mean_field=True)
     precision = torch.linalg.inv(exact.covariance)
     scale = precision.diagonal() ** -0.5
-    lost = 3 * (0.5 * (0.6**2 - 1) - math.log(0.6)) + 0.5 * 0.8**2 * (scale @ precision @ scale).item()
+    lost = (
+        3 * (0.5 * (0.6**2 - 1) - math.log(0.6)) + 0.5 * 0.8**2 * (scale @ precision @ scale).item()
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
         for program, amortization in ((best, 0.0), (poor, lost)):
             gap = inference_gap(program, x, 2000, refinement=Refined(steps=200))
             assert gap.approximation.mean == pytest.approx(exact.mean_field_kl, abs=0.08)
             assert gap.amortization.mean == pytest.approx(amortization, abs=0.08)
-            torch.testing.assert_close(gap.inference.values, gap.approximation.values + gap.amortization.values)
+            torch.testing.assert_close(
+                gap.inference.values, gap.approximation.values + gap.amortization.values
+            )

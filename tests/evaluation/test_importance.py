@@ -29,7 +29,8 @@ from pyro_vae.validation import InvalidInput
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-# --------------------------------------------------------------------------------------------------- closed forms
+# closed forms
+
 
 @pytest.mark.parametrize("diagonal", [True, False])
 def test_the_exact_posterior_gives_the_exact_log_likelihood(diagonal):
@@ -94,9 +95,17 @@ def test_a_conditional_program_scores_given_its_labels():
     x, labels = torch.bernoulli(torch.rand(3, 4)), torch.arange(3)
     z = torch.linspace(-9, 9, 4001)[:, None]
     with torch.no_grad():
-        truth = torch.stack([
-            torch.logsumexp(vae.prior().log_prob(z) + vae.likelihood(z, context=torch.eye(3)[y].expand(len(z), 3)).log_prob(datum), 0)
-            + math.log(18 / 4000) for datum, y in zip(x, labels)])
+        truth = torch.stack(
+            [
+                torch.logsumexp(
+                    vae.prior().log_prob(z)
+                    + vae.likelihood(z, context=torch.eye(3)[y].expand(len(z), 3)).log_prob(datum),
+                    0,
+                )
+                + math.log(18 / 4000)
+                for datum, y in zip(x, labels)
+            ]
+        )
     score = pv.log_likelihood(vae, (x, labels), 20_000)
     assert ((score.values - truth).abs() < 4 * score.mc_se).all()
 
@@ -128,9 +137,13 @@ def test_a_finite_mixture_agrees_with_enumeration(codes):
             pyro.sample("z", dist.Categorical(torch.linspace(1, 2, codes).expand(len(x), codes)))
 
     x = torch.bernoulli(torch.full((30, 6), 0.5))
-    truth = dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1).logsumexp(1) - math.log(codes)
+    truth = dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1).logsumexp(1) - math.log(
+        codes
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableEstimate)  # two or three distinct weights have no tail to fit
+        warnings.simplefilter(
+            "ignore", UnreliableEstimate
+        )  # two or three distinct weights have no tail to fit
         score = pv.log_likelihood(pv.Program(model, guide, event_shape=6), x, 4000)
     assert ((score.values - truth).abs() < 4 * score.mc_se + 1e-9).all()
     assert abs(score.mean - truth.mean()) < 4 * score.mean_mc_se + 1e-9
@@ -150,22 +163,30 @@ def test_stated_intervals_cover_as_often_as_they_say(widen):
     assert 0.90 <= covered[fit].double().mean() <= 0.99
 
 
-# ------------------------------------------------------------------------------------------------ plain loops
+# plain loops
+
 
 def test_weights_are_those_of_an_unscaled_renyi_elbo():
     exact = LinearGaussian(2, features=4)
     program, x = exact.program(widen=1.3), exact.data(3)
     for n in range(3):
-        renyi = pyro.infer.RenyiELBO(alpha=0, num_particles=50, vectorize_particles=True, max_plate_nesting=1)
+        renyi = pyro.infer.RenyiELBO(
+            alpha=0, num_particles=50, vectorize_particles=True, max_plate_nesting=1
+        )
         pyro.set_rng_seed(4)
         theirs = -renyi.loss(program.model, program.guide, x[n : n + 1])
-        assert pv.log_likelihood(program, x[n : n + 1], 50, seed=4).values.item() == pytest.approx(theirs, abs=1e-9)
+        assert pv.log_likelihood(program, x[n : n + 1], 50, seed=4).values.item() == pytest.approx(
+            theirs, abs=1e-9
+        )
 
 
 def test_the_raw_weights_are_those_that_the_score_is_made_of():
     exact = LinearGaussian(2, features=4)
     program, x = exact.program(widen=1.3), exact.data(3)
-    weights, score = importance_weights(program, x, 200, seed=3), pv.log_likelihood(program, x, 200, seed=3)
+    weights, score = (
+        importance_weights(program, x, 200, seed=3),
+        pv.log_likelihood(program, x, 200, seed=3),
+    )
     for name, value in summarize(weights).per_datum.items():
         torch.testing.assert_close(value, score.per_datum[name])
     curve = convergence(weights, points=5)
@@ -179,13 +200,25 @@ def test_scores_say_what_they_were_made_from():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
         score = pv.log_likelihood(program, x, 100, seed=7)
-    assert (score.seed, score.num_samples, score.sha256) == (7, 100, pv.datasets.as_dataset(x).sha256)
+    assert (score.seed, score.num_samples, score.sha256) == (
+        7,
+        100,
+        pv.datasets.as_dataset(x).sha256,
+    )
     record = json.loads(json.dumps(score.to_dict()))
-    assert record["values"] == score.values.tolist() and record["mean"] == score.mean and record["num_data"] == 4
+    assert (
+        record["values"] == score.values.tolist()
+        and record["mean"] == score.mean
+        and record["num_data"] == 4
+    )
     assert {"pyro-vae", "pyro-ppl", "torch", "arviz"} == record["versions"].keys()
     data = score.to_inference_data()["scores"]
     np.testing.assert_allclose(data["values"].values, score.values)
-    assert data["pareto_k"].dims == ("obs",) and data.attrs["sha256"] == score.sha256 and data.attrs["torch"]
+    assert (
+        data["pareto_k"].dims == ("obs",)
+        and data.attrs["sha256"] == score.sha256
+        and data.attrs["torch"]
+    )
 
 
 def test_bits_per_dim_counts_the_jacobian_of_dequantised_levels():
@@ -214,20 +247,37 @@ def test_scores_are_those_of_a_plain_loop_over_recorded_draws(num_data, num_samp
     z = recorded[-1]
     assert z.shape == (num_samples, num_data, 2)
     with torch.no_grad():
-        weights = torch.tensor([[
-            (program.prior().log_prob(z[k, n]) + program.likelihood(z[k, n]).log_prob(x[n])
-             - program.posterior(x[n : n + 1]).log_prob(z[k, n]).squeeze()).item()
-            for n in range(num_data)] for k in range(num_samples)])
+        weights = torch.tensor(
+            [
+                [
+                    (
+                        program.prior().log_prob(z[k, n])
+                        + program.likelihood(z[k, n]).log_prob(x[n])
+                        - program.posterior(x[n : n + 1]).log_prob(z[k, n]).squeeze()
+                    ).item()
+                    for n in range(num_data)
+                ]
+                for k in range(num_samples)
+            ]
+        )
     torch.testing.assert_close(scores["elbo"].values, weights.mean(0), rtol=0, atol=1e-6)
-    by_hand = torch.tensor([math.log(sum(math.exp(w - max(column)) for w in column) / num_samples) + max(column)
-                            for column in weights.T.tolist()])
+    by_hand = torch.tensor(
+        [
+            math.log(sum(math.exp(w - max(column)) for w in column) / num_samples) + max(column)
+            for column in weights.T.tolist()
+        ]
+    )
     torch.testing.assert_close(scores["log_likelihood"].values, by_hand, rtol=0, atol=1e-6)
     w = (weights - weights.max(0).values).exp()
     torch.testing.assert_close(scores["log_likelihood"].ess, w.sum(0) ** 2 / (w**2).sum(0))
     if num_samples == 1:
-        assert scores["elbo"].mc_se.isnan().all() and scores["log_likelihood"].pareto_k.isnan().all()
+        assert (
+            scores["elbo"].mc_se.isnan().all() and scores["log_likelihood"].pareto_k.isnan().all()
+        )
     else:
-        torch.testing.assert_close(scores["log_likelihood"].mc_se, w.std(0) / w.mean(0) / math.sqrt(num_samples))
+        torch.testing.assert_close(
+            scores["log_likelihood"].mc_se, w.std(0) / w.mean(0) / math.sqrt(num_samples)
+        )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 7, 20, 21, 1000])
@@ -236,13 +286,16 @@ def test_chunks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
     exact = LinearGaussian(2, features=3)
     x = exact.data(5)
     program = exact.program()
-    monkeypatch.setattr("pyro_vae.evaluation.log_weights._cost", lambda *args: Cost(per_datum=0, per_draw=1))
+    monkeypatch.setattr(
+        "pyro_vae.evaluation.log_weights._cost", lambda *args: Cost(per_datum=0, per_draw=1)
+    )
     program.posterior.encoded = 0
     score = pv.log_likelihood(program, x, 7, memory_budget=rows)
     torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)
     torch.testing.assert_close(score.ess, torch.full((5,), 7.0))
     if rows >= 7:
-        # one datum to check the data's support, two to find the program's plates, then each datum once
+        # one datum to check the data's support, two to find the program's plates, then each datum
+        # once
         assert program.posterior.encoded == 1 + 2 + 5
 
 
@@ -273,7 +326,8 @@ def test_the_same_seed_gives_the_same_score_and_leaves_the_caller_alone():
     assert program.training and torch.is_grad_enabled()
 
 
-# ---------------------------------------------------------------------------------------------------- Pareto k
+# Pareto k
+
 
 @pytest.mark.parametrize("num_samples", [30, 100, 1000])
 def test_pareto_k_is_arvizs_and_its_sign_is_right(num_samples):
@@ -310,7 +364,8 @@ def test_a_bad_guide_is_flagged_and_a_good_one_is_not(widen, shift):
     assert pv.log_likelihood(exact.program(widen=1.2), x, 5000).above_threshold == 0
 
 
-# ---------------------------------------------------------------------------------------------------- bad input
+# bad input
+
 
 def program_of(model, guide, x):
     program = pv.Program(model, guide, modules=torch.nn.Linear(1, 1), event_shape=x.shape[1:])
@@ -366,7 +421,12 @@ def test_programs_without_a_likelihood_are_refused_with_the_reason():
 
     def nan(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), (torch.arange(len(x)) - 2.0)[:, None] ** 2 / 0.0).to_event(1))
+            pyro.sample(
+                "z",
+                dist.Normal(
+                    torch.zeros(len(x), 2), (torch.arange(len(x)) - 2.0)[:, None] ** 2 / 0.0
+                ).to_event(1),
+            )
 
     def unnamed(x):
         with pyro.plate("data", len(x)):
@@ -400,7 +460,11 @@ def test_a_nan_weight_names_its_datum_and_site():
                 normal("z", len(x))
                 bad = torch.where(x[:, :1] > 5, torch.nan, 0.0) * self.w
                 with pyro.util.ignore_jit_warnings():
-                    pyro.sample("x", dist.Normal(bad.expand(len(x), 2), 1.0, validate_args=False).to_event(1), obs=x)
+                    pyro.sample(
+                        "x",
+                        dist.Normal(bad.expand(len(x), 2), 1.0, validate_args=False).to_event(1),
+                        obs=x,
+                    )
 
         def guide(self, x, context=None):
             with pyro.plate("data", len(x)):
@@ -427,7 +491,9 @@ def test_weights_that_are_all_zero_name_their_datum_and_site():
     x = torch.zeros(6, 2)
     x[3] = 50.0
     for budget in (1, 2**28):
-        with pytest.raises(InvalidInput, match="-inf for all 30 draws of datum 3, first at site 'never'"):
+        with pytest.raises(
+            InvalidInput, match="-inf for all 30 draws of datum 3, first at site 'never'"
+        ):
             pv.log_likelihood(pv.Program(model, guide, event_shape=2), x, 30, memory_budget=budget)
 
 
@@ -466,7 +532,9 @@ def test_scaled_and_masked_sites_and_auxiliary_sites():
         with pyro.plate("data", len(x)), pyro.poutine.scale(scale=7.0):
             normal("z", len(x))
             with pyro.poutine.mask(mask=mask[0]):
-                pyro.sample("x", dist.Normal(x.new_zeros(len(x), 2), 1.0).mask(mask).to_event(1), obs=x)
+                pyro.sample(
+                    "x", dist.Normal(x.new_zeros(len(x), 2), 1.0).mask(mask).to_event(1), obs=x
+                )
             pyro.factor("bonus", torch.full((len(x),), 0.25))
 
     def guide(x):
@@ -485,7 +553,9 @@ def test_inner_plates_are_summed_for_each_datum():
         with pyro.plate("data", len(x), dim=-2):
             with pyro.plate("words", 3, dim=-1):
                 pyro.sample("z", dist.Normal(torch.zeros(len(x), 3), 1.0))
-            pyro.sample("x", dist.Normal(torch.zeros(len(x), 1, 2), 1.0).to_event(1), obs=x[:, None])
+            pyro.sample(
+                "x", dist.Normal(torch.zeros(len(x), 1, 2), 1.0).to_event(1), obs=x[:, None]
+            )
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-2), pyro.plate("words", 3, dim=-1):
@@ -493,7 +563,9 @@ def test_inner_plates_are_summed_for_each_datum():
 
     x = torch.randn(4, 2)
     program = pv.Program(model, guide, modules=torch.nn.Linear(1, 1))
-    torch.testing.assert_close(pv.elbo(program, x, 5).values, dist.Normal(0.0, 1.0).log_prob(x).sum(-1))
+    torch.testing.assert_close(
+        pv.elbo(program, x, 5).values, dist.Normal(0.0, 1.0).log_prob(x).sum(-1)
+    )
 
 
 def test_a_data_plate_of_another_size_is_refused():
@@ -512,6 +584,7 @@ def test_a_data_plate_of_another_size_is_refused():
 
 def test_an_auxiliary_site_counts_through_its_image_only():
     """z = exp(u): the Delta at z carries the Jacobian, so log q(z) is the log-normal's."""
+
     def model(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.LogNormal(x.new_zeros(len(x), 2), 1.0).to_event(1))
@@ -519,7 +592,11 @@ def test_an_auxiliary_site_counts_through_its_image_only():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            u = pyro.sample("u", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1), infer={"is_auxiliary": True})
+            u = pyro.sample(
+                "u",
+                dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1),
+                infer={"is_auxiliary": True},
+            )
             pyro.sample("z", dist.Delta(u.exp(), log_density=-u.sum(-1), event_dim=1))
 
     score = pv.log_likelihood(pv.Program(model, guide, modules=torch.nn.Linear(1, 1)), X, 20)

@@ -16,15 +16,25 @@ from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-PROPOSALS = [Guide(), Widened(1.2), Refined(steps=20), Widened(1.2, of=Refined(steps=20)), Defensive(0.2),
-             Defensive(0.1, of=Widened(1.2))]
+PROPOSALS = [
+    Guide(),
+    Widened(1.2),
+    Refined(steps=20),
+    Widened(1.2, of=Refined(steps=20)),
+    Defensive(0.2),
+    Defensive(0.1, of=Widened(1.2)),
+]
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 def test_every_proposal_gives_the_exact_value_within_its_error(proposal):
     """Whatever the latents are drawn from, the weights are those of p(x, z): a plain VAE, a hierarchy with labels, a
     constrained latent, discrete codes."""
-    linear, hierarchy, gamma = LinearGaussian(2, features=4), Hierarchy(widen=1.2, labels=2), positive(1.3)
+    linear, hierarchy, gamma = (
+        LinearGaussian(2, features=4),
+        Hierarchy(widen=1.2, labels=2),
+        positive(1.3),
+    )
     x, y = hierarchy.data(20)
     for program, data, truth in [
         (linear.program(widen=1.2), linear.data(20), linear.marginal.log_prob(linear.data(20))),
@@ -51,7 +61,12 @@ def discrete_codes():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Categorical(logits=dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1) / 2))
+            pyro.sample(
+                "z",
+                dist.Categorical(
+                    logits=dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1) / 2
+                ),
+            )
 
     x = torch.bernoulli(torch.full((20, 8), 0.5))
     terms = dist.Bernoulli(probabilities).log_prob(x[:, None]).sum(-1) + shares.log()
@@ -83,7 +98,9 @@ def test_a_defensive_mixture_bounds_the_weights_and_finds_what_a_narrow_guide_mi
     score = pv.log_likelihood(exact.program(widen=0.2), x, 4000, proposal=Defensive(0.3))
     assert score.above_threshold == 0
     assert ((score.values - exact.marginal.log_prob(x)).abs() < 4 * score.mc_se).all()
-    weights = pv.evaluation.importance_weights(exact.program(widen=0.2), x, 2000, proposal=Defensive(0.2))
+    weights = pv.evaluation.importance_weights(
+        exact.program(widen=0.2), x, 2000, proposal=Defensive(0.2)
+    )
     highest = 3 * math.log(1 / (exact.noise * math.sqrt(2 * math.pi)))  # of p(x | z)
     assert (weights <= highest - math.log(0.2) + 1e-9).all()
 
@@ -112,8 +129,14 @@ def test_proposals_leave_the_program_alone():
 
 
 def test_what_a_proposal_cannot_do_is_refused():
-    for make in (lambda: Widened(0.0), lambda: Widened(math.inf), lambda: Defensive(0.0), lambda: Defensive(1.0),
-                 lambda: Refined(steps=0), lambda: Refined(num_particles=0)):
+    for make in (
+        lambda: Widened(0.0),
+        lambda: Widened(math.inf),
+        lambda: Defensive(0.0),
+        lambda: Defensive(1.0),
+        lambda: Refined(steps=0),
+        lambda: Refined(num_particles=0),
+    ):
         with pytest.raises(InvalidInput):
             make()
 
@@ -126,7 +149,9 @@ def test_what_a_proposal_cannot_do_is_refused():
             return z / z.norm(dim=-1, keepdim=True)
 
         def log_prob(self, value):
-            return torch.full(value.shape[:-1], -math.log(4 * math.pi)).expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
+            return torch.full(value.shape[:-1], -math.log(4 * math.pi)).expand(
+                torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+            )
 
         def expand(self, shape, _instance=None):
             return Uniform(torch.Size(shape), (3,), validate_args=False)
@@ -155,15 +180,23 @@ def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            u = pyro.sample("u", dist.Normal(x.clamp(min=0.2).log(), 0.3), infer={"is_auxiliary": True})
+            u = pyro.sample(
+                "u", dist.Normal(x.clamp(min=0.2).log(), 0.3), infer={"is_auxiliary": True}
+            )
             pyro.sample("z", dist.Delta(u.exp(), log_density=-u))
 
     program, x = pv.Program(exact.model, guide, event_shape=()), torch.linspace(2, 5, 20)
     score = pv.log_likelihood(program, x, 3000, proposal=Widened(1.5))
     assert ((score.values - exact.log_p(x)).abs() < 4.5 * score.mc_se).all()
-    bounds = [evaluate(program, x, 3000, proposal=proposal)["elbo"] for proposal in (Guide(), Refined(steps=50))]
+    bounds = [
+        evaluate(program, x, 3000, proposal=proposal)["elbo"]
+        for proposal in (Guide(), Refined(steps=50))
+    ]
     assert (bounds[1].values > bounds[0].values).all() and (bounds[1].values < exact.log_p(x)).all()
-    weights = [importance_weights(program, x, 3000, proposal=proposal).std(0) for proposal in (Guide(), Widened(1.01))]
+    weights = [
+        importance_weights(program, x, 3000, proposal=proposal).std(0)
+        for proposal in (Guide(), Widened(1.01))
+    ]
     assert not torch.allclose(*weights)
     with pytest.raises(InvalidInput, match="u: got an auxiliary site"):
         pv.log_likelihood(program, x, 100, proposal=Defensive())

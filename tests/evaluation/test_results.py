@@ -16,7 +16,9 @@ RESULTS = {
     "log_likelihood": lambda vae: pv.evaluation.evaluate(vae, X, 50)["log_likelihood"],
     "ais": lambda vae: pv.ais(vae, X, 2, 5, num_leapfrog=1),
     "bdmc": lambda vae: pv.bdmc(vae, 12, 2, 5, num_leapfrog=1),
-    "rate_distortion": lambda vae: pv.evaluation.rate_distortion(vae, X, 2, 5, points=3, num_leapfrog=1),
+    "rate_distortion": lambda vae: pv.evaluation.rate_distortion(
+        vae, X, 2, 5, points=3, num_leapfrog=1
+    ),
     "decompose": lambda vae: pv.decomposition.decompose(vae, X, 5),
     "aggregate_posterior": lambda vae: pv.decomposition.aggregate_posterior(vae, X, 5),
     "active_units": lambda vae: pv.decomposition.active_units(vae, X, 5),
@@ -36,7 +38,11 @@ def test_every_result_is_json_and_arviz_data(name):
         assert len(results.to_inference_data(result).scores.data_vars) > 0
     scores = results.to_inference_data({"result": result, "draws": X}).scores
     assert {"torch", "pyro-ppl"} <= set(scores.attrs)
-    assert all(scores[variable].dims == ("obs",) for variable in scores.data_vars if variable.split(".")[-1] == "values")
+    assert all(
+        scores[variable].dims == ("obs",)
+        for variable in scores.data_vars
+        if variable.split(".")[-1] == "values"
+    )
 
 
 def test_numbers_are_those_of_the_result():

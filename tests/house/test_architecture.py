@@ -17,9 +17,17 @@ CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 
 def floors() -> list[list[str]]:
     """The rooms of each floor, from the ground up, as CONTRIBUTING.md's table states them."""
-    rows = [line.split("|")[1:-1] for line in CONTRIBUTING.read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        line.split("|")[1:-1]
+        for line in CONTRIBUTING.read_text().splitlines()
+        if line.startswith("| ")
+    ]
     table = [[cell.strip() for cell in row] for row in rows]
-    rooms = [(int(row[0]), [name.strip("` ") for name in row[2].split(",")]) for row in table if row[0].isdigit()]
+    rooms = [
+        (int(row[0]), [name.strip("` ") for name in row[2].split(",")])
+        for row in table
+        if row[0].isdigit()
+    ]
     assert rooms, "CONTRIBUTING.md has no table of floors"
     return [names for _, names in sorted(rooms)]
 
@@ -60,7 +68,12 @@ def test_the_table_of_floors_names_every_room():
 
 
 def test_only_contracts_and_validation_stand_outside_a_package():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__", "contracts", "validation"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {
+        "__init__",
+        "__main__",
+        "contracts",
+        "validation",
+    }
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -72,9 +85,18 @@ def test_a_module_imports_only_from_lower_floors(path):
 
 def test_no_import_runs_in_a_circle_within_a_package():
     for package in {room(path) for path in modules()}:
-        inside = {path.stem: {name.split(".")[-1] for name in imports(path) if name.startswith(f"pyro_vae.{package}.")}
-                  for path in modules() if room(path) == package and path.stem != "__init__"}
-        while free := [name for name, needs in inside.items() if not needs & inside.keys() - {name}]:
+        inside = {
+            path.stem: {
+                name.split(".")[-1]
+                for name in imports(path)
+                if name.startswith(f"pyro_vae.{package}.")
+            }
+            for path in modules()
+            if room(path) == package and path.stem != "__init__"
+        }
+        while free := [
+            name for name, needs in inside.items() if not needs & inside.keys() - {name}
+        ]:
             for name in free:
                 del inside[name]
         assert not inside, f"{package}: {sorted(inside)} import one another"
@@ -86,7 +108,9 @@ def test_the_compiler_knows_nothing_of_models():
         assert rooms <= {"compilation", "validation"}, f"{path.stem} imports {rooms}"
 
 
-@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+@pytest.mark.parametrize(
+    "package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+)
 def test_a_package_says_what_lives_in_it(package):
     doc = importlib.import_module(f"pyro_vae.{package}").__doc__
     assert doc and len(doc.strip().splitlines()) > 1
@@ -106,9 +130,13 @@ def test_tests_mirror_the_packages():
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_programs_sample(path):
-    calls = {f"{node.func.value.id}.{node.func.attr}" for node in ast.walk(ast.parse(path.read_text()))
-             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-             and isinstance(node.func.value, ast.Name)}
+    calls = {
+        f"{node.func.value.id}.{node.func.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+    }
     if room(path) not in ("programs", "testing"):
         assert not calls & {"pyro.sample", "pyro.plate", "pyro.param", "pyro.module"}
 

@@ -28,15 +28,22 @@ def test_rows_have_names_of_their_own_and_every_recipe_has_a_row():
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
 def test_a_row_parses_and_builds(row):
     parser = RecipeParser(ArgumentParser(exit_on_error=False))
-    recipe = parser.recipe(parser.parse([*row["options"], "--seed", "3"], read_recipe(FOLDER / row["recipe"])))
-    data = pv.datasets.Dataset((torch.rand(40, 1, 28, 28) > 0.5).float(), torch.arange(40) % 10, name=recipe.data)
+    recipe = parser.recipe(
+        parser.parse([*row["options"], "--seed", "3"], read_recipe(FOLDER / row["recipe"]))
+    )
+    data = pv.datasets.Dataset(
+        (torch.rand(40, 1, 28, 28) > 0.5).float(), torch.arange(40) % 10, name=recipe.data
+    )
     program = build_program(recipe, data)
     assert program.event_shape == (1, 28, 28) and recipe.seed == 3
     optimizer = build_optimizer(recipe)(program.parameters(), lr=recipe.learning_rate)
     assert recipe.schedule(0.0) == 1 and optimizer.defaults["lr"] == recipe.learning_rate
     objective = recipe.objective()
-    assert objective.num_particles == (int(row["options"][row["options"].index("--objective.num_particles") + 1])
-                                       if "--objective.num_particles" in row["options"] else 1)
+    assert objective.num_particles == (
+        int(row["options"][row["options"].index("--objective.num_particles") + 1])
+        if "--objective.num_particles" in row["options"]
+        else 1
+    )
 
 
 def test_the_cut_recipe_is_the_first_stages_of_the_whole_one():
@@ -50,14 +57,23 @@ def test_the_readme_shows_what_the_runs_wrote():
     assert runpy.run_path(str(FOLDER / "table.py"))["rendered"](readme) == readme
     results = json.loads((FOLDER / "results.json").read_text())
     names = {f"{row['name']}-{seed}": row for row in ROWS for seed in row["seeds"]}
-    assert set(results) <= set(names) and {path.stem for path in (FOLDER / "logs").glob("*.csv")} == set(results)
+    assert set(results) <= set(names) and {
+        path.stem for path in (FOLDER / "logs").glob("*.csv")
+    } == set(results)
     for name, run in results.items():
         assert [score["log_likelihood"]["num_samples"] for score in run["scores"]] == [
-            score["num_samples"] for score in names[name]["scores"][: len(run["scores"])]]
-        assert all(score["data"]["split"] == "test" and score["elbo"]["mean"] < score["log_likelihood"]["mean"] for score in run["scores"])
+            score["num_samples"] for score in names[name]["scores"][: len(run["scores"])]
+        ]
+        assert all(
+            score["data"]["split"] == "test"
+            and score["elbo"]["mean"] < score["log_likelihood"]["mean"]
+            for score in run["scores"]
+        )
 
 
 def test_a_row_that_was_not_run_says_so():
     table = runpy.run_path(str(FOLDER / "table.py"))["results_table"]
     lines = table({}, "gpu").splitlines()[2:]
-    assert len(lines) == sum(row["on"] == "gpu" for row in ROWS) and all(re.search(r"\| not run \|", line) for line in lines)
+    assert len(lines) == sum(row["on"] == "gpu" for row in ROWS) and all(
+        re.search(r"\| not run \|", line) for line in lines
+    )

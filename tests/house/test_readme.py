@@ -30,7 +30,12 @@ def test_the_component_tables_are_those_of_the_code():
 @pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
 def test_the_first_example_runs_on_the_embedded_digits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    code = blocks("README.md")[0].replace('"mnist"', '"digits"').replace("28", "8").replace("epochs=20", "epochs=1, progress=False")
+    code = (
+        blocks("README.md")[0]
+        .replace('"mnist"', '"digits"')
+        .replace("28", "8")
+        .replace("epochs=20", "epochs=1, progress=False")
+    )
     names: dict = {}
     exec(code.replace("1000", "20"), names)
     assert names["images"].shape == (64, 1, 8, 8) and "nats" in capsys.readouterr().out
@@ -39,7 +44,7 @@ def test_the_first_example_runs_on_the_embedded_digits(tmp_path, monkeypatch, ca
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_the_prior_to_imitate_keeps_the_contract(document, tmp_path, monkeypatch):
     code = blocks(document)[-1]
-    header = ("import torch\nfrom torch import nn\nimport pyro.distributions as dist\nfrom pyro_vae.networks import as_shape\n")
+    header = "import torch\nfrom torch import nn\nimport pyro.distributions as dist\nfrom pyro_vae.networks import as_shape\n"
     (tmp_path / f"shown_in_{document[:-3].lower()}.py").write_text(header + code)
     monkeypatch.syspath_prepend(tmp_path)
     module = __import__(f"shown_in_{document[:-3].lower()}")
@@ -49,10 +54,17 @@ def test_the_prior_to_imitate_keeps_the_contract(document, tmp_path, monkeypatch
 
 def anchors(text):
     """The names by which headings are linked to."""
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, re.M)}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.M)
+    }
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("experiments/**/*.md")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("experiments/**/*.md")),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
         if not target.startswith(("http", "mailto")):

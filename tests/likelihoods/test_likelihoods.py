@@ -13,7 +13,13 @@ import pyro_vae as pv
 from pyro_vae import distributions
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.gradients import LossAndGradients
-from pyro_vae.distributions import DiscretizedLogistic, MultinomialGivenTotal, entries_of, has_mean, representative_of
+from pyro_vae.distributions import (
+    DiscretizedLogistic,
+    MultinomialGivenTotal,
+    entries_of,
+    has_mean,
+    representative_of,
+)
 from pyro_vae.testing.components import check_likelihood
 from pyro_vae.testing.density import check_density
 from pyro_vae.validation import InvalidInput
@@ -25,11 +31,19 @@ MLP = pv.networks.MLP
 @pytest.mark.parametrize("name", pv.likelihoods.__all__)
 def test_likelihood(name, event):
     check_likelihood(likelihood_of(name, event, MLP(2, [8])), torch.randn(4, 2))
-    check_likelihood(likelihood_of(name, event, MLP(2, [8], context=3)), torch.randn(4, 2), context=torch.randn(4, 3))
+    check_likelihood(
+        likelihood_of(name, event, MLP(2, [8], context=3)),
+        torch.randn(4, 2),
+        context=torch.randn(4, 3),
+    )
 
 
-LEARNED = [(name, argument) for name in pv.likelihoods.__all__
-           for argument in inspect.signature(getattr(pv.likelihoods, name)).parameters if argument.startswith("learn_")]
+LEARNED = [
+    (name, argument)
+    for name in pv.likelihoods.__all__
+    for argument in inspect.signature(getattr(pv.likelihoods, name)).parameters
+    if argument.startswith("learn_")
+]
 
 
 @pytest.mark.parametrize("learn", [None, "shared", "per_feature"])
@@ -72,13 +86,16 @@ def test_weights_however_large_give_finite_gradients(name, size):
 
 
 def test_a_learned_scale_cannot_leave_its_bounds():
-    likelihood = pv.likelihoods.Normal(1, MLP(2, []), scale=0.5, learn_scale="shared", scale_bounds=(0.1, 2.0))
+    likelihood = pv.likelihoods.Normal(
+        1, MLP(2, []), scale=0.5, learn_scale="shared", scale_bounds=(0.1, 2.0)
+    )
     for raw, bound in ((-1e9, 0.1), (1e9, 2.0)):
         torch.nn.init.constant_(likelihood.sigma.raw, raw)
         assert likelihood(torch.zeros(1, 2)).variance.sqrt().item() == pytest.approx(bound)
 
 
-# ---------------------------------------------------------------------------- agreement with independent densities
+# agreement with independent densities
+
 
 def double(*values):
     return torch.tensor(values, dtype=torch.float64)
@@ -86,7 +103,9 @@ def double(*values):
 
 def mass_of_a_rounded_logistic(x, loc, scale, levels):
     half, logistic = 0.5 / (levels - 1), scipy.stats.logistic(loc, scale)
-    return (1.0 if x > 1 - half else logistic.cdf(x + half)) - (0.0 if x < half else logistic.cdf(x - half))
+    return (1.0 if x > 1 - half else logistic.cdf(x + half)) - (
+        0.0 if x < half else logistic.cdf(x - half)
+    )
 
 
 @pytest.mark.parametrize("levels", [2, 16, 256])
@@ -94,36 +113,59 @@ def mass_of_a_rounded_logistic(x, loc, scale, levels):
 def test_the_discretised_logistic_is_a_rounded_logistic(loc, scale, levels):
     p = DiscretizedLogistic(double(loc), double(scale), levels)
     values = p.enumerate_support()
-    expected = double(*(mass_of_a_rounded_logistic(x, loc, scale, levels) for (x,) in values.tolist()))
+    expected = double(
+        *(mass_of_a_rounded_logistic(x, loc, scale, levels) for (x,) in values.tolist())
+    )
     torch.testing.assert_close(p.log_prob(values).exp()[:, 0], expected, rtol=1e-8, atol=1e-14)
     torch.testing.assert_close(p.log_prob(values).exp().sum(), double(1.0)[0], rtol=0, atol=1e-12)
-    torch.testing.assert_close(p.mean, (p.log_prob(values).exp() * values).sum(0), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        p.mean, (p.log_prob(values).exp() * values).sum(0), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_the_discretised_logistic_keeps_its_digits_in_single_precision():
     loc, scale = torch.tensor([-3.0, 0.5, 4.0])[:, None], torch.tensor([1e-3, 1e-2, 1.0, 100.0])
-    single, both = DiscretizedLogistic(loc, scale), DiscretizedLogistic(loc.double(), scale.double())
+    single, both = (
+        DiscretizedLogistic(loc, scale),
+        DiscretizedLogistic(loc.double(), scale.double()),
+    )
     values = single.enumerate_support()
-    torch.testing.assert_close(single.log_prob(values).double(), both.log_prob(values.double()), rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(
+        single.log_prob(values).double(), both.log_prob(values.double()), rtol=1e-4, atol=2e-4
+    )
 
 
 def test_the_discretised_logistic_mixture_is_the_sum_of_its_parts():
-    likelihood = pv.likelihoods.DiscretizedLogisticMixture(2, MLP(2, [8]), components=3, levels=8).double()
+    likelihood = pv.likelihoods.DiscretizedLogisticMixture(
+        2, MLP(2, [8]), components=3, levels=8
+    ).double()
     p = entries_of(likelihood(torch.randn(5, 2).double()))
     values = p.enumerate_support()
     parts = p.component_distribution.log_prob(values[..., None]).exp()
-    torch.testing.assert_close(p.log_prob(values).exp(), (p.mixture_distribution.probs * parts).sum(-1))
-    assert values.shape == (8, 5, 2) and p.support.check(values).all() and not p.support.check(values + 0.05).any()
+    torch.testing.assert_close(
+        p.log_prob(values).exp(), (p.mixture_distribution.probs * parts).sum(-1)
+    )
+    assert (
+        values.shape == (8, 5, 2)
+        and p.support.check(values).all()
+        and not p.support.check(values + 0.05).any()
+    )
 
 
 def test_the_zero_inflated_negative_binomial_agrees_with_scipy():
     mean, r, gate = 3.7, 2.5, 0.3
-    p = distributions.ZeroInflatedNegativeBinomial(double(r), logits=double(mean / r).log(), gate_logits=double(gate).logit())
+    p = distributions.ZeroInflatedNegativeBinomial(
+        double(r), logits=double(mean / r).log(), gate_logits=double(gate).logit()
+    )
     x = torch.arange(30, dtype=torch.float64)
-    expected = (1 - gate) * scipy.stats.nbinom(r, r / (r + mean)).pmf(x.numpy()) + gate * (x.numpy() == 0)
+    expected = (1 - gate) * scipy.stats.nbinom(r, r / (r + mean)).pmf(x.numpy()) + gate * (
+        x.numpy() == 0
+    )
     torch.testing.assert_close(p.log_prob(x).exp(), torch.as_tensor(expected))
     before = p.log_prob(x)
-    assert p.mean.item() == pytest.approx((1 - gate) * mean) and p.expand((2, 1)).sample().shape == (2, 1)
+    assert p.mean.item() == pytest.approx((1 - gate) * mean) and p.expand(
+        (2, 1)
+    ).sample().shape == (2, 1)
     assert torch.equal(p.log_prob(x), before)
 
 
@@ -132,7 +174,10 @@ def test_the_multinomial_sums_to_one_over_each_total(total):
     p = MultinomialGivenTotal(9, logits=torch.randn(3, dtype=torch.float64))
     cells = [x for x in itertools.product(range(total + 1), repeat=3) if sum(x) == total]
     masses = torch.stack([p.log_prob(double(*x)).exp() for x in cells])
-    torch.testing.assert_close(masses, torch.as_tensor([scipy.stats.multinomial(total, p.probs.numpy()).pmf(x) for x in cells]))
+    torch.testing.assert_close(
+        masses,
+        torch.as_tensor([scipy.stats.multinomial(total, p.probs.numpy()).pmf(x) for x in cells]),
+    )
     torch.testing.assert_close(masses.sum(), double(1.0)[0])
     assert (p.sample((5,)).sum(-1) == 9).all()
 
@@ -150,13 +195,19 @@ SCIPY = {
 @pytest.mark.parametrize("name", SCIPY)
 def test_agreement_with_scipy(name):
     with torch.no_grad():
-        p = entries_of(getattr(pv.likelihoods, name)(3, MLP(2, [8])).double()(torch.randn(2, 2).double()))
+        p = entries_of(
+            getattr(pv.likelihoods, name)(3, MLP(2, [8])).double()(torch.randn(2, 2).double())
+        )
         x = p.sample()
-        torch.testing.assert_close(p.log_prob(x), torch.as_tensor(SCIPY[name](p)(x.numpy())), rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(
+            p.log_prob(x), torch.as_tensor(SCIPY[name](p)(x.numpy())), rtol=1e-7, atol=1e-9
+        )
 
 
 def test_the_continuous_bernoulli_is_a_density_also_where_its_constant_is_a_series():
-    check_density(torch.distributions.ContinuousBernoulli(probs=double(0.5, 0.4995, 0.498, 0.1, 0.999)))
+    check_density(
+        torch.distributions.ContinuousBernoulli(probs=double(0.5, 0.4995, 0.498, 0.1, 0.999))
+    )
     p = pv.likelihoods.ContinuousBernoulli(1, MLP(1, []))
     logits = torch.linspace(-12, 12, 101)[:, None]
     with torch.no_grad():
@@ -168,18 +219,31 @@ def test_the_continuous_bernoulli_is_a_density_also_where_its_constant_is_a_seri
 
 
 def test_what_lies_at_an_end_of_the_interval_is_no_datum_of_beta():
-    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Beta(3, MLP(2, [8])), pv.posteriors.DiagonalNormal(2, MLP(3, [8])))
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Beta(3, MLP(2, [8])),
+        pv.posteriors.DiagonalNormal(2, MLP(3, [8])),
+    )
     with pytest.raises(InvalidInput, match="2 of 3 data outside"):
         pv.elbo(vae, torch.tensor([[0.2, 0.3, 0.0], [0.5, 0.5, 0.5], [1.0, 0.1, 0.1]]))
     draws = distributions.Beta(torch.full((1000,), 1e-3), torch.full((1000,), 1e-3)).sample()
     assert (draws > 0).all() and (draws < 1).all()
 
 
-@pytest.mark.parametrize("name, arguments", [("StudentT", {"df": 1.0}), ("Categorical", {"categories": 1}), ("Binomial", {"total_count": 0}),
-                                             ("DiscretizedLogistic", {"levels": 1}), ("Multinomial", {"total_count": 0}),
-                                             ("AutoregressiveCategorical", {"categories": 1}),
-                                             ("AutoregressiveBernoulli", {"radius": 0}), ("AutoregressiveBernoulli", {"hidden": 0}),
-                                             ("AutoregressiveCategorical", {"word_dropout": 1.0})])
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("StudentT", {"df": 1.0}),
+        ("Categorical", {"categories": 1}),
+        ("Binomial", {"total_count": 0}),
+        ("DiscretizedLogistic", {"levels": 1}),
+        ("Multinomial", {"total_count": 0}),
+        ("AutoregressiveCategorical", {"categories": 1}),
+        ("AutoregressiveBernoulli", {"radius": 0}),
+        ("AutoregressiveBernoulli", {"hidden": 0}),
+        ("AutoregressiveCategorical", {"word_dropout": 1.0}),
+    ],
+)
 def test_arguments_out_of_range(name, arguments):
     with pytest.raises(InvalidInput, match=f"{next(iter(arguments))}: got"):
         getattr(pv.likelihoods, name)(3, MLP(2, [8]), **arguments)
@@ -203,25 +267,33 @@ def test_pixels_depend_on_the_neighbours_before_them_alone(event, float64):
     with torch.no_grad():  # without the neighbours' part, independent pixels
         likelihood.out.weight.zero_()
     z = torch.randn(4, 3, 2)
-    independent = torch.distributions.Independent(torch.distributions.Bernoulli(logits=likelihood(z).logits), len(event))
+    independent = torch.distributions.Independent(
+        torch.distributions.Bernoulli(logits=likelihood(z).logits), len(event)
+    )
     torch.testing.assert_close(likelihood(z).log_prob(x), independent.log_prob(x))
 
 
 def test_where_there_is_no_mean_draws_are_shown():
     pixels = pv.likelihoods.AutoregressiveBernoulli((1, 8, 8), MLP(2, [8]))
-    program = pv.VAE(pv.priors.StandardNormal(2), pixels, pv.posteriors.DiagonalNormal(2, MLP((1, 8, 8), [8])))
+    program = pv.VAE(
+        pv.priors.StandardNormal(2), pixels, pv.posteriors.DiagonalNormal(2, MLP((1, 8, 8), [8]))
+    )
     assert torch.equal(pv.generate(program, 5), pv.generate(program, 5))
     decoder = pv.geometry.Decoder(program)
-    assert not decoder.is_smooth and torch.equal(decoder(torch.zeros(2, 2)), decoder(torch.zeros(2, 2)))
+    assert not decoder.is_smooth and torch.equal(
+        decoder(torch.zeros(2, 2)), decoder(torch.zeros(2, 2))
+    )
     seen = pv.reconstruct(program, torch.zeros(3, 1, 8, 8))
     assert ((seen == 0) | (seen == 1)).all() and seen.any()
 
 
-# -------------------------------------------------------------------------------------------------- mixed columns
+# mixed columns
 
-GROUPS = [{"columns": [3, 0], "class_path": "StudentT", "init_args": {"df": 5.0}},
-          {"columns": [2], "class_path": "Categorical", "init_args": {"categories": 3}},
-          {"columns": [1, 4], "class_path": "pyro_vae.likelihoods.Poisson"}]
+GROUPS = [
+    {"columns": [3, 0], "class_path": "StudentT", "init_args": {"df": 5.0}},
+    {"columns": [2], "class_path": "Categorical", "init_args": {"categories": 3}},
+    {"columns": [1, 4], "class_path": "pyro_vae.likelihoods.Poisson"},
+]
 
 
 def test_mixed_columns_are_their_likelihoods_side_by_side():
@@ -230,7 +302,10 @@ def test_mixed_columns_are_their_likelihoods_side_by_side():
     check_likelihood(likelihood, z)
     p, features = likelihood(z), likelihood.network(z)
     x = p.sample()
-    parts = [part(features).log_prob(x[:, group["columns"]]) for part, group in zip(likelihood.parts, GROUPS)]
+    parts = [
+        part(features).log_prob(x[:, group["columns"]])
+        for part, group in zip(likelihood.parts, GROUPS)
+    ]
     torch.testing.assert_close(p.log_prob(x), sum(parts))
     for part, group in zip(likelihood.parts, GROUPS):
         assert torch.equal(p.mean[:, group["columns"]], part(features).mean)
@@ -241,37 +316,53 @@ def test_mixed_columns_are_their_likelihoods_side_by_side():
     assert p.support.check(outside).tolist() == [False, False, True, True, True, True]
 
 
-@pytest.mark.parametrize("groups, message", [
-    ([{"columns": [0, 1], "class_path": "Normal"}], "columns 2 in no group"),
-    ([{"columns": [0, 1, 2, 2], "class_path": "Normal"}], "columns 2 in no group, in two"),
-    ([{"columns": [0, 1, 2], "class_path": "Norml"}], "did you mean 'Normal'"),
-    ([{"columns": [0, 1, 2], "class_path": "nowhere.Normal"}], "import path"),
-    ([{"columns": [0, 1, 2], "likelihood": "Normal"}], "a group with columns, likelihood"),
-])
+@pytest.mark.parametrize(
+    "groups, message",
+    [
+        ([{"columns": [0, 1], "class_path": "Normal"}], "columns 2 in no group"),
+        ([{"columns": [0, 1, 2, 2], "class_path": "Normal"}], "columns 2 in no group, in two"),
+        ([{"columns": [0, 1, 2], "class_path": "Norml"}], "did you mean 'Normal'"),
+        ([{"columns": [0, 1, 2], "class_path": "nowhere.Normal"}], "import path"),
+        ([{"columns": [0, 1, 2], "likelihood": "Normal"}], "a group with columns, likelihood"),
+    ],
+)
 def test_groups_that_are_no_partition(groups, message):
     with pytest.raises(InvalidInput, match=message):
         pv.likelihoods.Mixed(3, MLP(2, [8]), groups=groups)
 
 
 def test_entries_that_depend_on_one_another_are_no_columns():
-    groups = [{"columns": [0, 1], "class_path": "Multinomial"}, {"columns": [2], "class_path": "Normal"}]
+    groups = [
+        {"columns": [0, 1], "class_path": "Multinomial"},
+        {"columns": [2], "class_path": "Normal"},
+    ]
     with pytest.raises(InvalidInput, match="MultinomialGivenTotal, whose entries depend"):
         pv.likelihoods.Mixed(3, MLP(2, [8]), groups=groups)(torch.zeros(1, 2))
 
 
-# ------------------------------------------------------------------------------------------ the step as one graph
+# the step as one graph
 
-CAPTURED = [(name, missing) for name in pv.likelihoods.__all__ for missing in (False, True) if not missing or has_entries(name)]
+CAPTURED = [
+    (name, missing)
+    for name in pv.likelihoods.__all__
+    for missing in (False, True)
+    if not missing or has_entries(name)
+]
 
 
 @pytest.mark.parametrize("name, missing", CAPTURED)
 def test_a_step_can_be_captured_as_one_graph(name, missing, monkeypatch):
-    monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)  # interpreted: the same bits as eager
+    monkeypatch.setattr(
+        Captured, "compile", lambda self, inputs: None
+    )  # interpreted: the same bits as eager
     likelihood = likelihood_of(name, 4, MLP(2, [8]))
     network = MLP(4, [8])
     x = likelihood(torch.randn(6, 2)).sample()
     if missing:
-        likelihood, network = pv.likelihoods.Missing(likelihood), pv.networks.WithMask(4, MLP(8, [8]))
+        likelihood, network = (
+            pv.likelihoods.Missing(likelihood),
+            pv.networks.WithMask(4, MLP(8, [8])),
+        )
         x[0, :2], x[3, 1] = torch.nan, torch.nan
     vae = pv.VAE(pv.priors.StandardNormal(2), likelihood, pv.posteriors.DiagonalNormal(2, network))
 

@@ -37,12 +37,18 @@ class ExactPosteriorOfObserved(nn.Module):
         weighted = TRUTH.weight * observed[..., None]  # (..., D, L), rows of missing entries zero
         precision = weighted.mT @ weighted / TRUTH.noise**2 + torch.eye(TRUTH.latent)
         residual = torch.where(observed, x - TRUTH.mean, 0.0)
-        loc = torch.linalg.solve(precision, weighted.mT @ residual[..., None] / TRUTH.noise**2)[..., 0]
+        loc = torch.linalg.solve(precision, weighted.mT @ residual[..., None] / TRUTH.noise**2)[
+            ..., 0
+        ]
         return torch.distributions.MultivariateNormal(loc, precision_matrix=precision)
 
 
 def exact_program():
-    return pv.VAE(pv.priors.StandardNormal(TRUTH.latent).double(), Missing(TRUTH.program().likelihood), ExactPosteriorOfObserved())
+    return pv.VAE(
+        pv.priors.StandardNormal(TRUTH.latent).double(),
+        Missing(TRUTH.program().likelihood),
+        ExactPosteriorOfObserved(),
+    )
 
 
 def marginal_of_observed(row):
@@ -59,7 +65,10 @@ def test_the_log_likelihood_is_the_marginal_of_the_observed_entries(float64):
     x[0], x[1] = torch.nan, TRUTH.data(2)[1]  # a datum without any, and one without holes
     data = Dataset(x, missing=True)
     exact = torch.stack([marginal_of_observed(row) for row in x])
-    for score in (pv.log_likelihood(exact_program(), data, num_samples=7), pv.elbo(exact_program(), data, num_samples=7)):
+    for score in (
+        pv.log_likelihood(exact_program(), data, num_samples=7),
+        pv.elbo(exact_program(), data, num_samples=7),
+    ):
         torch.testing.assert_close(score.values, exact, rtol=1e-10, atol=1e-10)
         assert (score.mc_se < 1e-6).all()
 
@@ -70,7 +79,9 @@ def test_imputations_are_draws_from_the_conditional(float64):
     holed = row.clone()
     holed[missing] = torch.nan
     num = 20_000
-    completed = pv.reconstruct(exact_program(), Dataset(holed.expand(num, -1), missing=True), seed=4)
+    completed = pv.reconstruct(
+        exact_program(), Dataset(holed.expand(num, -1), missing=True), seed=4
+    )
     assert torch.equal(completed[:, seen], row[seen].expand(num, -1))
     covariance = TRUTH.marginal.covariance_matrix
     gain = covariance[missing][:, seen] @ torch.linalg.inv(covariance[seen][:, seen])
@@ -84,14 +95,19 @@ def test_imputations_are_draws_from_the_conditional(float64):
 def missing_program(name, event=6):
     likelihood = likelihood_of(name, event, MLP(2, [8]))
     network = WithMask(likelihood.event_shape, MLP(WithMask.doubled(likelihood.event_shape), [8]))
-    return pv.VAE(pv.priors.StandardNormal(2), Missing(likelihood), pv.posteriors.DiagonalNormal(2, network))
+    return pv.VAE(
+        pv.priors.StandardNormal(2), Missing(likelihood), pv.posteriors.DiagonalNormal(2, network)
+    )
 
 
 ENTRYWISE = [name for name in pv.likelihoods.__all__ if has_entries(name)]
 
 
-DEPENDENT = {"AutoregressiveBernoulli": "AutoregressiveBits", "Multinomial": "MultinomialGivenTotal",
-             "AutoregressiveCategorical": "AutoregressiveSequences"}
+DEPENDENT = {
+    "AutoregressiveBernoulli": "AutoregressiveBits",
+    "Multinomial": "MultinomialGivenTotal",
+    "AutoregressiveCategorical": "AutoregressiveSequences",
+}
 
 
 def test_all_but_these_have_entries_to_leave_out():
@@ -113,13 +129,18 @@ def test_every_likelihood_counts_the_observed_entries_only(name, float64):
     each = torch.where(torch.isnan(x), 0.0, entries.log_prob(complete)).sum(-1)
     torch.testing.assert_close(p.log_prob(x), each)
     torch.testing.assert_close(p.log_prob(complete), likelihood.likelihood(z).log_prob(complete))
-    assert p.support.check(x).all() and p.support.is_discrete == likelihood.likelihood(z).support.is_discrete
+    assert (
+        p.support.check(x).all()
+        and p.support.is_discrete == likelihood.likelihood(z).support.is_discrete
+    )
     # Different masks in one batch: as one by one, in values and in gradients, which are finite.
     rows = [likelihood(z[i : i + 1]).log_prob(x[i : i + 1]) for i in range(len(x))]
     torch.testing.assert_close(p.log_prob(x), torch.cat(rows))
     loss = ELBO().differentiable_loss(program.model, program.guide, x)
     loss.backward()
-    assert loss.isfinite() and all(parameter.grad.isfinite().all() for parameter in program.parameters())
+    assert loss.isfinite() and all(
+        parameter.grad.isfinite().all() for parameter in program.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ENTRYWISE)
@@ -157,13 +178,19 @@ def test_the_encoder_sees_zeros_and_the_mask():
 
 def test_nan_is_an_error_until_the_data_say_otherwise():
     x = with_holes(torch.randn(6, 3))
-    plain = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, MLP(2, [8])), pv.posteriors.DiagonalNormal(2, MLP(3, [8])))
+    plain = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Normal(3, MLP(2, [8])),
+        pv.posteriors.DiagonalNormal(2, MLP(3, [8])),
+    )
     for program in (plain, missing_program("Normal", 3)):
         for use in (pv.elbo, pv.fit, pv.reconstruct):
             with pytest.raises(InvalidInput, match="missing=True"):
                 use(program, x)
     for use in (pv.elbo, pv.fit, pv.reconstruct):
-        with pytest.raises(InvalidInput, match=r"likelihoods\.Missing and the encoder in pv\.networks\.WithMask"):
+        with pytest.raises(
+            InvalidInput, match=r"likelihoods\.Missing and the encoder in pv\.networks\.WithMask"
+        ):
             use(plain, Dataset(x, missing=True))
     with pytest.raises(InvalidInput, match="infinite"):
         pv.elbo(missing_program("Normal", 3), Dataset(x / 0, missing=True))
@@ -176,16 +203,28 @@ def test_parts_of_data_with_missing_entries_have_them_too():
     for binarize in ("none", "fixed", "dynamic"):
         data = Dataset(grey, binarize=binarize, missing=True)
         for part in (data, data[:50], data.to("cpu", torch.float64), data.hold_out(10)[0]):
-            assert part.missing and torch.isnan(part.x).any() and torch.isnan(part.batch(torch.arange(5))[0]).any()
+            assert (
+                part.missing
+                and torch.isnan(part.x).any()
+                and torch.isnan(part.batch(torch.arange(5))[0]).any()
+            )
         assert torch.equal(data.x.isnan(), grey.isnan())
-    other = torch.tensor([torch.nan]).view(torch.int32).add(1).view(torch.float32)  # another of the many NaNs
-    assert Dataset(torch.tensor([1.0, torch.nan]), missing=True).sha256 == \
-        Dataset(torch.cat([torch.ones(1), other]), missing=True).sha256
+    other = (
+        torch.tensor([torch.nan]).view(torch.int32).add(1).view(torch.float32)
+    )  # another of the many NaNs
+    assert (
+        Dataset(torch.tensor([1.0, torch.nan]), missing=True).sha256
+        == Dataset(torch.cat([torch.ones(1), other]), missing=True).sha256
+    )
 
 
 def test_entries_are_removed_by_a_seed():
     train, test = load("wine", missing_fraction=0.3)
-    assert train.missing and test.missing and train.sha256 == load("wine", missing_fraction=0.3)[0].sha256
+    assert (
+        train.missing
+        and test.missing
+        and train.sha256 == load("wine", missing_fraction=0.3)[0].sha256
+    )
     share = train.x.isnan().float().mean().item()
     assert abs(share - 0.3) < 5 * math.sqrt(0.3 * 0.7 / train.x.numel())
     assert train.sha256 != load("wine", missing_fraction=0.3, seed=1)[0].sha256
@@ -214,12 +253,20 @@ epochs: 2
 def test_a_recipe_with_missing_entries_and_mixed_columns(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     run = tmp_path / "run"
-    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(run), "--num-samples", "20"]) == 0
-    assert main(["train", "--resume", "--epochs", "3", "--out", str(run), "--num-samples", "20"]) == 0
+    assert (
+        main(["train", str(tmp_path / "recipe.yaml"), "--out", str(run), "--num-samples", "20"])
+        == 0
+    )
+    assert (
+        main(["train", "--resume", "--epochs", "3", "--out", str(run), "--num-samples", "20"]) == 0
+    )
     assert main(["evaluate", str(run), "--num-samples", "20"]) == 0
     result = json.loads((run / "evaluation.json").read_text())
     program, (_, test) = pv.load(run), load("wine_and_class", missing_fraction=0.2)
-    assert isinstance(program.likelihood.likelihood, pv.likelihoods.Mixed) and program.likelihood.likelihood.parts[0].df == 5
+    assert (
+        isinstance(program.likelihood.likelihood, pv.likelihoods.Mixed)
+        and program.likelihood.likelihood.parts[0].df == 5
+    )
     assert result["elbo"]["mean"] == pytest.approx(pv.elbo(program, test, 20).mean)
     assert result["data"]["sha256"] == test.sha256 and result["bits_per_dim"] is None
 
@@ -229,15 +276,31 @@ def test_an_npz_with_nan_and_bits_per_observed_entry(tmp_path, capsys):
     x = np.random.default_rng(0).integers(0, 2, (60, 5)).astype(np.float32)
     x[::3, 1] = np.nan
     np.savez(tmp_path / "mine.npz", x=x)
-    flags = ["--data", str(tmp_path / "mine.npz"), "--latent", "2", "--encoder.hidden", "[8]", "--decoder.hidden", "[8]",
-             "--epochs", "1", "--num-samples", "20", "--out", str(tmp_path / "run")]
+    flags = [
+        "--data",
+        str(tmp_path / "mine.npz"),
+        "--latent",
+        "2",
+        "--encoder.hidden",
+        "[8]",
+        "--decoder.hidden",
+        "[8]",
+        "--epochs",
+        "1",
+        "--num-samples",
+        "20",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(["train", *flags]) == 2 and "--missing true" in capsys.readouterr().err
     assert main(["train", *flags, "--missing", "true"]) == 0
     assert main(["evaluate", str(tmp_path / "run"), "--split", "train", "--num-samples", "20"]) == 0
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     train = load(str(tmp_path / "mine.npz"), missing=True)[0]
     observed = (~train.x.isnan()).sum().item()
-    assert result["bits_per_dim"] == pytest.approx(-result["log_likelihood"]["mean"] * len(train) / observed / math.log(2))
+    assert result["bits_per_dim"] == pytest.approx(
+        -result["log_likelihood"]["mean"] * len(train) / observed / math.log(2)
+    )
 
 
 def test_a_vamp_prior_starts_from_data_with_holes():

@@ -36,7 +36,7 @@ def test_network(name, shape, context):
     if network is None:
         return
     if is_decoder(type(network)):
-        assert network.out_shape[1:] == shape[1 if len(shape) > len(network.size) else 0:]
+        assert network.out_shape[1:] == shape[1 if len(shape) > len(network.size) else 0 :]
         x = torch.randn(3, 4)
     else:
         x = torch.randn(3, *shape)
@@ -47,8 +47,17 @@ def test_network(name, shape, context):
 def test_every_network_takes_some_shape_and_every_option(name):
     shape = next(shape for shape in SHAPES if build(name, shape) is not None)
     cls = getattr(pv.networks, name)
-    others = {"activation": torch.nn.Tanh, "dropout": 0.2, "hidden": [7, 5], "channels": [4, 3], "kernel_size": 1, "width": 6,
-              "cell": "LSTM", "layers": 2, "bidirectional": True}
+    others = {
+        "activation": torch.nn.Tanh,
+        "dropout": 0.2,
+        "hidden": [7, 5],
+        "channels": [4, 3],
+        "kernel_size": 1,
+        "width": 6,
+        "cell": "LSTM",
+        "layers": 2,
+        "bidirectional": True,
+    }
     arguments = {name: others[name] for name in inspect.signature(cls).parameters if name in others}
     network = build(name, shape, **arguments)
     given = torch.randn(3, 4) if is_decoder(cls) else torch.randn(3, *shape)
@@ -60,9 +69,16 @@ def test_every_network_takes_some_shape_and_every_option(name):
 @pytest.mark.parametrize("name", pv.networks.__all__)
 def test_a_program_of_each_network_reads_and_makes_what_it_takes(name):
     shape = next(shape for shape in reversed(SHAPES) if build(name, shape) is not None)
-    network, other = build(name, shape), pv.networks.MLP(4 if not is_decoder(getattr(pv.networks, name)) else shape, [8])
+    network, other = (
+        build(name, shape),
+        pv.networks.MLP(4 if not is_decoder(getattr(pv.networks, name)) else shape, [8]),
+    )
     encoder, decoder = (other, network) if is_decoder(type(network)) else (network, other)
-    vae = pv.VAE(pv.priors.StandardNormal(4), pv.likelihoods.Normal(shape, decoder), pv.posteriors.DiagonalNormal(4, encoder))
+    vae = pv.VAE(
+        pv.priors.StandardNormal(4),
+        pv.likelihoods.Normal(shape, decoder),
+        pv.posteriors.DiagonalNormal(4, encoder),
+    )
     assert pv.elbo(vae, torch.randn(2, *shape), 3).values.isfinite().all()
     assert pv.generate(vae, 2).shape == (2, *shape)
 
@@ -73,7 +89,9 @@ def test_a_head_on_maps_is_one_linear_map_for_all_places(shape):
     features = torch.randn(4, 6, *shape)
     loc, scale = head(features)
     assert loc.shape == scale.shape == (4, 6, 2, *shape[1:])
-    by_hand = torch.einsum("oc,knc...->kno...", head.layer.weight.flatten(1), features) + head.layer.bias.reshape(-1, *(1,) * (len(shape) - 1))
+    by_hand = torch.einsum(
+        "oc,knc...->kno...", head.layer.weight.flatten(1), features
+    ) + head.layer.bias.reshape(-1, *(1,) * (len(shape) - 1))
     torch.testing.assert_close(torch.cat([loc, scale], 2), by_hand)
     assert head.layer.weight.numel() == 2 * 2 * 5
 
@@ -81,7 +99,11 @@ def test_a_head_on_maps_is_one_linear_map_for_all_places(shape):
 def test_gated_units_are_products(float64):
     network = pv.networks.GatedMLP(3, [2], context=4)
     x, c = torch.randn(5, 3), torch.randn(5, 4)
-    both = x @ network.layers[0].input.weight.T + network.layers[0].input.bias + c @ network.layers[0].context.weight.T
+    both = (
+        x @ network.layers[0].input.weight.T
+        + network.layers[0].input.bias
+        + c @ network.layers[0].context.weight.T
+    )
     torch.testing.assert_close(network(x, context=c), both[:, :2] * torch.sigmoid(both[:, 2:]))
 
 
@@ -92,15 +114,18 @@ def test_a_recurrent_network_has_the_last_states_of_both_directions(float64):
     torch.testing.assert_close(network(x), torch.cat([last[0], last[1]], -1))
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: pv.networks.GatedMLP(3, []), "hidden"),
-    (lambda: pv.networks.Conv((1, 8, 8), hidden=[], context=2), "hidden"),
-    (lambda: pv.networks.Recurrent((1, 8), hidden=[], context=2), "hidden"),
-    (lambda: pv.networks.ResidualConv((1, 8, 8), kernel_size=4), "kernel_size"),
-    (lambda: pv.networks.ConvTranspose1d(2, (1, 8), channels=[]), "channels"),
-    (lambda: pv.networks.RecurrentDecoder(2), "size"),
-    (lambda: pv.networks.Recurrent((1, 8), cell="LSTN"), "did you mean 'LSTM'"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: pv.networks.GatedMLP(3, []), "hidden"),
+        (lambda: pv.networks.Conv((1, 8, 8), hidden=[], context=2), "hidden"),
+        (lambda: pv.networks.Recurrent((1, 8), hidden=[], context=2), "hidden"),
+        (lambda: pv.networks.ResidualConv((1, 8, 8), kernel_size=4), "kernel_size"),
+        (lambda: pv.networks.ConvTranspose1d(2, (1, 8), channels=[]), "channels"),
+        (lambda: pv.networks.RecurrentDecoder(2), "size"),
+        (lambda: pv.networks.Recurrent((1, 8), cell="LSTN"), "did you mean 'LSTM'"),
+    ],
+)
 def test_impossible_networks_say_so(make, message):
     with pytest.raises(InvalidInput, match=message):
         make()

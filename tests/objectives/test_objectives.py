@@ -24,18 +24,31 @@ from pyro_vae.runtime.environment import evaluating
 from pyro_vae.validation import InvalidInput
 
 OBJECTIVES = pv.objectives.__all__
-NEUTRAL = {"alpha": 1.0, "beta": 1.0, "gamma": 1.0, "minimum": 0.0}  # arguments at which an objective bounds log p(x)
+NEUTRAL = {
+    "alpha": 1.0,
+    "beta": 1.0,
+    "gamma": 1.0,
+    "minimum": 0.0,
+}  # arguments at which an objective bounds log p(x)
 
 
 def make(name, *, neutral=False, num_particles=None):
     """An objective with its defaults, or as the bound that its source calls by that name."""
     cls = getattr(pv.objectives, name)
-    arguments = {key: value for key, value in NEUTRAL.items() if neutral and key in inspect.signature(cls).parameters}
-    return cls(**arguments) if num_particles is None else cls(num_particles=num_particles, **arguments)
+    arguments = {
+        key: value
+        for key, value in NEUTRAL.items()
+        if neutral and key in inspect.signature(cls).parameters
+    }
+    return (
+        cls(**arguments) if num_particles is None else cls(num_particles=num_particles, **arguments)
+    )
 
 
 def loss_and_gradients(objective, program, *data):
-    objective.loss(program.model, program.guide, *data)  # the first call finds the plates, with random numbers of its own
+    objective.loss(
+        program.model, program.guide, *data
+    )  # the first call finds the plates, with random numbers of its own
     program.zero_grad()
     torch.manual_seed(3)
     loss = objective.differentiable_loss(program.model, program.guide, *data)
@@ -47,7 +60,9 @@ def loss_and_gradients(objective, program, *data):
 def test_elbo_equals_pyros_on_the_same_random_numbers(float64, num_particles):
     program, x = small_vae().double(), torch.bernoulli(torch.rand(7, 1, 8, 8))
     ours = loss_and_gradients(pv.objectives.ELBO(num_particles), program, x)
-    theirs = loss_and_gradients(Trace_ELBO(num_particles, vectorize_particles=num_particles > 1), program, x)
+    theirs = loss_and_gradients(
+        Trace_ELBO(num_particles, vectorize_particles=num_particles > 1), program, x
+    )
     assert ours[0] == pytest.approx(theirs[0], rel=1e-12)
     for name, gradient in theirs[1].items():
         torch.testing.assert_close(ours[1][name], gradient)
@@ -78,7 +93,9 @@ class Discrete(torch.nn.Module):
 def test_score_function_gradients_equal_pyros(float64, num_particles):
     program, x = Discrete(), torch.randn(6, 3)
     ours = loss_and_gradients(pv.objectives.ELBO(num_particles), program, x)
-    theirs = loss_and_gradients(Trace_ELBO(num_particles, vectorize_particles=num_particles > 1), program, x)
+    theirs = loss_and_gradients(
+        Trace_ELBO(num_particles, vectorize_particles=num_particles > 1), program, x
+    )
     assert ours[0] == pytest.approx(theirs[0], rel=1e-12)
     for name, gradient in theirs[1].items():
         assert gradient.abs().sum() > 0
@@ -87,6 +104,7 @@ def test_score_function_gradients_equal_pyros(float64, num_particles):
 
 def test_the_gradient_of_the_elbo_is_right(float64):
     """Against a closed form: q = N(m, s^2), p = N(0, 1) p(x | z) = N(z, 1), so dELBO/dm = x - 2 m."""
+
     class Line(torch.nn.Module):
         event_shape = (1,)
 
@@ -111,14 +129,19 @@ def test_the_gradient_of_the_elbo_is_right(float64):
 @pytest.mark.parametrize("weight", [0.0, 0.25, 4.0])
 def test_the_weight_is_on_the_latents_of_both_sides(float64, weight):
     program, x = small_vae().double(), torch.bernoulli(torch.rand(7, 1, 8, 8))
-    losses = {b: loss_and_gradients(pv.objectives.ELBO(beta=b), program, x)[0] for b in (0.0, 1.0, weight)}
+    losses = {
+        b: loss_and_gradients(pv.objectives.ELBO(beta=b), program, x)[0] for b in (0.0, 1.0, weight)
+    }
     assert losses[weight] == pytest.approx(losses[0.0] + weight * (losses[1.0] - losses[0.0]))
     annealed = Trace_ELBO()  # a handler, so it serves any Pyro objective
     torch.manual_seed(3)
-    assert annealed.loss(weigh_latents(program.model, weight), weigh_latents(program.guide, weight), x) == pytest.approx(losses[weight])
+    assert annealed.loss(
+        weigh_latents(program.model, weight), weigh_latents(program.guide, weight), x
+    ) == pytest.approx(losses[weight])
 
 
-# ------------------------------------------------------------------------------------------------- laws for all
+# laws for all
+
 
 class TwoLatents(torch.nn.Module):
     """Two latents, the second given the first in model and guide, a mask, and a factor of each side."""
@@ -127,7 +150,11 @@ class TwoLatents(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.encoder, self.second, self.decoder = torch.nn.Linear(3, 4), torch.nn.Linear(2, 4), torch.nn.Linear(4, 3)
+        self.encoder, self.second, self.decoder = (
+            torch.nn.Linear(3, 4),
+            torch.nn.Linear(2, 4),
+            torch.nn.Linear(4, 3),
+        )
         self.prior = torch.nn.Linear(2, 2)
 
     def model(self, x, context=None):
@@ -136,7 +163,9 @@ class TwoLatents(torch.nn.Module):
             with poutine.mask(mask=x[:, 0] > 0):
                 y = pyro.sample("y", dist.Normal(self.prior(z), 1.0).to_event(1))
             pyro.factor("bonus", -0.1 * y.square().sum(-1))
-            pyro.sample("x", dist.Normal(self.decoder(torch.cat([z, y], -1)), 0.8).to_event(1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(self.decoder(torch.cat([z, y], -1)), 0.8).to_event(1), obs=x
+            )
 
     def guide(self, x, context=None):
         with pyro.plate("data", len(x)):
@@ -151,7 +180,10 @@ class TwoLatents(torch.nn.Module):
 PROGRAMS = {
     "vae": lambda: (small_vae().double(), torch.bernoulli(torch.rand(6, 1, 8, 8))),
     "two_latents": lambda: (TwoLatents(), torch.randn(6, 3)),
-    "refined": lambda: (pv.Refined(small_vae().double(), steps=1), torch.bernoulli(torch.rand(6, 1, 8, 8))),
+    "refined": lambda: (
+        pv.Refined(small_vae().double(), steps=1),
+        torch.bernoulli(torch.rand(6, 1, 8, 8)),
+    ),
 }
 
 
@@ -169,7 +201,9 @@ def test_a_finite_gradient_reaches_every_parameter(float64, name, num_particles,
     assert objective.loss(program.model, program.guide, x) == pytest.approx(loss, rel=1e-12)
     program.zero_grad()
     torch.manual_seed(3)
-    assert objective.loss_and_grads(program.model, program.guide, x) == pytest.approx(loss, rel=1e-12)
+    assert objective.loss_and_grads(program.model, program.guide, x) == pytest.approx(
+        loss, rel=1e-12
+    )
     for parameter, value in program.named_parameters():
         torch.testing.assert_close(value.grad, gradients[parameter])
     torch.manual_seed(3)
@@ -181,7 +215,13 @@ class AsksTheDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"), name
+        assert name not in (
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "is_nonzero",
+            "equal",
+        ), name
         return func(*args, **(kwargs or {}))
 
 
@@ -196,7 +236,9 @@ def test_nothing_waits_for_the_device_and_the_step_is_one_graph(float64, name, p
 
     def step(x, weight, *parameters):
         with _reparametrize_module(program, dict(zip(names, parameters))):
-            loss = objective.differentiable_loss(weigh_latents(program.model, weight), weigh_latents(program.guide, weight), x)
+            loss = objective.differentiable_loss(
+                weigh_latents(program.model, weight), weigh_latents(program.guide, weight), x
+            )
             return loss, *torch.autograd.grad(loss, parameters)
 
     with pyro.validation_enabled(False):
@@ -229,7 +271,14 @@ def test_pyro_svi_takes_the_objective(name):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_fit_takes_the_objective_with_warm_up(name):
-    history = pv.fit(small_vae(), pv.datasets.load("digits")[0][:256], objective=make(name), epochs=4, warmup=2, progress=False)
+    history = pv.fit(
+        small_vae(),
+        pv.datasets.load("digits")[0][:256],
+        objective=make(name),
+        epochs=4,
+        warmup=2,
+        progress=False,
+    )
     assert len(history) == 4 and all(math.isfinite(value) for value in history["objective"])
 
 
@@ -244,7 +293,10 @@ class DiagonalExact(torch.nn.Module):
 
     def __init__(self, exact, widen=1.0):
         super().__init__()
-        self.exact, self.scale = exact, torch.nn.Parameter(widen * exact.covariance.diagonal().sqrt())
+        self.exact, self.scale = (
+            exact,
+            torch.nn.Parameter(widen * exact.covariance.diagonal().sqrt()),
+        )
         self.shift = torch.nn.Parameter(torch.zeros(exact.latent))
 
     def forward(self, x, *, context=None):
@@ -265,8 +317,15 @@ def test_with_the_exact_posterior_every_bound_is_log_p(float64, name, num_partic
     exact, program = exact_program()
     x, truth = repeated(exact, 400)
     torch.manual_seed(0)
-    bounds = torch.tensor([-make(name, neutral=True, num_particles=num_particles).loss(program.model, program.guide, x) / 400
-                           for _ in range(10)])
+    bounds = torch.tensor(
+        [
+            -make(name, neutral=True, num_particles=num_particles).loss(
+                program.model, program.guide, x
+            )
+            / 400
+            for _ in range(10)
+        ]
+    )
     assert (bounds.mean() - truth).abs() < max(1e-5, 5 * (bounds.std() / 10**0.5).item())
 
 
@@ -279,8 +338,12 @@ def test_with_the_exact_posterior_of_a_hierarchy_too(float64, name, inference):
     for i, posterior in enumerate(program.posteriors):
         program.posteriors[i] = OneDimensional(posterior)
     x, truth = repeated(exact, 400)
-    bounds = torch.tensor([-make(name, neutral=True, num_particles=2).loss(program.model, program.guide, x) / 400
-                           for _ in range(10)])
+    bounds = torch.tensor(
+        [
+            -make(name, neutral=True, num_particles=2).loss(program.model, program.guide, x) / 400
+            for _ in range(10)
+        ]
+    )
     assert (bounds.mean() - truth).abs() < max(1e-5, 5 * (bounds.std() / 10**0.5).item())
 
 
@@ -297,7 +360,9 @@ class OneDimensional(torch.nn.Module):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_with_a_wide_posterior_and_an_annealed_kl_a_single_draw_gives_the_weighted_elbo(float64, name):
+def test_with_a_wide_posterior_and_an_annealed_kl_a_single_draw_gives_the_weighted_elbo(
+    float64, name
+):
     exact, program = exact_program(widen=1.4)
     x, truth = repeated(exact, 400)
     q, weight = program.posterior(x[:1]), 0.3
@@ -338,7 +403,11 @@ class Subsampled(torch.nn.Module):
     def model(self, x):
         with self.plate(x):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.0).to_event(1), obs=x)
+            pyro.sample(
+                "x",
+                dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.0).to_event(1),
+                obs=x,
+            )
 
     def guide(self, x):
         with self.plate(x):
@@ -355,7 +424,8 @@ def test_a_subsampled_plate_scales_each_datums_bound_as_a_whole(float64, name):
     torch.testing.assert_close(scaled[1]["net.weight"], 2.5 * plain[1]["net.weight"])
 
 
-# ------------------------------------------------------------------------------------------ counterparts, closed forms
+# counterparts, closed forms
+
 
 def test_the_analytic_elbo_equals_pyros_mean_field_elbo(float64):
     program, x = small_vae().double(), torch.bernoulli(torch.rand(7, 1, 8, 8))
@@ -392,7 +462,9 @@ def test_log_weights_are_those_of_renyi_elbo_unscaled(float64):
     program, x = small_vae().double(), torch.bernoulli(torch.rand(1, 1, 8, 8))
     score = pv.log_likelihood(program, x, num_samples=7, seed=5)
     with evaluating(program, seed=5):
-        theirs = -RenyiELBO(alpha=0, num_particles=7, vectorize_particles=True, max_plate_nesting=1).loss(program.model, program.guide, x)
+        theirs = -RenyiELBO(
+            alpha=0, num_particles=7, vectorize_particles=True, max_plate_nesting=1
+        ).loss(program.model, program.guide, x)
     assert score.mean == pytest.approx(theirs, rel=1e-10)
 
 
@@ -400,15 +472,25 @@ def test_log_weights_are_those_of_renyi_elbo_unscaled(float64):
 def test_the_importance_weighted_bounds_tighten_with_the_number_of_draws(float64, name):
     exact, program = exact_program(widen=1.8)
     x, truth = repeated(exact, 20_000)
-    bounds = [-make(name, num_particles=k).loss(program.model, program.guide, x) / 20_000 for k in (1, 3, 10, 30)]
+    bounds = [
+        -make(name, num_particles=k).loss(program.model, program.guide, x) / 20_000
+        for k in (1, 3, 10, 30)
+    ]
     assert bounds == sorted(bounds) and truth - 0.02 < bounds[-1] < truth + 0.005
     elbo = truth - 2 * (0.5 * (1.8**2 - 1) - math.log(1.8))
     assert bounds[0] == pytest.approx(elbo, abs=0.05) and bounds[1] > elbo + 0.1
 
 
 @pytest.mark.parametrize("side", ["model", "guide"])
-@pytest.mark.parametrize("handler", [lambda fn: poutine.scale(fn, 0.4), lambda fn: weigh_latents(fn, torch.tensor(0.4)),
-                                     lambda fn: poutine.mask(fn, mask=torch.tensor(False))], ids=["scale", "weight", "mask"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda fn: poutine.scale(fn, 0.4),
+        lambda fn: weigh_latents(fn, torch.tensor(0.4)),
+        lambda fn: poutine.mask(fn, mask=torch.tensor(False)),
+    ],
+    ids=["scale", "weight", "mask"],
+)
 def test_the_analytic_elbo_counts_what_is_on_either_side(float64, handler, side):
     """Pyro's mean-field ELBO ignores a scale or a mask of the model's latent alone."""
     _, program = exact_program(widen=1.4)
@@ -430,9 +512,14 @@ def test_the_analytic_kl_has_less_noise_and_covers_torchs_own_distributions(floa
         def forward(self, *, context=None):
             return Independent(Normal(torch.zeros(2), 1.0), 1)
 
-    vae = pv.VAE(Plain(), pv.likelihoods.Bernoulli(3, pv.networks.MLP(2, [])), pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])))
+    vae = pv.VAE(
+        Plain(),
+        pv.likelihoods.Bernoulli(3, pv.networks.MLP(2, [])),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
     with torch.no_grad():
-        vae.likelihood.head.layer.weight.zero_()  # x says nothing about z: only the KL is left to vary
+        # x says nothing about z: only the KL is left to vary
+        vae.likelihood.head.layer.weight.zero_()
     x = torch.ones(3, 3)
     losses = {pv.objectives.AnalyticELBO().loss(vae.model, vae.guide, x) for _ in range(5)}
     assert max(losses) - min(losses) < 1e-12
@@ -442,6 +529,7 @@ def test_the_analytic_kl_has_less_noise_and_covers_torchs_own_distributions(floa
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_latent_that_is_the_image_of_an_auxiliary_one_counts_with_its_jacobian(float64, name):
     """z = exp(u), u ~ N(m, s^2), against the same guide written as a log-normal."""
+
     class Image(torch.nn.Module):
         def __init__(self, direct):
             super().__init__()
@@ -457,16 +545,22 @@ def test_a_latent_that_is_the_image_of_an_auxiliary_one_counts_with_its_jacobian
                 if self.direct:
                     pyro.sample("z", dist.LogNormal(self.m.expand(len(x)), 0.5))
                     return
-                u = pyro.sample("u", dist.Normal(self.m.expand(len(x)), 0.5), infer={"is_auxiliary": True})
+                u = pyro.sample(
+                    "u", dist.Normal(self.m.expand(len(x)), 0.5), infer={"is_auxiliary": True}
+                )
                 pyro.sample("z", dist.Delta(u.exp(), log_density=-u))
 
     x = torch.rand(6) + 1
-    direct, image = (loss_and_gradients(make(name, neutral=True, num_particles=3), Image(d), x) for d in (True, False))
+    direct, image = (
+        loss_and_gradients(make(name, neutral=True, num_particles=3), Image(d), x)
+        for d in (True, False)
+    )
     assert image[0] == pytest.approx(direct[0], rel=1e-12)
     torch.testing.assert_close(image[1]["m"], direct[1]["m"])
 
 
-# ------------------------------------------------------------------------------------------- path derivatives
+# path derivatives
+
 
 class SharingPrior(torch.nn.Module):
     """A prior that is a mixture of the posteriors at pseudo-inputs, as VampPrior is."""
@@ -484,11 +578,16 @@ class SharingPrior(torch.nn.Module):
 def sharing_vae():
     torch.manual_seed(1)
     posterior = pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4], activation=torch.nn.Tanh))
-    likelihood = pv.likelihoods.Normal(3, pv.networks.MLP(2, [4], activation=torch.nn.Tanh), scale=0.7)
+    likelihood = pv.likelihoods.Normal(
+        3, pv.networks.MLP(2, [4], activation=torch.nn.Tanh), scale=0.7
+    )
     return pv.VAE(SharingPrior(posterior, 3), likelihood, posterior), torch.randn(5, 3)
 
 
-@pytest.mark.parametrize("name, num_particles", [("StickingTheLanding", 1), ("StickingTheLanding", 4), ("DReG", 1), ("DReG", 4)])
+@pytest.mark.parametrize(
+    "name, num_particles",
+    [("StickingTheLanding", 1), ("StickingTheLanding", 4), ("DReG", 1), ("DReG", 4)],
+)
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_path_derivatives_are_those_written_by_hand(float64, name, num_particles, weight):
     """Each part of the gradient from a function of its own: what is shared is given to each part as a copy."""
@@ -496,33 +595,50 @@ def test_path_derivatives_are_those_written_by_hand(float64, name, num_particles
     objective = make(name, num_particles=num_particles)
     objective.loss(vae.model, vae.guide, x)
     torch.manual_seed(3)
-    objective.differentiable_loss(weigh_latents(vae.model, weight), weigh_latents(vae.guide, weight), x).backward()
+    objective.differentiable_loss(
+        weigh_latents(vae.model, weight), weigh_latents(vae.guide, weight), x
+    ).backward()
     torch.manual_seed(3)
     q = vae.posterior(x)
     z = q.rsample((num_particles,))
     fixed = copy.deepcopy(q.base_dist.loc.detach()), copy.deepcopy(q.base_dist.scale.detach())
 
     def log_w(z):
-        return (vae.likelihood(z).log_prob(x) + weight * vae.prior().log_prob(z)
-                - weight * Normal(*fixed).log_prob(z).sum(-1))
+        return (
+            vae.likelihood(z).log_prob(x)
+            + weight * vae.prior().log_prob(z)
+            - weight * Normal(*fixed).log_prob(z).sum(-1)
+        )
 
     leaf = z.detach().requires_grad_()
-    by_z, = torch.autograd.grad(log_w(leaf).sum(), leaf)
-    w = torch.softmax(log_w(leaf), 0).detach() if name == "DReG" else torch.full((num_particles, 5), 1 / num_particles)
+    (by_z,) = torch.autograd.grad(log_w(leaf).sum(), leaf)
+    w = (
+        torch.softmax(log_w(leaf), 0).detach()
+        if name == "DReG"
+        else torch.full((num_particles, 5), 1 / num_particles)
+    )
     squared = w * (1 - weight + weight * w) if name == "DReG" else w
     model_part = (w * log_w(z.detach())).sum()
     guide_part = ((squared.unsqueeze(-1) * by_z) * z).sum()
     names, parameters = zip(*vae.named_parameters())
-    parts = [torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True) for part in (model_part, guide_part)]
+    parts = [
+        torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
+        for part in (model_part, guide_part)
+    ]
     for key, parameter, from_model, from_guide in zip(names, parameters, *parts):
         torch.testing.assert_close(parameter.grad, -(from_model + from_guide))
         shared = key.startswith("posterior")
-        assert (from_guide.abs().sum() > 0) == shared and from_model.abs().sum() > 0  # the posterior's, through the prior too
+        assert (
+            from_guide.abs().sum() > 0
+        ) == shared and from_model.abs().sum() > 0  # the posterior's, through the prior too
 
 
 def test_what_only_the_model_has_gets_the_gradient_of_iwae_to_the_bit(float64):
     vae, x = sharing_vae()
-    iwae, dreg = (loss_and_gradients(objective, vae, x) for objective in (pv.objectives.IWAE(6), pv.objectives.DReG(6)))
+    iwae, dreg = (
+        loss_and_gradients(objective, vae, x)
+        for objective in (pv.objectives.IWAE(6), pv.objectives.DReG(6))
+    )
     assert iwae[0] == pytest.approx(dreg[0], rel=1e-12)
     for name, gradient in iwae[1].items():
         if not name.startswith("posterior"):
@@ -559,10 +675,17 @@ def test_path_derivatives_are_unbiased_and_less_noisy(float64, path, plain, weig
     program, x = build()
     x = x.reshape(-1, x.shape[-1])[:1].expand(200, -1)
     torch.manual_seed(2)
-    a, b = (gradients_over_seeds(make(name, num_particles=8), program, x, 40, weight) for name in (path, plain))
+    a, b = (
+        gradients_over_seeds(make(name, num_particles=8), program, x, 40, weight)
+        for name in (path, plain)
+    )
     error = ((a.var(0) + b.var(0)) / 40).sqrt()
     assert ((a.mean(0) - b.mean(0)).abs() < 5 * error + 1e-9).all()
-    guides = [name.startswith("posterior") for name, p in program.named_parameters() for _ in range(p.numel())]
+    guides = [
+        name.startswith("posterior")
+        for name, p in program.named_parameters()
+        for _ in range(p.numel())
+    ]
     of_guide = torch.tensor(guides)
     if weight == 1.0 and build is chain:
         assert a.var(0)[of_guide].sum() < 0.7 * b.var(0)[of_guide].sum()
@@ -573,7 +696,10 @@ def test_at_the_exact_posterior_the_guides_path_derivative_is_zero(float64):
     x = exact.data(5)
     for name in ("StickingTheLanding", "DReG"):
         _, gradients = loss_and_gradients(make(name, num_particles=3), program, x)
-        assert gradients["posterior.scale"].abs().max() < 1e-5 and gradients["posterior.shift"].abs().max() < 1e-5
+        assert (
+            gradients["posterior.scale"].abs().max() < 1e-5
+            and gradients["posterior.shift"].abs().max() < 1e-5
+        )
     _, gradients = loss_and_gradients(pv.objectives.ELBO(3), program, x)
     assert gradients["posterior.scale"].abs().min() > 1e-2
 
@@ -587,11 +713,15 @@ def test_a_latent_without_a_path_is_refused(name):
 
 @pytest.mark.parametrize("num_particles", [1, 3])
 @pytest.mark.parametrize("weight", [1.0, 0.5])
-def test_iwae_of_a_discrete_latent_has_the_gradient_of_the_enumerated_bound(float64, num_particles, weight):
+def test_iwae_of_a_discrete_latent_has_the_gradient_of_the_enumerated_bound(
+    float64, num_particles, weight
+):
     class Coin(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.q, self.p, self.loc = (torch.nn.Parameter(torch.tensor(v)) for v in (0.4, -0.5, 1.2))
+            self.q, self.p, self.loc = (
+                torch.nn.Parameter(torch.tensor(v)) for v in (0.4, -0.5, 1.2)
+            )
 
         def model(self, x):
             with pyro.plate("data", len(x)):
@@ -607,7 +737,10 @@ def test_iwae_of_a_discrete_latent_has_the_gradient_of_the_enumerated_bound(floa
     expected = 0.0
     for draws in itertools.product([0.0, 1.0], repeat=num_particles):
         z = torch.tensor(draws)
-        p, q = dist.Bernoulli(logits=program.p).log_prob(z), dist.Bernoulli(logits=program.q).log_prob(z)
+        p, q = (
+            dist.Bernoulli(logits=program.p).log_prob(z),
+            dist.Bernoulli(logits=program.q).log_prob(z),
+        )
         w = dist.Normal(program.loc * z, 1.0).log_prob(x[0]) + weight * (p - q)
         expected = expected + q.sum().exp() * (w.logsumexp(0) - math.log(num_particles))
     expected.backward()
@@ -625,15 +758,21 @@ def test_iwae_of_a_discrete_latent_has_the_gradient_of_the_enumerated_bound(floa
         assert (mean - value).abs() < 5 * e
 
 
-# --------------------------------------------------------------------------------------- free bits, total correlation
+# free bits, total correlation
+
 
 def test_free_bits(float64):
     program, x = small_vae().double(), torch.bernoulli(torch.rand(7, 1, 8, 8))
     analytic = loss_and_gradients(pv.objectives.AnalyticELBO(), program, x)
     without = loss_and_gradients(pv.objectives.AnalyticELBO(beta=0.0), program, x)
     kl = (analytic[0] - without[0]) / 7
-    below, above = (loss_and_gradients(pv.objectives.FreeBits(minimum), program, x) for minimum in (0.9 * kl, 1.1 * kl))
-    assert below[0] == pytest.approx(analytic[0]) and above[0] == pytest.approx(without[0] + 7 * 1.1 * kl)
+    below, above = (
+        loss_and_gradients(pv.objectives.FreeBits(minimum), program, x)
+        for minimum in (0.9 * kl, 1.1 * kl)
+    )
+    assert below[0] == pytest.approx(analytic[0]) and above[0] == pytest.approx(
+        without[0] + 7 * 1.1 * kl
+    )
     for name in analytic[1]:
         torch.testing.assert_close(below[1][name], analytic[1][name])
         torch.testing.assert_close(above[1][name], without[1][name])
@@ -641,8 +780,10 @@ def test_free_bits(float64):
 
 def test_free_bits_are_for_each_site(float64):
     program, x = TwoLatents(), torch.randn(6, 3).abs()
-    terms = [-loss_and_gradients(objective, program, x)[0] for objective in
-             (pv.objectives.AnalyticELBO(beta=0.0), pv.objectives.FreeBits(1e3))]
+    terms = [
+        -loss_and_gradients(objective, program, x)[0]
+        for objective in (pv.objectives.AnalyticELBO(beta=0.0), pv.objectives.FreeBits(1e3))
+    ]
     assert terms[0] - terms[1] == pytest.approx(2 * 6 * 1e3)
 
 
@@ -650,7 +791,9 @@ def test_free_bits_are_for_each_site(float64):
 def test_beta_tcvae_with_unit_weights_is_the_elbo(float64, num_particles):
     program, x = small_vae().double(), torch.bernoulli(torch.rand(7, 1, 8, 8))
     elbo = loss_and_gradients(pv.objectives.ELBO(num_particles), program, x)
-    ours = loss_and_gradients(pv.objectives.BetaTCVAE(1.0, 1.0, 1.0, num_particles, num_data=1000), program, x)
+    ours = loss_and_gradients(
+        pv.objectives.BetaTCVAE(1.0, 1.0, 1.0, num_particles, num_data=1000), program, x
+    )
     assert ours[0] == pytest.approx(elbo[0], rel=1e-12)
     for name, gradient in elbo[1].items():
         torch.testing.assert_close(ours[1][name], gradient)
@@ -666,7 +809,9 @@ def test_the_parts_of_beta_tcvae_are_those_of_a_plain_loop(float64, num_data, nu
     total = num_data or 5
     parts = torch.zeros(3)
     for k, n in itertools.product(range(num_particles), range(5)):
-        weights = torch.tensor([1 / total if m == n else (total - 1) / (4 * total) for m in range(5)])
+        weights = torch.tensor(
+            [1 / total if m == n else (total - 1) / (4 * total) for m in range(5)]
+        )
         if num_data is None:  # the mean over the batch: a mixture of torch's own
             torch.testing.assert_close(weights, torch.full((5,), 0.2))
         each = Normal(q.base_dist.loc, q.base_dist.scale).log_prob(z[k, n])  # (m, dimension)
@@ -679,7 +824,9 @@ def test_the_parts_of_beta_tcvae_are_those_of_a_plain_loop(float64, num_data, nu
         plain = pv.objectives.ELBO(num_particles, beta=0.0)
         with torch.no_grad():
             losses = [loss_at_seed(o, program, x, 3) for o in (objective, plain)]
-        assert losses[0] - losses[1] == pytest.approx((torch.tensor(weights) * parts).sum().item(), rel=1e-9)
+        assert losses[0] - losses[1] == pytest.approx(
+            (torch.tensor(weights) * parts).sum().item(), rel=1e-9
+        )
 
 
 def loss_at_seed(objective, program, x, seed):

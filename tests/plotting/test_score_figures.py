@@ -27,10 +27,17 @@ def test_scores_and_weights(ax):
     score = summarize(weights)
     shown = plotting.plot_pareto_k(score, ax).lines[0].get_ydata()
     np.testing.assert_allclose(shown, np.sort(score.pareto_k))
-    assert plotting.plot_pareto_k(summarize(torch.zeros(100, 3)), Figure().add_subplot()).lines  # none to show, none drawn
-    counts = sum(patch.get_height() for patch in plotting.plot_ess(score, Figure().add_subplot()).patches)
+    assert plotting.plot_pareto_k(
+        summarize(torch.zeros(100, 3)), Figure().add_subplot()
+    ).lines  # none to show, none drawn
+    counts = sum(
+        patch.get_height() for patch in plotting.plot_ess(score, Figure().add_subplot()).patches
+    )
     assert counts == 10
-    assert len(plotting.plot_weights(weights, Figure().add_subplot(), data=3).get_legend().get_texts()) == 3
+    assert (
+        len(plotting.plot_weights(weights, Figure().add_subplot(), data=3).get_legend().get_texts())
+        == 3
+    )
     curve = plotting.plot_convergence(weights, Figure().add_subplot()).lines[0]
     assert curve.get_xdata()[-1] == 300 and curve.get_ydata()[-1] == pytest.approx(score.mean)
 
@@ -38,9 +45,15 @@ def test_scores_and_weights(ax):
 def test_calibration_and_rate(ax, tmp_path):
     exact = LinearGaussian(2, features=4)
     result = calibrate(exact.program(), 100, 19)
-    assert sum(patch.get_height() for patch in plotting.plot_ranks(result, ax, column=1).patches[:20]) == 100
+    assert (
+        sum(patch.get_height() for patch in plotting.plot_ranks(result, ax, column=1).patches[:20])
+        == 100
+    )
     assert len(plotting.plot_coverage(result, Figure().add_subplot()).lines) >= 4
     x = exact.data(4)
     curve = rate_distortion(exact.program(), x, num_chains=4, num_temperatures=5, points=3)
-    path = plotting.save_figure(tmp_path / "a.png", lambda ax: plotting.plot_rate_distortion(curve, ax, decompose(exact.program(), x, 20)))
+    path = plotting.save_figure(
+        tmp_path / "a.png",
+        lambda ax: plotting.plot_rate_distortion(curve, ax, decompose(exact.program(), x, 20)),
+    )
     assert path.read_bytes().startswith(b"\x89PNG")

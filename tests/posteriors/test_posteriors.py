@@ -20,7 +20,9 @@ def test_posterior(name, latent):
         assert latent == 1, "every posterior has a latent of two entries"
         return
     check_posterior(cls(latent, MLP(3, [8])), torch.randn(2, 3))
-    check_posterior(cls(latent, MLP(3, [8], context=2)), torch.randn(2, 3), context=torch.randn(2, 2))
+    check_posterior(
+        cls(latent, MLP(3, [8], context=2)), torch.randn(2, 3), context=torch.randn(2, 2)
+    )
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "coupling", "spline"])
@@ -28,14 +30,17 @@ def test_every_kind_of_flow(kind):
     check_posterior(pv.posteriors.Flow(2, MLP(3, [8]), kind=kind, hidden=[8]), torch.randn(2, 3))
 
 
-@pytest.mark.parametrize("build, message", [
-    (lambda: pv.posteriors.LowRankNormal(2, MLP(3, [4]), rank=0), "rank"),
-    (lambda: pv.posteriors.Mixture(2, MLP(3, [4]), components=0), "components"),
-    (lambda: pv.posteriors.Flow(1, MLP(3, [4]), kind="coupling"), "2 entries or more"),
-    (lambda: pv.posteriors.RelaxedCategorical(2, MLP(3, [4]), temperature=0.2), "above 0.3"),
-    (lambda: pv.posteriors.EnumeratedBernoulli(13, MLP(3, [4])), "8192 joint states"),
-    (lambda: pv.posteriors.EnumeratedCategorical((7, 4), MLP(3, [4])), "16384 joint states"),
-])
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: pv.posteriors.LowRankNormal(2, MLP(3, [4]), rank=0), "rank"),
+        (lambda: pv.posteriors.Mixture(2, MLP(3, [4]), components=0), "components"),
+        (lambda: pv.posteriors.Flow(1, MLP(3, [4]), kind="coupling"), "2 entries or more"),
+        (lambda: pv.posteriors.RelaxedCategorical(2, MLP(3, [4]), temperature=0.2), "above 0.3"),
+        (lambda: pv.posteriors.EnumeratedBernoulli(13, MLP(3, [4])), "8192 joint states"),
+        (lambda: pv.posteriors.EnumeratedCategorical((7, 4), MLP(3, [4])), "16384 joint states"),
+    ],
+)
 def test_arguments_that_cannot_be(build, message):
     with pytest.raises(InvalidInput, match=message):
         build()
@@ -43,7 +48,9 @@ def test_arguments_that_cannot_be(build, message):
 
 @pytest.mark.parametrize("name", ["LowRankNormal", "FullRankNormal"])
 def test_correlated_normals_have_a_positive_definite_covariance_that_is_not_diagonal(name):
-    q = getattr(pv.posteriors, name)(4, MLP(3, [8])).double()(torch.randn(5, 3, dtype=torch.float64))
+    q = getattr(pv.posteriors, name)(4, MLP(3, [8])).double()(
+        torch.randn(5, 3, dtype=torch.float64)
+    )
     assert (torch.linalg.eigvalsh(q.covariance_matrix) > 0).all()
     assert (q.covariance_matrix - torch.diag_embed(q.variance)).abs().max() > 1e-3
 
@@ -60,7 +67,9 @@ def test_codes_are_summed_over_and_the_bound_is_exact(float64):
     q, by_hand = program.posterior(x), 0.0
     for code in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3):
         log_q = q.log_prob(code)
-        log_joint = program.prior().log_prob(code) + program.likelihood(code.expand(6, 3)).log_prob(x)
+        log_joint = program.prior().log_prob(code) + program.likelihood(code.expand(6, 3)).log_prob(
+            x
+        )
         by_hand = by_hand - (log_q.exp() * (log_joint - log_q)).sum()
     torch.testing.assert_close(loss, by_hand)
     for ours, theirs in zip(gradients, torch.autograd.grad(by_hand, list(program.parameters()))):
@@ -72,17 +81,28 @@ def test_codes_are_summed_over_and_the_bound_is_exact(float64):
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_weight_of_the_enumerated_bound_is_on_the_latents(float64, weight):
-    program, x = families.program("Categorical", "EnumeratedCategorical").double(), torch.bernoulli(torch.rand(6, 5))
-    losses = [pv.objectives.EnumeratedELBO(beta=b).loss(program.model, program.guide, x) for b in (0.0, 1.0, weight)]
+    program, x = (
+        families.program("Categorical", "EnumeratedCategorical").double(),
+        torch.bernoulli(torch.rand(6, 5)),
+    )
+    losses = [
+        pv.objectives.EnumeratedELBO(beta=b).loss(program.model, program.guide, x)
+        for b in (0.0, 1.0, weight)
+    ]
     assert losses[2] == pytest.approx(losses[0] + weight * (losses[1] - losses[0]))
 
 
 def test_enumeration_with_a_vampprior_several_particles_and_annealing_trains(float64):
-    program, x = families.program("VampPrior", "EnumeratedCategorical").double(), torch.bernoulli(torch.rand(20, 5))
+    program, x = (
+        families.program("VampPrior", "EnumeratedCategorical").double(),
+        torch.bernoulli(torch.rand(20, 5)),
+    )
     several = pv.objectives.EnumeratedELBO(num_particles=3)
     one = pv.objectives.EnumeratedELBO().loss(program.model, program.guide, x)
     assert several.loss(program.model, program.guide, x) == pytest.approx(one)
-    history = pv.fit(program, x, objective=several, epochs=40, warmup=5, learning_rate=1e-2, progress=False)
+    history = pv.fit(
+        program, x, objective=several, epochs=40, warmup=5, learning_rate=1e-2, progress=False
+    )
     assert history["objective"][-1] > -one / 20
 
 
@@ -101,7 +121,9 @@ def test_a_code_with_drawn_latents_beside_it_has_pyros_bound_and_gradient(float6
     def guide(x):
         out = net(x)
         with pyro.plate("data", len(x)):
-            c = pyro.sample("c", dist.OneHotCategorical(logits=out[:, :3]), infer={"enumerate": "parallel"})
+            c = pyro.sample(
+                "c", dist.OneHotCategorical(logits=out[:, :3]), infer={"enumerate": "parallel"}
+            )
             pyro.sample("b", dist.Bernoulli(logits=out[:, 3]))
             pyro.sample("z", dist.Normal((c * out[:, 3:]).sum(-1), 0.5))
 
@@ -113,5 +135,9 @@ def test_a_code_with_drawn_latents_beside_it_has_pyros_bound_and_gradient(float6
 
     x = torch.randn(7, 2)
     ours = loss_and_gradient(pv.objectives.EnumeratedELBO(num_particles))
-    theirs = loss_and_gradient(pyro.infer.TraceEnum_ELBO(num_particles=num_particles, vectorize_particles=num_particles > 1))
+    theirs = loss_and_gradient(
+        pyro.infer.TraceEnum_ELBO(
+            num_particles=num_particles, vectorize_particles=num_particles > 1
+        )
+    )
     torch.testing.assert_close(ours, theirs)

@@ -16,12 +16,19 @@ from pyro_vae.validation import InvalidInput
 @pytest.mark.parametrize("latent", [1, 2, (2, 3)])
 @pytest.mark.parametrize("name", pv.priors.__all__)
 def test_prior(name, latent):
-    contexts = [c for c in (0, 3) if (c and families.takes_context(name)) or not (c or families.needs_context(name))]
+    contexts = [
+        c
+        for c in (0, 3)
+        if (c and families.takes_context(name)) or not (c or families.needs_context(name))
+    ]
     for context in contexts:
         if families.refusal_of(lambda context=context: families.prior(name, latent, context)):
             assert latent == 1, "every prior has a latent of two entries"
         else:
-            check_prior(families.prior(name, latent, context), context=torch.randn(4, context) if context else None)
+            check_prior(
+                families.prior(name, latent, context),
+                context=torch.randn(4, context) if context else None,
+            )
 
 
 def log_prob(prior, value):
@@ -30,25 +37,37 @@ def log_prob(prior, value):
 
 def test_densities_are_scipys():
     z = [0.3, -1.7]
-    assert log_prob(pv.priors.Laplace(2, scale=0.7), z) == pytest.approx(scipy.stats.laplace(scale=0.7).logpdf(z).sum())
-    assert log_prob(pv.priors.StudentT(2, df=3.0, scale=2.0), z) == pytest.approx(scipy.stats.t(3, scale=2).logpdf(z).sum())
+    assert log_prob(pv.priors.Laplace(2, scale=0.7), z) == pytest.approx(
+        scipy.stats.laplace(scale=0.7).logpdf(z).sum()
+    )
+    assert log_prob(pv.priors.StudentT(2, df=3.0, scale=2.0), z) == pytest.approx(
+        scipy.stats.t(3, scale=2).logpdf(z).sum()
+    )
     assert log_prob(pv.priors.UniformOnSphere(4), [0.5] * 4) == pytest.approx(
-        -scipy.stats.vonmises_fisher([1, 0, 0, 0], 1e-9).entropy())
+        -scipy.stats.vonmises_fisher([1, 0, 0, 0], 1e-9).entropy()
+    )
     w = [0.2, 0.3, 0.5]
-    assert log_prob(pv.priors.Dirichlet(3, concentration=0.4), w) == pytest.approx(scipy.stats.dirichlet([0.4] * 3).logpdf(w))
-    assert log_prob(pv.priors.Bernoulli(2), [1.0, 0.0]) == pytest.approx(2 * scipy.stats.bernoulli(0.5).logpmf(1))
+    assert log_prob(pv.priors.Dirichlet(3, concentration=0.4), w) == pytest.approx(
+        scipy.stats.dirichlet([0.4] * 3).logpdf(w)
+    )
+    assert log_prob(pv.priors.Bernoulli(2), [1.0, 0.0]) == pytest.approx(
+        2 * scipy.stats.bernoulli(0.5).logpmf(1)
+    )
 
 
-@pytest.mark.parametrize("build, message", [
-    (lambda: pv.priors.Laplace(2, scale=0.0), "scale: got 0.0"),
-    (lambda: pv.priors.StudentT(2, df=-1.0), "df: got -1.0"),
-    (lambda: pv.priors.Dirichlet(2, concentration=float("nan")), "concentration"),
-    (lambda: pv.priors.Flow(1, kind="coupling"), "2 entries or more"),
-    (lambda: pv.priors.Flow(2, kind="spine"), "did you mean 'spline'"),
-    (lambda: pv.priors.VampPrior(2, components=0), "components"),
-    (lambda: pv.priors.VampPrior(2)(), "outside a program"),
-    (lambda: pv.priors.ConditionalNormal(2, context=3)(), "context: got none"),
-])
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: pv.priors.Laplace(2, scale=0.0), "scale: got 0.0"),
+        (lambda: pv.priors.StudentT(2, df=-1.0), "df: got -1.0"),
+        (lambda: pv.priors.Dirichlet(2, concentration=float("nan")), "concentration"),
+        (lambda: pv.priors.Flow(1, kind="coupling"), "2 entries or more"),
+        (lambda: pv.priors.Flow(2, kind="spine"), "did you mean 'spline'"),
+        (lambda: pv.priors.VampPrior(2, components=0), "components"),
+        (lambda: pv.priors.VampPrior(2)(), "outside a program"),
+        (lambda: pv.priors.ConditionalNormal(2, context=3)(), "context: got none"),
+    ],
+)
 def test_arguments_that_cannot_be(build, message):
     with pytest.raises(InvalidInput, match=message):
         build()
@@ -70,15 +89,22 @@ def vamp(components=4, context=0):
 
 def test_the_vampprior_is_the_mixture_of_the_programs_posteriors(float64):
     program, z = vamp(), torch.randn(6, 2)
-    by_hand = torch.stack([program.posterior(u).log_prob(z) for u in program.prior.pseudo_inputs]).logsumexp(0)
+    by_hand = torch.stack(
+        [program.posterior(u).log_prob(z) for u in program.prior.pseudo_inputs]
+    ).logsumexp(0)
     torch.testing.assert_close(program.prior().log_prob(z), by_hand - torch.tensor(4.0).log())
     program.prior().log_prob(z).sum().backward()
-    assert all(p.grad is not None for p in program.posterior.parameters()), "the posterior learns through the prior too"
+    assert all(p.grad is not None for p in program.posterior.parameters()), (
+        "the posterior learns through the prior too"
+    )
 
 
 def test_the_vampprior_holds_nothing_twice_and_its_copy_has_its_own_posterior():
     program = vamp()
-    assert [key for key in program.state_dict() if key.startswith("prior")] == ["prior.pseudo_inputs", "prior.initialized"]
+    assert [key for key in program.state_dict() if key.startswith("prior")] == [
+        "prior.pseudo_inputs",
+        "prior.initialized",
+    ]
     copied = copy.deepcopy(program)
     with torch.no_grad():
         copied.posterior.head.layer.bias.add_(5.0)
@@ -113,8 +139,12 @@ def test_pseudo_inputs_start_at_data_once_and_a_resumed_run_is_the_run(context, 
 
 def test_a_vampprior_and_its_program_agree_on_the_context():
     with pytest.raises(InvalidInput, match="if and only if"):
-        pv.VAE(prior=pv.priors.VampPrior(2), likelihood=pv.likelihoods.Bernoulli(5, MLP(2, [8], context=3)),
-               posterior=pv.posteriors.DiagonalNormal(2, MLP(5, [8], context=3)), context=pv.networks.OneHot(3))
+        pv.VAE(
+            prior=pv.priors.VampPrior(2),
+            likelihood=pv.likelihoods.Bernoulli(5, MLP(2, [8], context=3)),
+            posterior=pv.posteriors.DiagonalNormal(2, MLP(5, [8], context=3)),
+            context=pv.networks.OneHot(3),
+        )
 
 
 def test_a_conditional_prior_learns_where_each_label_lies():

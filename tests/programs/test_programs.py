@@ -32,7 +32,9 @@ def test_pyro_svi_moves_nothing_without_param_sites():
     """The trap that `fit` avoids: SVI looks for parameters in the store and finds none."""
     vae = small_vae()
     before = copy.deepcopy(vae.state_dict())
-    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.1}), pyro.infer.Trace_ELBO())
+    svi = pyro.infer.SVI(
+        vae.model, vae.guide, pyro.optim.Adam({"lr": 0.1}), pyro.infer.Trace_ELBO()
+    )
     svi.step(torch.zeros(4, 1, 8, 8))
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
@@ -58,7 +60,9 @@ def test_a_pair_of_ones_own_trains_scores_generates_and_reconstructs():
         pv.generate(program, 2)
     history = pv.fit(program, x, epochs=30, progress=False)
     assert history["objective"][-1] > history["objective"][0]
-    with pytest.warns(UnreliableEstimate, match="of 50 data"):  # half the posterior's scale, and said so
+    with pytest.warns(
+        UnreliableEstimate, match="of 50 data"
+    ):  # half the posterior's scale, and said so
         score = pv.log_likelihood(program, x, 500)
     assert score.mean > pv.elbo(program, x, 500).mean
     assert pv.generate(program, 2).shape == (2, 3)
@@ -67,7 +71,9 @@ def test_a_pair_of_ones_own_trains_scores_generates_and_reconstructs():
     assert torch.equal(pv.elbo(program, (x, torch.arange(50))).values, pv.elbo(program, x).values)
 
 
-@pytest.mark.parametrize("register", [lambda net: pyro.module("net", net), lambda net: pyro.param("w", torch.ones(()))])
+@pytest.mark.parametrize(
+    "register", [lambda net: pyro.module("net", net), lambda net: pyro.param("w", torch.ones(()))]
+)
 def test_global_parameters_are_refused_with_the_rewrite(register):
     net = torch.nn.Linear(3, 2)
 
@@ -104,21 +110,33 @@ def test_draws_and_means_are_made_in_chunks_that_change_nothing():
     program.likelihood.forward = watched
     whole, parts = (pv.encode(program, x, memory_budget=budget)["z"] for budget in (2**28, 1))
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-12)
-    for run in (lambda budget: pv.generate(program, 10, memory_budget=budget),
-                lambda budget: pv.reconstruct(program, x, memory_budget=budget)):
+    for run in (
+        lambda budget: pv.generate(program, 10, memory_budget=budget),
+        lambda budget: pv.reconstruct(program, x, memory_budget=budget),
+    ):
         largest.clear()
         assert run(1).shape == x.shape and max(largest) <= 2  # two to measure what one more needs
         assert torch.equal(run(2**28), run(2**28)) and max(largest) == 10
 
 
-@pytest.mark.parametrize("parts, words", [
-    ({"prior": None}, "prior: got NoneType"), ({"likelihood": pv.priors.StandardNormal(2)}, "with event_shape"),
-    ({"prior": pv.priors.StandardNormal(3)}, "posterior over"),
-    ({"likelihood": pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(3, [4]))}, "parts that do not fit"),
-])
+@pytest.mark.parametrize(
+    "parts, words",
+    [
+        ({"prior": None}, "prior: got NoneType"),
+        ({"likelihood": pv.priors.StandardNormal(2)}, "with event_shape"),
+        ({"prior": pv.priors.StandardNormal(3)}, "posterior over"),
+        (
+            {"likelihood": pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(3, [4]))},
+            "parts that do not fit",
+        ),
+    ],
+)
 def test_parts_that_do_not_fit_are_named(parts, words):
-    fitting = {"prior": pv.priors.StandardNormal(2), "posterior": pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [4])),
-               "likelihood": pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [4]))}
+    fitting = {
+        "prior": pv.priors.StandardNormal(2),
+        "posterior": pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [4])),
+        "likelihood": pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [4])),
+    }
     with pytest.raises(InvalidInput, match=words):
         pv.elbo(pv.VAE(**(fitting | parts)), torch.zeros(2, 1, 8, 8))
 
@@ -136,13 +154,16 @@ def test_continuous_covariates_condition_too():
     assert pv.generate(vae, 5, context=torch.randn(5, 2)).shape == (5, 3)
 
 
-@pytest.mark.parametrize("context, message", [
-    (None, "context: got none"),
-    (torch.tensor([0, 1, 2]), "got 3 entries"),
-    (torch.tensor([0, 1, 2, 3]), "label 3"),
-    (torch.tensor([0, -1, 2, 1]), "label -1"),
-    (torch.tensor([0, 0.5, 2, 1]), "label 0.5"),
-])
+@pytest.mark.parametrize(
+    "context, message",
+    [
+        (None, "context: got none"),
+        (torch.tensor([0, 1, 2]), "got 3 entries"),
+        (torch.tensor([0, 1, 2, 3]), "label 3"),
+        (torch.tensor([0, -1, 2, 1]), "label -1"),
+        (torch.tensor([0, 0.5, 2, 1]), "label 0.5"),
+    ],
+)
 def test_bad_labels(context, message):
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(2),
@@ -152,8 +173,12 @@ def test_bad_labels(context, message):
     )
     for use in (pv.elbo, pv.fit, pv.log_likelihood, pv.reconstruct):
         with pytest.raises(InvalidInput, match=message):
-            use(vae, (torch.zeros(4, 4), context) if context is None or len(context) == 4 else
-                _unchecked_pair(torch.zeros(4, 4), context))
+            use(
+                vae,
+                (torch.zeros(4, 4), context)
+                if context is None or len(context) == 4
+                else _unchecked_pair(torch.zeros(4, 4), context),
+            )
 
 
 def _unchecked_pair(x, context):
@@ -164,15 +189,18 @@ def _unchecked_pair(x, context):
     return data
 
 
-@pytest.mark.parametrize("x, message", [
-    (torch.full((3, 1, 8, 8), torch.nan), "NaN"),
-    (torch.full((3, 1, 8, 8), torch.inf), "infinite"),
-    (torch.full((3, 1, 8, 8), 0.5), "binarise grey values"),
-    (torch.full((3, 1, 8, 8), 2.0), "support"),
-    (torch.zeros(3, 64), "shape"),
-    (torch.zeros(1, 8, 8), "batch dimension"),
-    (torch.zeros(0, 1, 8, 8), "at least one datum"),
-])
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (torch.full((3, 1, 8, 8), torch.nan), "NaN"),
+        (torch.full((3, 1, 8, 8), torch.inf), "infinite"),
+        (torch.full((3, 1, 8, 8), 0.5), "binarise grey values"),
+        (torch.full((3, 1, 8, 8), 2.0), "support"),
+        (torch.zeros(3, 64), "shape"),
+        (torch.zeros(1, 8, 8), "batch dimension"),
+        (torch.zeros(0, 1, 8, 8), "at least one datum"),
+    ],
+)
 def test_bad_x(x, message):
     vae = small_vae()
     for use in (pv.elbo, pv.fit, pv.log_likelihood, pv.reconstruct, pv.encode):
@@ -202,29 +230,55 @@ def test_plain_torch_distributions_are_components():
         event_shape = (3,)
 
         def forward(self, z, *, context=None):
-            return torch.distributions.Independent(torch.distributions.Laplace(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.0), 1)
+            return torch.distributions.Independent(
+                torch.distributions.Laplace(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.0),
+                1,
+            )
 
-    vae = pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=Plain(),
-                 posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])))
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=Plain(),
+        posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
     assert pv.elbo(vae, torch.randn(4, 3)).values.isfinite().all()
     assert pv.generate(vae, 4).shape == (4, 3)
 
 
-# ------------------------------------------------------------------------------------------------------- hierarchies
+# hierarchies
+
 
 def three_levels(inference, skip, context=0):
     """Latents of 4, 3 and 2 dimensions under binary x of 5."""
     sizes, net, q = [5, 4, 3, 2], pv.networks.MLP, pv.posteriors.DiagonalNormal
-    seen = [sum(sizes[level + 2:]) if skip else 0 for level in range(3)]  # above what the component is given
-    priors = [q(sizes[level], net(sizes[level + 1], [8], context=context + seen[level])) for level in (1, 2)]
+    seen = [
+        sum(sizes[level + 2 :]) if skip else 0 for level in range(3)
+    ]  # above what the component is given
+    priors = [
+        q(sizes[level], net(sizes[level + 1], [8], context=context + seen[level]))
+        for level in (1, 2)
+    ]
     likelihood = pv.likelihoods.Bernoulli(5, net(4, [8], context=context + seen[0]))
     if inference == "bottom_up":
-        posteriors = [q(sizes[level], net(sizes[level - 1], [8], context=context)) for level in (1, 2, 3)]
+        posteriors = [
+            q(sizes[level], net(sizes[level - 1], [8], context=context)) for level in (1, 2, 3)
+        ]
     else:
-        above = [sum(sizes[level + 1:]) if skip else sum(sizes[level + 1 : level + 2]) for level in (1, 2, 3)]
-        posteriors = [q(sizes[level], net(5, [8], context=context + more)) for level, more in zip((1, 2, 3), above)]
-    return pv.HierarchicalVAE([*priors, pv.priors.GaussianMixture(2, 3)], likelihood, posteriors, inference=inference, skip=skip,
-                              context=pv.networks.OneHot(context) if context else None)
+        above = [
+            sum(sizes[level + 1 :]) if skip else sum(sizes[level + 1 : level + 2])
+            for level in (1, 2, 3)
+        ]
+        posteriors = [
+            q(sizes[level], net(5, [8], context=context + more))
+            for level, more in zip((1, 2, 3), above)
+        ]
+    return pv.HierarchicalVAE(
+        [*priors, pv.priors.GaussianMixture(2, 3)],
+        likelihood,
+        posteriors,
+        inference=inference,
+        skip=skip,
+        context=pv.networks.OneHot(context) if context else None,
+    )
 
 
 @pytest.mark.parametrize("context", [0, 3])
@@ -236,9 +290,16 @@ def test_hierarchy(inference, skip, context, tmp_path):
     check_program(program, x, context=labels)
     pv.fit(program, (x, labels), epochs=2, progress=False, out=tmp_path)
     loaded = pv.load(tmp_path)
-    assert pv.elbo(loaded, (x, labels), 5).values.tolist() == pv.elbo(program.eval(), (x, labels), 5).values.tolist()
+    assert (
+        pv.elbo(loaded, (x, labels), 5).values.tolist()
+        == pv.elbo(program.eval(), (x, labels), 5).values.tolist()
+    )
     assert pv.reconstruct(program, (x, labels)).shape == (6, 5)
-    assert {name: z.shape[1] for name, z in pv.encode(program, (x, labels)).items()} == {"z1": 4, "z2": 3, "z3": 2}
+    assert {name: z.shape[1] for name, z in pv.encode(program, (x, labels)).items()} == {
+        "z1": 4,
+        "z2": 3,
+        "z3": 2,
+    }
 
 
 @pytest.mark.parametrize("inference", ["bottom_up", "top_down"])
@@ -266,7 +327,12 @@ def test_a_prior_that_shares_the_posterior_finds_that_of_the_top_level():
 
     def build(inference):
         like = three_levels(inference, False)
-        return pv.HierarchicalVAE([*like.priors[:2], Sharing(2)], like.likelihood, list(like.posteriors), inference=inference)
+        return pv.HierarchicalVAE(
+            [*like.priors[:2], Sharing(2)],
+            like.likelihood,
+            list(like.posteriors),
+            inference=inference,
+        )
 
     program = build("top_down")
     assert program.priors[-1].found[0] is program.posteriors[2]
@@ -277,28 +343,46 @@ def test_a_prior_that_shares_the_posterior_finds_that_of_the_top_level():
 def test_a_hierarchy_of_the_wrong_size_says_so():
     q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
     with pytest.raises(InvalidInput, match="two levels or more"):
-        pv.HierarchicalVAE([pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(5, net(2)), [q(2, net(5))])
+        pv.HierarchicalVAE(
+            [pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(5, net(2)), [q(2, net(5))]
+        )
     with pytest.raises(InvalidInput, match="bottom_up"):
-        pv.HierarchicalVAE([q(2, net(2)), pv.priors.StandardNormal(2)], pv.likelihoods.Bernoulli(5, net(2)),
-                           [q(2, net(5)), q(2, net(2))], inference="sideways")
+        pv.HierarchicalVAE(
+            [q(2, net(2)), pv.priors.StandardNormal(2)],
+            pv.likelihoods.Bernoulli(5, net(2)),
+            [q(2, net(5)), q(2, net(2))],
+            inference="sideways",
+        )
 
 
-# --------------------------------------------------------------------------------------------------------- refinement
+# refinement
 
-@pytest.mark.parametrize("inner", [lambda: conditional_vae(), lambda: three_levels("bottom_up", False, 3)], ids=["vae", "hierarchy"])
+
+@pytest.mark.parametrize(
+    "inner",
+    [lambda: conditional_vae(), lambda: three_levels("bottom_up", False, 3)],
+    ids=["vae", "hierarchy"],
+)
 def test_refined(inner, tmp_path):
     program = pv.Refined(inner(), steps=2)
     data = torch.bernoulli(torch.rand(6, program.event_shape[0])), torch.arange(6) % 3
     check_program(program, data[0], context=data[1])
     pv.fit(program, data, epochs=2, progress=False, out=tmp_path)
-    assert pv.elbo(pv.load(tmp_path), data, 5).values.tolist() == pv.elbo(program.eval(), data, 5).values.tolist()
+    assert (
+        pv.elbo(pv.load(tmp_path), data, 5).values.tolist()
+        == pv.elbo(program.eval(), data, 5).values.tolist()
+    )
     assert pv.reconstruct(program, data).shape == data[0].shape
     assert pv.encode(program, data).keys() == pv.encode(program.program, data).keys()
 
 
 def conditional_vae():
-    return pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(5, pv.networks.MLP(2, [8], context=3)),
-                  pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [8], context=3)), context=pv.networks.OneHot(3))
+    return pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Bernoulli(5, pv.networks.MLP(2, [8], context=3)),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [8], context=3)),
+        context=pv.networks.OneHot(3),
+    )
 
 
 def test_refinement_closes_the_gap_of_a_bad_encoder(float64):
@@ -308,15 +392,23 @@ def test_refinement_closes_the_gap_of_a_bad_encoder(float64):
     program = exact.program()
     bad = pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [4])).double()
     program.posterior = bad
-    gaps = [(truth - pv.elbo(p, x, 2000).values).mean() for p in
-            (program, pv.Refined(program, steps=5, step_size=0.02), pv.Refined(program, steps=40, step_size=0.02))]
+    gaps = [
+        (truth - pv.elbo(p, x, 2000).values).mean()
+        for p in (
+            program,
+            pv.Refined(program, steps=5, step_size=0.02),
+            pv.Refined(program, steps=40, step_size=0.02),
+        )
+    ]
     assert gaps[0] > 1.3 * gaps[1] and gaps[1] > 5 * gaps[2] > 0
 
 
 def test_a_refined_guide_gives_the_right_log_likelihood(float64):
     exact = LinearGaussian(2, 5)
     x = exact.data(20)
-    score = pv.log_likelihood(pv.Refined(exact.program(widen=1.2), steps=2, step_size=0.01), x, 5000)
+    score = pv.log_likelihood(
+        pv.Refined(exact.program(widen=1.2), steps=2, step_size=0.01), x, 5000
+    )
     assert ((score.values - exact.marginal.log_prob(x)).abs() < 4.5 * score.mc_se).all()
 
 
@@ -342,19 +434,28 @@ def test_each_datum_is_refined_by_itself_and_once_whatever_the_number_of_draws(f
     assert not torch.allclose(one[1], other[1])
 
 
-@pytest.mark.parametrize("build", [
-    lambda: torch.distributions.MultivariateNormal(torch.zeros(4, 2), torch.eye(2)),
-    lambda: dist.LowRankMultivariateNormal(torch.zeros(4, 2), torch.ones(4, 2, 1), torch.ones(4, 2)),
-    lambda: dist.StudentT(torch.full((4, 2), 5.0), 0.0, 1.0).to_event(1),
-    lambda: torch.distributions.Independent(torch.distributions.LogNormal(torch.zeros(4, 2), torch.ones(2)), 1),
-    lambda: dist.Beta(torch.ones(4, 2), torch.ones(4, 2)).to_event(1),
-])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: torch.distributions.MultivariateNormal(torch.zeros(4, 2), torch.eye(2)),
+        lambda: dist.LowRankMultivariateNormal(
+            torch.zeros(4, 2), torch.ones(4, 2, 1), torch.ones(4, 2)
+        ),
+        lambda: dist.StudentT(torch.full((4, 2), 5.0), 0.0, 1.0).to_event(1),
+        lambda: torch.distributions.Independent(
+            torch.distributions.LogNormal(torch.zeros(4, 2), torch.ones(2)), 1
+        ),
+        lambda: dist.Beta(torch.ones(4, 2), torch.ones(4, 2)).to_event(1),
+    ],
+)
 def test_distributions_that_are_made_of_their_parameters_can_be_refined(build):
     class Fixed(torch.nn.Module):
         def forward(self, x, *, context=None):
             return build()
 
-    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])), Fixed())
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])), Fixed()
+    )
     vae.prior = pv.priors.StandardNormal(2)
     x = torch.randn(4, 3)
     with torch.no_grad():
@@ -369,7 +470,9 @@ def test_what_cannot_be_refined_says_so():
         def forward(self, x, *, context=None):
             return pv.priors.GaussianMixture(2)().expand((len(x),))
 
-    vae = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])), Mixed())
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])), Mixed()
+    )
     with pytest.raises(InvalidInput, match="refined"):
         pv.elbo(pv.Refined(vae), torch.randn(4, 3))
     with pytest.raises(InvalidInput, match="steps"):

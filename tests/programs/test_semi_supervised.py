@@ -12,10 +12,23 @@ from pyro_vae.testing.components import check_program
 from pyro_vae.validation import InvalidInput
 
 
-def semi(classes=3, event=6, latent=2, posterior=pv.posteriors.Delta, prior=pv.priors.StandardNormal, hidden=(8,), **options):
+def semi(
+    classes=3,
+    event=6,
+    latent=2,
+    posterior=pv.posteriors.Delta,
+    prior=pv.priors.StandardNormal,
+    hidden=(8,),
+    **options,
+):
     return pv.SemiSupervisedVAE(
-        prior(latent), pv.likelihoods.Bernoulli(event, MLP(latent, [8], context=classes)),
-        posterior(latent, MLP(event, [8], context=classes)), pv.networks.OneHot(classes), hidden=hidden, **options)
+        prior(latent),
+        pv.likelihoods.Bernoulli(event, MLP(latent, [8], context=classes)),
+        posterior(latent, MLP(event, [8], context=classes)),
+        pv.networks.OneHot(classes),
+        hidden=hidden,
+        **options,
+    )
 
 
 def terms(program, x):
@@ -24,7 +37,10 @@ def terms(program, x):
     joint = []
     for y in labels:
         z = program.posterior(x, context=y.expand(len(x), 3)).mean
-        joint.append(program.prior().log_prob(z) + program.likelihood(z, context=y.expand(len(x), 3)).log_prob(x))
+        joint.append(
+            program.prior().log_prob(z)
+            + program.likelihood(z, context=y.expand(len(x), 3)).log_prob(x)
+        )
     (logits,) = program.head(program.network(x))
     return torch.stack(joint), logits.log_softmax(-1)
 
@@ -44,12 +60,16 @@ def test_the_loss_sums_over_unknown_labels_and_conditions_on_known_ones(float64)
     loss = objective.differentiable_loss(program.model, program.guide, x, labels)
     torch.testing.assert_close(loss, -expected)
     parameters = list(program.parameters())
-    for ours, by_hand in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(-expected, parameters)):
+    for ours, by_hand in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(-expected, parameters)
+    ):
         torch.testing.assert_close(ours, by_hand)
     # Scores see no classification.
     program.eval()
-    torch.testing.assert_close(objective.differentiable_loss(program.model, program.guide, x, labels),
-                               -expected + 7.0 * (log_q[1, 2] + log_q[3, 0]))
+    torch.testing.assert_close(
+        objective.differentiable_loss(program.model, program.guide, x, labels),
+        -expected + 7.0 * (log_q[1, 2] + log_q[3, 0]),
+    )
 
 
 class LikeThePrior(torch.nn.Module):
@@ -67,20 +87,35 @@ class LikeThePrior(torch.nn.Module):
 def test_scores_of_unknown_labels_are_of_the_marginal(float64):
     """log p(x) by importance sampling over y and z is the log of the mean over y of p(x | y)."""
     program, x = semi(posterior=LikeThePrior), torch.bernoulli(torch.rand(4, 6))
-    given = torch.stack([pv.log_likelihood(program, (x, torch.full((4,), y)), 1500).values for y in range(3)])
+    given = torch.stack(
+        [pv.log_likelihood(program, (x, torch.full((4,), y)), 1500).values for y in range(3)]
+    )
     alone = pv.log_likelihood(program, (x, torch.full((4,), -1)), 1500)
-    torch.testing.assert_close(alone.values, given.logsumexp(0) - torch.tensor(3.0).log(), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        alone.values, given.logsumexp(0) - torch.tensor(3.0).log(), atol=0.1, rtol=0
+    )
 
 
 def clusters(posterior=pv.posteriors.DiagonalNormal, **options):
     """p(z | y) p(x | z), and q(z | x) p(y | z)."""
     return pv.SemiSupervisedVAE(
-        pv.priors.ConditionalNormal(2, context=3, hidden=[8]), pv.likelihoods.Bernoulli(6, WithoutContext(MLP(2, [8]))),
-        posterior(2, WithoutContext(MLP(6, [8]))), pv.networks.OneHot(3), hidden=None, **options)
+        pv.priors.ConditionalNormal(2, context=3, hidden=[8]),
+        pv.likelihoods.Bernoulli(6, WithoutContext(MLP(2, [8]))),
+        posterior(2, WithoutContext(MLP(6, [8]))),
+        pv.networks.OneHot(3),
+        hidden=None,
+        **options,
+    )
 
 
-def test_with_labels_as_clusters_the_loss_is_that_of_a_mixture_and_known_labels_name_its_components(float64):
-    program, x, labels = clusters(pv.posteriors.Delta, weight=7.0).train(), torch.bernoulli(torch.rand(5, 6)), [-1, 2, -1, 0, -1]
+def test_with_labels_as_clusters_the_loss_is_that_of_a_mixture_and_known_labels_name_its_components(
+    float64,
+):
+    program, x, labels = (
+        clusters(pv.posteriors.Delta, weight=7.0).train(),
+        torch.bernoulli(torch.rand(5, 6)),
+        [-1, 2, -1, 0, -1],
+    )
     z = program.posterior(x).mean
     given = program.prior(context=torch.eye(3)).log_prob(z.unsqueeze(1))
     of_x = program.likelihood(z).log_prob(x)
@@ -90,10 +125,14 @@ def test_with_labels_as_clusters_the_loss_is_that_of_a_mixture_and_known_labels_
             expected = expected + of_x[n] + given[n].logsumexp(0) - torch.tensor(3.0).log()
         else:
             expected = expected + of_x[n] + given[n, label] + 7.0 * given[n].log_softmax(0)[label]
-    loss = pv.objectives.EnumeratedELBO().differentiable_loss(program.model, program.guide, x, torch.tensor(labels))
+    loss = pv.objectives.EnumeratedELBO().differentiable_loss(
+        program.model, program.guide, x, torch.tensor(labels)
+    )
     torch.testing.assert_close(loss, -expected)
     parameters = list(program.parameters())
-    for ours, by_hand in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(-expected, parameters)):
+    for ours, by_hand in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(-expected, parameters)
+    ):
         torch.testing.assert_close(ours, by_hand)
 
 
@@ -105,7 +144,9 @@ class OfClusters(torch.nn.Module):
         self.prior = prior
 
     def forward(self, *, context=None):
-        return dist.MixtureSameFamily(dist.Categorical(logits=torch.zeros(3)), self.prior(context=torch.eye(3)))
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=torch.zeros(3)), self.prior(context=torch.eye(3))
+        )
 
 
 def test_scores_of_clusters_are_those_of_the_vae_with_the_mixture_as_its_prior(float64):
@@ -143,7 +184,10 @@ def test_some_labels_are_kept_as_many_of_each():
     whole, _ = pv.datasets.load("digits")
     known = train.context >= 0
     assert torch.equal(torch.bincount(train.context[known]), torch.full((10,), 3))
-    assert torch.equal(train.context[known], whole.context[known]) and (train.context[~known] == -1).all()
+    assert (
+        torch.equal(train.context[known], whole.context[known])
+        and (train.context[~known] == -1).all()
+    )
     assert train.num_classes == 10 and (test.context >= 0).all() and torch.equal(train.x, whole.x)
     others = pv.datasets.load("digits", labelled=30, labelled_seed=1)[0]
     assert not torch.equal(others.context >= 0, known) and torch.equal(others.x, train.x)
@@ -155,10 +199,15 @@ def test_some_labels_are_kept_as_many_of_each():
 
 
 def test_labelled_data_are_visited_more_often():
-    data = pv.datasets.Dataset(torch.arange(12.0).reshape(6, 2), torch.tensor([-1, 1, -1, 0, -1, -1]))
+    data = pv.datasets.Dataset(
+        torch.arange(12.0).reshape(6, 2), torch.tensor([-1, 1, -1, 0, -1, -1])
+    )
     often = data.repeat_labelled(3)
     assert often.values[:, 0].sort().values.tolist() == [0, 2, 2, 2, 4, 6, 6, 6, 8, 10]
-    assert torch.equal(often.context, torch.where(often.values[:, 0] == 2, 1, torch.where(often.values[:, 0] == 6, 0, -1)))
+    assert torch.equal(
+        often.context,
+        torch.where(often.values[:, 0] == 2, 1, torch.where(often.values[:, 0] == 6, 0, -1)),
+    )
     assert data.repeat_labelled(1) is data and often.sha256 != data.sha256
     for times, some in ((0, data), (2, pv.datasets.Dataset(torch.zeros(3, 2)))):
         with pytest.raises(InvalidInput, match=f"labelled_repeats: got {times}"):
@@ -182,27 +231,95 @@ def test_unlabelled_data_help():
     partly = torch.full_like(labels, -1)
     partly[:20] = labels[:20]
     program = pv.SemiSupervisedVAE(
-        pv.priors.StandardNormal(1), pv.likelihoods.Bernoulli(12, LabelOnly()),
-        pv.posteriors.DiagonalNormal(1, MLP(12, [16], context=2)), pv.networks.OneHot(2), hidden=[16], weight=50.0)
-    pv.fit(program, (x, partly), epochs=40, batch_size=50, learning_rate=3e-2, objective=pv.objectives.EnumeratedELBO(), progress=False)
+        pv.priors.StandardNormal(1),
+        pv.likelihoods.Bernoulli(12, LabelOnly()),
+        pv.posteriors.DiagonalNormal(1, MLP(12, [16], context=2)),
+        pv.networks.OneHot(2),
+        hidden=[16],
+        weight=50.0,
+    )
+    pv.fit(
+        program,
+        (x, partly),
+        epochs=40,
+        batch_size=50,
+        learning_rate=3e-2,
+        objective=pv.objectives.EnumeratedELBO(),
+        progress=False,
+    )
     guessed = pv.encode(program, (x, torch.full_like(labels, -1)))["y"].argmax(1)
     assert (guessed == labels).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("flags", [["--program.hidden", "[8]"],
-                                   ["--program.hidden", "null", "--prior", "ConditionalNormal", "--context-to", "[prior]"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--program.hidden", "[8]"],
+        ["--program.hidden", "null", "--prior", "ConditionalNormal", "--context-to", "[prior]"],
+    ],
+)
 def test_a_recipe_trains_on_partly_labelled_data(tmp_path, flags):
     run = str(tmp_path / "run")
-    assert main(["train", "--program", "SemiSupervisedVAE", *flags, "--labelled", "50", "--labelled-repeats", "4", "--context", "labels",
-                 "--encoder.hidden", "[8]", "--decoder.hidden", "[8]", "--latent", "2", "--objective", "EnumeratedELBO",
-                 "--epochs", "1", "--limit", "20", "--num-samples", "5", "--out", run]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--program",
+                "SemiSupervisedVAE",
+                *flags,
+                "--labelled",
+                "50",
+                "--labelled-repeats",
+                "4",
+                "--context",
+                "labels",
+                "--encoder.hidden",
+                "[8]",
+                "--decoder.hidden",
+                "[8]",
+                "--latent",
+                "2",
+                "--objective",
+                "EnumeratedELBO",
+                "--epochs",
+                "1",
+                "--limit",
+                "20",
+                "--num-samples",
+                "5",
+                "--out",
+                run,
+            ]
+        )
+        == 0
+    )
     program = pv.load(run)
     assert program.hidden == (None if "null" in flags else [8])
-    assert isinstance(program.likelihood.network, WithoutContext) == isinstance(program.posterior.network, WithoutContext) == ("null" in flags)
+    assert (
+        isinstance(program.likelihood.network, WithoutContext)
+        == isinstance(program.posterior.network, WithoutContext)
+        == ("null" in flags)
+    )
     assert main(["sample", run, "--num", "10"]) == 0
 
 
 def test_a_hierarchys_networks_take_what_is_above_them(capsys, tmp_path):
-    assert main(["train", "--program", "HierarchicalVAE", "--latent", "[4, 2]", "--context", "labels", "--context-to", "[prior]",
-                 "--out", str(tmp_path / "run")]) == 2
+    assert (
+        main(
+            [
+                "train",
+                "--program",
+                "HierarchicalVAE",
+                "--latent",
+                "[4, 2]",
+                "--context",
+                "labels",
+                "--context-to",
+                "[prior]",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 2
+    )
     assert "context_to: got ['prior'] for HierarchicalVAE" in capsys.readouterr().err

@@ -17,8 +17,13 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 FULL = sorted(FOLDER.glob("full/*.yaml"))
 # Data sets that are files: their shapes, and how many labels.
-SHAPES = {"mnist": ((1, 28, 28), 10), "frey_faces": ((1, 28, 20), None), "moving_digits": ((8, 32, 32), 10),
-          "coloured_digits": ((3, 28, 28), 10), "spoken_digits": ((129, 64), 10)}
+SHAPES = {
+    "mnist": ((1, 28, 28), 10),
+    "frey_faces": ((1, 28, 20), None),
+    "moving_digits": ((8, 32, 32), 10),
+    "coloured_digits": ((3, 28, 28), 10),
+    "spoken_digits": ((129, 64), 10),
+}
 
 
 def recipe_of(path):
@@ -28,7 +33,12 @@ def recipe_of(path):
 
 def data_of(recipe):
     if recipe.data not in SHAPES:
-        return pv.datasets.load(recipe.data, binarize=recipe.binarize, missing=recipe.missing, missing_fraction=recipe.missing_fraction)[0]
+        return pv.datasets.load(
+            recipe.data,
+            binarize=recipe.binarize,
+            missing=recipe.missing,
+            missing_fraction=recipe.missing_fraction,
+        )[0]
     shape, classes = SHAPES[recipe.data]
     x = torch.randint(0, 2, (20, *shape), generator=torch.Generator().manual_seed(0)).float()
     labels = None if classes is None else torch.arange(20) % classes
@@ -44,7 +54,9 @@ def test_a_recipe_builds_a_program_that_takes_its_data(path):
     x, context = data.batch(torch.arange(2))
     with torch.no_grad():
         structure(program, x, context, scored=False)
-        assert torch.isfinite(recipe.objective().differentiable_loss(program.model, program.guide, x, context))
+        assert torch.isfinite(
+            recipe.objective().differentiable_loss(program.model, program.guide, x, context)
+        )
     build_optimizer(recipe)(program.parameters(), lr=recipe.learning_rate)
 
 
@@ -54,7 +66,11 @@ def test_a_full_setting_is_its_recipe_at_a_larger_size(path):
     programs = [build_program(recipe, data_of(recipe)) for recipe in (small, full)]
     for part in ("prior", "likelihood", "posterior", "context"):
         assert type(getattr(programs[0], part)) is type(getattr(programs[1], part))
-    assert small.data == full.data and type(programs[0]) is type(programs[1]) and full.epochs > small.epochs
+    assert (
+        small.data == full.data
+        and type(programs[0]) is type(programs[1])
+        and full.epochs > small.epochs
+    )
     counts = [sum(parameter.numel() for parameter in program.parameters()) for program in programs]
     assert counts[0] < counts[1]
 

@@ -21,7 +21,19 @@ from pyro_vae.report.gallery import inspect
 from pyro_vae.report.page import report
 from pyro_vae.training.history import History
 
-FAST = ["--epochs", "2", "--num-samples", "20", "--limit", "30", "--encoder.hidden", "[16]", "--decoder.hidden=[16]", "--latent", "2"]
+FAST = [
+    "--epochs",
+    "2",
+    "--num-samples",
+    "20",
+    "--limit",
+    "30",
+    "--encoder.hidden",
+    "[16]",
+    "--decoder.hidden=[16]",
+    "--latent",
+    "2",
+]
 BROWSER = shutil.which("chromium")
 
 
@@ -29,7 +41,23 @@ BROWSER = shutil.which("chromium")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", "--context", "labels", "--out", str(folder), *FAST]) == 0
-    assert main(["inspect", str(folder), "--limit", "60", "--num-samples", "20", "--reference", "0", "--outside", "digits"]) == 0
+    assert (
+        main(
+            [
+                "inspect",
+                str(folder),
+                "--limit",
+                "60",
+                "--num-samples",
+                "20",
+                "--reference",
+                "0",
+                "--outside",
+                "digits",
+            ]
+        )
+        == 0
+    )
     assert main(["report", str(folder)]) == 0
     return folder
 
@@ -58,38 +86,76 @@ def test_inspect_writes_arviz_data_and_figures(run):
     idata = arviz().from_netcdf(str(run / "posterior.nc"))
     assert group_of(idata, "posterior")["z"].shape == (1, 20, 50, 2) and idata.attrs["run"] == "run"
     result = json.loads((run / "inspection" / "inspection.json").read_text())
-    assert {"latents.png", "classes.png", "aggregate.png", "neighbours.png", "manifold.png", "interpolation.png", "traversals.png",
-            "paths.png", "tangent.png", "graph.png", "metric.png", "anomaly_elbo.png"} <= result["captions"].keys()
+    assert {
+        "latents.png",
+        "classes.png",
+        "aggregate.png",
+        "neighbours.png",
+        "manifold.png",
+        "interpolation.png",
+        "traversals.png",
+        "paths.png",
+        "tangent.png",
+        "graph.png",
+        "metric.png",
+        "anomaly_elbo.png",
+    } <= result["captions"].keys()
     for name, caption in result["captions"].items():
         assert caption and (run / "inspection" / name).read_bytes().startswith(b"\x89PNG")
-    assert "0.5000" in result["numbers"]["AUROC by elbo, digits against digits"], "the same data on both sides"
+    assert "0.5000" in result["numbers"]["AUROC by elbo, digits against digits"], (
+        "the same data on both sides"
+    )
     assert any("linear probe" in name for name in result["numbers"])
 
 
 def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
     text = (run / "report.html").read_text()
     page = Page(text)
-    assert not page.open and all(address.startswith("data:") for address in page.addresses) and "<script" not in text
-    figures = len(list((run / "figures").glob("*.png"))) + len(list((run / "inspection").glob("*.png")))
+    assert (
+        not page.open
+        and all(address.startswith("data:") for address in page.addresses)
+        and "<script" not in text
+    )
+    figures = len(list((run / "figures").glob("*.png"))) + len(
+        list((run / "inspection").glob("*.png"))
+    )
     assert sum(address.startswith("data:image/png") for address in page.addresses) == figures
-    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 3, "the formulas of p(z), p(x | z), q(z | x)"
+    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 3, (
+        "the formulas of p(z), p(x | z), q(z | x)"
+    )
     words = " ".join(" ".join(page.words).split())
     scores = json.loads((run / "evaluation.json").read_text())
     program = pv.load(run)
-    for expected in ("CVAE on digits", scores["data"]["sha256"], f"{scores['elbo']['mean']:.2f}", f"{scores['log_likelihood']['se']:.2f}",
-                     f"{sum(p.numel() for p in program.parameters()):,} parameters", "StandardNormal", "p(x | z)",
-                     "pyro-vae train recipe.yaml", "epochs: 2", "linear probe"):
+    for expected in (
+        "CVAE on digits",
+        scores["data"]["sha256"],
+        f"{scores['elbo']['mean']:.2f}",
+        f"{scores['log_likelihood']['se']:.2f}",
+        f"{sum(p.numel() for p in program.parameters()):,} parameters",
+        "StandardNormal",
+        "p(x | z)",
+        "pyro-vae train recipe.yaml",
+        "epochs: 2",
+        "linear probe",
+    ):
         assert expected in words, expected
     above = scores["pareto_k"]["above_threshold"]
     assert (f"for {above} of 30 data: their log p(x) is likely too low" in words) == bool(above)
 
 
 def test_a_page_of_a_run_without_scores_tells_how_to_make_them(tmp_path):
-    program = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])),
-                     pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])))
+    program = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
     pv.save(program, tmp_path / "a<b")
     text = report(tmp_path / "a<b", program)
-    assert "pyro-vae evaluate a&lt;b" in text and "pyro-vae inspect a&lt;b" in text and not Page(text).open
+    assert (
+        "pyro-vae evaluate a&lt;b" in text
+        and "pyro-vae inspect a&lt;b" in text
+        and not Page(text).open
+    )
 
 
 def test_an_autoencoder_has_a_page_too_with_what_it_has_in_place_of_a_bound(tmp_path):
@@ -99,51 +165,101 @@ def test_an_autoencoder_has_a_page_too_with_what_it_has_in_place_of_a_bound(tmp_
     assert main(["report", str(run)]) == 0
     scores = json.loads((run / "evaluation.json").read_text())
     found = json.loads((run / "inspection" / "inspection.json").read_text())
-    assert {"latents.png", "neighbours.png", "interpolation.png", "paths.png", "tangent.png"} <= found["captions"].keys()
-    assert any("flat prior" in warning for warning in found["warnings"]) and "manifold.png" not in found["captions"]
+    assert {
+        "latents.png",
+        "neighbours.png",
+        "interpolation.png",
+        "paths.png",
+        "tangent.png",
+    } <= found["captions"].keys()
+    assert (
+        any("flat prior" in warning for warning in found["warnings"])
+        and "manifold.png" not in found["captions"]
+    )
     idata = arviz().from_netcdf(str(run / "posterior.nc"))
     assert group_of(idata, "prior") is None and group_of(idata, "posterior_predictive") is not None
     words = " ".join(" ".join(Page((run / "report.html").read_text()).words).split())
-    for expected in ("VAE on digits", "minus the loss", f"{scores['squared_error']['mean']:.5g}", "neither an ELBO nor a log p(x)",
-                     f"pyro-vae evaluate ae --split test --limit {scores['num_data']} --seed 0"):
+    for expected in (
+        "VAE on digits",
+        "minus the loss",
+        f"{scores['squared_error']['mean']:.5g}",
+        "neither an ELBO nor a log p(x)",
+        f"pyro-vae evaluate ae --split test --limit {scores['num_data']} --seed 0",
+    ):
         assert expected in words, expected
     assert "None yet" not in words
 
 
 def test_what_is_wrong_ends_in_one_line(run, capsys, tmp_path):
-    for argv in (["report", tmp_path], ["inspect", tmp_path], ["inspect", run, "--limit", "1"], ["inspect", run, "--outside", "wine"]):
+    for argv in (
+        ["report", tmp_path],
+        ["inspect", tmp_path],
+        ["inspect", run, "--limit", "1"],
+        ["inspect", run, "--outside", "wine"],
+    ):
         assert main([str(part) for part in argv]) == 2
-        line, = (line for line in capsys.readouterr().err.splitlines() if line.startswith("pyro-vae: "))
+        (line,) = (
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("pyro-vae: ")
+        )
         assert ": got " in line
     shutil.copytree(run, tmp_path / "broken")
     (tmp_path / "broken" / "evaluation.json").write_text("{")
-    assert main(["report", str(tmp_path / "broken")]) == 2 and "evaluation.json" in capsys.readouterr().err
+    assert (
+        main(["report", str(tmp_path / "broken")]) == 2
+        and "evaluation.json" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_every_image_and_nothing_wider_than_the_screen(run, tmp_path, width):
     # The page has no script; one is added that measures it, once all that it loads is there.
-    measure = ("<script>addEventListener('load', () => { const images = [...document.images]; document.title = JSON.stringify({"
-               "drawn: images.filter(i => i.complete && i.naturalWidth > 0).length, images: images.length,"
-               "page: document.documentElement.scrollWidth, screen: innerWidth, shown: Math.min(...images.map(i => i.clientWidth)),"
-               "text: parseFloat(getComputedStyle(document.body).fontSize)}); })</script>")
+    measure = (
+        "<script>addEventListener('load', () => { const images = [...document.images]; document.title = JSON.stringify({"
+        "drawn: images.filter(i => i.complete && i.naturalWidth > 0).length, images: images.length,"
+        "page: document.documentElement.scrollWidth, screen: innerWidth, shown: Math.min(...images.map(i => i.clientWidth)),"
+        "text: parseFloat(getComputedStyle(document.body).fontSize)}); })</script>"
+    )
     # A headless window is at least 500 pixels wide; a frame can be as narrow as a phone.
     page = (run / "report.html").read_text().replace("<head>", "<head>" + measure)
     (tmp_path / "page.html").write_text(page)
     (tmp_path / "frame.html").write_text(
         f'<iframe id=f src="page.html" style="border:0;width:{width}px;height:2000px"></iframe><script>addEventListener("load", () => '
-        'document.body.append(document.getElementById("f").contentDocument.title))</script>')
-    done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr", "--v=0",
-                           f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--window-size=1400,2000", "--dump-dom",
-                           str(tmp_path / "frame.html")], capture_output=True, text=True, timeout=120, check=True)
+        'document.body.append(document.getElementById("f").contentDocument.title))</script>'
+    )
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--allow-file-access-from-files",
+            "--enable-logging=stderr",
+            "--v=0",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=10000",
+            "--window-size=1400,2000",
+            "--dump-dom",
+            str(tmp_path / "frame.html"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert "CONSOLE" not in done.stderr, done.stderr
     seen = json.loads(re.search(r"\{.*?\}", done.stdout.partition("</script>")[2]).group())
     assert seen["drawn"] == seen["images"] > 10
-    assert seen["screen"] == width and seen["page"] <= width and seen["text"] >= 15 and seen["shown"] > 0
+    assert (
+        seen["screen"] == width
+        and seen["page"] <= width
+        and seen["text"] >= 15
+        and seen["shown"] > 0
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- figures
+# figures
+
 
 def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
     from closed_forms import LinearGaussian
@@ -152,7 +268,10 @@ def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
     exact = LinearGaussian(3, features=5)
     data = pv.datasets.Dataset(exact.data(60), name="pca")
     gallery = inspect(exact.program(), data, data, tmp_path, reference=0)
-    assert set(gallery.captions) == {"latents.png", "aggregate.png", "graph.png", "tangent.png"} and not gallery.warnings
+    assert (
+        set(gallery.captions) == {"latents.png", "aggregate.png", "graph.png", "tangent.png"}
+        and not gallery.warnings
+    )
     assert gallery.numbers["active dimensions of the latent"] == "3 of 3"
     assert gallery.numbers["local dimension of the decoder"].startswith("3 ")
 
@@ -162,10 +281,15 @@ def test_figures_show_what_was_handed_in():
     ax = plotting.plot_data(images, Figure().add_subplot(), columns=3, rows=["a", "b"], title="t")
     picture = ax.images[0].get_array()
     np.testing.assert_array_equal(picture[5:9, 5:9], images[4, 0])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"] and ax.get_title() == "t"
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "a",
+        "b",
+    ] and ax.get_title() == "t"
     z = torch.randn(30, 2)
-    seven = [plotting.plot_latents(z, Figure().add_subplot(), labels).collections[-1].get_facecolor()[0]
-             for labels in (torch.tensor([7]).expand(30), torch.tensor([3, 7]).repeat(15))]
+    seven = [
+        plotting.plot_latents(z, Figure().add_subplot(), labels).collections[-1].get_facecolor()[0]
+        for labels in (torch.tensor([7]).expand(30), torch.tensor([3, 7]).repeat(15))
+    ]
     np.testing.assert_array_equal(*seven)  # a label has its colour whichever others occur
     axes = plotting.plot_pairs({"a": z, "b": z + 1}, Figure().subplots(2, 2))
     np.testing.assert_allclose(axes[1, 0].collections[1].get_offsets(), z + 1)
@@ -177,31 +301,63 @@ def test_clips_are_film_strips_or_one_exposure():
     picture = plotting.plot_data(clips, Figure().add_subplot(), columns=2).images[0].get_array()
     assert picture.shape == (2 * 4 - 1, 2 * (5 * 7) - 1)
     np.testing.assert_array_equal(picture[4:7, 7 * 2 : 7 * 2 + 6], clips[2, 2])
-    assert plotting.plot_data(torch.rand(64, 1, 4, 4), Figure().add_subplot()).images[0].get_array().shape == (39, 39)
-    pairs = plotting.plot_reconstructions(clips, 1 - clips, Figure().add_subplot()).images[0].get_array()
+    assert plotting.plot_data(torch.rand(64, 1, 4, 4), Figure().add_subplot()).images[
+        0
+    ].get_array().shape == (39, 39)
+    pairs = (
+        plotting.plot_reconstructions(clips, 1 - clips, Figure().add_subplot())
+        .images[0]
+        .get_array()
+    )
     np.testing.assert_allclose(pairs[:3, :6] + pairs[4:7, :6], 1, atol=1e-6)
     lit = torch.zeros(1, 5, 2, 2)
     lit[0, 0, 0, 0] = lit[0, 4, 1, 1] = 1.0
     exposed = plotting.still(lit)[0]
-    assert exposed[2, 0, 0] > exposed[1, 0, 0] and exposed[1, 1, 1] > exposed[2, 1, 1] and exposed[:, 0, 1].sum() == 0
+    assert (
+        exposed[2, 0, 0] > exposed[1, 0, 0]
+        and exposed[1, 1, 1] > exposed[2, 1, 1]
+        and exposed[:, 0, 1].sum() == 0
+    )
     assert torch.equal(plotting.still(clips[:, :3]), clips[:, :3])
 
 
 def test_the_graph_joins_neighbours_and_ellipses_are_the_metrics():
-    z, labels = torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0], [6.5, 0.0]]), torch.tensor([0, 0, 0, 1])
-    same, different = plotting.plot_neighbours(z, neighbours(z, 1), Figure().add_subplot(), labels).collections[-2:]
-    joined = [sorted(line[:, 0].tolist()) for lines in (same, different) for line in lines.get_segments()]
-    assert joined == [[0.0, 1.0], [0.0, 1.0], [5.0, 6.5], [5.0, 6.5]] and len(different.get_segments()) == 2
+    z, labels = (
+        torch.tensor([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0], [6.5, 0.0]]),
+        torch.tensor([0, 0, 0, 1]),
+    )
+    same, different = plotting.plot_neighbours(
+        z, neighbours(z, 1), Figure().add_subplot(), labels
+    ).collections[-2:]
+    joined = [
+        sorted(line[:, 0].tolist()) for lines in (same, different) for line in lines.get_segments()
+    ]
+    assert (
+        joined == [[0.0, 1.0], [0.0, 1.0], [5.0, 6.5], [5.0, 6.5]]
+        and len(different.get_segments()) == 2
+    )
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
     jacobian = (turn @ torch.diag(torch.tensor([4.0, 1.0])) @ turn.mT).expand(4, 2, 2)
     planes = TangentPlane(jacobian, *torch.linalg.svd(jacobian)[:2])
-    ellipses = plotting.plot_tangent_planes(z, z, planes, Figure().add_subplot(), labels).collections[-1]
+    ellipses = plotting.plot_tangent_planes(
+        z, z, planes, Figure().add_subplot(), labels
+    ).collections[-1]
     widths, heights = ellipses.get_widths(), ellipses.get_heights()
-    np.testing.assert_allclose(widths / heights, 4.0, rtol=1e-6)  # the least stretched direction is the longest axis
+    np.testing.assert_allclose(
+        widths / heights, 4.0, rtol=1e-6
+    )  # the least stretched direction is the longest axis
     along = turn[:, 1] * torch.sign(turn[0, 1])
-    np.testing.assert_allclose(np.tan(np.radians(ellipses.get_angles())), (along[1] / along[0]).item(), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.tan(np.radians(ellipses.get_angles())), (along[1] / along[0]).item(), rtol=1e-5
+    )
 
 
 def test_a_history_says_where_it_ended():
-    rows = [{"epoch": 1, "objective": -5.0, "validation_elbo": None}, {"epoch": 2, "objective": -4.5, "validation_elbo": None}]
-    assert repr(History(rows)) == "History(2 epochs, the last: epoch=2, objective=-4.5)" and repr(History()) == "History(no epochs)"
+    rows = [
+        {"epoch": 1, "objective": -5.0, "validation_elbo": None},
+        {"epoch": 2, "objective": -4.5, "validation_elbo": None},
+    ]
+    assert (
+        repr(History(rows)) == "History(2 epochs, the last: epoch=2, objective=-4.5)"
+        and repr(History()) == "History(no epochs)"
+    )

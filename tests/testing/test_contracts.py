@@ -28,7 +28,10 @@ def train_and_score(program):
         return str(refusal)
     x, context = data if isinstance(data, tuple) else (data, None)
     features = program.embed(context)
-    if is_point_mass(program.posterior(x, context=features)) and not program.prior(context=features).support.is_discrete:
+    if (
+        is_point_mass(program.posterior(x, context=features))
+        and not program.prior(context=features).support.is_discrete
+    ):
         with pytest.raises(InvalidInput, match="a Delta guide"):
             pv.elbo(program, data)
         return None
@@ -39,10 +42,14 @@ def train_and_score(program):
 
 @pytest.mark.parametrize("prior", pv.priors.__all__)
 def test_every_pair_trains_and_scores_or_is_refused_with_a_reason(prior):
-    refusals = {name: train_and_score(families.program(prior, name)) for name in pv.posteriors.__all__}
+    refusals = {
+        name: train_and_score(families.program(prior, name)) for name in pv.posteriors.__all__
+    }
     assert None in refusals.values(), f"no posterior goes with {prior}"
     for posterior, reason in refusals.items():
-        assert reason is None or (reason.count("; ") == 1 and "choose a " in reason and "\n" not in reason), (posterior, reason)
+        assert reason is None or (
+            reason.count("; ") == 1 and "choose a " in reason and "\n" not in reason
+        ), (posterior, reason)
 
 
 @pytest.mark.parametrize("posterior", pv.posteriors.__all__)
@@ -71,10 +78,17 @@ class OnTheCircle(torch.nn.Module):
 
 
 def test_a_sphere_under_a_plane_is_refused_before_training():
-    program = pv.VAE(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(5, MLP(2, [8])), OnTheCircle())
-    with pytest.raises(InvalidInput, match="z: got a posterior with a density over the area of a sphere under a prior with one over volume"):
+    program = pv.VAE(
+        pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(5, MLP(2, [8])), OnTheCircle()
+    )
+    with pytest.raises(
+        InvalidInput,
+        match="z: got a posterior with a density over the area of a sphere under a prior with one over volume",
+    ):
         pv.fit(program, torch.zeros(4, 5), progress=False)
-    program = pv.VAE(pv.priors.UniformOnSphere(2), pv.likelihoods.Bernoulli(5, MLP(2, [8])), OnTheCircle())
+    program = pv.VAE(
+        pv.priors.UniformOnSphere(2), pv.likelihoods.Bernoulli(5, MLP(2, [8])), OnTheCircle()
+    )
     assert pv.elbo(program, torch.zeros(4, 5), num_samples=3).values.isfinite().all()
 
 
@@ -90,10 +104,16 @@ class OnAnInterval(torch.nn.Module):
 
 def test_an_interval_must_lie_inside_the_priors():
     def program(low, high):
-        return pv.VAE(OnAnInterval(0.0, 1.0), pv.likelihoods.Bernoulli(5, MLP(2, [8])), OnAnInterval(low, high))
+        return pv.VAE(
+            OnAnInterval(0.0, 1.0),
+            pv.likelihoods.Bernoulli(5, MLP(2, [8])),
+            OnAnInterval(low, high),
+        )
 
     assert pv.elbo(program(0.2, 0.7), torch.zeros(4, 5), num_samples=3).values.isfinite().all()
-    with pytest.raises(InvalidInput, match=r"upper_bound=1.2.* under a prior on Interval.*upper_bound=1.0"):
+    with pytest.raises(
+        InvalidInput, match=r"upper_bound=1.2.* under a prior on Interval.*upper_bound=1.0"
+    ):
         pv.elbo(program(0.2, 1.2), torch.zeros(4, 5))
 
 
@@ -121,6 +141,7 @@ class Broken(torch.nn.Module):
         class Doubled(torch.distributions.Normal):
             def log_prob(self, value):
                 return super().log_prob(value) + 0.6931
+
         return torch.distributions.Independent(Doubled(torch.zeros(1, dtype=torch.float64), 1.0), 1)
 
 

@@ -37,8 +37,18 @@ def digits(num=700):
 def fitted(compile, monkeypatch, steps_at_once=16, **options):
     monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
     program = small_vae()
-    history = pv.fit(program, digits(), batch_size=32, epochs=4, device="cuda", compile=compile, progress=False, warmup=2,
-                     schedule=pv.schedules.Cosine(), **options)
+    history = pv.fit(
+        program,
+        digits(),
+        batch_size=32,
+        epochs=4,
+        device="cuda",
+        compile=compile,
+        progress=False,
+        warmup=2,
+        schedule=pv.schedules.Cosine(),
+        **options,
+    )
     return program, history
 
 
@@ -50,7 +60,10 @@ def test_a_compiled_run_follows_the_eager_one(monkeypatch):
 
 
 def test_steps_in_one_graph_are_the_steps_one_by_one(monkeypatch):
-    (a, one), (b, many) = fitted("on", monkeypatch, steps_at_once=10**9), fitted("on", monkeypatch, steps_at_once=5)
+    (a, one), (b, many) = (
+        fitted("on", monkeypatch, steps_at_once=10**9),
+        fitted("on", monkeypatch, steps_at_once=5),
+    )
     assert many["objective"] == pytest.approx(one["objective"], rel=1e-5)
     for (name, p), q in zip(a.state_dict().items(), b.state_dict().values()):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=name)
@@ -63,56 +76,107 @@ def test_every_batch_of_an_epoch_counts_once(batch_size, num, monkeypatch):
     for steps_at_once in (10**9, 16):
         monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
         program = small_vae()
-        history = pv.fit(program, digits(num), batch_size=batch_size, epochs=3, device="cuda", compile="on", progress=False)
+        history = pv.fit(
+            program,
+            digits(num),
+            batch_size=batch_size,
+            epochs=3,
+            device="cuda",
+            compile="on",
+            progress=False,
+        )
         runs.append(history["objective"])
     assert runs[1] == pytest.approx(runs[0], rel=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"clip_norm": 1.0}, {"autocast": True}, {"optimizer": torch.optim.SGD}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"clip_norm": 1.0}, {"autocast": True}, {"optimizer": torch.optim.SGD}], ids=str
+)
 def test_settings_hold_in_a_graph_of_steps(options, monkeypatch):
     (_, one), (_, many) = (fitted("on", monkeypatch, steps, **options) for steps in (10**9, 5))
     assert many["objective"] == pytest.approx(one["objective"], rel=1e-4)
 
 
 # On a real device each is compiled: programs alone then, for the sake of time.
-@pytest.mark.parametrize("family, name", [("program", name) for name in PROGRAMS] if HAS_GPU else CASES)
+@pytest.mark.parametrize(
+    "family, name", [("program", name) for name in PROGRAMS] if HAS_GPU else CASES
+)
 def test_every_part_trains_in_a_graph_of_steps(family, name, monkeypatch):
     """Running statistics, dropout, flows and all: the buffers too are those of the steps one by one."""
     start, data = case(family, name)
     data = tuple(value.repeat(54, *[1] * (value.dim() - 1))[:320] for value in data)
     ends, graphs, record = [], [], stepping.Replay.__init__
-    monkeypatch.setattr(stepping.Replay, "__init__", lambda self, *what: (graphs.append(self), record(self, *what))[1])
+    monkeypatch.setattr(
+        stepping.Replay,
+        "__init__",
+        lambda self, *what: (graphs.append(self), record(self, *what))[1],
+    )
     for steps_at_once in (10**9, 5):
         monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
         program = copy.deepcopy(start)
-        pv.fit(program, data if len(data) > 1 else data[0], batch_size=32, epochs=2, device="cuda", compile="on", progress=False)
+        pv.fit(
+            program,
+            data if len(data) > 1 else data[0],
+            batch_size=32,
+            epochs=2,
+            device="cuda",
+            compile="on",
+            progress=False,
+        )
         ends.append(program.state_dict())
     for key, value in ends[0].items():
         torch.testing.assert_close(ends[1][key], value, rtol=1e-3, atol=1e-4, msg=key)
-    if name != "LowRankNormal":  # whose factorisation is checked, for which it waits, in a graph of some versions of torch
-        draws_categories = [("program", "semi-supervised"), ("priors", "Categorical"), ("posteriors", "EnumeratedCategorical")]
+    if (
+        name != "LowRankNormal"
+    ):  # whose factorisation is checked, for which it waits, in a graph of some versions of torch
+        draws_categories = [
+            ("program", "semi-supervised"),
+            ("priors", "Categorical"),
+            ("posteriors", "EnumeratedCategorical"),
+        ]
         assert bool(graphs) == ((family, name) not in draws_categories)
 
 
-@pytest.mark.parametrize("function, fits", [
-    (lambda x: x * torch.rand_like(x), True),
-    (lambda x: x * torch.rand(()), False),  # a draw of the host, which would be the same in each launch
-    (lambda x: x + torch.arange(3.0).to(x.device), False),
-    (lambda x: torch.distributions.OneHotCategorical(x.softmax(-1)).sample(), False)])
+@pytest.mark.parametrize(
+    "function, fits",
+    [
+        (lambda x: x * torch.rand_like(x), True),
+        (
+            lambda x: x * torch.rand(()),
+            False,
+        ),  # a draw of the host, which would be the same in each launch
+        (lambda x: x + torch.arange(3.0).to(x.device), False),
+        (lambda x: torch.distributions.OneHotCategorical(x.softmax(-1)).sample(), False),
+    ],
+)
 def test_only_what_stays_on_the_device_fits_a_graph(function, fits):
     assert Captured(function, [torch.ones(2, 3, device="cuda")]).fits_cuda_graph == fits
 
 
 def test_what_draws_categories_trains_without_a_graph_of_steps():
-    program, (labels,) = copy.deepcopy(PROGRAMS["semi-supervised"][0]), PROGRAMS["semi-supervised"][1]
+    program, (labels,) = (
+        copy.deepcopy(PROGRAMS["semi-supervised"][0]),
+        PROGRAMS["semi-supervised"][1],
+    )
     data = (digits(320).x, labels.repeat(54)[:320])
-    assert len(pv.fit(program, data, batch_size=16, epochs=2, device="cuda", compile="on", progress=False)) == 2
+    assert (
+        len(
+            pv.fit(
+                program, data, batch_size=16, epochs=2, device="cuda", compile="on", progress=False
+            )
+        )
+        == 2
+    )
 
 
 def test_a_run_with_graphs_is_the_same_twice_and_draws_anew_in_each_launch(monkeypatch):
-    (_, a), (_, b), (_, c) = (fitted("on", monkeypatch, 5, seed=seed, learning_rate=1e-12) for seed in (1, 1, 2))
+    (_, a), (_, b), (_, c) = (
+        fitted("on", monkeypatch, 5, seed=seed, learning_rate=1e-12) for seed in (1, 1, 2)
+    )
     assert a["objective"] == b["objective"] != c["objective"]
-    assert len(set(a["objective"])) == 4  # the weights hardly move, so what differs is what was drawn
+    assert (
+        len(set(a["objective"])) == 4
+    )  # the weights hardly move, so what differs is what was drawn
 
 
 def test_compiled_svi_follows_pyros():
@@ -125,7 +189,12 @@ def test_compiled_svi_follows_pyros():
         return a.guide(x)
 
     svi = pyro.infer.SVI(a.model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
-    ours = pv.CompiledSVI(b.model, b.guide, torch.optim.Adam(b.parameters(), lr=1e-3, fused=True), pyro.infer.Trace_ELBO())
+    ours = pv.CompiledSVI(
+        b.model,
+        b.guide,
+        torch.optim.Adam(b.parameters(), lr=1e-3, fused=True),
+        pyro.infer.Trace_ELBO(),
+    )
     curves = []
     for step in (svi.step, ours.step):
         torch.manual_seed(5)
@@ -161,14 +230,18 @@ def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
 
 def test_scores_are_those_of_the_same_draws():
     program = small_vae().cuda()
-    eager, compiled = (pv.elbo(program, digits(20), 100, compile=way).values for way in ("off", "on"))
+    eager, compiled = (
+        pv.elbo(program, digits(20), 100, compile=way).values for way in ("off", "on")
+    )
     torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-4)
 
 
 def test_a_binarised_batch_is_the_same_on_every_device():
     keys = torch.tensor([5, -7], dtype=torch.int32)
     data, index = digits(50), torch.arange(50)
-    assert torch.equal(data.batch(index, keys)[0], data.to("cuda").batch(index.cuda(), keys.cuda())[0].cpu())
+    assert torch.equal(
+        data.batch(index, keys)[0], data.to("cuda").batch(index.cuda(), keys.cuda())[0].cpu()
+    )
 
 
 def test_resuming_goes_on_where_it_stopped(tmp_path):
@@ -181,7 +254,9 @@ def test_resuming_goes_on_where_it_stopped(tmp_path):
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.Adam, torch.optim.SGD], ids=lambda cls: cls.__name__
+)
 def test_an_optimiser_of_loops_resumes_too(optimizer, tmp_path):
     """It counts its steps on the host, where a kernel counts them on the device."""
     options = dict(batch_size=32, device="cuda", optimizer=optimizer, progress=False)
@@ -201,7 +276,10 @@ def test_every_part_trains_scores_and_generates(family, name):
     assert all(p.is_cuda for p in [*program.parameters(), *program.buffers()])
     assert pv.reconstruct(program, data).is_cuda
     with contextlib.suppress(NoBound):  # of a point, on any device
-        assert all(score.values.is_cuda for score in (pv.elbo(program, data, 3), pv.log_likelihood(program, data, 3)))
+        assert all(
+            score.values.is_cuda
+            for score in (pv.elbo(program, data, 3), pv.log_likelihood(program, data, 3))
+        )
     with contextlib.suppress(NoDraws):
         assert pv.generate(program, len(x), context=context[0] if context else None).is_cuda
 
@@ -212,7 +290,14 @@ def test_every_objective_trains(name, objective):
     program, (x, *context) = case("program", name)
     data = (x, *context) if context else x
     try:
-        history = pv.fit(program, data, epochs=1, objective=getattr(pv.objectives, objective)(), device="cuda", progress=False)
+        history = pv.fit(
+            program,
+            data,
+            epochs=1,
+            objective=getattr(pv.objectives, objective)(),
+            device="cuda",
+            progress=False,
+        )
     except InvalidInput as refusal:
         assert objective != "ELBO"
         pytest.skip(f"refused: {refusal}")
@@ -228,8 +313,11 @@ def test_every_measurement_is_the_hosts(name):
 
 
 @pytest.mark.filterwarnings("ignore::pyro_vae.diagnostics.inference_data.UnreliableDraws")
-@pytest.mark.parametrize("draws", [pv.draws.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
-                         ids=lambda draws: type(draws).__name__)
+@pytest.mark.parametrize(
+    "draws",
+    [pv.draws.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
+    ids=lambda draws: type(draws).__name__,
+)
 def test_every_kind_of_draws_comes_to_the_host(draws):
     found = pv.to_inference_data(small_vae().cuda(), digits(2), 10, draws=draws)
     assert found.posterior["z"].shape[-2:] == (2, 2)
@@ -238,11 +326,37 @@ def test_every_kind_of_draws_comes_to_the_host(draws):
 def test_the_command_line_from_training_to_the_report(tmp_path, capsys):
     run, table = str(tmp_path / "run"), ["--num-samples", "10", "--limit", "20"]
     sizes = ["--latent", "2", "--encoder.hidden", "[16]", "--decoder.hidden", "[16]"]
-    for command in (["train", "--out", run, "--device", "cuda", "--epochs", "2", "--context", "labels", "--validation", "100", *sizes, *table],
-                    ["train", "--out", run, "--device", "cuda", "--epochs", "3", "--resume"],
-                    ["evaluate", run, "--device", "cuda", *table],
-                    ["evaluate", run, "--device", "cuda", "--proposal", "Refined", "--proposal.steps", "2", *table],
-                    ["inspect", run, "--device", "cuda", "--reference", "0", "--num-samples", "20"],
-                    ["sample", run, "--device", "cuda", "--num", "10", "--out", str(tmp_path / "x.npz")],
-                    ["report", run]):
+    for command in (
+        [
+            "train",
+            "--out",
+            run,
+            "--device",
+            "cuda",
+            "--epochs",
+            "2",
+            "--context",
+            "labels",
+            "--validation",
+            "100",
+            *sizes,
+            *table,
+        ],
+        ["train", "--out", run, "--device", "cuda", "--epochs", "3", "--resume"],
+        ["evaluate", run, "--device", "cuda", *table],
+        [
+            "evaluate",
+            run,
+            "--device",
+            "cuda",
+            "--proposal",
+            "Refined",
+            "--proposal.steps",
+            "2",
+            *table,
+        ],
+        ["inspect", run, "--device", "cuda", "--reference", "0", "--num-samples", "20"],
+        ["sample", run, "--device", "cuda", "--num", "10", "--out", str(tmp_path / "x.npz")],
+        ["report", run],
+    ):
         assert main(command) == 0, capsys.readouterr().err

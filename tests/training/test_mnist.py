@@ -9,7 +9,9 @@ from pyro_vae.recipes.build import build_program
 from pyro_vae.recipes.recipe import read_recipe
 from pyro_vae.testing.components import check_program
 
-pytestmark = pytest.mark.skipif(DATA is None, reason="PYRO_VAE_DATA names no folder with the real data")
+pytestmark = pytest.mark.skipif(
+    DATA is None, reason="PYRO_VAE_DATA names no folder with the real data"
+)
 
 
 def test_a_vae_learns_in_one_epoch():
@@ -33,7 +35,9 @@ def test_convolutional_programs_keep_the_contract(context):
     nets = pv.networks
     vae = pv.VAE(
         prior=pv.priors.GaussianMixture(5),
-        likelihood=pv.likelihoods.Bernoulli((1, 28, 28), nets.ConvTranspose(5, (28, 28), [8, 4], context=context)),
+        likelihood=pv.likelihoods.Bernoulli(
+            (1, 28, 28), nets.ConvTranspose(5, (28, 28), [8, 4], context=context)
+        ),
         posterior=pv.posteriors.DiagonalNormal(5, nets.Conv((1, 28, 28), [4, 8], context=context)),
         context=nets.OneHot(10) if context else None,
     )

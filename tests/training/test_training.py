@@ -33,7 +33,9 @@ def assert_same(a, b):
         assert torch.equal(a[name], b[name]), f"{name} differs"
 
 
-OPTIONS = dict(batch_size=64, progress=False, warmup=3, clip_norm=5.0, schedule=pv.schedules.Constant())
+OPTIONS = dict(
+    batch_size=64, progress=False, warmup=3, clip_norm=5.0, schedule=pv.schedules.Constant()
+)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_caller_alone():
@@ -53,15 +55,23 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_caller_alone():
 @pytest.mark.parametrize("validated", [False, True])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, validated):
     data = digits()
-    extra = dict(OPTIONS, optimizer=optimizer, learning_rate=1e-3,
-                 validation=data[:50] if validated else None, patience=50 if validated else None)
+    extra = dict(
+        OPTIONS,
+        optimizer=optimizer,
+        learning_rate=1e-3,
+        validation=data[:50] if validated else None,
+        patience=50 if validated else None,
+    )
     whole, parts = small_vae(), small_vae()
     full = pv.fit(whole, data, epochs=7, out=tmp_path / "whole", **extra)
     pv.fit(parts, data, epochs=4, out=tmp_path / "parts", **extra)
     again = small_vae(seed=9)  # whatever it starts from, the checkpoint decides
     history = pv.fit(again, data, epochs=7, out=tmp_path / "parts", resume=True, **extra)
     assert_same(weights(whole), weights(again))
-    assert history["objective"] == full["objective"] and history["validation_elbo"] == full["validation_elbo"]
+    assert (
+        history["objective"] == full["objective"]
+        and history["validation_elbo"] == full["validation_elbo"]
+    )
     assert_same(weights(pv.load(tmp_path / "parts")), weights(pv.load(tmp_path / "whole")))
     rows = list(csv.DictReader((tmp_path / "parts" / "metrics.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 8))
@@ -69,6 +79,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, valid
 
 def test_a_resumed_run_keeps_the_order_of_parameters_in_memory(tmp_path):
     """A file has none, and the fused update reads a parameter and its moments in that of memory."""
+
     def columns_first():
         program = small_vae()
         for layer in program.modules():
@@ -84,14 +95,21 @@ def test_a_resumed_run_keeps_the_order_of_parameters_in_memory(tmp_path):
 
 
 RUN = dict(epochs=120, batch_size=32, progress=False, clip_norm=5.0, warmup=3)
-# Processes that are forked from one that has imported everything: no test waits for that more than once.
+# Processes that are forked from one that has imported everything: no test waits for that more than
+# once.
 SPAWNER = multiprocessing.get_context("forkserver")
 SPAWNER.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "pyro_vae"])
 
 
 def train_in(folder):
-    pv.fit(small_vae(), digits(), out=folder, resume=checkpoint.exists(folder, "training"),
-           checkpoint_seconds=0.05, **RUN)
+    pv.fit(
+        small_vae(),
+        digits(),
+        out=folder,
+        resume=checkpoint.exists(folder, "training"),
+        checkpoint_seconds=0.05,
+        **RUN,
+    )
 
 
 def start_training(folder):
@@ -108,7 +126,11 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_weights(tmp_path):
         process = start_training(tmp_path / "run")
         deadline = time.monotonic() + 60
         before = progress(tmp_path / "run")
-        while progress(tmp_path / "run") == before and process.is_alive() and time.monotonic() < deadline:
+        while (
+            progress(tmp_path / "run") == before
+            and process.is_alive()
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.005)
         time.sleep(delay)
         kills += process.is_alive()
@@ -130,7 +152,11 @@ def progress(folder):
 
 def test_resuming_with_other_settings_is_refused(tmp_path):
     pv.fit(small_vae(), digits(), epochs=1, out=tmp_path, **OPTIONS)
-    for change, name in [({"batch_size": 32}, "batch_size"), ({"clip_norm": 1.0}, "clip_norm"), ({"seed": 3}, "seed")]:
+    for change, name in [
+        ({"batch_size": 32}, "batch_size"),
+        ({"clip_norm": 1.0}, "clip_norm"),
+        ({"seed": 3}, "seed"),
+    ]:
         with pytest.raises(InvalidInput, match=f"^{name}: got"):
             pv.fit(small_vae(), digits(), epochs=2, out=tmp_path, resume=True, **(OPTIONS | change))
     with pytest.raises(InvalidInput, match="data: got"):
@@ -167,9 +193,19 @@ def still(parameters, lr):
 
 def test_warm_up_and_schedule_follow_their_plan():
     data = digits(100)
-    history = pv.fit(small_vae(), data, epochs=6, batch_size=50, warmup=4, schedule=pv.schedules.Exponential(0.01), progress=False)
+    history = pv.fit(
+        small_vae(),
+        data,
+        epochs=6,
+        batch_size=50,
+        warmup=4,
+        schedule=pv.schedules.Exponential(0.01),
+        progress=False,
+    )
     assert history["kl_weight"] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert history["learning_rate"] == pytest.approx([1e-3 * 0.01 ** ((2 * e + 1) / 12) for e in range(6)])
+    assert history["learning_rate"] == pytest.approx(
+        [1e-3 * 0.01 ** ((2 * e + 1) / 12) for e in range(6)]
+    )
 
 
 def test_the_gradients_global_norm_is_clipped():
@@ -181,15 +217,32 @@ def test_the_gradients_global_norm_is_clipped():
             norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
             return super().step(closure)
 
-    pv.fit(small_vae(), digits(64), epochs=1, batch_size=16, optimizer=Spy, clip_norm=0.5, progress=False)
+    pv.fit(
+        small_vae(),
+        digits(64),
+        epochs=1,
+        batch_size=16,
+        optimizer=Spy,
+        clip_norm=0.5,
+        progress=False,
+    )
     assert len(norms) == 4 and max(norms) == pytest.approx(0.5, rel=1e-4)
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path):
     data = digits(60)
     program = small_vae()
-    history = pv.fit(program, data[:40], epochs=400, learning_rate=0.05, batch_size=40, validation=data[40:], patience=5,
-                     progress=False, out=tmp_path)
+    history = pv.fit(
+        program,
+        data[:40],
+        epochs=400,
+        learning_rate=0.05,
+        batch_size=40,
+        validation=data[40:],
+        patience=5,
+        progress=False,
+        out=tmp_path,
+    )
     scores = history["validation_elbo"]
     best = max(range(len(scores)), key=scores.__getitem__)
     assert len(history) == best + 1 + 5 < 400
@@ -229,22 +282,37 @@ class Explodes(torch.nn.Module):
             scale = (self.raw * 0).sqrt() + 1 if self.kind == "gradient" else self.raw * torch.nan
         loc = 0 * z.sum(-1)[..., None, None, None].expand(*z.shape[:-1], 1, 8, 8)
         return torch.distributions.Independent(
-            torch.distributions.Normal(loc + self.raw, scale, validate_args=False), 3)
+            torch.distributions.Normal(loc + self.raw, scale, validate_args=False), 3
+        )
 
 
-@pytest.mark.parametrize("kind, where", [("value", "site 'x' of the model"), ("gradient", "parameter 'likelihood.raw'")])
-def test_a_nan_stops_with_the_step_the_site_and_the_cause_and_keeps_the_checkpoint(tmp_path, kind, where):
+@pytest.mark.parametrize(
+    "kind, where", [("value", "site 'x' of the model"), ("gradient", "parameter 'likelihood.raw'")]
+)
+def test_a_nan_stops_with_the_step_the_site_and_the_cause_and_keeps_the_checkpoint(
+    tmp_path, kind, where
+):
     program = small_vae()
     program.likelihood = Explodes(kind)
     x = 9 + torch.randn(40, 1, 8, 8)
     with pytest.raises(TrainingDiverged) as error:
-        pv.fit(program, x, epochs=20, batch_size=10, progress=False, out=tmp_path, checkpoint_seconds=0)
-    assert where in str(error.value) and "learning_rate" in str(error.value) and "\n" not in str(error.value)
+        pv.fit(
+            program, x, epochs=20, batch_size=10, progress=False, out=tmp_path, checkpoint_seconds=0
+        )
+    assert (
+        where in str(error.value)
+        and "learning_rate" in str(error.value)
+        and "\n" not in str(error.value)
+    )
     assert error.value.step == 7
     tensors, meta = checkpoint.read_state(tmp_path, "training")
     assert all(torch.isfinite(value).all() for value in tensors.values())
     assert len(meta["history"]) == 1 and str(tmp_path) in str(error.value)
-    kept = {name.removeprefix("program."): value for name, value in tensors.items() if name.startswith("program.")}
+    kept = {
+        name.removeprefix("program."): value
+        for name, value in tensors.items()
+        if name.startswith("program.")
+    }
     assert_same(weights(program), kept)  # the program itself is back where it was, too
 
 
@@ -260,7 +328,9 @@ def test_a_full_disk_during_training_keeps_the_last_checkpoint(tmp_path, monkeyp
         pv.fit(small_vae(), digits(100), epochs=4, out=tmp_path, resume=True, **OPTIONS)
     monkeypatch.undo()
     assert_same(weights(pv.load(tmp_path)), kept)
-    assert len(pv.fit(small_vae(), digits(100), epochs=4, out=tmp_path, resume=True, **OPTIONS)) == 4
+    assert (
+        len(pv.fit(small_vae(), digits(100), epochs=4, out=tmp_path, resume=True, **OPTIONS)) == 4
+    )
 
 
 def test_an_interrupted_run_saves_the_last_whole_epoch(tmp_path):
@@ -274,7 +344,15 @@ def test_an_interrupted_run_saves_the_last_whole_epoch(tmp_path):
             return super().step(closure)
 
     with pytest.raises(KeyboardInterrupt):
-        pv.fit(small_vae(), digits(100), epochs=9, batch_size=32, optimizer=Interrupted, progress=False, out=tmp_path)
+        pv.fit(
+            small_vae(),
+            digits(100),
+            epochs=9,
+            batch_size=32,
+            optimizer=Interrupted,
+            progress=False,
+            out=tmp_path,
+        )
     assert len(checkpoint.read_state(tmp_path, "training")[1]["history"]) == 1
 
 
@@ -282,19 +360,33 @@ def test_the_run_folder_holds_metrics_and_tensorboard_events(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for epochs in (2, 4):  # the second run goes on where the first one ends
-        history = pv.fit(small_vae(), digits(100), epochs=epochs, out=tmp_path, resume=epochs == 4, **OPTIONS)
+        history = pv.fit(
+            small_vae(), digits(100), epochs=epochs, out=tmp_path, resume=epochs == 4, **OPTIONS
+        )
     assert (tmp_path / "metrics.csv").read_text().startswith("epoch,step,seconds,objective,")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("objective")] == history["step"]
-    assert [event.value for event in events.Scalars("objective")] == pytest.approx(history["objective"], rel=1e-6)
+    assert [event.value for event in events.Scalars("objective")] == pytest.approx(
+        history["objective"], rel=1e-6
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"), ({"learning_rate": 0.0}, "learning_rate"),
-    ({"learning_rate": float("nan")}, "learning_rate"), ({"patience": 3}, "validation"), ({"device": "tpu"}, "device"),
-    ({"resume": True}, "run folder"), ({"clip_norm": -1.0}, "clip_norm"), ({"clip_norm": 0.0}, "clip_norm"), ({"seed": -1}, "seed"),
-    ({"patience": 0}, "patience"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"patience": 3}, "validation"),
+        ({"device": "tpu"}, "device"),
+        ({"resume": True}, "run folder"),
+        ({"clip_norm": -1.0}, "clip_norm"),
+        ({"clip_norm": 0.0}, "clip_norm"),
+        ({"seed": -1}, "seed"),
+        ({"patience": 0}, "patience"),
+    ],
+)
 def test_bad_settings(change, message):
     with pytest.raises(InvalidInput, match=message):
         pv.fit(small_vae(), digits(20), progress=False, **change)
@@ -312,10 +404,16 @@ def test_a_program_without_parameters_is_refused():
         pv.fit(program, digits(20), progress=False)
 
 
-@pytest.mark.parametrize("options", [
-    {"objective": pv.objectives.ELBO(num_particles=4)}, {"optimizer": torch.optim.NAdam}, {"optimizer": torch.optim.Rprop},
-    {"schedule": pv.schedules.Cosine(), "epochs": 4},
-], ids=["particles", "NAdam", "Rprop", "cosine"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": pv.objectives.ELBO(num_particles=4)},
+        {"optimizer": torch.optim.NAdam},
+        {"optimizer": torch.optim.Rprop},
+        {"schedule": pv.schedules.Cosine(), "epochs": 4},
+    ],
+    ids=["particles", "NAdam", "Rprop", "cosine"],
+)
 def test_resuming_keeps_everything_that_an_objective_and_an_optimiser_keep(tmp_path, options):
     epochs = options.pop("epochs", 4)
     whole, parts = small_vae(), small_vae()
@@ -335,7 +433,21 @@ def test_resuming_keeps_everything_that_an_objective_and_an_optimiser_keep(tmp_p
     with pytest.raises(KeyboardInterrupt):
         pv.fit(parts, data, epochs=epochs, batch_size=40, progress=False, out=tmp_path, **options)
     again = small_vae(seed=3)
-    assert len(pv.fit(again, digits(100), epochs=epochs, batch_size=40, progress=False, out=tmp_path, resume=True, **options)) == 4
+    assert (
+        len(
+            pv.fit(
+                again,
+                digits(100),
+                epochs=epochs,
+                batch_size=40,
+                progress=False,
+                out=tmp_path,
+                resume=True,
+                **options,
+            )
+        )
+        == 4
+    )
     assert_same(weights(whole), weights(again))
 
 
@@ -368,7 +480,11 @@ def test_a_subsampling_plate_and_functions_without_their_modules_are_refused():
     with pytest.raises(InvalidInput, match="scales the loss by 500"):
         pv.fit(pv.Program(model, guide, modules=vae), digits(50), progress=False)
     with pytest.raises(InvalidInput, match="depends on no parameter"):
-        pv.fit(pv.Program(vae.model, vae.guide, modules=torch.nn.Linear(1, 1), event_shape=(1, 8, 8)), digits(50), progress=False)
+        pv.fit(
+            pv.Program(vae.model, vae.guide, modules=torch.nn.Linear(1, 1), event_shape=(1, 8, 8)),
+            digits(50),
+            progress=False,
+        )
 
 
 def test_a_lambda_cannot_be_compared_on_resume(tmp_path):
@@ -408,10 +524,23 @@ def test_a_distribution_that_refuses_what_diverged_is_a_diverged_run():
     program, (x, labels) = case("program", "semi-supervised")
     before = copy.deepcopy(program.state_dict())
     with pytest.raises(TrainingDiverged, match="parameter"):
-        pv.fit(program, (x.repeat(9, 1, 1, 1), labels.repeat(9)), batch_size=6, epochs=3, learning_rate=1e12, progress=False)
+        pv.fit(
+            program,
+            (x.repeat(9, 1, 1, 1), labels.repeat(9)),
+            batch_size=6,
+            epochs=3,
+            learning_rate=1e12,
+            progress=False,
+        )
     assert all(torch.equal(value, before[key]) for key, value in program.state_dict().items())
 
 
 def test_validation_data_are_checked_before_training():
     with pytest.raises(InvalidInput):
-        pv.fit(small_vae(), torch.zeros(40, 1, 8, 8), validation=torch.zeros(4, 1, 7, 7), epochs=10**9, progress=False)
+        pv.fit(
+            small_vae(),
+            torch.zeros(40, 1, 8, 8),
+            validation=torch.zeros(4, 1, 7, 7),
+            epochs=10**9,
+            progress=False,
+        )
