@@ -1,10 +1,159 @@
-"""What the parts of the library expect of one another, as types."""
+"""What the parts of the library expect of one another, as types; nothing needs to be inherited.
+
+A component is an `torch.nn.Module` whose ``forward`` returns a distribution. A program is a module
+with a Pyro ``model`` and ``guide``. Everything that trains, scores or inspects takes a program.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
-__all__ = ["AnyProgram"]
+import torch
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
-# What keeps the contract of a program; nothing needs to be inherited, so there is no class to name.
-AnyProgram = Any
+__all__ = [
+    "Bindable",
+    "Initializable",
+    "Likelihood",
+    "ModuleLike",
+    "Network",
+    "Posterior",
+    "Prior",
+    "ProgramLike",
+    "Site",
+    "StatesInfer",
+    "StatesMeasure",
+    "StatesShape",
+    "StochasticFunction",
+    "Trace",
+    "as_module",
+    "sites_of",
+]
+
+StochasticFunction = Callable[..., object]  # a Pyro model or guide
+
+
+class ModuleLike(Protocol):
+    """What the library uses of `torch.nn.Module`, for protocols cannot inherit from it."""
+
+    training: bool
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]: ...
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]: ...
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...
+    def train(self, mode: bool = True) -> nn.Module: ...
+    def eval(self) -> nn.Module: ...
+    def double(self) -> nn.Module: ...
+    def to(self, place: torch.device | torch.dtype) -> nn.Module: ...
+
+
+class Prior(Protocol):
+    """p(z | c): a distribution over latents, of batch shape () or that of the context."""
+
+    def __call__(self, *, context: Tensor | None = None) -> Distribution: ...
+
+
+class Likelihood(Protocol):
+    """p(x | z, c): a distribution over events of shape ``event_shape``, for latents (*batch, *latent)."""
+
+    event_shape: torch.Size | tuple[int, ...]
+
+    def __call__(self, *latents: Tensor, context: Tensor | None = None) -> Distribution: ...
+
+
+class Posterior(Protocol):
+    """q(z | x, c): a distribution over latents, for data (*batch, *event)."""
+
+    def __call__(self, x: Tensor, *, context: Tensor | None = None) -> Distribution: ...
+
+
+class Network(Protocol):
+    """A map from (*batch, *in_shape), and a context, to features (*batch, *out_shape)."""
+
+    out_shape: tuple[int, ...]
+
+    def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
+
+
+class ProgramLike(ModuleLike, Protocol):
+    """A Pyro model and guide as one module, whose parameters are its own ``nn.Parameter``s."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None: ...
+    def model(self, x: Tensor, context: Tensor | None = None) -> object: ...
+    def guide(self, x: Tensor, context: Tensor | None = None) -> object: ...
+
+
+def as_module(part: ModuleLike) -> nn.Module:
+    """The same object, for the type checker, which cannot see that a protocol's object is a module."""
+    return cast(nn.Module, part)
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A part that needs another one of its program, as VampPrior needs the posterior."""
+
+    def bind(self, program: ProgramLike) -> None: ...
+
+
+@runtime_checkable
+class Initializable(Protocol):
+    """A part that starts from data: called once, before a new run's first step."""
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None: ...
+
+
+@runtime_checkable
+class StatesInfer(Protocol):
+    """A posterior that says how Pyro treats its site, such as that its states are summed over."""
+
+    infer: Mapping[str, object]
+
+
+@runtime_checkable
+class StatesMeasure(Protocol):
+    """A support that says over what its densities are, such as the simplex or the integers."""
+
+    measure: str
+
+
+@runtime_checkable
+class StatesShape(Protocol):
+    """A module that says which shape its outputs have."""
+
+    out_shape: tuple[int, ...]
+
+
+class Site(TypedDict):
+    """A sample site of a Pyro trace, once its message has been handled."""
+
+    name: str
+    type: str
+    fn: Distribution
+    value: Tensor
+    is_observed: bool
+    infer: dict[str, object]
+    scale: Tensor | float
+    mask: Tensor | bool | None
+    cond_indep_stack: tuple[CondIndepStackFrame, ...]
+    log_prob: Tensor
+    unscaled_log_prob: Tensor
+
+
+def sites_of(trace: Trace) -> dict[str, Site]:
+    """The sample sites of a trace by name, in the order in which they were drawn.
+
+    ``log_prob`` and ``unscaled_log_prob`` are there once ``trace.compute_log_prob()`` was called.
+    """
+    sites: dict[str, Site] = trace.nodes  # type: ignore[assignment]  # Pyro's type allows unhandled messages
+    return {name: site for name, site in sites.items() if site["type"] == "sample"}

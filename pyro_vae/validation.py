@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from pyro_vae.contracts import ProgramLike
 
 __all__ = [
     "InvalidInput",
@@ -239,7 +241,7 @@ def _name_of(constraint: torch.distributions.constraints.Constraint) -> str:
     return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
-def check_context(program: nn.Module, x: Tensor, context: Tensor | None) -> None:
+def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> None:
     """Raises `InvalidInput` if the context is missing, unexpected, of another length or out of range.
 
     A program that takes a context has a module ``program.context``; that module may offer

@@ -9,19 +9,19 @@ state or the new one, whole.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 
 from pyro_vae.checkpoint.description import build, describe
 from pyro_vae.checkpoint.files import CheckpointError
 from pyro_vae.checkpoint.states import read_state, write_state
+from pyro_vae.contracts import ProgramLike, as_module
 
 __all__ = ["description_of", "load", "save"]
 
 
-def save(program: nn.Module, folder: str | Path) -> None:
+def save(program: ProgramLike, folder: str | Path) -> None:
     """Writes a program, its classes with their arguments and its weights, to ``program.json`` and beside it.
 
     Args:
@@ -42,7 +42,7 @@ def save(program: nn.Module, folder: str | Path) -> None:
     write_state(folder, "program", program.state_dict(), description_of(program))
 
 
-def load(folder: str | Path, program: nn.Module | None = None) -> nn.Module:
+def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
     """Reads a program that `save` wrote.
 
     Args:
@@ -64,7 +64,7 @@ def load(folder: str | Path, program: nn.Module | None = None) -> nn.Module:
         with (
             torch.random.fork_rng()
         ):  # building draws initial weights; the caller's random numbers stay untouched
-            program = build(meta.get("program"), source)
+            program = cast(ProgramLike, build(meta.get("program"), source))
     own = program.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
         name for name in own if own[name].shape != tensors[name].shape
@@ -83,10 +83,11 @@ def load(folder: str | Path, program: nn.Module | None = None) -> nn.Module:
         if name in tensors:
             tensor.data = tensors[name].to(tensor.device)
             tensor.requires_grad_(tensor.requires_grad and name not in meta.get("frozen", ()))
-    return program.eval()
+    program.eval()
+    return program
 
 
-def description_of(program: nn.Module) -> dict[str, Any]:
+def description_of(program: ProgramLike) -> dict[str, Any]:
     """What `load` needs beside the weights."""
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
-    return {"program": describe(program), "frozen": frozen}
+    return {"program": describe(as_module(program)), "frozen": frozen}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.recipes.recipe import read_recipe
@@ -32,7 +32,7 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def load_run(options: Namespace) -> tuple[Path, nn.Module]:
+def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
     device = choose_device(options.device)
     return Path(options.run), checkpoint.load(options.run).to(device)
 
@@ -87,7 +87,7 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     return Vocabulary(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
 
 
-def parse_context(program: AnyProgram, text: str | None, num: int) -> Tensor | None:
+def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | None:
     """The context on the command line; without one, the labels in turn for a program that takes labels."""
     embed = getattr(program, "context", None)
     if embed is None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pyro_vae import checkpoint
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import save_scores
 from pyro_vae.evaluation.importance import evaluate, log_joint
@@ -32,7 +32,7 @@ from pyro_vae.runtime.traces import NoBound
 
 
 def score_run(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Dataset,
     num_samples: int,
     folder: Path,
@@ -106,7 +106,7 @@ def _write_scores(folder: Path, scores: dict[str, Score], result: dict[str, Any]
     )
 
 
-def _bits_per_dim(program: AnyProgram, data: Dataset, score: Score) -> float | None:
+def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | None:
     """Bits per observed entry of x where x is discrete; a density in the units of x has no such number."""
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:

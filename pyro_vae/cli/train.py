@@ -14,7 +14,7 @@ from pyro_vae import checkpoint, datasets, plotting
 from pyro_vae.cli.options import explaining, new_parser, scan
 from pyro_vae.cli.runs import parse_context, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
 from pyro_vae.recipes.build import build_optimizer, build_program
@@ -152,7 +152,9 @@ def run(argv: list[str]) -> None:
     print_scores(scores, test, folder, figures)
 
 
-def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: Path) -> list[Path]:
+def _draw_figures(
+    program: ProgramLike, test: Dataset, history: History, folder: Path
+) -> list[Path]:
     is_clip = plotting.is_clip(test.event_shape)
     few = test[:4] if is_clip else test[:10]
     reconstructions = reconstruct(program, few)
@@ -194,7 +196,7 @@ def _draw_figures(program: AnyProgram, test: Dataset, history: History, folder: 
     ]
 
 
-def _latents(program: AnyProgram, data: Dataset) -> Tensor:
+def _latents(program: ProgramLike, data: Dataset) -> Tensor:
     """The means of q(z | x) as vectors, or draws where the density has no mean in closed form, as that of a flow."""
     try:
         latents = encode(program, data)
@@ -212,5 +214,5 @@ def _holds_run(folder: Path) -> bool:
     return checkpoint.exists(folder, "program")
 
 
-def _count_parameters(program: AnyProgram) -> int:
+def _count_parameters(program: ProgramLike) -> int:
     return sum(parameter.numel() for parameter in program.parameters())

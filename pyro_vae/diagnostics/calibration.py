@@ -15,7 +15,7 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import check_no_auxiliary, draw, in_rows, log_density
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
@@ -105,7 +105,7 @@ class Calibration:
 
 
 def calibrate(
-    program: AnyProgram,
+    program: ProgramLike,
     num_data: int = 1000,
     num_samples: int = 99,
     *,

@@ -38,7 +38,7 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.samplers import Drawn, Draws, FromGuide
 from pyro_vae.distributions import NoDraws, is_point_mass
@@ -64,7 +64,7 @@ LOCAL = (
 
 
 def to_inference_data(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 1000,
     *,
@@ -161,7 +161,7 @@ class UnreliableDraws(UserWarning):
 
 
 def _decoded(
-    program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
 ) -> Tensor:
     return observation(
         program, draw(program.guide, x, context, num_samples, where), x, context, where
@@ -169,7 +169,7 @@ def _decoded(
 
 
 def _groups(
-    program: AnyProgram,
+    program: ProgramLike,
     drawn: Drawn,
     x: Tensor,
     context: Tensor | None,
@@ -242,7 +242,7 @@ def _groups(
     }
 
 
-def _has_density(program: AnyProgram, x: Tensor, context: Tensor | None) -> bool:
+def _has_density(program: ProgramLike, x: Tensor, context: Tensor | None) -> bool:
     """Whether q(z | x) has a density at latents of one's choice: no auxiliary sites, and no point mass on a continuum."""
     guide, model = importance_traces(program, x[:1], None if context is None else context[:1])
     supports: dict[str, Any] = {

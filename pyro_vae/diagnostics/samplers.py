@@ -17,7 +17,7 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.evaluation.proposals import Guide
 from pyro_vae.evaluation.scores import summarize
 from pyro_vae.runtime.latents import (
@@ -78,7 +78,7 @@ class Drawn:
     per_datum: dict[str, Tensor] = field(default_factory=dict)
 
 
-Draws = Callable[[AnyProgram, Tensor, Tensor | None, Structure, int], Drawn]
+Draws = Callable[[ProgramLike, Tensor, Tensor | None, Structure, int], Drawn]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class FromGuide:
 
     def __call__(
         self,
-        program: AnyProgram,
+        program: ProgramLike,
         x: Tensor,
         context: Tensor | None,
         where: Structure,
@@ -135,7 +135,7 @@ class Resampled:
 
     def __call__(
         self,
-        program: AnyProgram,
+        program: ProgramLike,
         x: Tensor,
         context: Tensor | None,
         where: Structure,
@@ -208,7 +208,7 @@ class NUTS:
 
     def __call__(
         self,
-        program: AnyProgram,
+        program: ProgramLike,
         x: Tensor,
         context: Tensor | None,
         where: Structure,
@@ -253,7 +253,7 @@ class NUTS:
 class _Posterior:
     """p(z | x) of one datum in unconstrained space."""
 
-    def __init__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure):
+    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure):
         self.program, self.x, self.context, self.where = program, x, context, where
         self.latents = Unconstrained(program, x, context, where)
 
@@ -303,9 +303,11 @@ def _rows_at(value: Tensor, chosen: Tensor, where: Structure) -> Tensor:
     return picked.movedim(1, where.data_dim - where.particle_dim)
 
 
-def _in_double(program: AnyProgram) -> AnyProgram:
+def _in_double(program: ProgramLike) -> ProgramLike:
     """A copy of a program in double precision; a program of plain functions, which has no copies, as it is."""
     try:
-        return copy.deepcopy(program).double()
+        copied = copy.deepcopy(program)
+        copied.double()
+        return copied
     except InvalidInput:
         return program

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.hmc import paths_in_chunks
 from pyro_vae.evaluation.scores import AnnealedScore, Score, concatenate
@@ -189,7 +189,7 @@ class RateDistortion:
 
 
 def ais(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_chains: int = 16,
     num_temperatures: int = 500,
@@ -256,7 +256,7 @@ def ais(
 
 
 def bdmc(
-    program: AnyProgram,
+    program: ProgramLike,
     num_data: int = 100,
     num_chains: int = 16,
     num_temperatures: int = 500,
@@ -335,7 +335,7 @@ def bdmc(
 
 
 def rate_distortion(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_chains: int = 16,
     num_temperatures: int = 500,

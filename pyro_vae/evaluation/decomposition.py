@@ -17,7 +17,7 @@ from pyro import poutine, validation_enabled
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.importance import evaluate, log_likelihood
 from pyro_vae.evaluation.proposals import Guide, Proposal, Refined
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def decompose(
-    program: AnyProgram, data: Data, num_samples: int = 100, *, seed: int = 0
+    program: ProgramLike, data: Data, num_samples: int = 100, *, seed: int = 0
 ) -> dict[str, Score]:
     r"""The ELBO of each datum as its parts.
 
@@ -91,7 +91,7 @@ def decompose(
 
 
 def _terms(
-    program: AnyProgram, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
 ) -> dict[str, Tensor]:
     guide, model = importance_traces(program, x, context, num_samples, where.particle_dim)
     shape = (num_samples, len(x))
@@ -164,7 +164,7 @@ class AggregatePosterior:
 
 
 def aggregate_posterior(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 10,
     *,
@@ -268,7 +268,7 @@ def _some(points: Values, few: slice, repeat: int = 1) -> Values:
 
 
 def _dimensions(
-    program: AnyProgram,
+    program: ProgramLike,
     points: Values,
     x: Tensor,
     context: Tensor | None,
@@ -339,7 +339,7 @@ class ActiveUnits:
 
 
 def active_units(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 100,
     *,
@@ -410,7 +410,7 @@ class InferenceGap:
 
 
 def inference_gap(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 1000,
     *,

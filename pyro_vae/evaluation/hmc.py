@@ -10,7 +10,7 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.evaluation.scores import AnnealedScore, summarize
 from pyro_vae.runtime.latents import Unconstrained, check_no_auxiliary, draw, frozen, log_density
 from pyro_vae.runtime.memory import bytes_allocated
@@ -67,7 +67,7 @@ class ChainState:
 class AnnealedPath:
     """The densities between the start and the posterior for a few data, and chains along them."""
 
-    program: AnyProgram
+    program: ProgramLike
     x: Tensor
     context: Tensor | None
     where: Structure
@@ -208,7 +208,7 @@ class AnnealedPath:
 
 
 def paths_in_chunks(
-    program: AnyProgram,
+    program: ProgramLike,
     x: Tensor,
     context: Tensor | None,
     start: str,

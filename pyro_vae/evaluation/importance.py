@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Compile, iterate_log_weights
 from pyro_vae.evaluation.proposals import Guide, Proposal
@@ -35,7 +35,7 @@ __all__ = ["elbo", "evaluate", "importance_weights", "log_joint", "log_likelihoo
 
 
 def elbo(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 100,
     *,
@@ -79,7 +79,7 @@ def elbo(
 
 
 def log_likelihood(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 1000,
     *,
@@ -156,7 +156,7 @@ def log_likelihood(
 
 
 def evaluate(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 1000,
     *,
@@ -195,7 +195,7 @@ def evaluate(
 
 
 def log_joint(
-    program: AnyProgram, data: Data, *, seed: int = 0, memory_budget: int = DEFAULT_MEMORY
+    program: ProgramLike, data: Data, *, seed: int = 0, memory_budget: int = DEFAULT_MEMORY
 ) -> Score:
     r"""The log-joint of each datum and its point, for a program whose guide is a Delta: minus the loss, and no bound of log p(x).
 
@@ -231,7 +231,7 @@ def log_joint(
 
 
 def importance_weights(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     num_samples: int = 1000,
     *,

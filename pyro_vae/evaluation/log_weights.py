@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import is_worth_compiling
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.runtime.checks import checked_data
@@ -45,7 +45,7 @@ CHUNK_SAVES = 0.1
 
 
 def iterate_log_weights(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Dataset,
     num_samples: int,
     proposal: Proposal,
@@ -93,7 +93,7 @@ class _CompiledGuide:
         self.graph: Captured | None = None
 
     def __call__(
-        self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
     ) -> Callable[[int], Tensor]:
         inputs = [x] if context is None else [x, context]
 
@@ -136,7 +136,7 @@ class _CompiledGuide:
 
 
 def _log_weights_in_chunks(
-    program: AnyProgram,
+    program: ProgramLike,
     x: Tensor,
     context: Tensor | None,
     num_samples: int,
@@ -163,7 +163,7 @@ def _log_weights_in_chunks(
 
 
 def _no_weight(
-    program: AnyProgram, x: Tensor, context: Tensor | None, datum: int, num_samples: int
+    program: ProgramLike, x: Tensor, context: Tensor | None, datum: int, num_samples: int
 ) -> InvalidInput:
     """The error for a datum to which no draw gives any weight, with the site that does it."""
     one = slice(datum, datum + 1)
@@ -184,7 +184,7 @@ def _no_weight(
 
 
 def _cost(
-    program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure, proposal: Proposal
+    program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure, proposal: Proposal
 ) -> Cost:
     def run(num_data: int, num_samples: int) -> None:
         few = [0] * num_data

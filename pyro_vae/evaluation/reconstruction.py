@@ -6,7 +6,7 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.runtime.checks import checked_data
@@ -20,7 +20,7 @@ __all__ = ["reconstruction_score", "squared_error"]
 
 
 def squared_error(
-    program: AnyProgram, data: Data, target: Data | None = None, *, seed: int = 0
+    program: ProgramLike, data: Data, target: Data | None = None, *, seed: int = 0
 ) -> Score:
     r"""The squared error of each reconstruction, a mean over the entries of x, in the units of x squared; lower is better.
 
@@ -54,7 +54,7 @@ def squared_error(
     return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
 
 
-def reconstruction_score(program: AnyProgram, data: Data, num_samples: int, seed: int) -> Tensor:
+def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, seed: int) -> Tensor:
     r"""The reconstruction term of each datum (N,), in nats: :math:`\mathrm{E}_q \log p(x \mid z)`."""
     data = as_dataset(data)
     parts = []

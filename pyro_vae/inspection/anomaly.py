@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.reconstruction import reconstruction_score
@@ -41,7 +41,7 @@ class Anomaly:
         return f"AUROC {self.auroc:.4f} +- {self.se:.4f} ({len(self.inside):,} inside, {len(self.outside):,} outside)"
 
 
-Scorer = Callable[[AnyProgram, Data, int, int], Tensor]
+Scorer = Callable[[ProgramLike, Data, int, int], Tensor]
 
 
 SCORES: dict[str, Scorer] = {
@@ -56,7 +56,7 @@ SCORES: dict[str, Scorer] = {
 
 
 def anomaly(
-    program: AnyProgram,
+    program: ProgramLike,
     inside: Data,
     outside: Data,
     score: str | Scorer = "elbo",

@@ -8,7 +8,7 @@ import torch
 from pyro import poutine, validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.distributions import has_mean, representative_of
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
@@ -43,7 +43,7 @@ class Decoder:
 
     def __init__(
         self,
-        program: AnyProgram,
+        program: ProgramLike,
         *,
         context: int | float | Tensor | None = None,
         site: str | None = None,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating
@@ -30,7 +30,7 @@ __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prio
 
 
 def embed(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     *,
     draws: bool,
@@ -64,7 +64,7 @@ def embed(
     return latents.reshape(len(latents), -1)
 
 
-def latent_site(program: AnyProgram, data: Data, site: str | None = None) -> str:
+def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> str:
     """The latent site that is meant: the one named, or the last that the model draws, which is the nearest to x."""
     with evaluating(program, seed=0):
         x, context = checked_data(program, as_dataset(data)[:1])
@@ -74,7 +74,7 @@ def latent_site(program: AnyProgram, data: Data, site: str | None = None) -> str
 
 
 def prior_draws(
-    program: AnyProgram, data: Data, *, site: str | None = None, seed: int = 0
+    program: ProgramLike, data: Data, *, site: str | None = None, seed: int = 0
 ) -> Tensor:
     """A draw from the prior for each datum (N, D), from p(z | context) where the prior takes one: what q(z) is to match.
 

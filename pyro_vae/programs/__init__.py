@@ -8,7 +8,7 @@ draws or inspects takes a program and nothing more special.
 """
 
 # ruff: noqa: F401  (what programs are run with is found here, outside of __all__)
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.programs.hierarchical import HierarchicalVAE
 from pyro_vae.programs.parts import particles
 from pyro_vae.programs.program import Program

@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -55,7 +55,7 @@ class Refined(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, program: AnyProgram, steps: int = 5, step_size: float = 0.05):
+    def __init__(self, program: ProgramLike, steps: int = 5, step_size: float = 0.05):
         super().__init__()
         check_count("steps", steps)
         self.program, self.steps, self.step_size = program, steps, step_size

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pyro_vae import likelihoods, networks
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.recipes.recipe import Recipe, Shape
@@ -20,7 +21,7 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["build_optimizer", "build_program"]
 
 
-def build_program(recipe: Recipe, data: Dataset) -> nn.Module:
+def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
     """The program that a recipe describes, sized for the data, its weights drawn from the recipe's seed."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)

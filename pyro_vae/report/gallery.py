@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import plotting
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS
@@ -76,7 +76,7 @@ class Gallery:
 
 
 def inspect(
-    program: AnyProgram,
+    program: ProgramLike,
     train: Dataset,
     test: Dataset,
     folder: Path,
@@ -186,7 +186,7 @@ def _where_defined(gallery: Gallery) -> Iterator[None]:
         ]
 
 
-def _means(program: AnyProgram, data: Dataset, site: str, gallery: Gallery) -> Tensor:
+def _means(program: ProgramLike, data: Dataset, site: str, gallery: Gallery) -> Tensor:
     """Means of q(z | x); draws, and a word about it, where there are none."""
     try:
         return embed(program, data, draws=False, site=site)
@@ -196,7 +196,7 @@ def _means(program: AnyProgram, data: Dataset, site: str, gallery: Gallery) -> T
         return embed(program, data, draws=True, site=site)
 
 
-def _aggregate(program: AnyProgram, test: Dataset, site: str, seed: int, gallery: Gallery) -> None:
+def _aggregate(program: ProgramLike, test: Dataset, site: str, seed: int, gallery: Gallery) -> None:
     drawn = embed(program, test, draws=True, site=site, seed=seed)
     by_variance = (
         embed(program, test, draws=True, site=site, seed=seed + 2).var(0).argsort(descending=True)
@@ -230,7 +230,7 @@ def _aggregate(program: AnyProgram, test: Dataset, site: str, seed: int, gallery
 
 
 def _probe(
-    program: AnyProgram, train: Dataset, means: Tensor, labels: Tensor, site: str, gallery: Gallery
+    program: ProgramLike, train: Dataset, means: Tensor, labels: Tensor, site: str, gallery: Gallery
 ) -> None:
     some = train[:10_000]
     features = _means(program, some, site, gallery)
@@ -250,7 +250,7 @@ def _probe(
 
 
 def _decoder(
-    program: AnyProgram,
+    program: ProgramLike,
     test: Dataset,
     means: Tensor,
     labels: Tensor | None,
@@ -356,7 +356,7 @@ def _can_be_shown(data: Dataset) -> bool:
 
 
 def _anomaly(
-    program: AnyProgram, test: Dataset, outside: Dataset, seed: int, gallery: Gallery
+    program: ProgramLike, test: Dataset, outside: Dataset, seed: int, gallery: Gallery
 ) -> None:
     for score in ("elbo", "reconstruction"):
         with _where_defined(gallery):
@@ -384,7 +384,12 @@ def _is_centred(means: Tensor) -> bool:
 
 
 def _reference(
-    program: AnyProgram, few: Dataset, num_samples: int, seed: int, progress: bool, gallery: Gallery
+    program: ProgramLike,
+    few: Dataset,
+    num_samples: int,
+    seed: int,
+    progress: bool,
+    gallery: Gallery,
 ) -> None:
     try:
         with warnings.catch_warnings():

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from pyro_vae.checkpoint.description import describe
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ModuleLike, ProgramLike
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["report"]
@@ -55,7 +55,7 @@ figure { margin: 0; } figure img { width: 100%; height: auto; } figcaption { col
 """
 
 
-def report(folder: str | Path, program: AnyProgram) -> str:
+def report(folder: str | Path, program: ProgramLike) -> str:
     """The page of a run, as HTML; whatever the folder does not hold is left out, with the command that makes it.
 
     Args:
@@ -157,7 +157,7 @@ def _scores(scores: dict[str, Any], run: str) -> str:
     )
 
 
-def _model(program: AnyProgram) -> str:
+def _model(program: ProgramLike) -> str:
     blocks = []
     for name, part in program.named_children():
         if name in ROLES:
@@ -325,7 +325,7 @@ def _embedded(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _count(module: nn.Module) -> int:
+def _count(module: ModuleLike) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

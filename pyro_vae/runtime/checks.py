@@ -10,7 +10,7 @@ from pyro import poutine, validation_enabled
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import is_point_mass, is_thin, measure_of, points_of
 from pyro_vae.runtime.environment import (
@@ -31,14 +31,14 @@ from pyro_vae.validation import (
 __all__ = ["check_data", "checked_data", "support_of"]
 
 
-def checked_data(program: AnyProgram, data: Data) -> tuple[Tensor, Tensor | None]:
+def checked_data(program: ProgramLike, data: Data) -> tuple[Tensor, Tensor | None]:
     """Data as tensors (x, context) on the program's device and of its dtype, after every check of bad input."""
     dataset = as_dataset(data)
     check_data(program, dataset)
     return like_parameters(program, dataset.x), like_parameters(program, dataset.context)
 
 
-def check_data(program: AnyProgram, data: Dataset) -> None:
+def check_data(program: ProgramLike, data: Dataset) -> None:
     """Raises `InvalidInput` on data that the program cannot score: shape, numbers, context, support."""
     x, context = data.x, data.context
     if program.event_shape is not None:
@@ -103,14 +103,14 @@ def _words(support: Any) -> str:
     return str(support).removesuffix("()")
 
 
-def support_of(program: AnyProgram, x: Tensor, context: Tensor | None) -> Constraint | None:
+def support_of(program: ProgramLike, x: Tensor, context: Tensor | None) -> Constraint | None:
     """The support of p(x | z), read off the site ``"x"`` at the first datum; ``None`` if there is no such site."""
     site: Any = _traces_at_first_datum(program, x, context)[1].nodes.get("x")
     return None if site is None else site["fn"].support
 
 
 def _traces_at_first_datum(
-    program: AnyProgram, x: Tensor, context: Tensor | None
+    program: ProgramLike, x: Tensor, context: Tensor | None
 ) -> tuple[poutine.Trace, poutine.Trace]:
     one = slice(0, 1)
     with evaluating(program, seed=0), validation_enabled(False):

@@ -19,7 +19,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.programs import particles
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.runtime.traces import Structure, site_log_prob
@@ -103,7 +103,7 @@ def to_real(name: str, distribution: Any) -> torch.distributions.Transform:
 
 
 def check_no_auxiliary(
-    program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure
+    program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
 ) -> None:
     """Raises `InvalidInput` if the guide has sites that the model lacks: q(z | x) itself is then an integral."""
     one = slice(0, 1)
@@ -134,7 +134,7 @@ class Unconstrained:
         InvalidInput: if a latent is discrete or lies on a manifold without a chart.
     """
 
-    def __init__(self, program: AnyProgram, x: Tensor, context: Tensor | None, where: Structure):
+    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure):
         one = slice(0, 1)
         model = particles(program.model, 1, where.particle_dim)
         trace = prune_subsample_sites(
@@ -172,7 +172,7 @@ class Unconstrained:
 
 
 @contextmanager
-def frozen(program: AnyProgram) -> Iterator[None]:
+def frozen(program: ProgramLike) -> Iterator[None]:
     """Gradients with respect to latents only: the parameters take none, and no activations are kept for theirs."""
     trained = [p for p in program.parameters() if p.requires_grad]
     for parameter in trained:
@@ -186,7 +186,7 @@ def frozen(program: AnyProgram) -> Iterator[None]:
 
 
 def observation(
-    program: AnyProgram, values: Values, x: Tensor, context: Tensor | None, where: Structure
+    program: ProgramLike, values: Values, x: Tensor, context: Tensor | None, where: Structure
 ) -> Any:
     r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
     num_samples = len(next(iter(values.values())))
@@ -197,7 +197,7 @@ def observation(
 
 
 def densities(
-    program: AnyProgram,
+    program: ProgramLike,
     values: Values,
     x: Tensor,
     context: Tensor | None,

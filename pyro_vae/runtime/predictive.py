@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.distributions import representative_of
 from pyro_vae.runtime.checks import checked_data
@@ -25,7 +25,7 @@ Sites = dict[str, Any]  # of a trace, by name
 
 
 def generate(
-    program: AnyProgram,
+    program: ProgramLike,
     num: int = 1,
     *,
     context: int | float | Tensor | list | None = None,
@@ -76,7 +76,7 @@ def generate(
 
 
 def reconstruct(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     *,
     draws: bool = False,
@@ -128,7 +128,7 @@ def reconstruct(
 
 
 def encode(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     *,
     draws: bool = False,
@@ -166,7 +166,7 @@ def encode(
 
 
 def _in_chunks(
-    program: AnyProgram,
+    program: ProgramLike,
     run: Callable[[slice], Sites],
     value: Callable[[Any], Tensor],
     num: int,
@@ -207,7 +207,9 @@ def _value(site: Any, draws: bool) -> Tensor:
         ) from None
 
 
-def prior_predictive(program: AnyProgram, num: int, context: Tensor | None = None) -> poutine.Trace:
+def prior_predictive(
+    program: ProgramLike, num: int, context: Tensor | None = None
+) -> poutine.Trace:
     """A trace of the unconditioned model at ``num`` empty events: draws of every latent site and of x."""
     if program.event_shape is None:
         raise InvalidInput(
@@ -222,7 +224,7 @@ def prior_predictive(program: AnyProgram, num: int, context: Tensor | None = Non
 
 
 def posterior_predictive(
-    program: AnyProgram, x: Tensor, context: Tensor | None = None
+    program: ProgramLike, x: Tensor, context: Tensor | None = None
 ) -> poutine.Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
     guide = poutine.trace(program.guide).get_trace(x, context)

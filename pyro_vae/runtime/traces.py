@@ -21,7 +21,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.validation import InvalidInput
@@ -70,7 +70,7 @@ class Structure:
 
 
 def structure(
-    program: AnyProgram, x: Tensor, context: Tensor | None = None, *, scored: bool = True
+    program: ProgramLike, x: Tensor, context: Tensor | None = None, *, scored: bool = True
 ) -> Structure:
     r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
 
@@ -196,7 +196,7 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
 
 
 def importance_traces(
-    program: AnyProgram,
+    program: ProgramLike,
     x: Tensor,
     context: Tensor | None = None,
     num_samples: int | None = None,
@@ -230,7 +230,7 @@ def paired_traces(
 
 
 def log_weights(
-    program: AnyProgram,
+    program: ProgramLike,
     x: Tensor,
     context: Tensor | None,
     num_samples: int,

@@ -26,7 +26,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checkpoint.description import build, describe
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.distributions import Flat, as_pyro, is_point_mass
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.networks import MLP, as_shape
@@ -155,7 +155,7 @@ def check_network(network: Any, x: Tensor, *, context: Tensor | None = None) -> 
     _check_copies(network, lambda module: module(x, *given))
 
 
-def check_program(program: AnyProgram, x: Tensor, *, context: Tensor | None = None) -> None:
+def check_program(program: ProgramLike, x: Tensor, *, context: Tensor | None = None) -> None:
     r"""Checks the contract of a program: it trains, scores, generates, copies, saves and loads.
 
     Args:

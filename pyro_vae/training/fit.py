@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from pyro_vae import checkpoint
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.objectives import ELBO
 from pyro_vae.runtime.checks import check_data
@@ -34,7 +34,7 @@ __all__ = ["fit"]
 
 
 def fit(
-    program: AnyProgram,
+    program: ProgramLike,
     data: Data,
     *,
     objective: AnyObjective | None = None,
@@ -247,7 +247,7 @@ def check_settings(
 
 
 @contextmanager
-def _modes_put_back(program: AnyProgram) -> Iterator[None]:
+def _modes_put_back(program: ProgramLike) -> Iterator[None]:
     modes = {module: module.training for module in program.modules()}
     try:
         yield

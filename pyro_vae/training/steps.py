@@ -22,7 +22,7 @@ from pyro_vae.compilation.cost import FEWEST_STEPS, is_worth_compiling
 from pyro_vae.compilation.cuda_graph import Replay
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
-from pyro_vae.contracts import AnyProgram
+from pyro_vae.contracts import ProgramLike, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.objectives.kl_weight import weigh_latents
@@ -69,7 +69,7 @@ class Steps:
             times in a step.
     """
 
-    program: AnyProgram
+    program: ProgramLike
     data: Dataset
     objective: AnyObjective
     epochs: int
@@ -106,7 +106,10 @@ class Steps:
         self.replay: Replay | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         self.loss_and_gradients = LossAndGradients(
-            self._loss, self.parameters, lambda n: n in (self.compiled_sizes or ()), self.program
+            self._loss,
+            self.parameters,
+            lambda n: n in (self.compiled_sizes or ()),
+            as_module(self.program),
         )
         self.per_epoch = -(-len(self.data) // self.batch_size)
 
@@ -148,7 +151,7 @@ class Steps:
         self.program.train()
         with (
             isolated_random(self.device, self.seed),
-            without_writes(self.program),
+            without_writes(as_module(self.program)),
             validation_enabled(True),
         ):
             loss = self._loss(*batch)
