@@ -334,11 +334,11 @@ def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -
     from pyro_vae.evaluation.log_weights import _CompiledGuide, _cost, _log_weights_in_chunks
     from pyro_vae.runtime.environment import evaluating
     from pyro_vae.runtime.memory import DEFAULT_MEMORY
-    from pyro_vae.runtime.traces import structure
+    from pyro_vae.runtime.traces import find_plates
 
     x = x.to(DEVICE)
     with torch.no_grad():
-        where = structure(program, x)
+        where = find_plates(program, x)
         cost = _cost(program, x, None, where, pv.proposals.Guide())
         rows = cost.draws_at_once(DEFAULT_MEMORY, num_samples)
         size = cost.data_at_once(DEFAULT_MEMORY, rows) if rows == num_samples else 1

@@ -20,7 +20,7 @@ from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import check_no_auxiliary, draw, in_rows, log_density
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.runtime.predictive import prior_predictive
-from pyro_vae.runtime.traces import structure
+from pyro_vae.runtime.traces import find_plates
 from pyro_vae.validation import check_context, check_count
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
@@ -148,7 +148,7 @@ def calibrate(
     with evaluating(program, seed), validation_enabled(False):
         nodes: dict[str, Any] = prior_predictive(program, num_data, context).nodes
         x = nodes["x"]["value"]
-        where = structure(program, x, context)
+        where = find_plates(program, x, context)
         check_no_auxiliary(program, x, context, where)
         one = slice(0, 1)
         labels = None if context is None else context[one]

@@ -49,7 +49,7 @@ from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.latents import Values, densities, draw, in_rows, observation
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import Structure, importance_traces, latent_sites, structure
+from pyro_vae.runtime.traces import Plates, find_plates, importance_traces, latent_sites
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["LARGEST_R_HAT", "UnreliableDraws", "to_inference_data"]
@@ -124,7 +124,7 @@ def to_inference_data(
     parts: list[dict[str, dict[str, np.ndarray]]] = []
     with evaluating(program, seed), bar as advance:
         x, context = checked_data(program, data)
-        where = structure(program, x, context, scored=False)
+        where = find_plates(program, x, context, scored=False)
         with validation_enabled(False):
             probe = x[:1], None if context is None else context[:1]
             size = max(
@@ -161,7 +161,7 @@ class UnreliableDraws(UserWarning):
 
 
 def _decoded(
-    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Plates
 ) -> Tensor:
     return observation(
         program, draw(program.guide, x, context, num_samples, where), x, context, where
@@ -173,7 +173,7 @@ def _groups(
     drawn: Drawn,
     x: Tensor,
     context: Tensor | None,
-    where: Structure,
+    where: Plates,
     predictive: int,
     memory_budget: int,
 ) -> dict[str, dict[str, np.ndarray]]:

@@ -31,7 +31,7 @@ from pyro_vae.runtime.latents import (
     log_density,
 )
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import Structure
+from pyro_vae.runtime.traces import Plates
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["Drawn", "Draws", "FromGuide", "NUTS", "Resampled"]
@@ -78,7 +78,7 @@ class Drawn:
     per_datum: dict[str, Tensor] = field(default_factory=dict)
 
 
-Draws = Callable[[ProgramLike, Tensor, Tensor | None, Structure, int], Drawn]
+Draws = Callable[[ProgramLike, Tensor, Tensor | None, Plates, int], Drawn]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class FromGuide:
         program: ProgramLike,
         x: Tensor,
         context: Tensor | None,
-        where: Structure,
+        where: Plates,
         num_samples: int,
     ) -> Drawn:
         return Drawn(draw(program.guide, x, context, num_samples, where), INDEPENDENT)
@@ -138,7 +138,7 @@ class Resampled:
         program: ProgramLike,
         x: Tensor,
         context: Tensor | None,
-        where: Structure,
+        where: Plates,
         num_samples: int,
     ) -> Drawn:
         check_no_auxiliary(program, x, context, where)
@@ -211,7 +211,7 @@ class NUTS:
         program: ProgramLike,
         x: Tensor,
         context: Tensor | None,
-        where: Structure,
+        where: Plates,
         num_samples: int,
     ) -> Drawn:
         if num_samples % self.num_chains or num_samples < FEWEST_STEPS * self.num_chains:
@@ -253,7 +253,7 @@ class NUTS:
 class _Posterior:
     """p(z | x) of one datum in unconstrained space."""
 
-    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure):
+    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates):
         self.program, self.x, self.context, self.where = program, x, context, where
         self.latents = Unconstrained(program, x, context, where)
 
@@ -296,7 +296,7 @@ class _Posterior:
         return Drawn(values, per_draw={"diverging": torch.cat(diverging)[:, None]})
 
 
-def _rows_at(value: Tensor, chosen: Tensor, where: Structure) -> Tensor:
+def _rows_at(value: Tensor, chosen: Tensor, where: Plates) -> Tensor:
     r"""Of a site's draws those numbered ``chosen`` (K, N), for each datum its own."""
     rows = in_rows(value, where)
     picked = rows[chosen, torch.arange(rows.shape[1], device=rows.device)]

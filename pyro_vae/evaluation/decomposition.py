@@ -27,7 +27,7 @@ from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.latents import Values, check_no_auxiliary, draw, in_rows, log_density
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
-from pyro_vae.runtime.traces import Structure, importance_traces, site_log_prob, structure
+from pyro_vae.runtime.traces import Plates, find_plates, importance_traces, site_log_prob
 from pyro_vae.validation import check_count
 
 __all__ = [
@@ -74,7 +74,7 @@ def decompose(
     columns: dict[str, list[Tensor]] = {}
     with evaluating(program, seed):
         x, context = checked_data(program, data)
-        where = structure(program, x, context)
+        where = find_plates(program, x, context)
         with validation_enabled(False):
             for n in range(len(x)):
                 for name, terms in _terms(
@@ -91,7 +91,7 @@ def decompose(
 
 
 def _terms(
-    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Plates
 ) -> dict[str, Tensor]:
     guide, model = importance_traces(program, x, context, num_samples, where.particle_dim)
     shape = (num_samples, len(x))
@@ -201,7 +201,7 @@ def aggregate_posterior(
     rows: dict[str, list[Tensor]] = {}
     with evaluating(program, seed):
         x, context = checked_data(program, data)
-        where = structure(program, x, context)
+        where = find_plates(program, x, context)
         check_no_auxiliary(program, x, context, where)
         with validation_enabled(False):
             values = draw(program.guide, x, context, num_samples, where)
@@ -257,7 +257,7 @@ def aggregate_posterior(
     )
 
 
-def _all_points(value: Tensor, where: Structure) -> Tensor:
+def _all_points(value: Tensor, where: Plates) -> Tensor:
     """A site's values at K draws of N data as K N draws, each to be put to every datum: the data dimension has size one."""
     rows = in_rows(value, where)
     return rows.flatten(0, 1)[:, None].movedim(1, where.data_dim - where.particle_dim)
@@ -273,7 +273,7 @@ def _dimensions(
     x: Tensor,
     context: Tensor | None,
     count: int,
-    where: Structure,
+    where: Plates,
 ) -> dict[str, Tensor]:
     """log q(z_d) under the mixture over data, and log p(z_d), both (count, D); nothing where there are no such densities."""
     if len(points) != 1:
@@ -374,7 +374,7 @@ def active_units(
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         check_count("data", len(x), minimum=2)
-        where = structure(program, x, context, scored=False)  # a point's mean moves too
+        where = find_plates(program, x, context, scored=False)  # a point's mean moves too
         with validation_enabled(False):
             values = draw(program.guide, x, context, num_samples, where)
     rows = {name: in_rows(value, where).double() for name, value in values.items()}

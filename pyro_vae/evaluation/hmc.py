@@ -14,7 +14,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.evaluation.scores import AnnealedScore, summarize
 from pyro_vae.runtime.latents import Unconstrained, check_no_auxiliary, draw, frozen, log_density
 from pyro_vae.runtime.memory import bytes_allocated
-from pyro_vae.runtime.traces import NonFiniteLogWeight, Structure, structure
+from pyro_vae.runtime.traces import NonFiniteLogWeight, Plates, find_plates
 
 __all__ = ["AnnealedPath", "ChainState", "Point", "paths_in_chunks"]
 
@@ -70,7 +70,7 @@ class AnnealedPath:
     program: ProgramLike
     x: Tensor
     context: Tensor | None
-    where: Structure
+    where: Plates
     latents: Unconstrained
     start: str
     num_leapfrog: int
@@ -218,7 +218,7 @@ def paths_in_chunks(
     advance: Callable[..., None],
 ) -> Iterator[tuple[AnnealedPath, slice]]:
     """Paths for a few data at a time, so that the chains of all keep within the memory budget."""
-    where = structure(program, x, context)
+    where = find_plates(program, x, context)
     if start == "guide":
         check_no_auxiliary(program, x, context, where)
     latents = Unconstrained(program, x, context, where)

@@ -21,11 +21,11 @@ from pyro_vae.runtime.memory import Cost, chunks
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import (
     NonFiniteLogWeight,
-    Structure,
+    Plates,
+    find_plates,
     importance_traces,
     is_no_weight,
     log_weights,
-    structure,
     weights_of,
 )
 from pyro_vae.validation import InvalidInput, check_choice
@@ -58,7 +58,7 @@ def iterate_log_weights(
     """Log-weights (K, n) of a few data at a time."""
     with evaluating(program, seed):
         x, context = checked_data(program, data)
-        where = structure(program, x, context, scored=scored)
+        where = find_plates(program, x, context, scored=scored)
         repeats = num_samples if where.is_deterministic and isinstance(proposal, Guide) else 1
         num_samples //= repeats
         cost = _cost(program, x, context, where, proposal)
@@ -93,7 +93,7 @@ class _CompiledGuide:
         self.graph: Captured | None = None
 
     def __call__(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> Callable[[int], Tensor]:
         inputs = [x] if context is None else [x, context]
 
@@ -140,7 +140,7 @@ def _log_weights_in_chunks(
     x: Tensor,
     context: Tensor | None,
     num_samples: int,
-    where: Structure,
+    where: Plates,
     rows: int,
     size: int,
     proposal: Proposal,
@@ -184,7 +184,7 @@ def _no_weight(
 
 
 def _cost(
-    program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure, proposal: Proposal
+    program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates, proposal: Proposal
 ) -> Cost:
     def run(num_data: int, num_samples: int) -> None:
         few = [0] * num_data

@@ -26,7 +26,7 @@ from torch.distributions import AffineTransform, ComposeTransform, Transform, co
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.runtime.latents import check_no_auxiliary, draw, frozen, log_density, to_real
-from pyro_vae.runtime.traces import NonFiniteLogWeight, Structure, log_weights
+from pyro_vae.runtime.traces import NonFiniteLogWeight, Plates, log_weights
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Defensive", "Guide", "Proposal", "Refined", "Widened"]
@@ -34,7 +34,7 @@ __all__ = ["Defensive", "Guide", "Proposal", "Refined", "Widened"]
 LogWeights = Callable[[int], Tensor]
 
 
-Proposal = Callable[[ProgramLike, Tensor, Tensor | None, Structure], LogWeights]
+Proposal = Callable[[ProgramLike, Tensor, Tensor | None, Plates], LogWeights]
 
 
 CENTRE_DRAWS = 64
@@ -50,12 +50,12 @@ class Guide:
     """
 
     def __call__(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> LogWeights:
         return partial(log_weights, program, x, context, where=where)
 
     def guide(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> Callable:
         return program.guide
 
@@ -96,7 +96,7 @@ class Widened:
             )
 
     def __call__(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> LogWeights:
         return partial(
             log_weights,
@@ -108,7 +108,7 @@ class Widened:
         )
 
     def guide(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> Callable:
         guide = _guide_of(self.of, program, x, context, where)
         _movable_sites(guide, x, context)
@@ -156,7 +156,7 @@ class Refined:
         check_count("num_particles", self.num_particles)
 
     def __call__(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> LogWeights:
         return partial(
             log_weights,
@@ -168,7 +168,7 @@ class Refined:
         )
 
     def guide(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> Callable:
         zeros = _zeros_of_sites(program.guide, x, context)
         shifts, log_scales = (
@@ -237,7 +237,7 @@ class Defensive:
             )
 
     def __call__(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
     ) -> LogWeights:
         check_no_auxiliary(program, x, context, where)
         guide = _guide_of(self.of, program, x, context, where)
@@ -268,7 +268,7 @@ class Defensive:
         return mixture_log_weights
 
 
-def _in_shape_of(value: Tensor, choice: Tensor, where: Structure) -> Tensor:
+def _in_shape_of(value: Tensor, choice: Tensor, where: Plates) -> Tensor:
     """A choice (K, N) with dimensions of size one wherever a site's value has other ones."""
     shape = [1] * value.dim()
     shape[0], shape[where.data_dim - where.particle_dim] = choice.shape

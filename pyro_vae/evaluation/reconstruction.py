@@ -13,7 +13,7 @@ from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random
 from pyro_vae.runtime.latents import densities, draw
 from pyro_vae.runtime.predictive import reconstruct
-from pyro_vae.runtime.traces import structure
+from pyro_vae.runtime.traces import find_plates
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["reconstruction_score", "squared_error"]
@@ -60,7 +60,7 @@ def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, see
     parts = []
     with evaluating(program, seed), validation_enabled(False):
         x, context = checked_data(program, data)
-        where = structure(program, x, context, scored=False)
+        where = find_plates(program, x, context, scored=False)
         size = max(1, 10_000 // num_samples)
         for start in range(0, len(x), size):
             few = slice(start, start + size)

@@ -13,7 +13,7 @@ from pyro_vae.distributions import has_mean, representative_of
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
 from pyro_vae.runtime.latents import Values, draw, in_rows, observation
-from pyro_vae.runtime.traces import importance_traces, structure
+from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Decoder"]
@@ -68,7 +68,7 @@ class Decoder:
                     expected="the label or covariates of a conditional program",
                     fix="pass context=",
                 )
-            self.where = structure(program, self.x, self.context, scored=False)
+            self.where = find_plates(program, self.x, self.context, scored=False)
             self.site = latent_site(program, (self.x, self.context), site)
             here = draw(program.guide, self.x, self.context, 1, self.where)[self.site]
             self.others: Values = draw(

@@ -21,7 +21,7 @@ from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.latents import draw, in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.predictive import encode
-from pyro_vae.runtime.traces import importance_traces, latent_sites, structure
+from pyro_vae.runtime.traces import importance_traces, latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
@@ -85,7 +85,7 @@ def prior_draws(
     site = latent_site(program, data, site)
     with evaluating(program, seed):
         x, context = checked_data(program, data)
-        where = structure(program, x, context, scored=False)
+        where = find_plates(program, x, context, scored=False)
         return in_rows(draw(program.model, x, context, 1, where)[site], where)[0].reshape(
             len(x), -1
         )

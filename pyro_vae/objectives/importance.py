@@ -16,7 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_vae.objectives.base import Objective, Site, is_same
-from pyro_vae.runtime.traces import latent_sites, paired_traces, site_log_prob, structure_of
+from pyro_vae.runtime.traces import latent_sites, paired_traces, plates_of, site_log_prob
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["IWAE", "StickingTheLanding", "DReG"]
@@ -49,7 +49,7 @@ class LogWeights:
 
     @classmethod
     def of(cls, model: Any, guide: Any, num_particles: int) -> LogWeights:
-        where = structure_of(guide, model, has_particles=num_particles > 1)
+        where = plates_of(guide, model, has_particles=num_particles > 1)
         x, latents = model.nodes["x"], latent_sites(guide)
         shape = (num_particles, where.num_data)
 

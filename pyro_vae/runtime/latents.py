@@ -22,7 +22,7 @@ from torch.distributions import biject_to
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.programs import particles
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
-from pyro_vae.runtime.traces import Structure, site_log_prob
+from pyro_vae.runtime.traces import Plates, site_log_prob
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -42,7 +42,7 @@ Values = dict[str, Tensor]
 
 
 def draw(
-    fn: Callable, x: Tensor, context: Tensor | None, num_samples: int, where: Structure
+    fn: Callable, x: Tensor, context: Tensor | None, num_samples: int, where: Plates
 ) -> Values:
     """K draws of every latent site from a guide, or from a model's prior."""
     trace = poutine.trace(particles(fn, num_samples, where.particle_dim)).get_trace(x, context)
@@ -60,7 +60,7 @@ def log_density(
     x: Tensor,
     context: Tensor | None,
     num_samples: int,
-    where: Structure,
+    where: Plates,
 ) -> tuple[Tensor, Tensor]:
     """The log-density of a model or a guide at given latents, both (K, N): that of the latents, and that of the rest.
 
@@ -78,7 +78,7 @@ def log_density(
     return latents, rest
 
 
-def in_rows(value: Tensor, where: Structure) -> Tensor:
+def in_rows(value: Tensor, where: Plates) -> Tensor:
     r"""A site's value, or any tensor in its shape, as (K, N, \*others): the data plate second, all else behind."""
     return value.movedim(where.data_dim - where.particle_dim, 1)
 
@@ -103,7 +103,7 @@ def to_real(name: str, distribution: Any) -> torch.distributions.Transform:
 
 
 def check_no_auxiliary(
-    program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure
+    program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
 ) -> None:
     """Raises `InvalidInput` if the guide has sites that the model lacks: q(z | x) itself is then an integral."""
     one = slice(0, 1)
@@ -134,7 +134,7 @@ class Unconstrained:
         InvalidInput: if a latent is discrete or lies on a manifold without a chart.
     """
 
-    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Structure):
+    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates):
         one = slice(0, 1)
         model = particles(program.model, 1, where.particle_dim)
         trace = prune_subsample_sites(
@@ -186,7 +186,7 @@ def frozen(program: ProgramLike) -> Iterator[None]:
 
 
 def observation(
-    program: ProgramLike, values: Values, x: Tensor, context: Tensor | None, where: Structure
+    program: ProgramLike, values: Values, x: Tensor, context: Tensor | None, where: Plates
 ) -> Any:
     r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
     num_samples = len(next(iter(values.values())))
@@ -201,7 +201,7 @@ def densities(
     values: Values,
     x: Tensor,
     context: Tensor | None,
-    where: Structure,
+    where: Plates,
     *,
     guide: Callable | None = None,
     memory_budget: int = DEFAULT_MEMORY,

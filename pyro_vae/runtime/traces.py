@@ -29,15 +29,15 @@ from pyro_vae.validation import InvalidInput
 __all__ = [
     "NoBound",
     "NonFiniteLogWeight",
-    "Structure",
+    "Plates",
     "importance_traces",
     "is_no_weight",
     "latent_sites",
     "log_weights",
     "paired_traces",
     "site_log_prob",
-    "structure",
-    "structure_of",
+    "find_plates",
+    "plates_of",
     "weights_of",
 ]
 
@@ -49,7 +49,7 @@ class NoBound(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Structure:
+class Plates:
     """Where the plates of a program are.
 
     Args:
@@ -69,9 +69,9 @@ class Structure:
     is_deterministic: bool = False
 
 
-def structure(
+def find_plates(
     program: ProgramLike, x: Tensor, context: Tensor | None = None, *, scored: bool = True
-) -> Structure:
+) -> Plates:
     r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
 
     Args:
@@ -95,7 +95,7 @@ def structure(
                 expected="parameters in modules",
                 fix="make it an nn.Parameter of the program, which is what is trained and saved",
             )
-    where = structure_of(guide, model, scored=scored)
+    where = plates_of(guide, model, scored=scored)
     if where.num_data != len(x[few]):
         raise InvalidInput(
             "data plate",
@@ -106,10 +106,10 @@ def structure(
     return where
 
 
-def structure_of(
+def plates_of(
     guide: poutine.Trace, model: poutine.Trace, *, scored: bool = True, has_particles: bool = False
-) -> Structure:
-    """The plates of a program, read off its traces, after the checks that `structure` describes.
+) -> Plates:
+    """The plates of a program, read off its traces, after the checks that `find_plates` describes.
 
     Args:
         guide: the guide's trace.
@@ -148,7 +148,7 @@ def structure_of(
     plate = frames["data"]
     _check_latents(model, guide, scored)
     leftmost = min(frame.dim for frame in frames.values())
-    return Structure(
+    return Plates(
         data_dim=plate.dim,
         num_data=plate.size,
         data_scale=(plate.full_size or plate.size) / plate.size,
@@ -211,7 +211,7 @@ def importance_traces(
         context: context (N, ...) or ``None``.
         num_samples: number of draws K, each site then having K in front; ``None`` for a single draw
             without.
-        particle_dim: where the plate of the K draws goes, `Structure.particle_dim`.
+        particle_dim: where the plate of the K draws goes, `Plates.particle_dim`.
         guide: what draws the latents; the program's own guide if not given.
     """
     model, guide = program.model, guide or program.guide
@@ -234,7 +234,7 @@ def log_weights(
     x: Tensor,
     context: Tensor | None,
     num_samples: int,
-    where: Structure,
+    where: Plates,
     guide: Callable | None = None,
 ) -> Tensor:
     """Log-weights (K, N) in nats of ``num_samples`` draws from the guide, or another one, for each datum.
@@ -256,7 +256,7 @@ def log_weights(
 
 
 def weights_of(
-    guide: poutine.Trace, model: poutine.Trace, where: Structure, shape: tuple[int, int]
+    guide: poutine.Trace, model: poutine.Trace, where: Plates, shape: tuple[int, int]
 ) -> Tensor:
     """Log-weights (K, N) of two traces, as they come: nothing here depends on their values."""
     total: Any = sum(site_log_prob(site, where, shape) for _, site in _sites(model))
@@ -292,7 +292,7 @@ class NonFiniteLogWeight(InvalidInput):
         return NonFiniteLogWeight(self.datum + start, self.site)
 
 
-def site_log_prob(site: Site, where: Structure, shape: tuple[int, int]) -> Tensor:
+def site_log_prob(site: Site, where: Plates, shape: tuple[int, int]) -> Tensor:
     """One site's unscaled, masked log-probability, summed over all plates but the particles' and the data's: (K, N)."""
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     value = scale_and_mask(value, mask=site["mask"])
@@ -305,7 +305,7 @@ def site_log_prob(site: Site, where: Structure, shape: tuple[int, int]) -> Tenso
 def _culprit(
     model: poutine.Trace,
     guide: poutine.Trace,
-    where: Structure,
+    where: Plates,
     shape: tuple[int, int],
     bad: Tensor,
 ) -> str:

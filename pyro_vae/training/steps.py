@@ -27,7 +27,7 @@ from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
-from pyro_vae.runtime.traces import structure
+from pyro_vae.runtime.traces import find_plates
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["AnyObjective", "Batch", "Optimizer", "Steps"]
@@ -123,7 +123,7 @@ class Steps:
         """Checks the program's sites, and tells the objective where its particles go, so that it need not find out."""
         x, context = self.data.batch(*self._first_batch(min(2, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
-            where = structure(self.program, x, context, scored=False)
+            where = find_plates(self.program, x, context, scored=False)
         if where.data_scale != 1:
             raise InvalidInput(
                 "data plate",

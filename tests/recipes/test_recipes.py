@@ -11,7 +11,7 @@ from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.parser import RecipeParser
 from pyro_vae.recipes.recipe import read_recipe
 from pyro_vae.runtime.checks import check_data
-from pyro_vae.runtime.traces import structure
+from pyro_vae.runtime.traces import find_plates
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -53,7 +53,7 @@ def test_a_recipe_builds_a_program_that_takes_its_data(path):
     check_data(program, data)
     x, context = data.batch(torch.arange(2))
     with torch.no_grad():
-        structure(program, x, context, scored=False)
+        find_plates(program, x, context, scored=False)
         assert torch.isfinite(
             recipe.objective().differentiable_loss(program.model, program.guide, x, context)
         )
