@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import torch
+from pyro.distributions import TorchDistribution
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
@@ -139,7 +140,7 @@ class Site(TypedDict):
 
     name: str
     type: str
-    fn: Distribution
+    fn: TorchDistribution
     value: Tensor
     is_observed: bool
     infer: dict[str, object]

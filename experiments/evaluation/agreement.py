@@ -15,7 +15,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.evaluation.comparison import compare
-from pyro_vae.evaluation.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
 from pyro_vae.evaluation.scores import ImportanceScore, UnreliableEstimate
 
 parser = argparse.ArgumentParser()
@@ -71,8 +71,8 @@ for proposal in (
     Guide(),
     Widened(1.2),
     Defensive(0.1),
-    Refined(steps=300),
-    Widened(1.2, of=Refined(steps=300)),
+    Refitted(steps=300),
+    Widened(1.2, of=Refitted(steps=300)),
 ):
     rows[f"importance sampling, K = {options.num_samples}, `{proposal}`"] = pv.log_likelihood(
         program,

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae.evaluation.importance import importance_weights
-from pyro_vae.evaluation.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
 from pyro_vae.evaluation.scores import Score, UnreliableEstimate
 
 NUM_DATA, NUM_SAMPLES, CHAINS, TEMPERATURES = 200, 1000, 16, 100
@@ -167,7 +167,7 @@ def estimates(case: Case) -> Iterator[tuple[str, Score, Tensor, Tensor | None]]:
         )
     proposals = [Guide(), Widened(1.3), Defensive(0.1)]
     if case.continuous:
-        proposals = [*proposals, Refined(steps=100), Widened(1.2, of=Refined(steps=100))]
+        proposals = [*proposals, Refitted(steps=100), Widened(1.2, of=Refitted(steps=100))]
     else:
         proposals = [Guide(), Defensive(0.1)]
     for proposal in proposals:

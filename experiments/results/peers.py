@@ -346,7 +346,7 @@ def estimators() -> dict:
         )
     take(
         f"`pyro_vae.log_likelihood`, `Refined()`, K = {DRAWS}",
-        lambda: pv.log_likelihood(program, x, DRAWS, proposal=pv.proposals.Refined()),
+        lambda: pv.log_likelihood(program, x, DRAWS, proposal=pv.evaluation.Refitted()),
     )
     take("`pythae` `get_nll`, n_samples = 10", partial(nll, x, n_samples=10))
     take("`pyro_vae.log_likelihood`, K = 10", lambda: pv.log_likelihood(program, x, 10))

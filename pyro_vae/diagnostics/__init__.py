@@ -6,7 +6,7 @@ What tells whether q(z | x) is the posterior lives here. Scores of the model are
 
 from pyro_vae.diagnostics.calibration import Calibration, Uniformity, calibrate
 from pyro_vae.diagnostics.inference_data import UnreliableDraws, to_inference_data
-from pyro_vae.diagnostics.samplers import NUTS, Drawn, Draws, FromGuide, Resampled
+from pyro_vae.diagnostics.samplers import NUTS, Drawn, FromGuide, Resampled, Sampler
 from pyro_vae.diagnostics.two_sample import (
     PosteriorComparison,
     TwoSampleTest,
@@ -18,7 +18,7 @@ from pyro_vae.diagnostics.two_sample import (
 __all__ = [
     "Calibration",
     "Drawn",
-    "Draws",
+    "Sampler",
     "FromGuide",
     "NUTS",
     "PosteriorComparison",

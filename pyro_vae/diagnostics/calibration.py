@@ -9,18 +9,17 @@ for each datum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, sites_of
+from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.latents import check_no_auxiliary, draw, in_rows, log_density
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
+from pyro_vae.runtime.latents import in_rows, out_of_rows
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, rows_within
 from pyro_vae.runtime.predictive import prior_predictive
-from pyro_vae.runtime.traces import find_plates
 from pyro_vae.validation import check_context, check_count
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
@@ -136,7 +135,7 @@ def calibrate(
     Algorithms with Simulation-Based Calibration; Hermans et al. (2022) for expected coverage.
 
     Example:
-        >>> pv.calibration.calibrate(vae, 20, 9).ranks.shape
+        >>> pv.diagnostics.calibrate(vae, 20, 9).ranks.shape
         torch.Size([20, 2])
     """
     check_count("num_data", num_data)
@@ -146,46 +145,25 @@ def calibrate(
     check_context(program, torch.empty(num_data), context)
     ranks, density_ranks = [], []
     with evaluating(program, seed), validation_enabled(False):
-        nodes: dict[str, Any] = prior_predictive(program, num_data, context).nodes
-        x = nodes["x"]["value"]
-        where = find_plates(program, x, context)
-        check_no_auxiliary(program, x, context, where)
-        one = slice(0, 1)
-        labels = None if context is None else context[one]
-        size = max(
-            1,
-            memory_budget
-            // bytes_allocated(lambda k: draw(program.guide, x[one], labels, k, where))
-            // num_samples,
-        )
-        simulated = {
-            name: nodes[name]["value"] for name in draw(program.guide, x[one], labels, 1, where)
-        }
-        for start in range(0, num_data, size):
-            few = slice(start, start + size)
-            given = (x[few], None if context is None else context[few])
-            draws = draw(program.guide, *given, num_samples, where)
-            data_dim = where.data_dim - where.particle_dim
-            truth = {
-                name: value[None].movedim(data_dim, 0)[few].movedim(0, data_dim)
-                for name, value in simulated.items()
-            }
-            own, _ = log_density(program.guide, truth, *given, 1, where)
-            others, _ = log_density(program.guide, draws, *given, num_samples, where)
+        trace = prior_predictive(program, num_data, context)
+        given = Conditioned.of(program, sites_of(trace)["x"]["value"], context)
+        given.check_no_auxiliary()
+        one = given[:1]
+        size = rows_within(memory_budget, lambda k: one.draw(one.guide, k)) // num_samples
+        simulated = {name: sites_of(trace)[name]["value"] for name in one.draw(one.guide, 1)}
+        truths = {name: in_rows(value[None], given.plates) for name, value in simulated.items()}
+        for part, few in given.in_chunks(max(1, size)):
+            draws = part.draw(part.guide, num_samples)
+            truth = {name: out_of_rows(rows[:, few], given.plates) for name, rows in truths.items()}
+            own, _ = part.log_density(part.guide, truth)
+            others, _ = part.log_density(part.guide, draws)
             density_ranks.append(_ranks(-others, -own))
-            rows = {
-                name: (in_rows(draws[name], where), in_rows(truth[name], where)) for name in draws
-            }
-            ranks.append(
-                torch.cat(
-                    [
-                        _ranks(drawn, true).reshape(len(given[0]), -1)
-                        for drawn, true in rows.values()
-                    ],
-                    dim=1,
-                )
-            )
-    names = [f"{name}[{i}]" for name, (_, true) in rows.items() for i in range(true[0, 0].numel())]
+            by_site = [
+                _ranks(in_rows(drawn, given.plates), truths[name][:, few])
+                for name, drawn in draws.items()
+            ]
+            ranks.append(torch.cat([site.reshape(len(part), -1) for site in by_site], dim=1))
+    names = [f"{name}[{i}]" for name in draws for i in range(truths[name][0, 0].numel())]
     return Calibration(
         torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed
     )

@@ -1,19 +1,17 @@
 r"""Draws of a program as ArviZ data, for ArviZ's own summaries and figures, and for netCDF.
 
-=========================
-================================================================================== group
-what it holds =========================
-================================================================================== ``posterior``
-draws of each latent site (chain, draw, obs, latent) ``posterior_predictive``   ``x`` drawn from p(x
-| z) at those draws, as many of them as the memory budget allows ``prior``                  draws of
-p(z), or p(z | context), of the same shape; of a flat prior there are none ``prior_predictive``
-``x`` drawn from p(x | z) at those ``log_likelihood``         ``x``: log p(x | z) of each draw and
-datum (ours of that name is log p(x)) ``sample_stats``           ``lp`` = log p(x, z), ``log_q`` =
-log q(z | x), ``log_weight`` = their difference; ``diverging`` ``observed_data``          ``x``
-``constant_data``          ``index`` of each datum, and its ``context``
-``diagnostics``            for each datum: ``ess`` and ``pareto_k`` of importance weights, or R-hat
-and ESS of chains =========================
-==================================================================================
+- ``posterior``: draws of each latent site (chain, draw, obs, latent).
+- ``posterior_predictive``: ``x`` drawn from p(x | z) at those draws, as many of them as the memory
+  budget allows.
+- ``prior``: draws of p(z), or p(z | context), of the same shape. A flat prior has none.
+- ``prior_predictive``: ``x`` drawn from p(x | z) at those.
+- ``log_likelihood``: ``x`` is log p(x | z) of each draw and datum (ours of that name is log p(x)).
+- ``sample_stats``: ``lp`` = log p(x, z), ``log_q`` = log q(z | x), ``log_weight`` = their
+  difference, and ``diverging``.
+- ``observed_data``: ``x``.
+- ``constant_data``: the ``index`` of each datum, and its ``context``.
+- ``diagnostics``: for each datum ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS of
+  chains.
 
 **What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots
 are about Markov chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or
@@ -30,29 +28,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.diagnostics.samplers import Drawn, Draws, FromGuide
+from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
 from pyro_vae.distributions import NoDraws, is_point_mass
 from pyro_vae.evaluation.arviz_compat import effective_draws, inference_data, r_hat
 from pyro_vae.evaluation.scores import summarize, versions
-from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating
-from pyro_vae.runtime.latents import Values, densities, draw, in_rows, observation
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.latents import Values, draws_in, in_rows
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import Plates, find_plates, importance_traces, latent_sites
+from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["LARGEST_R_HAT", "UnreliableDraws", "to_inference_data"]
+
+Arrays = dict[str, dict[str, np.ndarray]]  # by group and name
 
 LARGEST_R_HAT = 1.05
 
@@ -68,7 +66,7 @@ def to_inference_data(
     data: Data,
     num_samples: int = 1000,
     *,
-    draws: Draws = FromGuide(),
+    sampler: Sampler = FromGuide(),
     indices: Sequence[int] | Tensor | None = None,
     run: str = "",
     seed: int = 0,
@@ -87,7 +85,7 @@ def to_inference_data(
         program: any program.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_samples: draws of each datum, over all chains.
-        draws: where they come from: `pyro_vae.diagnostics.samplers.FromGuide`, `Resampled` or
+        sampler: where the draws come from: `pyro_vae.diagnostics.FromGuide`, `Resampled` or
             `NUTS`.
         indices: what to call the data along ``obs``, such as their places in the test set; by
             default 0, 1, ...
@@ -121,25 +119,15 @@ def to_inference_data(
             fix="align them with x",
         )
     bar = progress_bar(f"draws, {num_samples} a datum", total=len(data), shown=progress)
-    parts: list[dict[str, dict[str, np.ndarray]]] = []
-    with evaluating(program, seed), bar as advance:
-        x, context = checked_data(program, data)
-        where = find_plates(program, x, context, scored=False)
-        with validation_enabled(False):
-            probe = x[:1], None if context is None else context[:1]
-            size = max(
-                1,
-                memory_budget
-                // bytes_allocated(lambda k: _decoded(program, *probe, k, where))
-                // num_samples,
-            )
-            predictive = max(1, memory_budget // x[0].nbytes // len(x))
-            for start in range(0, len(x), size):
-                few = slice(start, start + size)
-                given = x[few], None if context is None else context[few]
-                drawn = draws(program, *given, where, num_samples)
-                parts.append(_groups(program, drawn, *given, where, predictive, memory_budget))
-                advance(len(given[0]))
+    parts = []
+    with conditioned(program, data, seed, scored=False) as given, bar as advance:
+        one = given[:1]
+        size = rows_within(memory_budget, lambda k: _decoded(one, k)) // num_samples
+        predictive = max(1, memory_budget // given.x[0].nbytes // len(given))
+        for part, _ in given.in_chunks(max(1, size)):
+            drawn = sampler(part, num_samples)
+            parts.append(_Groups(part, drawn, predictive, memory_budget).arrays())
+            advance(len(part))
     attributes = (
         {
             "run": run,
@@ -148,9 +136,9 @@ def to_inference_data(
             "split": data.split,
             "binarize": data.binarize,
             "sha256": data.sha256,
-            "draws": type(draws).__name__,
+            "draws": type(sampler).__name__,
         }
-        | {f"draws_{name}": value for name, value in _settings(draws).items()}
+        | {f"draws_{name}": value for name, value in _settings(sampler).items()}
         | versions()
     )
     return _assembled(parts, drawn, labels, attributes)
@@ -160,102 +148,117 @@ class UnreliableDraws(UserWarning):
     """Draws of some data that cannot stand for their posterior, by what their own diagnostics say."""
 
 
-def _decoded(
-    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Plates
-) -> Tensor:
-    return observation(
-        program, draw(program.guide, x, context, num_samples, where), x, context, where
-    ).sample()
+def _decoded(given: Conditioned, num_samples: int) -> Tensor:
+    return given.observation(given.draw(given.guide, num_samples)).sample()
 
 
-def _groups(
-    program: ProgramLike,
-    drawn: Drawn,
-    x: Tensor,
-    context: Tensor | None,
-    where: Plates,
-    predictive: int,
-    memory_budget: int,
-) -> dict[str, dict[str, np.ndarray]]:
-    """The groups of a few data, everything as (chain, draw, obs, ...) or (obs, ...)."""
-    chains = max(1, drawn.chains)
-    values = {
-        name: value.to(x.dtype) if value.is_floating_point() else value
-        for name, value in drawn.values.items()
-    }
-    num_samples = len(next(iter(values.values())))
-    kept = min(
-        num_samples // chains, max(1, predictive // chains)
-    )  # draws of each chain at which x is drawn
-    try:
-        prior = {
-            name: value
-            for name, value in draw(program.model, x, context, num_samples, where).items()
-            if name in values
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of a few data.
+
+    Args:
+        given: the program given these data.
+        drawn: their draws.
+        predictive: draws of each datum at which x is drawn, at most.
+        memory_budget: bytes of activations allowed at once.
+    """
+
+    given: Conditioned
+    drawn: Drawn
+    predictive: int
+    memory_budget: int
+
+    @property
+    def chains(self) -> int:
+        return max(1, self.drawn.chains)
+
+    def arrays(self) -> Arrays:
+        """Everything by group and name, as (chain, draw, obs, ...) or (obs, ...)."""
+        given = self.given
+        values = {
+            name: value.to(given.x.dtype) if value.is_floating_point() else value
+            for name, value in self.drawn.values.items()
         }
-    except NoDraws:  # a flat prior: the groups of its draws stay empty, and are left out
-        prior = {}
-    guide = program.guide if _has_density(program, x, context) else None
-    log_prior, log_x, *log_q = densities(
-        program, values, x, context, where, guide=guide, memory_budget=memory_budget
-    )
-    stats, diagnostics = {"lp": log_prior + log_x, **drawn.per_draw}, dict(drawn.per_datum)
-    if log_q:
-        stats |= {"log_q": log_q[0], "log_weight": log_prior + log_x - log_q[0]}
-        if not drawn.chains and not diagnostics:
-            score = summarize(stats["log_weight"])
-            diagnostics = {"ess": score.ess, "pareto_k": score.pareto_k}
+        try:
+            prior = {
+                name: value
+                for name, value in given.draw(given.model, draws_in(values)).items()
+                if name in values
+            }
+        except NoDraws:  # of a flat prior: the groups of its draws stay empty, and are left out
+            prior = {}
+        guide = given.guide if _has_density(given) else None
+        densities = given.densities(values, guide, memory_budget=self.memory_budget)
+        stats, diagnostics = self._statistics(*densities)
+        arrays: Arrays = {
+            "posterior": {name: self._site(value) for name, value in values.items()},
+            "posterior_predictive": {"x": self._draws_of_x(values)},
+            "prior": {name: self._site(value) for name, value in prior.items()},
+            "prior_predictive": {"x": self._draws_of_x(prior)} if prior else {},
+            "log_likelihood": {"x": self._by_chain(densities[1])},
+            "sample_stats": {name: self._by_chain(value) for name, value in stats.items()},
+            "observed_data": {"x": given.x.cpu().numpy()},
+            "constant_data": {},
+            "diagnostics": {name: value.cpu().numpy() for name, value in diagnostics.items()},
+        }
+        if given.context is not None:
+            arrays["constant_data"]["context"] = given.context.cpu().numpy()
+        return arrays
 
-    def by_chain(value: Tensor) -> np.ndarray:
-        return value.unflatten(0, (chains, len(value) // chains)).cpu().numpy()
+    def _statistics(
+        self, log_prior: Tensor, log_x: Tensor, log_q: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Numbers of each draw, and of each datum."""
+        stats = {"lp": log_prior + log_x, **self.drawn.per_draw}
+        diagnostics = dict(self.drawn.per_datum)
+        if log_q is not None:
+            stats |= {"log_q": log_q, "log_weight": log_prior + log_x - log_q}
+            if not self.drawn.chains and not diagnostics:
+                score = summarize(stats["log_weight"])
+                diagnostics = {"ess": score.ess, "pareto_k": score.pareto_k}
+        return stats, diagnostics
 
-    def draws_of_x(latents: Values) -> np.ndarray:
+    def _by_chain(self, value: Tensor) -> np.ndarray:
+        return value.unflatten(0, (self.chains, len(value) // self.chains)).cpu().numpy()
+
+    def _site(self, value: Tensor) -> np.ndarray:
+        return self._by_chain(in_rows(value, self.given.plates))
+
+    def _draws_of_x(self, latents: Values) -> np.ndarray:
+        """x drawn at the first draws of each chain, as many of them as there is memory for."""
+        per_chain = draws_in(latents) // self.chains
+        kept = min(per_chain, max(1, self.predictive // self.chains))
         first = {
-            name: value.unflatten(0, (chains, -1))[:, :kept].flatten(0, 1)
+            name: value.unflatten(0, (self.chains, -1))[:, :kept].flatten(0, 1)
             for name, value in latents.items()
         }
 
         def at(few: slice) -> Tensor:
-            return observation(
-                program, {name: value[few] for name, value in first.items()}, x, context, where
-            ).sample()
+            some = {name: value[few] for name, value in first.items()}
+            return self.given.observation(some).sample()
 
-        step = (
-            memory_budget // bytes_allocated(lambda k: at(slice(0, k))) if kept * chains > 1 else 1
-        )
-        rows = [
-            at(slice(start, start + max(1, step)))
-            for start in range(0, kept * chains, max(1, step))
-        ]
-        return by_chain(in_rows(torch.cat(rows), where))
-
-    return {
-        "posterior": {name: by_chain(in_rows(value, where)) for name, value in values.items()},
-        "posterior_predictive": {"x": draws_of_x(values)},
-        "prior": {name: by_chain(in_rows(value, where)) for name, value in prior.items()},
-        "prior_predictive": {"x": draws_of_x(prior)} if prior else {},
-        "log_likelihood": {"x": by_chain(log_x)},
-        "sample_stats": {name: by_chain(value) for name, value in stats.items()},
-        "observed_data": {"x": x.cpu().numpy()},
-        "constant_data": {} if context is None else {"context": context.cpu().numpy()},
-        "diagnostics": {name: value.cpu().numpy() for name, value in diagnostics.items()},
-    }
+        total = kept * self.chains
+        step = 1
+        if total > 1:
+            step = rows_within(self.memory_budget, lambda count: at(slice(0, count)))
+        return self._site(torch.cat([at(few) for few in chunks(total, step)]))
 
 
-def _has_density(program: ProgramLike, x: Tensor, context: Tensor | None) -> bool:
-    """Whether q(z | x) has a density at latents of one's choice: no auxiliary sites, and no point mass on a continuum."""
-    guide, model = importance_traces(program, x[:1], None if context is None else context[:1])
-    supports: dict[str, Any] = {
-        name: site["fn"].support for name, site in latent_sites(model).items()
-    }
-    sites = latent_sites(guide)
-    return sites.keys() == supports.keys() and not any(
-        is_point_mass(site["fn"]) and not supports[name].is_discrete for name, site in sites.items()
+def _has_density(given: Conditioned) -> bool:
+    """Whether q(z | x) has a density at latents of one's choice.
+
+    It has none with auxiliary sites, nor as a point mass on a continuum.
+    """
+    guide, model = given[:1].traces()
+    sites, latents = latent_sites(guide), latent_sites(model)
+    return sites.keys() == latents.keys() and not any(
+        is_point_mass(site["fn"]) and not latents[name]["fn"].support.is_discrete
+        for name, site in sites.items()
     )
 
 
 def _assembled(
-    parts: list[dict[str, dict[str, np.ndarray]]],
+    parts: list[Arrays],
     drawn: Drawn,
     labels: np.ndarray,
     attributes: dict[str, Any],
@@ -333,9 +336,9 @@ def _warn_if_unreliable(diagnostics: dict[str, np.ndarray]) -> None:
                 )
 
 
-def _settings(draws: Any) -> dict[str, str | int | float]:
-    """The settings of a way of drawing, as attributes of netCDF can be."""
-    settings = vars(draws) if is_dataclass(draws) else {}
+def _settings(sampler: Sampler) -> dict[str, str | int | float]:
+    """The settings of a sampler, as attributes of netCDF can be."""
+    settings = vars(sampler) if is_dataclass(sampler) else {}
     return {
         name: value if type(value) in (str, int, float) else str(value)
         for name, value in settings.items()

@@ -1,40 +1,30 @@
-r"""Where draws of the latents come from: the guide, the guide resampled by its importance weights, or NUTS.
+r"""Samplers of the latents: the guide, the guide resampled by importance weights, or NUTS.
 
-Each way is a callable ``draws(program, x, context, where, num_samples)`` that returns `Drawn`. NUTS
-on p(z | x) is the
-reference: it knows nothing of the guide, so chains from dispersed points can meet a mode that the
-guide never visits, which neither Pareto k nor the effective number of draws can tell.
+A sampler is called with a program given data and the number of draws, and returns `Drawn`. NUTS on
+p(z | x) is the reference. It knows nothing of the guide, so chains from dispersed points can meet a
+mode that the guide never visits. Neither Pareto k nor the effective number of draws can tell that.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pyro.infer
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
-from pyro_vae.evaluation.proposals import Guide
+from pyro_vae.evaluation.proposals import Guide, GuideProposal
 from pyro_vae.evaluation.scores import summarize
-from pyro_vae.runtime.latents import (
-    Unconstrained,
-    Values,
-    check_no_auxiliary,
-    densities,
-    draw,
-    frozen,
-    in_rows,
-    log_density,
-)
+from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import Plates
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
-__all__ = ["Drawn", "Draws", "FromGuide", "NUTS", "Resampled"]
+__all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler"]
 
 START = ("prior", "guide")
 
@@ -78,7 +68,7 @@ class Drawn:
     per_datum: dict[str, Tensor] = field(default_factory=dict)
 
 
-Draws = Callable[[ProgramLike, Tensor, Tensor | None, Plates, int], Drawn]
+Sampler = Callable[[Conditioned, int], Drawn]
 
 
 @dataclass(frozen=True)
@@ -86,19 +76,12 @@ class FromGuide:
     """Independent draws from q(z | x).
 
     Example:
-        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, draws=FromGuide()).posterior["z"].shape
+        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=FromGuide()).posterior["z"].shape
         (1, 10, 2, 2)
     """
 
-    def __call__(
-        self,
-        program: ProgramLike,
-        x: Tensor,
-        context: Tensor | None,
-        where: Plates,
-        num_samples: int,
-    ) -> Drawn:
-        return Drawn(draw(program.guide, x, context, num_samples, where), INDEPENDENT)
+    def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
+        return Drawn(given.draw(given.guide, num_samples), INDEPENDENT)
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,7 @@ class Resampled:
     Args:
         ratio: proposals R for each draw.
         proposal: what proposes, one of `pyro_vae.evaluation.proposals` that is a guide: `Guide`,
-            `Widened` or `Refined`.
+            `Widened` or `Refitted`.
 
     Raises:
         InvalidInput: on ratio < 1, or a guide with auxiliary sites.
@@ -123,33 +106,26 @@ class Resampled:
     Source: Rubin (1988), Using the SIR Algorithm to Simulate Posterior Distributions.
 
     Example:
-        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, draws=Resampled(ratio=20)).diagnostics["pareto_k"].shape
+        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=Resampled(ratio=20)).diagnostics["pareto_k"].shape
         (2,)
     """
 
     ratio: int = 10
-    proposal: Any = field(default_factory=Guide)
+    proposal: GuideProposal = field(default_factory=Guide)
 
     def __post_init__(self) -> None:
         check_count("ratio", self.ratio)
 
-    def __call__(
-        self,
-        program: ProgramLike,
-        x: Tensor,
-        context: Tensor | None,
-        where: Plates,
-        num_samples: int,
-    ) -> Drawn:
-        check_no_auxiliary(program, x, context, where)
-        guide = self.proposal.guide(program, x, context, where)
-        values = draw(guide, x, context, self.ratio * num_samples, where)
-        log_prior, log_rest, log_q = densities(program, values, x, context, where, guide=guide)
+    def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
+        given.check_no_auxiliary()
+        guide = self.proposal.guide(given)
+        values = given.draw(guide, self.ratio * num_samples)
+        log_prior, log_rest, log_q = given.densities(values, guide)
         weights = (log_prior + log_rest - log_q).double()
         chosen = torch.multinomial(weights.softmax(0).T, num_samples, replacement=True).T  # (K, N)
         score = summarize(weights)
         return Drawn(
-            {name: _rows_at(value, chosen, where) for name, value in values.items()},
+            {name: _rows_at(value, chosen, given.plates) for name, value in values.items()},
             RESAMPLED,
             per_datum={"ess": score.ess, "pareto_k": score.pareto_k},
         )
@@ -181,7 +157,7 @@ class NUTS:
     Source: Hoffman and Gelman (2014), The No-U-Turn Sampler.
 
     Example:
-        >>> idata = pv.to_inference_data(vae, torch.zeros(1, 1, 8, 8), 120, draws=NUTS(num_chains=2, warmup=60))
+        >>> idata = pv.to_inference_data(vae, torch.zeros(1, 1, 8, 8), 120, sampler=NUTS(num_chains=2, warmup=60))
         >>> idata.posterior["z"].shape
         (2, 60, 1, 2)
     """
@@ -206,14 +182,7 @@ class NUTS:
                 fix="pass 0.8",
             )
 
-    def __call__(
-        self,
-        program: ProgramLike,
-        x: Tensor,
-        context: Tensor | None,
-        where: Plates,
-        num_samples: int,
-    ) -> Drawn:
+    def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
         if num_samples % self.num_chains or num_samples < FEWEST_STEPS * self.num_chains:
             raise InvalidInput(
                 "num_samples",
@@ -222,25 +191,17 @@ class NUTS:
                 f"{FEWEST_STEPS} draws of each or more",
                 fix=f"pass {max(FEWEST_STEPS, -(-num_samples // self.num_chains)) * self.num_chains}",
             )
-        double = _in_double(program)
-        dtype = next((p.dtype for p in double.parameters()), torch.float64)
-        x = x.to(dtype)
-        context = (
-            context.to(dtype) if context is not None and context.is_floating_point() else context
-        )
-        steps = (self.warmup + num_samples // self.num_chains) * self.num_chains * len(x)
-        each = []
-        with progress_bar("NUTS", total=steps, shown=self.progress) as advance, frozen(double):
-            for n in range(len(x)):
-                datum = _Posterior(
-                    double, x[n : n + 1], None if context is None else context[n : n + 1], where
-                )
-                each.append(datum.chains(self, num_samples // self.num_chains, advance))
-        data_axis = where.data_dim - where.particle_dim
+        double = _in_double(given)
+        per_chain = num_samples // self.num_chains
+        steps = (self.warmup + per_chain) * self.num_chains * len(given)
+        bar = progress_bar("NUTS", total=steps, shown=self.progress)
+        with bar as advance, frozen(double.program):
+            each = [
+                _Posterior(one).chains(self, per_chain, advance) for one, _ in double.in_chunks(1)
+            ]
+        data_axis = given.plates.data_axis
         values = {
-            name: torch.cat([one.values[name].movedim(data_axis, 0) for one in each]).movedim(
-                0, data_axis
-            )
+            name: torch.cat([one.values[name] for one in each], dim=data_axis)
             for name in each[0].values
         }
         per_draw = {
@@ -253,24 +214,20 @@ class NUTS:
 class _Posterior:
     """p(z | x) of one datum in unconstrained space."""
 
-    def __init__(self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates):
-        self.program, self.x, self.context, self.where = program, x, context, where
-        self.latents = Unconstrained(program, x, context, where)
+    def __init__(self, given: Conditioned):
+        self.given = given
+        self.latents = Unconstrained(given.trace(given.model, 1), given.plates)
 
     def potential(self, values: dict[str, Tensor]) -> Tensor:
         """Minus the logarithm of the joint density at u (D,)."""
         constrained, log_jacobian = self.latents.unpack(values["u"][None, None])
-        log_prior, log_rest = log_density(
-            self.program.model, constrained, self.x, self.context, 1, self.where
-        )
+        log_prior, log_rest = self.given.log_density(self.given.model, constrained)
         return -(log_prior + log_rest + log_jacobian).sum()
 
     def chains(self, settings: NUTS, num_steps: int, advance: Callable[..., None]) -> Drawn:
-        fn = self.program.model if settings.start == "prior" else self.program.guide
+        fn = self.given.model if settings.start == "prior" else self.given.guide
         with torch.no_grad():
-            starts = self.latents.pack(
-                draw(fn, self.x, self.context, settings.num_chains, self.where)
-            )[:, 0]
+            starts = self.latents.pack(self.given.draw(fn, settings.num_chains))[:, 0]
         paths, diverging = [], []
         for start in starts:
             kernel = pyro.infer.NUTS(
@@ -296,18 +253,24 @@ class _Posterior:
         return Drawn(values, per_draw={"diverging": torch.cat(diverging)[:, None]})
 
 
-def _rows_at(value: Tensor, chosen: Tensor, where: Plates) -> Tensor:
+def _rows_at(value: Tensor, chosen: Tensor, plates: Plates) -> Tensor:
     r"""Of a site's draws those numbered ``chosen`` (K, N), for each datum its own."""
-    rows = in_rows(value, where)
-    picked = rows[chosen, torch.arange(rows.shape[1], device=rows.device)]
-    return picked.movedim(1, where.data_dim - where.particle_dim)
+    rows = in_rows(value, plates)
+    return out_of_rows(rows[chosen, torch.arange(rows.shape[1], device=rows.device)], plates)
 
 
-def _in_double(program: ProgramLike) -> ProgramLike:
-    """A copy of a program in double precision; a program of plain functions, which has no copies, as it is."""
+def _in_double(given: Conditioned) -> Conditioned:
+    """A copy of a program and its data in double precision.
+
+    A program of plain functions cannot be copied; it keeps its precision.
+    """
     try:
-        copied = copy.deepcopy(program)
-        copied.double()
-        return copied
+        program = copy.deepcopy(given.program)
+        program.double()
     except InvalidInput:
-        return program
+        program = given.program
+    dtype = next((p.dtype for p in program.parameters()), torch.float64)
+    context = given.context
+    if context is not None and context.is_floating_point():
+        context = context.to(dtype)
+    return replace(given, program=program, x=given.x.to(dtype), context=context)

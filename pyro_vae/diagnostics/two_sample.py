@@ -131,7 +131,7 @@ def compare_posteriors(
 
     Example:
         >>> few = torch.zeros(1, 1, 8, 8)
-        >>> chains = pv.to_inference_data(vae, few, 80, draws=pv.draws.NUTS(num_chains=2, warmup=50))
+        >>> chains = pv.to_inference_data(vae, few, 80, sampler=pv.diagnostics.NUTS(num_chains=2, warmup=50))
         >>> compare_posteriors(pv.to_inference_data(vae, few, 200), chains).wasserstein.shape
         (1, 2)
     """

@@ -20,11 +20,13 @@ from pyro_vae.distributions.supports import (
     Flat,
     NoDraws,
     has_mean,
+    innermost_support,
     is_point_mass,
     is_thin,
     measure_of,
     points_of,
     representative_of,
+    stated_support,
 )
 from pyro_vae.distributions.unit import Beta
 
@@ -56,6 +58,8 @@ __all__ = [
     "representative_of",
     "entries_of",
     "has_mean",
+    "innermost_support",
+    "stated_support",
     "is_point_mass",
     "is_thin",
     "measure_of",

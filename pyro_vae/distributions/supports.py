@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from pyro.distributions import Delta, TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import Distribution, biject_to
+from torch.distributions.constraints import Constraint
 
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
+    "innermost_support",
+    "stated_support",
     "Flat",
     "NoDraws",
     "representative_of",
@@ -43,6 +46,30 @@ def measure_of(support: Any) -> str:
     if hasattr(support, "measure"):
         return support.measure
     return "discrete points" if support.is_discrete else MEASURES.get(type(support), "volume")
+
+
+def stated_support(distribution: Distribution) -> Constraint:
+    """The support of a distribution.
+
+    Raises:
+        InvalidInput: if it states none.
+    """
+    support = distribution.support
+    if support is None:
+        raise InvalidInput(
+            "distribution",
+            got=f"{type(distribution).__name__}, which states no support",
+            expected="a distribution with a support",
+            fix="give its class an attribute support, such as constraints.real",
+        )
+    return support
+
+
+def innermost_support(support: Constraint) -> Constraint:
+    """The constraint on single entries that an independent or masked support is made of."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def is_thin(support: Any) -> bool:

@@ -39,7 +39,14 @@ from pyro_vae.evaluation.importance import (
     log_joint,
     log_likelihood,
 )
-from pyro_vae.evaluation.proposals import Defensive, Guide, Proposal, Refined, Widened
+from pyro_vae.evaluation.proposals import (
+    Defensive,
+    Guide,
+    GuideProposal,
+    Proposal,
+    Refitted,
+    Widened,
+)
 from pyro_vae.evaluation.reconstruction import reconstruction_score, squared_error
 from pyro_vae.evaluation.results import to_dict, to_elpd, to_inference_data
 from pyro_vae.evaluation.scores import (
@@ -71,7 +78,8 @@ __all__ = [
     "Linear",
     "Proposal",
     "RateDistortion",
-    "Refined",
+    "GuideProposal",
+    "Refitted",
     "Sandwich",
     "Score",
     "Sigmoid",

@@ -16,21 +16,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.evaluation.hmc import paths_in_chunks
+from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
 from pyro_vae.evaluation.scores import AnnealedScore, Score, concatenate
-from pyro_vae.runtime.checks import checked_data
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import InvalidInput, check_choice, check_context, check_count
+from pyro_vae.validation import InvalidInput, check_context, check_count
 
 __all__ = [
     "Geometric",
@@ -42,8 +43,6 @@ __all__ = [
     "bdmc",
     "rate_distortion",
 ]
-
-START = ("prior", "guide")
 
 
 # schedules
@@ -237,21 +236,14 @@ def ais(
         >>> pv.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
         torch.Size([3])
     """
-    check_count("num_chains", num_chains)
-    check_count("num_leapfrog", num_leapfrog)
-    check_choice("start", start, START)
+    chains = Chains(num_chains, num_leapfrog, start)
     betas = _temperatures(schedule, num_temperatures)
     data = as_dataset(data)
+    bar = progress_bar("annealing", total=len(data) * num_temperatures, shown=progress)
     parts = []
-    with (
-        evaluating(program, seed),
-        progress_bar("annealing", total=len(data) * num_temperatures, shown=progress) as advance,
-    ):
-        x, context = checked_data(program, data)
-        for path, few in paths_in_chunks(
-            program, x, context, start, num_chains, num_leapfrog, memory_budget, advance
-        ):
-            parts.append(path.score(betas, path.pilot(betas), num_chains, few))
+    with conditioned(program, data, seed) as given, bar as advance:
+        for path, few in paths_in_chunks(given, chains, memory_budget, advance):
+            parts.append(path.score(betas, path.pilot(betas), few))
     return replace(concatenate(parts), seed=seed, sha256=data.sha256)
 
 
@@ -305,28 +297,24 @@ def bdmc(
         torch.Size([3, 1, 8, 8])
     """
     check_count("num_data", num_data)
-    check_count("num_chains", num_chains)
-    check_count("num_leapfrog", num_leapfrog)
-    check_choice("start", start, START)
+    chains = Chains(num_chains, num_leapfrog, start)
     betas = _temperatures(schedule, num_temperatures)
     context = like_parameters(program, context)
     num_data = num_data if context is None else len(context)
     check_context(program, torch.empty(num_data), context)
     total = 2 * num_data * num_temperatures
+    bar = progress_bar("annealing both ways", total=total, shown=progress)
     lower, upper = [], []
-    with (
-        evaluating(program, seed),
-        progress_bar("annealing both ways", total=total, shown=progress) as advance,
-    ):
+    with evaluating(program, seed), bar as advance:
         trace = prior_predictive(program, num_data, context)
-        x: Any = trace.nodes["x"]["value"]
-        for path, few in paths_in_chunks(
-            program, x, context, start, num_chains, num_leapfrog, memory_budget, advance
-        ):
-            truth = path.latents_of(trace, few)
-            steps = path.pilot(betas)
-            lower.append(path.score(betas, steps, num_chains, few))
-            upper.append(path.score(betas[::-1], steps.flip(0), num_chains, few, truth))
+        x = sites_of(trace)["x"]["value"]
+        given = Conditioned.of(program, x, context)
+        with validation_enabled(False):
+            for path, few in paths_in_chunks(given, chains, memory_budget, advance):
+                truth = path.latents_of(trace, few)
+                steps = path.pilot(betas)
+                lower.append(path.score(betas, steps, few))
+                upper.append(path.score(betas[::-1], steps.flip(0), few, truth))
     sha256 = as_dataset((x, context)).sha256
     below, above = (
         replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
@@ -381,28 +369,19 @@ def rate_distortion(
         >>> rate_distortion(vae, torch.zeros(3, 1, 8, 8), num_chains=4, num_temperatures=10, points=5).rate.shape
         torch.Size([5])
     """
-    check_count("num_chains", num_chains)
-    check_count("num_leapfrog", num_leapfrog)
+    chains = Chains(num_chains, num_leapfrog)
     check_count("points", points)
     betas = _temperatures(schedule, num_temperatures)
     kept = torch.linspace(1, num_temperatures, points).round().long().unique().tolist()
     data = as_dataset(data)
+    bar = progress_bar("annealing", total=len(data) * (num_temperatures + 1), shown=progress)
     rates, distortions = [], []
-    with (
-        evaluating(program, seed),
-        progress_bar(
-            "annealing", total=len(data) * (num_temperatures + 1), shown=progress
-        ) as advance,
-    ):
-        x, context = checked_data(program, data)
-        for path, _ in paths_in_chunks(
-            program, x, context, "prior", num_chains, num_leapfrog, memory_budget, advance
-        ):
+    with conditioned(program, data, seed) as given, bar as advance:
+        for path, _ in paths_in_chunks(given, chains, memory_budget, advance):
             # What is wanted at a temperature is known after its transition, so the last temperature
             # is walked at too.
-            states = list(
-                path.walk([*betas, 1.0], path.pilot([*betas, 1.0]), path.begin(num_chains))
-            )
+            longer = [*betas, 1.0]
+            states = list(path.walk(longer, path.pilot(longer), path.begin(num_chains)))
             pairs = [
                 _rate_and_distortion(betas[i], states[i - 1].weights, states[i].point.advantage)
                 for i in kept

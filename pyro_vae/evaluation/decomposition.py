@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine, validation_enabled
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
+from torch.distributions import Distribution
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.importance import evaluate, log_likelihood
-from pyro_vae.evaluation.proposals import Guide, Proposal, Refined
+from pyro_vae.evaluation.proposals import Guide, Proposal, Refitted
 from pyro_vae.evaluation.scores import Score
-from pyro_vae.programs import particles
-from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating
-from pyro_vae.runtime.latents import Values, check_no_auxiliary, draw, in_rows, log_density
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated
-from pyro_vae.runtime.traces import Plates, find_plates, importance_traces, site_log_prob
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.latents import Values, draws_in, in_rows, out_of_rows
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
+from pyro_vae.runtime.traces import Plates, latent_sites, site_log_prob
 from pyro_vae.validation import check_count
 
 __all__ = [
@@ -72,44 +68,31 @@ def decompose(
     check_count("num_samples", num_samples)
     data = as_dataset(data)
     columns: dict[str, list[Tensor]] = {}
-    with evaluating(program, seed):
-        x, context = checked_data(program, data)
-        where = find_plates(program, x, context)
-        with validation_enabled(False):
-            for n in range(len(x)):
-                for name, terms in _terms(
-                    program,
-                    x[n : n + 1],
-                    None if context is None else context[n : n + 1],
-                    num_samples,
-                    where,
-                ).items():
-                    columns.setdefault(name, []).append(terms)
+    with conditioned(program, data, seed) as given:
+        for one, _ in given.in_chunks(1):
+            for name, terms in _terms(one, num_samples).items():
+                columns.setdefault(name, []).append(terms)
     return {
         name: _score(torch.cat(parts, dim=1), seed, data.sha256) for name, parts in columns.items()
     }
 
 
-def _terms(
-    program: ProgramLike, x: Tensor, context: Tensor | None, num_samples: int, where: Plates
-) -> dict[str, Tensor]:
-    guide, model = importance_traces(program, x, context, num_samples, where.particle_dim)
-    shape = (num_samples, len(x))
-    latent = [
-        name
-        for name, site in guide.nodes.items()
-        if site["type"] == "sample" and not site["is_observed"]
-    ]
-    terms = {f"kl/{name}": site_log_prob(guide.nodes[name], where, shape) for name in latent}
-    reconstruction = x.new_zeros(shape)
-    for name, site in model.nodes.items():
-        if site["type"] == "sample":
-            value = site_log_prob(site, where, shape)
-            if name in latent:
-                terms[f"kl/{name}"] = terms[f"kl/{name}"] - value
-            else:
-                reconstruction = reconstruction + value
-    kl = sum(terms.values(), start=x.new_zeros(shape))
+def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
+    """The ELBO's parts at K draws (K, N), by name."""
+    guide, model = given.traces(num_samples)
+    shape = (num_samples, len(given))
+    latents = latent_sites(guide)
+    terms = {
+        f"kl/{name}": site_log_prob(site, given.plates, shape) for name, site in latents.items()
+    }
+    reconstruction = given.x.new_zeros(shape)
+    for name, site in sites_of(model).items():
+        value = site_log_prob(site, given.plates, shape)
+        if name in latents:
+            terms[f"kl/{name}"] = terms[f"kl/{name}"] - value
+        else:
+            reconstruction = reconstruction + value
+    kl = sum(terms.values(), start=given.x.new_zeros(shape))
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
 
 
@@ -122,9 +105,6 @@ def _score(terms: Tensor, seed: int, sha256: str) -> Score:
         else torch.full_like(terms[0], math.nan)
     )
     return Score(terms.mean(0), error, len(terms), seed=seed, sha256=sha256)
-
-
-# the aggregate posterior
 
 
 @dataclass(frozen=True)
@@ -157,7 +137,7 @@ class AggregatePosterior:
     marginal_kl: float
     total_correlation: float | None
     dimension_kl: Tensor | None
-    errors: dict[str, Any]
+    errors: dict[str, float | Tensor]
     num_samples: int
     seed: int
     sha256: str
@@ -199,34 +179,25 @@ def aggregate_posterior(
     check_count("num_samples", num_samples)
     data = as_dataset(data)
     rows: dict[str, list[Tensor]] = {}
-    with evaluating(program, seed):
-        x, context = checked_data(program, data)
-        where = find_plates(program, x, context)
-        check_no_auxiliary(program, x, context, where)
-        with validation_enabled(False):
-            values = draw(program.guide, x, context, num_samples, where)
-            prior, _ = log_density(program.model, values, x, context, num_samples, where)
-            own, _ = log_density(program.guide, values, x, context, num_samples, where)
-            points = {name: _all_points(value, where) for name, value in values.items()}
-            total = num_samples * len(x)
-            step = max(
-                1,
-                memory_budget
-                // bytes_allocated(
-                    lambda rows: log_density(
-                        program.guide, _some(points, slice(0, 1), rows), x, context, rows, where
-                    )
-                ),
-            )
-            for start in range(0, total, step):
-                few = _some(points, slice(start, start + step))
-                count = min(step, total - start)
-                mixture, _ = log_density(program.guide, few, x, context, count, where)
-                rows.setdefault("mixture", []).append(mixture.logsumexp(1) - math.log(len(x)))
-                for name, part in _dimensions(program, few, x, context, count, where).items():
-                    rows.setdefault(name, []).append(part)
+    with conditioned(program, data, seed) as given:
+        given.check_no_auxiliary()
+        guide = given.guide
+        values = given.draw(guide, num_samples)
+        prior, _ = given.log_density(given.model, values)
+        own, _ = given.log_density(guide, values)
+        points = {name: _all_points(value, given.plates) for name, value in values.items()}
+        one = slice(0, 1)
+        step = rows_within(
+            memory_budget, lambda count: given.log_density(guide, _some(points, one, count))
+        )
+        for few in chunks(num_samples * len(given), step):
+            some = _some(points, few)
+            mixture, _ = given.log_density(guide, some)
+            rows.setdefault("mixture", []).append(mixture.logsumexp(1) - math.log(len(given)))
+            for name, part in _dimensions(given, some).items():
+                rows.setdefault(name, []).append(part)
     parts = {
-        name: torch.cat(part).unflatten(0, (num_samples, len(x))).double()
+        name: torch.cat(part).unflatten(0, (num_samples, len(given))).double()
         for name, part in rows.items()
     }
     prior, own, mixture = prior.double(), own.double(), parts.pop("mixture")
@@ -238,7 +209,10 @@ def aggregate_posterior(
     means = {name: term.mean((0, 1)) for name, term in terms.items()}
     # The data are fixed: what is random is each datum's own draws.
     errors = (
-        {name: (term.var(0).sum(0) / num_samples).sqrt() / len(x) for name, term in terms.items()}
+        {
+            name: (term.var(0).sum(0) / num_samples).sqrt() / len(given)
+            for name, term in terms.items()
+        }
         if num_samples > 1
         else {}
     )
@@ -257,45 +231,36 @@ def aggregate_posterior(
     )
 
 
-def _all_points(value: Tensor, where: Plates) -> Tensor:
-    """A site's values at K draws of N data as K N draws, each to be put to every datum: the data dimension has size one."""
-    rows = in_rows(value, where)
-    return rows.flatten(0, 1)[:, None].movedim(1, where.data_dim - where.particle_dim)
+def _all_points(value: Tensor, plates: Plates) -> Tensor:
+    """A site's K draws for N data as K N draws, of which each is put to every datum.
+
+    The data dimension has size one.
+    """
+    return out_of_rows(in_rows(value, plates).flatten(0, 1)[:, None], plates)
 
 
 def _some(points: Values, few: slice, repeat: int = 1) -> Values:
     return {name: torch.cat([value[few]] * repeat) for name, value in points.items()}
 
 
-def _dimensions(
-    program: ProgramLike,
-    points: Values,
-    x: Tensor,
-    context: Tensor | None,
-    count: int,
-    where: Plates,
-) -> dict[str, Tensor]:
-    """log q(z_d) under the mixture over data, and log p(z_d), both (count, D); nothing where there are no such densities."""
+def _dimensions(given: Conditioned, points: Values) -> dict[str, Tensor]:
+    """log q(z_d) under the mixture over data, and log p(z_d), both (count, D), where they exist."""
     if len(points) != 1:
         return {}
     ((name, value),) = points.items()
-    found = {}
-    for key, fn in (("marginals", program.guide), ("prior_marginals", program.model)):
-        conditioned = poutine.condition(particles(fn, count, where.particle_dim), data=points)
-        site: Any = prune_subsample_sites(poutine.trace(conditioned).get_trace(x, context)).nodes[
-            name
-        ]
-        marginals = _marginals(site["fn"])
-        if marginals is None or (context is not None and key == "prior_marginals"):
+    count, found = draws_in(points), {}
+    for key, fn in (("marginals", given.guide), ("prior_marginals", given.model)):
+        marginals = _marginals(sites_of(given.trace(fn, count, points))[name]["fn"])
+        if marginals is None or (given.context is not None and key == "prior_marginals"):
             continue
-        scores = in_rows(marginals.log_prob(value), where)
-        scores = scores.expand(count, len(x), *scores.shape[2:]).reshape(count, len(x), -1)
-        found[key] = scores.logsumexp(1) - math.log(len(x))
+        scores = in_rows(marginals.log_prob(value), given.plates)
+        scores = scores.expand(count, len(given), *scores.shape[2:]).reshape(count, len(given), -1)
+        found[key] = scores.logsumexp(1) - math.log(len(given))
     return found
 
 
-def _marginals(fn: Any) -> Any:
-    """The densities of the dimensions of a distribution one by one, as a batch of them; ``None`` if they are not at hand."""
+def _marginals(fn: Distribution) -> Distribution | None:
+    """The densities of a distribution's dimensions as a batch; ``None`` if they are not known."""
     while isinstance(
         fn, dist.Independent | torch.distributions.Independent | dist.ExpandedDistribution
     ):
@@ -303,9 +268,6 @@ def _marginals(fn: Any) -> Any:
     if isinstance(fn, torch.distributions.MultivariateNormal):
         return dist.Normal(fn.loc, fn.variance.sqrt())
     return fn if not fn.event_shape else None
-
-
-# active units
 
 
 @dataclass(frozen=True)
@@ -371,13 +333,11 @@ def active_units(
     """
     check_count("num_samples", num_samples, minimum=2)
     data = as_dataset(data)
-    with evaluating(program, seed):
-        x, context = checked_data(program, data)
-        check_count("data", len(x), minimum=2)
-        where = find_plates(program, x, context, scored=False)  # a point's mean moves too
-        with validation_enabled(False):
-            values = draw(program.guide, x, context, num_samples, where)
-    rows = {name: in_rows(value, where).double() for name, value in values.items()}
+    check_count("data", len(data), minimum=2)
+    # A point's mean moves too, so the guide needs no density.
+    with conditioned(program, data, seed, scored=False) as given:
+        values = given.draw(given.guide, num_samples)
+    rows = {name: in_rows(value, given.plates).double() for name, value in values.items()}
     return ActiveUnits(
         {name: row.mean(0).var(0) - row.var(0).mean(0) / num_samples for name, row in rows.items()},
         threshold,
@@ -385,9 +345,6 @@ def active_units(
         seed,
         data.sha256,
     )
-
-
-# inference gap
 
 
 @dataclass(frozen=True)
@@ -414,7 +371,7 @@ def inference_gap(
     data: Data,
     num_samples: int = 1000,
     *,
-    refinement: Refined = Refined(steps=300),
+    refinement: Refitted = Refitted(steps=300),
     log_p: Score | None = None,
     proposal: Proposal | None = None,
     seed: int = 0,
@@ -428,7 +385,7 @@ def inference_gap(
         program: any program with continuous, reparametrised latents.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_samples: draws K for each of the three scores.
-        refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refined` for what its family
+        refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refitted` for what its family
             is.
         log_p: log p(x) of the same data if it is known better, by `ais` for instance.
         proposal: what log p(x) is estimated with otherwise; by default the refined guide.
@@ -443,7 +400,7 @@ def inference_gap(
     Source: Cremer, Li and Duvenaud (2018), Inference Suboptimality in Variational Autoencoders.
 
     Example:
-        >>> gap = inference_gap(vae, torch.zeros(2, 1, 8, 8), 100, refinement=Refined(steps=5))
+        >>> gap = inference_gap(vae, torch.zeros(2, 1, 8, 8), 100, refinement=Refitted(steps=5))
         >>> gap.inference.values.shape
         torch.Size([2])
     """

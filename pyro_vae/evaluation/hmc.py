@@ -7,30 +7,23 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import StochasticFunction, Trace
 from pyro_vae.evaluation.scores import AnnealedScore, summarize
-from pyro_vae.runtime.latents import Unconstrained, check_no_auxiliary, draw, frozen, log_density
-from pyro_vae.runtime.memory import bytes_allocated
-from pyro_vae.runtime.traces import NonFiniteLogWeight, Plates, find_plates
+from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latents import Unconstrained, frozen
+from pyro_vae.runtime.memory import chunks, rows_within
+from pyro_vae.runtime.traces import NonFiniteLogWeight, latent_sites
+from pyro_vae.validation import check_choice, check_count
 
-__all__ = ["AnnealedPath", "ChainState", "Point", "paths_in_chunks"]
+__all__ = ["AnnealedPath", "ChainState", "Chains", "Point", "paths_in_chunks"]
 
+START = ("prior", "guide")
 PILOT_CHAINS, PILOT_WARMUP, PILOT_TEMPERATURES = 4, 30, 60
-
-
 TARGET_ACCEPTANCE, ADAPTATION = 0.7, 0.5
-
-
 SMALLEST_STEP, LARGEST_STEP = 1e-6, 1.5
-
-
 JITTER = 0.2  # without it, trajectories through a normal density can close upon themselves
-
-
-# chains
 
 
 @dataclass
@@ -63,33 +56,52 @@ class ChainState:
     acceptance: Tensor
 
 
+@dataclass(frozen=True)
+class Chains:
+    """Which chains are run for each datum.
+
+    Args:
+        num_chains: chains C for each datum.
+        num_leapfrog: leapfrog steps of each transition.
+        start: what f_0 is, ``"prior"`` or ``"guide"``.
+    """
+
+    num_chains: int
+    num_leapfrog: int
+    start: str = "prior"
+
+    def __post_init__(self) -> None:
+        check_count("num_chains", self.num_chains)
+        check_count("num_leapfrog", self.num_leapfrog)
+        check_choice("start", self.start, START)
+
+    def first_density(self, given: Conditioned) -> StochasticFunction:
+        """What f_0 is drawn from and scored by."""
+        return given.model if self.start == "prior" else given.guide
+
+
 @dataclass
 class AnnealedPath:
     """The densities between the start and the posterior for a few data, and chains along them."""
 
-    program: ProgramLike
-    x: Tensor
-    context: Tensor | None
-    where: Plates
+    given: Conditioned
     latents: Unconstrained
-    start: str
-    num_leapfrog: int
+    chains: Chains
     rows: int
     advance: Callable[..., None]
 
     def log_densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(log f_0, log f_1) at u (C, n, D)."""
         values, log_jacobian = self.latents.unpack(u)
-        given = (values, self.x, self.context, len(u), self.where)
-        log_prior, log_rest = log_density(self.program.model, *given)
-        log_start = (
-            log_prior if self.start == "prior" else log_density(self.program.guide, *given)[0]
-        )
+        log_prior, log_rest = self.given.log_density(self.given.model, values)
+        log_start = log_prior
+        if self.chains.start == "guide":
+            log_start, _ = self.given.log_density(self.given.guide, values)
         return log_start + log_jacobian, log_prior + log_rest + log_jacobian
 
     def point(self, u: Tensor) -> Point:
         """The densities at u, with both gradients, so that a change of temperature costs nothing."""
-        with frozen(self.program):
+        with frozen(self.given.program):
             u = u.detach().requires_grad_()
             first, last = self.log_densities(u)
             (towards_last,) = torch.autograd.grad(last.sum(), u, retain_graph=True)
@@ -102,13 +114,15 @@ class AnnealedPath:
 
     def begin(self, num_chains: int) -> Tensor:
         """Draws from f_0, unconstrained (C, n, D)."""
-        fn = self.program.model if self.start == "prior" else self.program.guide
-        return self.latents.pack(draw(fn, self.x, self.context, num_chains, self.where))
+        first = self.chains.first_density(self.given)
+        return self.latents.pack(self.given.draw(first, num_chains))
 
-    def latents_of(self, trace, few: slice) -> Tensor:
+    def latents_of(self, trace: Trace, few: slice) -> Tensor:
         """The latents of simulated data, unconstrained (1, n, D)."""
-        values = {name: trace.nodes[name]["value"][None] for name in self.latents.transforms}
-        return self.latents.pack(values)[:, few]
+        sites = latent_sites(trace)
+        return self.latents.pack({name: site["value"][None] for name, site in sites.items()})[
+            :, few
+        ]
 
     def transition(self, start: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
         """A Hamiltonian Monte Carlo transition that leaves f_beta invariant: where it leads, and its acceptance (C, n)."""
@@ -119,7 +133,7 @@ class AnnealedPath:
         log_f, gradient = start.at(beta)
         before = log_f - momentum.square().sum(-1) / 2
         end = start
-        for _ in range(self.num_leapfrog):
+        for _ in range(self.chains.num_leapfrog):
             momentum = momentum + size * gradient / 2
             end = self.point(end.u + size * momentum)
             log_f, gradient = end.at(beta)
@@ -143,11 +157,11 @@ class AnnealedPath:
         """
         inner = betas[1:-1]
         if not inner:
-            return self.x.new_zeros(0, len(self.x))
+            return self.given.x.new_zeros(0, len(self.given))
         stride = -(-len(inner) // PILOT_TEMPERATURES)
         point, step, steps = (
             self.point(self.begin(PILOT_CHAINS)),
-            self.x.new_full((len(self.x),), 0.1),
+            self.given.x.new_full((len(self.given),), 0.1),
             [],
         )
         for i, beta in enumerate([inner[0]] * PILOT_WARMUP + inner[::stride]):
@@ -171,29 +185,29 @@ class AnnealedPath:
             yield ChainState(point, weights, acceptance)
             if i < len(steps):
                 point, acceptance = self.transition(point, beta, steps[i])
-            self.advance(len(self.x))
+            self.advance(len(self.given))
 
     def score(
         self,
         betas: list[float],
         steps: Tensor,
-        num_chains: int,
         few: slice,
         u: Tensor | None = None,
     ) -> AnnealedScore:
         """The estimate from chains along ``betas``, started at u or at draws from f_0; chains in parts if they are many."""
         weights, acceptances = [], []
-        for done in range(0, num_chains, self.rows):
-            chains = min(self.rows, num_chains - done)
-            begin = self.begin(chains) if u is None else u.expand(chains, -1, -1)
-            total = self.x.new_zeros(len(self.x))
+        num_chains = self.chains.num_chains
+        for part in chunks(num_chains, self.rows):
+            count = part.stop - part.start
+            begin = self.begin(count) if u is None else u.expand(count, -1, -1)
+            total = self.given.x.new_zeros(len(self.given))
             try:
                 for state in self.walk(betas, steps, begin):
                     total = total + state.acceptance.mean(0)
             except NonFiniteLogWeight as error:
                 raise error.shifted_by(few.start) from None
             weights.append(state.weights)
-            acceptances.append(total / max(1, len(steps)) * chains / num_chains)
+            acceptances.append(total / max(1, len(steps)) * count / num_chains)
         summary = summarize(torch.cat(weights))
         return AnnealedScore(
             summary.values,
@@ -202,48 +216,20 @@ class AnnealedPath:
             ess=summary.ess,
             acceptance=sum(acceptances[1:], acceptances[0]),
             num_temperatures=len(betas) - 1,
-            num_leapfrog=self.num_leapfrog,
-            start=self.start,
+            num_leapfrog=self.chains.num_leapfrog,
+            start=self.chains.start,
         )
 
 
 def paths_in_chunks(
-    program: ProgramLike,
-    x: Tensor,
-    context: Tensor | None,
-    start: str,
-    num_chains: int,
-    num_leapfrog: int,
-    memory_budget: int,
-    advance: Callable[..., None],
+    given: Conditioned, chains: Chains, memory_budget: int, advance: Callable[..., None]
 ) -> Iterator[tuple[AnnealedPath, slice]]:
     """Paths for a few data at a time, so that the chains of all keep within the memory budget."""
-    where = find_plates(program, x, context)
-    if start == "guide":
-        check_no_auxiliary(program, x, context, where)
-    latents = Unconstrained(program, x, context, where)
-    with validation_enabled(False):
-        one = slice(0, 1)
-        probe = AnnealedPath(
-            program,
-            x[one],
-            None if context is None else context[one],
-            where,
-            latents,
-            start,
-            num_leapfrog,
-            1,
-            advance,
-        )
-        rows = max(
-            1, memory_budget // bytes_allocated(lambda chains: probe.point(probe.begin(chains)))
-        )
-        size = max(1, rows // num_chains)
-        for begin in range(0, len(x), size):
-            few = slice(begin, begin + size)
-            yield (
-                replace(
-                    probe, x=x[few], context=None if context is None else context[few], rows=rows
-                ),
-                few,
-            )
+    if chains.start == "guide":
+        given.check_no_auxiliary()
+    one = given[:1]
+    latents = Unconstrained(one.trace(one.model, 1), given.plates)
+    probe = AnnealedPath(one, latents, chains, 1, advance)
+    rows = rows_within(memory_budget, lambda count: probe.point(probe.begin(count)))
+    for part, few in given.in_chunks(max(1, rows // chains.num_chains)):
+        yield replace(probe, given=part, rows=rows), few

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.evaluation.log_weights import MOST_PARTS, Compile, iterate_log_weights
+from pyro_vae.evaluation.log_weights import MOST_PARTS, iterate_log_weights
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.scores import (
     ImportanceScore,
@@ -29,6 +29,7 @@ from pyro_vae.evaluation.scores import (
     summarize,
 )
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.validation import check_count
 
 __all__ = ["elbo", "evaluate", "importance_weights", "log_joint", "log_likelihood"]
@@ -147,7 +148,7 @@ def log_likelihood(
         warnings.warn(
             f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for {score.above_threshold} of "
             f"{len(score.values)} data: their log-likelihoods are likely too low by more than the stated error. "
-            "Raise num_samples, refine the guide for each datum (proposal=Refined()), anneal (ais), or use a more flexible "
+            "Raise num_samples, refine the guide for each datum (proposal=Refitted()), anneal (ais), or use a more flexible "
             "posterior",
             UnreliableEstimate,
             stacklevel=2,
@@ -181,9 +182,8 @@ def evaluate(
     summaries = summaries or {"elbo": elbo_score, "log_likelihood": summarize}
     parts: dict[str, list[Score]] = {name: [] for name in summaries}
     data = as_dataset(data)
-    for weights in iterate_log_weights(
-        program, data, num_samples, proposal, seed, memory_budget, compile, progress
-    ):
+    settings = Settings(seed, memory_budget, compile, progress)
+    for weights in iterate_log_weights(program, data, num_samples, proposal, settings):
         for name, summary in summaries.items():
             parts[name].append(summary(weights))
             if len(parts[name]) == MOST_PARTS:
@@ -224,9 +224,8 @@ def log_joint(
         torch.Size([5])
     """
     data = as_dataset(data)
-    weights = iterate_log_weights(
-        program, data, 1, Guide(), seed, memory_budget, "off", False, scored=False
-    )
+    settings = Settings(seed, memory_budget, compile="off")
+    weights = iterate_log_weights(program, data, 1, Guide(), settings, scored=False)
     return replace(concatenate([elbo_score(few) for few in weights]), seed=seed, sha256=data.sha256)
 
 
@@ -246,11 +245,7 @@ def importance_weights(
         torch.Size([50, 3])
     """
     check_count("num_samples", num_samples)
+    settings = Settings(seed, memory_budget)
     return torch.cat(
-        list(
-            iterate_log_weights(
-                program, as_dataset(data), num_samples, proposal, seed, memory_budget, "auto", False
-            )
-        ),
-        dim=1,
+        list(iterate_log_weights(program, data, num_samples, proposal, settings)), dim=1
     )

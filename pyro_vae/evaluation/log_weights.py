@@ -3,76 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from dataclasses import replace
 
 import torch
-from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import is_worth_compiling
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
-from pyro_vae.contracts import ProgramLike
-from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.contracts import ProgramLike, sites_of
+from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.proposals import Guide, Proposal
-from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating, isolated_random, random_state, set_random_state
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.environment import isolated_random, random_state, set_random_state
 from pyro_vae.runtime.memory import Cost, chunks
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import (
-    NonFiniteLogWeight,
-    Plates,
-    find_plates,
-    importance_traces,
-    is_no_weight,
-    log_weights,
-    weights_of,
-)
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.runtime.settings import Compile, Settings
+from pyro_vae.runtime.traces import NonFiniteLogWeight, is_no_weight, weights_of
+from pyro_vae.validation import InvalidInput
 
-__all__ = ["Compile", "MOST_PARTS", "iterate_log_weights"]
-
-Compile = Literal["auto", "on", "off"]
+__all__ = ["MOST_PARTS", "iterate_log_weights"]
 
 
-# small tensors that stay between the large ones of a chunk would leave the allocator holes:
-# gigabytes of them
+# Small tensors that stay between the large ones of a chunk would leave the allocator gigabytes of
+# holes.
 MOST_PARTS = 16
 
 
-# seconds that a compiled chunk of that much memory takes less than an eager one, on two cores
+# Seconds that compiling saves in a chunk of that much memory, on two cores.
 CHUNK_SAVES = 0.1
 
 
 def iterate_log_weights(
     program: ProgramLike,
-    data: Dataset,
+    data: Data,
     num_samples: int,
     proposal: Proposal,
-    seed: int,
-    memory_budget: int,
-    compile: Compile,
-    progress: bool,
+    settings: Settings,
+    *,
     scored: bool = True,
 ) -> Iterator[Tensor]:
-    """Log-weights (K, n) of a few data at a time."""
-    with evaluating(program, seed):
-        x, context = checked_data(program, data)
-        where = find_plates(program, x, context, scored=scored)
-        repeats = num_samples if where.is_deterministic and isinstance(proposal, Guide) else 1
+    """Yield log-weights (K, n) of a few data at a time, in order."""
+    with conditioned(program, data, settings.seed, scored=scored) as given:
+        is_guide = isinstance(proposal, Guide)
+        repeats = num_samples if given.plates.is_deterministic and is_guide else 1
         num_samples //= repeats
-        cost = _cost(program, x, context, where, proposal)
-        rows = cost.draws_at_once(memory_budget, num_samples)
-        size = cost.data_at_once(memory_budget, rows) if rows == num_samples else 1
-        bar = progress_bar(f"log-weights, K = {num_samples}", total=len(x), shown=progress)
-        if isinstance(proposal, Guide):
-            proposal = _CompiledGuide(compile, runs=-(-len(x) // size) * -(-num_samples // rows))
-        with validation_enabled(False), isolated_random(x.device, seed), bar as advance:
-            for weights in _log_weights_in_chunks(
-                program, x, context, num_samples, where, rows, size, proposal
-            ):
+        cost = _cost(given, proposal)
+        rows = cost.draws_at_once(settings.memory_budget, num_samples)
+        size = cost.data_at_once(settings.memory_budget, rows) if rows == num_samples else 1
+        draws = [few.stop - few.start for few in chunks(num_samples, rows)]
+        label = f"log-weights, K = {num_samples}"
+        bar = progress_bar(label, total=len(given), shown=settings.progress)
+        if is_guide:
+            runs = -(-len(given) // size) * len(draws)
+            proposal = _CompiledGuide(settings.compile, runs)
+        with isolated_random(given.x.device, settings.seed), bar as advance:
+            for part, few in given.in_chunks(size):
+                weights = _log_weights_of(part, draws, proposal, few.start)
                 yield weights.expand(repeats * num_samples, -1)
-                advance(weights.shape[1])
+                advance(len(part))
 
 
 class _CompiledGuide:
@@ -87,34 +76,30 @@ class _CompiledGuide:
     """
 
     def __init__(self, compile: Compile, runs: int):
-        check_choice("compile", compile, ["auto", "on", "off"])
         self.compile, self.runs = compile, runs
         self.shape: tuple[int, int] | None = None
         self.graph: Captured | None = None
 
-    def __call__(
-        self, program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates
-    ) -> Callable[[int], Tensor]:
-        inputs = [x] if context is None else [x, context]
+    def __call__(self, given: Conditioned) -> Callable[[int], Tensor]:
+        inputs = [part for part in given.args if part is not None]
 
         def draw(num_samples: int) -> Tensor:
+            shape = (num_samples, len(given))
+
             def weights(x: Tensor, *context: Tensor) -> Tensor:
-                traces = importance_traces(
-                    program, x, context[0] if context else None, num_samples, where.particle_dim
-                )
-                return weights_of(*traces, where, (num_samples, len(x)))
+                here = replace(given, x=x, context=context[0] if context else None)
+                return weights_of(*here.traces(num_samples), given.plates, shape)
 
             if self.shape is None:
-                self.shape, self.graph = (num_samples, len(x)), self._captured(weights, inputs)
-            if self.graph is None or self.shape != (num_samples, len(x)):
-                return log_weights(program, x, context, num_samples, where)
-            before = random_state(x.device)
+                self.shape, self.graph = shape, self._captured(weights, inputs)
+            if self.graph is None or self.shape != shape:
+                return given.log_weights(num_samples)
+            before = random_state(given.x.device)
             (drawn,) = self.graph(*inputs)
             if is_no_weight(drawn).any():
-                set_random_state(x.device, before)
-                return log_weights(
-                    program, x, context, num_samples, where
-                )  # the same draws, and the error that names the site
+                # The same draws again, for the error that names the site.
+                set_random_state(given.x.device, before)
+                return given.log_weights(num_samples)
             return drawn
 
         return draw
@@ -135,59 +120,38 @@ class _CompiledGuide:
         return graph
 
 
-def _log_weights_in_chunks(
-    program: ProgramLike,
-    x: Tensor,
-    context: Tensor | None,
-    num_samples: int,
-    where: Plates,
-    rows: int,
-    size: int,
-    proposal: Proposal,
-) -> Iterator[Tensor]:
-    """Log-weights (K, n) of ``size`` data at a time, in order, from ``rows`` draws of each at once."""
-    draws = [few.stop - few.start for few in chunks(num_samples, rows)]
-    for few in chunks(len(x), size):
-        labels = None if context is None else context[few]
-        try:
-            draw_weights = proposal(program, x[few], labels, where)
-            weights = torch.cat([draw_weights(k) for k in draws])
-        except NonFiniteLogWeight as error:
-            raise error.shifted_by(few.start) from None
-        impossible = (weights == -torch.inf).all(0)
-        if impossible.any():
-            raise _no_weight(
-                program, x, context, few.start + int(impossible.nonzero()[0]), num_samples
-            )
-        yield weights
+def _log_weights_of(given: Conditioned, draws: list[int], proposal: Proposal, start: int) -> Tensor:
+    """Log-weights (K, n) of a few data, of which the first has the index ``start``."""
+    try:
+        draw_weights = proposal(given)
+        weights = torch.cat([draw_weights(count) for count in draws])
+    except NonFiniteLogWeight as error:
+        raise error.shifted_by(start) from None
+    impossible = (weights == -torch.inf).all(0)
+    if impossible.any():
+        datum = int(impossible.nonzero()[0])
+        raise _no_weight(given[datum : datum + 1], start + datum, sum(draws))
+    return weights
 
 
-def _no_weight(
-    program: ProgramLike, x: Tensor, context: Tensor | None, datum: int, num_samples: int
-) -> InvalidInput:
+def _no_weight(given: Conditioned, datum: int, num_samples: int) -> InvalidInput:
     """The error for a datum to which no draw gives any weight, with the site that does it."""
-    one = slice(datum, datum + 1)
-    _, model = importance_traces(program, x[one], None if context is None else context[one])
+    _, model = given.traces()
     model.compute_log_prob()
     sites = [
         name
-        for name, site in model.nodes.items()
-        if site["type"] == "sample" and (site["unscaled_log_prob"] == -torch.inf).any()
+        for name, site in sites_of(model).items()
+        if (site["unscaled_log_prob"] == -torch.inf).any()
     ]
+    culprit = "".join(f", first at site {name!r}" for name in sites[:1])
     return InvalidInput(
         "log-weights",
-        got=f"-inf for all {num_samples} draws of datum {datum}"
-        + "".join(f", first at site {s!r}" for s in sites[:1]),
+        got=f"-inf for all {num_samples} draws of datum {datum}{culprit}",
         expected="at least one draw under which that datum is possible",
-        fix="check that datum, the guide's support against the prior's, and that the likelihood gives it a probability",
+        fix="check that datum, the guide's support against the prior's, and that the likelihood "
+        "gives it a probability",
     )
 
 
-def _cost(
-    program: ProgramLike, x: Tensor, context: Tensor | None, where: Plates, proposal: Proposal
-) -> Cost:
-    def run(num_data: int, num_samples: int) -> None:
-        few = [0] * num_data
-        proposal(program, x[few], None if context is None else context[few], where)(num_samples)
-
-    return Cost.of(run)
+def _cost(given: Conditioned, proposal: Proposal) -> Cost:
+    return Cost.of(lambda num_data, num_samples: proposal(given[[0] * num_data])(num_samples))

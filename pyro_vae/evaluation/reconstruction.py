@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import torch
-from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.scores import Score
-from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating, isolated_random
-from pyro_vae.runtime.latents import densities, draw
+from pyro_vae.runtime.conditioned import conditioned
+from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import reconstruct
-from pyro_vae.runtime.traces import find_plates
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["reconstruction_score", "squared_error"]
@@ -56,16 +53,10 @@ def squared_error(
 
 def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, seed: int) -> Tensor:
     r"""The reconstruction term of each datum (N,), in nats: :math:`\mathrm{E}_q \log p(x \mid z)`."""
-    data = as_dataset(data)
     parts = []
-    with evaluating(program, seed), validation_enabled(False):
-        x, context = checked_data(program, data)
-        where = find_plates(program, x, context, scored=False)
-        size = max(1, 10_000 // num_samples)
-        for start in range(0, len(x), size):
-            few = slice(start, start + size)
-            given = x[few], None if context is None else context[few]
-            with isolated_random(x.device, seed + start):
-                values = draw(program.guide, *given, num_samples, where)
-            parts.append(densities(program, values, *given, where)[1].double().mean(0))
+    with conditioned(program, data, seed, scored=False) as given:
+        for part, few in given.in_chunks(max(1, 10_000 // num_samples)):
+            with isolated_random(part.x.device, seed + few.start):
+                values = part.draw(part.guide, num_samples)
+            parts.append(part.densities(values)[1].double().mean(0))
     return torch.cat(parts)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pyro import poutine, validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.distributions import has_mean, representative_of
 from pyro_vae.inspection.embedding import latent_site
+from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
-from pyro_vae.runtime.latents import Values, draw, in_rows, observation
-from pyro_vae.runtime.traces import importance_traces
-from pyro_vae.validation import InvalidInput
+from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
+from pyro_vae.validation import InvalidInput, check_context
 
 __all__ = ["Decoder"]
 
@@ -57,33 +55,19 @@ class Decoder:
                 fix="pass event_shape= to Program, or run it on data first",
             )
         self.seed, self.program = seed, program
-        given = None if context is None else torch.as_tensor(context)[None]
-        x = torch.empty(1, *program.event_shape).zero_()
+        labels = None if context is None else torch.as_tensor(context)[None]
+        x = like_parameters(program, torch.zeros(1, *program.event_shape))
         with evaluating(program, seed), validation_enabled(False):
-            self.x, self.context = like_parameters(program, x), like_parameters(program, given)
-            if getattr(program, "context", None) is not None and given is None:
-                raise InvalidInput(
-                    "context",
-                    got="none",
-                    expected="the label or covariates of a conditional program",
-                    fix="pass context=",
-                )
-            self.where = find_plates(program, self.x, self.context, scored=False)
-            self.site = latent_site(program, (self.x, self.context), site)
-            here = draw(program.guide, self.x, self.context, 1, self.where)[self.site]
-            self.others: Values = draw(
-                poutine.condition(program.model, {self.site: here}),
-                self.x,
-                self.context,
-                1,
-                self.where,
-            )
-            sites: Any = importance_traces(program, self.x, self.context)[1].nodes
-            self.support, self.is_smooth = (
-                sites[self.site]["fn"].support,
-                has_mean(sites["x"]["fn"]),
-            )
-        self.event = in_rows(here, self.where).shape[2:]
+            check_context(program, x, labels)
+            self.given = Conditioned.of(program, x, like_parameters(program, labels), scored=False)
+            self.site = latent_site(program, self.given.args, site)
+            here = self.given.draw(self.given.guide, 1)[self.site]
+            rest = poutine.condition(self.given.model, {self.site: here})
+            self.others: Values = self.given.draw(rest, 1)
+            sites = sites_of(self.given.traces()[1])
+            self.support = sites[self.site]["fn"].support
+            self.is_smooth = has_mean(sites["x"]["fn"])
+        self.event = in_rows(here, self.given.plates).shape[2:]
 
     @property
     def dim(self) -> int:
@@ -93,17 +77,15 @@ class Decoder:
     def __call__(self, z: Tensor) -> Tensor:
         r"""Means (N, \*event) at latents (N, D), differentiable; or modes; or draws, from the seed, where neither is known."""
         self.program.eval()
+        plates = self.given.plates
+        given = self.given[[0] * len(z)]
         rows = like_parameters(self.program, z).reshape(1, len(z), *self.event)
-        axis = self.where.data_dim - self.where.particle_dim
         others = {
-            name: value.repeat_interleave(len(z), dim=axis) for name, value in self.others.items()
+            name: value.repeat_interleave(len(z), dim=plates.data_axis)
+            for name, value in self.others.items()
         }
-        values = others | {self.site: rows.movedim(1, axis)}
-        x = self.x.expand(len(z), *self.x.shape[1:])
-        context = (
-            None if self.context is None else self.context.expand(len(z), *self.context.shape[1:])
-        )
-        with validation_enabled(False), isolated_random(x.device, self.seed):
-            density = observation(self.program, values, x, context, self.where)
+        values = others | {self.site: out_of_rows(rows, plates)}
+        with validation_enabled(False), isolated_random(given.x.device, self.seed):
+            density = given.observation(values)
             shown = representative_of(density)
-        return in_rows(shown.expand(*density.batch_shape, *density.event_shape), self.where)[0]
+        return in_rows(shown.expand(*density.batch_shape, *density.event_shape), plates)[0]

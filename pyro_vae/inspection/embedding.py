@@ -16,12 +16,11 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating
-from pyro_vae.runtime.latents import draw, in_rows
+from pyro_vae.runtime.conditioned import conditioned
+from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.predictive import encode
-from pyro_vae.runtime.traces import importance_traces, latent_sites
+from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
@@ -66,9 +65,8 @@ def embed(
 
 def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> str:
     """The latent site that is meant: the one named, or the last that the model draws, which is the nearest to x."""
-    with evaluating(program, seed=0):
-        x, context = checked_data(program, as_dataset(data)[:1])
-        sites = list(latent_sites(importance_traces(program, x, context)[1]))
+    with conditioned(program, as_dataset(data)[:1], seed=0, scored=False) as given:
+        sites = list(latent_sites(given.traces()[1]))
     check_choice("site", site or sites[-1], sites)
     return site or sites[-1]
 
@@ -83,12 +81,9 @@ def prior_draws(
         torch.Size([5, 2])
     """
     site = latent_site(program, data, site)
-    with evaluating(program, seed):
-        x, context = checked_data(program, data)
-        where = find_plates(program, x, context, scored=False)
-        return in_rows(draw(program.model, x, context, 1, where)[site], where)[0].reshape(
-            len(x), -1
-        )
+    with conditioned(program, data, seed, scored=False) as given:
+        drawn = given.draw(given.model, 1)[site]
+        return in_rows(drawn, given.plates)[0].reshape(len(given), -1)
 
 
 # neighbours

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
-from pyro_vae.runtime.latents import draw, frozen, in_rows
+from pyro_vae.runtime.latents import frozen, in_rows
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = [
@@ -287,16 +287,13 @@ def manifold(decoder: Decoder, size: int = 20, *, draws: int = 4000, seed: int =
             fix="traverse the active ones instead",
         )
     check_count("size", size)
-    x = decoder.x
+    given = decoder.given
     with (
         evaluating(decoder.program, seed),
-        isolated_random(x.device, seed),
+        isolated_random(given.x.device, seed),
         validation_enabled(False),
     ):
-        prior = in_rows(
-            draw(decoder.program.model, x, decoder.context, draws, decoder.where)[decoder.site],
-            decoder.where,
-        )
+        prior = in_rows(given.draw(given.model, draws)[decoder.site], given.plates)
         levels = (torch.arange(size, dtype=torch.float64) + 0.5) / size
         columns = [
             torch.quantile(prior.reshape(draws, 2)[:, d].double().cpu(), levels) for d in range(2)

@@ -64,6 +64,9 @@ def resolve_component(family: str, name: str) -> str:
     module, known = FAMILIES[family], component_names(family)
     if name in known:
         return f"{module.__name__}.{name}"
+    former = vars(module).get("FORMER_NAMES", {})
+    if name in former:
+        return f"{module.__name__}.{former[name].__name__}"
     name = current_path(name)
     path, _, attribute = name.rpartition(".")
     try:

@@ -395,7 +395,7 @@ def _reference(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnreliableDraws)  # said below, and beside the figures
             chains = to_inference_data(
-                program, few, num_samples, draws=NUTS(progress=progress), seed=seed
+                program, few, num_samples, sampler=NUTS(progress=progress), seed=seed
             )
             apart = float(chains["diagnostics"]["r_hat"].max())
             gallery.numbers["largest R-hat of NUTS from dispersed points"] = f"{apart:.3f}"
@@ -408,7 +408,7 @@ def _reference(
                     program,
                     few,
                     num_samples,
-                    draws=NUTS(start="guide", progress=progress),
+                    sampler=NUTS(start="guide", progress=progress),
                     seed=seed,
                 )
     except InvalidInput as refusal:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
-from pyro import poutine, validation_enabled
+from pyro import validation_enabled
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
-from pyro_vae.distributions import is_point_mass, is_thin, measure_of, points_of
+from pyro_vae.distributions import (
+    innermost_support,
+    is_point_mass,
+    is_thin,
+    measure_of,
+    points_of,
+    stated_support,
+)
 from pyro_vae.runtime.environment import (
     evaluating,
     isolated_random,
     like_parameters,
     reference_parameter,
 )
-from pyro_vae.runtime.traces import importance_traces
+from pyro_vae.runtime.traces import importance_traces, latent_sites
 from pyro_vae.validation import (
     InvalidInput,
     check_context,
@@ -32,93 +39,87 @@ __all__ = ["check_data", "checked_data", "support_of"]
 
 
 def checked_data(program: ProgramLike, data: Data) -> tuple[Tensor, Tensor | None]:
-    """Data as tensors (x, context) on the program's device and of its dtype, after every check of bad input."""
+    """Check data, and put them on the program's device as tensors (x, context) of its dtype."""
     dataset = as_dataset(data)
     check_data(program, dataset)
     return like_parameters(program, dataset.x), like_parameters(program, dataset.context)
 
 
 def check_data(program: ProgramLike, data: Dataset) -> None:
-    """Raises `InvalidInput` on data that the program cannot score: shape, numbers, context, support."""
+    """Raise `InvalidInput` on data of a wrong shape, value, context or support."""
     x, context = data.x, data.context
     if program.event_shape is not None:
         check_event_shape(x, program.event_shape)
     check_finite("x", x, missing=data.missing)
     check_context(program, x, context)
     guide, model = _traces_at_first_datum(program, x, context)
-    if "x" in model.nodes:
-        site: Any = model.nodes["x"]
-        check_support(x.to(reference_parameter(program).device), site["fn"].support)
+    if "x" in sites_of(model):
+        support = stated_support(sites_of(model)["x"]["fn"])
+        check_support(x.to(reference_parameter(program).device), support)
     check_latent_supports(guide, model)
 
 
-def check_latent_supports(guide: Any, model: Any) -> None:
-    """Raises `InvalidInput` if a latent of the guide can lie where the model gives it no density of the same kind."""
+def check_latent_supports(guide: Trace, model: Trace) -> None:
+    """Raise `InvalidInput` if the guide draws a latent where the prior has no density for it."""
     with torch.no_grad(), isolated_random(torch.device("cpu"), seed=0):
-        has_sources = any(
-            site["type"] == "sample" and site["infer"].get("is_auxiliary")
-            for site in guide.nodes.values()
+        in_guide, in_model = latent_sites(guide), latent_sites(model)
+        has_sources = any(site["infer"].get("is_auxiliary") for site in in_guide.values())
+        for name in in_guide.keys() & in_model.keys():
+            _check_latent_support(name, in_guide[name], in_model[name]["fn"], has_sources)
+
+
+def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sources: bool) -> None:
+    q = site["fn"]
+    if q.event_shape != p.event_shape:
+        got = f"a posterior over {tuple(q.event_shape)} under a prior over {tuple(p.event_shape)}"
+        raise InvalidInput(
+            name,
+            got=got,
+            expected="the same latent shape for both",
+            fix="give both the same latent",
         )
-        for name in guide.nodes.keys() & model.nodes.keys():
-            site, prior = guide.nodes[name], model.nodes[name]
-            if site["type"] != "sample" or site["is_observed"] or prior["is_observed"]:
-                continue
-            q, p = site["fn"], prior["fn"]
-            if q.event_shape != p.event_shape:
-                raise InvalidInput(
-                    name,
-                    got=f"a posterior over {tuple(q.event_shape)} under a prior over {tuple(p.event_shape)}",
-                    expected="the same latent shape for both",
-                    fix="give both the same latent",
-                )
-            if is_point_mass(
-                q
-            ):  # it has no density to compare, but a place: nowhere near a thin set by chance
-                # The image of an auxiliary site is where the function takes it, not anywhere on the
-                # line.
-                points = site["value"] if has_sources or is_thin(p.support) else points_of(q)
-            elif measure_of(q.support) != measure_of(p.support):
-                raise InvalidInput(
-                    name,
-                    got=f"a posterior with a density over {measure_of(q.support)} under a prior with one over "
-                    f"{measure_of(p.support)}",
-                    expected="densities of one kind, for their ratio is what every bound is made of",
-                    fix="choose a prior and a posterior on the same space",
-                )
-            else:
-                points = points_of(q)
-            if not p.support.check(points).all():
-                raise InvalidInput(
-                    name,
-                    got=f"a posterior on {_words(q.support)} under a prior on {_words(p.support)}, which gives "
-                    "some of its draws no density",
-                    expected="a posterior whose support lies inside the prior's",
-                    fix="choose a prior and a posterior on the same space",
-                )
+    if not is_point_mass(q) and measure_of(q.support) != measure_of(p.support):
+        raise InvalidInput(
+            name,
+            got=f"a posterior with a density over {measure_of(q.support)} under a prior with one "
+            f"over {measure_of(p.support)}",
+            expected="densities of one kind, for their ratio is what every bound is made of",
+            fix="choose a prior and a posterior on the same space",
+        )
+    # A point mass has no density to compare, but a place: nowhere near a thin set by chance. The
+    # image of an auxiliary site is where the function takes it, not anywhere on the line.
+    is_placed = is_point_mass(q) and (has_sources or is_thin(p.support))
+    points = site["value"] if is_placed else points_of(q)
+    q_support, p_support = stated_support(q), stated_support(p)
+    if not p_support.check(points).all():
+        raise InvalidInput(
+            name,
+            got=f"a posterior on {_words(q_support)} under a prior on {_words(p_support)}, which "
+            "gives some of its draws no density",
+            expected="a posterior whose support lies inside the prior's",
+            fix="choose a prior and a posterior on the same space",
+        )
 
 
-def _words(support: Any) -> str:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return str(support).removesuffix("()")
+def _words(support: Constraint) -> str:
+    return str(innermost_support(support)).removesuffix("()")
 
 
 def support_of(program: ProgramLike, x: Tensor, context: Tensor | None) -> Constraint | None:
-    """The support of p(x | z), read off the site ``"x"`` at the first datum; ``None`` if there is no such site."""
-    site: Any = _traces_at_first_datum(program, x, context)[1].nodes.get("x")
+    """The support of p(x | z) at the first datum; ``None`` without a site ``"x"``."""
+    site = sites_of(_traces_at_first_datum(program, x, context)[1]).get("x")
     return None if site is None else site["fn"].support
 
 
 def _traces_at_first_datum(
     program: ProgramLike, x: Tensor, context: Tensor | None
-) -> tuple[poutine.Trace, poutine.Trace]:
-    one = slice(0, 1)
+) -> tuple[Trace, Trace]:
     with evaluating(program, seed=0), validation_enabled(False):
         try:
             return importance_traces(
                 program,
-                like_parameters(program, x[one]),
-                like_parameters(program, None if context is None else context[one]),
+                like_parameters(program, x[:1]),
+                like_parameters(program, context if context is None else context[:1]),
             )
         except (RuntimeError, ValueError) as error:
             if isinstance(error, InvalidInput) or not re.search(

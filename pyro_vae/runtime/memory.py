@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Cost", "DEFAULT_MEMORY", "bytes_allocated", "chunks"]
+__all__ = ["Cost", "DEFAULT_MEMORY", "bytes_allocated", "chunks", "rows_within"]
 
 DEFAULT_MEMORY = 256 * 2**20
 
@@ -53,6 +53,11 @@ def bytes_allocated(run: Callable[[int], object]) -> int:
     """What one more of whatever it counts makes ``run(count)`` allocate: all tensors, so an upper bound on what it keeps."""
     once, twice = (_bytes_of(run, count) for count in (1, 2))
     return max(1, twice - once)
+
+
+def rows_within(memory_budget: int, run: Callable[[int], object]) -> int:
+    """How many rows ``run(rows)`` may handle at once within a memory budget, at least one."""
+    return max(1, memory_budget // bytes_allocated(run))
 
 
 def _bytes_of(run: Callable[..., object], *counts: int) -> int:

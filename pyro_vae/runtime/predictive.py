@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.distributions import representative_of
 from pyro_vae.runtime.checks import checked_data
+from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, bytes_allocated, chunks
-from pyro_vae.runtime.traces import importance_traces, latent_sites
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
+from pyro_vae.runtime.settings import Settings
+from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_context, check_count
 
 __all__ = ["encode", "generate", "posterior_predictive", "prior_predictive", "reconstruct"]
 
-Sites = dict[str, Any]  # of a trace, by name
+Sites = Mapping[str, Site]
 
 
 def generate(
@@ -66,13 +67,11 @@ def generate(
     check_context(program, torch.empty(num), given)
 
     def run(few: slice) -> Sites:
-        return {
-            "x": prior_predictive(
-                program, few.stop - few.start, None if given is None else given[few]
-            ).nodes["x"]
-        }
+        labels = None if given is None else given[few]
+        return observed_of(prior_predictive(program, few.stop - few.start, labels))
 
-    return _in_chunks(program, run, partial(_value, draws=draws), num, seed, memory_budget)["x"]
+    settings = Settings(seed, memory_budget)
+    return _in_chunks(program, run, partial(_value, draws=draws), num, settings)["x"]
 
 
 def reconstruct(
@@ -83,7 +82,10 @@ def reconstruct(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
-    r"""What the program makes of data: the mean of p(x | z) at one draw z from q(z | x), its mode where x has no mean, or a draw where neither is known.
+    r"""Reconstruct data: E[x | z] at one draw z ~ q(z | x).
+
+    Where x has no mean, as sentences have none, it is the mode of p(x | z), or a draw where neither
+    is known.
 
     Data with missing entries are completed instead: what was observed stays, and each missing entry
     becomes a draw of x,
@@ -108,23 +110,15 @@ def reconstruct(
         torch.Size([3, 1, 8, 8])
     """
     data = as_dataset(data)
-    x, context = checked_data(program, data)
+    with evaluating(program, seed):
+        given = Conditioned.of(program, *checked_data(program, data), scored=False)
 
     def run(few: slice) -> Sites:
-        return {
-            "x": posterior_predictive(
-                program, x[few], None if context is None else context[few]
-            ).nodes["x"]
-        }
+        return observed_of(posterior_predictive(given[few]))
 
-    if not data.missing:
-        return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)[
-            "x"
-        ]
-    completed = _in_chunks(program, run, partial(_value, draws=True), len(x), seed, memory_budget)[
-        "x"
-    ]
-    return torch.where(torch.isnan(x), completed, x)
+    value = partial(_value, draws=draws or data.missing)
+    made = _in_chunks(program, run, value, len(given), Settings(seed, memory_budget))["x"]
+    return torch.where(torch.isnan(given.x), made, given.x) if data.missing else made
 
 
 def encode(
@@ -155,45 +149,44 @@ def encode(
         >>> pv.encode(vae, torch.zeros(3, 1, 8, 8))["z"].shape
         torch.Size([3, 2])
     """
-    x, context = checked_data(program, data)
+    with evaluating(program, seed):
+        given = Conditioned.of(program, *checked_data(program, data), scored=False)
 
     def run(few: slice) -> Sites:
-        return latent_sites(
-            importance_traces(program, x[few], None if context is None else context[few])[0]
-        )
+        return latent_sites(given[few].traces()[0])
 
-    return _in_chunks(program, run, partial(_value, draws=draws), len(x), seed, memory_budget)
+    settings = Settings(seed, memory_budget)
+    return _in_chunks(program, run, partial(_value, draws=draws), len(given), settings)
 
 
 def _in_chunks(
     program: ProgramLike,
     run: Callable[[slice], Sites],
-    value: Callable[[Any], Tensor],
+    value: Callable[[Site], Tensor],
     num: int,
-    seed: int,
-    memory_budget: int,
+    settings: Settings,
 ) -> dict[str, Tensor]:
-    """The values of the sites that ``run`` gives for all of ``num`` data, made for as many at a time as the budget allows."""
-    with evaluating(program, seed):
-        size = (
-            num
-            if num == 1
-            else memory_budget // bytes_allocated(lambda count: run(slice(0, count)))
-        )
-    with evaluating(program, seed):  # the seed's draws from their beginning, whatever was measured
-        parts = [run(few) for few in chunks(num, max(1, size))]
+    """Collect the values of the sites that ``run`` gives for all data, a few at a time."""
+    with evaluating(program, settings.seed):
+        size = num
+        if num > 1:
+            size = rows_within(settings.memory_budget, lambda count: run(slice(0, count)))
+    # The seed's draws start from their beginning, whatever was measured.
+    with evaluating(program, settings.seed):
+        parts = [run(few) for few in chunks(num, size)]
         return {
             name: torch.cat([value(part[name]) for part in parts], dim=_data_dim(site))
             for name, site in parts[0].items()
         }
 
 
-def _data_dim(site: Any) -> int:
-    plate = next(frame for frame in site["cond_indep_stack"] if frame.name == "data")
-    return plate.dim - len(site["fn"].event_shape)
+def _data_dim(site: Site) -> int:
+    frames = site["cond_indep_stack"]
+    plate_dim = next(f.dim for f in frames if f.name == "data" and f.dim is not None)
+    return plate_dim - len(site["fn"].event_shape)
 
 
-def _value(site: Any, draws: bool) -> Tensor:
+def _value(site: Site, draws: bool) -> Tensor:
     if draws:
         return site["value"]
     try:
@@ -207,10 +200,8 @@ def _value(site: Any, draws: bool) -> Tensor:
         ) from None
 
 
-def prior_predictive(
-    program: ProgramLike, num: int, context: Tensor | None = None
-) -> poutine.Trace:
-    """A trace of the unconditioned model at ``num`` empty events: draws of every latent site and of x."""
+def prior_predictive(program: ProgramLike, num: int, context: Tensor | None = None) -> Trace:
+    """A trace of the unconditioned model at ``num`` empty events."""
     if program.event_shape is None:
         raise InvalidInput(
             "event_shape",
@@ -223,11 +214,13 @@ def prior_predictive(
     return poutine.trace(poutine.uncondition(program.model)).get_trace(empty, context)
 
 
-def posterior_predictive(
-    program: ProgramLike, x: Tensor, context: Tensor | None = None
-) -> poutine.Trace:
+def posterior_predictive(given: Conditioned) -> Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
-    guide = poutine.trace(program.guide).get_trace(x, context)
-    return poutine.trace(poutine.uncondition(poutine.replay(program.model, trace=guide))).get_trace(
-        x, context
-    )
+    guide = poutine.trace(given.guide).get_trace(*given.args)
+    replayed = poutine.replay(given.model, trace=guide)
+    return poutine.trace(poutine.uncondition(replayed)).get_trace(*given.args)
+
+
+def observed_of(trace: Trace) -> Sites:
+    """The observed site of a trace, by its name."""
+    return {"x": sites_of(trace)["x"]}

@@ -30,14 +30,14 @@ __all__ = [
     "NoBound",
     "NonFiniteLogWeight",
     "Plates",
+    "culprit",
+    "find_plates",
     "importance_traces",
     "is_no_weight",
     "latent_sites",
-    "log_weights",
     "paired_traces",
-    "site_log_prob",
-    "find_plates",
     "plates_of",
+    "site_log_prob",
     "weights_of",
 ]
 
@@ -67,6 +67,11 @@ class Plates:
     data_scale: float
     particle_dim: int
     is_deterministic: bool = False
+
+    @property
+    def data_axis(self) -> int:
+        """The axis of the data in a site's value that has the draws first."""
+        return self.data_dim - self.particle_dim
 
 
 def find_plates(
@@ -229,39 +234,13 @@ def paired_traces(
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
 
 
-def log_weights(
-    program: ProgramLike,
-    x: Tensor,
-    context: Tensor | None,
-    num_samples: int,
-    where: Plates,
-    guide: Callable | None = None,
-) -> Tensor:
-    """Log-weights (K, N) in nats of ``num_samples`` draws from the guide, or another one, for each datum.
-
-    Raises:
-        InvalidInput: if one is NaN or +inf, naming the datum and the site.
-    """
-    guide_trace, model = importance_traces(
-        program, x, context, num_samples, where.particle_dim, guide
-    )
-    total = weights_of(guide_trace, model, where, (num_samples, len(x)))
-    bad = is_no_weight(total)
-    if bad.any():
-        raise NonFiniteLogWeight(
-            int(bad.any(0).nonzero()[0]),
-            _culprit(model, guide_trace, where, (num_samples, len(x)), bad),
-        )
-    return total
-
-
 def weights_of(
-    guide: poutine.Trace, model: poutine.Trace, where: Plates, shape: tuple[int, int]
+    guide: poutine.Trace, model: poutine.Trace, plates: Plates, shape: tuple[int, int]
 ) -> Tensor:
     """Log-weights (K, N) of two traces, as they come: nothing here depends on their values."""
-    total: Any = sum(site_log_prob(site, where, shape) for _, site in _sites(model))
+    total: Any = sum(site_log_prob(site, plates, shape) for _, site in _sites(model))
     for site in latent_sites(guide).values():
-        total = total - site_log_prob(site, where, shape)
+        total = total - site_log_prob(site, plates, shape)
     return total
 
 
@@ -292,25 +271,22 @@ class NonFiniteLogWeight(InvalidInput):
         return NonFiniteLogWeight(self.datum + start, self.site)
 
 
-def site_log_prob(site: Site, where: Plates, shape: tuple[int, int]) -> Tensor:
+def site_log_prob(site: Site, plates: Plates, shape: tuple[int, int]) -> Tensor:
     """One site's unscaled, masked log-probability, summed over all plates but the particles' and the data's: (K, N)."""
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     value = scale_and_mask(value, mask=site["mask"])
-    rank = -where.particle_dim
+    rank = -plates.particle_dim
     value = value.reshape((1,) * (rank - value.dim()) + value.shape)
-    others = [d for d in range(-rank, 0) if d not in (where.particle_dim, where.data_dim)]
+    others = [d for d in range(-rank, 0) if d not in (plates.particle_dim, plates.data_dim)]
     return (value.sum(others) if others else value).expand(shape)
 
 
-def _culprit(
-    model: poutine.Trace,
-    guide: poutine.Trace,
-    where: Plates,
-    shape: tuple[int, int],
-    bad: Tensor,
+def culprit(
+    traces: tuple[poutine.Trace, poutine.Trace], plates: Plates, shape: tuple[int, int], bad: Tensor
 ) -> str:
-    for name, site in _sites(guide, model):
-        if not torch.isfinite(site_log_prob(site, where, shape)[bad]).all():
+    """Which site the log-weights marked as bad (K, N) come from, in words."""
+    for name, site in _sites(*traces):
+        if not torch.isfinite(site_log_prob(site, plates, shape)[bad]).all():
             return f"first at site {name!r}"
     return "at no single site"
 

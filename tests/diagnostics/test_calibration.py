@@ -77,7 +77,7 @@ def test_discrete_latents_rank_fairly():
 
 
 def test_chunks_cover_all_data_and_the_test_is_scipys(monkeypatch):
-    monkeypatch.setattr("pyro_vae.diagnostics.calibration.bytes_allocated", lambda run: 1)
+    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
     result = calibrate(LinearGaussian(2, features=3).program(), 200, 19, memory_budget=60)
     assert result.ranks.shape == (200, 2) and result.test_uniform().smallest > 0.01
     counts = torch.bincount(result.ranks[:, 0] // 2, minlength=10).numpy()

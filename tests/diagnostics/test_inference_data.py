@@ -13,7 +13,7 @@ import pyro_vae as pv
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS, FromGuide, Resampled
 from pyro_vae.evaluation.arviz_compat import arviz, group_of, write_netcdf
-from pyro_vae.evaluation.proposals import Refined
+from pyro_vae.evaluation.proposals import Refitted
 from pyro_vae.evaluation.results import to_elpd
 from pyro_vae.validation import InvalidInput
 
@@ -82,12 +82,12 @@ def test_every_group_against_its_formula():
     )
 
 
-@pytest.mark.parametrize("draws", [FromGuide(), Resampled(), Resampled(5, Refined(steps=3))])
+@pytest.mark.parametrize("draws", [FromGuide(), Resampled(), Resampled(5, Refitted(steps=3))])
 def test_the_posterior_of_a_wide_guide_and_what_resampling_makes_of_it(draws):
     exact = LinearGaussian(2, features=4)
     x = exact.data(2)
     z = torch.from_numpy(
-        group_of(to_inference_data(exact.program(widen=1.5), x, 4000, draws=draws), "posterior")[
+        group_of(to_inference_data(exact.program(widen=1.5), x, 4000, sampler=draws), "posterior")[
             "z"
         ].values
     )[0]
@@ -105,8 +105,8 @@ def test_the_posterior_of_a_wide_guide_and_what_resampling_makes_of_it(draws):
 def test_chunks_of_data_and_of_draws_give_the_same_groups(monkeypatch):
     exact = LinearGaussian(2, features=3)
     whole = to_inference_data(exact.program(), exact.data(5), 20)
-    monkeypatch.setattr("pyro_vae.diagnostics.inference_data.bytes_allocated", lambda run: 1)
-    monkeypatch.setattr("pyro_vae.runtime.latents.bytes_allocated", lambda run: 1)
+    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
+    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
     for budget in (7, 45):
         parts = to_inference_data(exact.program(), exact.data(5), 20, memory_budget=budget)
         for group in set(GROUPS) - {
@@ -177,7 +177,7 @@ def test_a_netcdf_round_trip_is_lossless(any_arviz, tmp_path):
         16,
         indices=[3, 1, 4, 15],
         run="runs/digits",
-        draws=NUTS(num_chains=2, warmup=8, start="guide"),
+        sampler=NUTS(num_chains=2, warmup=8, start="guide"),
     )
     assert (
         write_netcdf(idata, tmp_path / "sub" / "a.nc").stat().st_size > 0
@@ -255,7 +255,7 @@ def test_plots_of_arviz():
         is not None
     )
     assert "r_hat" in az.summary(
-        to_inference_data(exact.program(), exact.data(2), 40, draws=NUTS(num_chains=2, warmup=30))
+        to_inference_data(exact.program(), exact.data(2), 40, sampler=NUTS(num_chains=2, warmup=30))
     )
     plt.close("all")
 
@@ -272,7 +272,7 @@ def test_a_float32_program_with_a_constrained_latent_keeps_its_parameters():
         torch.random.get_rng_state(),
         {name: value.clone() for name, value in vae.state_dict().items()},
     )
-    idata = to_inference_data(vae, torch.zeros(1, 2), 200, draws=NUTS(num_chains=2, warmup=60))
+    idata = to_inference_data(vae, torch.zeros(1, 2), 200, sampler=NUTS(num_chains=2, warmup=60))
     np.testing.assert_allclose(idata.posterior["z"].sum("latent"), 1, atol=1e-5)
     assert idata.posterior["z"].dtype == np.float32 and torch.equal(
         state, torch.random.get_rng_state()
@@ -291,7 +291,7 @@ def test_a_missed_mode_is_seen_by_chains_from_dispersed_points_and_by_nothing_of
     )
     assert (guide.posterior["z"] > 0).all()
     with pytest.warns(pv.diagnostics.UnreliableDraws, match="different modes"):
-        chains = to_inference_data(exact.program(), x, 240, draws=NUTS(num_chains=6, warmup=40))
+        chains = to_inference_data(exact.program(), x, 240, sampler=NUTS(num_chains=6, warmup=40))
     assert chains.diagnostics["r_hat"].item() > 1.5
     share = (
         (chains.posterior["z"] > 0).mean(("draw", "obs")).values

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def chains():
     exact = LinearGaussian(2, features=4)
     return exact, pv.to_inference_data(
-        exact.program(shift=2.0), exact.data(1), 600, draws=NUTS(num_chains=2, warmup=60)
+        exact.program(shift=2.0), exact.data(1), 600, sampler=NUTS(num_chains=2, warmup=60)
     )
 
 

@@ -104,7 +104,7 @@ def test_a_mode_that_the_guide_misses_is_invisible_to_k_and_ess_and_found_by_ann
 def test_chunks_of_data_and_chains_are_put_together(monkeypatch):
     exact = LinearGaussian(2, features=3)
     x = exact.data(5)
-    monkeypatch.setattr("pyro_vae.evaluation.hmc.bytes_allocated", lambda run: 1)
+    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
     for rows in (3, 8, 10_000):
         score = ais(exact.program(), x, 4, 15, num_leapfrog=1, start="guide", memory_budget=rows)
         # the exact posterior as a start: every weight is p(x), whatever the chains do

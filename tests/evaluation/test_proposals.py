@@ -10,7 +10,7 @@ from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation.importance import evaluate, importance_weights
-from pyro_vae.evaluation.proposals import Defensive, Guide, Refined, Widened
+from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
 from pyro_vae.evaluation.scores import UnreliableEstimate
 from pyro_vae.validation import InvalidInput
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 PROPOSALS = [
     Guide(),
     Widened(1.2),
-    Refined(steps=20),
-    Widened(1.2, of=Refined(steps=20)),
+    Refitted(steps=20),
+    Widened(1.2, of=Refitted(steps=20)),
     Defensive(0.2),
     Defensive(0.1, of=Widened(1.2)),
 ]
@@ -81,10 +81,10 @@ def test_widening_and_refining_repair_k_where_the_guide_is_too_narrow():
     scores = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
-        for proposal in (Guide(), Widened(2.8), Refined(steps=150)):
+        for proposal in (Guide(), Widened(2.8), Refitted(steps=150)):
             scores[type(proposal).__name__] = pv.log_likelihood(narrow, x, 2000, proposal=proposal)
     assert scores["Guide"].pareto_k.median() > 0.8 and scores["Guide"].above_threshold >= 15
-    for name in ("Widened", "Refined"):
+    for name in ("Widened", "Refitted"):
         assert scores[name].above_threshold == 0 and scores[name].pareto_k.max() < 0.4
         assert ((scores[name].values - truth).abs() < 4.5 * scores[name].mc_se).all()
         assert (scores[name].ess > 3 * scores["Guide"].ess).all()
@@ -111,7 +111,7 @@ def test_refinement_finds_the_best_member_of_the_mean_field_family():
     best = exact.marginal.log_prob(x) - exact.mean_field_kl
     poor = exact.program(widen=0.5, shift=1.0, mean_field=True)
     before = evaluate(poor, x, 4000)["elbo"]
-    after = evaluate(poor, x, 4000, proposal=Refined(steps=200))["elbo"]
+    after = evaluate(poor, x, 4000, proposal=Refitted(steps=200))["elbo"]
     assert (before.values < best - 1).all()
     assert (after.values < best + 4 * after.mc_se).all() and (best - after.values).mean() < 0.1
 
@@ -134,8 +134,8 @@ def test_what_a_proposal_cannot_do_is_refused():
         lambda: Widened(math.inf),
         lambda: Defensive(0.0),
         lambda: Defensive(1.0),
-        lambda: Refined(steps=0),
-        lambda: Refined(num_particles=0),
+        lambda: Refitted(steps=0),
+        lambda: Refitted(num_particles=0),
     ):
         with pytest.raises(InvalidInput):
             make()
@@ -166,7 +166,7 @@ def test_what_a_proposal_cannot_do_is_refused():
             pyro.sample("z", Uniform((), (3,), validate_args=False))
 
     program = pv.Program(on_a_sphere, guide, event_shape=())
-    for proposal in (Widened(), Refined()):
+    for proposal in (Widened(), Refitted()):
         with pytest.raises(InvalidInput, match="z: got"):
             pv.log_likelihood(program, torch.zeros(2), 100, proposal=proposal)
     pv.log_likelihood(program, torch.zeros(2), 100, proposal=Defensive())
@@ -190,7 +190,7 @@ def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
     assert ((score.values - exact.log_p(x)).abs() < 4.5 * score.mc_se).all()
     bounds = [
         evaluate(program, x, 3000, proposal=proposal)["elbo"]
-        for proposal in (Guide(), Refined(steps=50))
+        for proposal in (Guide(), Refitted(steps=50))
     ]
     assert (bounds[1].values > bounds[0].values).all() and (bounds[1].values < exact.log_p(x)).all()
     weights = [

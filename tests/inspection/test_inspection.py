@@ -75,7 +75,7 @@ def test_embeddings_are_the_guides_means_or_draws_whatever_the_chunks(monkeypatc
     torch.testing.assert_close(embed(program, x, draws=False), means)
     residual = embed(program, x, draws=True) - means
     torch.testing.assert_close(torch.cov(residual.T), exact.covariance, rtol=0, atol=0.1)
-    monkeypatch.setattr("pyro_vae.runtime.predictive.bytes_allocated", lambda run: 1)
+    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
     torch.testing.assert_close(embed(program, x, draws=False, memory_budget=7), means)
     assert not torch.equal(
         embed(program, x, draws=True, memory_budget=7)[:7],

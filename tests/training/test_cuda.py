@@ -315,11 +315,11 @@ def test_every_measurement_is_the_hosts(name):
 @pytest.mark.filterwarnings("ignore::pyro_vae.diagnostics.inference_data.UnreliableDraws")
 @pytest.mark.parametrize(
     "draws",
-    [pv.draws.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
+    [pv.diagnostics.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
     ids=lambda draws: type(draws).__name__,
 )
 def test_every_kind_of_draws_comes_to_the_host(draws):
-    found = pv.to_inference_data(small_vae().cuda(), digits(2), 10, draws=draws)
+    found = pv.to_inference_data(small_vae().cuda(), digits(2), 10, sampler=draws)
     assert found.posterior["z"].shape[-2:] == (2, 2)
 
 

@@ -1,0 +1,200 @@
+"""A program given data: the one place where a program is run on data.
+
+Draws, densities and log-weights of a program at data are methods of `Conditioned`. What must hold
+of every number is held here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from pyro import poutine, validation_enabled
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import Distribution
+
+from pyro_vae.contracts import ProgramLike, StochasticFunction, Trace, sites_of
+from pyro_vae.datasets.dataset import Data
+from pyro_vae.programs import particles
+from pyro_vae.runtime.checks import checked_data
+from pyro_vae.runtime.environment import evaluating
+from pyro_vae.runtime.latents import Values, draws_in
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
+from pyro_vae.runtime.traces import (
+    NonFiniteLogWeight,
+    Plates,
+    culprit,
+    find_plates,
+    importance_traces,
+    is_no_weight,
+    latent_sites,
+    site_log_prob,
+    weights_of,
+)
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Conditioned", "conditioned"]
+
+
+@contextmanager
+def conditioned(
+    program: ProgramLike, data: Data, seed: int, *, scored: bool = True
+) -> Iterator[Conditioned]:
+    r"""A program given data, in evaluation mode, with random numbers from a seed.
+
+    Args:
+        program: any program.
+        data: a data set, a tensor x (N, \*event), or a pair (x, context).
+        seed: seed of all that is drawn inside; the caller's random state is put back.
+        scored: whether the program must have a density.
+
+    Raises:
+        InvalidInput: on data or a program that cannot be scored.
+    """
+    with evaluating(program, seed):
+        given = Conditioned.of(program, *checked_data(program, data), scored=scored)
+        with validation_enabled(False):
+            yield given
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    r"""A program given data, and what is asked of both together.
+
+    Args:
+        program: any program, in evaluation mode.
+        x: data (N, \*event) on the program's device.
+        context: context (N, ...) or ``None``.
+        plates: the program's plates.
+    """
+
+    program: ProgramLike
+    x: Tensor
+    context: Tensor | None
+    plates: Plates
+
+    @classmethod
+    def of(
+        cls, program: ProgramLike, x: Tensor, context: Tensor | None, *, scored: bool = True
+    ) -> Conditioned:
+        """A program given tensors that need no check, its plates found by running it once."""
+        return cls(program, x, context, find_plates(program, x, context, scored=scored))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Conditioned:
+        """The same program given some of the data."""
+        context = None if self.context is None else self.context[rows]
+        return replace(self, x=self.x[rows], context=context)
+
+    def in_chunks(self, size: int) -> Iterator[tuple[Conditioned, slice]]:
+        """The program given ``size`` data at a time, in order, and which these are."""
+        return ((self[few], few) for few in chunks(len(self), size))
+
+    @property
+    def args(self) -> tuple[Tensor, Tensor | None]:
+        """What model and guide are called with."""
+        return self.x, self.context
+
+    @property
+    def model(self) -> StochasticFunction:
+        return self.program.model
+
+    @property
+    def guide(self) -> StochasticFunction:
+        return self.program.guide
+
+    def trace(
+        self, fn: StochasticFunction, num_samples: int, values: Values | None = None
+    ) -> Trace:
+        """The trace of a model or a guide run for K draws at once, its latents at given values."""
+        fn = particles(fn, num_samples, self.plates.particle_dim)
+        if values is not None:
+            fn = poutine.condition(fn, data=values)
+        return prune_subsample_sites(poutine.trace(fn).get_trace(*self.args))
+
+    def traces(
+        self, num_samples: int | None = None, guide: StochasticFunction | None = None
+    ) -> tuple[Trace, Trace]:
+        """Traces (guide, model) of K draws from the guide or another one; ``None`` for a single one."""
+        return importance_traces(
+            self.program, *self.args, num_samples, self.plates.particle_dim, guide
+        )
+
+    def draw(self, fn: StochasticFunction, num_samples: int) -> Values:
+        """K draws of every latent site from a guide, or from a model's prior."""
+        sites = latent_sites(self.trace(fn, num_samples))
+        return {name: site["value"] for name, site in sites.items()}
+
+    def log_density(self, fn: StochasticFunction, values: Values) -> tuple[Tensor, Tensor]:
+        """The log-density of a model or a guide at K given latents: theirs, and the rest, both (K, N).
+
+        The rest is the observed sites' and the factors' of a model. Of a guide it is what training
+        adds, and means nothing here.
+        """
+        num_samples = draws_in(values)
+        shape = (num_samples, len(self))
+        latents, rest = self.x.new_zeros(shape), self.x.new_zeros(shape)
+        for name, site in sites_of(self.trace(fn, num_samples, values)).items():
+            value = site_log_prob(site, self.plates, shape)
+            latents, rest = (latents + value, rest) if name in values else (latents, rest + value)
+        return latents, rest
+
+    def densities(
+        self,
+        values: Values,
+        guide: StochasticFunction | None = None,
+        *,
+        memory_budget: int = DEFAULT_MEMORY,
+    ) -> tuple[Tensor, ...]:
+        """log p(z), log p(x | z) and, of a guide that is given, log q(z | x): each (K, N)."""
+
+        def at(few: slice) -> Sequence[Tensor]:
+            part = {name: value[few] for name, value in values.items()}
+            q = [] if guide is None else [self.log_density(guide, part)[0]]
+            return [*self.log_density(self.model, part), *q]
+
+        num_samples = draws_in(values)
+        if num_samples == 1:
+            return tuple(at(slice(0, 1)))
+        rows = rows_within(memory_budget, lambda count: at(slice(0, count)))
+        parts = [at(few) for few in chunks(num_samples, rows)]
+        return tuple(torch.cat(part) for part in zip(*parts))
+
+    def observation(self, values: Values) -> Distribution:
+        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
+        return sites_of(self.trace(self.model, draws_in(values), values))["x"]["fn"]
+
+    def log_weights(self, num_samples: int, guide: StochasticFunction | None = None) -> Tensor:
+        """Log-weights (K, N) in nats of K draws from the guide, or from another one.
+
+        Raises:
+            InvalidInput: if one is NaN or +inf, naming the datum and the site.
+        """
+        traces = self.traces(num_samples, guide)
+        shape = (num_samples, len(self))
+        total = weights_of(*traces, self.plates, shape)
+        bad = is_no_weight(total)
+        if bad.any():
+            first = int(bad.any(0).nonzero()[0])
+            raise NonFiniteLogWeight(first, culprit(traces, self.plates, shape, bad))
+        return total
+
+    def check_no_auxiliary(self) -> None:
+        """Raise `InvalidInput` if the guide has sites that the model lacks.
+
+        The density q(z | x) itself is then an integral over them.
+        """
+        one = self[:1]
+        extra = one.draw(self.guide, 1).keys() - one.draw(self.model, 1).keys()
+        if extra:
+            raise InvalidInput(
+                min(extra),
+                got="an auxiliary site of the guide",
+                expected="a guide whose density at z is known",
+                fix="use a guide without auxiliary sites, or start annealing from the prior",
+            )

@@ -1,0 +1,33 @@
+"""How a computation is run: its seed, its memory, and whether it is compiled or shows a bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.validation import check_choice
+
+__all__ = ["Compile", "Settings"]
+
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how a number is computed, and by the seed alone which draws it is made of.
+
+    Args:
+        seed: seed of the draws.
+        memory_budget: bytes of activations allowed at once.
+        compile: whether repeated work is compiled as one graph; ``"auto"`` where that pays.
+        progress: show a bar.
+    """
+
+    seed: int = 0
+    memory_budget: int = DEFAULT_MEMORY
+    compile: Compile = "auto"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("compile", self.compile, ["auto", "on", "off"])
