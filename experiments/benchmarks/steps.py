@@ -330,26 +330,20 @@ def importance_sampling(
 
 
 def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -> Round:
-    """Log-weights in the chunks in which `pv.log_likelihood` takes them, the graph compiled once."""
-    from pyro_vae.evaluation.log_weights import _CompiledGuide, _cost, _log_weights_in_chunks
-    from pyro_vae.runtime.environment import evaluating
-    from pyro_vae.runtime.memory import DEFAULT_MEMORY
-    from pyro_vae.runtime.traces import find_plates
+    """Log-weights in the blocks in which `pv.log_likelihood` takes them, the graph compiled once."""
+    from pyro_vae.evaluation.log_weights import Blocks, CompiledGuide
+    from pyro_vae.evaluation.proposals import Guide
+    from pyro_vae.runtime.conditioned import conditioned
 
     x = x.to(DEVICE)
-    with torch.no_grad():
-        where = find_plates(program, x)
-        cost = _cost(program, x, None, where, pv.proposals.Guide())
-        rows = cost.draws_at_once(DEFAULT_MEMORY, num_samples)
-        size = cost.data_at_once(DEFAULT_MEMORY, rows) if rows == num_samples else 1
-    proposal = _CompiledGuide("on" if compiled else "off", 1)
+    with conditioned(program, x, seed=0) as given:
+        blocks = Blocks.of(given, Guide(), num_samples)
+    proposal = CompiledGuide("on" if compiled else "off", 1)
 
     def run() -> None:
-        with evaluating(program, 0):
-            for _ in _log_weights_in_chunks(
-                program, x, None, num_samples, where, rows, size, proposal
-            ):
-                pass
+        with conditioned(program, x, seed=0) as given:
+            for part, start, count in blocks.over(given, seed=0):
+                blocks.log_weights(part, proposal, start, count)
 
     run()
     return run

@@ -1,9 +1,9 @@
-"""Log-weights of many data, a few at a time under a memory budget, compiled where that pays."""
+"""Log-weights of many data in blocks of fixed shape, compiled where that pays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,23 +15,78 @@ from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.runtime.environment import isolated_random, random_state, set_random_state
+from pyro_vae.runtime.environment import random_state, seed_generators, set_random_state
 from pyro_vae.runtime.memory import Cost, chunks
+from pyro_vae.runtime.noise import block_seed
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.runtime.traces import NonFiniteLogWeight, is_no_weight, weights_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["MOST_PARTS", "iterate_log_weights"]
+__all__ = ["MOST_PARTS", "Blocks", "CompiledGuide", "iterate_log_weights"]
 
 
-# Small tensors that stay between the large ones of a chunk would leave the allocator gigabytes of
+# Small tensors that stay between the large ones of a block would leave the allocator gigabytes of
 # holes.
 MOST_PARTS = 16
 
+# Bytes of activations in a block of draws. They are constants, not a user's budget: what is drawn
+# follows from program, K and seed alone.
+BLOCK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 
-# Seconds that compiling saves in a chunk of that much memory, on two cores.
-CHUNK_SAVES = 0.1
+# Seconds that compiling saves in a block, on two cores.
+SAVED_BY_A_BLOCK = 0.006
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the draws for a data set are divided: in blocks that follow from program and K alone.
+
+    A block has always the same shape, the last one padded by copies of its last datum, and random
+    numbers of its own. So a datum's draws, and its score to the bit, depend on the seed and on its
+    place in the data set, not on how many others are scored with it.
+
+    Args:
+        size: data in a block.
+        draws: numbers of draws that are taken at once; they add up to K.
+    """
+
+    size: int
+    draws: tuple[int, ...]
+
+    @classmethod
+    def of(cls, given: Conditioned, proposal: Proposal, num_samples: int) -> Blocks:
+        """The blocks for K draws from a proposal."""
+        cost = Cost.of(lambda num_data, draws: proposal(given[[0] * num_data])(draws))
+        budget = BLOCK_BYTES.get(given.x.device.type, BLOCK_BYTES["cuda"])
+        rows = cost.draws_at_once(budget, num_samples)
+        size = cost.data_at_once(budget, rows) if rows == num_samples else 1
+        return cls(size, tuple(few.stop - few.start for few in chunks(num_samples, rows)))
+
+    def over(self, given: Conditioned, seed: int) -> Iterator[tuple[Conditioned, int, int]]:
+        """Each block of the data, the index of its first datum, and how many data it has."""
+        for block, few in enumerate(chunks(len(given), self.size)):
+            count = few.stop - few.start
+            rows = [*range(few.start, few.stop), *[few.stop - 1] * (self.size - count)]
+            part = given[rows]
+            own = block_seed(seed, block)
+            seed_generators(given.x.device, own)
+            if part.noise is not None:
+                part = replace(part, noise=block_seed(own, 0))
+            yield part, few.start, count
+
+    def log_weights(self, part: Conditioned, proposal: Proposal, start: int, count: int) -> Tensor:
+        """Log-weights (K, n) of a block, of which the first datum has the index ``start``."""
+        try:
+            draw_weights = proposal(part)
+            weights = torch.cat([draw_weights(draws) for draws in self.draws])
+        except NonFiniteLogWeight as error:
+            raise error.shifted_by(start) from None
+        impossible = (weights == -torch.inf).all(0)
+        if impossible.any():
+            datum = int(impossible.nonzero()[0])
+            raise _no_weight(part[datum : datum + 1], start + datum, sum(self.draws))
+        return weights[:, :count]
 
 
 def iterate_log_weights(
@@ -47,32 +102,26 @@ def iterate_log_weights(
     with conditioned(program, data, settings.seed, scored=scored) as given:
         is_guide = isinstance(proposal, Guide)
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
-        num_samples //= repeats
-        cost = _cost(given, proposal)
-        rows = cost.draws_at_once(settings.memory_budget, num_samples)
-        size = cost.data_at_once(settings.memory_budget, rows) if rows == num_samples else 1
-        draws = [few.stop - few.start for few in chunks(num_samples, rows)]
-        label = f"log-weights, K = {num_samples}"
-        bar = progress_bar(label, total=len(given), shown=settings.progress)
+        blocks = Blocks.of(given, proposal, num_samples // repeats)
         if is_guide:
-            runs = -(-len(given) // size) * len(draws)
-            proposal = _CompiledGuide(settings.compile, runs)
-        with isolated_random(given.x.device, settings.seed), bar as advance:
-            for part, few in given.in_chunks(size):
-                weights = _log_weights_of(part, draws, proposal, few.start)
-                yield weights.expand(repeats * num_samples, -1)
-                advance(len(part))
+            runs = -(-len(given) // blocks.size) * len(blocks.draws)
+            proposal = CompiledGuide(settings.compile, runs)
+        label = f"log-weights, K = {num_samples}"
+        with progress_bar(label, total=len(given), shown=settings.progress) as advance:
+            for part, start, count in blocks.over(given, settings.seed):
+                weights = blocks.log_weights(part, proposal, start, count)
+                yield weights.expand(num_samples, -1) if repeats > 1 else weights
+                advance(count)
 
 
-class _CompiledGuide:
+class CompiledGuide:
     """The proposal `Guide`, its log-weights a captured and compiled graph where that pays.
 
-    Only the first shape of a chunk is compiled: all chunks but the last one, or the last one of
-    each datum, have it.
+    Only the shape of the first run is compiled: all have it but the last draws of each datum.
 
     Args:
         compile: whether to; ``"auto"`` to find out.
-        runs: how many chunks there will be.
+        runs: how many runs there will be.
     """
 
     def __init__(self, compile: Compile, runs: int):
@@ -106,7 +155,7 @@ class _CompiledGuide:
 
     def _captured(self, weights: Callable[..., Tensor], inputs: list[Tensor]) -> Captured | None:
         if self.compile == "off" or (
-            self.compile == "auto" and not is_worth_compiling(0, CHUNK_SAVES, self.runs)
+            self.compile == "auto" and not is_worth_compiling(0, SAVED_BY_A_BLOCK, self.runs)
         ):
             return None
         try:
@@ -114,24 +163,12 @@ class _CompiledGuide:
         except CannotCapture as error:
             warn_not_captured(error)
             return None
-        if self.compile == "auto" and not is_worth_compiling(graph.size, CHUNK_SAVES, self.runs):
+        if self.compile == "auto" and not is_worth_compiling(
+            graph.size, SAVED_BY_A_BLOCK, self.runs
+        ):
             return None
         graph.compile(inputs)
         return graph
-
-
-def _log_weights_of(given: Conditioned, draws: list[int], proposal: Proposal, start: int) -> Tensor:
-    """Log-weights (K, n) of a few data, of which the first has the index ``start``."""
-    try:
-        draw_weights = proposal(given)
-        weights = torch.cat([draw_weights(count) for count in draws])
-    except NonFiniteLogWeight as error:
-        raise error.shifted_by(start) from None
-    impossible = (weights == -torch.inf).all(0)
-    if impossible.any():
-        datum = int(impossible.nonzero()[0])
-        raise _no_weight(given[datum : datum + 1], start + datum, sum(draws))
-    return weights
 
 
 def _no_weight(given: Conditioned, datum: int, num_samples: int) -> InvalidInput:
@@ -151,7 +188,3 @@ def _no_weight(given: Conditioned, datum: int, num_samples: int) -> InvalidInput
         fix="check that datum, the guide's support against the prior's, and that the likelihood "
         "gives it a probability",
     )
-
-
-def _cost(given: Conditioned, proposal: Proposal) -> Cost:
-    return Cost.of(lambda num_data, num_samples: proposal(given[[0] * num_data])(num_samples))

@@ -122,6 +122,13 @@ def _traces_at_first_datum(
                 like_parameters(program, context if context is None else context[:1]),
             )
         except (RuntimeError, ValueError) as error:
+            if "more than 1 value per channel" in str(error):
+                raise InvalidInput(
+                    "program",
+                    got="a BatchNorm that uses the statistics of its batch in evaluation mode",
+                    expected="a score of each datum that is its own",
+                    fix="keep running statistics (track_running_stats=True), or use LayerNorm",
+                ) from error
             if isinstance(error, InvalidInput) or not re.search(
                 "shape|size|broadcast", str(error), re.IGNORECASE
             ):

@@ -20,9 +20,11 @@ from pyro_vae.contracts import ProgramLike, StochasticFunction, Trace, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.programs import particles
 from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating
+from pyro_vae.runtime.environment import evaluating, isolated_random
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
+from pyro_vae.runtime.neighbours import MOST_DATA, Look, check_neighbours
+from pyro_vae.runtime.noise import FixedNoise, has_own_noise
 from pyro_vae.runtime.traces import (
     NonFiniteLogWeight,
     Plates,
@@ -69,19 +71,34 @@ class Conditioned:
         x: data (N, \*event) on the program's device.
         context: context (N, ...) or ``None``.
         plates: the program's plates.
+        noise: seed of the random numbers that the guide draws beside its sites; ``None`` if it draws
+            none.
     """
 
     program: ProgramLike
     x: Tensor
     context: Tensor | None
     plates: Plates
+    noise: int | None = None
 
     @classmethod
     def of(
         cls, program: ProgramLike, x: Tensor, context: Tensor | None, *, scored: bool = True
     ) -> Conditioned:
-        """A program given tensors that need no check, its plates found by running it once."""
-        return cls(program, x, context, find_plates(program, x, context, scored=scored))
+        """A program given tensors, its plates found and its laws checked by running it on a few.
+
+        Raises:
+            InvalidInput: if a datum's log-weight depends on other data or on the number of draws.
+        """
+        plates = find_plates(program, x, context, scored=scored)
+        given = cls(program, x, context, plates)
+        with isolated_random(x.device, 0), validation_enabled(False), torch.no_grad():
+            few = given[_spread(len(x))]
+            if has_own_noise(program.guide, *few.args):
+                given, few = replace(given, noise=0), replace(few, noise=0)
+            look = Look(program, few.guide, *few.args, plates)
+            check_neighbours(look, has_noise=given.noise is not None)
+        return given
 
     def __len__(self) -> int:
         return len(self.x)
@@ -106,7 +123,10 @@ class Conditioned:
 
     @property
     def guide(self) -> StochasticFunction:
-        return self.program.guide
+        """The guide as one density: random numbers of its own are the same at every run."""
+        if self.noise is None:
+            return self.program.guide
+        return FixedNoise(self.x.device, self.noise)(self.program.guide)
 
     def trace(
         self, fn: StochasticFunction, num_samples: int, values: Values | None = None
@@ -198,3 +218,9 @@ class Conditioned:
                 expected="a guide whose density at z is known",
                 fix="use a guide without auxiliary sites, or start annealing from the prior",
             )
+
+
+def _spread(num_data: int) -> list[int]:
+    """A few data, the first and the last among them."""
+    count = min(num_data, MOST_DATA)
+    return [i * (num_data - 1) // max(1, count - 1) for i in range(count)]

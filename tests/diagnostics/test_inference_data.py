@@ -309,7 +309,7 @@ def test_what_cannot_be_drawn_is_refused():
         ({"num_samples": 0}, "num_samples"),
         ({"indices": [1]}, "indices"),
         (
-            {"num_samples": 10, "draws": NUTS(num_chains=4)},
+            {"num_samples": 10, "sampler": NUTS(num_chains=4)},
             "num_samples: got 10, expected a multiple",
         ),
     ):

@@ -12,9 +12,10 @@ from closed_forms import Hierarchy, LinearGaussian
 from conftest import small_vae
 
 import pyro_vae as pv
-from pyro_vae.evaluation import scores
+from pyro_vae.evaluation import log_weights, scores
 from pyro_vae.evaluation.arviz_compat import arviz, psis_tail_shape
 from pyro_vae.evaluation.importance import evaluate, importance_weights
+from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
 from pyro_vae.evaluation.scores import (
     UnreliableEstimate,
     bits_per_dim,
@@ -23,7 +24,9 @@ from pyro_vae.evaluation.scores import (
     pareto_k_threshold,
     summarize,
 )
+from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.memory import Cost
+from pyro_vae.runtime.noise import block_seed
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -156,7 +159,7 @@ def test_stated_intervals_cover_as_often_as_they_say(widen):
     x = exact.data(1).expand(200, -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
-        score = pv.log_likelihood(exact.program(widen), x, 1000)
+        score = pv.log_likelihood(exact.program(widen), x, 1000, seed=2)
     fit = (score.pareto_k < 0.4) if widen < 1 else torch.ones(200, dtype=torch.bool)
     assert fit.sum() > 150
     covered = (score.values - exact.marginal.log_prob(x)).abs() < 1.96 * score.mc_se
@@ -166,14 +169,15 @@ def test_stated_intervals_cover_as_often_as_they_say(widen):
 # plain loops
 
 
-def test_weights_are_those_of_an_unscaled_renyi_elbo():
+def test_weights_are_those_of_an_unscaled_renyi_elbo(monkeypatch):
+    monkeypatch.setitem(log_weights.BLOCK_BYTES, "cpu", 1)  # a datum in a block
     exact = LinearGaussian(2, features=4)
     program, x = exact.program(widen=1.3), exact.data(3)
     for n in range(3):
         renyi = pyro.infer.RenyiELBO(
             alpha=0, num_particles=50, vectorize_particles=True, max_plate_nesting=1
         )
-        pyro.set_rng_seed(4)
+        pyro.set_rng_seed(block_seed(4, 0))
         theirs = -renyi.loss(program.model, program.guide, x[n : n + 1])
         assert pv.log_likelihood(program, x[n : n + 1], 50, seed=4).values.item() == pytest.approx(
             theirs, abs=1e-9
@@ -245,7 +249,7 @@ def test_scores_are_those_of_a_plain_loop_over_recorded_draws(num_data, num_samp
         scores = evaluate(program, x, num_samples)
     program.likelihood.forward = forward
     z = recorded[-1]
-    assert z.shape == (num_samples, num_data, 2)
+    assert z.shape[0] == num_samples and z.shape[1] >= num_data  # the block is padded
     with torch.no_grad():
         weights = torch.tensor(
             [
@@ -281,22 +285,23 @@ def test_scores_are_those_of_a_plain_loop_over_recorded_draws(num_data, num_samp
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 7, 20, 21, 1000])
-def test_chunks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
-    """K = 7 in chunks of 3 and 5 data in chunks of 2: a guide that draws from a list gives every chunk its own draws."""
+def test_blocks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
+    """K = 7 in parts of 3, 5 data in blocks of 2: a posterior that is exact scores all of them."""
     exact = LinearGaussian(2, features=3)
     x = exact.data(5)
     program = exact.program()
-    monkeypatch.setattr(
-        "pyro_vae.evaluation.log_weights._cost", lambda *args: Cost(per_datum=0, per_draw=1)
-    )
+    monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
+    monkeypatch.setitem(log_weights.BLOCK_BYTES, "cpu", rows)
     program.posterior.encoded = 0
-    score = pv.log_likelihood(program, x, 7, memory_budget=rows)
+    with conditioned(program, x, seed=0):
+        checks = program.posterior.encoded
+    program.posterior.encoded = 0
+    score = pv.log_likelihood(program, x, 7)
     torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)
     torch.testing.assert_close(score.ess, torch.full((5,), 7.0))
     if rows >= 7:
-        # one datum to check the data's support, two to find the program's plates, then each datum
-        # once
-        assert program.posterior.encoded == 1 + 2 + 5
+        size = rows // 7
+        assert program.posterior.encoded == checks + -(-5 // size) * size
 
 
 def test_memory_is_bounded_whatever_k(monkeypatch):
@@ -360,7 +365,7 @@ def test_a_bad_guide_is_flagged_and_a_good_one_is_not(widen, shift):
     exact = LinearGaussian(5, features=8)
     x = exact.data(30)
     with pytest.warns(UnreliableEstimate, match="for 30 of 30 data"):
-        pv.log_likelihood(exact.program(widen, shift), x, 5000)
+        pv.log_likelihood(exact.program(widen, shift), x, 5000, seed=2)
     assert pv.log_likelihood(exact.program(widen=1.2), x, 5000).above_threshold == 0
 
 
@@ -623,3 +628,20 @@ def test_scores_are_written_where_the_package_runs_from_its_sources(monkeypatch)
     assert set(scores.versions()) == {"pyro-vae", "pyro-ppl", "torch", "arviz"}
     monkeypatch.setattr(scores, "version", not_installed)
     assert scores.versions()["pyro-vae"] == "sources"
+
+
+@pytest.mark.parametrize(
+    "proposal", [Guide(), Refitted(steps=3), Defensive(of=Widened(1.2))], ids=str
+)
+def test_a_score_depends_on_the_seed_and_the_datums_place_alone(proposal):
+    """To the bit: not on how many data are scored with it, nor on the memory budget."""
+    program, x = small_vae(), torch.bernoulli(torch.rand(200, 1, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableEstimate)
+        whole = pv.log_likelihood(program, x, 30, proposal=proposal)
+        for count in (1, 7, 100):
+            part = pv.log_likelihood(program, x[:count], 30, proposal=proposal)
+            assert torch.equal(part.values, whole.values[:count])
+        small = pv.log_likelihood(program, x, 30, proposal=proposal, memory_budget=2**20)
+    assert torch.equal(small.values, whole.values)
+    assert not torch.equal(whole.values, pv.elbo(program, x, 30, seed=1).values)

@@ -1,0 +1,242 @@
+r"""A look at whether a datum's log-weight depends on other data, or on draws in front of it.
+
+A score is a number of one datum. A module that mixes the data of a batch, such as
+``normalize(dim=0)`` or BatchNorm on batch statistics, makes it a number of the batch. One that
+takes no leading dimension of draws, or gives it another meaning, makes it a number of K.
+
+Latents are drawn once and their values are replayed, so that all comparisons are at one z. The
+other data are replaced by copies of one of them, never left out: shapes stay the same, so that
+products are rounded alike and a program that keeps the law differs by exactly 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, sites_of
+from pyro_vae.distributions import is_point_mass
+from pyro_vae.programs import particles
+from pyro_vae.runtime.latents import Values
+from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, site_log_prob, weights_of
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["check_neighbours"]
+
+MOST_DATA = 4
+DRAWS = 2
+ROUNDING = 16  # times eps and the sum of all absolute log-probabilities
+ROUNDING_OF_ONE = 4096  # the same where shapes differ, so that products are rounded differently
+
+
+class Given(Messenger):
+    """Put values at the sites of a guide; a point mass follows from its sources instead."""
+
+    def __init__(self, values: Values):
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True  # type: ignore[typeddict-unknown-key]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A program at a few data, run again and again at latents that were drawn once.
+
+    Args:
+        program: any program, in evaluation mode.
+        guide: its guide, a function of the data and of the draws at its sites.
+        x: data (n, ...).
+        context: context (n, ...) or ``None``.
+        plates: the program's plates.
+    """
+
+    program: ProgramLike
+    guide: StochasticFunction
+    x: Tensor
+    context: Tensor | None
+    plates: Plates
+
+    def run(self, rows: list[int], values: Values | None = None, draws: int = 0) -> Run:
+        """Run guide and model on some of the data, in a plate of draws if there are any."""
+        guide = self.guide if values is None else Given(values)(self.guide)
+        model: StochasticFunction = self.program.model
+        if draws:
+            dim = self.plates.particle_dim
+            guide, model = particles(guide, draws, dim), particles(model, draws, dim)
+        context = None if self.context is None else self.context[rows]
+        traces = paired_traces(model, guide, self.x[rows], context)
+        shape = (max(1, draws), len(rows))
+        weights = weights_of(*traces, self.plates, shape).double()
+        size = sum(
+            site_log_prob(site, self.plates, shape).double().abs()
+            for trace in traces
+            for site in sites_of(trace).values()
+        )
+        sources = {
+            name: site
+            for name, site in latent_sites(traces[0]).items()
+            if not is_point_mass(site["fn"])
+        }
+        return Run(weights, torch.as_tensor(size), sources)
+
+    def values_at(self, sources: dict[str, Site], rows: list[int]) -> Values:
+        """The values of a run without a plate of draws, for some of its data."""
+        index = torch.tensor(rows, device=self.x.device)
+        found = {}
+        for name, site in sources.items():
+            axis = self.plates.data_dim - len(site["fn"].event_shape)
+            value = site["value"]
+            local = any(frame.name == "data" for frame in site["cond_indep_stack"])
+            found[name] = value.index_select(axis, index) if local else value
+        return found
+
+    def one_of(self, drawn: dict[str, Site], draw: int, like: dict[str, Site]) -> Values:
+        """The values of one of several draws, in the shapes of a run without a plate of draws."""
+        found = {}
+        for name, site in drawn.items():
+            axis = self.plates.particle_dim - len(site["fn"].event_shape)
+            found[name] = site["value"].select(axis, draw).reshape(like[name]["value"].shape)
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """Log-weights (K, n) of one run, the sizes that they are made of, and the latents drawn."""
+
+    weights: Tensor
+    size: Tensor
+    sources: dict[str, Site]
+
+
+def check_neighbours(look: Look, *, has_noise: bool) -> None:
+    """Raise `InvalidInput` if a datum's log-weight depends on other data or on leading draws.
+
+    Args:
+        look: the program at a few data.
+        has_noise: whether the guide draws random numbers of its own. They depend on shapes, so only
+            comparisons that keep the shapes are made.
+    """
+    everyone = list(range(len(look.x)))
+    whole = look.run(everyone)
+    unit = torch.finfo(look.x.dtype).eps if look.x.is_floating_point() else 1e-7
+    scale = unit * max(1.0, whole.size.nan_to_num(0, 0, 0).max().item())
+    if not torch.isfinite(whole.weights).all():
+        return  # scoring says which datum and site it is
+    for i in {0, len(everyone) - 1} if len(everyone) > 1 else ():
+        rows = [(i + 1) % len(everyone)] * len(everyone)
+        rows[i] = i
+        again = look.run(rows, look.values_at(whole.sources, rows)).weights
+        change = (again - whole.weights)[0, i].abs().item()
+        if not change <= ROUNDING * scale:
+            raise _mixes(look, whole.sources, i, rows, change)
+    if has_noise:
+        return
+    if len(everyone) > 1:
+        alone = look.run([0], look.values_at(whole.sources, [0])).weights
+        change = (alone[0, 0] - whole.weights[0, 0]).abs().item()
+        if not change <= ROUNDING_OF_ONE * scale:
+            raise _refusal("the number of data in its batch", change, "")
+    _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
+
+
+def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> None:
+    try:
+        many = look.run(rows, draws=DRAWS)
+        for k in range(DRAWS):
+            values = look.one_of(many.sources, k, whole.sources)
+            single = look.run(rows, values).weights[0]
+            change = (many.weights[k] - single).abs().max().item()
+            if not change <= tolerance and torch.isfinite(single).all():
+                raise _refusal("the other draws of its latents", change, "")
+    except InvalidInput:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InvalidInput(
+            "program",
+            got=f"a program that does not run with {DRAWS} draws in front of the data "
+            f"({str(error).splitlines()[0]})",
+            expected="model and guide that take leading dimensions (K, N, ...)",
+            fix="give the network an attribute out_shape and pass it to a component of this "
+            "library, which runs it on (K * N, ...)",
+        ) from error
+
+
+def _mixes(
+    look: Look, sources: dict[str, Site], datum: int, rows: list[int], change: float
+) -> InvalidInput:
+    """The refusal of a program that mixes data, with the module that does so."""
+    own = list(range(len(rows)))
+    runs = []
+    for some in (own, rows):
+        with _recorded(look.program) as calls:
+            look.run(some, look.values_at(sources, some))
+        runs.append(calls)
+    for (name, given, made), (_, given_again, made_again) in zip(*runs):
+        if _same(given, given_again, datum, len(rows)) and not _same(
+            made, made_again, datum, len(rows)
+        ):
+            return _refusal("the other data in its batch", change, name)
+    return _refusal("the other data in its batch", change, "")
+
+
+def _refusal(on: str, change: float, module: str) -> InvalidInput:
+    where = f", first in module {module!r}" if module else ""
+    return InvalidInput(
+        "program",
+        got=f"a log-weight of one datum that depends on {on} (by {change:.3g} nats){where}",
+        expected="a score of each datum that is its own",
+        fix="let every module act on each datum alone: over the last dimensions, never over those "
+        "of data or draws (dim=-1; BatchNorm with running statistics)",
+    )
+
+
+Call = tuple[str, list[Tensor], list[Tensor]]
+
+
+@contextmanager
+def _recorded(program: ProgramLike) -> Iterator[list[Call]]:
+    """Record what goes into and comes out of every module, innermost first."""
+    calls: list[Call] = []
+
+    def record(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, given: object, made: object) -> None:
+            calls.append((name, _tensors(given), _tensors(made)))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(record(name))
+        for name, module in program.named_modules()
+        if name
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value.detach().clone()]
+    if isinstance(value, tuple | list):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _same(ours: list[Tensor], theirs: list[Tensor], datum: int, count: int) -> bool:
+    """Whether the rows of a datum agree, in whatever dimension the data lie."""
+    for a, b in zip(ours, theirs):
+        axes = [axis for axis in range(a.dim()) if a.shape[axis] == count]
+        if a.shape == b.shape and axes:
+            if not torch.equal(a.select(axes[0], datum), b.select(axes[0], datum)):
+                return False
+    return True
