@@ -1,17 +1,18 @@
-"""What the parts of the library expect of one another, as types; nothing needs to be inherited.
+"""State what the parts of the library expect of one another, as types that nobody has to inherit.
 
-A component is an `torch.nn.Module` whose ``forward`` returns a distribution. A program is a module
+A component is a `torch.nn.Module` whose ``forward`` returns a distribution. A program is a module
 with a Pyro ``model`` and ``guide``. Everything that trains, scores or inspects takes a program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, TypedDict, cast, runtime_checkable
+from typing import Protocol, TypedDict, cast, overload, runtime_checkable
 
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -25,11 +26,13 @@ __all__ = [
     "Posterior",
     "Prior",
     "ProgramLike",
+    "ProgramOfParts",
     "Site",
     "StatesClasses",
     "StatesInfer",
     "StatesMeasure",
     "StatesShape",
+    "StatesTrainingTerm",
     "StochasticFunction",
     "Trace",
     "as_module",
@@ -43,7 +46,7 @@ StochasticFunction = Callable[..., object]  # a Pyro model or guide
 
 
 class ModuleLike(Protocol):
-    """What the library uses of `torch.nn.Module`, for protocols cannot inherit from it."""
+    """What the library uses of `torch.nn.Module`, from which a protocol cannot inherit."""
 
     training: bool
 
@@ -59,34 +62,37 @@ class ModuleLike(Protocol):
     def train(self, mode: bool = True) -> nn.Module: ...
     def eval(self) -> nn.Module: ...
     def double(self) -> nn.Module: ...
-    def to(self, place: torch.device | torch.dtype) -> nn.Module: ...
+    @overload
+    def to(self, device: torch.device, /) -> nn.Module: ...
+    @overload
+    def to(self, dtype: torch.dtype, /) -> nn.Module: ...
 
 
-class Prior(Protocol):
+class Prior(ModuleLike, Protocol):
     """p(z | c): a distribution over latents, of batch shape () or that of the context."""
 
     def __call__(self, *, context: Tensor | None = None) -> Distribution: ...
 
 
-class Likelihood(Protocol):
+class Likelihood(ModuleLike, Protocol):
     """p(x | z, c): a distribution over events of shape ``event_shape``, for latents (*batch, *latent)."""
 
-    event_shape: torch.Size | tuple[int, ...]
-
+    @property
+    def event_shape(self) -> tuple[int, ...]: ...
     def __call__(self, *latents: Tensor, context: Tensor | None = None) -> Distribution: ...
 
 
-class Posterior(Protocol):
+class Posterior(ModuleLike, Protocol):
     """q(z | x, c): a distribution over latents, for data (*batch, *event)."""
 
     def __call__(self, x: Tensor, *, context: Tensor | None = None) -> Distribution: ...
 
 
-class Network(Protocol):
+class Network(ModuleLike, Protocol):
     """A map from (*batch, *in_shape), and a context, to features (*batch, *out_shape)."""
 
-    out_shape: tuple[int, ...]
-
+    @property
+    def out_shape(self) -> tuple[int, ...]: ...
     def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
 
 
@@ -99,18 +105,27 @@ class ProgramLike(ModuleLike, Protocol):
     def guide(self, x: Tensor, context: Tensor | None = None) -> object: ...
 
 
+class ProgramOfParts(ProgramLike, Protocol):
+    """A program made of components; a prior may share its posterior."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]: ...
+    @property
+    def posterior(self) -> Posterior: ...
+
+
 def as_module(part: ModuleLike) -> nn.Module:
-    """The same object, for the type checker, which cannot see that a protocol's object is a module."""
+    """Tell the type checker that a protocol's object is a module."""
     return cast(nn.Module, part)
 
 
 def as_program(module: nn.Module) -> ProgramLike:
-    """The same object, for the type checker, which cannot see that a module has a model and guide."""
+    """Tell the type checker that a module has a model and a guide."""
     return cast(ProgramLike, module)
 
 
 def context_of(program: ModuleLike) -> nn.Module | None:
-    """The module that embeds a conditional program's context; ``None`` for any other program."""
+    """The module that turns a program's context into features; ``None`` if it takes no context."""
     return getattr(program, "context", None)
 
 
@@ -122,9 +137,12 @@ def num_classes_of(program: ModuleLike) -> int | None:
 
 @runtime_checkable
 class Bindable(Protocol):
-    """A part that needs another one of its program, as VampPrior needs the posterior."""
+    """A part that shares another one of its program, as VampPrior shares the posterior.
 
-    def bind(self, program: ProgramLike) -> None: ...
+    It is bound when the program is built, and again whenever a part of the program is replaced.
+    """
+
+    def bind(self, program: ProgramOfParts) -> None: ...
 
 
 @runtime_checkable
@@ -145,7 +163,7 @@ class StatesClasses(Protocol):
 class StatesInfer(Protocol):
     """A posterior that says how Pyro treats its site, such as that its states are summed over."""
 
-    infer: Mapping[str, object]
+    infer: InferDict
 
 
 @runtime_checkable
@@ -153,6 +171,13 @@ class StatesMeasure(Protocol):
     """A support that says over what its densities are, such as the simplex or the integers."""
 
     measure: str
+
+
+@runtime_checkable
+class StatesTrainingTerm(Protocol):
+    """A posterior's density with a term (N,), in nats, that counts in training alone."""
+
+    training_term: Tensor
 
 
 @runtime_checkable
@@ -179,7 +204,7 @@ class Site(TypedDict):
 
 
 def sites_of(trace: Trace) -> dict[str, Site]:
-    """The sample sites of a trace by name, in the order in which they were drawn.
+    """Sample sites of a trace by name, in the order in which they were drawn.
 
     ``log_prob`` and ``unscaled_log_prob`` are there once ``trace.compute_log_prob()`` was called.
     """
