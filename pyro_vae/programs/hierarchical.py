@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import pyro
 from torch import Tensor, nn
 
+from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, as_module
 from pyro_vae.distributions import as_pyro
-from pyro_vae.networks import as_shape
-from pyro_vae.programs.parts import (
-    check_parts,
-    draw_latent,
-    embed,
-    flattened,
-    initialize,
-    join_context,
-)
+from pyro_vae.programs.autoencoder import Autoencoder, check_components
+from pyro_vae.programs.parts import draw_latent, flattened, join_context
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]
 
 
-class HierarchicalVAE(nn.Module):
-    r"""A variational autoencoder with L levels of latents, drawn from the top one down; each level's parts are its own.
+class HierarchicalVAE(Autoencoder):
+    r"""A variational autoencoder with L levels of latents, drawn from the top one down.
 
     .. math:: z_L \sim p(z_L), \quad z_l \sim p(z_l \mid z_{l+1}), \quad x \sim p(x \mid z_1)
 
@@ -60,9 +54,9 @@ class HierarchicalVAE(nn.Module):
     Example:
         >>> q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
         >>> program = pv.HierarchicalVAE(
-        ...     priors=[q(5, net(2, [16])), pv.priors.StandardNormal(2)],                          # p(z1 | z2), p(z2)
-        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net(5, [16])),                      # p(x | z1)
-        ...     posteriors=[q(5, net((1, 8, 8), [16])), q(2, net(5, [16]))],                       # q(z1 | x), q(z2 | z1)
+        ...     priors=[q(5, net(2, [16])), pv.priors.StandardNormal(2)],  # p(z1 | z2), p(z2)
+        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net(5, [16])),  # p(x | z1)
+        ...     posteriors=[q(5, net((1, 8, 8), [16])), q(2, net(5, [16]))],  # q(z1 | x), q(z2 | z1)
         ... )
         >>> {name: tuple(z.shape) for name, z in pv.encode(program, torch.zeros(3, 1, 8, 8)).items()}
         {'z1': (3, 5), 'z2': (3, 2)}
@@ -70,9 +64,9 @@ class HierarchicalVAE(nn.Module):
 
     def __init__(
         self,
-        priors: Sequence[nn.Module],
-        likelihood: nn.Module,
-        posteriors: Sequence[nn.Module],
+        priors: Sequence[Prior],
+        likelihood: Likelihood,
+        posteriors: Sequence[Posterior],
         context: nn.Module | None = None,
         inference: Literal["bottom_up", "top_down"] = "bottom_up",
         skip: bool = False,
@@ -86,33 +80,35 @@ class HierarchicalVAE(nn.Module):
                 fix="add the missing ones, or use VAE for a single level",
             )
         check_choice("inference", inference, ["bottom_up", "top_down"])
-        check_parts(priors[-1], likelihood, posteriors[0])
-        self.priors, self.posteriors = nn.ModuleList(priors), nn.ModuleList(posteriors)
-        self.likelihood: Any = likelihood
-        self.context, self.inference, self.skip = context, inference, skip
-        part: Any
-        for part in (*priors, likelihood, *posteriors):
-            if hasattr(part, "bind"):
-                if inference == "bottom_up":
-                    raise InvalidInput(
-                        "inference",
-                        got=f"'bottom_up' with {type(part).__name__}, which needs q(z | x) of the top level",
-                        expected="a guide that has it",
-                        fix="pass inference='top_down'",
-                    )
-                part.bind(self)
+        check_components(_by_name(priors, likelihood, posteriors))
+        self.priors = nn.ModuleList(map(as_module, priors))
+        self.posteriors = nn.ModuleList(map(as_module, posteriors))
+        self.likelihood, self.context = likelihood, context
+        self.inference, self.skip = inference, skip
+        self.bind_components()
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        return as_shape(self.likelihood.event_shape)
-
-    @property
-    def posterior(self) -> nn.Module:
-        """Top down, the posterior of the top level, which a prior such as VampPrior shares."""
+    def posterior(self) -> Posterior:  # type: ignore[override]  # it is replaced in `posteriors`
+        """The posterior of the top level; top down, a prior such as VampPrior shares it."""
         return self.posteriors[-1]
 
+    def components(self) -> dict[str, object]:
+        return _by_name(self.priors, self.likelihood, self.posteriors)
+
+    def bind_components(self) -> None:
+        for part in self.components().values():
+            if isinstance(part, Bindable) and self.inference == "bottom_up":
+                raise InvalidInput(
+                    "inference",
+                    got=f"'bottom_up' with {type(part).__name__}, "
+                    "which needs q(z | x) of the top level",
+                    expected="a guide that has it",
+                    fix="pass inference='top_down'",
+                )
+        super().bind_components()
+
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        features = embed(self.context, context)
+        features = self.context_features(context)
         above: list[Tensor] = []
         with pyro.plate("data", len(x), dim=-1):
             density = self.priors[-1](context=features)
@@ -125,7 +121,7 @@ class HierarchicalVAE(nn.Module):
             return pyro.sample("x", as_pyro(density), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> None:
-        features = embed(self.context, context)
+        features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
             if self.inference == "bottom_up":
                 self._infer_bottom_up(x, features)
@@ -143,8 +139,13 @@ class HierarchicalVAE(nn.Module):
             z = draw_latent(f"z{level}", posterior, density)
             above = [flattened(z, density), *(above if self.skip else [])]
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Lets parts that start from data do so; training calls this once, before a new run's first step."""
-        initialize(
-            (*self.priors, self.likelihood, *self.posteriors), x, embed(self.context, context)
-        )
+
+def _by_name(
+    priors: Iterable[object], likelihood: object, posteriors: Iterable[object]
+) -> dict[str, object]:
+    """Components of a hierarchy by name."""
+    return {
+        **{f"priors[{level}]": part for level, part in enumerate(priors)},
+        "likelihood": likelihood,
+        **{f"posteriors[{level}]": part for level, part in enumerate(posteriors)},
+    }

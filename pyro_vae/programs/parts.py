@@ -1,47 +1,30 @@
-"""What several programs share: their sites, contexts and plates."""
+"""What the models and guides of several programs are written with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import overload
 
 import pyro
 import torch
+from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_vae.contracts import StatesInfer, StatesTrainingTerm, StochasticFunction
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import broadcast_batch, flatten_event
 from pyro_vae.validation import InvalidInput
 
-__all__ = [
-    "check_parts",
-    "draw_latent",
-    "embed",
-    "flattened",
-    "initialize",
-    "join_context",
-    "particles",
-]
+__all__ = ["draw_latent", "features_of_context", "flattened", "join_context", "particles"]
 
 
-def check_parts(prior: Any, likelihood: Any, posterior: Any) -> None:
-    """Raises `InvalidInput` unless all are modules, and the likelihood states the shape of x."""
-    for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
-        if not isinstance(part, nn.Module) or (
-            part is likelihood and not hasattr(part, "event_shape")
-        ):
-            raise InvalidInput(
-                name,
-                got=type(part).__name__,
-                expected="a module whose forward returns a distribution"
-                + (", with event_shape" if part is likelihood else ""),
-                fix="pass the parts by name: prior=, likelihood=, posterior=",
-            )
-
-
-def embed(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
-    """The features that a module makes of a context; none without a module."""
+@overload
+def features_of_context(module: nn.Module, context: Tensor | None) -> Tensor: ...
+@overload
+def features_of_context(module: nn.Module | None, context: Tensor | None) -> Tensor | None: ...
+def features_of_context(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
+    """Features that a module makes of a context; none without a module."""
     if module is None:
         return None
     if context is None:
@@ -54,28 +37,19 @@ def embed(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
     return module(context)
 
 
-def draw_latent(name: str, posterior: Any, density: Distribution) -> Tensor:
-    """A latent's site in the guide, with what the posterior says about it.
+def draw_latent(name: str, posterior: object, density: Distribution) -> Tensor:
+    """Draw a latent in the guide, with what the posterior says about its site.
 
     ``posterior.infer`` goes to Pyro, such as that its states are to be summed over.
     ``density.training_term`` (N,), in nats, is put beside it as a factor, which the log-weights
     leave out: a codebook's commitment.
     """
-    infer: Any = dict(getattr(posterior, "infer", {}))
+    infer: InferDict = {**posterior.infer} if isinstance(posterior, StatesInfer) else {}
     z = pyro.sample(name, as_pyro(density), infer=infer)
-    term = getattr(density, "training_term", None)
-    if term is not None:
-        pyro.factor(
-            f"{name}_training_term", -term, has_rsample=True
-        )  # a guide's log-probabilities count against the bound
+    if isinstance(density, StatesTrainingTerm):
+        # Minus, for a guide's log-probabilities count against the bound.
+        pyro.factor(f"{name}_training_term", -density.training_term, has_rsample=True)
     return z
-
-
-def initialize(parts: Sequence[Any], x: Tensor, features: Tensor | None) -> None:
-    """Calls ``initialize(x, features)`` on the parts that have it, such as VampPrior's pseudo-inputs."""
-    for part in parts:
-        if hasattr(part, "initialize"):
-            part.initialize(x, features)
 
 
 def flattened(z: Tensor, density: Distribution) -> Tensor:
@@ -84,13 +58,13 @@ def flattened(z: Tensor, density: Distribution) -> Tensor:
 
 
 def join_context(features: Tensor | None, latents: Sequence[Tensor]) -> Tensor | None:
-    """A program's context features and latents (flattened) side by side; ``None`` if there are neither."""
+    """Context features and flattened latents side by side; ``None`` if there are neither."""
     parts = [*([] if features is None else [features]), *latents]
     return torch.cat(broadcast_batch(*parts), dim=-1) if parts else None
 
 
-def particles(fn: Callable[..., Any], num_particles: int, dim: int) -> Callable[..., Any]:
-    """A model or guide run for ``num_particles`` particles at once, in a plate left of all of its own.
+def particles(fn: StochasticFunction, num_particles: int, dim: int) -> StochasticFunction:
+    """Run a model or guide for several particles at once, in a plate left of all of its own.
 
     Args:
         fn: the model or the guide.

@@ -1,4 +1,4 @@
-"""A model and a guide of one's own."""
+"""Wrap a Pyro model and guide as a program."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Program"]
 
 
 class Program(nn.Module):
-    """A researcher's own pair of Pyro functions as a program.
+    """A Pyro model and guide of your own as a program.
 
-    The pair keeps the contract at the head of this module. Its networks are given as ``modules``,
+    The two keep the contract of `pyro_vae.programs`. Their networks are given as ``modules``,
     which is what makes them trainable, movable and saveable: `pyro.param` and `pyro.module`
     register in a store that all programs of a process share, and are refused. Where the two are
     methods of a module, the program is copied and loaded like any other; plain functions refer to

@@ -1,22 +1,24 @@
-"""A guide improved for each datum by gradient steps."""
+"""Improve a program's guide for each datum by gradient steps."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
 
-import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import transform_to
+from torch.distributions import Distribution, Independent, constraints, transform_to
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import Initializable, ProgramLike, Site, context_of
 from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Refined", "ShiftParameters", "parameters_of"]
+
+Offsets = dict[tuple[str, str], Tensor]  # by the names of site and parameter
 
 
 class Refined(nn.Module):
@@ -66,20 +68,20 @@ class Refined(nn.Module):
 
     @property
     def context(self) -> nn.Module | None:
-        return getattr(self.program, "context", None)
+        return context_of(self.program)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """As the wrapped program does."""
-        if hasattr(self.program, "initialize"):
+        """Start the wrapped program from data."""
+        if isinstance(self.program, Initializable):
             self.program.initialize(x, context)
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> Any:
+    def model(self, x: Tensor, context: Tensor | None = None) -> object:
         return self.program.model(x, context)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> Any:
+    def guide(self, x: Tensor, context: Tensor | None = None) -> object:
         return ShiftParameters(self._offsets(x, context))(self.program.guide)(x, context)
 
-    def _offsets(self, x: Tensor, context: Tensor | None) -> dict[tuple[str, str], Tensor]:
+    def _offsets(self, x: Tensor, context: Tensor | None) -> Offsets:
         """How far each parameter of each site moves from where the encoder puts it."""
         training = torch.is_grad_enabled()
         # Blocked, so that the steps are taken once for each datum, outside the plate of particles
@@ -87,87 +89,79 @@ class Refined(nn.Module):
         with poutine.block(), torch.enable_grad():
             shift = ShiftParameters({})
             for _ in range(self.steps):
-                guide = poutine.trace(shift(self.program.guide)).get_trace(x, context)
-                model = poutine.trace(poutine.replay(self.program.model, trace=guide)).get_trace(
-                    x, context
-                )
-                if not shift.offsets:
-                    raise InvalidInput(
-                        "program",
-                        got="no latent whose posterior can be refined",
-                        expected="a reparametrised one made of its parameters",
-                        fix="choose DiagonalNormal or another normal, or leave Refined out",
-                    )
-                elbo = model.log_prob_sum() - guide.log_prob_sum(
-                    lambda _, site: not site["is_observed"]
-                )
-                gradients = torch.autograd.grad(
-                    elbo, list(shift.offsets.values()), create_graph=training
-                )
-                moved = [
-                    offset + self.step_size * gradient
-                    for offset, gradient in zip(shift.offsets.values(), gradients)
-                ]
-                shift.offsets = dict(
-                    zip(
-                        shift.offsets,
-                        moved if training else [m.detach().requires_grad_() for m in moved],
-                    )
-                )
+                elbo = self._elbo(shift, x, context)
+                offsets = shift.offsets
+                gradients = torch.autograd.grad(elbo, [*offsets.values()], create_graph=training)
+                for site, gradient in zip(offsets, gradients):
+                    moved = offsets[site] + self.step_size * gradient
+                    offsets[site] = moved if training else moved.detach().requires_grad_()
         return shift.offsets
+
+    def _elbo(self, shift: ShiftParameters, x: Tensor, context: Tensor | None) -> Tensor:
+        """The ELBO of one draw from the guide whose parameters are shifted, summed over the data."""
+        guide = poutine.trace(shift(self.program.guide)).get_trace(x, context)
+        replayed = poutine.replay(self.program.model, trace=guide)
+        model = poutine.trace(replayed).get_trace(x, context)
+        if not shift.offsets:
+            raise InvalidInput(
+                "program",
+                got="no latent whose posterior can be refined",
+                expected="a reparametrised one made of its parameters",
+                fix="choose DiagonalNormal or another normal, or leave Refined out",
+            )
+        latents = guide.log_prob_sum(lambda _, site: not site["is_observed"])
+        return torch.as_tensor(model.log_prob_sum() - latents)
 
 
 class ShiftParameters(Messenger):
-    """Moves the parameters of latent sites by offsets on an unconstrained scale.
+    """Move the parameters of latent sites by offsets on an unconstrained scale.
 
     Args:
         offsets: by the names of site and parameter; where a site is met for the first time, zeros
             are put there.
     """
 
-    def __init__(self, offsets: dict[tuple[str, str], Tensor]):
+    def __init__(self, offsets: Offsets):
         super().__init__()
         self.offsets = offsets
 
-    def _pyro_sample(self, msg: Any) -> None:
+    def _pyro_sample(self, msg: Site) -> None:  # type: ignore[override]  # of a narrower type
         if msg["is_observed"]:
             return
-        fn: Any = msg["fn"].wrapped if isinstance(msg["fn"], TorchToPyro) else msg["fn"]
-        base: Any = fn.base_dist if isinstance(fn, torch.distributions.Independent) else fn
+        fn = msg["fn"].wrapped if isinstance(msg["fn"], TorchToPyro) else msg["fn"]
+        base = fn.base_dist if isinstance(fn, Independent) else fn
         parameters = parameters_of(base)
+        if not parameters:
+            return
         for name, value in parameters.items():
-            transform: Any = transform_to(base.arg_constraints[name])
+            transform = transform_to(constraints_of(base)[name])
             free = transform.inv(value)
-            parameters[name] = transform(
-                free
-                + self.offsets.setdefault(
-                    (msg["name"], name), torch.zeros_like(free, requires_grad=True)
-                )
-            )
-        if parameters:
-            moved = type(base)(**parameters)
-            msg["fn"] = as_pyro(
-                torch.distributions.Independent(moved, fn.reinterpreted_batch_ndims)
-                if base is not fn
-                else moved
-            )
+            start = torch.zeros_like(free, requires_grad=True)
+            parameters[name] = transform(free + self.offsets.setdefault((msg["name"], name), start))
+        rebuild: Callable[..., Distribution] = type(base)
+        moved = rebuild(**parameters)
+        if isinstance(fn, Independent):
+            moved = Independent(moved, fn.reinterpreted_batch_ndims)
+        msg["fn"] = as_pyro(moved)
 
 
-def parameters_of(distribution: Any) -> dict[str, Tensor]:
-    """The tensors that a reparametrised distribution can be built anew from; none if there are other things in it."""
-    if not getattr(distribution, "has_rsample", False) or isinstance(
-        distribution, pyro.distributions.Delta
-    ):
+def parameters_of(distribution: Distribution) -> dict[str, Tensor]:
+    """Tensors that rebuild a reparametrised distribution; none if it is made of other things too."""
+    if not distribution.has_rsample or isinstance(distribution, Delta):
         return {}
     found = {}
+    known = constraints_of(distribution)
     for name, argument in inspect.signature(type(distribution)).parameters.items():
         required = argument.default is argument.empty
-        if required and name not in distribution.arg_constraints:
+        if required and name not in known:
             return {}
-        if name in distribution.arg_constraints and (required or name in vars(distribution)):
+        if name in known and (required or name in vars(distribution)):
             found[name] = getattr(distribution, name)
-    per_datum = all(
-        value.shape[: len(distribution.batch_shape)] == distribution.batch_shape
-        for value in found.values()
-    )
+    batch = distribution.batch_shape
+    per_datum = all(value.shape[: len(batch)] == batch for value in found.values())
     return found if per_datum else {}
+
+
+def constraints_of(distribution: Distribution) -> dict[str, constraints.Constraint]:
+    """Constraints of a distribution's parameters, which torch declares as a property or attribute."""
+    return distribution.arg_constraints  # type: ignore[return-value]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.contracts import Likelihood, Posterior, Prior
 from pyro_vae.distributions import as_pyro
-from pyro_vae.networks import MLP, Head, OneHot, as_shape
-from pyro_vae.programs.parts import check_parts, draw_latent, embed, initialize
+from pyro_vae.networks import MLP, Head, OneHot
+from pyro_vae.programs.autoencoder import Autoencoder
+from pyro_vae.programs.parts import draw_latent, features_of_context
 from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["SemiSupervisedVAE"]
 
 
-class SemiSupervisedVAE(nn.Module):
-    r"""A conditional variational autoencoder whose labels are known for some data and summed over for the others.
+class SemiSupervisedVAE(Autoencoder):
+    r"""A conditional variational autoencoder that sums over the labels of the unlabelled data.
 
     .. math:: p(x) = \sum_y \tfrac1C \int p(x \mid z, y)\, p(z \mid y)\, dz
 
@@ -72,15 +73,14 @@ class SemiSupervisedVAE(nn.Module):
 
     def __init__(
         self,
-        prior: nn.Module,
-        likelihood: nn.Module,
-        posterior: nn.Module,
+        prior: Prior,
+        likelihood: Likelihood,
+        posterior: Posterior,
         context: nn.Module | None = None,
         hidden: Sequence[int] | None = (400,),
         weight: float = 50.0,
     ):
         super().__init__()
-        check_parts(prior, likelihood, posterior)
         if not isinstance(context, OneHot):
             raise InvalidInput(
                 "context",
@@ -89,15 +89,11 @@ class SemiSupervisedVAE(nn.Module):
                 fix="pass context=pv.networks.OneHot(10) for ten labels (--context labels)",
             )
         check_weight("weight", weight)
-        self.prior, self.posterior, self.weight = prior, posterior, weight
-        self.hidden = None if hidden is None else list(hidden)
-        self.likelihood: Any = likelihood
-        # As handed over but for this: -1 is no mistake here.
-        self.context = OneHot(context.num_classes, unknown=True)
-        part: Any
-        for part in (prior, likelihood, posterior):
-            if hasattr(part, "bind"):
-                part.bind(self)
+        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        self.hidden, self.weight = None if hidden is None else list(hidden), weight
+        # The same classes as the given OneHot, but label -1 means unknown.
+        self.context: OneHot = OneHot(context.num_classes, unknown=True)
+        self.bind_components()
         if self.hidden is not None:
             self.network = MLP(self.event_shape, self.hidden)
             self.head = Head(self.network.out_shape, context.num_classes)
@@ -109,50 +105,40 @@ class SemiSupervisedVAE(nn.Module):
                 fix="choose ConditionalNormal, or hidden=[400]",
             )
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return as_shape(self.likelihood.event_shape)
-
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        label: Any = embed(self.context, context)
+        known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
-            y = pyro.sample("y", self._labels(label, torch.zeros_like(label)))
+            y = pyro.sample("y", label_density(known, torch.zeros_like(known)))
             z = pyro.sample("z", as_pyro(self.prior(context=y)))
             return pyro.sample("x", as_pyro(self.likelihood(z, context=y)), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> None:
-        label: Any = embed(self.context, context)
+        known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
             if self.hidden is None:
                 z = draw_latent("z", self.posterior, self.posterior(x))
-                self._classify(label, self._given(z))
+                self._classify(known, self._given(z))
             else:
                 (logits,) = self.head(self.network(x))
-                draw_latent(
-                    "z", self.posterior, self.posterior(x, context=self._classify(label, logits))
-                )
+                y = self._classify(known, logits)
+                draw_latent("z", self.posterior, self.posterior(x, context=y))
 
     def _given(self, z: Tensor) -> Tensor:
         """log p(z | y) of each label (*batch, C), the log-odds of the label given z."""
-        density = as_pyro(
-            self.prior(context=self.context.vectors[:-1].to(z))
-        )  # the last is that of an unknown one
+        labels = self.context.vectors[:-1].to(z)  # the last one means unknown
+        density = as_pyro(self.prior(context=labels))
         return density.log_prob(z.unsqueeze(-1 - len(density.event_shape)))
 
-    def _classify(self, label: Any, logits: Tensor) -> Tensor:
-        infer: Any = {"enumerate": "parallel"}
-        y = pyro.sample("y", self._labels(label, logits), infer=infer)
+    def _classify(self, known: Tensor, logits: Tensor) -> Tensor:
+        """Draw the label in the guide; in training a known one counts ``weight`` times."""
+        y = pyro.sample("y", label_density(known, logits), infer={"enumerate": "parallel"})
         if self.training:
-            right = (label * logits.log_softmax(-1)).sum(-1)  # zero where there is no label
+            right = (known * logits.log_softmax(-1)).sum(-1)  # zero where there is no label
             pyro.factor("y_training_term", -self.weight * right, has_rsample=True)
         return y
 
-    @staticmethod
-    def _labels(label: Any, logits: Tensor) -> dist.OneHotCategorical:
-        """The label where it is known, else one with these log-odds."""
-        is_known = label.sum(-1, keepdim=True) > 0
-        return dist.OneHotCategorical(logits=torch.where(is_known, label.log(), logits))
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Lets parts that start from data do so; training calls this once, before a new run's first step."""
-        initialize((self.prior, self.likelihood, self.posterior), x, embed(self.context, context))
+def label_density(known: Tensor, logits: Tensor) -> dist.OneHotCategorical:
+    """The label with certainty where it is known, else one with these log-odds."""
+    is_known = known.sum(-1, keepdim=True) > 0
+    return dist.OneHotCategorical(logits=torch.where(is_known, known.log(), logits))

@@ -1,21 +1,20 @@
-"""A variational autoencoder of three components, and what all programs are made and run with."""
+"""A variational autoencoder of three components."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pyro
 from torch import Tensor, nn
 
+from pyro_vae.contracts import Likelihood, Posterior, Prior
 from pyro_vae.distributions import as_pyro
-from pyro_vae.networks import as_shape
-from pyro_vae.programs.parts import check_parts, draw_latent, embed, initialize
+from pyro_vae.programs.autoencoder import Autoencoder
+from pyro_vae.programs.parts import draw_latent
 
 __all__ = ["VAE"]
 
 
-class VAE(nn.Module):
-    r"""A variational autoencoder, or with a context a conditional one (CVAE): three components as a Pyro program.
+class VAE(Autoencoder):
+    r"""A variational autoencoder, or with a context a conditional one (CVAE), of three components.
 
     .. math:: z \sim p(z \mid c), \quad x \sim p(x \mid z, c), \quad q(z \mid x, c), \quad c =
               \mathrm{context}(y)
@@ -44,39 +43,25 @@ class VAE(nn.Module):
 
     def __init__(
         self,
-        prior: nn.Module,
-        likelihood: nn.Module,
-        posterior: nn.Module,
+        prior: Prior,
+        likelihood: Likelihood,
+        posterior: Posterior,
         context: nn.Module | None = None,
     ):
         super().__init__()
-        check_parts(prior, likelihood, posterior)
-        self.prior, self.posterior, self.context = prior, posterior, context
-        self.likelihood: Any = likelihood
-        part: Any
-        for part in (prior, likelihood, posterior):
-            if hasattr(part, "bind"):  # a part that needs another, as VampPrior needs the posterior
-                part.bind(self)
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return as_shape(self.likelihood.event_shape)
+        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        self.context = context
+        self.bind_components()
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        features = self.embed(context)
+        features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", as_pyro(self.prior(context=features)))
             return pyro.sample("x", as_pyro(self.likelihood(z, context=features)), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        features = self.embed(context)
+        features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
             return draw_latent("z", self.posterior, self.posterior(x, context=features))
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Lets parts that start from data do so; training calls this once, before a new run's first step."""
-        initialize((self.prior, self.likelihood, self.posterior), x, self.embed(context))
-
-    def embed(self, context: Tensor | None) -> Tensor | None:
-        """The features of a context; none where the program takes no context."""
-        return embed(self.context, context)
+    embed = Autoencoder.context_features  # its name in version 0.1.0

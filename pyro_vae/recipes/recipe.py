@@ -94,7 +94,7 @@ class Recipe:
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
     corruption: nn.Module | None = None
-    program: Callable[[Any, nn.Module, Any, nn.Module | None], nn.Module] = programs.VAE
+    program: Callable[[Any, Any, Any, nn.Module | None], nn.Module] = programs.VAE
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     level_network: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO

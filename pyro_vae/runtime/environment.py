@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ModuleLike, ProgramLike
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = [
@@ -45,7 +45,7 @@ def choose_device(device: str | torch.device) -> torch.device:
     return device
 
 
-def reference_parameter(program: ProgramLike) -> Tensor:
+def reference_parameter(program: ModuleLike) -> Tensor:
     """A tensor on the device and of the dtype of the program's parameters, or of its constants if it has none."""
     tensors = [*program.parameters(), *program.buffers()]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
@@ -89,7 +89,7 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
 
 
 @contextmanager
-def evaluating(program: ProgramLike, seed: int) -> Iterator[None]:
+def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
     """Runs a program without gradients or dropout, on random numbers from ``seed``, and restores everything."""
     modes = {module: module.training for module in program.modules()}
     program.eval()

@@ -21,7 +21,7 @@ from pyro_vae.distributions import (
 )
 from pyro_vae.distributions.flows import zuko_transform
 from pyro_vae.distributions.sphere import log_area
-from pyro_vae.testing.density import check_density
+from pyro_vae.testing import check_density
 
 
 def axis(dim, dtype=torch.float64):

@@ -7,7 +7,7 @@ import pytest
 import tables
 import torch
 
-from pyro_vae.testing.components import check_prior
+from pyro_vae.testing import check_prior
 
 ROOT = Path(__file__).parents[2]
 

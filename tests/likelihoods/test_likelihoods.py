@@ -20,8 +20,7 @@ from pyro_vae.distributions import (
     has_mean,
     representative_of,
 )
-from pyro_vae.testing.components import check_likelihood
-from pyro_vae.testing.density import check_density
+from pyro_vae.testing import check_density, check_likelihood
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP

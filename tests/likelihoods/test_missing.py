@@ -18,7 +18,7 @@ from pyro_vae.distributions import entries_of
 from pyro_vae.likelihoods import Missing
 from pyro_vae.networks import MLP, Conv, WithMask
 from pyro_vae.objectives import ELBO
-from pyro_vae.testing.components import check_likelihood, check_network, check_program
+from pyro_vae.testing import check_likelihood, check_network, check_program
 from pyro_vae.validation import InvalidInput
 
 TRUTH = LinearGaussian(latent=2, features=5)

@@ -7,7 +7,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.networks import Head
-from pyro_vae.testing.components import check_network
+from pyro_vae.testing import check_network
 from pyro_vae.validation import InvalidInput
 
 SHAPES = [(6,), (1, 8, 8), (3, 7, 5), (2, 1, 9), (1, 28, 28), (2, 9), (1, 16), (3, 1), (2, 3, 4, 5)]

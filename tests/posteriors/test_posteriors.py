@@ -8,7 +8,7 @@ import torch
 from families import MLP
 
 import pyro_vae as pv
-from pyro_vae.testing.components import check_posterior
+from pyro_vae.testing import check_posterior
 from pyro_vae.validation import InvalidInput
 
 

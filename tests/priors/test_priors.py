@@ -9,7 +9,7 @@ import torch
 from families import MLP
 
 import pyro_vae as pv
-from pyro_vae.testing.components import check_prior
+from pyro_vae.testing import check_prior
 from pyro_vae.validation import InvalidInput
 
 

@@ -16,7 +16,7 @@ from pyro_vae.evaluation.importance import log_joint
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.networks import Corrupted
 from pyro_vae.runtime.traces import importance_traces
-from pyro_vae.testing.components import check_network, check_program
+from pyro_vae.testing import check_network, check_program
 from pyro_vae.validation import InvalidInput
 
 

@@ -11,7 +11,7 @@ import pyro_vae as pv
 from pyro_vae.evaluation.scores import UnreliableEstimate
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.traces import importance_traces
-from pyro_vae.testing.components import check_program
+from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
 

@@ -8,7 +8,7 @@ from families import MLP
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.networks import WithoutContext
-from pyro_vae.testing.components import check_program
+from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
 

@@ -9,7 +9,7 @@ from conftest import likelihood_of
 import pyro_vae as pv
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.evaluation.importance import evaluate
-from pyro_vae.testing.components import check_network, check_prior, check_program
+from pyro_vae.testing import check_network, check_prior, check_program
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP

@@ -7,7 +7,7 @@ from conftest import DATA
 import pyro_vae as pv
 from pyro_vae.recipes.build import build_program
 from pyro_vae.recipes.recipe import read_recipe
-from pyro_vae.testing.components import check_program
+from pyro_vae.testing import check_program
 
 pytestmark = pytest.mark.skipif(
     DATA is None, reason="PYRO_VAE_DATA names no folder with the real data"

@@ -1,0 +1,75 @@
+"""What all programs made of a prior, a likelihood and a posterior share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from pyro_vae.contracts import Bindable, Initializable, Likelihood, Posterior, Prior
+from pyro_vae.networks import as_shape
+from pyro_vae.programs.parts import features_of_context
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Autoencoder", "check_components"]
+
+
+class Autoencoder(nn.Module, ABC):
+    """A program made of components, which are bound to one another.
+
+    A component with ``bind(program)``, such as VampPrior, which shares the posterior, is bound when
+    the program is built.
+    """
+
+    prior: Prior
+    likelihood: Likelihood
+    posterior: Posterior
+    context: nn.Module | None
+
+    def components(self) -> dict[str, object]:
+        """The components by name."""
+        return {"prior": self.prior, "likelihood": self.likelihood, "posterior": self.posterior}
+
+    @abstractmethod
+    def model(self, x: Tensor, context: Tensor | None = None) -> object: ...
+
+    @abstractmethod
+    def guide(self, x: Tensor, context: Tensor | None = None) -> object: ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return as_shape(self.likelihood.event_shape)
+
+    def bind_components(self) -> None:
+        """Check the components, and bind those that share another one."""
+        components = self.components()
+        check_components(components)
+        for part in components.values():
+            if isinstance(part, Bindable):
+                part.bind(self)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Start the components that start from data; training calls this before its first step."""
+        features = self.context_features(context)
+        for part in self.components().values():
+            if isinstance(part, Initializable):
+                part.initialize(x, features)
+
+    def context_features(self, context: Tensor | None) -> Tensor | None:
+        """Features of a context; none where the program takes no context."""
+        return features_of_context(self.context, context)
+
+
+def check_components(components: Mapping[str, object]) -> None:
+    """Raise `InvalidInput` unless all are modules and the likelihood states the shape of x."""
+    for name, part in components.items():
+        states_shape = name != "likelihood" or getattr(part, "event_shape", None) is not None
+        if not isinstance(part, nn.Module) or not states_shape:
+            raise InvalidInput(
+                name,
+                got=type(part).__name__,
+                expected="a module whose forward returns a distribution"
+                + (", with event_shape" if name == "likelihood" else ""),
+                fix="pass the parts by name: prior=, likelihood=, posterior=",
+            )
