@@ -75,7 +75,7 @@ class Prior(ModuleLike, Protocol):
 
 
 class Likelihood(ModuleLike, Protocol):
-    """p(x | z, c): a distribution over events of shape ``event_shape``, for latents (*batch, *latent)."""
+    """p(x | z, c): a distribution over data of one event shape, for latents (*batch, *latent)."""
 
     @property
     def event_shape(self) -> tuple[int, ...]: ...

@@ -1,4 +1,4 @@
-"""Likelihoods of counts: without an upper end entry by entry, or given their total."""
+"""Likelihoods of counts: unbounded entry by entry, or given their total."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Poisson(nn.Module):
     Source: McCullagh and Nelder (1989), Generalized Linear Models.
 
     Example:
-        >>> Poisson(3, pv.networks.MLP(2, [8]))(torch.zeros(5, 2)).log_prob(torch.tensor([0.0, 1.0, 7.0])).shape
+        >>> p = Poisson(3, pv.networks.MLP(2, [8]))(torch.zeros(5, 2))
+        >>> p.log_prob(torch.tensor([0.0, 1.0, 7.0])).shape
         torch.Size([5])
     """
 
@@ -50,13 +51,14 @@ class Poisson(nn.Module):
 
 
 class NegativeBinomial(nn.Module):
-    r"""Independent overdispersed counts, a Poisson whose rate is a Gamma; the network computes their log-means.
+    r"""Independent overdispersed counts; the network computes their log-means.
 
     .. math:: P(x \mid z) = \prod_d \frac{\Gamma(x_d + r_d)}{x_d!\, \Gamma(r_d)}
               \left(\frac{r_d}{r_d + \mu_d}\right)^{r_d} \left(\frac{\mu_d}{r_d +
               \mu_d}\right)^{x_d}, \quad \log \mu = 12 \tanh(f(z) / 12)
 
-    with mean :math:`\mu` and variance :math:`\mu + \mu^2 / r`; a large r is a Poisson.
+    Poisson counts whose rate is a Gamma variable, with mean :math:`\mu` and variance
+    :math:`\mu + \mu^2 / r`; a large r is a Poisson.
 
     Args:
         event_shape: the shape of x.
@@ -86,37 +88,29 @@ class NegativeBinomial(nn.Module):
         concentration_bounds: Sequence[float] = (1e-2, 1e4),
     ):
         super().__init__()
-        self.event_shape, self.network, self.concentration = (
-            as_shape(event_shape),
-            network,
-            concentration,
-        )
-        self.learn_concentration, self.concentration_bounds = (
-            learn_concentration,
-            tuple(concentration_bounds),
-        )
+        self.event_shape, self.network = as_shape(event_shape), network
+        self.concentration, self.learn_concentration = concentration, learn_concentration
+        self.concentration_bounds = tuple(concentration_bounds)
         self.head = Head(out_shape_of(network), self.event_shape)
+        bounds = self.concentration_bounds
         self.shape = Positive(
-            concentration,
-            self.event_shape,
-            learn_concentration,
-            self.concentration_bounds,
-            "concentration",
+            concentration, self.event_shape, learn_concentration, bounds, "concentration"
         )
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, z, context))
         log_mean, concentration = log_rate_of(raw), self.shape()
-        return dist.NegativeBinomial(concentration, logits=log_mean - concentration.log()).to_event(
-            len(self.event_shape)
-        )
+        logits = log_mean - concentration.log()
+        return dist.NegativeBinomial(concentration, logits=logits).to_event(len(self.event_shape))
 
 
 class ZeroInflatedNegativeBinomial(nn.Module):
-    r"""`NegativeBinomial` counts of which some are zero for another reason; the network computes how likely that is.
+    r"""`NegativeBinomial` counts, each zero for another reason with a learned probability.
 
     .. math:: P(x \mid z) = \prod_d g_d\, [x_d = 0] + (1 - g_d)\, \mathrm{NB}(x_d; \mu_d, r_d),
               \quad g = \mathrm{sigmoid}(a(z)), \quad \log \mu = 12 \tanh(f(z) / 12)
+
+    The network computes f and a.
 
     Args:
         event_shape: the shape of x.
@@ -145,22 +139,13 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         concentration_bounds: Sequence[float] = (1e-2, 1e4),
     ):
         super().__init__()
-        self.event_shape, self.network, self.concentration = (
-            as_shape(event_shape),
-            network,
-            concentration,
-        )
-        self.learn_concentration, self.concentration_bounds = (
-            learn_concentration,
-            tuple(concentration_bounds),
-        )
+        self.event_shape, self.network = as_shape(event_shape), network
+        self.concentration, self.learn_concentration = concentration, learn_concentration
+        self.concentration_bounds = tuple(concentration_bounds)
         self.head = Head(out_shape_of(network), self.event_shape, parameters=2)
+        bounds = self.concentration_bounds
         self.shape = Positive(
-            concentration,
-            self.event_shape,
-            learn_concentration,
-            self.concentration_bounds,
-            "concentration",
+            concentration, self.event_shape, learn_concentration, bounds, "concentration"
         )
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
@@ -172,13 +157,13 @@ class ZeroInflatedNegativeBinomial(nn.Module):
 
 
 class Multinomial(nn.Module):
-    r"""Counts of V words given their total, a bag of words; the network computes the words' log-odds.
+    r"""Counts of V words given their total; the network computes the words' log-odds.
 
     .. math:: P(x \mid z, n) = \frac{n!}{\prod_v x_v!} \prod_v p_v^{x_v}, \quad p =
               \mathrm{softmax}(f(z)), \quad n = \sum_v x_v
 
-    The total n is no part of the model: each datum is scored given its own, which is read off x,
-    and scores are log P(x | n). Draws, and means, have ``total_count`` words.
+    The likelihood of a bag of words. The total n is not modelled: each datum is scored given its
+    own, which is read off x, and scores are log P(x | n). Draws and means have ``total_count`` words.
 
     Args:
         event_shape: (V,), at least two words: counts in a single cell are their total.
@@ -199,11 +184,8 @@ class Multinomial(nn.Module):
     def __init__(self, event_shape: Size, network: nn.Module, total_count: int = 100):
         super().__init__()
         check_count("total_count", total_count)
-        self.event_shape, self.network, self.total_count = (
-            as_shape(event_shape),
-            network,
-            total_count,
-        )
+        self.event_shape, self.network = as_shape(event_shape), network
+        self.total_count = total_count
         if len(self.event_shape) != 1 or math.prod(self.event_shape) < 2:
             raise InvalidInput(
                 "event_shape",

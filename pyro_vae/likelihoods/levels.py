@@ -1,4 +1,4 @@
-"""Likelihoods of entries with a known, finite number of values: grey levels, categories, numbers of successes."""
+"""Likelihoods of entries with finitely many values: grey levels, categories, successes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Binomial", "Categorical", "DiscretizedLogistic", "DiscretizedLogisti
 
 
 class DiscretizedLogistic(nn.Module):
-    r"""Independent grey levels in [0, 1], logistic variables rounded to a grid; the network computes their locations.
+    r"""Independent grey levels in [0, 1]: logistic variables, located by the network, on a grid.
 
     .. math:: P(x \mid z) = \prod_d F_d(x_d + h) - F_d(x_d - h), \quad F_d(t) =
               \mathrm{sigmoid}\frac{t - f_d(z)}{s_d}, \quad h = \frac{1}{2 (L - 1)}
@@ -73,13 +73,13 @@ class DiscretizedLogistic(nn.Module):
 
 
 class DiscretizedLogisticMixture(nn.Module):
-    r"""Independent grey levels in [0, 1], each a mixture of discretised logistics; the network computes all parameters.
+    r"""Independent grey levels in [0, 1], each a mixture of discretised logistic variables.
 
     .. math:: P(x \mid z) = \prod_d \sum_c \pi_{cd}\, \big(F_{cd}(x_d + h) - F_{cd}(x_d - h)\big),
               \quad F_{cd}(t) = \mathrm{sigmoid}\frac{t - \mu_{cd}}{s_{cd}}
 
-    with weights :math:`\pi = \mathrm{softmax}(a(z))`, locations
-    :math:`\mu_c = \frac{c - 1/2}{C} + f_c(z)`, which start spread over [0, 1], and scales
+    The network computes the weights :math:`\pi = \mathrm{softmax}(a(z))`, the locations
+    :math:`\mu_c = \frac{c - 1/2}{C} + f_c(z)`, which start spread over [0, 1], and the scales
     :math:`s = s_0\, e^{5 \tanh(g(z) / 5)}`, within e^-5 and e^5 of their start.
 
     Args:
@@ -182,7 +182,8 @@ class Binomial(nn.Module):
     Source: McCullagh and Nelder (1989), Generalized Linear Models.
 
     Example:
-        >>> Binomial(3, pv.networks.MLP(2, [8]), total_count=4)(torch.zeros(1, 2)).support.check(torch.tensor([[0.0, 4.0, 5.0]]))
+        >>> p = Binomial(3, pv.networks.MLP(2, [8]), total_count=4)(torch.zeros(1, 2))
+        >>> p.support.check(torch.tensor([[0.0, 4.0, 5.0]]))
         tensor([False])
     """
 

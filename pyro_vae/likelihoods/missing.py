@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae.contracts import Likelihood
 from pyro_vae.distributions import ObservedEntries, entries_of
 from pyro_vae.networks import as_shape
 
@@ -14,7 +13,7 @@ __all__ = ["Missing"]
 
 
 class Missing(nn.Module):
-    r"""Another likelihood, with the entries that are NaN left out.
+    r"""Another likelihood without the entries that are NaN.
 
     .. math:: p(x_\mathrm{obs} \mid z) = \prod_{d\,\mathrm{observed}} p(x_d \mid z)
 
@@ -38,10 +37,13 @@ class Missing(nn.Module):
         tensor([0.], grad_fn=<SumBackward1>)
     """
 
-    def __init__(self, likelihood: Any):
+    def __init__(self, likelihood: Likelihood):
         super().__init__()
         self.likelihood = likelihood
-        self.event_shape = as_shape(likelihood.event_shape)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return as_shape(self.likelihood.event_shape)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         entries = entries_of(self.likelihood(z, context=context))

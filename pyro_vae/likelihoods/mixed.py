@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import pyro.distributions as dist
 import torch
@@ -14,11 +14,19 @@ from pyro_vae.distributions import Columns, entries_of
 from pyro_vae.networks import Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["Mixed"]
+__all__ = ["Group", "Mixed"]
+
+
+class Group(TypedDict, total=False):
+    """A group of columns with a likelihood of its own, in the words of a recipe."""
+
+    columns: Sequence[int]
+    class_path: str
+    init_args: Mapping[str, object]
 
 
 class Mixed(nn.Module):
-    r"""Columns of a table, each group of them with a likelihood of its own, all from one network.
+    r"""A table's columns in groups, each with a likelihood of its own, all from one network.
 
     .. math:: p(x \mid z) = \prod_g p_g(x_{C_g} \mid z)
 
@@ -54,12 +62,10 @@ class Mixed(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(
-        self, event_shape: Size, network: nn.Module, groups: Sequence[dict[str, Any]] = ()
-    ):
+    def __init__(self, event_shape: Size, network: nn.Module, groups: Sequence[Group] = ()):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.groups = [dict(group) for group in groups]
+        self.groups = [Group(**group) for group in groups]
         if len(self.event_shape) != 1:
             raise InvalidInput(
                 "event_shape",
@@ -67,34 +73,30 @@ class Mixed(nn.Module):
                 expected="(D,), a row of a table",
                 fix="flatten x",
             )
-        everything = {
+        everything: Group = {
             "columns": range(*self.event_shape),
             "class_path": "Normal",
             "init_args": {"learn_scale": "per_feature"},
         }
         described = self.groups or [everything]
-        self.check_columns([column for group in described for column in group.get("columns", ())])
+        columns = [list(group.get("columns", ())) for group in described]
+        self.check_columns([column for some in columns for column in some])
         features = Features(out_shape_of(network))  # the network runs once, for all groups
         self.parts = nn.ModuleList(
-            _likelihood_class(group)(
-                (len(group["columns"]),), features, **group.get("init_args", {})
-            )
-            for group in described
+            _likelihood_class(group)((len(some),), features, **group.get("init_args", {}))
+            for group, some in zip(described, columns)
         )
-        for i, group in enumerate(described):
-            self.register_buffer(
-                f"columns_{i}", torch.tensor(list(group["columns"])), persistent=False
-            )
+        for i, some in enumerate(columns):
+            self.register_buffer(f"columns_{i}", torch.tensor(some), persistent=False)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         features = features_of(self.network, z, context)
         entries = [entries_of(part(features), "groups") for part in self.parts]
-        return Columns(
-            entries, [self.get_buffer(f"columns_{i}") for i in range(len(self.parts))]
-        ).to_event(1)
+        columns = [self.get_buffer(f"columns_{i}") for i in range(len(self.parts))]
+        return Columns(entries, columns).to_event(1)
 
     def check_columns(self, columns: Sequence[int]) -> None:
-        """Raises `InvalidInput` unless the columns are 0, ..., D - 1, each once, in any order."""
+        """Raise `InvalidInput` unless the columns are 0, ..., D - 1, each once, in any order."""
         (size,) = self.event_shape
         if sorted(columns) != list(range(size)):
             wrong = sorted(
@@ -110,7 +112,7 @@ class Mixed(nn.Module):
 
 
 class Features(nn.Module):
-    """The features themselves, as a network: for a likelihood that another module computes them for."""
+    """A network that passes on the features that another module has computed."""
 
     def __init__(self, out_shape: Size):
         super().__init__()
@@ -120,7 +122,7 @@ class Features(nn.Module):
         return features
 
 
-def _likelihood_class(group: Mapping[str, Any]) -> Callable[..., nn.Module]:
+def _likelihood_class(group: Group) -> Callable[..., nn.Module]:
     unknown = set(group) - {"columns", "class_path", "init_args"}
     if unknown or "class_path" not in group:
         raise InvalidInput(

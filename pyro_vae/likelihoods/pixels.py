@@ -1,4 +1,4 @@
-"""Likelihoods of images whose pixels depend on one another, given z."""
+"""Likelihoods of images whose pixels depend on one another given z."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AutoregressiveBernoulli"]
 
 
 class AutoregressiveBernoulli(nn.Module):
-    r"""Binary pixels, row by row, each given z and the pixels close by that come before it.
+    r"""Binary pixels row by row, each given z and the neighbouring pixels before it.
 
     .. math:: p(x \mid z) = \prod_i p(x_i \mid x_{<i}, z), \quad
               \mathrm{logit}\, p(x_i = 1 \mid x_{<i}, z) = f_i(z) + w^\top \mathrm{relu}(V x_{N(i)}
@@ -42,7 +42,8 @@ class AutoregressiveBernoulli(nn.Module):
     Source: Gulrajani et al. (2017), PixelVAE: A Latent Variable Model for Natural Images.
 
     Example:
-        >>> p = AutoregressiveBernoulli((1, 8, 8), pv.networks.MLP(2, [16]), radius=2)(torch.zeros(3, 5, 2))
+        >>> likelihood = AutoregressiveBernoulli((1, 8, 8), pv.networks.MLP(2, [16]), radius=2)
+        >>> p = likelihood(torch.zeros(3, 5, 2))
         >>> p.log_prob(torch.ones(5, 1, 8, 8)).shape, p.sample().shape
         (torch.Size([3, 5]), torch.Size([3, 5, 1, 8, 8]))
     """
@@ -51,54 +52,36 @@ class AutoregressiveBernoulli(nn.Module):
         super().__init__()
         check_count("radius", radius)
         check_count("hidden", hidden)
-        self.event_shape, self.network, self.radius, self.hidden = (
-            as_shape(event_shape),
-            network,
-            radius,
-            hidden,
-        )
+        self.event_shape, self.network = as_shape(event_shape), network
+        self.radius, self.hidden = radius, hidden
         self.columns = self.event_shape[-1] if self.event_shape else 1
         self.head = Head(out_shape_of(network), self.event_shape)
-        before = range(-radius, radius + 1)
-        self.neighbours = [
-            (down, right)
-            for down in range(-radius, 1)
-            for right in before
-            if (down, right) < (0, 0)
-        ]
-        self.into, self.out = (
-            nn.Linear(len(self.neighbours), hidden),
-            nn.Linear(hidden, 1, bias=False),
-        )
+        around = [(i, j) for i in range(-radius, 1) for j in range(-radius, radius + 1)]
+        self.neighbours = [(down, right) for down, right in around if (down, right) < (0, 0)]
+        self.into = nn.Linear(len(self.neighbours), hidden)
+        self.out = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, z, context))
         return AutoregressiveBits(logits, self, len(self.event_shape))
 
     def said(self, x: Tensor) -> Tensor:
-        r"""The neighbours' part of the log-odds (N, \*event) of each pixel of images x of that shape."""
+        r"""The neighbours' part of the log-odds (N, \*event) of the pixels of images x."""
         rows, reach = math.prod(self.event_shape) // self.columns, self.radius
-        image = pad(
-            x.to(self.out.weight.dtype).reshape(len(x), rows, self.columns),
-            (reach, reach, reach, 0),
-        )
-        # Neighbours first, pixels last: a product with many columns, and a sum over rows, is how
-        # this is fast.
-        shifted = torch.stack(
-            [
-                image[
-                    :,
-                    reach + down : reach + down + rows,
-                    reach + right : reach + right + self.columns,
-                ]
-                for down, right in self.neighbours
-            ]
-        ).flatten(1)
+        image = x.to(self.out.weight.dtype).reshape(len(x), rows, self.columns)
+        image = pad(image, (reach, reach, reach, 0))
+        # Neighbours first and pixels last: a product with many columns and a sum over rows are
+        # fast.
+        parts = [
+            image[:, reach + down :, reach + right :][:, :rows, : self.columns]
+            for down, right in self.neighbours
+        ]
+        shifted = torch.stack(parts).flatten(1)
         hidden = torch.relu(self.into.weight @ shifted + self.into.bias.unsqueeze(1))
         return (self.out.weight.t() * hidden).sum(0).reshape(x.shape)
 
     def said_at(self, i: int, x: Tensor) -> Tensor:
-        """The neighbours' part of the log-odds (N,) of pixel i of flat images x (N, D), of which only what is before i is looked at."""
+        """The neighbours' part of the log-odds (N,) of pixel i of flat images x (N, D)."""
         row, column = divmod(i, self.columns)
         seen = [(row + down, column + right) for down, right in self.neighbours]
         values = [

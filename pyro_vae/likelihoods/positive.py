@@ -1,4 +1,4 @@
-"""Positive parameters that stay within bounds, as likelihoods need them: a scale that runs away is a NaN loss."""
+"""Positive parameters within bounds: a scale that runs away would make the loss NaN."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Learn = Literal["shared", "per_feature"] | None
 
 
 class Positive(nn.Module):
-    r"""A positive number: fixed, or learned between bounds; one, or one for each entry of an event.
+    r"""A positive number, fixed or learned between bounds, for all entries of an event or each one.
 
     .. math:: \log v = \log a + (\log b - \log a)\, \mathrm{sigmoid}(\rho)
 
@@ -73,12 +73,14 @@ class Positive(nn.Module):
 
 
 def bounded_exp(x: Tensor, limit: float) -> Tensor:
-    r"""The exponential, its argument bent smoothly into (-limit, limit): :math:`e^{B \tanh(x / B)}`.
+    r"""The exponential of an argument that is bent smoothly into (-limit, limit).
+
+    .. math:: e^{B \tanh(x / B)}
 
     Close to :math:`e^x` for small x, and never 0 or infinite.
 
     Example:
-        >>> [round(value, 3) for value in bounded_exp(torch.tensor([0.0, 1.0, -1e9]), 12.0).log().tolist()]
-        [0.0, 0.998, -12.0]
+        >>> bounded_exp(torch.tensor([0.0, 1.0, -1e9]), 12.0).log().round(decimals=3)
+        tensor([  0.0000,   0.9980, -12.0000])
     """
     return torch.exp(limit * torch.tanh(x / limit))

@@ -16,7 +16,7 @@ __all__ = ["Laplace", "Normal", "StudentT"]
 
 
 class Normal(nn.Module):
-    r"""Independent normal entries; the network computes the mean, and the scale is fixed or learned.
+    r"""Independent normal entries with means from the network and a fixed or learned scale.
 
     .. math:: p(x \mid z) = \prod_d \mathcal{N}(x_d; f_d(z), \sigma_d^2)
 
@@ -66,13 +66,12 @@ class Normal(nn.Module):
 
 
 class Laplace(nn.Module):
-    r"""Independent Laplace entries; the network computes their medians, and the scale is fixed or learned.
+    r"""Independent Laplace entries with medians from the network and a fixed or learned scale.
 
     .. math:: p(x \mid z) = \prod_d \frac{1}{2 b_d} \exp\left(-\frac{|x_d - f_d(z)|}{b_d}\right)
 
     The likelihood of absolute errors: a gross error moves the fit less than under `Normal`. The
-    standard deviation is
-    :math:`\sqrt 2\, b`. A learned scale moves between bounds as that of `Normal` does.
+    standard deviation is :math:`\sqrt 2\, b`. A learned scale moves between bounds as that of `Normal` does.
 
     Args:
         event_shape: the shape of x.
@@ -113,7 +112,7 @@ class Laplace(nn.Module):
 
 
 class StudentT(nn.Module):
-    r"""Independent Student t entries; the network computes their locations, and the scale is fixed or learned.
+    r"""Independent Student t entries with locations from the network and a fixed or learned scale.
 
     .. math:: p(x \mid z) = \prod_d \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\pi
               \nu}\, s_d} \left(1 + \frac{(x_d - f_d(z))^2}{\nu s_d^2}\right)^{-\frac{\nu + 1}{2}}

@@ -1,10 +1,11 @@
-"""Likelihoods of sequences whose entries depend on one another, given z."""
+"""Likelihoods of sequences whose entries depend on one another given z."""
 
 from __future__ import annotations
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical
 from torch.nn.functional import pad
 
 from pyro_vae.distributions import AutoregressiveSequences
@@ -15,7 +16,7 @@ __all__ = ["AutoregressiveCategorical"]
 
 
 class AutoregressiveCategorical(nn.Module):
-    r"""Words of a sentence, or other categories, each given z and those before it, by a recurrent network.
+    r"""Words, or other categories, each given z and those before it, by a recurrent network.
 
     .. math:: P(x \mid z) = \prod_{t=1}^{n} \mathrm{softmax}(W h_t + b)_{x_t}, \quad
               h_t = \mathrm{GRU}(E_{x_{t-1}} + g(z), h_{t-1}), \quad h_0 = \tanh(f(z))
@@ -46,9 +47,12 @@ class AutoregressiveCategorical(nn.Module):
     Source: Bowman et al. (2016), Generating Sentences from a Continuous Space.
 
     Example:
-        >>> p = AutoregressiveCategorical(5, pv.networks.MLP(2, [8]), categories=4)(torch.zeros(1, 2))
-        >>> p.log_prob(torch.tensor([3.0, 1.0, 0.0, 0.0, 0.0])).shape, p.support.check(torch.tensor([3.0, 0.0, 1.0, 0.0, 0.0]))
-        (torch.Size([1]), tensor(False))
+        >>> likelihood = AutoregressiveCategorical(5, pv.networks.MLP(2, [8]), categories=4)
+        >>> p = likelihood(torch.zeros(1, 2))
+        >>> p.log_prob(torch.tensor([3.0, 1.0, 0.0, 0.0, 0.0])).shape
+        torch.Size([1])
+        >>> p.support.check(torch.tensor([3.0, 0.0, 1.0, 0.0, 0.0]))
+        tensor(False)
     """
 
     def __init__(
@@ -65,12 +69,8 @@ class AutoregressiveCategorical(nn.Module):
         check_count("width", width)
         check_probability("word_dropout", word_dropout)
         check_probability("dropout", dropout)
-        self.event_shape, self.network, self.categories, self.width = (
-            as_shape(event_shape),
-            network,
-            categories,
-            width,
-        )
+        self.event_shape, self.network = as_shape(event_shape), network
+        self.categories, self.width = categories, width
         self.word_dropout, self.dropout = word_dropout, dropout
         if len(self.event_shape) != 1 or self.event_shape[0] < 2:
             raise InvalidInput(
@@ -80,10 +80,8 @@ class AutoregressiveCategorical(nn.Module):
                 fix="flatten x, or choose Categorical, whose entries are independent",
             )
         self.head = Head(out_shape_of(network), (width,), parameters=2)
-        self.embedding, self.recurrence = (
-            nn.Embedding(categories, width),
-            nn.GRU(width, width, batch_first=True),
-        )
+        self.embedding = nn.Embedding(categories, width)
+        self.recurrence = nn.GRU(width, width, batch_first=True)
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, categories))
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
@@ -91,7 +89,7 @@ class AutoregressiveCategorical(nn.Module):
         return AutoregressiveSequences(self, torch.cat([torch.tanh(start), every], -1))
 
     def logits(self, x: Tensor, given: Tensor) -> Tensor:
-        """The log-odds (M, T, C) of each category given those before, for sequences x (M, T) and what they depend on (M, 2 width)."""
+        """Log-odds (M, T, C) of each category of x (M, T), given those before and (M, 2 width)."""
         start, every = given.chunk(2, -1)
         before = self.embedding(pad(x, (1, 0))[:, :-1])
         if self.training and self.word_dropout:
@@ -101,18 +99,15 @@ class AutoregressiveCategorical(nn.Module):
 
     @torch.no_grad()
     def draw(self, given: Tensor, greedy: bool = False) -> Tensor:
-        """Sequences (M, T), step by step, drawn or each time the most probable category."""
+        """Make sequences (M, T) step by step: a draw, or each time the most probable category."""
         state, every = (part.contiguous() for part in given.chunk(2, -1))
         state, word, out = state.unsqueeze(0), given.new_zeros(len(given), dtype=torch.long), []
         running = torch.ones_like(word)
         for _ in range(*self.event_shape):
             step, state = self.recurrence((self.embedding(word) + every).unsqueeze(1), state)
             logits = self.out(step.squeeze(1))
-            word = running * (
-                logits.argmax(-1)
-                if greedy
-                else torch.distributions.Categorical(logits=logits).sample()
-            )
+            drawn = logits.argmax(-1) if greedy else Categorical(logits=logits).sample()
+            word = running * drawn
             running = running * (word != 0)
             out.append(word)
         return torch.stack(out, -1)

@@ -1,4 +1,4 @@
-"""Likelihoods of values in the unit interval: its two ends, all of it, or what lies between."""
+"""Likelihoods of values in the unit interval: binary, continuous, or strictly inside."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Bernoulli(nn.Module):
 
 
 class ContinuousBernoulli(nn.Module):
-    r"""Independent entries in [0, 1]: the Bernoulli formula with the constant that makes it a density there.
+    r"""Independent entries in [0, 1]: the Bernoulli formula, normalised on the interval.
 
     .. math:: p(x \mid z) = \prod_d C(p_d)\, p_d^{x_d} (1 - p_d)^{1 - x_d}, \quad
               C(p) = \frac{2 \tanh^{-1}(1 - 2 p)}{1 - 2 p}, \quad C(\tfrac12) = 2, \quad p =
@@ -77,13 +77,13 @@ class ContinuousBernoulli(nn.Module):
 
 
 class Beta(nn.Module):
-    r"""Independent Beta entries, proportions strictly between 0 and 1; the network computes both of their parameters.
+    r"""Independent Beta entries strictly between 0 and 1; the network computes both parameters.
 
     .. math:: p(x \mid z) = \prod_d \frac{x_d^{\alpha_d - 1} (1 - x_d)^{\beta_d - 1}}{B(\alpha_d,
               \beta_d)}, \quad \log \alpha = 7 \tanh(f(z) / 7), \quad \log \beta = 7 \tanh(g(z) / 7)
 
-    so that both lie within e^-7 and e^7 and no mass collapses to an end. Zeros and ones have no
-    finite density and are refused.
+    A likelihood of proportions. Both parameters lie within e^-7 and e^7, so that no mass collapses
+    to an end. Zeros and ones have no finite density and are refused.
 
     Args:
         event_shape: the shape of x.

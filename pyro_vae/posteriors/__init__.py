@@ -1,4 +1,4 @@
-"""Approximate posteriors q(z | x), or q(z | x, context): the guide's half of a program, an encoder with a density.
+"""Approximate posteriors q(z | x), or q(z | x, context): encoders with a density.
 
 The contract: sizes come first (``posterior(latent, network, ...)``); ``forward(x, *,
 context=None)`` returns a distribution whose event shape is the latent's and whose batch shape is

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ __all__ = ["Codebook"]
 
 
 class Codebook(nn.Module):
-    r"""The nearest entry of a learned codebook, at every place of a grid: the encoder of a VQ-VAE.
+    r"""The nearest entry of a learned codebook at every place of a grid: the encoder of a VQ-VAE.
 
     .. math:: q(z \mid x) = \delta(z - e_{k(x)}), \quad k_s(x) = \arg\min_v \|e_v - f_s(x)\|
 
@@ -85,18 +83,18 @@ class Codebook(nn.Module):
         self.register_buffer("initialized", torch.tensor(False))
 
     def indices(self, z: Tensor) -> Tensor:
-        r"""The numbers (\*batch, \*grid) of the entries nearest to z (\*batch, \*latent)."""
+        r"""Numbers (\*batch, \*grid) of the entries nearest to z (\*batch, \*latent)."""
         return nearest_code(z, self.codebook, len(self.latent))
 
     @torch.no_grad()
     def initialize(self, x: Tensor, features: Tensor | None) -> None:
-        """Puts the entries at what the untrained encoder makes of data (N, \\*event) drawn at random; once in its life."""
+        r"""Start the entries at the untrained encoder's vectors of random data (N, \*event), once."""
         if self.initialized:
             return
         rows = torch.randint(len(x), (min(len(x), 4 * self.codes),), device=x.device)
         vectors = self._vectors(self._encode(x[rows], None if features is None else features[rows]))
         chosen = vectors[torch.randint(len(vectors), (self.codes,), device=x.device)]
-        # Never two alike: of entries in one place only the first would ever be chosen.
+        # No two are alike: of several entries in one place only the first would ever be chosen.
         chosen = chosen + 1e-2 * vectors.std() * torch.randn_like(chosen)
         for buffer in (self.codebook, self.sums):
             buffer.copy_(chosen)
@@ -109,17 +107,13 @@ class Codebook(nn.Module):
             self.codebook.copy_(self.sums / self.counts.clamp_min(1e-6).unsqueeze(-1))
         codes = self.indices(vectors.detach())
         entries = self.codebook[codes].movedim(-1, -len(self.latent))
-        density: Any = dist.Delta(
-            vectors + (entries - vectors).detach(), event_dim=len(self.latent)
-        )
+        point = vectors + (entries - vectors).detach()
+        density = dist.Delta(point, event_dim=len(self.latent))
         if learns:
             self._follow(self._vectors(vectors.detach()), codes.flatten())
-            distance = (
-                (vectors - entries).square().flatten(vectors.dim() - len(self.latent)).sum(-1)
-            )
-            density.training_term = (
-                -self.commitment * distance
-            )  # a factor that the program puts in its guide
+            apart = (vectors - entries).square().flatten(vectors.dim() - len(self.latent)).sum(-1)
+            # A factor that the program puts in its guide.
+            density.training_term = -self.commitment * apart
         return density
 
     def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -132,7 +126,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _follow(self, vectors: Tensor, codes: Tensor) -> None:
-        """Moves the decaying sums towards those of a batch's vectors (M, D), each with its code (M,)."""
+        """Move the decaying sums towards those of a batch's vectors (M, D) with codes (M,)."""
         chosen = nn.functional.one_hot(codes, self.codes).to(vectors.dtype)
         counts = self.counts.lerp(chosen.sum(0), 1 - self.decay)
         sums = self.sums.lerp(chosen.T @ vectors, 1 - self.decay)

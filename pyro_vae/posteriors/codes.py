@@ -1,12 +1,12 @@
-"""Posteriors on codes: relaxed ones, and discrete ones whose states are summed over."""
+"""Posteriors on codes: relaxed, or discrete with their states summed over."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
 from pyro_vae import distributions
@@ -16,11 +16,11 @@ from pyro_vae.validation import InvalidInput, check_latent, check_positive
 __all__ = ["EnumeratedBernoulli", "EnumeratedCategorical", "RelaxedBernoulli", "RelaxedCategorical"]
 
 MAX_STATES = 4096
-SUMMED: dict[str, Any] = {"enumerate": "parallel"}
+SUMMED: InferDict = {"enumerate": "parallel"}
 
 
 class RelaxedBernoulli(nn.Module):
-    r"""Independent relaxed bits whose log-odds the network computes, reparametrised.
+    r"""Independent relaxed, reparametrised bits whose log-odds the network computes.
 
     .. math:: z = \mathrm{sigmoid}((\ell(x) + L) / \tau), \quad L \sim \mathrm{Logistic}(0, 1)
 
@@ -55,7 +55,7 @@ class RelaxedBernoulli(nn.Module):
 
 
 class RelaxedCategorical(nn.Module):
-    r"""A relaxed one-hot code whose logits the network computes, reparametrised: the Gumbel softmax.
+    r"""A relaxed, reparametrised one-hot code whose logits the network computes: Gumbel softmax.
 
     .. math:: z = \mathrm{softmax}((\ell(x) + G) / \tau), \quad G_c \sim \mathrm{Gumbel}(0, 1)
 
@@ -105,7 +105,7 @@ class RelaxedCategorical(nn.Module):
 
 
 class EnumeratedBernoulli(nn.Module):
-    r"""Independent bits whose log-odds the network computes, with all joint states summed over in training.
+    r"""Independent bits whose log-odds the network computes; training sums over all joint states.
 
     .. math:: q(z \mid x) = \prod_d p_d(x)^{z_d} (1 - p_d(x))^{1 - z_d}, \quad p =
               \mathrm{sigmoid}(\ell(x))
@@ -142,7 +142,7 @@ class EnumeratedBernoulli(nn.Module):
 
 
 class EnumeratedCategorical(nn.Module):
-    r"""A one-hot code whose probabilities the network computes, with all its states summed over in training.
+    r"""A one-hot code whose probabilities the network computes; training sums over its states.
 
     .. math:: q(z \mid x) = \prod_c p_c(x)^{z_c}, \quad p = \mathrm{softmax}(\ell(x))
 
@@ -181,7 +181,7 @@ class EnumeratedCategorical(nn.Module):
 
 
 def check_states(latent: tuple[int, ...], states: int) -> None:
-    """Raises `InvalidInput` on a code with more joint states than can be listed."""
+    """Raise `InvalidInput` on a code with more joint states than can be listed."""
     if states > MAX_STATES:
         raise InvalidInput(
             "latent",

@@ -1,4 +1,4 @@
-"""A posterior that is a normalising flow."""
+"""A normalising flow as the posterior."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Flow"]
 
 
 class Flow(nn.Module):
-    r"""Normal noise of the encoder's mean and scale, pushed through transforms conditioned on its features.
+    r"""Normal noise pushed through transforms that are conditioned on the encoder's features.
 
     .. math:: z = f(\epsilon; h(x)), \quad \epsilon \sim \mathcal{N}(\mu(x), \mathrm{diag}\,
               \sigma(x)^2), \quad \log q(z \mid x) = \log \mathcal{N}(\epsilon) - \log |\det

@@ -47,7 +47,7 @@ class DiagonalNormal(nn.Module):
 
 
 class LowRankNormal(nn.Module):
-    r"""A normal whose covariance is diagonal plus a few directions: cheap correlations between latents.
+    r"""A normal whose covariance is diagonal plus a few directions: correlations at a low price.
 
     .. math:: q(z \mid x) = \mathcal{N}(z; \mu(x), W(x) W(x)^\top + \mathrm{diag}\, \sigma(x)^2),
               \quad \sigma^2 = s(\rho(x)) + 10^{-4}
@@ -85,7 +85,7 @@ class LowRankNormal(nn.Module):
 
 
 class FullRankNormal(nn.Module):
-    r"""A normal with every covariance.
+    r"""A normal with a full covariance matrix.
 
     .. math:: q(z \mid x) = \mathcal{N}(z; \mu(x), L(x) L(x)^\top), \quad L_{dd} = s(\rho_d(x)) +
               10^{-4}
@@ -171,7 +171,7 @@ class Mixture(nn.Module):
 
 
 class Delta(nn.Module):
-    r"""A point: an autoencoder, or a maximum a posteriori guess by the encoder.
+    r"""A point mass: an autoencoder, or a maximum a posteriori guess by the encoder.
 
     .. math:: q(z \mid x) = \delta(z - \mu(x))
 

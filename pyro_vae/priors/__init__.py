@@ -1,6 +1,6 @@
-"""Priors p(z), or p(z | context): modules whose ``forward(*, context=None)`` returns a distribution.
+"""Priors p(z), or p(z | context).
 
-The contract: sizes come first (``prior(latent, ...)``); the distribution's event shape is the
+The contract: ``forward(*, context=None)`` returns a distribution; sizes come first (``prior(latent, ...)``); the distribution's event shape is the
 latent's; its batch shape is empty, or the context's. Constructor arguments are kept as attributes
 of the same name, which is how a program is saved without pickles. A prior that needs another part
 of the program gets it by ``bind(program)``; one that starts from data has ``initialize(x,

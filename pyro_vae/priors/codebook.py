@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from pyro_vae.contracts import ProgramOfParts
 from pyro_vae.distributions import AutoregressiveCodes, CodeGrid
 from pyro_vae.networks import Size, as_shape, check_context_features
+from pyro_vae.priors.owner import Owner, codebook_of
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["PixelCNN", "UniformCodes"]
 
 
 class UniformCodes(nn.Module):
-    r"""Every code of the program's codebook alike, at every place: the prior with which a VQ-VAE is trained.
+    r"""Uniform codes: every entry of the program's codebook is equally likely at every place.
 
     .. math:: P(z) = V^{-S}, \quad z_s \in \{e_1, \dots, e_V\}
 
-    for V entries and S places. The codebook is the posterior's, handed over by `bind` and held
-    without being registered.
+    for V entries and S places: the prior with which a VQ-VAE is trained. The codebook is that of
+    the program's posterior.
 
     Args:
         latent: event shape of z, (D, \*grid).
@@ -45,22 +45,21 @@ class UniformCodes(nn.Module):
     def __init__(self, latent: Size):
         super().__init__()
         self.latent = as_shape(latent)
-        # In a list, or the posterior would be registered a second time, as a part of the prior.
-        self._posterior: list[Any] = []
+        self._owner = Owner("UniformCodes")
 
-    def bind(self, program: Any) -> None:
-        """Takes the codebook's owner from the program that this prior is a part of."""
-        self._posterior[:] = [program.posterior]
+    def bind(self, program: ProgramOfParts) -> None:
+        """Share the codebook of the program that this prior is a part of."""
+        self._owner.program = program
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        codebook = codebook_of(self, self._posterior)
+        codebook = self._owner.codebook
         grid = self.latent[1:]
         codes = dist.Categorical(logits=codebook.new_zeros(*grid, len(codebook)))
         return CodeGrid(codes.to_event(len(grid)), codebook)
 
 
 class PixelCNN(nn.Module):
-    r"""The codes one after another, row by row, each given all before it: a gated PixelCNN over the program's codebook.
+    r"""A gated PixelCNN over the program's codes, row by row, each code given all before it.
 
     .. math:: P(z) = \prod_s P(k_s \mid k_1, \dots, k_{s-1}, c), \quad z_s = e_{k_s}
 
@@ -105,13 +104,9 @@ class PixelCNN(nn.Module):
         super().__init__()
         for name, count in (("width", width), ("layers", layers), ("reach", reach)):
             check_count(name, count)
-        self.latent, self.width, self.layers, self.reach, self.context = (
-            as_shape(latent),
-            width,
-            layers,
-            reach,
-            context,
-        )
+        self.latent, self.width, self.layers = as_shape(latent), width, layers
+        self.reach, self.context = reach, context
+        self.codes = 0  # of the codebook that the first and last layers are made for
         if len(self.latent) > 3:
             raise InvalidInput(
                 "latent",
@@ -119,28 +114,37 @@ class PixelCNN(nn.Module):
                 expected="a shape (D, rows, columns), (D, length) or (D,)",
                 fix="pass latent=(16, 7, 7)",
             )
-        self.stack: Any = nn.ModuleList(GatedLayer(width, reach, context) for _ in range(layers))
-        self._posterior: list[Any] = []
+        self.stack = nn.ModuleList(GatedLayer(width, reach, context) for _ in range(layers))
+        self._owner = Owner("PixelCNN")
 
-    def bind(self, program: Any) -> None:
-        """Takes the codebook's owner from the program that this prior is a part of; the first and last layers are sized by it."""
-        self._posterior[:] = [program.posterior]
-        codebook = getattr(program.posterior, "codebook", None)
-        if codebook is not None:
-            where: Any = {"dtype": codebook.dtype, "device": codebook.device}
-            self.embedding = nn.Embedding(len(codebook), self.width, **where)
+    def bind(self, program: ProgramOfParts) -> None:
+        """Share the codebook of the program that this prior is a part of.
+
+        The first and last layers are made anew for a codebook of another size.
+        """
+        self._owner.program = program
+        codebook = codebook_of(program.posterior)
+        if codebook is not None and self.codes != len(codebook):
+            self.codes, width = len(codebook), self.width
+            self.embedding = nn.Embedding(
+                self.codes, width, dtype=codebook.dtype, device=codebook.device
+            )
             self.out = nn.Sequential(
                 nn.ReLU(),
-                nn.Conv2d(self.width, self.width, 1),
+                nn.Conv2d(width, width, 1),
                 nn.ReLU(),
-                nn.Conv2d(self.width, len(codebook), 1),
-            ).to(**where)
+                nn.Conv2d(width, self.codes, 1),
+            ).to(codebook)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        codebook = codebook_of(self, self._posterior)
+        codebook = self._owner.codebook
         if self.context:
             check_context_features(self.context, context)
         return CodeGrid(AutoregressiveCodes(self, context if self.context else None), codebook)
+
+    @property
+    def gated_layers(self) -> list[GatedLayer]:
+        return [layer for layer in self.stack if isinstance(layer, GatedLayer)]
 
     @property
     def rows_and_columns(self) -> tuple[int, int]:
@@ -148,57 +152,51 @@ class PixelCNN(nn.Module):
         return rows, columns
 
     def logits(self, codes: Tensor, context: Tensor | None) -> Tensor:
-        """The log-odds (M, V, rows, columns) of every place's code given those before, for codes (M, rows, columns)."""
-        seen, reach = self.embedding(codes).movedim(-1, 1), self.reach
+        """Log-odds (M, V, rows, columns) of each of the codes (M, rows, columns) given those before."""
+        seen, reach = self._embedded(codes), self.reach
         above, left = pad(seen, (0, 0, 1, 0))[:, :, :-1], pad(seen, (1, 0, 0, 0))[..., :-1]
-        for layer in self.stack:
-            above, passed = layer.see_above(
-                pad(above, (reach - 1, reach - 1, reach - 1, 0)), context
-            )
+        for layer in self.gated_layers:
+            window = pad(above, (reach - 1, reach - 1, reach - 1, 0))
+            above, passed = layer.see_above(window, context)
             left = layer.see_left(pad(left, (reach - 1, 0, 0, 0)), passed, context)
         return self.out(left)
 
     @torch.no_grad()
     def draw(self, num: int, context: Tensor | None) -> Tensor:
-        """Codes (num, rows, columns), place by place, each layer's inputs kept so that none is computed twice."""
+        """Draw codes (num, rows, columns) place by place; each layer keeps what it has computed."""
         (rows, columns), reach, some = self.rows_and_columns, self.reach, self.embedding.weight
+        layers, wide = self.gated_layers, columns + 2 * (reach - 1)
         codes = torch.zeros(num, rows, columns, dtype=torch.long, device=some.device)
         nothing = some.new_zeros(num, self.width, 1, 1)
-        above = [
-            some.new_zeros(num, self.width, rows + reach - 1, columns + 2 * (reach - 1))
-            for _ in self.stack
-        ]
+        above = [some.new_zeros(num, self.width, rows + reach - 1, wide) for _ in layers]
         for i in range(rows):
-            row = (
-                self.embedding(codes[:, i - 1 : i]).movedim(-1, 1)
-                if i
-                else nothing.expand(-1, -1, -1, columns)
-            )
+            row = self._embedded(codes[:, i - 1 : i]) if i else nothing.expand(-1, -1, -1, columns)
             passed = []
-            for layer, kept in zip(self.stack, above):
+            for layer, kept in zip(layers, above):
                 kept[:, :, i + reach - 1, reach - 1 : reach - 1 + columns] = row[:, :, 0]
                 row, onwards = layer.see_above(kept[:, :, i : i + reach], context)
                 passed.append(onwards)
-            left = [some.new_zeros(num, self.width, 1, columns + reach - 1) for _ in self.stack]
+            left = [some.new_zeros(num, self.width, 1, columns + reach - 1) for _ in layers]
             for j in range(columns):
-                place = (
-                    self.embedding(codes[:, i, j - 1 : j]).movedim(-1, 1).unsqueeze(-1)
-                    if j
-                    else nothing
-                )
-                for layer, kept, onwards in zip(self.stack, left, passed):
+                place = self._embedded(codes[:, i : i + 1, j - 1 : j]) if j else nothing
+                for layer, kept, onwards in zip(layers, left, passed):
                     kept[..., j + reach - 1] = place[..., 0]
-                    place = layer.see_left(
-                        kept[..., j : j + reach], onwards[..., j : j + 1], context
-                    )
-                codes[:, i, j] = torch.distributions.Categorical(
-                    logits=self.out(place)[:, :, 0, 0]
-                ).sample()
+                    window, seen = kept[..., j : j + reach], onwards[..., j : j + 1]
+                    place = layer.see_left(window, seen, context)
+                logits = self.out(place)[:, :, 0, 0]
+                codes[:, i, j] = torch.distributions.Categorical(logits=logits).sample()
         return codes
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        """The codes (num, rows, columns) as a map (num, width, rows, columns)."""
+        return self.embedding(codes).movedim(-1, 1)
 
 
 class GatedLayer(nn.Module):
-    """A layer of both stacks of a `PixelCNN`; its kernels see a place and those before, which the caller shifts and pads."""
+    """A layer of both stacks of a `PixelCNN`, whose kernels see a place and those before.
+
+    The caller shifts and pads.
+    """
 
     def __init__(self, width: int, reach: int, context: int):
         super().__init__()
@@ -209,12 +207,12 @@ class GatedLayer(nn.Module):
         self.given = nn.Linear(context, 4 * width, bias=False) if context else None
 
     def see_above(self, window: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The next activations of the rows above, and what they pass to the row to the left."""
+        """Next activations of the rows above, and what they pass to the row to the left."""
         h = self.above(window)
         return self._gated(h, context, 0), self.across(h)
 
     def see_left(self, window: Tensor, passed: Tensor, context: Tensor | None) -> Tensor:
-        """The next activations of the row to the left: the last ones and what is new."""
+        """Next activations of the row to the left: the last ones and what is new."""
         new = self.onwards(self._gated(self.left(window) + passed, context, 1))
         return window[..., -new.shape[-1] :] + new
 
@@ -223,24 +221,3 @@ class GatedLayer(nn.Module):
             h = h + self.given(context).chunk(2, dim=-1)[part][..., None, None]
         a, b = h.chunk(2, dim=1)
         return torch.tanh(a) * torch.sigmoid(b)
-
-
-def codebook_of(prior: nn.Module, posterior: list[Any]) -> Tensor:
-    """The entries (V, D) of the program's codebook; `InvalidInput` if there is none."""
-    name = type(prior).__name__
-    if not posterior:
-        raise InvalidInput(
-            name,
-            got="a use outside a program",
-            expected="a codebook to share",
-            fix="make it the prior of a pyro_vae.VAE, or call bind(program)",
-        )
-    codebook = getattr(posterior[0], "codebook", None)
-    if codebook is None:
-        raise InvalidInput(
-            "prior",
-            got=f"{name} with a posterior {type(posterior[0]).__name__}",
-            expected="a posterior that has a codebook",
-            fix="choose a Codebook posterior, or another prior",
-        )
-    return codebook

@@ -1,4 +1,4 @@
-"""A prior that is learned as a normalising flow."""
+"""A normalising flow as the prior."""
 
 from __future__ import annotations
 

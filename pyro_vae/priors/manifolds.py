@@ -14,7 +14,7 @@ __all__ = ["Dirichlet", "LogisticNormal", "UniformOnSphere"]
 
 
 class UniformOnSphere(nn.Module):
-    r"""The uniform distribution on the unit sphere: no direction is special, and there is no hole in the middle.
+    r"""The uniform distribution on the unit sphere, where every direction is alike.
 
     .. math:: p(z) = \frac{\Gamma(D / 2)}{2 \pi^{D / 2}}, \quad |z| = 1
 
@@ -44,7 +44,7 @@ class UniformOnSphere(nn.Module):
 
 
 class Dirichlet(nn.Module):
-    r"""A symmetric Dirichlet distribution on the simplex: z is proportions, such as those of topics.
+    r"""A symmetric Dirichlet distribution on the simplex, for proportions such as those of topics.
 
     .. math:: p(z) = \frac{\Gamma(D \alpha)}{\Gamma(\alpha)^D} \prod_d z_d^{\alpha - 1}, \quad
               \sum_d z_d = 1
@@ -79,14 +79,13 @@ class Dirichlet(nn.Module):
 
 
 class LogisticNormal(nn.Module):
-    r"""The softmax of independent normals, a distribution on the simplex with learned location and scales.
+    r"""The softmax of independent normals with learned locations and scales, on the simplex.
 
     .. math:: z = \mathrm{softmax}(V y), \quad y_d \sim \mathcal{N}(\mu_d, \sigma_d^2), \quad \sigma
               = s(\rho) + 10^{-3}
 
     with V an orthonormal basis of the vectors that sum to zero and s the softplus. It starts at
-    :math:`\mu = 0` and
-    :math:`\sigma = 1`, where z is the softmax of D independent standard normals.
+    :math:`\mu = 0` and :math:`\sigma = 1`, where z is the softmax of D independent standard normals.
 
     Args:
         latent: event shape of z, (D,) or (\*, D) for several sets of proportions.

@@ -47,7 +47,7 @@ class StandardNormal(nn.Module):
 
 
 class Flat(nn.Module):
-    r"""No prior: the log-density is zero everywhere, as a plain autoencoder has it.
+    r"""No prior: a log-density of zero everywhere, as in a plain autoencoder.
 
     .. math:: \log p(z) = 0
 
@@ -185,7 +185,7 @@ class GaussianMixture(nn.Module):
 
 
 class ConditionalNormal(nn.Module):
-    r"""Independent normals whose means and scales a network computes from the context: a learned p(z | y).
+    r"""A learned p(z | y): independent normals whose parameters a network computes from the context.
 
     .. math:: p(z \mid c) = \prod_d \mathcal{N}(z_d; \mu_d(c), \sigma_d(c)^2), \quad \sigma =
               s(\rho(c)) + 10^{-3}
@@ -215,7 +215,7 @@ class ConditionalNormal(nn.Module):
                 "context",
                 got=str(context),
                 expected="the number of context features, 1 or more",
-                fix="pass context=10 for ten labels (--context labels), or choose a prior without a context",
+                fix="pass context=10 for ten labels (--context labels), or choose another prior",
             )
         self.latent, self.context, self.hidden = as_shape(latent), context, list(hidden)
         self.network = MLP((context,), hidden)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.contracts import ProgramOfParts, context_of
 from pyro_vae.distributions import Mixture, as_pyro, is_point_mass
 from pyro_vae.networks import Size, as_shape
+from pyro_vae.priors.owner import Owner
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["VampPrior"]
@@ -23,8 +23,7 @@ class VampPrior(nn.Module):
 
     The pseudo-inputs u (and a context v for each) are parameters; they start at training data,
     drawn when training starts, plus noise of a hundredth so that no two stay the same. The
-    posterior is the program's, handed over by `bind` and held without being registered, so that
-    nothing is saved twice.
+    posterior is always that of the program.
 
     Args:
         latent: event shape of z.
@@ -49,6 +48,7 @@ class VampPrior(nn.Module):
 
     initialized: Tensor
     logits: Tensor
+    pseudo_inputs: nn.Parameter  # once it is bound, for their shape is that of x
 
     def __init__(self, latent: Size, components: int = 500, context: int = 0):
         super().__init__()
@@ -57,56 +57,50 @@ class VampPrior(nn.Module):
         self.register_buffer("initialized", torch.tensor(False))
         self.register_buffer("logits", torch.zeros(components), persistent=False)
         self.pseudo_contexts = nn.Parameter(torch.zeros(components, context)) if context else None
-        # In a list, or the posterior would be registered a second time, as a part of the prior.
-        self._posterior: list[Any] = []
+        self._owner = Owner("VampPrior")
 
-    def bind(self, program: Any) -> None:
-        """Takes the posterior and the shape of x from the program that this prior is a part of."""
-        if (getattr(program, "context", None) is not None) != bool(self.context):
+    def bind(self, program: ProgramOfParts) -> None:
+        """Share the posterior of the program that this prior is a part of.
+
+        The pseudo-inputs are drawn anew where the program's data have another shape.
+        """
+        if (context_of(program) is not None) != bool(self.context):
             raise InvalidInput(
                 "context",
                 got=f"{self.context} features in VampPrior",
                 expected="a context in the prior if and only if the program has one",
                 fix="pass VampPrior(..., context=10) for ten labels",
             )
-        self._posterior[:] = [program.posterior]
-        reference = next(program.posterior.parameters(), torch.empty(()))
+        self._owner.program = program
         shape = (self.components, *program.event_shape)
-        self.pseudo_inputs = nn.Parameter(
-            torch.randn(shape, dtype=reference.dtype, device=reference.device)
-        )
+        before = self._parameters.get("pseudo_inputs")
+        if before is None or before.shape != shape:
+            like = next(program.posterior.parameters(), torch.empty(()))
+            start = torch.randn(shape, dtype=like.dtype, device=like.device)
+            self.pseudo_inputs = nn.Parameter(start)
+            self.initialized.fill_(False)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, features: Tensor | None) -> None:
-        r"""Puts the pseudo-inputs at random data (N, \*event), and their contexts at those data's features (N, C).
+        r"""Start the pseudo-inputs at random data (N, \*event), with those data's features (N, C).
 
-        It does so once in the prior's life: what has been trained, saved or loaded stays.
+        This happens once in the prior's life: what has been trained, saved or loaded stays.
         """
         if self.initialized:
             return
         rows = torch.randint(len(x), (self.components,), device=x.device)
         if self.components <= len(x):
             rows = torch.randperm(len(x), device=x.device)[: self.components]
-        pairs: list[tuple[Any, Any]] = [(self.pseudo_inputs, x), (self.pseudo_contexts, features)]
-        for parameter, values in pairs:
-            if parameter is not None:
-                chosen = torch.nan_to_num(
-                    values[rows].to(parameter)
-                )  # a missing value starts at zero
+        for parameter, values in ((self.pseudo_inputs, x), (self.pseudo_contexts, features)):
+            if parameter is not None and values is not None:
+                # A missing value starts at zero.
+                chosen = torch.nan_to_num(values[rows].to(parameter))
                 parameter.copy_(chosen + 0.01 * torch.randn_like(chosen))
         self.initialized.fill_(True)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        if not self._posterior:
-            raise InvalidInput(
-                "VampPrior",
-                got="a use outside a program",
-                expected="a posterior to share",
-                fix="make it the prior of a pyro_vae.VAE, or call bind(program)",
-            )
-        components: Any = as_pyro(
-            self._posterior[0](self.pseudo_inputs, context=self.pseudo_contexts)
-        )
+        posterior = self._owner.posterior
+        components = as_pyro(posterior(self.pseudo_inputs, context=self.pseudo_contexts))
         if is_point_mass(components):
             raise InvalidInput(
                 "prior",

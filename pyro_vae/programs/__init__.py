@@ -1,4 +1,6 @@
-"""Programs: Pyro models and guides as modules. The only place of the library with `pyro.sample` and `pyro.plate`.
+"""Programs: Pyro models and guides as modules.
+
+`pyro.sample` and `pyro.plate` stand here and nowhere else in the library.
 
 The contract of a program: an `nn.Module` with ``model(x, context=None)``, ``guide(x,
 context=None)`` and ``event_shape``; one plate named ``"data"``, the local latents inside it, the

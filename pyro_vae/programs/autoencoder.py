@@ -19,13 +19,14 @@ class Autoencoder(nn.Module, ABC):
     """A program made of components, which are bound to one another.
 
     A component with ``bind(program)``, such as VampPrior, which shares the posterior, is bound when
-    the program is built.
+    the program is built, and again whenever a component is replaced.
     """
 
     prior: Prior
     likelihood: Likelihood
     posterior: Posterior
     context: nn.Module | None
+    _bound: Mapping[str, object] | None = None  # the components that are bound to one another
 
     def components(self) -> dict[str, object]:
         """The components by name."""
@@ -41,10 +42,18 @@ class Autoencoder(nn.Module, ABC):
     def event_shape(self) -> tuple[int, ...]:
         return as_shape(self.likelihood.event_shape)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if self._bound is not None:
+            self.bind_components()
+
     def bind_components(self) -> None:
-        """Check the components, and bind those that share another one."""
+        """Check the components and bind those that share another one, if one was replaced."""
         components = self.components()
+        if components == self._bound:
+            return
         check_components(components)
+        object.__setattr__(self, "_bound", components)
         for part in components.values():
             if isinstance(part, Bindable):
                 part.bind(self)

@@ -56,10 +56,11 @@ class HierarchicalVAE(Autoencoder):
         >>> program = pv.HierarchicalVAE(
         ...     priors=[q(5, net(2, [16])), pv.priors.StandardNormal(2)],  # p(z1 | z2), p(z2)
         ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net(5, [16])),  # p(x | z1)
-        ...     posteriors=[q(5, net((1, 8, 8), [16])), q(2, net(5, [16]))],  # q(z1 | x), q(z2 | z1)
+        ...     posteriors=[q(5, net((1, 8, 8), [16])), q(2, net(5, [16]))],  # q(z1|x), q(z2|z1)
         ... )
-        >>> {name: tuple(z.shape) for name, z in pv.encode(program, torch.zeros(3, 1, 8, 8)).items()}
-        {'z1': (3, 5), 'z2': (3, 2)}
+        >>> z = pv.encode(program, torch.zeros(3, 1, 8, 8))
+        >>> z["z1"].shape, z["z2"].shape
+        (torch.Size([3, 5]), torch.Size([3, 2]))
     """
 
     def __init__(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_vae.contracts import StochasticFunction
 from pyro_vae.networks import Size, as_shape
 from pyro_vae.validation import InvalidInput
 
@@ -43,7 +43,8 @@ class Program(nn.Module):
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):
         ...         z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.).to_event(1))
-        ...         pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.).to_event(1), obs=x)
+        ...         mean = z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3)
+        ...         pyro.sample("x", dist.Normal(mean, 1.).to_event(1), obs=x)
         >>> def guide(x):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(encoder(x), 1.).to_event(1))
@@ -53,8 +54,8 @@ class Program(nn.Module):
 
     def __init__(
         self,
-        model: Callable[..., Any],
-        guide: Callable[..., Any],
+        model: StochasticFunction,
+        guide: StochasticFunction,
         modules: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module] = (),
         event_shape: Size | None = None,
     ):
@@ -67,8 +68,8 @@ class Program(nn.Module):
         )
         self.event_shape = None if event_shape is None else as_shape(event_shape)
 
-    def init_args(self) -> dict[str, Any] | None:
-        """The constructor's arguments, for saving; none for plain functions, which are tied to their modules."""
+    def init_args(self) -> dict[str, object] | None:
+        """Arguments of the constructor, for saving; none for functions tied to their modules."""
         if not self._is_of_methods():
             return None
         used = self.modules_used
@@ -80,23 +81,21 @@ class Program(nn.Module):
             "event_shape": self.event_shape,
         }
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> Any:
+    def model(self, x: Tensor, context: Tensor | None = None) -> object:
         return self._run(self.model_fn, x, context)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> Any:
+    def guide(self, x: Tensor, context: Tensor | None = None) -> object:
         return self._run(self.guide_fn, x, context)
 
     def _is_of_methods(self) -> bool:
-        return all(
-            isinstance(getattr(fn, "__self__", None), nn.Module)
-            for fn in (self.model_fn, self.guide_fn)
-        )
+        pair = (self.model_fn, self.guide_fn)
+        return all(inspect.ismethod(fn) and isinstance(fn.__self__, nn.Module) for fn in pair)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+    def __deepcopy__(self, memo: dict[int, object]) -> Program:
         if not self._is_of_methods():
             raise InvalidInput(
                 "program",
-                got="a copy of a Program of plain functions",
+                got="a copy of a Program made of plain functions",
                 expected="functions that can follow their modules",
                 fix="make model and guide methods of one nn.Module that holds the networks",
             )
@@ -105,12 +104,11 @@ class Program(nn.Module):
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)
         return copied
 
-    def _run(self, fn: Callable[..., Any], x: Tensor, context: Tensor | None) -> Any:
+    def _run(self, fn: StochasticFunction, x: Tensor, context: Tensor | None) -> object:
         if self.event_shape is None:
             self.event_shape = tuple(x.shape[1:])
         parameters = list(inspect.signature(fn).parameters.values())
-        # A second parameter that has a default and another name is an option of the pair, not its
-        # context.
+        # A second parameter with a default and another name is an option, not the context.
         takes_context = any(
             p.name == "context"
             or (i == 1 and p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty)
@@ -121,12 +119,13 @@ class Program(nn.Module):
 
 
 class RefuseGlobalParameters(Messenger):
-    """Stops a program that would register parameters in Pyro's global store."""
+    """Stop a program that would register parameters in Pyro's global store."""
 
-    def _pyro_param(self, msg: dict[str, Any]) -> None:
+    def _pyro_param(self, msg: Mapping[str, object]) -> None:
         raise InvalidInput(
             str(msg["name"]),
             got="pyro.param or pyro.module inside a program",
             expected="parameters in modules of the program",
-            fix="make it an nn.Parameter of a module, pass that module in Program(..., modules=...) and call it directly",
+            fix="make it an nn.Parameter of a module, pass that module in "
+            "Program(..., modules=...) and call it directly",
         )

@@ -22,13 +22,13 @@ Offsets = dict[tuple[str, str], Tensor]  # by the names of site and parameter
 
 
 class Refined(nn.Module):
-    r"""A program whose guide is improved for each datum by a few gradient steps: semi-amortised inference.
+    r"""A program whose guide takes a few gradient steps for each datum.
 
     .. math:: \lambda_0 = \mathrm{encoder}(x), \quad
               \lambda_{t+1} = \lambda_t + \eta\, \nabla_\lambda \widehat{\mathrm{ELBO}}(x;
               \lambda_t), \quad z \sim q(z; \lambda_T)
 
-    :math:`\lambda` are the parameters of the wrapped program's own posterior, one set for each
+    Semi-amortised inference. :math:`\lambda` are the parameters of the wrapped program's own posterior, one set for each
     datum, on an unconstrained scale (a scale's logarithm, for one), and each step's ELBO is that of
     one draw. All that takes a program takes this one: it trains, scores and reconstructs with the
     refined guide. In training the steps are differentiated through, so the encoder learns where to
@@ -98,7 +98,7 @@ class Refined(nn.Module):
         return shift.offsets
 
     def _elbo(self, shift: ShiftParameters, x: Tensor, context: Tensor | None) -> Tensor:
-        """The ELBO of one draw from the guide whose parameters are shifted, summed over the data."""
+        """The ELBO, summed over the data, of one draw from the guide with shifted parameters."""
         guide = poutine.trace(shift(self.program.guide)).get_trace(x, context)
         replayed = poutine.replay(self.program.model, trace=guide)
         model = poutine.trace(replayed).get_trace(x, context)
@@ -146,7 +146,7 @@ class ShiftParameters(Messenger):
 
 
 def parameters_of(distribution: Distribution) -> dict[str, Tensor]:
-    """Tensors that rebuild a reparametrised distribution; none if it is made of other things too."""
+    """Tensors that a reparametrised distribution is made of; none if there is more in it."""
     if not distribution.has_rsample or isinstance(distribution, Delta):
         return {}
     found = {}
@@ -163,5 +163,5 @@ def parameters_of(distribution: Distribution) -> dict[str, Tensor]:
 
 
 def constraints_of(distribution: Distribution) -> dict[str, constraints.Constraint]:
-    """Constraints of a distribution's parameters, which torch declares as a property or attribute."""
+    """Constraints of a distribution's parameters, by name."""
     return distribution.arg_constraints  # type: ignore[return-value]

@@ -61,13 +61,15 @@ class SemiSupervisedVAE(Autoencoder):
     generative models; Jiang et al. (2017), Variational deep embedding, for labels as clusters.
 
     Example:
+        >>> net = pv.networks.MLP
         >>> program = pv.SemiSupervisedVAE(
         ...     prior=pv.priors.StandardNormal(2),
-        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [16], context=10)),
-        ...     posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [16], context=10)),
+        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net(2, [16], context=10)),
+        ...     posterior=pv.posteriors.DiagonalNormal(2, net((1, 8, 8), [16], context=10)),
         ...     context=pv.networks.OneHot(10),
         ... )
-        >>> pv.encode(program, (torch.zeros(3, 1, 8, 8), torch.tensor([-1, -1, 7])))["y"].argmax(1)[-1]
+        >>> data = (torch.zeros(3, 1, 8, 8), torch.tensor([-1, -1, 7]))
+        >>> pv.encode(program, data)["y"].argmax(1)[-1]
         tensor(7)
     """
 
@@ -89,7 +91,7 @@ class SemiSupervisedVAE(Autoencoder):
                 fix="pass context=pv.networks.OneHot(10) for ten labels (--context labels)",
             )
         check_weight("weight", weight)
-        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
         self.hidden, self.weight = None if hidden is None else list(hidden), weight
         # The same classes as the given OneHot, but label -1 means unknown.
         self.context: OneHot = OneHot(context.num_classes, unknown=True)
@@ -100,7 +102,7 @@ class SemiSupervisedVAE(Autoencoder):
         elif not as_pyro(prior(context=torch.eye(context.num_classes))).batch_shape:
             raise InvalidInput(
                 "hidden",
-                got=f"None with the prior {type(prior).__name__}, which is the same for every label",
+                got=f"None with the prior {type(prior).__name__}, the same for every label",
                 expected="a prior that uses its context, for p(y | z)",
                 fix="choose ConditionalNormal, or hidden=[400]",
             )

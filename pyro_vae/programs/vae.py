@@ -14,7 +14,7 @@ __all__ = ["VAE"]
 
 
 class VAE(Autoencoder):
-    r"""A variational autoencoder, or with a context a conditional one (CVAE), of three components.
+    r"""A variational autoencoder of three components; with a context, a conditional one (CVAE).
 
     .. math:: z \sim p(z \mid c), \quad x \sim p(x \mid z, c), \quad q(z \mid x, c), \quad c =
               \mathrm{context}(y)
@@ -31,10 +31,11 @@ class VAE(Autoencoder):
     the CVAE.
 
     Example:
+        >>> net = pv.networks.MLP
         >>> vae = pv.VAE(
         ...     prior=pv.priors.StandardNormal(2),
-        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [16], context=10)),
-        ...     posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [16], context=10)),
+        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net(2, [16], context=10)),
+        ...     posterior=pv.posteriors.DiagonalNormal(2, net((1, 8, 8), [16], context=10)),
         ...     context=pv.networks.OneHot(10),
         ... )
         >>> pv.generate(vae, 4, context=7).shape
@@ -49,8 +50,9 @@ class VAE(Autoencoder):
         context: nn.Module | None = None,
     ):
         super().__init__()
-        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
-        self.context = context
+        # In the order of version 0.1.0, by which its runs resume.
+        self.prior, self.posterior, self.context = prior, posterior, context
+        self.likelihood = likelihood
         self.bind_components()
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:

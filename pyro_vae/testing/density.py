@@ -1,29 +1,25 @@
-"""Check a density: it integrates to one, and its draws agree with it."""
+"""Check that a density integrates to one, and that its draws agree with it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import Distribution, Independent, biject_to, constraints
 
 from pyro_vae.distributions import CodeGrid, Columns, ObservedEntries
 from pyro_vae.distributions.sphere import log_area
 
 __all__ = ["LARGEST_INTEGRATED", "check_density"]
 
-# entries of an event: importance sampling in more dimensions would need more than a few draws
+# Entries of an event: importance sampling in more dimensions would need many more draws.
 LARGEST_INTEGRATED = 6
 
 
-# the density
-
-
-def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
-    """Checks that a density integrates (or its masses sum) to one, and that its samples follow it.
+def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
+    """Check that a density integrates (or its masses sum) to one, and that its samples follow it.
 
     An event of a single entry is integrated by quadrature, a larger one by importance sampling,
     five standard errors allowed; the states of a discrete one are summed, where it can list them.
@@ -36,7 +32,7 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         >>> check_density(torch.distributions.StudentT(torch.tensor(2.5, dtype=torch.float64)))
     """
     batch, event = distribution.batch_shape, distribution.event_shape
-    entries = getattr(distribution, "base_dist", distribution)
+    entries = distribution.base_dist if isinstance(distribution, Independent) else distribution
     entries = entries.base if isinstance(entries, ObservedEntries) else entries
     if isinstance(entries, Columns) and len(entries.parts) > 1:
         for part in entries.parts:  # a product of sums and integrals: each factor by itself
@@ -45,16 +41,16 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
     if math.prod(event) > 1 or isinstance(distribution, CodeGrid):
         _check_joint_density(distribution, tolerance)
         return
-    if distribution.support.is_discrete:
+    if support_of(distribution).is_discrete:
         points = _integers(distribution).reshape(-1, *(1,) * (len(batch) + len(event)))
         mass = distribution.log_prob(points.expand(-1, *batch, *event)).exp()
         total, mean = mass.sum(0), (mass * points.reshape(-1, *(1,) * len(batch))).sum(0)
         spread = (mass * points.reshape(-1, *(1,) * len(batch)).square()).sum(0) - mean.square()
     else:
         # Unconstrained values u = sinh(t) reach far into heavy tails with few points.
-        transform = biject_to(distribution.support)
+        transform = biject_to(support_of(distribution))
         t = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
-        base = transform.inv(distribution.sample((1001,))).median(0).values.double()
+        base = transform.inv(distribution.sample(torch.Size((1001,)))).median(0).values.double()
         u = base + torch.sinh(t).reshape(-1, *(1,) * (len(batch) + len(event)))
         x = transform(u)
         inside = torch.isfinite(x) & (x.abs() < 1e12)
@@ -75,7 +71,7 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
         f"the density integrates to {total.flatten().tolist()}"
     )
     num = 20_000
-    draws = _flat(distribution.sample((num,)).double(), batch)
+    draws = _flat(distribution.sample(torch.Size((num,))).double(), batch)
     known = (spread > 0) & torch.isfinite(spread) & (spread < 1e6)
     error = (draws.mean(0) - mean).abs() / (spread.clamp_min(1e-12) / num).sqrt()
     assert (error[known] < 5).all(), (
@@ -83,9 +79,9 @@ def check_density(distribution: Any, tolerance: float = 1e-3) -> None:
     )
 
 
-def _check_joint_density(distribution: Any, tolerance: float) -> None:
+def _check_joint_density(distribution: Distribution, tolerance: float) -> None:
     batch, num = len(distribution.batch_shape), 10_000
-    if distribution.support.is_discrete:
+    if support_of(distribution).is_discrete:
         if not distribution.has_enumerate_support:
             return
         x = distribution.enumerate_support()
@@ -102,12 +98,12 @@ def _check_joint_density(distribution: Any, tolerance: float) -> None:
         f"the density integrates to {total.flatten().tolist()}"
     )
     # First and second moments of the draws, against the density's.
-    draws = distribution.sample((num,)).flatten(1 + batch)
+    draws = distribution.sample(torch.Size((num,))).flatten(1 + batch)
     x, weights = x.flatten(1 + batch), (weights / total).unsqueeze(-1)
     for power in (1, 2):
         expected, got = (weights * x**power).sum(0), (draws**power).mean(0)
         spread = (draws**power).var(0) / num
-        if not distribution.support.is_discrete:
+        if not support_of(distribution).is_discrete:
             spread = spread + (weights * (x**power - expected)).square().sum(0)
         off = ((got - expected).abs() / (spread + 1e-12).sqrt()).max()
         assert off < 6, (
@@ -115,15 +111,16 @@ def _check_joint_density(distribution: Any, tolerance: float) -> None:
         )
 
 
-def _propose(distribution: Any, num: int) -> tuple[Tensor, Tensor]:
-    r"""Points (num, \*batch, \*event) all over a continuous density, and the log-density that they were drawn with."""
+def _propose(distribution: Distribution, num: int) -> tuple[Tensor, Tensor]:
+    r"""Points (num, \*batch, \*event) all over a density, and the log-density of their source."""
     batch, event = distribution.batch_shape, distribution.event_shape
-    base = getattr(distribution.support, "base_constraint", distribution.support)
+    base = support_of(distribution)
+    base = base.base_constraint if isinstance(base, constraints.independent) else base
     if base is dist.constraints.sphere:
         x = nn.functional.normalize(torch.randn(num, *batch, *event, dtype=torch.float64), dim=-1)
         return x, x.new_full((num, *batch), -log_area(event[-1]) * math.prod(event[:-1]))
-    transform = biject_to(distribution.support)
-    draws = transform.inv(distribution.sample((2000,)))
+    transform = biject_to(support_of(distribution))
+    draws = transform.inv(distribution.sample(torch.Size((2000,))))
     shape = draws.shape[1 + len(batch) :]
     draws = draws.flatten(1 + len(batch))
     centred = draws - draws.mean(0)
@@ -140,23 +137,28 @@ def _propose(distribution: Any, num: int) -> tuple[Tensor, Tensor]:
     return x, proposal.log_prob(u) - jacobian.reshape(num, *batch, -1).sum(-1)
 
 
-def _flat(value: Any, batch: torch.Size) -> Any:
-    """Drops the event dimensions, all of size one."""
-    if not isinstance(value, Tensor) or value.dim() <= len(batch) + 1:
-        return value
+def _flat(value: Tensor, batch: torch.Size) -> Tensor:
+    """Drop the event dimensions, all of size one."""
     return value.reshape(*value.shape[: len(batch) + 1])
 
 
-def _integers(distribution: Any) -> Tensor:
+def _integers(distribution: Distribution) -> Tensor:
     entry = distribution
-    while entry.event_shape and hasattr(entry, "base_dist"):
+    while entry.event_shape and isinstance(entry, Independent):
         entry = entry.base_dist
     if entry.has_enumerate_support and not entry.event_shape:
         return entry.enumerate_support(expand=False).flatten().double()
-    highest = distribution.sample((1000,)).max().item()
-    support = distribution.support
+    highest = distribution.sample(torch.Size((1000,))).max().item()
+    support = support_of(distribution)
     values = torch.arange(int(4 * highest + 50), dtype=torch.float64)
     shape = (-1, *(1,) * (len(distribution.batch_shape) + len(distribution.event_shape)))
     full = values.reshape(shape).expand(-1, *distribution.batch_shape, *distribution.event_shape)
     inside = support.check(full).reshape(len(values), -1).all(1)
     return values[inside]
+
+
+def support_of(distribution: Distribution) -> constraints.Constraint:
+    """The support of a distribution, which must state one."""
+    support = distribution.support
+    assert support is not None, "a distribution must state its support"
+    return support
