@@ -1,4 +1,4 @@
-"""State what the parts of the library expect of one another, as types that nobody has to inherit.
+"""What the parts of the library expect of one another, as types to keep, not to inherit.
 
 A component is a `torch.nn.Module` whose ``forward`` returns a distribution. A program is a module
 with a Pyro ``model`` and ``guide``. Everything that trains, scores or inspects takes a program.

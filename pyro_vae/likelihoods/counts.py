@@ -163,7 +163,8 @@ class Multinomial(nn.Module):
               \mathrm{softmax}(f(z)), \quad n = \sum_v x_v
 
     The likelihood of a bag of words. The total n is not modelled: each datum is scored given its
-    own, which is read off x, and scores are log P(x | n). Draws and means have ``total_count`` words.
+    own, which is read off x, and scores are log P(x | n). Draws and means have ``total_count``
+    words.
 
     Args:
         event_shape: (V,), at least two words: counts in a single cell are their total.

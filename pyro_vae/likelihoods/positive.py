@@ -17,7 +17,7 @@ Learn = Literal["shared", "per_feature"] | None
 
 
 class Positive(nn.Module):
-    r"""A positive number, fixed or learned between bounds, for all entries of an event or each one.
+    r"""A positive number, fixed or learned within bounds: one for an event, or one per entry.
 
     .. math:: \log v = \log a + (\log b - \log a)\, \mathrm{sigmoid}(\rho)
 

@@ -71,7 +71,8 @@ class Laplace(nn.Module):
     .. math:: p(x \mid z) = \prod_d \frac{1}{2 b_d} \exp\left(-\frac{|x_d - f_d(z)|}{b_d}\right)
 
     The likelihood of absolute errors: a gross error moves the fit less than under `Normal`. The
-    standard deviation is :math:`\sqrt 2\, b`. A learned scale moves between bounds as that of `Normal` does.
+    standard deviation is :math:`\sqrt 2\, b`. A learned scale moves between bounds as that of
+    `Normal` does.
 
     Args:
         event_shape: the shape of x.
@@ -112,7 +113,7 @@ class Laplace(nn.Module):
 
 
 class StudentT(nn.Module):
-    r"""Independent Student t entries with locations from the network and a fixed or learned scale.
+    r"""Independent Student t entries, located by the network, with a fixed or learned scale.
 
     .. math:: p(x \mid z) = \prod_d \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\pi
               \nu}\, s_d} \left(1 + \frac{(x_d - f_d(z))^2}{\nu s_d^2}\right)^{-\frac{\nu + 1}{2}}

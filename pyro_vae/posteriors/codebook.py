@@ -88,7 +88,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, features: Tensor | None) -> None:
-        r"""Start the entries at the untrained encoder's vectors of random data (N, \*event), once."""
+        r"""Start the entries at the encoder's vectors of random data (N, \*event), once."""
         if self.initialized:
             return
         rows = torch.randint(len(x), (min(len(x), 4 * self.codes),), device=x.device)

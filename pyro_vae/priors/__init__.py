@@ -1,10 +1,11 @@
 """Priors p(z), or p(z | context).
 
-The contract: ``forward(*, context=None)`` returns a distribution; sizes come first (``prior(latent, ...)``); the distribution's event shape is the
-latent's; its batch shape is empty, or the context's. Constructor arguments are kept as attributes
-of the same name, which is how a program is saved without pickles. A prior that needs another part
-of the program gets it by ``bind(program)``; one that starts from data has ``initialize(x,
-features)``, which training calls once. Nothing needs to be inherited.
+The contract: sizes come first (``prior(latent, ...)``); ``forward(*, context=None)`` returns a
+distribution whose event shape is the latent's and whose batch shape is empty, or the context's.
+Constructor arguments are kept as attributes of the same name, which is how a program is saved
+without pickles. A prior that shares another part of the program has ``bind(program)``, called again
+whenever a part is replaced; one that starts from data has ``initialize(x, features)``, which
+training calls once. Nothing needs to be inherited.
 """
 
 from pyro_vae.priors.codebook import PixelCNN, UniformCodes

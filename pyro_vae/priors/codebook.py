@@ -33,10 +33,11 @@ class UniformCodes(nn.Module):
     Source: van den Oord, Vinyals and Kavukcuoglu (2017), Neural Discrete Representation Learning.
 
     Example:
+        >>> net = pv.networks.MLP
         >>> program = pv.VAE(
         ...     prior=UniformCodes((4, 2, 2)),
-        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP((4, 2, 2), [16])),
-        ...     posterior=pv.posteriors.Codebook((4, 2, 2), pv.networks.MLP((1, 8, 8), [16]), codes=8),
+        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net((4, 2, 2), [16])),
+        ...     posterior=pv.posteriors.Codebook((4, 2, 2), net((1, 8, 8), [16]), codes=8),
         ... )
         >>> program.prior().log_prob(pv.encode(program, torch.zeros(1, 1, 8, 8))["z"])
         tensor([-8.3178])
@@ -89,10 +90,11 @@ class PixelCNN(nn.Module):
     Source: van den Oord et al. (2016), Conditional Image Generation with PixelCNN Decoders.
 
     Example:
+        >>> net = pv.networks.MLP
         >>> program = pv.VAE(
         ...     prior=PixelCNN((4, 2, 2), width=8, layers=2),
-        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP((4, 2, 2), [16])),
-        ...     posterior=pv.posteriors.Codebook((4, 2, 2), pv.networks.MLP((1, 8, 8), [16]), codes=8),
+        ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), net((4, 2, 2), [16])),
+        ...     posterior=pv.posteriors.Codebook((4, 2, 2), net((1, 8, 8), [16]), codes=8),
         ... )
         >>> program.prior().sample((5,)).shape
         torch.Size([5, 4, 2, 2])
@@ -152,7 +154,7 @@ class PixelCNN(nn.Module):
         return rows, columns
 
     def logits(self, codes: Tensor, context: Tensor | None) -> Tensor:
-        """Log-odds (M, V, rows, columns) of each of the codes (M, rows, columns) given those before."""
+        """Log-odds (M, V, rows, columns) of codes (M, rows, columns), each given those before."""
         seen, reach = self._embedded(codes), self.reach
         above, left = pad(seen, (0, 0, 1, 0))[:, :, :-1], pad(seen, (1, 0, 0, 0))[..., :-1]
         for layer in self.gated_layers:

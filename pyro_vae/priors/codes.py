@@ -40,7 +40,7 @@ class Bernoulli(nn.Module):
 
 
 class Categorical(nn.Module):
-    r"""A one-hot code with learned probabilities, for discrete posteriors: a cluster of a mixture.
+    r"""A one-hot code with learned probabilities, for discrete posteriors: one of C clusters.
 
     .. math:: p(z) = \prod_c \pi_c^{z_c}, \quad z \in \{e_1, \dots, e_C\}
 

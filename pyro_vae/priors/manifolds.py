@@ -44,7 +44,7 @@ class UniformOnSphere(nn.Module):
 
 
 class Dirichlet(nn.Module):
-    r"""A symmetric Dirichlet distribution on the simplex, for proportions such as those of topics.
+    r"""A symmetric Dirichlet distribution on the simplex, for proportions such as of topics.
 
     .. math:: p(z) = \frac{\Gamma(D \alpha)}{\Gamma(\alpha)^D} \prod_d z_d^{\alpha - 1}, \quad
               \sum_d z_d = 1
@@ -85,7 +85,8 @@ class LogisticNormal(nn.Module):
               = s(\rho) + 10^{-3}
 
     with V an orthonormal basis of the vectors that sum to zero and s the softplus. It starts at
-    :math:`\mu = 0` and :math:`\sigma = 1`, where z is the softmax of D independent standard normals.
+    :math:`\mu = 0` and :math:`\sigma = 1`, where z is the softmax of D independent standard
+    normals.
 
     Args:
         latent: event shape of z, (D,) or (\*, D) for several sets of proportions.

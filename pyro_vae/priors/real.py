@@ -185,7 +185,7 @@ class GaussianMixture(nn.Module):
 
 
 class ConditionalNormal(nn.Module):
-    r"""A learned p(z | y): independent normals whose parameters a network computes from the context.
+    r"""A learned p(z | y): independent normals with parameters that a network computes from y.
 
     .. math:: p(z \mid c) = \prod_d \mathcal{N}(z_d; \mu_d(c), \sigma_d(c)^2), \quad \sigma =
               s(\rho(c)) + 10^{-3}

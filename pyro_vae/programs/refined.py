@@ -28,16 +28,17 @@ class Refined(nn.Module):
               \lambda_{t+1} = \lambda_t + \eta\, \nabla_\lambda \widehat{\mathrm{ELBO}}(x;
               \lambda_t), \quad z \sim q(z; \lambda_T)
 
-    Semi-amortised inference. :math:`\lambda` are the parameters of the wrapped program's own posterior, one set for each
-    datum, on an unconstrained scale (a scale's logarithm, for one), and each step's ELBO is that of
-    one draw. All that takes a program takes this one: it trains, scores and reconstructs with the
-    refined guide. In training the steps are differentiated through, so the encoder learns where to
-    start from. Their number is fixed, so the whole is one static graph. Each step runs encoder and
-    decoder once, forwards and backwards, whatever the number of draws K that follow.
+    This is semi-amortised inference. :math:`\lambda` are the parameters of the wrapped program's
+    posterior, one set for each datum, on an unconstrained scale (such as a scale's logarithm), and
+    each step's ELBO is that of one draw. Whatever takes a program takes this one: it trains, scores
+    and reconstructs with the refined guide. Training differentiates through the steps, so the
+    encoder learns where to start. The number of steps is fixed, so the whole is one static graph.
+    Each step runs encoder and decoder once, forwards and backwards, whatever the number of draws K
+    that follow.
 
-    Refined is every latent whose distribution is reparametrised and made of its parameters, such as
-    the normals; a latent given another one is moved by the same amount for all values of that
-    other. Flows and mixtures are left as the encoder has them.
+    The steps refine every latent whose distribution is reparametrised and made of its parameters,
+    such as a normal; a latent given another one moves by the same amount for all values of that
+    other. Flows and mixtures stay as the encoder has them.
 
     Args:
         program: any program, such as a `VAE`.

@@ -19,7 +19,7 @@ LARGEST_INTEGRATED = 6
 
 
 def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
-    """Check that a density integrates (or its masses sum) to one, and that its samples follow it.
+    """Check that a density integrates to one and that its samples follow it.
 
     An event of a single entry is integrated by quadrature, a larger one by importance sampling,
     five standard errors allowed; the states of a discrete one are summed, where it can list them.

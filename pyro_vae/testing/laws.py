@@ -1,4 +1,4 @@
-"""Laws that components, networks and programs alike must keep: gradients, copies, no globals."""
+"""Laws of components, networks and programs: gradients, copies, unchanged globals."""
 
 from __future__ import annotations
 

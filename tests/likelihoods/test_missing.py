@@ -159,7 +159,7 @@ def test_programs_for_missing_entries_train_score_and_complete(name, tmp_path):
 
 
 def test_what_fills_a_hole_is_nothing_to_the_score_or_its_gradient():
-    """A gradient through the filled entries would be 0 * inf where the density is infinite there."""
+    """A gradient through a filled entry would be 0 * inf where the density is infinite there."""
     z = torch.zeros(1, 2, requires_grad=True)
     p = Missing(pv.likelihoods.Beta(2, MLP(2, [8])))(z)
     value = p.log_prob(torch.tensor([[torch.nan, torch.nan]]))
@@ -242,7 +242,9 @@ likelihood:
   class_path: Mixed
   init_args:
     groups:
-    - {columns: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], class_path: StudentT, init_args: {df: 5, learn_scale: per_feature}}
+    - columns: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+      class_path: StudentT
+      init_args: {df: 5, learn_scale: per_feature}
     - {columns: [13], class_path: Categorical, init_args: {categories: 3}}
 encoder: {class_path: MLP, init_args: {hidden: [16]}}
 decoder: {class_path: MLP, init_args: {hidden: [16]}}

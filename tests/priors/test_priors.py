@@ -148,7 +148,7 @@ def test_a_vampprior_and_its_program_agree_on_the_context():
 
 
 def test_a_conditional_prior_learns_where_each_label_lies():
-    """Data that are their label: then p(z | y) must differ between labels, and generation follow it."""
+    """Where data are their label, p(z | y) differs between labels, and generation follows it."""
     labels = torch.arange(300) % 3
     x = 3.0 * torch.nn.functional.one_hot(labels, 3) + 0.1 * torch.randn(300, 3)
     program = pv.VAE(

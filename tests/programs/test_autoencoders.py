@@ -375,7 +375,7 @@ def test_sampling_is_proportional_to_the_number_of_places():
 
 
 def test_a_prior_is_swapped_in_after_training_and_lowers_the_bound_of_structured_codes():
-    """Images of one of two halves: the codes say so twice, and only a prior that sees the first can know the second."""
+    """Images of one of two halves: the codes say which twice, and PixelCNN learns the second."""
     halves = torch.zeros(200, 1, 8, 8)
     halves[::2, :, :, 4:], halves[1::2, :, :, :4] = 1.0, 1.0
     trained = vqvae(grid=(1, 2), codes=4)

@@ -1,4 +1,4 @@
-"""Labels for some: sums over the unknown ones, a CVAE for the known ones, and a classifier that learns from both."""
+"""Labels for some: sums over unknown ones, a CVAE for known ones, a classifier from both."""
 
 import pyro.distributions as dist
 import pytest
@@ -150,7 +150,7 @@ class OfClusters(torch.nn.Module):
 
 
 def test_scores_of_clusters_are_those_of_the_vae_with_the_mixture_as_its_prior(float64):
-    """q(y | z) is exact, so the label drawn has no part in a weight: draw for draw, not only on average."""
+    """q(y | z) is exact, so the label drawn has no part in any weight."""
     program, x = clusters().eval(), torch.bernoulli(torch.rand(4, 6))
     mixture = pv.VAE(OfClusters(program.prior), program.likelihood, program.posterior)
     ours = pv.elbo(program, (x, torch.full((4,), -1)), 1, seed=3)
@@ -215,7 +215,7 @@ def test_labelled_data_are_visited_more_often():
 
 
 class LabelOnly(torch.nn.Module):
-    """A decoder that sees the label and not z, with which the program is a mixture of products of Bernoullis."""
+    """A decoder that sees the label and not z: the program is a mixture of products of bits."""
 
     out_shape = (2,)
 

@@ -16,7 +16,7 @@ MLP = pv.networks.MLP
 
 
 def train_and_score(program):
-    """A few steps and both scores; the reason if the pair was refused, which must be before any step."""
+    """A few steps and both scores, or the reason for which the pair was refused before any step."""
     data = families.data_of(program)
     before = {name: value.clone() for name, value in program.state_dict().items()}
     try:
@@ -71,7 +71,7 @@ def test_every_triple_trains_and_scores_or_is_refused_with_a_reason(prior, likel
 
 
 class OnTheCircle(torch.nn.Module):
-    """Somebody's own posterior: a distribution that says nothing about its support but what Pyro's says."""
+    """Somebody's own posterior, whose support says no more than Pyro's does."""
 
     def forward(self, x, *, context=None):
         return dist.ProjectedNormal(x[..., :2] + 1.0)
@@ -83,7 +83,8 @@ def test_a_sphere_under_a_plane_is_refused_before_training():
     )
     with pytest.raises(
         InvalidInput,
-        match="z: got a posterior with a density over the area of a sphere under a prior with one over volume",
+        match="z: got a posterior with a density over the area of a sphere "
+        "under a prior with one over volume",
     ):
         pv.fit(program, torch.zeros(4, 5), progress=False)
     program = pv.VAE(
