@@ -43,7 +43,7 @@ class Autoencoder(nn.Module, ABC):
         return as_shape(self.likelihood.event_shape)
 
     def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
+        super().__setattr__(name, value)  # type: ignore[arg-type]  # torch means any value
         if self._bound is not None:
             self.bind_components()
 

@@ -88,6 +88,16 @@ class HierarchicalVAE(Autoencoder):
         self.inference, self.skip = inference, skip
         self.bind_components()
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("prior", "posterior"):
+            raise InvalidInput(
+                name,
+                got="one for all levels",
+                expected="one for a level",
+                fix=f"write program.{name}s[-1] = ... for the top level",
+            )
+        super().__setattr__(name, value)
+
     @property
     def posterior(self) -> Posterior:  # type: ignore[override]  # it is replaced in `posteriors`
         """The posterior of the top level; top down, a prior such as VampPrior shares it."""
@@ -97,6 +107,7 @@ class HierarchicalVAE(Autoencoder):
         return _by_name(self.priors, self.likelihood, self.posteriors)
 
     def bind_components(self) -> None:
+        """As of any program; model and guide do so too, for a level is replaced in a list."""
         for part in self.components().values():
             if isinstance(part, Bindable) and self.inference == "bottom_up":
                 raise InvalidInput(
@@ -109,6 +120,7 @@ class HierarchicalVAE(Autoencoder):
         super().bind_components()
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.bind_components()
         features = self.context_features(context)
         above: list[Tensor] = []
         with pyro.plate("data", len(x), dim=-1):
@@ -122,6 +134,7 @@ class HierarchicalVAE(Autoencoder):
             return pyro.sample("x", as_pyro(density), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.bind_components()
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
             if self.inference == "bottom_up":

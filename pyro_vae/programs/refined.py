@@ -63,6 +63,16 @@ class Refined(nn.Module):
         check_count("steps", steps)
         self.program, self.steps, self.step_size = program, steps, step_size
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, nn.Module) and name != "program":
+            raise InvalidInput(
+                name,
+                got=f"a {type(value).__name__} as a part of Refined",
+                expected="a part of the program that it refines",
+                fix=f"write refined.program.{name} = ...",
+            )
+        super().__setattr__(name, value)  # type: ignore[arg-type]  # torch means any value
+
     @property
     def event_shape(self) -> tuple[int, ...] | None:
         return self.program.event_shape
