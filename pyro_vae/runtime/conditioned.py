@@ -90,7 +90,7 @@ class Conditioned:
         Raises:
             InvalidInput: if a datum's log-weight depends on other data or on the number of draws.
         """
-        plates = find_plates(program, x, context, scored=scored)
+        plates = find_plates(program, x, context, scored=scored, whole=True)
         given = cls(program, x, context, plates)
         with isolated_random(x.device, 0), validation_enabled(False), torch.no_grad():
             few = given[_spread(len(x))]

@@ -5,8 +5,9 @@ For K draws of the latents from the guide, datum n has the log-weights
 .. math:: \log w_{kn} = \log p(x_n, z_{kn}) - \log q(z_{kn} \mid x_n),
 
 the sum of the unscaled, masked log-probabilities of all sites of the model less those of the guide.
-Factors in the model count; factors in the guide are training terms (a commitment loss, a penalty)
-and do not.
+A plate inside the data plate must be run as a whole: some of its entries, scaled, would give noisy
+weights, and the log of a mean of such weights is too high. Factors in the model count; factors in
+the guide are training terms (a commitment loss, a penalty) and do not.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ class Plates:
 
 
 def find_plates(
-    program: ProgramLike, x: Tensor, context: Tensor | None = None, *, scored: bool = True
+    program: ProgramLike,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    scored: bool = True,
+    whole: bool = False,
 ) -> Plates:
     r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
 
@@ -84,11 +90,13 @@ def find_plates(
         x: data (N, \*event).
         context: context (N, ...) or ``None``.
         scored: whether it must have a density; training alone can do with a point mass.
+        whole: whether its local plates must be run as wholes, as those of a scored program must;
+            training alone can do with some of their entries.
 
     Raises:
         InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the
-            plate, model and guide differ in their latent sites, or (a `NoBound`) the guide puts a
-            point mass on a continuous latent.
+            plate, model and guide differ in their latent sites, a local plate is subsampled, or (a
+            `NoBound`) the guide puts a point mass on a continuous latent.
     """
     few = slice(0, 2)
     guide, model = importance_traces(program, x[few], None if context is None else context[few])
@@ -101,6 +109,8 @@ def find_plates(
                 fix="make it an nn.Parameter of the program, which is what is trained and saved",
             )
     where = plates_of(guide, model, scored=scored)
+    if whole:
+        _check_whole(model, guide)
     if where.num_data != len(x[few]):
         raise InvalidInput(
             "data plate",
@@ -152,6 +162,8 @@ def plates_of(
             )
     plate = frames["data"]
     _check_latents(model, guide, scored)
+    if scored:
+        _check_whole(model, guide)
     leftmost = min(frame.dim for frame in frames.values())
     return Plates(
         data_dim=plate.dim,
@@ -198,6 +210,19 @@ def _check_latents(model: Any, guide: Any, scored: bool) -> None:
                 fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
                 "with spread such as DiagonalNormal",
             )
+
+
+def _check_whole(*traces: poutine.Trace) -> None:
+    for _, site in _sites(*traces):
+        for frame in site["cond_indep_stack"]:
+            is_local = frame.full_size is not None and frame.name != "data"
+            if is_local and frame.size != frame.full_size:
+                raise InvalidInput(
+                    f"plate {frame.name!r}",
+                    got=f"{frame.size} of {frame.full_size} entries inside the data plate",
+                    expected="all of them in a score, and in a bound made of log-weights",
+                    fix="pass subsample_size only while training (self.training), with ELBO",
+                )
 
 
 def importance_traces(
@@ -272,7 +297,7 @@ class NonFiniteLogWeight(InvalidInput):
 
 
 def site_log_prob(site: Site, plates: Plates, shape: tuple[int, int]) -> Tensor:
-    """One site's unscaled, masked log-probability, summed over all plates but the particles' and the data's: (K, N)."""
+    """One site's unscaled, masked log-probability, summed over its local plates: (K, N)."""
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     value = scale_and_mask(value, mask=site["mask"])
     rank = -plates.particle_dim
