@@ -114,6 +114,8 @@ class Mixed(nn.Module):
 class Features(nn.Module):
     """A network that passes on the features that another module has computed."""
 
+    takes_draws = True
+
     def __init__(self, out_shape: Size):
         super().__init__()
         self.out_shape = as_shape(out_shape)

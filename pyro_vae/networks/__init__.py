@@ -4,9 +4,9 @@ The contract: ``network(in_shape, ...)`` is a module with ``out_shape``; its ``f
 context=None)`` maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)`` for any leading batch
 dimensions, the context's batch broadcast against the input's. The context joins features, so the
 input is encoded once even where the context carries more batch dimensions. A network that makes
-images or sequences is told their shape by ``size=``. Any module that keeps this is a network;
-nothing needs to be inherited, and a plain `torch.nn.Sequential` becomes one by setting its
-``out_shape``. `OneHot`, which turns labels into a context's features, is no network in this sense,
+images or sequences is told their shape by ``size=``. Networks that keep this say ``takes_draws =
+True``. Any other module with ``out_shape`` serves too, such as a plain `torch.nn.Sequential`: it is
+called on a single batch dimension. Nothing needs to be inherited. `OneHot`, which turns labels into a context's features, is no network in this sense,
 and `WithMask` wraps one for data with missing entries, `Corrupted` one for denoising: they stay out
 of ``__all__``, from which choices and tests are derived.
 """
@@ -34,6 +34,7 @@ from pyro_vae.networks.shapes import (
     flatten_event,
     out_shape_of,
     over_batch,
+    tell_event_dim,
 )
 
 __all__ = [

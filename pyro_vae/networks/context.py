@@ -48,6 +48,8 @@ class WithMask(nn.Module):
         torch.Size([4, 50])
     """
 
+    takes_draws = True
+
     def __init__(self, in_shape: Size, network: nn.Module):
         super().__init__()
         self.in_shape, self.network = as_shape(in_shape), network
@@ -89,6 +91,8 @@ class Corrupted(nn.Module):
         True
     """
 
+    takes_draws = True
+
     def __init__(self, network: nn.Module, corruption: nn.Module):
         super().__init__()
         self.network, self.corruption = network, corruption
@@ -109,13 +113,15 @@ class WithoutContext(nn.Module):
         torch.Size([5, 16])
     """
 
+    takes_draws = True
+
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
         self.out_shape = out_shape_of(network)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.network(x)
+        return features_of(self.network, x, None)
 
 
 class OneHot(nn.Module):

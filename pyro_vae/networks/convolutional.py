@@ -49,6 +49,8 @@ class Conv(nn.Module):
         torch.Size([4, 2, 256])
     """
 
+    takes_draws = True
+
     def __init__(
         self,
         in_shape: Size,
@@ -109,6 +111,8 @@ class ConvTranspose(nn.Module):
         >>> ConvTranspose(20, (28, 28), [64, 32])(torch.zeros(7, 20)).shape
         torch.Size([7, 32, 28, 28])
     """
+
+    takes_draws = True
 
     def __init__(
         self,
@@ -184,6 +188,8 @@ class ResidualConv(nn.Module):
         torch.Size([4, 256])
     """
 
+    takes_draws = True
+
     def __init__(
         self,
         in_shape: Size,
@@ -246,6 +252,8 @@ class ResidualConvTranspose(nn.Module):
         torch.Size([7, 32, 32, 32])
     """
 
+    takes_draws = True
+
     def __init__(
         self,
         in_shape: Size,
@@ -306,6 +314,8 @@ class Conv1d(nn.Module):
         torch.Size([4, 256])
     """
 
+    takes_draws = True
+
     def __init__(
         self,
         in_shape: Size,
@@ -363,6 +373,8 @@ class ConvTranspose1d(nn.Module):
         >>> ConvTranspose1d(20, (2, 100), [32, 16])(torch.zeros(7, 20)).shape
         torch.Size([7, 16, 100])
     """
+
+    takes_draws = True
 
     def __init__(
         self,
@@ -486,6 +498,8 @@ def dense_after(
 
 class MapToMap(nn.Module):
     """A convolution of kernel size 1 and a nonlinearity, in the place of dense layers where the latent is a map itself."""
+
+    takes_draws = True
 
     def __init__(
         self, in_shape: tuple[int, ...], feature_map: tuple[int, ...], activation: type[nn.Module]

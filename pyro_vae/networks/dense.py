@@ -38,6 +38,8 @@ class MLP(nn.Module):
         torch.Size([3, 5, 400])
     """
 
+    takes_draws = True
+
     def __init__(
         self,
         in_shape: Size,
@@ -94,6 +96,8 @@ class GatedMLP(nn.Module):
         >>> net(torch.zeros(5, 1, 28, 28), context=torch.zeros(3, 5, 10)).shape
         torch.Size([3, 5, 300])
     """
+
+    takes_draws = True
 
     def __init__(
         self,

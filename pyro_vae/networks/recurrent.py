@@ -51,6 +51,8 @@ class Recurrent(nn.Module):
         torch.Size([4, 128])
     """
 
+    takes_draws = True
+
     def __init__(
         self,
         in_shape: Size,
@@ -123,6 +125,8 @@ class RecurrentDecoder(nn.Module):
         >>> RecurrentDecoder(20, (3, 50), width=32)(torch.zeros(7, 20)).shape
         torch.Size([7, 32, 50])
     """
+
+    takes_draws = True
 
     def __init__(
         self,

@@ -19,9 +19,11 @@ __all__ = [
     "flatten_event",
     "out_shape_of",
     "over_batch",
+    "tell_event_dim",
 ]
 
 Size = int | Sequence[int]
+EVENT_DIM = "_event_dim"  # a network's attribute, set by `tell_event_dim`
 
 
 def as_shape(size: Size) -> tuple[int, ...]:
@@ -60,8 +62,37 @@ def flatten_event(x: Tensor, event_dim: int) -> Tensor:
 
 
 def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-    """What ``network`` makes of x; a network that takes no context is called without one."""
-    return network(x) if context is None else network(x, context=context)
+    r"""Features of x by a network, which is given a context only where there is one.
+
+    A network that says ``takes_draws = True``, as ours do, maps any leading dimensions of x and of
+    the context itself. Any other, once it was told the `event_dim` of x, is called on a single
+    batch dimension, (K N, \*event) in place of (K, N, \*event), as torch's layers are written for:
+    convolutions, recurrent and attention layers, and what is done along dimension 1.
+    """
+    keeps_contract = getattr(network, "takes_draws", False)
+    event_dim = None if keeps_contract else vars(network).get(EVENT_DIM)
+    if event_dim is None:
+        return network(x) if context is None else network(x, context=context)
+    batch, event = x.shape[: x.dim() - event_dim], x.shape[x.dim() - event_dim :]
+    if context is None:
+        features = network(x.reshape(-1, *event))
+    else:
+        batch = torch.broadcast_shapes(batch, context.shape[:-1])
+        rows = context.expand(*batch, -1).reshape(-1, context.shape[-1])
+        features = network(x.expand(*batch, *event).reshape(-1, *event), context=rows)
+    return features.reshape(*batch, *features.shape[1:])
+
+
+def tell_event_dim(module: nn.Module, event_dim: int) -> None:
+    """Tell a component's network, for `features_of`, how many dimensions an event of its input has.
+
+    Wrappers, such as `Missing` of a likelihood or `WithMask` of a network, pass it on.
+    """
+    inner: nn.Module | None = module
+    while inner is not None:
+        vars(inner)[EVENT_DIM] = event_dim
+        parts = inner._modules
+        inner = parts.get("network", parts.get("likelihood"))
 
 
 def out_shape_of(network: nn.Module) -> tuple[int, ...]:

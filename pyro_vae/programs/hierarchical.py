@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, as_module
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder, check_components
-from pyro_vae.programs.parts import draw_latent, flattened, join_context
+from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]
@@ -129,7 +129,8 @@ class HierarchicalVAE(Autoencoder):
                 z = pyro.sample(f"z{level + 1}", as_pyro(density))
                 component = self.priors[level - 1] if level else self.likelihood
                 above_z = [flattened(z, density), *above]
-                density = component(z, context=join_context(features, above))
+                event_dim, context = len(density.event_shape), join_context(features, above)
+                density = density_of(component, z, event_dim, context)
                 above = above_z if self.skip else []
             return pyro.sample("x", as_pyro(density), obs=x)
 
@@ -143,13 +144,16 @@ class HierarchicalVAE(Autoencoder):
                 self._infer_top_down(x, features)
 
     def _infer_bottom_up(self, given: Tensor, features: Tensor | None) -> None:
+        event_dim = given.dim() - 1
         for level, posterior in enumerate(self.posteriors, start=1):
-            given = draw_latent(f"z{level}", posterior, posterior(given, context=features))
+            density = density_of(posterior, given, event_dim, features)
+            given = draw_latent(f"z{level}", posterior, density)
+            event_dim = len(density.event_shape)
 
     def _infer_top_down(self, x: Tensor, features: Tensor | None) -> None:
         above: list[Tensor] = []
         for level, posterior in reversed(list(enumerate(self.posteriors, start=1))):
-            density = posterior(x, context=join_context(features, above))
+            density = density_of(posterior, x, x.dim() - 1, join_context(features, above))
             z = draw_latent(f"z{level}", posterior, density)
             above = [flattened(z, density), *(above if self.skip else [])]
 

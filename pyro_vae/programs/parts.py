@@ -11,12 +11,26 @@ from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_vae.contracts import StatesInfer, StatesTrainingTerm, StochasticFunction
+from pyro_vae.contracts import (
+    Likelihood,
+    Posterior,
+    StatesInfer,
+    StatesTrainingTerm,
+    StochasticFunction,
+    as_module,
+)
 from pyro_vae.distributions import as_pyro
-from pyro_vae.networks import broadcast_batch, flatten_event
+from pyro_vae.networks import broadcast_batch, flatten_event, tell_event_dim
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["draw_latent", "features_of_context", "flattened", "join_context", "particles"]
+__all__ = [
+    "density_of",
+    "draw_latent",
+    "features_of_context",
+    "flattened",
+    "join_context",
+    "particles",
+]
 
 
 @overload
@@ -35,6 +49,14 @@ def features_of_context(module: nn.Module | None, context: Tensor | None) -> Ten
             fix="pass a pair (x, context), or context= when generating",
         )
     return module(context)
+
+
+def density_of(
+    component: Likelihood | Posterior, given: Tensor, event_dim: int, context: Tensor | None
+) -> Distribution:
+    """A component's distribution given data or a latent, of ``event_dim`` event dimensions."""
+    tell_event_dim(as_module(component), event_dim)
+    return component(given, context=context)
 
 
 def draw_latent(name: str, posterior: object, density: Distribution) -> Tensor:

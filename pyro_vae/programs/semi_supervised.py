@@ -13,7 +13,7 @@ from pyro_vae.contracts import Likelihood, Posterior, Prior
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import MLP, Head, OneHot
 from pyro_vae.programs.autoencoder import Autoencoder
-from pyro_vae.programs.parts import draw_latent, features_of_context
+from pyro_vae.programs.parts import density_of, draw_latent, features_of_context
 from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["SemiSupervisedVAE"]
@@ -111,19 +111,23 @@ class SemiSupervisedVAE(Autoencoder):
         known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
             y = pyro.sample("y", label_density(known, torch.zeros_like(known)))
-            z = pyro.sample("z", as_pyro(self.prior(context=y)))
-            return pyro.sample("x", as_pyro(self.likelihood(z, context=y)), obs=x)
+            prior = self.prior(context=y)
+            z = pyro.sample("z", as_pyro(prior))
+            density = density_of(self.likelihood, z, len(prior.event_shape), y)
+            return pyro.sample("x", as_pyro(density), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> None:
         known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
             if self.hidden is None:
-                z = draw_latent("z", self.posterior, self.posterior(x))
+                density = density_of(self.posterior, x, x.dim() - 1, None)
+                z = draw_latent("z", self.posterior, density)
                 self._classify(known, self._given(z))
             else:
                 (logits,) = self.head(self.network(x))
                 y = self._classify(known, logits)
-                draw_latent("z", self.posterior, self.posterior(x, context=y))
+                density = density_of(self.posterior, x, x.dim() - 1, y)
+                draw_latent("z", self.posterior, density)
 
     def _given(self, z: Tensor) -> Tensor:
         """log p(z | y) of each label (*batch, C), the log-odds of the label given z."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyro_vae.contracts import Likelihood, Posterior, Prior
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder
-from pyro_vae.programs.parts import draw_latent
+from pyro_vae.programs.parts import density_of, draw_latent
 
 __all__ = ["VAE"]
 
@@ -58,12 +58,15 @@ class VAE(Autoencoder):
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", as_pyro(self.prior(context=features)))
-            return pyro.sample("x", as_pyro(self.likelihood(z, context=features)), obs=x)
+            prior = self.prior(context=features)
+            z = pyro.sample("z", as_pyro(prior))
+            density = density_of(self.likelihood, z, len(prior.event_shape), features)
+            return pyro.sample("x", as_pyro(density), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
-            return draw_latent("z", self.posterior, self.posterior(x, context=features))
+            density = density_of(self.posterior, x, x.dim() - 1, features)
+            return draw_latent("z", self.posterior, density)
 
     embed = Autoencoder.context_features  # its name in version 0.1.0

@@ -24,9 +24,17 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_vae.contracts import Bindable, Likelihood, ModuleLike, Posterior, Prior, ProgramOfParts
+from pyro_vae.contracts import (
+    Bindable,
+    Likelihood,
+    ModuleLike,
+    Posterior,
+    Prior,
+    ProgramOfParts,
+    as_module,
+)
 from pyro_vae.distributions import Flat, as_pyro, is_point_mass
-from pyro_vae.networks import MLP, as_shape
+from pyro_vae.networks import MLP, as_shape, tell_event_dim
 from pyro_vae.posteriors import DiagonalNormal
 from pyro_vae.testing.density import LARGEST_INTEGRATED, check_density
 from pyro_vae.testing.laws import (
@@ -207,6 +215,7 @@ def _check_conditional(
     def forward(module: Likelihood | Posterior) -> Distribution:
         return module(given.to(dtype_of(module)), context=_as_dtype_of(module, context))
 
+    tell_event_dim(as_module(module), given.dim() - 1)
     _check_component(module, forward, (len(given),))
     double, x = in_float64(module), given.double()
     c = _as_dtype_of(double, context)
