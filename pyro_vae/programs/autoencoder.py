@@ -14,6 +14,8 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["Autoencoder", "check_components"]
 
+BOUND_TO = "_bound_to"  # a component's attribute: the program that it was bound to last
+
 
 class Autoencoder(nn.Module, ABC):
     """A program made of components, which are bound to one another.
@@ -48,15 +50,22 @@ class Autoencoder(nn.Module, ABC):
             self.bind_components()
 
     def bind_components(self) -> None:
-        """Check the components and bind those that share another one, if one was replaced."""
+        """Check the components and bind those that share another one, if one was replaced.
+
+        Model and guide do so too, for a component may have been bound to another program since, or
+        replaced in a list.
+        """
         components = self.components()
-        if components == self._bound:
+        if components == self._bound and all(
+            vars(part).get(BOUND_TO, self) is self for part in components.values()
+        ):
             return
         check_components(components)
-        object.__setattr__(self, "_bound", components)
         for part in components.values():
             if isinstance(part, Bindable):
                 part.bind(self)
+                vars(part)[BOUND_TO] = self  # where it is not registered as a part of the part
+        object.__setattr__(self, "_bound", components)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Start the components that start from data; training calls this before its first step."""

@@ -107,7 +107,7 @@ class HierarchicalVAE(Autoencoder):
         return _by_name(self.priors, self.likelihood, self.posteriors)
 
     def bind_components(self) -> None:
-        """As of any program; model and guide do so too, for a level is replaced in a list."""
+        """As for any program; a part that shares the posterior needs a guide from the top down."""
         for part in self.components().values():
             if isinstance(part, Bindable) and self.inference == "bottom_up":
                 raise InvalidInput(

@@ -108,6 +108,7 @@ class SemiSupervisedVAE(Autoencoder):
             )
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.bind_components()
         known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
             y = pyro.sample("y", label_density(known, torch.zeros_like(known)))
@@ -117,6 +118,7 @@ class SemiSupervisedVAE(Autoencoder):
             return pyro.sample("x", as_pyro(density), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> None:
+        self.bind_components()
         known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
             if self.hidden is None:

@@ -56,6 +56,7 @@ class VAE(Autoencoder):
         self.bind_components()
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.bind_components()
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
             prior = self.prior(context=features)
@@ -64,6 +65,7 @@ class VAE(Autoencoder):
             return pyro.sample("x", as_pyro(density), obs=x)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.bind_components()
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):
             density = density_of(self.posterior, x, x.dim() - 1, features)

@@ -56,7 +56,7 @@ def semi_supervised():
 
 
 class SharesThePosterior(torch.nn.Module):
-    """Somebody's own prior, which keeps the posterior that it was given: N(0, I) + the posterior's bias."""
+    """Somebody's own prior, which keeps the posterior that it was given, and lies at its bias."""
 
     def bind(self, program):
         self.kept = [program.posterior]
@@ -166,6 +166,17 @@ def test_a_prior_that_another_program_has_trained_goes_on_there_with_what_it_has
     second = pv.VAE(first.prior, first.likelihood, posterior())
     assert torch.equal(second.prior.pseudo_inputs, inputs)
     check_program(second, X)
+
+
+@pytest.mark.parametrize("prior", [lambda: pv.priors.VampPrior(2, 4), SharesThePosterior])
+def test_a_prior_that_two_programs_share_is_that_of_the_one_that_runs(prior, float64):
+    shared, x = prior(), X.double()
+    decoder = pv.likelihoods.Bernoulli(5, MLP(2, [8]))
+    first = pv.VAE(shared, decoder, posterior())
+    before = pv.elbo(first, x, 5).values
+    second = pv.VAE(shared, decoder, posterior())
+    assert not torch.equal(pv.elbo(second, x, 5).values, before)
+    assert torch.equal(pv.elbo(first, x, 5).values, before)
 
 
 @pytest.mark.parametrize(
