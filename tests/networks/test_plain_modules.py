@@ -226,7 +226,7 @@ def test_a_replaced_network_is_run_flattened_at_once():
 
 
 def test_scores_of_functions_along_dimension_1_are_the_same_together_and_one_by_one(float64):
-    """With one draw for each datum dimension 1 was that of the features, with K that of the data."""
+    """With one draw for each datum dimension 1 was the features', with K draws the data's."""
     for name in ("normalize", "softmax"):
         program = program_of(decoder=plain(DECODERS[name])).eval()
         x, z = torch.bernoulli(torch.rand(5, *EVENT)), torch.randn(6, 5, 3)
