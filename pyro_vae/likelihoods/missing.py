@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pyro.distributions as dist
 from torch import Tensor, nn
 
@@ -37,9 +39,9 @@ class Missing(nn.Module):
         tensor([0.], grad_fn=<SumBackward1>)
     """
 
-    def __init__(self, likelihood: Likelihood):
+    def __init__(self, likelihood: nn.Module):
         super().__init__()
-        self.likelihood = likelihood
+        self.likelihood = cast(Likelihood, likelihood)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
