@@ -11,12 +11,15 @@ from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.objectives import ELBO
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.testing.laws import check_copies, check_gradients, unchanged_globals
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["check_program"]
 
 
 def check_program(program: ProgramLike, x: Tensor, *, context: Tensor | None = None) -> None:
     r"""Check the contract of a program: it trains, scores, generates, copies, saves and loads.
+
+    The score of a datum must depend on no other datum, and on no number of draws.
 
     Args:
         program: the program.
@@ -32,7 +35,10 @@ def check_program(program: ProgramLike, x: Tensor, *, context: Tensor | None = N
     assert program.event_shape is not None, "it must state event_shape, the shape of one datum"
     with unchanged_globals():
         check_gradients(program, _loss_of(x, context))
-        scores = evaluate(program, (x, context), num_samples=5)
+        try:
+            scores = evaluate(program, (x, context), num_samples=5)
+        except InvalidInput as refusal:
+            raise AssertionError(str(refusal)) from refusal
         for name, score in scores.items():
             assert score.values.shape == (len(x),), f"{name} must have one value for each datum"
         new = generate(program, len(x), context=context, draws=True)

@@ -162,3 +162,24 @@ def test_checks_can_fail():
     network.out_shape = (5,)
     with pytest.raises(AssertionError, match="out_shape"):
         check_network(network, torch.randn(2, 3))
+
+
+class Couples(torch.nn.Module):
+    """A decoder that centres each batch, so that a datum's score depends on the others."""
+
+    out_shape = (8,)
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 8)
+
+    def forward(self, z, context=None):
+        return self.layer(z - z.mean(-2, keepdim=True))
+
+
+def test_a_program_whose_scores_depend_on_their_neighbours_is_told():
+    program = families.program("StandardNormal", "DiagonalNormal")
+    check_program(program, families.data_of(program))
+    program.likelihood.network = Couples()
+    with pytest.raises(AssertionError, match="Couples|other data|depend"):
+        check_program(program, families.data_of(program))
