@@ -19,6 +19,7 @@ from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.report.gallery import inspect
 from pyro_vae.report.page import report
+from pyro_vae.report.sentences import facts_of
 from pyro_vae.training.history import History
 
 FAST = [
@@ -102,10 +103,10 @@ def test_inspect_writes_arviz_data_and_figures(run):
     } <= result["captions"].keys()
     for name, caption in result["captions"].items():
         assert caption and (run / "inspection" / name).read_bytes().startswith(b"\x89PNG")
-    assert "0.5000" in result["numbers"]["AUROC by elbo, digits against digits"], (
-        "the same data on both sides"
-    )
-    assert any("linear probe" in name for name in result["numbers"])
+    by_elbo, _ = result["numbers"]["outliers"]
+    assert (by_elbo["inside"], by_elbo["outside"]) == ("digits", "digits")
+    assert by_elbo["auroc"] == pytest.approx(0.5, abs=1e-4), "the same data on both sides"
+    assert any(probe["classifier"] == "linear probe" for probe in result["numbers"]["probes"])
 
 
 def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
@@ -272,8 +273,11 @@ def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
         set(gallery.captions) == {"latents.png", "aggregate.png", "graph.png", "tangent.png"}
         and not gallery.warnings
     )
-    assert gallery.numbers["active dimensions of the latent"] == "3 of 3"
-    assert gallery.numbers["local dimension of the decoder"].startswith("3 ")
+    assert (gallery.numbers.active_dims, gallery.numbers.latent_dims) == (3, 3)
+    assert gallery.numbers.local_dimension.median == 3
+    facts = facts_of(gallery.numbers)
+    assert facts["active dimensions of the latent"] == "3 of 3"
+    assert facts["local dimension of the decoder"].startswith("3 ")
 
 
 def test_figures_show_what_was_handed_in():
