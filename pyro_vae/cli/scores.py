@@ -52,10 +52,7 @@ def score_run(
                 program, data, num_samples, proposal=proposal, seed=seed, progress=True
             )
             scores = scores | {"log_likelihood": again["log_likelihood"]}
-        result = _with_bound(program, data, scores)
-        result["proposal"] = {"name": type(proposal).__name__} | {
-            key: str(value) for key, value in vars(proposal).items()
-        }
+        result = _with_bound(program, data, scores, proposal)
     result["num_data"] = len(data)
     result["data"] = {
         "name": data.name,
@@ -83,23 +80,26 @@ def _without_bound(scores: dict[str, Score], refusal: str) -> Evaluation:
     return result
 
 
-def _with_bound(program: ProgramLike, data: Dataset, scores: dict[str, Score]) -> Evaluation:
+def _with_bound(
+    program: ProgramLike, data: Dataset, scores: dict[str, Score], proposal: Proposal
+) -> Evaluation:
     """The ELBO and the log-likelihood, with what tells whether to believe the latter."""
-    ll = scores["log_likelihood"]
-    result: Evaluation = {
-        "elbo": _estimate(scores["elbo"]),
+    elbo, ll = scores["elbo"], scores["log_likelihood"]
+    assert isinstance(ll, ImportanceScore)
+    settings = {name: str(value) for name, value in vars(proposal).items()}
+    return {
+        "elbo": _estimate(elbo),
         "log_likelihood": {**_estimate(ll), "num_samples": ll.num_samples},
-        "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
-        "perplexity": perplexity(ll, data),
-    }
-    if isinstance(ll, ImportanceScore):
-        result["pareto_k"] = {
+        "pareto_k": {
             "median": ll.pareto_k.median().item(),
             "max": ll.pareto_k.max().item(),
             "above_threshold": ll.above_threshold,
             "threshold": pareto_k_threshold(ll.num_samples),
-        }
-    return result
+        },
+        "proposal": {"name": type(proposal).__name__, **settings},
+        "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
+        "perplexity": perplexity(ll, data),
+    }
 
 
 def _estimate(score: Score) -> Estimate:

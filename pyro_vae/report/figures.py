@@ -1,4 +1,4 @@
-"""What every figure of a gallery needs: the program and data it shows, and the place it goes."""
+"""What every figure of a gallery needs: the program and data it shows, and where it goes."""
 
 from __future__ import annotations
 

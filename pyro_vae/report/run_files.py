@@ -1,4 +1,4 @@
-"""The files of a run that hold numbers: their types, how they are read, how they are written."""
+"""The files of a run that hold numbers: their types, and how they are read and written."""
 
 from __future__ import annotations
 

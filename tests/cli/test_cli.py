@@ -332,14 +332,16 @@ class MyLikelihood(nn.Module):
         super().__init__(); self.event_shape, self.network, self.scale = event_shape, network, scale
         self.out = nn.Linear(network.out_shape[0], 64)
     def forward(self, z, *, context=None):
-        loc = self.out(self.network(z)); return td.Independent(td.Laplace(loc.unflatten(-1, self.event_shape), self.scale), 3)
+        loc = self.out(self.network(z)).unflatten(-1, self.event_shape)
+        return td.Independent(td.Laplace(loc, self.scale), 3)
 
 class MyPosterior(nn.Module):
     def __init__(self, latent, network):
         super().__init__(); self.latent, self.network = latent, network
         self.out = nn.Linear(network.out_shape[0], 2 * latent[0])
     def forward(self, x, *, context=None):
-        loc, raw = self.out(self.network(x)).chunk(2, -1); return td.Independent(td.Laplace(loc, raw.exp()), 1)
+        loc, raw = self.out(self.network(x)).chunk(2, -1)
+        return td.Independent(td.Laplace(loc, raw.exp()), 1)
 """
 
 

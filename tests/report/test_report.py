@@ -211,22 +211,47 @@ def test_what_is_wrong_ends_in_one_line(run, capsys, tmp_path):
     )
 
 
+def test_an_inspection_by_version_0_1_0_is_shown_and_another_is_refused_in_one_line(
+    run, tmp_path, capsys
+):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "inspection" / "inspection.json"
+    found = json.loads(path.read_text())
+    found |= {
+        "numbers": {"active dimensions of the latent": "4 of 20"},
+        "warnings": ["The encoder is measurably wrong for 1 of 1 data."],
+    }
+    path.write_text(json.dumps(found))
+    words = " ".join(" ".join(Page(report(tmp_path / "run", pv.load(run))).words).split())
+    assert "4 of 20" in words and "measurably wrong for 1 of 1" in words
+    for numbers in ({"active_dims": 2}, ["a"]):
+        path.write_text(json.dumps(found | {"numbers": numbers}))
+        assert main(["report", str(tmp_path / "run")]) == 2
+        assert "inspection.json, which cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_every_image_and_nothing_wider_than_the_screen(run, tmp_path, width):
     # The page has no script; one is added that measures it, once all that it loads is there.
-    measure = (
-        "<script>addEventListener('load', () => { const images = [...document.images]; document.title = JSON.stringify({"
-        "drawn: images.filter(i => i.complete && i.naturalWidth > 0).length, images: images.length,"
-        "page: document.documentElement.scrollWidth, screen: innerWidth, shown: Math.min(...images.map(i => i.clientWidth)),"
-        "text: parseFloat(getComputedStyle(document.body).fontSize)}); })</script>"
-    )
+    measure = """<script>addEventListener('load', () => {
+        const images = [...document.images], page = document.documentElement
+        document.title = JSON.stringify({
+            drawn: images.filter(i => i.complete && i.naturalWidth > 0).length,
+            images: images.length,
+            page: page.scrollWidth,
+            screen: innerWidth,
+            shown: Math.min(...images.map(i => i.clientWidth)),
+            text: parseFloat(getComputedStyle(document.body).fontSize)
+        })
+    })</script>"""
     # A headless window is at least 500 pixels wide; a frame can be as narrow as a phone.
     page = (run / "report.html").read_text().replace("<head>", "<head>" + measure)
     (tmp_path / "page.html").write_text(page)
     (tmp_path / "frame.html").write_text(
-        f'<iframe id=f src="page.html" style="border:0;width:{width}px;height:2000px"></iframe><script>addEventListener("load", () => '
-        'document.body.append(document.getElementById("f").contentDocument.title))</script>'
+        f'<iframe id=f src="page.html" style="border:0;width:{width}px;height:2000px"></iframe>'
+        "<script>addEventListener('load', () => "
+        "document.body.append(document.getElementById('f').contentDocument.title))</script>"
     )
     done = subprocess.run(
         [
