@@ -29,7 +29,7 @@ def run(argv: list[str]) -> None:
         "--proposal",
         type=Callable[..., Proposal],
         default={"class_path": resolve_component("proposal", "Guide")},
-        help="the proposal of the log-likelihood, as --proposal Refined --proposal.steps 50",
+        help="the proposal of the log-likelihood, as --proposal Refitted --proposal.steps 50",
     )
     with explaining(parser):
         options = parse_components(parser, argv, {})

@@ -160,7 +160,7 @@ def _add_bounds(
         return []
     return [
         f"{above} data have a Pareto k above {threshold:.2f}: their log p(x) is likely too low. "
-        "Evaluate with a higher --num-samples or with --proposal Refined, or train with a more "
+        "Evaluate with a higher --num-samples or with --proposal Refitted, or train with a more "
         "flexible --posterior."
     ]
 

@@ -519,7 +519,7 @@ def test_mistakes_in_a_recipe(capsys, tmp_path, text, words):
         (["evaluate", "RUN", "--num-samples", "0"], "num_samples: got 0"),
         (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
         (["evaluate", "RUN", "--limit", "0"], "limit: got 0"),
-        (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refined'"),
+        (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refitted'"),
         (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factor", "-1"], "factor: got -1"),
         (
             ["evaluate", "RUN", "--proposal", "Widened", "--proposal.factr", "2"],
