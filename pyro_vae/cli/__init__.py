@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
-from pyro_vae.cli.options import one_line_warning, underscored
+from pyro_vae.cli.options import as_options, one_line_warning
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.training.history import TrainingDiverged
 from pyro_vae.validation import InvalidInput, check_choice
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(versions()["pyro-vae"])
             return 0
         check_choice("command", argv[0], COMMANDS)
-        COMMANDS[argv[0]].run(underscored(argv[1:]))
+        COMMANDS[argv[0]].run(as_options(argv[1:]))
         return 0
     except (InvalidInput, TrainingDiverged) as error:
         print(f"pyro-vae: {error}", file=sys.stderr)

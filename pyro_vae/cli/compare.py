@@ -12,10 +12,13 @@ from rich.table import Table
 
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
-from pyro_vae.evaluation.scores import Score, versions
+from pyro_vae.evaluation.scores import Score, share_of_bounds, versions
 from pyro_vae.recipes.recipe import read_recipe
 from pyro_vae.report.run_files import write_json
 from pyro_vae.validation import InvalidInput, check_choice
+
+# Of a difference, by whether its first and its second score are bounds.
+SIGNS = {(False, False): "", (True, False): ">= ", (False, True): "<= ", (True, True): "~ "}
 
 
 def run(argv: list[str]) -> None:
@@ -70,6 +73,7 @@ class _Comparison:
                     "mean": score.mean,
                     "se": score.se,
                     "mc_se": score.mean_mc_se,
+                    "share_of_bounds": share_of_bounds(score),
                     "num_samples": score.num_samples,
                     "seed": score.seed,
                 }
@@ -128,15 +132,25 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
     for column in ("K", "mean", "s.e. over data", f"less {first}", "its s.e.", "Monte Carlo s.e."):
         table.add_column(column, justify="right", overflow="fold")
     for run, score in scores.items():
+        mean = f"{'>= ' * _is_bound(score)}{score.mean:.2f}"
         difference = ("", "", "")
         if paired := compared.differences.get(run):
-            difference = f"{paired.mean:+.2f}", f"{paired.se:.2f}", f"{paired.mc_se:.3f}"
-        mean, se = f"{score.mean:.2f}", f"{score.se:.2f}"
-        table.add_row(run, f"{score.num_samples:,}", mean, se, *difference)
+            sign = SIGNS[_is_bound(score), _is_bound(scores[first])]
+            error = "unknown" if sign else f"{paired.mc_se:.3f}"
+            difference = f"{sign}{paired.mean:+.2f}", f"{paired.se:.2f}", error
+        table.add_row(run, f"{score.num_samples:,}", mean, f"{score.se:.2f}", *difference)
     console = Console()
     console.print(table)
     if compared.spreads:
-        console.print(_seeds_table(compared.spreads))
+        console.print(_seeds_table(compared))
+    if any(map(_is_bound, scores.values())):
+        console.print(
+            "Scores marked >= are bounds: some of their data have a Pareto k above the threshold, "
+            "or none because K is too small. A difference marked ~ is of two bounds, and the true "
+            "one may be larger or smaller.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if len({score.num_samples for score in scores.values()}) > 1:
         console.print(
             "The runs were scored with different K, and fewer draws give a lower log p(x) on "
@@ -146,11 +160,16 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
         )
 
 
-def _seeds_table(spreads: Mapping[tuple[str, ...], Spread]) -> Table:
+def _is_bound(score: Score) -> bool:
+    return share_of_bounds(score) > 0
+
+
+def _seeds_table(compared: _Comparison) -> Table:
     table = Table(title="over seeds; nats per datum", title_justify="left")
     table.add_column("runs", overflow="fold")
     for column in ("mean", "s.d. between runs"):
         table.add_column(column, justify="right", overflow="fold")
-    for runs, over_seeds in spreads.items():
-        table.add_row(" ".join(runs), f"{over_seeds.mean:.2f}", f"{over_seeds.sd:.2f}")
+    for runs, over_seeds in compared.spreads.items():
+        sign = ">= " * any(_is_bound(compared.scores[run]) for run in runs)
+        table.add_row(" ".join(runs), f"{sign}{over_seeds.mean:.2f}", f"{over_seeds.sd:.2f}")
     return table

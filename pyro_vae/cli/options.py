@@ -15,7 +15,7 @@ from pyro_vae.checkpoint.description import resolve
 from pyro_vae.recipes.components import FAMILIES, component_names
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["explaining", "new_parser", "one_line_warning", "parse", "scan", "underscored"]
+__all__ = ["as_options", "explaining", "new_parser", "one_line_warning", "parse", "scan"]
 
 # Arguments of components that the program's builder passes.
 SIZES = {"latent", "event_shape", "in_shape", "network", "params"}
@@ -145,16 +145,27 @@ def _bad_value(message: str) -> InvalidInput | None:
     )
 
 
-def underscored(argv: list[str]) -> list[str]:
-    """Flags as the Python names that they stand for: ``--batch-size`` becomes ``--batch_size``."""
+def as_options(argv: Sequence[str]) -> list[str]:
+    """Arguments in the form that the parser reads.
 
-    def convert(token: str) -> str:
-        if not token.startswith("--"):
-            return token
+    Flags become Python names, ``--batch-size`` becomes ``--batch_size``. A value that starts with
+    a minus is joined to its flag, ``--context -1,0`` becomes ``--context=-1,0``: no option but
+    ``-h`` starts with a single dash.
+    """
+    out: list[str] = []
+    for token in argv:
         flag, equals, value = token.partition("=")
-        return "--" + flag[2:].replace("-", "_") + equals + value
+        if flag.startswith("--"):
+            out.append("--" + flag[2:].replace("-", "_") + equals + value)
+        elif out and _takes_value(out[-1]) and token.startswith("-") and token != "-h":
+            out[-1] += f"={token}"
+        else:
+            out.append(token)
+    return out
 
-    return [convert(token) for token in argv]
+
+def _takes_value(token: str) -> bool:
+    return token.startswith("--") and len(token) > 2 and "=" not in token
 
 
 def scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:

@@ -19,8 +19,10 @@ from pyro_vae.evaluation.scores import (
     ImportanceScore,
     Score,
     bits_per_dim,
+    draws_needed,
     pareto_k_threshold,
     perplexity,
+    share_of_bounds,
     versions,
 )
 from pyro_vae.report.run_files import Estimate, Evaluation, write_json
@@ -95,6 +97,7 @@ def _with_bound(
             "max": ll.pareto_k.max().item(),
             "above_threshold": ll.above_threshold,
             "threshold": pareto_k_threshold(ll.num_samples),
+            "share_of_bounds": share_of_bounds(ll),
         },
         "proposal": {"name": type(proposal).__name__, **settings},
         "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
@@ -144,24 +147,32 @@ def _add_bounds(
     table: Table, elbo: Score, ll: ImportanceScore, perplexity: float | None
 ) -> list[str]:
     """Add the rows of a program with a bound; what to know about them."""
-    for name, score in (("ELBO", elbo), (f"log p(x), K = {ll.num_samples:,}", ll)):
-        table.add_row(name, f"{score.mean:.2f}", f"{score.se:.2f}", f"{score.mean_mc_se:.3f}")
+    is_bound = share_of_bounds(ll) > 0
+    mean, mc_se = f"{ll.mean:.2f}", f"{ll.mean_mc_se:.3f}"
+    if is_bound:  # its Monte Carlo error would be too short
+        mean, mc_se = f">= {mean}", "unknown"
+    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
+    table.add_row(f"log p(x), K = {ll.num_samples:,}", mean, f"{ll.se:.2f}", mc_se)
     table.add_section()
     if perplexity is not None:
-        table.add_row("perplexity of a word", f"{perplexity:.1f}", "", "")
-    above, threshold = ll.above_threshold, pareto_k_threshold(ll.num_samples)
+        table.add_row("perplexity of a word", f"{'<= ' * is_bound}{perplexity:.1f}", "", "")
+    above, k = ll.above_threshold, ll.pareto_k
     if above is None:
         table.add_row("Pareto k", "needs more draws", "", "")
-        return []
-    k = ll.pareto_k
+        return [
+            f"log p(x) is at least {ll.mean:.2f}: {ll.num_samples:,} draws are too few to state an "
+            f"error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
+            "these draws can tell: evaluate with that --num-samples or more."
+        ]
+    threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
     middle, largest = f"median {k.median():.2f}", f"max {k.max():.2f}"
-    table.add_row("Pareto k", middle, largest, f"{above} above {threshold:.2f}")
-    if not above:
+    table.add_row("Pareto k", middle, largest, f"{above} above {threshold}")
+    if not is_bound:
         return []
     return [
-        f"{above} data have a Pareto k above {threshold:.2f}: their log p(x) is likely too low. "
-        "Evaluate with a higher --num-samples or with --proposal Refitted, or train with a more "
-        "flexible --posterior."
+        f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above {threshold}, and "
+        "their estimates are likely too low. Evaluate with a higher --num-samples or with "
+        "--proposal Refitted, or train with a more flexible --posterior."
     ]
 
 

@@ -6,14 +6,17 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import yaml
 
 from pyro_vae import checkpoint
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "read_file", "write_json"]
+__all__ = [
+    "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "damaged", "is_bound", "read_file",
+    "write_json",
+]  # fmt: skip
 
 Json = dict[str, Any]  # the content of a JSON or YAML file
 
@@ -28,12 +31,16 @@ class Estimate(TypedDict, total=False):
 
 
 class ParetoK(TypedDict):
-    """Pareto k over data, and how many data are above the threshold: ``None`` if K is too small."""
+    """Pareto k over data, and how many data are above the threshold: ``None`` if K is too small.
+
+    Version 0.1.0 did not write the share of data whose log p(x) is a bound.
+    """
 
     median: float | None
     max: float | None
     above_threshold: int | None
     threshold: float | None
+    share_of_bounds: NotRequired[float]
 
 
 class ScoredData(TypedDict):
@@ -61,6 +68,15 @@ class Evaluation(TypedDict, total=False):
     data: ScoredData
     seed: int
     versions: dict[str, str]
+
+
+def is_bound(scores: Evaluation) -> bool:
+    """Whether the log p(x) of an evaluation is known only to be at least its mean.
+
+    It is where the Pareto k of some data is above the threshold, or where K is too small for one.
+    """
+    shape = scores.get("pareto_k")
+    return bool(shape) and shape.get("share_of_bounds", shape["above_threshold"] != 0) > 0
 
 
 def read_file(path: Path) -> Json:

@@ -6,19 +6,24 @@ from collections.abc import Iterator
 
 from pyro_vae.report import markup
 from pyro_vae.report.markup import precise, rounded, text
-from pyro_vae.report.run_files import Evaluation
+from pyro_vae.report.run_files import Evaluation, is_bound
 
 __all__ = ["score_warnings", "scores_section"]
 
 
 def score_warnings(scores: Evaluation) -> Iterator[str]:
     """What a reader must know before believing the scores."""
-    shape = scores.get("pareto_k")
+    shape, ll = scores.get("pareto_k"), scores.get("log_likelihood")
+    if shape and ll and shape["above_threshold"] is None:
+        yield (
+            f"log p(x) is given as a bound: K = {ll['num_samples']} is too few draws to state an "
+            "error."
+        )
     if shape and shape["above_threshold"]:
         yield (
             f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']:,} of "
             f"{scores['num_data']:,} data: their log p(x) is likely too low, by more than its "
-            "stated error. It stays a lower bound in expectation. More draws, a refined proposal, "
+            "Monte Carlo error, so the mean is given as a bound. More draws, a refitted proposal, "
             "annealing, or a more flexible posterior repair it."
         )
 
@@ -31,9 +36,12 @@ def scores_section(scores: Evaluation, run: str) -> str:
     if elbo is None or ll is None:
         return _without_bound(scores)
     header = ["nats per datum", "mean", "standard error over data", "Monte Carlo error"]
+    mean, mc_se = rounded(ll["mean"]), rounded(ll["mc_se"])
+    if is_bound(scores):
+        mean, mc_se = f"at least {mean}", "unknown"
     rows = [
-        [name, rounded(value["mean"]), rounded(value["se"]), rounded(value["mc_se"])]
-        for name, value in (("ELBO", elbo), (f"log p(x), K = {ll['num_samples']:,}", ll))
+        ["ELBO", rounded(elbo["mean"]), rounded(elbo["se"]), rounded(elbo["mc_se"])],
+        [f"log p(x), K = {ll['num_samples']:,}", mean, rounded(ll["se"]), mc_se],
     ]
     return markup.table(header, rows) + f"<p>{' '.join(_words(scores))}</p>"
 
@@ -62,7 +70,10 @@ def _words(scores: Evaluation) -> Iterator[str]:
             f"It is above its threshold for {shape['above_threshold']:,} of "
             f"{scores['num_data']:,} data."
         )
+    at_most = "at most " if is_bound(scores) else ""
     if (bits := scores.get("bits_per_dim")) is not None:
-        yield f"{bits:.4f} bits per dimension."
+        yield f"Bits per dimension: {at_most}{bits:.4f}."
     if (perplexity := scores.get("perplexity")) is not None:
-        yield f"Perplexity of a word, with the end of a sentence as one: {perplexity:.1f}."
+        yield (
+            f"Perplexity of a word, with the end of a sentence as one: {at_most}{perplexity:.1f}."
+        )

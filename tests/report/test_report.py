@@ -19,6 +19,7 @@ from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.report.gallery import inspect
 from pyro_vae.report.page import report
+from pyro_vae.report.scores_section import scores_section
 from pyro_vae.report.sentences import facts_of
 from pyro_vae.training.history import History
 
@@ -142,6 +143,30 @@ def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
         assert expected in words, expected
     above = scores["pareto_k"]["above_threshold"]
     assert (f"for {above} of 30 data: their log p(x) is likely too low" in words) == bool(above)
+    assert "too few draws to state an error" in words, "K = 20"
+
+
+@pytest.mark.parametrize(
+    "tail, shown",
+    [
+        ({"above_threshold": 0, "share_of_bounds": 0.0}, "-27.64 0.19 0.0016"),
+        ({"above_threshold": 0}, "-27.64 0.19 0.0016"),  # as version 0.1.0 wrote it
+        ({"above_threshold": 3, "share_of_bounds": 0.1}, "at least -27.64 0.19 unknown"),
+        ({"above_threshold": 3}, "at least -27.64 0.19 unknown"),
+        ({"above_threshold": None}, "at least -27.64 0.19 unknown"),
+    ],
+)
+def test_a_score_whose_pareto_k_is_too_high_is_shown_as_a_bound(tail, shown):
+    scores = {
+        "elbo": {"mean": -28.0, "se": 0.2, "mc_se": 0.001},
+        "log_likelihood": {"mean": -27.64, "se": 0.19, "mc_se": 0.0016, "num_samples": 1000},
+        "pareto_k": {"median": 0.3, "max": 0.5, "threshold": 0.67, **tail},
+        "bits_per_dim": 0.6,
+        "num_data": 30,
+    }
+    words = " ".join(" ".join(Page(scores_section(scores, "run")).words).split())
+    assert f"log p(x), K = 1,000 {shown}" in words
+    assert ("at most 0.6000" in words) == ("at least" in shown)
 
 
 def test_a_page_of_a_run_without_scores_tells_how_to_make_them(tmp_path):
