@@ -76,7 +76,9 @@ def is_bound(scores: Evaluation) -> bool:
     It is where the Pareto k of some data is above the threshold, or where K is too small for one.
     """
     shape = scores.get("pareto_k")
-    return bool(shape) and shape.get("share_of_bounds", shape["above_threshold"] != 0) > 0
+    if shape is None:
+        return False
+    return shape.get("share_of_bounds", shape["above_threshold"] != 0) > 0
 
 
 def read_file(path: Path) -> Json:
