@@ -100,17 +100,17 @@ class ProgramLike(ModuleLike, Protocol):
 
 
 def as_module(part: ModuleLike) -> nn.Module:
-    """The same object, for the type checker, which cannot see that a protocol's object is a module."""
+    """Tell the type checker that a protocol's object is a module."""
     return cast(nn.Module, part)
 
 
 def as_program(module: nn.Module) -> ProgramLike:
-    """The same object, for the type checker, which cannot see that a module has a model and guide."""
+    """Tell the type checker that a module has a model and a guide."""
     return cast(ProgramLike, module)
 
 
 def context_of(program: ModuleLike) -> nn.Module | None:
-    """The module that embeds a conditional program's context; ``None`` for any other program."""
+    """The module that turns a program's context into features; ``None`` if it takes no context."""
     return getattr(program, "context", None)
 
 
