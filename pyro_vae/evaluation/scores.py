@@ -176,7 +176,8 @@ def share_of_bounds(score: Score) -> float:
 def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
     r"""How many draws K would bring the bias of the mean estimate below a number of nats.
 
-    .. math:: K = \frac{1}{2\,\mathrm{bias}} \frac1N \sum_n \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
+    .. math:: K = \frac{1}{2\,\mathrm{bias}} \; \frac1N \sum_n
+              \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
 
     The variances are those of the draws at hand, which too few draws make too small. The least
     answer is the number that a Pareto k needs.
