@@ -26,12 +26,16 @@ __all__ = [
     "Prior",
     "ProgramLike",
     "Site",
+    "StatesClasses",
     "StatesInfer",
     "StatesMeasure",
     "StatesShape",
     "StochasticFunction",
     "Trace",
     "as_module",
+    "as_program",
+    "context_of",
+    "num_classes_of",
     "sites_of",
 ]
 
@@ -96,8 +100,24 @@ class ProgramLike(ModuleLike, Protocol):
 
 
 def as_module(part: ModuleLike) -> nn.Module:
-    """The same object, for the type checker, which cannot see that a protocol's object is a module."""
+    """Tell the type checker that a protocol's object is a module."""
     return cast(nn.Module, part)
+
+
+def as_program(module: nn.Module) -> ProgramLike:
+    """Tell the type checker that a module has a model and a guide."""
+    return cast(ProgramLike, module)
+
+
+def context_of(program: ModuleLike) -> nn.Module | None:
+    """The module that turns a program's context into features; ``None`` if it takes no context."""
+    return getattr(program, "context", None)
+
+
+def num_classes_of(program: ModuleLike) -> int | None:
+    """How many labels a program conditions on; ``None`` unless its context is labels."""
+    embed = context_of(program)
+    return embed.num_classes if isinstance(embed, StatesClasses) else None
 
 
 @runtime_checkable
@@ -112,6 +132,13 @@ class Initializable(Protocol):
     """A part that starts from data: called once, before a new run's first step."""
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None: ...
+
+
+@runtime_checkable
+class StatesClasses(Protocol):
+    """A context module that takes labels, and says how many there are."""
+
+    num_classes: int
 
 
 @runtime_checkable

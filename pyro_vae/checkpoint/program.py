@@ -8,6 +8,9 @@ state or the new one, whole.
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,4 +93,19 @@ def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
 def description_of(program: ProgramLike) -> dict[str, Any]:
     """What `load` needs beside the weights."""
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
-    return {"program": describe(as_module(program)), "frozen": frozen}
+    described = describe(as_module(program))
+    _warn_of_script(described)
+    return {"program": described, "frozen": frozen}
+
+
+def _warn_of_script(described: object) -> None:
+    """Warn where a class lives in the script that runs, which no other script can import."""
+    names = sorted(set(re.findall(r'"__main__\.([\w.]+)"', json.dumps(described))))
+    if names:
+        warnings.warn(
+            f"{', '.join(names)}: defined in __main__, the script or notebook that runs, so "
+            "pv.load cannot find it elsewhere; move it to a file of its own and import it, or "
+            "load with pv.load(folder, program=...)",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -152,9 +152,14 @@ class Sandwich:
         return Score(self.upper.values - self.lower.values, self.lower.mc_se, 1).se
 
     def __str__(self) -> str:
+        lower, upper = self.lower.mean, self.upper.mean
+        bounds = f"{lower:.3f} <= log p(x) <= {upper:.3f}"
+        if lower > upper:
+            bounds = f"crossed bounds: lower {lower:.3f}, upper {upper:.3f}"
         return (
-            f"{self.lower.mean:.3f} <= log p(x) <= {self.upper.mean:.3f}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
-            f"({len(self.x)} simulated data, {self.lower.num_samples} chains, {self.lower.num_temperatures} temperatures)"
+            f"{bounds}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
+            f"({len(self.x)} simulated data, {self.lower.num_samples} chains, "
+            f"{self.lower.num_temperatures} temperatures)"
         )
 
 

@@ -23,10 +23,12 @@ __all__ = [
     "bits_per_dim",
     "concatenate",
     "convergence",
+    "draws_needed",
     "elbo_score",
     "pareto_k",
     "pareto_k_threshold",
     "perplexity",
+    "share_of_bounds",
     "summarize",
     "versions",
 ]
@@ -142,7 +144,60 @@ class ImportanceScore(Score):
             if above is None
             else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
         )
+        if share_of_bounds(self):
+            return (
+                f"at least {self.mean:.2f} nats (standard error over data {self.se:.2f}, "
+                f"K = {self.num_samples}); {said}"
+            )
         return f"{super().__str__()}; {said}"
+
+
+FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
+
+
+def share_of_bounds(score: Score) -> float:
+    """The share of data whose estimate is known only to be a lower bound on log p(x).
+
+    A datum's estimate is a bound where its Pareto k is above `pareto_k_threshold`, or where it has
+    no Pareto k because K is too small: its stated error then covers neither the tail of the weights
+    nor the bias of the logarithm. Where the share is not zero, the mean is a bound too. A score
+    without Pareto k, such as an ELBO, has a share of 0.
+
+    Example:
+        >>> [share_of_bounds(summarize(torch.zeros(K, 2))) for K in (5, 1000)]
+        [1.0, 0.0]
+    """
+    if not isinstance(score, ImportanceScore):
+        return 0.0
+    is_bound = score.pareto_k.isnan() | (score.pareto_k > pareto_k_threshold(score.num_samples))
+    return is_bound.double().mean().item()
+
+
+def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
+    r"""How many draws K would bring the bias of the mean estimate below a number of nats.
+
+    .. math:: K = \frac{1}{2\,\mathrm{bias}} \; \frac1N \sum_n
+              \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
+
+    The variances are those of the draws at hand, which too few draws make too small. The least
+    answer is the number that a Pareto k needs.
+
+    Args:
+        score: an estimate from few draws.
+        bias: the bias to reach, in nats.
+
+    Source: Nowozin (2018), Debiasing Evidence Approximations.
+
+    Example:
+        >>> draws_needed(summarize(torch.tensor([[0.0], [1.0], [2.0]])))
+        40
+    """
+    if score.num_samples == 1:
+        return FEWEST_DRAWS
+    spread = (score.num_samples / score.ess.double() - 1) * (
+        score.num_samples / (score.num_samples - 1)
+    )
+    return max(FEWEST_DRAWS, math.ceil(spread.mean().item() / (2 * bias)))
 
 
 AnyScore = TypeVar("AnyScore", bound=Score)
