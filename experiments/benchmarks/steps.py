@@ -339,7 +339,7 @@ def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -
     x = x.to(DEVICE)
     with torch.no_grad():
         where = find_plates(program, x)
-        cost = _cost(program, x, None, where, pv.proposals.Guide())
+        cost = _cost(program, x, None, where, pv.evaluation.proposals.Guide())
         rows = cost.draws_at_once(DEFAULT_MEMORY, num_samples)
         size = cost.data_at_once(DEFAULT_MEMORY, rows) if rows == num_samples else 1
     proposal = _CompiledGuide("on" if compiled else "off", 1)

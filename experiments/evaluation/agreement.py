@@ -55,14 +55,16 @@ annealing = {
     "num_leapfrog": options.num_leapfrog,
     "progress": True,
 }
-bounds = pv.bdmc(program, options.num_data, start="guide", seed=options.seed, **annealing)
+bounds = pv.evaluation.bdmc(
+    program, options.num_data, start="guide", seed=options.seed, **annealing
+)
 rows = {
     "BDMC from the guide, lower": bounds.lower,
     "BDMC from the guide, upper": bounds.upper,
-    "AIS from the prior": pv.ais(
+    "AIS from the prior": pv.evaluation.ais(
         program, (bounds.x, bounds.context), start="prior", seed=options.seed + 3, **annealing
     ),
-    "AIS from the guide": pv.ais(
+    "AIS from the guide": pv.evaluation.ais(
         program, (bounds.x, bounds.context), start="guide", seed=options.seed + 1, **annealing
     ),
 }

@@ -178,11 +178,11 @@ def estimates(case: Case) -> Iterator[tuple[str, Score, Tensor, Tensor | None]]:
         for start in ("prior", "guide"):
             yield (
                 f"`ais` from the {start}",
-                pv.ais(program, x, start=start, seed=4, **settings),
+                pv.evaluation.ais(program, x, start=start, seed=4, **settings),
                 log_p,
                 None,
             )
-        both = pv.bdmc(program, NUM_DATA, seed=5, **settings)
+        both = pv.evaluation.bdmc(program, NUM_DATA, seed=5, **settings)
         yield "`bdmc`, lower", both.lower, case.truth(both.x), None
         yield "`bdmc`, upper", both.upper, case.truth(both.x), None
 

@@ -330,7 +330,7 @@ def estimators() -> dict:
         return float(model.get_nll(*args, **options))
 
     before = time.process_time()
-    both = pv.bdmc(program, SIMULATED, num_chains=8, num_temperatures=100, start="guide")
+    both = pv.evaluation.bdmc(program, SIMULATED, num_chains=8, num_temperatures=100, start="guide")
     take("`bdmc`, lower bound", lambda: both.lower)
     take("`bdmc`, upper bound", lambda: both.upper)
     for bound in rows.values():

@@ -47,7 +47,7 @@ def take_over(runs: Path) -> dict:
                 )
             program = pv.load(folder)
             test = pv.datasets.load(scores[0]["data"]["name"])[1][:1000]
-            units = pv.decomposition.active_units(program, test)
+            units = pv.evaluation.active_units(program, test)
             found[folder.name] = {
                 "scores": scores,
                 "costs": json.loads((folder / "cost.json").read_text()),

@@ -51,7 +51,7 @@ def run(folder: Path, prior: str, posterior: str) -> dict:
         if code:
             raise SystemExit(code)
     scores = json.loads((folder / "evaluation.json").read_text())
-    units = pv.decomposition.active_units(
+    units = pv.evaluation.active_units(
         pv.load(folder), pv.datasets.load("mnist", binarize="dynamic")[1][:1000]
     )
     rows = list(csv.DictReader((folder / "metrics.csv").open()))

@@ -58,7 +58,7 @@ def main() -> None:
         probabilities = judge.predict_proba(x.flatten(1).numpy())
         shares = np.bincount(probabilities.argmax(1), minlength=10) / len(x)
         entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
-        points = pv.fidelity(features(real), features(x))
+        points = pv.evaluation.fidelity(features(real), features(x))
         print(
             f"| {name} | {probabilities.max(1).mean():.3f} | {np.exp(entropy):.1f} | {points.precision:.3f} | {points.recall:.3f} | "
             f"{points.density:.3f} | {points.coverage:.3f} |",

@@ -41,7 +41,7 @@ def main() -> None:
             train,
             epochs=options.epochs,
             learning_rate=2e-3,
-            schedule=pv.schedules.Cosine(),
+            schedule=pv.training.schedules.Cosine(),
             out=options.out or f"{options.run}-pixelcnn",
             progress=False,
         )

@@ -40,9 +40,9 @@ def main() -> None:
     if options.noise is None:
         return
     corruptions = {
-        f"noise of scale {options.noise}": pv.corruptions.GaussianNoise(options.noise),
-        "half masked": pv.corruptions.Masking(0.5),
-        "salt and pepper on 0.3": pv.corruptions.SaltAndPepper(0.3),
+        f"noise of scale {options.noise}": pv.networks.corruptions.GaussianNoise(options.noise),
+        "half masked": pv.networks.corruptions.Masking(0.5),
+        "salt and pepper on 0.3": pv.networks.corruptions.SaltAndPepper(0.3),
     }
     torch.manual_seed(0)
     for name, corruption in corruptions.items():

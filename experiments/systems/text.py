@@ -110,7 +110,7 @@ def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
         epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
         learning_rate=recipe["learning_rate"],
-        schedule=pv.schedules.Cosine(),
+        schedule=pv.training.schedules.Cosine(),
         seed=recipe["seed"],
         progress=False,
     )

@@ -299,7 +299,7 @@ def test_a_missed_mode_is_seen_by_chains_from_dispersed_points_and_by_nothing_of
     assert set(share.round(1)) == {0.0, 1.0}
     positive = chains.posterior["z"].values[share > 0.5]
     assert positive.mean() == pytest.approx(6**0.5, abs=0.05)
-    comparison = pv.compare_posteriors(guide, chains)
+    comparison = pv.diagnostics.compare_posteriors(guide, chains)
     assert comparison.distinguishable.all() and comparison.wasserstein.item() > 0.5
 
 

@@ -171,7 +171,7 @@ def test_what_a_proposal_cannot_do_is_refused():
             pv.log_likelihood(program, torch.zeros(2), 100, proposal=proposal)
     pv.log_likelihood(program, torch.zeros(2), 100, proposal=Defensive())
     with pytest.raises(InvalidInput, match="z: got"):
-        pv.ais(program, torch.zeros(2), 2, 2)
+        pv.evaluation.ais(program, torch.zeros(2), 2, 2)
 
 
 def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
@@ -201,5 +201,5 @@ def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
     with pytest.raises(InvalidInput, match="u: got an auxiliary site"):
         pv.log_likelihood(program, x, 100, proposal=Defensive())
     with pytest.raises(InvalidInput, match="u: got an auxiliary site"):
-        pv.ais(program, x, 2, 2, start="guide")
-    assert pv.ais(program, x, 2, 2).values.isfinite().all()
+        pv.evaluation.ais(program, x, 2, 2, start="guide")
+    assert pv.evaluation.ais(program, x, 2, 2).values.isfinite().all()
