@@ -1,4 +1,4 @@
-"""Importance sampling, annealing and the bidirectional bounds on data simulated from a trained VAE: do they agree?
+"""Compare importance sampling, annealing and bidirectional bounds on data from a trained VAE.
 
     python experiments/evaluation/agreement.py [--run RUN] [--data mnist] [--latent 10] [--epochs 5]
     [--num-data 30]
@@ -86,7 +86,8 @@ for proposal in (
 
 print(bounds)
 print(
-    "| | mean log p(x) | Monte Carlo error | less BDMC's lower bound | Pareto k, median (above the threshold) |"
+    "| | mean log p(x) | Monte Carlo error | less BDMC's lower bound | Pareto k, median (above "
+    "the threshold) |"
 )
 print("|---|---|---|---|---|")
 for name, score in rows.items():
@@ -97,5 +98,6 @@ for name, score in rows.items():
         else ""
     )
     print(
-        f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- {paired.se:.3f} | {k} |"
+        f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- "
+        f"{paired.se:.3f} | {k} |"
     )

@@ -38,7 +38,7 @@ def test_fidelity_is_its_definition(shift, float64):
 
 
 def test_fidelity_tells_bad_samples_from_missing_ones(float64):
-    """Data in two clusters: samples of one alone are precise and cover half; those of a third are neither."""
+    """Samples of one of two clusters are precise and cover half; those of a third do neither."""
     left, right = torch.randn(200, 2), torch.randn(200, 2) + 50.0
     real = torch.cat([left, right])
     one = pv.evaluation.fidelity(real, torch.randn(400, 2))

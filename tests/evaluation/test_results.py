@@ -1,4 +1,4 @@
-"""Every evaluation's result as JSON and as ArviZ data: all numbers, nothing that JSON does not have, and their origin."""
+"""Results as JSON and as ArviZ data: every number, in valid JSON, with its origin."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the latent space holds: against scikit-learn and closed forms, on programs whose geometry is known."""
+"""Inspection against scikit-learn and closed forms, on programs with a known geometry."""
 
 import math
 
