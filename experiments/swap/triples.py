@@ -43,7 +43,7 @@ if __name__ == "__main__":
     print(
         f"\n{len(outcomes_of_all):,} triples: {len(outcomes_of_all) - reasons.total():,} "
         f"trained, {reasons.total():,} refused before training. "
-        "What was expected of those, and what to do:\n"
+        "What those lacked, and what to do:\n"
     )
     for reason, count in reasons.most_common():
         print(f"- {count:,}: {reason}")
