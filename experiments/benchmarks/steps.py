@@ -331,25 +331,22 @@ def importance_sampling(
 
 def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -> Round:
     """Take log-weights in the chunks of `pv.log_likelihood`, by a graph compiled once."""
-    from pyro_vae.evaluation.log_weights import _CompiledGuide, _cost, _log_weights_in_chunks
-    from pyro_vae.runtime.environment import evaluating
-    from pyro_vae.runtime.memory import DEFAULT_MEMORY
-    from pyro_vae.runtime.traces import find_plates
+    from pyro_vae.evaluation.log_weights import _CompiledGuide, _cost, _log_weights_of
+    from pyro_vae.runtime.conditioned import conditioned
+    from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks
 
     x = x.to(DEVICE)
-    with torch.no_grad():
-        where = find_plates(program, x)
-        cost = _cost(program, x, None, where, pv.evaluation.proposals.Guide())
+    with torch.no_grad(), conditioned(program, x, 0) as given:
+        cost = _cost(given, pv.evaluation.proposals.Guide())
         rows = cost.draws_at_once(DEFAULT_MEMORY, num_samples)
         size = cost.data_at_once(DEFAULT_MEMORY, rows) if rows == num_samples else 1
+    draws = [few.stop - few.start for few in chunks(num_samples, rows)]
     proposal = _CompiledGuide("on" if compiled else "off", 1)
 
     def run() -> None:
-        with evaluating(program, 0):
-            for _ in _log_weights_in_chunks(
-                program, x, None, num_samples, where, rows, size, proposal
-            ):
-                pass
+        with conditioned(program, x, 0) as given:
+            for part, few in given.in_chunks(size):
+                _log_weights_of(part, draws, proposal, few.start)
 
     run()
     return run
