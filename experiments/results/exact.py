@@ -572,7 +572,7 @@ def positive() -> Exact:
         return dist.Normal(z, 0.5).to_event(1)
 
     prior = dist.Gamma(torch.full((1,), 2.0), 1.0).to_event(1)
-    grid = Grid.over(0.0, 40.0, 40_000)
+    grid = Grid.over(0.0, 100.0, 100_000)
     return by_quadrature(prior, likelihood, q, grid, program_of(prior, likelihood, q, 1))
 
 
