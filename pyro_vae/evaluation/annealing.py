@@ -238,7 +238,7 @@ def ais(
     for decoders.
 
     Example:
-        >>> pv.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
+        >>> pv.evaluation.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
         torch.Size([3])
     """
     chains = Chains(num_chains, num_leapfrog, start)
@@ -298,7 +298,7 @@ def bdmc(
     Bidirectional Monte Carlo.
 
     Example:
-        >>> pv.bdmc(vae, 3, num_chains=2, num_temperatures=5).x.shape
+        >>> pv.evaluation.bdmc(vae, 3, num_chains=2, num_temperatures=5).x.shape
         torch.Size([3, 1, 8, 8])
     """
     check_count("num_data", num_data)

@@ -84,7 +84,7 @@ class Corrupted(nn.Module):
     a posterior with a density.
 
     Example:
-        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.corruptions.Masking(0.3)).eval()
+        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.networks.corruptions.Masking(0.3)).eval()
         >>> torch.equal(net(torch.ones(2, 1, 8, 8)), net.network(torch.ones(2, 1, 8, 8)))
         True
     """

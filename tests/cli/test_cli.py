@@ -104,9 +104,9 @@ def test_evaluate_takes_a_proposal_by_name_and_leaves_the_elbo_to_the_guide(run)
     assert len({result["elbo"]["mean"] for result in results}) == 1
     assert len({result["log_likelihood"]["mean"] for result in results}) == 3
     program, test = pv.load(run), pv.datasets.load("digits")[1][:20]
-    widened = pv.evaluation.evaluate(program, test, 100, proposal=pv.proposals.Widened(1.5))[
-        "log_likelihood"
-    ]
+    widened = pv.evaluation.evaluate(
+        program, test, 100, proposal=pv.evaluation.proposals.Widened(1.5)
+    )["log_likelihood"]
     assert results[1]["log_likelihood"]["mean"] == pytest.approx(widened.mean)
 
 

@@ -46,7 +46,7 @@ def fitted(compile, monkeypatch, steps_at_once=16, **options):
         compile=compile,
         progress=False,
         warmup=2,
-        schedule=pv.schedules.Cosine(),
+        schedule=pv.training.schedules.Cosine(),
         **options,
     )
     return program, history
@@ -308,14 +308,20 @@ def test_every_objective_trains(name, objective):
 def test_every_measurement_is_the_hosts(name):
     host = small_vae()
     there, here = (RESULTS[name](program) for program in (copy.deepcopy(host).cuda(), host))
-    assert pv.results.to_dict(there).keys() == pv.results.to_dict(here).keys()
-    assert len(pv.results.to_inference_data({"result": there, "x": digits(3).x}).scores.attrs) > 0
+    assert pv.evaluation.to_dict(there).keys() == pv.evaluation.to_dict(here).keys()
+    assert (
+        len(pv.evaluation.to_inference_data({"result": there, "x": digits(3).x}).scores.attrs) > 0
+    )
 
 
 @pytest.mark.filterwarnings("ignore::pyro_vae.diagnostics.inference_data.UnreliableDraws")
 @pytest.mark.parametrize(
     "draws",
-    [pv.diagnostics.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
+    [
+        pv.diagnostics.FromGuide(),
+        pv.diagnostics.Resampled(),
+        pv.diagnostics.NUTS(num_chains=2, warmup=5),
+    ],
     ids=lambda draws: type(draws).__name__,
 )
 def test_every_kind_of_draws_comes_to_the_host(draws):

@@ -34,7 +34,11 @@ def assert_same(a, b):
 
 
 OPTIONS = dict(
-    batch_size=64, progress=False, warmup=3, clip_norm=5.0, schedule=pv.schedules.Constant()
+    batch_size=64,
+    progress=False,
+    warmup=3,
+    clip_norm=5.0,
+    schedule=pv.training.schedules.Constant(),
 )
 
 
@@ -199,7 +203,7 @@ def test_warm_up_and_schedule_follow_their_plan():
         epochs=6,
         batch_size=50,
         warmup=4,
-        schedule=pv.schedules.Exponential(0.01),
+        schedule=pv.training.schedules.Exponential(0.01),
         progress=False,
     )
     assert history["kl_weight"] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
@@ -410,7 +414,7 @@ def test_a_program_without_parameters_is_refused():
         {"objective": pv.objectives.ELBO(num_particles=4)},
         {"optimizer": torch.optim.NAdam},
         {"optimizer": torch.optim.Rprop},
-        {"schedule": pv.schedules.Cosine(), "epochs": 4},
+        {"schedule": pv.training.schedules.Cosine(), "epochs": 4},
     ],
     ids=["particles", "NAdam", "Rprop", "cosine"],
 )
