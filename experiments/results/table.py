@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
-
 import pyro_vae as pv
+import torch
 from pyro_vae.evaluation.comparison import compare, load_scores
+from pyro_vae.evaluation.scores import pareto_k_threshold
+from pyro_vae.report.run_files import is_bound
 
 HERE = Path(__file__).resolve().parent
 ROWS = json.loads((HERE / "rows.json").read_text())
@@ -98,12 +99,15 @@ def score_cells(runs: list[dict], index: int) -> str:
     scores = [run["scores"][index] for run in runs if len(run["scores"]) > index]
     lls = [score["log_likelihood"] for score in scores]
     means = [ll["mean"] for ll in lls]
-    text = f"**{statistics.mean(means):.2f}** +- {statistics.mean(ll['se'] for ll in lls):.2f}"
+    mean, mc_se = f"{statistics.mean(means):.2f}", f"{max(ll['mc_se'] for ll in lls):.3f}"
+    if any(map(is_bound, scores)):  # the Monte Carlo error would be too short
+        mean, mc_se = f">= {mean}", "unknown"
+    text = f"**{mean}** +- {statistics.mean(ll['se'] for ll in lls):.2f}"
     text += f" ({len(means)} seeds: s.d. {statistics.stdev(means):.2f})" if len(means) > 1 else ""
     elbo = statistics.mean(score["elbo"]["mean"] for score in scores)
     k = statistics.mean(score["pareto_k"]["median"] for score in scores)
     return (
-        f"{text} | {max(ll['mc_se'] for ll in lls):.3f} | {elbo:.2f} | {lls[0]['num_samples']:,} "
+        f"{text} | {mc_se} | {elbo:.2f} | {lls[0]['num_samples']:,} "
         f"| {scores[0]['num_data']:,} | {k:.2f}"
     )
 
@@ -151,9 +155,11 @@ def priors_table(results: dict) -> str:
     for row in (row for row in ROWS if row["name"].startswith("prior_")):
         for run in runs_of(row, results):
             ll, paired = run["scores"][0]["log_likelihood"], run.get("less_normal")
-            less = f"{paired['mean']:+.2f} +- {paired['se']:.2f}" if paired else ""
+            is_lower = is_bound(run["scores"][0])
+            bound, about = ">= " * is_lower, "~ " * is_lower
+            less = f"{about}{paired['mean']:+.2f} +- {paired['se']:.2f}" if paired else ""
             lines.append(
-                f"| `{row['name']}` | {ll['mean']:.2f} +- {ll['se']:.2f} | {less} | "
+                f"| `{row['name']}` | {bound}{ll['mean']:.2f} +- {ll['se']:.2f} | {less} | "
                 f"{run['costs']['training']['cpu_seconds']:.0f} |"
             )
     return (
@@ -202,11 +208,16 @@ def peers_table() -> str:
     found = read("peers.json")
     if not found:
         return "Not run."
+    rows = {name: row for name, row in found.items() if name != "estimators"}
+    # Only the median k is known of these rows.
+    bounds = {
+        name: ">= " * (row["pareto_k"] > pareto_k_threshold(row["num_samples"]))
+        for name, row in rows.items()
+    }
     lines = [
-        f"| {name} | {row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | "
+        f"| {name} | {bounds[name]}{row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | "
         f"{row['cpu_seconds']:.0f} | {row['memory_mb']:.0f} |"
-        for name, row in found.items()
-        if name != "estimators"
+        for name, row in rows.items()
     ]
     return table("| trained by | log p(x) | ELBO | CPU s of training | peak memory (MB) |", lines)
 
