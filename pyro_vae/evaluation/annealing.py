@@ -25,7 +25,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
-from pyro_vae.evaluation.scores import AnnealedScore, Score, concatenate
+from pyro_vae.evaluation.scores import AnnealedScore, Score, UpperBound, concatenate
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
@@ -324,7 +324,8 @@ def bdmc(
     below, above = (
         replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
     )
-    return Sandwich(below, replace(above, values=-above.values), x, context)
+    upper_bound = UpperBound(**(vars(above) | {"values": -above.values}))
+    return Sandwich(below, upper_bound, x, context)
 
 
 def rate_distortion(
