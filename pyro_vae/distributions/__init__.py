@@ -1,7 +1,7 @@
-"""Distributions that neither torch nor Pyro has, and the one adapter that makes any of them usable at a Pyro site.
+"""Distributions that neither torch nor Pyro has, and adapters for Pyro's sites.
 
-What neither torch nor Pyro ships lives here, named as the likelihood files that use it. Nothing
-here has parameters.
+Densities, draws and supports live here, in files named as those of the likelihoods that use them.
+Nothing here has trainable parameters or knows a program.
 """
 
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro

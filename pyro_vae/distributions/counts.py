@@ -11,13 +11,13 @@ __all__ = ["MultinomialGivenTotal", "ZeroInflatedNegativeBinomial"]
 
 
 class MultinomialGivenTotal(dist.Multinomial):
-    r"""Counts given their total, whatever it is for each datum.
+    r"""Counts given their total, which each datum has for itself.
 
     .. math:: P(x \mid n) = \frac{n!}{\prod_v x_v!} \prod_v p_v^{x_v}, \quad n = \sum_v x_v
 
-    Torch's own has one total for all data and gives every other total probability zero. Here the
-    total is read off x, and the masses sum to one over the x of any one total; ``total_count`` is
-    that of samples and of the mean.
+    Torch's own has one total for all data and gives all others probability zero. Here the total is
+    read off x, and the masses sum to one over the x of each total; samples and the mean have
+    ``total_count``.
 
     Args:
         total_count: the total of samples.
@@ -45,9 +45,8 @@ class ZeroInflatedNegativeBinomial(dist.ZeroInflatedNegativeBinomial):
 
     .. math:: P(x) = g\, [x = 0] + (1 - g)\, \mathrm{NB}(x; r, l), \quad g = \mathrm{sigmoid}(a)
 
-    Pyro's own, whose gate, once its probability has been asked for, can no longer be expanded to a
-    plate, and whose log-probability then loses digits. Here it is always computed from the gate's
-    log-odds.
+    Pyro's own can no longer be expanded to a plate once its gate's probability has been read, and
+    its log-probability then loses digits. Here all is computed from the gate's log-odds.
 
     Args:
         total_count: r.
@@ -55,7 +54,8 @@ class ZeroInflatedNegativeBinomial(dist.ZeroInflatedNegativeBinomial):
         gate_logits: a, the log-odds of the gate.
 
     Example:
-        >>> p = ZeroInflatedNegativeBinomial(torch.tensor(2.0), logits=torch.tensor(0.0), gate_logits=torch.tensor(0.0))
+        >>> zero = torch.tensor(0.0)
+        >>> p = ZeroInflatedNegativeBinomial(torch.tensor(2.0), logits=zero, gate_logits=zero)
         >>> p.gate, p.expand([3]).mean
         (tensor(0.5000), tensor([1., 1., 1.]))
     """

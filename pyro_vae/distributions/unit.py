@@ -1,4 +1,4 @@
-"""Pyro's own distributions where data need them a little different."""
+"""Distributions on the unit interval."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Beta"]
 
 
 class Beta(dist.Beta):
-    r"""The Beta distribution on the open interval, where its log-density is finite whatever its parameters.
+    r"""The Beta distribution on the open interval, where its log-density is finite.
 
     .. math:: p(x) = \frac{x^{\alpha - 1} (1 - x)^{\beta - 1}}{B(\alpha, \beta)}, \quad 0 < x < 1
 
-    Torch's own, which rounds some samples to 0 or 1 and takes these for data.
+    Torch's own rounds some samples to 0 or 1 and accepts these as data.
 
     Example:
         >>> Beta(torch.tensor(2.0), torch.tensor(1.0)).support.check(torch.tensor([0.0, 0.5, 1.0]))
@@ -31,6 +31,6 @@ class Beta(dist.Beta):
 
     @property
     def _ends(self) -> tuple[float, float]:
-        """The numbers next to 0 and to 1."""
+        """The representable numbers next to 0 and to 1."""
         numbers = torch.finfo(self.concentration1.dtype)
         return numbers.tiny, 1 - numbers.eps / 2
