@@ -80,13 +80,9 @@ def zuko_transform(
     """
     before = Distribution._validate_args
     try:
-        import zuko
+        from zuko.flows import MAF, NICE, NSF
     finally:
         Distribution._validate_args = before
-    flows = {
-        "coupling": zuko.flows.NICE,
-        "autoregressive": zuko.flows.MAF,
-        "spline": zuko.flows.NSF,
-    }
-    flow = flows[kind](features, context, transforms=transforms, hidden_features=hidden)
+    kinds = {"coupling": NICE, "autoregressive": MAF, "spline": NSF}
+    flow = kinds[kind](features, context, transforms=transforms, hidden_features=hidden)
     return flow.transform
