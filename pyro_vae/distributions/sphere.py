@@ -75,8 +75,8 @@ class VonMisesFisher(TorchDistribution):
     Draws are Wood's: of a fixed number of proposals the first that is accepted. The gradient is
     pathwise in :math:`\mu` and implicit in :math:`\kappa`: with :math:`w = \mu^\top z` and its
     distribution function F,
-    :math:`\partial w / \partial \kappa = -\partial_\kappa F(w) / p(w)`, so it needs no correction for
-    rejections.
+    :math:`\partial w / \partial \kappa = -\partial_\kappa F(w) / p(w)`, so
+    rejections need no correction.
 
     Args:
         loc: the mean direction :math:`\mu` (\*batch, D), of length one.
