@@ -197,7 +197,7 @@ def test_a_relaxed_bit_is_torchs_away_from_the_ends():
 
 
 def test_no_nats_can_be_gained_at_the_ends_of_a_float():
-    """Scoring clipped draws as if nothing had happened gives a negative KL divergence, a bound above log p(x)."""
+    """Scoring clipped draws as unclipped gives a negative KL, and so a bound above log p(x)."""
     logits = torch.tensor(60.0)
 
     def divergence(family):
