@@ -26,7 +26,7 @@ FORMER_MODULES = {
     "pyro_vae.schedules": "pyro_vae.training.schedules",
 }
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json = Any  # None, a number, a text, or lists and dictionaries of these, as json reads them
 
 
 @runtime_checkable

@@ -108,7 +108,10 @@ class CodeNetwork(Protocol):
     """A network that scores and draws codes on a grid, such as `pyro_vae.priors.PixelCNN`."""
 
     latent: tuple[int, ...]  # (D, *grid)
-    rows_and_columns: tuple[int, ...]  # the grid as a matrix
+
+    @property
+    def rows_and_columns(self) -> tuple[int, ...]:
+        """The grid as a matrix."""
 
     def logits(self, codes: Tensor, context: Tensor | None) -> Tensor:
         """Log-odds (N, V, *rows_and_columns) of each code, given those before it."""

@@ -94,9 +94,9 @@ def points_of(distribution: Distribution, num: int = 64) -> Tensor:
     They are draws where the support is discrete, or no transform is registered for it, as for the
     sphere.
     """
-    support = distribution.support
+    support = stated_support(distribution)
     shape = torch.Size((*distribution.batch_shape, *distribution.event_shape))
-    if support is not None and not support.is_discrete:
+    if not support.is_discrete:
         with suppress(NotImplementedError):
             transform = biject_to(support)
             like = distribution.sample()
