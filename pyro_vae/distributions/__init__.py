@@ -28,7 +28,7 @@ from pyro_vae.distributions.supports import (
     representative_of,
     stated_support,
 )
-from pyro_vae.distributions.unit import Beta
+from pyro_vae.distributions.unit import Beta, ContinuousBernoulli
 
 __all__ = [
     "AutoregressiveBits",
@@ -38,6 +38,7 @@ __all__ = [
     "CategoricalCode",
     "CodeGrid",
     "Columns",
+    "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Flat",
     "JointlyEnumerated",

@@ -97,7 +97,8 @@ class RelaxedBernoulli(TorchDistribution):
         uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
         # The generator leaves out one but not zero; both tails are drawn from the small end, where
         # floats are dense.
-        noise = torch.where(torch.rand_like(logits) < 0.5, 1.0, -1.0) * -(uniform / 2).logit()
+        tail = -(uniform / 2).logit()
+        noise = torch.where(torch.rand_like(logits) < 0.5, tail, -tail)
         low, high = self._ends(logits)
         return torch.sigmoid((logits + noise) / self.temperature).clamp(low, high)
 
