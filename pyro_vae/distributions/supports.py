@@ -16,16 +16,18 @@ from pyro_vae.contracts import StatesMeasure
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
-    "innermost_support",
-    "stated_support",
+    "FixedByDatum",
     "Flat",
     "NoDraws",
-    "representative_of",
+    "given_datum",
     "has_mean",
+    "innermost_support",
     "is_point_mass",
     "is_thin",
     "measure_of",
     "points_of",
+    "representative_of",
+    "stated_support",
 ]
 
 MEASURES = {
@@ -124,6 +126,18 @@ def representative_of(distribution: Distribution) -> Tensor:
     with suppress(NotImplementedError):
         return distribution.mode
     return distribution.sample()
+
+
+@runtime_checkable
+class FixedByDatum(Protocol):
+    """A distribution of which a datum fixes a part that is not modelled, such as a total."""
+
+    def given(self, x: Tensor) -> Distribution: ...
+
+
+def given_datum(distribution: Distribution, x: Tensor) -> Distribution:
+    """The distribution with all that the datum x fixes; most distributions stay as they are."""
+    return distribution.given(x) if isinstance(distribution, FixedByDatum) else distribution
 
 
 def has_mean(distribution: Distribution) -> bool:

@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 
 from pyro_vae.contracts import ProgramLike, StochasticFunction, Trace, sites_of
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.distributions import given_datum
 from pyro_vae.programs import particles
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random
@@ -186,8 +187,12 @@ class Conditioned:
         return tuple(torch.cat(part) for part in zip(*parts))
 
     def observation(self, values: Values) -> Distribution:
-        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
-        return sites_of(self.trace(self.model, draws_in(values), values))["x"]["fn"]
+        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N).
+
+        Of a datum it has what `given_datum` fixes, such as the total of its counts.
+        """
+        site = sites_of(self.trace(self.model, draws_in(values), values))["x"]
+        return given_datum(site["fn"], site["value"])
 
     def log_weights(self, num_samples: int, guide: StochasticFunction | None = None) -> Tensor:
         """Log-weights (K, N) in nats of K draws from the guide, or from another one.
