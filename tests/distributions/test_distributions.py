@@ -23,6 +23,7 @@ from pyro_vae.distributions import (
 )
 from pyro_vae.distributions.flows import zuko_transform
 from pyro_vae.distributions.sphere import log_area
+from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.testing.density import check_density
 
 
@@ -299,3 +300,4 @@ def test_what_is_said_of_a_datum_of_counts_is_of_its_own_total():
     torch.testing.assert_close(error, (mean - x).square().mean(1))
     predicted = pv.to_inference_data(vae, x, num_samples=7).posterior_predictive["x"].values
     assert (predicted.sum(-1) == x.sum(1).numpy()).all()
+    assert (Decoder(vae)(torch.zeros(2, 2)).sum(1) - 100).abs().max() < 1e-3  # of no datum
