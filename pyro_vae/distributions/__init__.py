@@ -7,12 +7,18 @@ Nothing here has trainable parameters or knows a program.
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
 from pyro_vae.distributions.codebook import AutoregressiveCodes, CodeGrid, nearest_code
 from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli
-from pyro_vae.distributions.counts import MultinomialGivenTotal, ZeroInflatedNegativeBinomial
+from pyro_vae.distributions.counts import (
+    MultinomialGivenTotal,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+)
 from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
-from pyro_vae.distributions.levels import CategoricalCode, DiscretizedLogistic
+from pyro_vae.distributions.levels import Binomial, CategoricalCode, DiscretizedLogistic
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.pixels import AutoregressiveBits
+from pyro_vae.distributions.real import StudentT
 from pyro_vae.distributions.sequences import AutoregressiveSequences
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
@@ -36,6 +42,7 @@ __all__ = [
     "AutoregressiveCodes",
     "AutoregressiveSequences",
     "Beta",
+    "Binomial",
     "CategoricalCode",
     "CodeGrid",
     "Columns",
@@ -47,12 +54,15 @@ __all__ = [
     "Mixture",
     "MixtureOfNormals",
     "MultinomialGivenTotal",
+    "NegativeBinomial",
     "NoDraws",
     "ObservedEntries",
+    "Poisson",
     "PushForward",
     "RelaxedBernoulli",
     "Reshaped",
     "SphericalUniform",
+    "StudentT",
     "TorchToPyro",
     "VonMisesFisher",
     "ZeroInflatedNegativeBinomial",

@@ -6,8 +6,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
+from torch.nn.functional import logsigmoid
 
-__all__ = ["MultinomialGivenTotal", "ZeroInflatedNegativeBinomial"]
+__all__ = [
+    "MultinomialGivenTotal",
+    "NegativeBinomial",
+    "Poisson",
+    "ZeroInflatedNegativeBinomial",
+]
 
 AT_ONCE = 1024  # words of a datum that are drawn at once
 
@@ -42,7 +48,7 @@ class MultinomialGivenTotal(dist.TorchDistribution):
         total = torch.as_tensor(total_count, dtype=logits.dtype, device=logits.device)
         batch = torch.broadcast_shapes(total.shape, logits.shape[:-1])
         self.total_count = total.expand(batch)
-        self.logits = (logits - logits.logsumexp(-1, keepdim=True)).expand(*batch, -1)
+        self.logits = logits.log_softmax(-1).expand(*batch, -1)
         super().__init__(batch, logits.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> MultinomialGivenTotal:
@@ -90,13 +96,55 @@ class MultinomialGivenTotal(dist.TorchDistribution):
         return counts
 
 
-class ZeroInflatedNegativeBinomial(dist.ZeroInflatedNegativeBinomial):
+class Poisson(dist.Poisson):
+    r"""Poisson counts, their log-probability computed in double precision.
+
+    .. math:: P(x) = \frac{\lambda^x e^{-\lambda}}{x!}
+
+    In float32 the three terms of torch's own cancel: at a rate of :math:`e^{12}` it is off by 0.04.
+
+    Example:
+        >>> Poisson(torch.tensor(162755.0)).log_prob(torch.tensor(162755.0))
+        tensor(-6.9189)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        exact = dist.Poisson(self.rate.double(), validate_args=False).log_prob(value.double())
+        return exact.to(self.rate.dtype)
+
+
+class NegativeBinomial(dist.NegativeBinomial):
+    r"""Overdispersed counts, their log-probability computed in double precision.
+
+    .. math:: P(x) = \frac{\Gamma(x + r)}{x!\, \Gamma(r)}\, \mathrm{sigmoid}(-l)^r\,
+              \mathrm{sigmoid}(l)^x
+
+    In float32 the log-gammas of torch's own cancel: at r = 10,000 it is off by 0.005.
+
+    Example:
+        >>> p = NegativeBinomial(torch.tensor(1e4), logits=torch.tensor(1e-4).log())
+        >>> p.log_prob(torch.tensor(1.0))
+        tensor(-1.0000)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        r, logits = self.total_count.double(), self.logits.double()
+        exact = dist.NegativeBinomial(r, logits=logits, validate_args=False)
+        return exact.log_prob(value.double()).to(self.logits.dtype)
+
+
+class ZeroInflatedNegativeBinomial(dist.ZeroInflatedDistribution):
     r"""A negative binomial whose mass at zero is raised by a gate.
 
     .. math:: P(x) = g\, [x = 0] + (1 - g)\, \mathrm{NB}(x; r, l), \quad g = \mathrm{sigmoid}(a)
 
-    Pyro's own can no longer be expanded to a plate once its gate's probability has been read, and
-    its log-probability then loses digits. Here all is computed from the gate's log-odds.
+    Pyro's own can no longer be expanded to a plate once its gate's probability has been read, its
+    log-probability then loses digits, and it loses them where a is large. Here all is computed from
+    the gate's log-odds.
 
     Args:
         total_count: r.
@@ -118,10 +166,22 @@ class ZeroInflatedNegativeBinomial(dist.ZeroInflatedNegativeBinomial):
         gate_logits: Tensor,
         validate_args: bool | None = None,
     ):
-        super().__init__(
-            total_count, logits=logits, gate_logits=gate_logits, validate_args=validate_args
+        base = NegativeBinomial(total_count, logits=logits, validate_args=False)
+        super().__init__(base, gate_logits=gate_logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> ZeroInflatedNegativeBinomial:
+        base, gate = self.base_dist.expand(batch_shape), self.gate_logits.expand(batch_shape)
+        return ZeroInflatedNegativeBinomial(
+            base.total_count, logits=base.logits, gate_logits=gate, validate_args=False
         )
 
     @property
     def gate(self) -> Tensor:
         return torch.sigmoid(self.gate_logits)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        counted = logsigmoid(-self.gate_logits) + self.base_dist.log_prob(value)
+        at_zero = torch.logaddexp(logsigmoid(self.gate_logits), counted)
+        return torch.where(value == 0, at_zero, counted)

@@ -10,7 +10,29 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
-__all__ = ["CategoricalCode", "DiscretizedLogistic", "Grid"]
+__all__ = ["Binomial", "CategoricalCode", "DiscretizedLogistic", "Grid"]
+
+
+class Binomial(dist.Binomial):
+    r"""Numbers of successes in n trials, their log-probability exact at any log-odds.
+
+    .. math:: \log P(x) = \log \binom{n}{x} + x \log s(l) + (n - x) \log s(-l)
+
+    with s the logistic function, computed in double precision. Torch's own subtracts large terms:
+    where success is all but certain its value and its gradient are rounding errors.
+
+    Example:
+        >>> Binomial(100_000, logits=torch.tensor(20.0)).log_prob(torch.tensor(100_000.0))
+        tensor(-0.0002)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        n, x, logits = self.total_count.double(), value.double(), self.logits.double()
+        ways = torch.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
+        exact = ways + x * logsigmoid(logits) + (n - x) * logsigmoid(-logits)
+        return exact.to(self.logits.dtype)
 
 
 class Grid(constraints.Constraint):

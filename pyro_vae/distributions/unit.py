@@ -19,7 +19,8 @@ class Beta(dist.Beta):
 
     .. math:: p(x) = \frac{x^{\alpha - 1} (1 - x)^{\beta - 1}}{B(\alpha, \beta)}, \quad 0 < x < 1
 
-    Torch's own rounds some samples to 0 or 1 and accepts these as data.
+    Torch's own rounds some samples to 0 or 1 and accepts these as data. The log-density is computed
+    in double precision, for in float32 the log-gammas of large parameters cancel.
 
     Example:
         >>> Beta(torch.tensor(2.0), torch.tensor(1.0)).support.check(torch.tensor([0.0, 0.5, 1.0]))
@@ -32,6 +33,13 @@ class Beta(dist.Beta):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         return super().rsample(sample_shape).clamp(*self._ends)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        a, b = self.concentration1.double(), self.concentration0.double()
+        exact = dist.Beta(a, b, validate_args=False).log_prob(value.double())
+        return exact.to(self.concentration1.dtype)
 
     @property
     def _ends(self) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
