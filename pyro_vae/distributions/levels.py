@@ -159,6 +159,9 @@ class CategoricalCode(dist.Categorical):
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         return super().sample(sample_shape).to(self.logits.dtype)
 
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        return super().enumerate_support(expand).to(self.logits.dtype)
+
     @property
     def mean(self) -> Tensor:
         return (self.probs * self._codes).sum(-1)
