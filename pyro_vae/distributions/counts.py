@@ -25,7 +25,7 @@ class MultinomialGivenTotal(dist.TorchDistribution):
 
     Torch's own has one total for all data and gives all others probability zero. Here the total is
     read off x, and the masses sum to one over the x of each total. Samples, mean and variance have
-    ``total_count``, or the totals of a datum by `given`.
+    ``total_count``, or the totals of a datum by `at_datum`.
 
     Args:
         total_count: the total n of samples: one for all, or a tensor (\*batch).
@@ -35,7 +35,7 @@ class MultinomialGivenTotal(dist.TorchDistribution):
         >>> p = MultinomialGivenTotal(10, logits=torch.zeros(2))
         >>> p.log_prob(torch.tensor([[1.0, 0.0], [1.0, 1.0]])).exp()
         tensor([0.5000, 0.5000])
-        >>> p.mean, p.given(torch.tensor([3.0, 1.0])).mean
+        >>> p.mean, p.at_datum(torch.tensor([3.0, 1.0])).mean
         (tensor([5., 5.]), tensor([2., 2.]))
     """
 
@@ -54,7 +54,7 @@ class MultinomialGivenTotal(dist.TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> MultinomialGivenTotal:
         return self._with_total(self.total_count, torch.Size(batch_shape))
 
-    def given(self, x: Tensor) -> MultinomialGivenTotal:
+    def at_datum(self, x: Tensor) -> MultinomialGivenTotal:
         """The same distribution with the totals of x (\\*batch, V)."""
         total = x.sum(-1).to(self.logits)
         return self._with_total(total, torch.broadcast_shapes(total.shape, self.batch_shape))

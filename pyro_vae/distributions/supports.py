@@ -132,12 +132,12 @@ def representative_of(distribution: Distribution) -> Tensor:
 class FixedByDatum(Protocol):
     """A distribution of which a datum fixes a part that is not modelled, such as a total."""
 
-    def given(self, x: Tensor) -> TorchDistribution: ...
+    def at_datum(self, x: Tensor) -> TorchDistribution: ...
 
 
 def given_datum(distribution: TorchDistribution, x: Tensor) -> TorchDistribution:
     """The distribution with all that the datum x fixes; most distributions stay as they are."""
-    return distribution.given(x) if isinstance(distribution, FixedByDatum) else distribution
+    return distribution.at_datum(x) if isinstance(distribution, FixedByDatum) else distribution
 
 
 def has_mean(distribution: Distribution) -> bool:

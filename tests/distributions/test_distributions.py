@@ -271,14 +271,14 @@ def test_a_reshaped_distribution_is_the_same_one():
 def test_counts_given_a_datum_have_its_total(float64):
     p = MultinomialGivenTotal(100, logits=torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]]))
     x = torch.tensor([[3.0, 0.0, 2000.0], [0.0, 0.0, 0.0]])
-    q = p.given(x)
+    q = p.at_datum(x)
     assert torch.equal(q.log_prob(x), p.log_prob(x)) and q.batch_shape == (2,)
     torch.testing.assert_close(q.mean, p.probs * torch.tensor([[2003.0], [0.0]]))
     drawn = q.expand((4, 2)).sample((500,))
     assert torch.equal(drawn.sum(-1), q.total_count.expand(500, 4, 2))
     error = (drawn.mean((0, 1)) - q.mean) / (q.variance / 2000).sqrt().clamp_min(1e-9)
     assert error.abs().max() < 4
-    assert p.expand((5, 2)).given(x).batch_shape == (5, 2)
+    assert p.expand((5, 2)).at_datum(x).batch_shape == (5, 2)
 
 
 def test_what_is_said_of_a_datum_of_counts_is_of_its_own_total():
