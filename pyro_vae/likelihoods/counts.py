@@ -46,7 +46,7 @@ class Poisson(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, z, context))
-        return dist.Poisson(log_rate_of(raw).exp()).to_event(len(self.event_shape))
+        return distributions.Poisson(log_rate_of(raw).exp()).to_event(len(self.event_shape))
 
 
 class NegativeBinomial(nn.Module):
@@ -107,9 +107,9 @@ class NegativeBinomial(nn.Module):
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, z, context))
         log_mean, concentration = log_rate_of(raw), self.shape()
-        return dist.NegativeBinomial(concentration, logits=log_mean - concentration.log()).to_event(
-            len(self.event_shape)
-        )
+        return distributions.NegativeBinomial(
+            concentration, logits=log_mean - concentration.log()
+        ).to_event(len(self.event_shape))
 
 
 class ZeroInflatedNegativeBinomial(nn.Module):
