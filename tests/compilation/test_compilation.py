@@ -10,7 +10,7 @@ from conftest import small_vae
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
-from pyro_vae.compilation import capture
+
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import Work, is_worth_compiling
 from pyro_vae.compilation.cpp import library
@@ -654,7 +654,7 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
     def no_compiler(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(capture, "inductor", no_compiler)
+    monkeypatch.setattr("pyro_vae.compilation.inductor.inductor", no_compiler)
     program, other = small_vae(), small_vae()
     with pytest.warns(UserWarning, match="interpreted instead.*No working C") as seen:
         pv.fit(program, digits(64), batch_size=32, epochs=3, compile="on", progress=False)
