@@ -19,17 +19,9 @@ __all__ = ["Objective", "ObjectiveLike", "is_same"]
 class ObjectiveLike(Protocol):
     """A bound with a loss to differentiate: one of ours, or one of Pyro's such as `Trace_ELBO`."""
 
-    max_plate_nesting: float
-    num_particles: int
-    vectorize_particles: bool
-
     def differentiable_loss(
         self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
     ) -> Tensor: ...
-
-    def loss(
-        self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
-    ) -> float: ...
 
 
 class Objective(pyro.infer.ELBO):
@@ -45,14 +37,17 @@ class Objective(pyro.infer.ELBO):
 
     @abstractmethod
     def bound(self, model: Trace, guide: Trace) -> Tensor:
-        """A scalar with the bound's value and its gradient estimator's gradient."""
+        """A scalar with the bound's value and its gradient estimator's gradient.
+
+        Where draws are made one after another, the share of one of them.
+        """
 
     def differentiable_loss(
         self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
     ) -> Tensor:
         """Minus the bound, summed over the batch, as a tensor to differentiate."""
-        (traces,) = self._get_traces(model, guide, args, kwargs)
-        return -self.bound(*traces)
+        first, *others = self._get_traces(model, guide, args, kwargs)
+        return -sum((self.bound(*traces) for traces in others), start=self.bound(*first))
 
     def loss(
         self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object

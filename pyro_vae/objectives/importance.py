@@ -179,7 +179,8 @@ class IWAE(OfLogWeights):
         drawn = [site for site in weights.latents if not site["fn"].has_rsample]
         if drawn:
             # Of the density that was drawn from: no scale or mask changes how often a draw comes.
-            score = sum(weights.per_datum(_drawn_from(s).log_prob(s["value"])) for s in drawn)
+            scores = [weights.per_datum(_drawn_from(s).log_prob(s["value"])) for s in drawn]
+            score = torch.stack(scores).sum(0)
             signal = (bound - _without_each(log_w)).detach()
             bound = bound + (signal * (score - score.detach())).sum(0)
         return (weights.scale * bound).sum() - weights.penalties

@@ -146,7 +146,8 @@ class CutDraws(Messenger):
 
     def _pyro_post_sample(self, msg: Site) -> None:
         # What the model is given are the guide's leaves.
-        if msg["is_observed"] or site_is_subsample(msg) or "draw" in msg["infer"]:
+        is_subsample = site_is_subsample(msg)  # type: ignore[arg-type]  # Pyro's type of a message
+        if msg["is_observed"] or is_subsample or "draw" in msg["infer"]:
             return
         if not msg["fn"].has_rsample:
             raise InvalidInput(

@@ -90,8 +90,8 @@ def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
             fix="choose DiagonalNormal for BetaTCVAE, or another objective",
         )
     (frame,) = (frame for frame in site["cond_indep_stack"] if frame.name == "data")
-    size, total = frame.size, num_data or frame.full_size
-    of_datum = frame.dim - event_dim
+    size, total, dim = frame.size, num_data or frame.full_size or frame.size, frame.dim or 0
+    of_datum = dim - event_dim
     # Every draw (first dimension) under every datum's posterior (the data's dimension).
     pairs = base.log_prob(site["value"].movedim(of_datum, 0).unsqueeze(of_datum))
     own = torch.eye(size, dtype=pairs.dtype, device=pairs.device)
@@ -107,4 +107,4 @@ def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
     joint = pairs.sum(events) + log_weights.reshape(
         log_weights.shape[: log_weights.dim() - event_dim]
     )
-    return torch.logsumexp(joint, frame.dim).movedim(0, frame.dim), product.sum(events)
+    return torch.logsumexp(joint, dim).movedim(0, dim), product.sum(events)

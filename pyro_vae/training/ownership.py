@@ -6,7 +6,7 @@ program gets no step of the optimiser, is in no checkpoint, and moves to no othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 
@@ -94,11 +94,14 @@ def _within(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, obj
     if id(value) in seen:
         return
     seen.add(id(value))
-    parts: Mapping[str, object] = {}
+    parts: dict[str, object] = {}
     if isinstance(value, nn.Module | Tensor):
         yield name, value
     elif isinstance(value, MethodType):
-        parts = {f"{name}.__self__": value.__self__, name: value.__func__}
+        owner = value.__self__
+        parts = {f"{name}.__self__": owner, name: value.__func__}
+        if not isinstance(owner, nn.Module | type):  # a plain object that holds the networks
+            parts |= {f"{name}.__self__.{key}": item for key, item in vars(owner).items()}
     elif isinstance(value, partial):
         arguments = {f"{name}.args[{i}]": given for i, given in enumerate(value.args)}
         parts = {name: value.func, **arguments, **value.keywords}

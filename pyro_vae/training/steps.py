@@ -30,7 +30,7 @@ from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.traces import find_plates
-from pyro_vae.training.optimizer_state import OptimizerState, Scalars
+from pyro_vae.training.optimizer_state import OptimizerState
 from pyro_vae.training.ownership import leaves_of, refuse_foreign
 from pyro_vae.validation import InvalidInput
 
@@ -47,14 +47,14 @@ class Batch(NamedTuple):
     """What a step takes.
 
     Args:
-        index: the places of the batch's data in the data set.
+        places: of the batch's data in the data set.
         keys: the keys of their binarisation.
         kl_weight: the weight of the latents' terms, ``None`` for one of 1.
         rate_factor: the factor on the learning rate.
         factor_on_device: the same on the device, for CUDA.
     """
 
-    index: Tensor
+    places: Tensor
     keys: Tensor
     kl_weight: Tensor | None
     rate_factor: float
@@ -113,7 +113,7 @@ class GradientSteps:
         if _needs_closure(self.optimizer):
             raise InvalidInput(
                 "optimizer",
-                got=f"{type(self.optimizer).__name__}, which takes several losses in a step",
+                got=f"{type(self.optimizer).__name__}, which evaluates the loss several times a step",
                 expected="one that takes a step from gradients",
                 fix="choose Adam, or another such class of torch.optim",
             )
@@ -295,7 +295,7 @@ class GradientSteps:
 
         All batches must be whole, and the compiled step and the update's kernel must have run.
         """
-        are_whole = len(batches) == STEPS_AT_ONCE and len(batches[-1].index) == self.batch_size
+        are_whole = len(batches) == STEPS_AT_ONCE and len(batches[-1].places) == self.batch_size
         if self.device.type != "cuda" or not are_whole:
             return False
         graph = self.loss_and_gradients.captured(*batches[0][:3])
@@ -345,10 +345,6 @@ class GradientSteps:
         program = {f"{PREFIX}{name}": value for name, value in self.program.state_dict().items()}
         state = program | self.optimizer_state.tensors()
         return {name: value.detach().clone() for name, value in state.items()}
-
-    def scalars(self) -> Scalars:
-        """What the optimiser keeps beside tensors."""
-        return self.optimizer_state.scalars()
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` gave."""

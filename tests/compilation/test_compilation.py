@@ -671,7 +671,7 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
 def decision(tmp_path, monkeypatch, **options):
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(
-        "pyro_vae.training.steps.Steps.run",
+        "pyro_vae.training.steps.GradientSteps.run",
         lambda self, epoch, stop=None: torch.zeros(self.per_epoch),
     )
     monkeypatch.setattr("pyro_vae.training.run.elbo", lambda *a, **k: None)
