@@ -1,4 +1,4 @@
-"""Capture a function of tensors as one static graph, free of Pyro's handlers, and compile it.
+"""Capture a function of tensors as one static graph, without Pyro, and compile it.
 
 `make_fx` runs the function once, say model, guide and objective, and records the tensor operations,
 the backward pass included. Whatever is not an argument (parameters, buffers, constants) is found in

@@ -23,7 +23,7 @@ class WeighLatents(Messenger):
 
 
 def weigh_latents(fn: StochasticFunction, weight: float | Tensor) -> StochasticFunction:
-    """Make the latents of a model or guide count ``weight`` times: KL annealing for any objective.
+    """Weigh the latents of a model or guide: KL annealing, for any objective.
 
     Apply it to both: Pyro's mean-field ELBO reads the guide's scale alone, and an unscaled prior
     under a scaled guide is no weight on the KL.

@@ -1,4 +1,4 @@
-"""An optimiser's state as tensors and numbers, which a checkpoint holds and a run goes on from."""
+"""An optimiser's state as tensors and numbers, for a checkpoint."""
 
 from __future__ import annotations
 

@@ -2,15 +2,14 @@ import copy
 import shutil
 import warnings
 
-import families
 import pyro
 import pytest
 import torch
+from cases import CASES, PARTS, PROGRAMS, case
 from conftest import small_vae
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
-
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import Work, is_worth_compiling
 from pyro_vae.compilation.cpp import library
@@ -59,152 +58,6 @@ def assert_same(eager, captured, *inputs, exactly=True):
             assert torch.equal(e, g)
         else:
             torch.testing.assert_close(g, e, rtol=1e-5, atol=1e-5 * max(1.0, e.abs().max().item()))
-
-
-class Convolutional(torch.nn.Module):
-    """A network with running statistics and dropout."""
-
-    out_shape = (4,)
-
-    def __init__(self):
-        super().__init__()
-        self.body = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 3, 3),
-            torch.nn.BatchNorm2d(3),
-            torch.nn.Dropout(0.2),
-            torch.nn.Flatten(),
-            torch.nn.Linear(108, 4),
-        )
-
-    def forward(self, x, context=None):
-        return self.body(x)
-
-
-def programs():
-    torch.manual_seed(0)
-    event = (1, 8, 8)
-    yield "vae", small_vae(), ()
-    yield (
-        "mixture",
-        pv.VAE(
-            pv.priors.GaussianMixture(3),
-            pv.likelihoods.Normal(event, MLP(3, [8]), 0.5, "per_feature"),
-            pv.posteriors.DiagonalNormal(3, MLP(event, [8], dropout=0.3)),
-        ),
-        (),
-    )
-    yield (
-        "batch norm",
-        pv.VAE(
-            pv.priors.StandardNormal(3),
-            pv.likelihoods.Bernoulli(event, pv.networks.ConvTranspose(3, (8, 8), [4])),
-            pv.posteriors.DiagonalNormal(3, Convolutional()),
-        ),
-        (),
-    )
-    yield (
-        "cvae",
-        pv.VAE(
-            pv.priors.StandardNormal(2),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8], context=10)),
-            pv.posteriors.DiagonalNormal(2, MLP(event, [8], context=10)),
-            pv.networks.OneHot(10),
-        ),
-        (torch.arange(6),),
-    )
-    normal = pv.posteriors.DiagonalNormal
-    yield (
-        "hierarchy",
-        pv.HierarchicalVAE(
-            [normal(3, MLP(2, [8])), pv.priors.StandardNormal(2)],
-            pv.likelihoods.Bernoulli(event, MLP(3, [8])),
-            [normal(3, MLP(event, [8])), normal(2, MLP(3, [8]))],
-        ),
-        (),
-    )
-    yield "refined", pv.Refined(small_vae(), steps=2), ()
-    yield (
-        "vamp",
-        pv.VAE(
-            pv.priors.VampPrior(2, 5),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8])),
-            normal(2, MLP(event, [8])),
-        ),
-        (),
-    )
-    yield (
-        "flow",
-        pv.VAE(
-            pv.priors.StandardNormal(2),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8])),
-            pv.posteriors.Flow(2, MLP(event, [8]), kind="spline", transforms=1, hidden=[8]),
-        ),
-        (),
-    )
-    pair = OwnPair()
-    yield "own pair", pv.Program(pair.model, pair.guide, modules=[pair]), ()
-    yield (
-        "semi-supervised",
-        pv.SemiSupervisedVAE(
-            pv.priors.StandardNormal(2),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8], context=3)),
-            normal(2, MLP(event, [8], context=3)),
-            pv.networks.OneHot(3),
-            [8],
-        ),
-        (torch.arange(6) % 4 - 1,),
-    )
-
-
-class OwnPair(torch.nn.Module):
-    """A researcher's own functions, with a mask and a factor."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder, self.head, self.decoder = (
-            MLP((1, 8, 8), [8]),
-            torch.nn.Linear(8, 4),
-            torch.nn.Linear(2, 64),
-        )
-
-    def model(self, x, context=None):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(2), 1.0).to_event(1))
-            with pyro.poutine.mask(mask=x.flatten(1)[:, 0] < 0.5):
-                pyro.sample(
-                    "x",
-                    pyro.distributions.Bernoulli(
-                        logits=self.decoder(z).unflatten(-1, (1, 8, 8))
-                    ).to_event(3),
-                    obs=x,
-                )
-
-    def guide(self, x, context=None):
-        loc, raw = self.head(self.encoder(x)).chunk(2, -1)
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", pyro.distributions.Normal(loc, raw.exp()).to_event(1))
-            pyro.factor("penalty", 0.1 * loc.square().sum(-1), has_rsample=True)
-
-
-PROGRAMS = {name: (program, context) for name, program, context in programs()}
-
-
-PARTS = [
-    (family, name)
-    for family in ("priors", "likelihoods", "posteriors")
-    for name in getattr(pv, family).__all__
-]
-CASES = [("program", name) for name in PROGRAMS] + PARTS
-
-
-def case(family, name):
-    """A program and its data: one of those above, or one with that part."""
-    if family == "program":
-        program, context = PROGRAMS[name]
-        return copy.deepcopy(program), (torch.bernoulli(torch.rand(6, 1, 8, 8)), *context)
-    program = families.program_with(getattr(pv, family), name)
-    data = families.data_of(program)
-    return program, data if isinstance(data, tuple) else (data,)
 
 
 def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exactly=True):
@@ -385,7 +238,9 @@ def test_frozen_parameters_and_partial_batches():
 def test_a_library_has_each_source_as_a_function(number):
     source = """#include <cmath>
     namespace {{ constexpr int64_t FACTOR = {}; }}
-    extern "C" void kernel(const double* x, double* out, int64_t n) {{ for (int64_t i = 0; i < n; i++) out[i] = FACTOR * std::abs(x[i]); }}"""
+    extern "C" void kernel(const double* x, double* out, int64_t n) {{
+        for (int64_t i = 0; i < n; i++) out[i] = FACTOR * std::abs(x[i]);
+    }}"""
     functions = library([source.format(i) for i in range(number)])
     x = torch.tensor([1.0, -2.0], dtype=torch.float64)
     for i, function in enumerate(functions):
@@ -400,7 +255,9 @@ def test_a_library_takes_sequences_of_tensors():
     (first,) = library(
         [
             """#include <vector>
-    extern "C" void kernel(const std::vector<float*>& all, float* out) { for (size_t i = 0; i < all.size(); i++) out[i] = *all[i]; }"""
+    extern "C" void kernel(const std::vector<float*>& all, float* out) {
+        for (size_t i = 0; i < all.size(); i++) out[i] = *all[i];
+    }"""
         ]
     )
     tensors = [torch.tensor([3.0, 1.0]), torch.tensor(2.0)]
