@@ -46,6 +46,9 @@ class SumOverSites(Objective):
     def bound(self, model: Trace, guide: Trace) -> Tensor:
         latents, drawn = latent_sites(model), latent_sites(guide)
         order, guide_sites = list(drawn), sites_of(guide)
+        if self.vectorize_particles and self.num_particles > 1:
+            for site in (*sites_of(model).values(), *guide_sites.values()):
+                self._check_broadcasting(site)
         terms, before = [], set[str]()
         for name, site in sites_of(model).items():
             if name in latents:
@@ -80,6 +83,21 @@ class SumOverSites(Objective):
                 surrogate = (returns.sum_to(site["cond_indep_stack"]) * score).sum()
                 total = total + (surrogate - surrogate.detach())
         return total / self.num_particles
+
+    def _check_broadcasting(self, site: Site) -> None:
+        """Refuse a site with dimensions left of the draws: its program multiplied draws by draws.
+
+        A latent outside the data plate has the shape (K, 1, ...); a matrix product of it with a
+        local one of shape (K, N, ...) pairs each draw of one with each draw of the other.
+        """
+        shape = site["log_prob"].shape
+        if shape[: len(shape) - int(self.max_plate_nesting)].numel() > 1:
+            raise InvalidInput(
+                site["name"],
+                got=f"log-probabilities of shape {tuple(shape)} for {self.num_particles} draws",
+                expected="a program that broadcasts over a dimension of draws in front",
+                fix="pass num_particles=1, or write products as (z.unsqueeze(-1) * w).sum(-2)",
+            )
 
 
 def guide_log_prob(site: Site) -> Tensor:
