@@ -78,22 +78,23 @@ def refuse_foreign(program: ProgramLike, leaves: Iterable[Tensor]) -> None:
 
 
 def _referred_to_by(program: ProgramLike) -> Iterator[tuple[str, object]]:
-    """Modules and tensors, by the names under which the program's code refers to them."""
+    """Modules and tensors, each once, by a name under which the program's code refers to it."""
     internal = vars(nn.Module()).keys()
-    yield from _within("model", program.model, {id(program)})
-    yield from _within("guide", program.guide, {id(program)})
+    seen: dict[int, object] = {id(program): program}
+    yield from _within("model", program.model, seen)
+    yield from _within("guide", program.guide, seen)
     for path, module in program.named_modules():
         for name, value in vars(module).items():
             if name not in internal:
                 full = f"{path}.{name}" if path else name.removesuffix("_fn")
-                yield from _within(full, value, {id(program)})
+                yield from _within(full, value, seen)
 
 
-def _within(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple[str, object]]:
     """What a value is or refers to: closures, globals, bound objects, partials, containers."""
     if id(value) in seen:
         return
-    seen.add(id(value))
+    seen[id(value)] = value  # kept alive, so that no other object gets its identity
     parts: dict[str, object] = {}
     if isinstance(value, nn.Module | Tensor):
         yield name, value
@@ -118,8 +119,8 @@ def _within(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, obj
 def _names_used_by(function: FunctionType) -> dict[str, object]:
     """The objects that a function's code refers to from outside it, by name."""
     used: dict[str, object] = {}
-    codes: list[CodeType] = [function.__code__]
-    for code in codes:
+    codes = [function.__code__]
+    for code in codes:  # which grows by the functions defined within
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
         used |= {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):

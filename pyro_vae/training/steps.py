@@ -113,7 +113,7 @@ class GradientSteps:
         if _needs_closure(self.optimizer):
             raise InvalidInput(
                 "optimizer",
-                got=f"{type(self.optimizer).__name__}, which evaluates the loss several times a step",
+                got=f"{type(self.optimizer).__name__}, which needs the loss several times a step",
                 expected="one that takes a step from gradients",
                 fix="choose Adam, or another such class of torch.optim",
             )

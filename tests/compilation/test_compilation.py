@@ -1,5 +1,6 @@
 import copy
 import shutil
+import sys
 import warnings
 
 import pyro
@@ -10,11 +11,12 @@ from conftest import small_vae
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
+from pyro_vae.compilation import inductor
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import Work, is_worth_compiling
 from pyro_vae.compilation.cpp import library
 from pyro_vae.compilation.gradients import LossAndGradients
-from pyro_vae.compilation.matmul import PRODUCT
+from pyro_vae.compilation.matmul import PRODUCT, can_run_our_products
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.compilation.passes import CannotCapture
 from pyro_vae.objectives.kl_weight import weigh_latents
@@ -520,6 +522,86 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
     assert all(
         torch.equal(value, other.state_dict()[key]) for key, value in program.state_dict().items()
     )
+
+
+# without our own C++, without Inductor
+
+EXTRAS = ["inductor", "cpp", "matmul"]  # the files of the package that may be deleted
+
+
+def numbers(compile):
+    """The history, weights and scores of a short run, and the losses of `CompiledSVI`."""
+    program, data = small_vae(), digits(96)
+    history = pv.fit(
+        program, data, epochs=4, batch_size=32, clip_norm=5.0, compile=compile, progress=False
+    )
+    scores = [pv.elbo(program, data, 3, compile=compile), pv.log_likelihood(program, data, 9)]
+    svi = pv.CompiledSVI(
+        program.model,
+        program.guide,
+        torch.optim.Adam(program.parameters(), fused=True),
+        pv.objectives.ELBO(),
+    )
+    torch.manual_seed(0)
+    losses = [svi.step(data.x[:32]) for _ in range(3)]
+    weights = torch.nn.utils.parameters_to_vector(program.parameters()).detach()
+    return [*history["objective"], *(score.mean for score in scores), *losses], weights
+
+
+@pytest.mark.filterwarnings("ignore:the captured graph could not be compiled")
+@pytest.mark.parametrize("missing", [*([name] for name in EXTRAS), EXTRAS], ids="-".join)
+def test_the_library_works_without_the_files_of_the_compiler(missing, monkeypatch):
+    """Graphs are interpreted then, so that numbers are the eager ones."""
+    package = "pyro_vae.compilation"
+    for name in EXTRAS:  # those that need a missing one are imported anew
+        monkeypatch.delitem(sys.modules, f"{package}.{name}", raising=False)
+    for name in missing:
+        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
+    found, weights = numbers("on")
+    expected, reference = numbers("off")
+    assert found == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(weights, reference, rtol=1e-5, atol=1e-6)
+
+
+def curve_of_a_net(compiled):
+    """The losses of 20 steps of Adam, with whatever C++ is used."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
+    step = LossAndGradients(
+        lambda x: net(x).square().sum(), list(net.parameters()), lambda n: compiled
+    )
+    update = Update(torch.optim.Adam(net.parameters(), lr=0.01, fused=True), step.parameters)
+    if compiled:
+        update.compile()
+    x, losses = torch.randn(9, 5), []
+    for _ in range(20):
+        loss, gradients = step(x)
+        update(gradients)
+        losses.append(loss)
+    assert not compiled or step.captured(x).is_compiled
+    return torch.stack(losses), update
+
+
+@needs_compiler
+def test_a_switch_turns_our_own_code_off_and_numbers_stay(monkeypatch):
+    used, products = [], inductor.our_products
+    monkeypatch.setattr(inductor, "our_products", lambda: used.append("product") or products())
+    eager, _ = curve_of_a_net(False)
+    ours, update = curve_of_a_net(True)
+    assert update.compiled is not None and bool(used) == can_run_our_products()
+    monkeypatch.setenv("PYRO_VAE_CPP", "off")
+    monkeypatch.setattr(inductor, "library", lambda sources: used.append("library"))
+    used.clear()
+    theirs, update = curve_of_a_net(True)
+    assert update.compiled is None and not used
+    torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs, eager, rtol=1e-5, atol=1e-5)
+
+
+def test_the_switch_refuses_another_word(monkeypatch):
+    monkeypatch.setenv("PYRO_VAE_CPP", "no")
+    with pytest.raises(InvalidInput, match="PYRO_VAE_CPP: got 'no', expected one of on, off"):
+        pv.fit(small_vae(), digits(32), epochs=1, compile="on", progress=False)
 
 
 # the decision

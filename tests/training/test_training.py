@@ -483,12 +483,14 @@ def test_a_subsampling_plate_and_functions_without_their_modules_are_refused():
 
     with pytest.raises(InvalidInput, match="scales the loss by 500"):
         pv.fit(pv.Program(model, guide, modules=vae), digits(50), progress=False)
+    other = torch.nn.Linear(1, 1)
+    with pytest.raises(InvalidInput, match=r"parameters of 'model\.__self__', which"):
+        strange = pv.Program(vae.model, vae.guide, modules=other, event_shape=(1, 8, 8))
+        pv.fit(strange, digits(50), progress=False)
+    vae.requires_grad_(False)
     with pytest.raises(InvalidInput, match="depends on no parameter"):
-        pv.fit(
-            pv.Program(vae.model, vae.guide, modules=torch.nn.Linear(1, 1), event_shape=(1, 8, 8)),
-            digits(50),
-            progress=False,
-        )
+        strange = pv.Program(vae.model, vae.guide, modules=other, event_shape=(1, 8, 8))
+        pv.fit(strange, digits(50), progress=False)
 
 
 def test_a_lambda_cannot_be_compared_on_resume(tmp_path):
