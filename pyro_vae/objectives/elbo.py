@@ -148,8 +148,9 @@ class ELBO(SumOverSites):
 
     At :math:`\beta = 1` a lower bound on :math:`\log p(x)`, equal to `pyro.infer.Trace_ELBO` on the
     same random numbers; with another weight the beta-VAE's objective, which bounds nothing for
-    :math:`\beta < 1`. The gradient is pathwise where a site can be reparametrised, and the score
-    function's with Pyro's local returns where not.
+    :math:`\beta < 1`. The scale and the mask of a site, of the model or of the guide, multiply its
+    term, and change no probability that draws come with. The gradient is pathwise where a site can
+    be reparametrised, and the score function's with Pyro's local returns where not.
 
     Args:
         num_particles: number of draws K for each datum, run at once.
@@ -215,8 +216,9 @@ class FreeBits(SumOverSites):
     Per latent site, not per dimension: all dimensions of ``"z"`` share the :math:`\lambda` nats,
     and a hierarchy has that many for each level; the mean is over the batch. At most the ELBO, so a
     lower bound on :math:`\log p(x)`, and equal to it where every KL exceeds :math:`\lambda`. Each
-    KL is that of `AnalyticELBO`. The gradient is that of the ELBO without the KL of the sites that
-    lie below :math:`\lambda`.
+    KL is that of `AnalyticELBO`. A scale on a latent of both sides multiplies its KL and its free
+    nats alike; data for which it is masked have neither. The gradient is that of the ELBO without
+    the KL of the sites that lie below :math:`\lambda`.
 
     Args:
         minimum: :math:`\lambda`, in nats for each site and datum.

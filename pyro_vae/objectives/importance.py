@@ -118,17 +118,19 @@ class LogWeights:
         return self.total(self.latents)
 
     @cached_property
-    def penalties(self) -> float | Tensor:
-        """The guide's factors, which are training terms, summed over data, averaged over draws."""
+    def penalties(self) -> Tensor | None:
+        """The guide's factors (K, N), which are training terms: a mean over draws, outside s."""
         factors = [site for site in sites_of(self.guide).values() if site["is_observed"]]
-        return sum(
-            (self.scaled_factor(site).sum() / self.num_particles for site in factors), start=0.0
-        )
+        if not factors:
+            return None
+        values = [s["fn"].log_prob(s["value"], *s["args"], **s["kwargs"]) for s in factors]
+        scaled = [scale_and_mask(v, s["scale"], s["mask"]) for v, s in zip(values, factors)]
+        return torch.stack([self.per_datum(value) for value in scaled]).sum(0) / self.num_particles
 
-    def scaled_factor(self, site: Site) -> Tensor:
-        """A factor (K, N) at its own scale."""
-        value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        return self.per_datum(scale_and_mask(value, site["scale"], site["mask"]))
+    def value(self, bound: Tensor) -> Tensor:
+        """The scaled sum over data of each datum's bound (N,), less the penalties."""
+        total = (self.scale * bound).sum()
+        return total if self.penalties is None else total - self.penalties.sum()
 
 
 class OfLogWeights(Objective):
@@ -181,9 +183,11 @@ class IWAE(OfLogWeights):
             # Of the density that was drawn from: no scale or mask changes how often a draw comes.
             scores = [weights.per_datum(_drawn_from(s).log_prob(s["value"])) for s in drawn]
             score = torch.stack(scores).sum(0)
-            signal = (bound - _without_each(log_w)).detach()
-            bound = bound + (signal * (score - score.detach())).sum(0)
-        return (weights.scale * bound).sum() - weights.penalties
+            signal = weights.scale * (bound - _without_each(log_w))
+            if weights.penalties is not None:
+                signal = signal - weights.penalties
+            return weights.value(bound) + (signal.detach() * (score - score.detach())).sum()
+        return weights.value(bound)
 
 
 def _drawn_from(site: Site) -> Distribution:

@@ -74,7 +74,7 @@ class PathDerivative(OfLogWeights):
         weights = LogWeights(model, guide, self.num_particles)
         log_w = weights.log_p - weights.log_q
         bound, first, second = self.coefficients(log_w.detach())
-        value = (weights.scale * bound).sum() - weights.penalties
+        value = weights.value(bound)
         if not torch.is_grad_enabled():
             return value
         jacobians = weights.total(s for s in weights.latents if is_point_mass(s["fn"]))
@@ -84,7 +84,7 @@ class PathDerivative(OfLogWeights):
         is_one = second is None or all(_is_number(e) and is_same(e, b[0]) for e in b)
         if second is not None and is_one and b:  # then one pass does
             first = first - b[0] * second
-        paths = _along_draws((weights.scale * first * log_w).sum() - weights.penalties, sites)
+        paths = _along_draws(weights.value((first * log_w).sum(0)), sites)
         if second is not None and not is_one:
             scores = _along_draws((weights.scale * second * log_w).sum(), sites)
             paths = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
@@ -17,7 +18,9 @@ def warn_of_unmoved(program: nn.Module) -> None:
     `SVI` moves the parameters that a trace of ``pyro.param`` sites shows it, and those of our
     programs are in no such site. Programs call this in their model, which runs after the guide.
     """
-    for messenger in _PYRO_STACK:
+    for messenger in reversed(_PYRO_STACK):
+        if isinstance(messenger, BlockMessenger):
+            return  # a run that SVI does not see, such as the one that finds the plates
         if isinstance(messenger, TraceMessenger) and messenger.param_only:
             sites = messenger.trace.nodes.values()
             values = [site["value"] for site in sites if site["type"] == "param"]

@@ -77,7 +77,7 @@ class Run:
         steps.find_plates()
         if start == 0:
             steps.initialize()
-            steps.validate()
+        steps.validate()
         if steps.compiled_sizes is None:
             steps.decide(self.compile)
         if start == 0:

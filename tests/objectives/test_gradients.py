@@ -21,6 +21,7 @@ from pyro_vae.validation import InvalidInput
 
 SCALES = {"x": 1.5, "p_z": 0.3, "q_z": 0.5, "p_y": 2.0, "q_y": 1.2}
 K = 2  # draws of the bounds that are a function of several
+NEED_A_PATH = ("DReG", "StickingTheLanding")
 
 
 class Pair(torch.nn.Module):
@@ -206,7 +207,7 @@ def test_the_gradient_under_autocast_is_that_of_the_exact_bound(float64, name):
 @pytest.mark.parametrize("name", pv.objectives.__all__)
 def test_the_gradient_for_discrete_latents_is_that_of_the_exact_bound(float64, name):
     program = pair(name, discrete=True)
-    if name in ("DReG", "StickingTheLanding"):
+    if name in NEED_A_PATH:
         with pytest.raises(InvalidInput, match="reparametrised"):
             objective_of(name, 0.0).loss(program.model, program.guide, *data())
         return
@@ -360,3 +361,37 @@ def test_compiled_svi_draws_one_after_another_where_pyros_loss_does(float64):
     assert found == pytest.approx(
         pyro.infer.Trace_ELBO(num_particles=3).loss(program.model, program.guide, x), rel=1e-12
     )
+
+
+@pytest.mark.parametrize("name", [n for n in pv.objectives.__all__ if n not in NEED_A_PATH])
+def test_a_penalty_on_discrete_draws_has_the_score_functions_gradient(float64, name):
+    """A factor of the guide that has no gradient of its own, only the chance that it comes."""
+    logit, x = torch.tensor(0.4, requires_grad=True), torch.full((4000,), 0.8)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.full_like(x, 0.3)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(logits=logit.expand(len(x))))
+            pyro.factor("penalty", 0.7 * z, has_rsample=False)
+
+    objective = objective_of(name, minimum=-100.0)  # nats below which nothing is free
+    if name == "BetaTCVAE":
+        x, objective = x[:100], pv.objectives.BetaTCVAE(1.0, 1.0, 1.0)
+    num, bound = objective.num_particles, 0.0
+    for bits in itertools.product([0.0, 1.0], repeat=num):
+        z = torch.tensor(bits)
+        q = dist.Bernoulli(logits=logit).log_prob(z)
+        log_w = dist.Normal(z, 1.0).log_prob(x[0]) + dist.Bernoulli(0.3).log_prob(z) - q
+        value = log_w.logsumexp(0) - math.log(num) - 0.7 * z.mean()
+        bound = bound + q.sum().exp() * value
+    wanted = torch.autograd.grad(bound, logit)[0]
+    found = []
+    for _ in range(40):
+        loss = objective.differentiable_loss(model, guide, x) / len(x)
+        found.append(-torch.autograd.grad(loss, logit)[0])
+    found = torch.stack(found)
+    assert (found.mean() - wanted).abs() < 5 * found.std() / 40**0.5 + 1e-9, (found.mean(), wanted)
