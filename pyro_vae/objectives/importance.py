@@ -83,6 +83,8 @@ class LogWeights:
         if is_same(site["scale"], self.scale):
             return 1.0
         scale = self.scale
+        if is_same(scale, 1):
+            return site["scale"]
         if isinstance(scale, Tensor) and scale.dim():  # along the data's dimension
             scale = scale.reshape(-1, *(1,) * (-self.plates.data_dim - 1))
         return site["scale"] / scale

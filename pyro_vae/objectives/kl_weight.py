@@ -6,6 +6,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.contracts import Site, StochasticFunction
+from pyro_vae.objectives.base import is_same
 
 __all__ = ["weigh_latents"]
 
@@ -19,7 +20,8 @@ class WeighLatents(Messenger):
 
     def _pyro_sample(self, msg: Site) -> None:
         if not msg["is_observed"]:
-            msg["scale"] = msg["scale"] * self.weight
+            # One object for all latents where nothing else scales them, known to be equal so.
+            msg["scale"] = self.weight if is_same(msg["scale"], 1) else msg["scale"] * self.weight
 
 
 def weigh_latents(fn: StochasticFunction, weight: float | Tensor) -> StochasticFunction:
