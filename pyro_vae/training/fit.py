@@ -15,6 +15,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Literal
 
+import pyro.infer
 import torch
 from filelock import FileLock, Timeout
 
@@ -40,7 +41,7 @@ def fit(
     program: ProgramLike,
     data: Data,
     *,
-    objective: ObjectiveLike | None = None,
+    objective: ObjectiveLike | pyro.infer.ELBO | None = None,
     epochs: int = 50,
     batch_size: int = 128,
     learning_rate: float = 1e-3,

@@ -1,7 +1,9 @@
 import copy
 import shutil
 import sys
+import tomllib
 import warnings
+from pathlib import Path
 
 import pyro
 import pytest
@@ -23,6 +25,7 @@ from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
+least_torch = pytest.mark.least_torch  # what touches torch's internals most
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="no C++ compiler on this machine"
 )
@@ -119,6 +122,7 @@ def test_two_hundred_captured_steps_are_the_eager_ones_to_the_bit(name):
     assert torch.equal(curve(name, True), eager)
 
 
+@least_torch
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_captured_graph_equals_eager_in_double_precision(name):
@@ -208,6 +212,7 @@ def test_sampling_is_fresh_each_step_and_under_the_seed():
     assert torch.equal(step(x)[0], a) and not torch.equal(a, b)
 
 
+@least_torch
 @pytest.mark.usefixtures("interpreted")
 def test_the_annealing_weight_is_an_input_and_parameters_are_read_anew():
     program, x = small_vae(), torch.zeros(6, 1, 8, 8)
@@ -235,6 +240,7 @@ def test_frozen_parameters_and_partial_batches():
     assert len(step.graphs) == 3
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize("number", [1, 3, 40])
 def test_a_library_has_each_source_as_a_function(number):
@@ -252,6 +258,7 @@ def test_a_library_has_each_source_as_a_function(number):
         functions[0](x, out)
 
 
+@least_torch
 @needs_compiler
 def test_a_library_takes_sequences_of_tensors():
     (first,) = library(
@@ -270,6 +277,7 @@ def test_a_library_takes_sequences_of_tensors():
         first(iter(tensors), out)
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize(
     "m, k, n",
@@ -318,6 +326,7 @@ def test_our_product_is_the_product_in_every_layout(m, k, n):
             assert torch.allclose(out.double(), exact, atol=1e-5 * k**0.5, rtol=1e-5)
 
 
+@least_torch
 @needs_compiler
 def test_products_of_any_layout_are_compiled():
     net = torch.nn.Sequential(
@@ -344,7 +353,11 @@ def test_products_of_any_layout_are_compiled():
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "name, objective", [("batch norm", "IWAE"), ("semi-supervised", "EnumeratedELBO")]
+    "name, objective",
+    [
+        ("batch norm", "IWAE"),
+        pytest.param("semi-supervised", "EnumeratedELBO", marks=least_torch),
+    ],
 )
 def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name, objective):
     assert_captured_is_eager("program", name, objective, exactly=False)
@@ -372,6 +385,7 @@ def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path, 
     )
 
 
+@least_torch
 def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
     class Branches(torch.nn.Module):
         out_shape = (2,)
@@ -396,6 +410,7 @@ def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
     assert len(history) == 2
 
 
+@least_torch
 def test_a_shape_that_depends_on_data_is_refused():
     with pytest.raises(CannotCapture, match="shape"):
         Captured(lambda x: x[x > 0].sum(), [torch.randn(5)])
@@ -461,6 +476,7 @@ class Eager:
         self.optim.step()
 
 
+@least_torch
 def test_a_capture_and_a_look_at_the_work_leave_buffers_as_they_were():
     network = Average()
     step = LossAndGradients(
@@ -604,6 +620,14 @@ def test_the_switch_refuses_another_word(monkeypatch):
         pv.fit(small_vae(), digits(32), epochs=1, compile="on", progress=False)
 
 
+def test_some_tests_run_on_the_least_torch_that_the_ranges_allow():
+    root = Path(__file__).parents[2]
+    names = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name in ("torch", "torchvision"):
+        (least,) = [line.removeprefix(f"{name}>=") for line in names if line.startswith(f"{name}>")]
+        assert f"'{name}=={least}.*'" in (root / ".ci" / "run").read_text()
+
+
 # the decision
 
 
@@ -658,6 +682,7 @@ def test_work_is_counted():
 # updates and SVI
 
 
+@least_torch
 @pytest.mark.parametrize(
     "make",
     [
@@ -692,6 +717,7 @@ def test_an_update_is_the_optimisers_own(make):
         )
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
@@ -726,6 +752,7 @@ def test_the_compiled_update_is_the_optimisers_own(sizes, kind, decay):
     torch.testing.assert_close(parameters, copies)
 
 
+@least_torch
 @needs_compiler
 def test_a_compiled_update_follows_a_state_that_is_loaded():
     parameters, copies = ([torch.nn.Parameter(torch.linspace(-1, 1, 7))] for _ in range(2))
@@ -876,6 +903,7 @@ def test_compiled_svi_takes_any_arguments_and_leaves_what_is_frozen(arguments):
     assert a != 0 and b == 1
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize("compiles", [True, False], ids=["compiled", "interpreted"])
 def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
@@ -912,6 +940,7 @@ def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@least_torch
 def test_fused_adamw_has_its_kernel():
     parameters = [torch.nn.Parameter(torch.ones(3))]
     assert (
