@@ -11,6 +11,7 @@ from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.score_parts import ScoreParts
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
@@ -168,6 +169,8 @@ class Site(TypedDict):
     name: str
     type: str
     fn: TorchDistribution
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
     value: Tensor
     is_observed: bool
     infer: dict[str, object]
@@ -176,6 +179,8 @@ class Site(TypedDict):
     cond_indep_stack: tuple[CondIndepStackFrame, ...]
     log_prob: Tensor
     unscaled_log_prob: Tensor
+    score_parts: ScoreParts
+    packed: dict[str, Tensor]
 
 
 def sites_of(trace: Trace) -> dict[str, Site]:

@@ -18,6 +18,7 @@ from pyro_vae.programs.parts import (
     initialize,
     join_context,
 )
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]
@@ -112,6 +113,7 @@ class HierarchicalVAE(nn.Module):
         return self.posteriors[-1]
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        warn_of_unmoved(self)
         features = embed(self.context, context)
         above: list[Tensor] = []
         with pyro.plate("data", len(x), dim=-1):

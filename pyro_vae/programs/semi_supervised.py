@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import MLP, Head, OneHot, as_shape
 from pyro_vae.programs.parts import check_parts, draw_latent, embed, initialize
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["SemiSupervisedVAE"]
@@ -114,6 +115,7 @@ class SemiSupervisedVAE(nn.Module):
         return as_shape(self.likelihood.event_shape)
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        warn_of_unmoved(self)
         label: Any = embed(self.context, context)
         with pyro.plate("data", len(x), dim=-1):
             y = pyro.sample("y", self._labels(label, torch.zeros_like(label)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import as_shape
 from pyro_vae.programs.parts import check_parts, draw_latent, embed, initialize
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 
 __all__ = ["VAE"]
 
@@ -63,6 +64,7 @@ class VAE(nn.Module):
         return as_shape(self.likelihood.event_shape)
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        warn_of_unmoved(self)
         features = self.embed(context)
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", as_pyro(self.prior(context=features)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import FAST, fails
 
 import pyro_vae as pv
 from pyro_vae.cli import main
@@ -15,20 +16,6 @@ from pyro_vae.cli.options import as_options
 from pyro_vae.cli.scores import print_scores
 from pyro_vae.evaluation.comparison import save_scores
 from pyro_vae.evaluation.scores import ImportanceScore, Score
-
-FAST = [
-    "--epochs",
-    "2",
-    "--num-samples",
-    "20",
-    "--limit",
-    "30",
-    "--encoder.hidden",
-    "[16]",
-    "--decoder.hidden=[16]",
-    "--latent",
-    "2",
-]
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +30,6 @@ def conditional(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "conditional"
     assert main(["train", "--context", "labels", "--out", str(folder), *FAST]) == 0
     return folder
-
-
-def fails(capsys, *argv):
-    """Runs a command that must fail by the user's mistake; returns the one line that it wrote."""
-    assert main(list(map(str, argv))) == 2
-    _out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("pyro-vae: ")]
-    assert (
-        err.count("Traceback") == 0
-        and len(lines) == 1
-        and err.rstrip().splitlines()[-1] == lines[0]
-    ), err
-    assert ": got " in lines[0] and ", expected " in lines[0] and "; " in lines[0]
-    return lines[0]
 
 
 def test_train_writes_the_run_folder(run):
