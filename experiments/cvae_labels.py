@@ -1,10 +1,10 @@
-"""Do a CVAE's samples carry the label that was asked for? A 3-nearest-neighbour classifier on real images says.
+"""Check by a 3-nearest-neighbour classifier whether a CVAE's samples carry their label.
 
     python experiments/cvae_labels.py RUN [SAMPLES_PER_LABEL]
 
-Prints the share of samples, label by label, that the classifier gives the label they were drawn
-for, and the classifier's own accuracy on real test images. Draws from a trained run of
-``experiments/cvae_mnist.yaml``.
+RUN is a trained run of ``experiments/cvae_mnist.yaml``. The classifier is fitted to real images.
+Prints, label by label, the share of samples to which it gives the label they were drawn for, and
+its own accuracy on real test images.
 """
 
 import sys
@@ -30,7 +30,8 @@ def main(run: str, per_label: int = 100) -> None:
     for label in range(10):
         print(f"label {label}: {hits[labels == label].float().mean().item():.0%} of {per_label}")
     print(
-        f"all: {share:.1%} +- {(share * (1 - share) / len(labels)) ** 0.5:.1%} of {len(labels)} samples"
+        f"all: {share:.1%} +- {(share * (1 - share) / len(labels)) ** 0.5:.1%} of {len(labels)} "
+        "samples"
     )
 
 

@@ -1,10 +1,10 @@
-"""How good are imputations? The removed entries of a run's test data, drawn many times, against what they were.
+"""Compare imputations of a run's removed test entries with their true values.
 
     python experiments/impute.py RUN [DRAWS]
 
-For a run on a table of `pyro_vae.datasets` with ``missing_fraction``: the root mean square error of
-the mean of the draws, for the column mean in its place too (the columns are standardised), the
-share of entries within the draws' 90% interval, and, where the last column is a class, how often
+RUN is a run on a table of `pyro_vae.datasets` with ``missing_fraction``. Prints the root mean
+square error of the draws' mean and, for comparison, of the column mean (columns are standardised),
+the share of entries within the draws' 90% interval and, where the last column is a class, how often
 the most frequent draw is right.
 """
 
@@ -29,10 +29,12 @@ def main(run: str, num: int = 500) -> None:
     low, high = drawn.quantile(0.05, 0), drawn.quantile(0.95, 0)
     error, baseline = (drawn.mean(0) - real).square().mean().sqrt(), real.square().mean().sqrt()
     print(
-        f"{len(real)} removed measurements: root mean square error {error:.3f}, of the column mean {baseline:.3f}"
+        f"{len(real)} removed measurements: root mean square error {error:.3f}, of the column "
+        f"mean {baseline:.3f}"
     )
     print(
-        f"within the 90% interval of the draws: {((real >= low) & (real <= high)).float().mean():.1%}"
+        "within the 90% interval of the draws: "
+        f"{((real >= low) & (real <= high)).float().mean():.1%}"
     )
     if columns < truth.shape[1]:
         lost = data.x[:, -1].isnan()

@@ -11,6 +11,7 @@ from typing import Protocol, TypedDict, cast, overload, runtime_checkable
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.score_parts import ScoreParts
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import InferDict
 from pyro.poutine.trace_struct import Trace
@@ -193,6 +194,8 @@ class Site(TypedDict):
     name: str
     type: str
     fn: TorchDistribution
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
     value: Tensor
     is_observed: bool
     infer: dict[str, object]
@@ -201,6 +204,8 @@ class Site(TypedDict):
     cond_indep_stack: tuple[CondIndepStackFrame, ...]
     log_prob: Tensor
     unscaled_log_prob: Tensor
+    score_parts: ScoreParts
+    packed: dict[str, Tensor]
 
 
 def sites_of(trace: Trace) -> dict[str, Site]:

@@ -1,4 +1,4 @@
-"""Checks of what a user hands in, and the one kind of error that they raise.
+"""Check what users pass in; all checks raise one kind of error.
 
 Every message names the argument, what was got, what was expected and the fix, on one line. The
 command line prints that line and exits with code 2; Python users get an exception that is a
@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from numbers import Integral
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_vae.contracts import ProgramLike
 
@@ -44,8 +46,8 @@ class InvalidInput(ValueError):
         fix: what to do about it.
 
     Example:
-        >>> str(InvalidInput("num_samples", got="0", expected="an integer >= 1", fix="pass num_samples=1000"))
-        'num_samples: got 0, expected an integer >= 1; pass num_samples=1000'
+        >>> str(InvalidInput("num_samples", got="0", expected="an integer >= 1", fix="pass 1000"))
+        'num_samples: got 0, expected an integer >= 1; pass 1000'
     """
 
     def __init__(
@@ -59,14 +61,13 @@ class InvalidInput(ValueError):
         self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
         message = f"{argument}: got {got}, expected {expected}; {fix}"
         if got is None:
-            # Pyro raises what a model raised anew, from the message and a table of shapes on the
-            # lines after it.
+            # Pyro raises a model's errors anew, from the message with a table of shapes below it.
             message = argument.splitlines()[0]
         super().__init__(" ".join(message.split()))
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """A sentence that names what the user probably meant, or what there is.
+    """A sentence that names what the user probably meant, or else all that is known.
 
     Example:
         >>> nearest_name("mnits", ["mnist", "digits"])
@@ -75,13 +76,13 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     folded = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
-    return (
-        f"did you mean {folded[matches[0]]!r}?" if matches else f"choose one of {', '.join(known)}"
-    )
+    if not matches:
+        return f"choose one of {', '.join(known)}"
+    return f"did you mean {folded[matches[0]]!r}?"
 
 
 def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
-    """Raises `InvalidInput` with the nearest name unless ``value`` is in ``known``."""
+    """Raise `InvalidInput`, with the nearest name, unless ``value`` is in ``known``."""
     known = list(known)
     if value not in known:
         raise InvalidInput(
@@ -93,7 +94,7 @@ def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
 
 
 def check_count(argument: str, value: object, minimum: int = 1) -> None:
-    """Raises `InvalidInput` unless ``value`` is an integer of at least ``minimum``."""
+    """Raise `InvalidInput` unless ``value`` is an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise InvalidInput(
             argument,
@@ -104,7 +105,7 @@ def check_count(argument: str, value: object, minimum: int = 1) -> None:
 
 
 def check_seed(seed: object) -> None:
-    """Raises `InvalidInput` unless ``seed`` is an integer from 0 to 2**63 - 1, which is what generators take."""
+    """Raise `InvalidInput` unless ``seed`` is an integer from 0 to 2**63 - 1."""
     check_count("seed", seed, minimum=0)
     if seed >= 2**63:  # type: ignore[operator]
         raise InvalidInput(
@@ -134,7 +135,7 @@ def as_counts(argument: str, values: object) -> list[int]:
 
 
 def check_weight(argument: str, value: float) -> None:
-    """Raises `InvalidInput` unless ``value`` is a finite number >= 0."""
+    """Raise `InvalidInput` unless ``value`` is a finite number >= 0."""
     if not 0 <= value < float("inf"):
         raise InvalidInput(
             argument, got=repr(value), expected="a finite number >= 0", fix=f"pass {argument}=1.0"
@@ -142,7 +143,7 @@ def check_weight(argument: str, value: float) -> None:
 
 
 def check_probability(argument: str, value: float) -> None:
-    """Raises `InvalidInput` unless 0 <= value < 1: what is dropped with probability 1 is gone."""
+    """Raise `InvalidInput` unless 0 <= value < 1, for with 1 nothing would be left."""
     if not 0 <= value < 1:
         raise InvalidInput(
             argument,
@@ -153,7 +154,7 @@ def check_probability(argument: str, value: float) -> None:
 
 
 def check_positive(argument: str, value: float) -> None:
-    """Raises `InvalidInput` unless ``value`` is a finite number above zero."""
+    """Raise `InvalidInput` unless ``value`` is a finite number above zero."""
     if not 0 < value < float("inf"):
         raise InvalidInput(
             argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0"
@@ -161,7 +162,7 @@ def check_positive(argument: str, value: float) -> None:
 
 
 def check_latent(latent: Sequence[int], least: int, what: str) -> None:
-    """Raises `InvalidInput` unless a latent's last dimension has at least ``least`` entries."""
+    """Raise `InvalidInput` unless a latent's last dimension has at least ``least`` entries."""
     if not latent or latent[-1] < least:
         raise InvalidInput(
             "latent",
@@ -172,7 +173,7 @@ def check_latent(latent: Sequence[int], least: int, what: str) -> None:
 
 
 def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
-    """Raises `InvalidInput` that counts the entries if ``value`` holds an infinity, or a NaN that marks nothing missing."""
+    """Raise `InvalidInput` if ``value`` holds an infinity or a NaN, which may mark ``missing``."""
     if not value.is_floating_point():
         return
     bad = torch.isinf(value) if missing else ~torch.isfinite(value)
@@ -182,12 +183,13 @@ def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
             argument,
             got=f"{int(bad.sum())} NaN or infinite entries (first in datum {int(rows[0])})",
             expected="finite numbers",
-            fix="correct how they were scaled, or, where NaN marks a missing entry, pass Dataset(x, missing=True) (--missing true)",
+            fix="correct how they were scaled, or, where NaN marks a missing entry, "
+            "pass Dataset(x, missing=True) (--missing true)",
         )
 
 
 def check_event_shape(x: Tensor, event_shape: Sequence[int]) -> None:
-    """Raises `InvalidInput` unless ``x`` has shape ``(N, *event_shape)`` with N >= 1."""
+    """Raise `InvalidInput` unless ``x`` has shape ``(N, *event_shape)`` with N >= 1."""
     expected = tuple(event_shape)
     if x.dim() != 1 + len(expected) or tuple(x.shape[1:]) != expected:
         wanted = ", ".join(["N", *map(str, expected)])
@@ -206,8 +208,8 @@ def check_event_shape(x: Tensor, event_shape: Sequence[int]) -> None:
         )
 
 
-def check_support(x: Tensor, support: torch.distributions.constraints.Constraint) -> None:
-    """Raises `InvalidInput` if an entry of ``x`` has probability zero under every parameter of the likelihood."""
+def check_support(x: Tensor, support: constraints.Constraint) -> None:
+    """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support."""
     inside = support.check(x)
     if inside.all():
         return
@@ -218,14 +220,18 @@ def check_support(x: Tensor, support: torch.distributions.constraints.Constraint
             "x",
             got=f"missing entries (first in datum {first})",
             expected="none by this likelihood",
-            fix="wrap the likelihood in pv.likelihoods.Missing and the encoder in pv.networks.WithMask",
+            fix="wrap the likelihood in pv.likelihoods.Missing "
+            "and the encoder in pv.networks.WithMask",
         )
     seen = x[first][~torch.isnan(x[first])]
     low, high = float(seen.min()), float(seen.max())
-    base = getattr(support, "base_constraint", support)
+    base = support.base_constraint if isinstance(support, constraints.independent) else support
     fix = "choose a likelihood whose support holds x, or rescale x"
-    if base is torch.distributions.constraints.boolean and x.min() >= 0 and x.max() <= 1:
-        fix = "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), or choose another likelihood"
+    if base is constraints.boolean and x.min() >= 0 and x.max() <= 1:
+        fix = (
+            "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), "
+            "or choose another likelihood"
+        )
     raise InvalidInput(
         "x",
         got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
@@ -235,20 +241,27 @@ def check_support(x: Tensor, support: torch.distributions.constraints.Constraint
     )
 
 
-def _name_of(constraint: torch.distributions.constraints.Constraint) -> str:
-    """A constraint in words, without the tensors that some bounds are."""
+def _name_of(constraint: constraints.Constraint) -> str:
+    """A constraint in words; bounds that are tensors are left out."""
     words = str(constraint).rstrip("()")
     return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
-def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> None:
-    """Raises `InvalidInput` if the context is missing, unexpected, of another length or out of range.
+@runtime_checkable
+class ChecksContext(Protocol):
+    """A context module that refuses values of which it can make no features."""
 
-    A program that takes a context has a module ``program.context``; that module may offer
-    ``check(context)`` to refuse values that it cannot embed.
+    def check(self, values: Tensor) -> None: ...
+
+
+def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> None:
+    """Raise `InvalidInput` if the context is missing, of another length or out of range.
+
+    A program that takes a context has a module ``program.context``, which may be one that
+    `ChecksContext`.
     """
-    embed = getattr(program, "context", None)
-    if embed is None:
+    module = getattr(program, "context", None)
+    if module is None:
         return
     if context is None:
         raise InvalidInput(
@@ -265,6 +278,5 @@ def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> No
             fix="align the labels with the data",
         )
     check_finite("context", context)
-    check = getattr(embed, "check", None)
-    if check is not None:
-        check(context)
+    if isinstance(module, ChecksContext):
+        module.check(context)

@@ -1,4 +1,4 @@
-"""Programs whose log p(x) is known exactly, or by quadrature."""
+"""Programs whose log p(x) is known in closed form or by quadrature."""
 
 import math
 
@@ -40,10 +40,10 @@ class LinearGaussian:
         return z @ self.weight.T + self.mean + self.noise * noise
 
     def program(self, widen: float = 1.0, shift: float = 0.0, mean_field: bool = False) -> pv.VAE:
-        """The model with the exact posterior as its guide, its scale times ``widen``.
+        """The model with the exact posterior as its guide, widened and shifted.
 
-        Its mean is moved by ``shift`` scales. With ``mean_field`` the guide is the mean-field
-        normal of the highest ELBO instead.
+        The guide's scale is multiplied by ``widen`` and its mean moved by ``shift`` scales. With
+        ``mean_field`` the best mean-field normal, that of the highest ELBO, stands in its place.
         """
         likelihood = pv.likelihoods.Normal(
             self.features, pv.networks.MLP(self.latent, []), scale=self.noise
@@ -86,9 +86,9 @@ class ExactPosterior(nn.Module):
 
 
 class Hierarchy:
-    """Two levels: z2 ~ N(0, I), z1 ~ N(A z2, s1^2 I), x ~ N(B z1 + shift(y), s^2 I).
+    """Two normal levels and a label, with the exact conditionals, widened, as the guide.
 
-    The guide is made of the exact conditionals, widened.
+    z2 ~ N(0, I), z1 ~ N(A z2, s1^2 I), x ~ N(B z1 + shift(y), s^2 I).
     """
 
     def __init__(self, widen: float = 1.0, labels: int = 0, narrow_top: float = 1.0):
@@ -149,10 +149,7 @@ class Hierarchy:
 
 
 class OneLatent:
-    """A latent on an interval of the line, and x given by a function of it.
-
-    log p(x) follows from the trapezoidal rule.
-    """
+    """One latent on an interval of the line, and x given z; log p(x) by the trapezoidal rule."""
 
     def __init__(self, prior, observed, guide, interval):
         self.prior, self.observed, self.posterior, self.interval = prior, observed, guide, interval
@@ -177,7 +174,7 @@ class OneLatent:
 
 
 def two_modes(widen: float = 1.4) -> OneLatent:
-    """x = z^2 + noise: a posterior with modes at +-sqrt(x), and a guide on the positive one."""
+    """x = z^2 + noise: modes at +-sqrt(x), and a guide that sits on the positive one."""
     return OneLatent(
         dist.Normal(0.0, 2.0),
         lambda z: dist.Normal(z**2, 0.5),
@@ -197,7 +194,10 @@ def positive(widen: float = 1.0) -> OneLatent:
 
 
 class TwoLevelGaussian:
-    """z2 ~ N(0, I), z1 ~ N(A z2 + a, t^2 I), x ~ N(W z1 + mu, s^2 I): every density is normal."""
+    """Two normal levels: every marginal and conditional is normal.
+
+    z2 ~ N(0, I), z1 ~ N(A z2 + a, t^2 I), x ~ N(W z1 + mu, s^2 I).
+    """
 
     def __init__(
         self, sizes: tuple[int, int, int] = (2, 3, 4), noise: tuple[float, float] = (0.6, 0.7)
@@ -247,7 +247,10 @@ class TwoLevelGaussian:
         )
 
     def program(self, inference: str = "bottom_up", widen: float = 1.0) -> pv.HierarchicalVAE:
-        """The model with the exact posterior as its guide, its scales times ``widen``."""
+        """The model with the exact posterior as its guide, in either order.
+
+        Each conditional's scale is multiplied by ``widen``.
+        """
         top, middle, features = self.sizes
         prior = affine(
             pv.likelihoods.Normal(middle, pv.networks.MLP(top, []), scale=self.noise[0]),
@@ -273,7 +276,7 @@ class TwoLevelGaussian:
 
 
 def affine(likelihood, weight, bias):
-    """A normal likelihood whose mean is that affine map."""
+    """Set a normal likelihood's mean to that affine map."""
     with torch.no_grad():
         likelihood.double().head.layer.weight.copy_(weight)
         likelihood.head.layer.bias.copy_(bias)
@@ -281,7 +284,7 @@ def affine(likelihood, weight, bias):
 
 
 class AffineNormal(nn.Module):
-    """N(G g + b, C) of what it is given, the context side by side with it; trainable."""
+    """The normal N(G g + b, C) given g, joined by the context if there is one; trainable."""
 
     def __init__(self, gain, offset, covariance, widen=1.0):
         super().__init__()

@@ -67,7 +67,7 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def on_the_host(monkeypatch):
-    """A GPU changes no test, nor a command that it starts, but those of test_cuda.py."""
+    """Hide a GPU from every test and command, except those of test_cuda.py."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
@@ -79,7 +79,7 @@ def float64():
 
 @pytest.fixture
 def arviz_1x(monkeypatch):
-    """The packages that ArviZ 1.x is made of, put together under its name as 1.x does; they also install where it does not."""
+    """ArviZ 1.x, put together from its packages, which install where ArviZ 1.x does not."""
     found = []
     for name in ("arviz_base", "arviz_stats"):
         try:
@@ -103,7 +103,7 @@ def any_arviz(request):
 
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace, tmp_path):
-    """What the docstrings' examples take for granted."""
+    """Names that the docstrings' examples use."""
     doctest_namespace |= {
         "pv": pv,
         "torch": torch,

@@ -1,4 +1,4 @@
-"""A CUDA device that is none: for machines without a GPU, so that what only a GPU would complain of is complained of everywhere.
+"""Emulate a CUDA device, so that machines without a GPU raise the errors of one.
 
 Tensors "on" it are ordinary ones in the host's memory, marked in their storage; arithmetic is the
 host's. What is emulated is what goes wrong first on a GPU: tensors of two devices in one operation,
@@ -109,7 +109,8 @@ class _Operations(TorchDispatchMode):
         strays = [x for x in given if not is_on_gpu(x) and (x.dim() > 0 or not takes_numbers)]
         if there and strays and func.overloadpacket not in BETWEEN_DEVICES:
             raise RuntimeError(
-                f"Expected all tensors to be on the same device, but found cuda:0 and cpu in {func}: "
+                "Expected all tensors to be on the same device, but found cuda:0 and cpu in "
+                f"{func}: "
                 f"{[(tuple(x.shape), 'cuda' if is_on_gpu(x) else 'cpu') for x in given]}"
             )
         if there and (func.overloadpacket in WAITING or _is_masked(func, args)):
@@ -160,7 +161,8 @@ class _Calls(TorchFunctionMode):
             return is_on_gpu(args[0])
         if name in ("numpy", "__array__") and is_on_gpu(args[0]):
             raise TypeError(
-                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the "
+                "tensor to host memory first."
             )
         if name == "tolist" and is_on_gpu(args[0]):
             self.gpu.waits("tolist")

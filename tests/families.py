@@ -12,7 +12,7 @@ MLP = pv.networks.MLP
 
 
 def prior(name, latent, context=0):
-    """A prior, with context features if it takes them, and few components, for the tests' speed."""
+    """A prior with context features if it takes them and, for speed, few components."""
     cls = getattr(pv.priors, name)
     offers = {"context": context, "components": 4, "width": 4, "layers": 2}
     return cls(

@@ -15,7 +15,7 @@ BEGIN, END = "<!-- tables: python tests/tables.py -->", "<!-- end of tables -->"
 
 
 def row(cls) -> str:
-    """Name, what it is, and where it comes from: the docstring's first sentence and its first source."""
+    """A class's row: its name, its docstring's first sentence and its first source."""
     doc = inspect.cleandoc(cls.__doc__)
     what = (
         re.sub(r"\s+", " ", re.split(r"\.\s|\.$|\n\n", doc, maxsplit=1)[0])

@@ -1,4 +1,4 @@
-"""Training rounds of other libraries on the plain and the convolutional VAE; those that are not installed are left out."""
+"""Training rounds of the other libraries that are installed, on the plain and convolutional VAE."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ class Pythae:
 
 
 def numpyro_rounds(model: Callable, guide: Callable, batches: Sequence[Tensor]) -> dict[str, Round]:
-    """NumPyro's SVI in its two ways: ``svi.update`` jitted, and a whole pass as one `lax.scan`; batches are JAX's already."""
+    """Time NumPyro's SVI in two ways: ``svi.update`` jitted, and a whole pass as one `lax.scan`.
+
+    The batches are JAX arrays beforehand.
+    """
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -159,7 +162,10 @@ def plain_numpyro(features: int, hidden: int, latent: int) -> tuple[Callable, Ca
 
 
 def convolutional_numpyro() -> tuple[Callable, Callable]:
-    """The layers of `steps.convolutional`: 3x3 convolutions of stride 2, 16 and 32 channels, a dense layer of 128, and back."""
+    """Build the layers of `steps.convolutional` in JAX.
+
+    3x3 convolutions of stride 2 with 16 and 32 channels, a dense layer of 128, and back.
+    """
     import jax
     import jax.numpy as jnp
     import numpyro

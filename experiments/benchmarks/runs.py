@@ -1,10 +1,10 @@
-"""What a whole run costs: an epoch of `fit` against its steps alone, ``auto`` against eager runs, and peak memory.
+"""Measure whole runs: an epoch against its steps, ``auto`` against eager, peak memory.
 
     python experiments/benchmarks/runs.py [--parts epoch cold memory] [--nets mlp digits] [--steps
     10 1000 10000 100000]
 
-Each run of ``cold`` and ``memory`` is a process of its own, its start-up included, in rounds that
-take turns; an ``auto`` run starts with an empty compiler cache. Seconds are of the clock; CPU
+Each run of ``cold`` and ``memory`` is a process of its own, start-up included; the ways take turns,
+round by round. An ``auto`` run starts with an empty compiler cache. Seconds are of the clock; CPU
 seconds are those of the process and of the compilers that it waited for. Writes ``runs.json`` and
 prints it.
 """
@@ -52,7 +52,7 @@ def data(num: int, net: str = "mlp") -> pv.datasets.Dataset:
 
 
 def epoch(rounds: int = 50) -> dict[str, float]:
-    """A compiled epoch of 100 batches, as `fit` runs it, over the same steps on batches that are there already."""
+    """Divide the time of a compiled epoch in `fit` by that of its steps on ready-made batches."""
     from pyro_vae import training
 
     ratios, times = [], []

@@ -1,13 +1,13 @@
-"""What a training step and a log-likelihood cost: ours against hand-written PyTorch, Pyro, pythae, NumPyro, and the floor.
+"""Time training steps and log-likelihoods: ours, hand-written PyTorch, Pyro, pythae, NumPyro.
 
     python experiments/benchmarks/steps.py [--cases mlp-128 digits] [--rounds 10] [--steps 20]
     [--out FOLDER]
 
-All contenders of a case run in one process, in interleaved rounds over the same batches; a ratio is
-the median over rounds of ours / theirs, so a machine whose speed drifts drifts for all; minima are
-given too. Peers that are not installed are left out (``uv sync --group peers`` installs them).
-Writes ``steps.json``, ``steps.md``, ``steps.png``; a case measured anew replaces its old result
-there.
+All contenders of a case run in one process, in interleaved rounds over the same batches. A ratio is
+the median over rounds of ours / theirs, so a drift of the machine's speed affects all alike; minima
+are given too. Peers that are not installed are left out (``uv sync --group peers`` installs them).
+The floor is a step's own matrix products and the fused optimiser. Writes ``steps.json``,
+``steps.md`` and ``steps.png``; a case measured anew replaces its old result there.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def over(step: Callable[[Tensor], object], batches: Sequence[Tensor]) -> Round:
 
 
 def replayed(step: Callable[[Tensor], Any], batches: Sequence[Tensor]) -> Round:
-    """All of a round's steps as one CUDA graph, as `fit` runs several; they have run before."""
+    """Run all of a round's steps as one CUDA graph, as `fit` does, after a run without one."""
     stacked = [torch.stack(list(batches))]
     replay = Replay(step, stacked)
 
@@ -215,7 +215,7 @@ def hand_written(sizes: tuple[int, int, int], compiled: bool) -> Callable[[Tenso
 
 
 def floor(sizes: tuple[int, int, int]) -> Callable[[Tensor], None]:
-    """The step's own matrix products and the fused optimiser, as torch runs them, and nothing else."""
+    """Run only the step's own matrix products and the fused optimiser, by torch."""
     features, hidden, latent = sizes
     shapes = [(features, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, features)]
     weights = [torch.randn(inputs, outputs, device=DEVICE) * 0.01 for inputs, outputs in shapes]
@@ -377,7 +377,8 @@ def markdown(results: Results) -> str:
     ]
     for case, rows in results.items():
         lines += [
-            f"| {case} | {name} | {row['median_us']:.4g} | {row['min_us']:.4g} | {row['ours_over_theirs']:.2f} | "
+            f"| {case} | {name} | {row['median_us']:.4g} | {row['min_us']:.4g} | "
+            f"{row['ours_over_theirs']:.2f} | "
             f"{row['ours_over_theirs_of_minima']:.2f} |"
             for name, row in rows.items()
         ]

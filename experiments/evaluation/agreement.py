@@ -1,4 +1,4 @@
-"""Importance sampling, annealing and the bidirectional bounds on data simulated from a trained VAE: do they agree?
+"""Compare importance sampling, annealing and bidirectional bounds on data from a trained VAE.
 
     python experiments/evaluation/agreement.py [--run RUN] [--data mnist] [--latent 10] [--epochs 5]
     [--num-data 30]
@@ -55,14 +55,16 @@ annealing = {
     "num_leapfrog": options.num_leapfrog,
     "progress": True,
 }
-bounds = pv.bdmc(program, options.num_data, start="guide", seed=options.seed, **annealing)
+bounds = pv.evaluation.bdmc(
+    program, options.num_data, start="guide", seed=options.seed, **annealing
+)
 rows = {
     "BDMC from the guide, lower": bounds.lower,
     "BDMC from the guide, upper": bounds.upper,
-    "AIS from the prior": pv.ais(
+    "AIS from the prior": pv.evaluation.ais(
         program, (bounds.x, bounds.context), start="prior", seed=options.seed + 3, **annealing
     ),
-    "AIS from the guide": pv.ais(
+    "AIS from the guide": pv.evaluation.ais(
         program, (bounds.x, bounds.context), start="guide", seed=options.seed + 1, **annealing
     ),
 }
@@ -84,7 +86,8 @@ for proposal in (
 
 print(bounds)
 print(
-    "| | mean log p(x) | Monte Carlo error | less BDMC's lower bound | Pareto k, median (above the threshold) |"
+    "| | mean log p(x) | Monte Carlo error | less BDMC's lower bound | Pareto k, median (above "
+    "the threshold) |"
 )
 print("|---|---|---|---|---|")
 for name, score in rows.items():
@@ -95,5 +98,6 @@ for name, score in rows.items():
         else ""
     )
     print(
-        f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- {paired.se:.3f} | {k} |"
+        f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- "
+        f"{paired.se:.3f} | {k} |"
     )

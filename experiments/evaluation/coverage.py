@@ -1,4 +1,4 @@
-"""How often nominal 95% intervals of the importance-sampled log p(x) cover the exact value, by Pareto k.
+"""Measure by Pareto k how often nominal 95% intervals cover the exact log p(x).
 
     python experiments/evaluation/coverage.py [--num-samples 1000] [--num-data 2000]
 
@@ -70,13 +70,15 @@ for title, k in (
     ("median Pareto k of all estimates with that guide", typical),
 ):
     print(
-        f"\n| {title} | estimates | coverage of the 95% interval | mean error (nats) | mean stated error |"
+        f"\n| {title} | estimates | coverage of the 95% interval | mean error (nats) | mean "
+        "stated error |"
     )
     print("|---|---|---|---|---|")
     for low, high in itertools.pairwise(edges):
         here = (k > low) & (k <= high)
         if here.any():
             print(
-                f"| {low:.1f} to {high:.1f} | {int(here.sum())} | {100 * covered[here].mean():.1f}% | {error[here].mean():+.3f} | "
+                f"| {low:.1f} to {high:.1f} | {int(here.sum())} | "
+                f"{100 * covered[here].mean():.1f}% | {error[here].mean():+.3f} | "
                 f"{stated[here].mean():.3f} |"
             )

@@ -1,11 +1,11 @@
-"""The GPU run: tests, benchmark table and published results, each part within its share of ten minutes.
+"""Run tests, benchmarks and published results on a GPU, all within ten minutes.
 
     python experiments/gpu/run.py FOLDER [ROW ...]
 
-With names of rows of ``experiments/results/rows.json`` all the time goes to those: a run that is
-not done when it is over is packed into FOLDER, and continued where its archive is among those to
-carry. A part that fails or runs out of time is written down as such, and the next one starts.
-`run.sh` sets the paths.
+Each part has a share of the time. A part that fails or runs out of time is written down as such,
+and the next one starts. With names of rows of ``experiments/results/rows.json``, all the time goes
+to those rows: an unfinished run is packed into FOLDER, and the next call continues from that
+archive if it is carried along. `run.sh` sets the paths.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ class Clock:
 
 
 def part(name: str, seconds: float, arguments: list[str]) -> dict:
-    """Runs a part as a process of its own, which ends with all that it started; what it printed, and how it ended."""
+    """Run a part as a process of its own; return what it printed and how it ended.
+
+    Whatever the part started ends with it.
+    """
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -76,7 +79,7 @@ def part(name: str, seconds: float, arguments: list[str]) -> dict:
 
 
 def published(out: Path, runs: Path, names: list[str], clock: Clock) -> dict[str, dict]:
-    """Trains rows of published results as far as the time goes, from where their runs are, scores and packs them."""
+    """Continue the runs of published rows as far as the time goes; score and pack them."""
     rows = {row["name"]: row for row in json.loads((RESULTS / "rows.json").read_text())}
     found = {}
     for name in names:
@@ -200,7 +203,8 @@ def main(out: Path, names: list[str]) -> None:
         found["published"] = published(out, runs, names or ["iwae_5"], clock)
     (out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
     lines = [
-        f"{found['gpu']}, torch {found['torch']}, CUDA {found['cuda']}, Python {found['python']}, {found['cores']} cores"
+        f"{found['gpu']}, torch {found['torch']}, CUDA {found['cuda']}, Python "
+        f"{found['python']}, {found['cores']} cores"
     ]
     if found["parts"]:
         lines += table([{"part": name, **row} for name, row in found["parts"].items()])

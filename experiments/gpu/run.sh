@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command that asks no package index and takes less than ten minutes:
-#   experiments/gpu/run.sh prepare          once, with network: wheels and MNIST into .carry/ (at most 64 MiB)
-#   experiments/gpu/run.sh FOLDER           on the GPU machine, which has torch, torchvision and the usual scientific packages;
-#                                           writes gpu.json and gpu.md; without a GPU it runs the same, shortened, on the CPU
-#   experiments/gpu/run.sh FOLDER ROW ...   spends the ten minutes on rows of experiments/results instead; what is not done then is
-#                                           in FOLDER/ROW-SEED.tar.gz, and goes on from there if that lies in .carry/runs/
+# Run everything that needs a GPU, in under ten minutes and without a package index.
+#   run.sh prepare         once, with network: puts wheels and MNIST into .carry/ (at most 64 MiB)
+#   run.sh FOLDER          on the GPU machine, which has torch, torchvision and the usual scientific
+#                          packages: writes gpu.json and gpu.md; without a GPU it runs the same,
+#                          shortened, on the CPU
+#   run.sh FOLDER ROW ...  spends the ten minutes on rows of experiments/results; an unfinished run is
+#                          in FOLDER/ROW-SEED.tar.gz and goes on if that lies in .carry/runs/
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 carry=$PWD/.carry

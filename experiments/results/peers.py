@@ -1,13 +1,13 @@
-"""The same VAE trained by this library, Pyro, pythae and NumPyro, and their estimators of log p(x) applied to one model.
+"""Train one VAE by four libraries, and apply their estimators of log p(x) to one model.
 
     python experiments/results/peers.py FOLDER
 
-Static MNIST, 784-400(ReLU)-z20, batch 100, Adam 1e-3, two epochs, seed 0. Each part is a process of
-its own with one thread, so that its memory can be told, and leaves FOLDER/PART.json; parts that are
-there are not run again. What a peer has trained is wrapped as a `pyro_vae.Program` and scored by
-one estimator, importance sampling with its own guide. The second half simulates data from pythae's
-model, where annealing gives both bounds on log p(x), and asks each library's estimator for log
-p(x).
+The libraries are this one, Pyro, pythae and NumPyro. Static MNIST, 784-400(ReLU)-z20, batch 100,
+Adam 1e-3, two epochs, seed 0. Each part is a process of its own with one thread, so that its memory
+can be told, and leaves FOLDER/PART.json; parts that are there are not run again. Each trained model
+is wrapped as a `pyro_vae.Program` and scored by one estimator, importance sampling with its own
+guide. The second half simulates data from pythae's model, bounds log p(x) from both sides by
+annealing, and asks each library's own estimator for log p(x).
 """
 
 import json
@@ -85,7 +85,11 @@ def layers() -> tuple[nn.Module, nn.Module]:
 
 
 def program_of(encode, decode, log_prior=None, modules=()) -> pv.Program:
-    """A peer's model as a program: from x to mean and scale, from z to log-odds, and a prior if it is not N(0, I)."""
+    """Wrap a peer's model as a program.
+
+    ``encode`` maps x to mean and scale, ``decode`` z to log-odds; the prior is N(0, I) unless
+    given.
+    """
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -102,7 +106,7 @@ def program_of(encode, decode, log_prior=None, modules=()) -> pv.Program:
 
 
 def train_pyro(kind: str, x: Tensor) -> pv.Program:
-    """A loop over `SVI.step`, the modules in Pyro's store, as its VAE example has it."""
+    """Train by a loop over `SVI.step`, with modules in Pyro's store, as in its VAE example."""
     encoder, decoder = layers()
 
     def encode(x):
@@ -201,7 +205,7 @@ def train_pythae(kind: str, x: Tensor) -> pv.Program:
 
 
 def numpyro_pair(params=None):
-    """NumPyro's model and guide of the same layers; with ``params`` those values, else learned ones."""
+    """Build NumPyro's model and guide of the same layers, with given or learned parameters."""
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -303,7 +307,7 @@ def trained(name: str) -> dict:
 
 
 def estimators() -> dict:
-    """(mean of log p(x), seconds) by each library's estimator on data simulated from one model, between annealing's bounds."""
+    """Estimate log p(x) by each library, on simulated data with annealing's bounds beside it."""
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -330,7 +334,7 @@ def estimators() -> dict:
         return float(model.get_nll(*args, **options))
 
     before = time.process_time()
-    both = pv.bdmc(program, SIMULATED, num_chains=8, num_temperatures=100, start="guide")
+    both = pv.evaluation.bdmc(program, SIMULATED, num_chains=8, num_temperatures=100, start="guide")
     take("`bdmc`, lower bound", lambda: both.lower)
     take("`bdmc`, upper bound", lambda: both.upper)
     for bound in rows.values():

@@ -1,4 +1,4 @@
-"""Trains and scores rows of `rows.json`, each seed in a folder of its own.
+"""Train and score rows of `rows.json`, each seed in a folder of its own.
 
     python experiments/results/run.py RUNS NAME [NAME ...]
 
@@ -23,12 +23,12 @@ ROWS = {row["name"]: row for row in json.loads((HERE / "rows.json").read_text())
 
 
 def flags(values: dict) -> list[str]:
-    """``{"num_samples": 5}`` as ``--num_samples 5``; a flag whose value is true stands alone."""
+    """Write ``{"num_samples": 5}`` as ``--num_samples 5``; a true flag stands alone."""
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def command(row: dict, seed: int, folder: str) -> list[str]:
-    """What `pyro-vae` is called with to train a row's run, as in the table."""
+    """Arguments of `pyro-vae` that train a row's run, as in the table."""
     return [
         "train",
         f"experiments/results/{row['recipe']}",
@@ -41,13 +41,13 @@ def command(row: dict, seed: int, folder: str) -> list[str]:
 
 
 def spend(folder: Path, part: str, arguments: list[str]) -> None:
-    """Runs `pyro-vae` and adds what it cost to what the part had cost before."""
+    """Run `pyro-vae` and add its cost to the part's earlier cost."""
     path = folder / "cost.json"
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "pyro_vae", *arguments], cwd=HERE.parent.parent
     )
-    _, status, used = os.wait4(process.pid, 0)  # of this process and those that it waited for alone
+    _, status, used = os.wait4(process.pid, 0)  # the usage of that process and its own children
     costs = json.loads(path.read_text()) if path.exists() else {}
     past = costs.get(part, {"cpu_seconds": 0.0, "seconds": 0.0, "memory_mb": 0.0})
     costs[part] = {
@@ -64,7 +64,7 @@ def spend(folder: Path, part: str, arguments: list[str]) -> None:
 
 
 def run(row: dict, seed: int, runs: Path) -> None:
-    """Whatever of a row's run with a seed is not done yet."""
+    """Do what is left to do of a row's run with one seed."""
     folder = (runs / f"{row['name']}-{seed}").resolve()
     if not (folder / "evaluation.json").exists():
         resume = ["--resume"] if (folder / "training.json").exists() else []

@@ -1,4 +1,4 @@
-"""Makes the README's tables, `results.json`, `logs/` and `curves.png` from what the runs themselves wrote.
+"""Make the README's tables, `results.json`, `logs/` and `curves.png` from finished runs.
 
     python experiments/results/table.py [RUNS]
 
@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
-
 import pyro_vae as pv
+import torch
 from pyro_vae.evaluation.comparison import compare, load_scores
+from pyro_vae.evaluation.scores import pareto_k_threshold
+from pyro_vae.report.run_files import is_bound
 
 HERE = Path(__file__).resolve().parent
 ROWS = json.loads((HERE / "rows.json").read_text())
@@ -29,8 +30,8 @@ BASELINE = "prior_normal"
 
 
 def take_over(runs: Path) -> dict:
-    """What is known of every finished run, by name: scores, costs, active units; its log goes to ``logs/``."""
-    found = read("results.json") or {}
+    """Collect scores, costs and active units of every finished run; copy its log to ``logs/``."""
+    found, version = read("results.json") or {}, torch.__version__.split("+")[0]
     (HERE / "logs").mkdir(exist_ok=True)
     for row in ROWS:
         for seed in row["seeds"]:
@@ -47,7 +48,7 @@ def take_over(runs: Path) -> dict:
                 )
             program = pv.load(folder)
             test = pv.datasets.load(scores[0]["data"]["name"])[1][:1000]
-            units = pv.decomposition.active_units(program, test)
+            units = pv.evaluation.active_units(program, test)
             found[folder.name] = {
                 "scores": scores,
                 "costs": json.loads((folder / "cost.json").read_text()),
@@ -56,7 +57,7 @@ def take_over(runs: Path) -> dict:
                 "active_units": units.active,
                 "units": units.total,
                 "parameters": sum(p.numel() for p in program.parameters()),
-                "machine": f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.split('+')[0]}",
+                "machine": f"{torch.backends.cpu.get_cpu_capability()}, torch {version}",
             }
             baseline = runs / f"{BASELINE}-{seed}" / "evaluation.npz"
             if row["name"].startswith("prior_") and row["name"] != BASELINE and baseline.exists():
@@ -98,11 +99,17 @@ def score_cells(runs: list[dict], index: int) -> str:
     scores = [run["scores"][index] for run in runs if len(run["scores"]) > index]
     lls = [score["log_likelihood"] for score in scores]
     means = [ll["mean"] for ll in lls]
-    text = f"**{statistics.mean(means):.2f}** +- {statistics.mean(ll['se'] for ll in lls):.2f}"
+    mean, mc_se = f"{statistics.mean(means):.2f}", f"{max(ll['mc_se'] for ll in lls):.3f}"
+    if any(map(is_bound, scores)):  # the Monte Carlo error would be too short
+        mean, mc_se = f">= {mean}", "unknown"
+    text = f"**{mean}** +- {statistics.mean(ll['se'] for ll in lls):.2f}"
     text += f" ({len(means)} seeds: s.d. {statistics.stdev(means):.2f})" if len(means) > 1 else ""
     elbo = statistics.mean(score["elbo"]["mean"] for score in scores)
     k = statistics.mean(score["pareto_k"]["median"] for score in scores)
-    return f"{text} | {max(ll['mc_se'] for ll in lls):.3f} | {elbo:.2f} | {lls[0]['num_samples']:,} | {scores[0]['num_data']:,} | {k:.2f}"
+    return (
+        f"{text} | {mc_se} | {elbo:.2f} | {lls[0]['num_samples']:,} "
+        f"| {scores[0]['num_data']:,} | {k:.2f}"
+    )
 
 
 def published(row: dict) -> str:
@@ -115,7 +122,7 @@ def results_table(results: dict, on: str) -> str:
         runs = runs_of(row, results)
         if not runs:
             lines.append(
-                f"| {row['what']} | `{row['name']}` | {published(row)} | not run | | | | | | | | | |"
+                f"| {row['what']} | `{row['name']}` | {published(row)} | not run" + " |" * 10
             )
         for index in range(max((len(run["scores"]) for run in runs), default=0)):
             cost = statistics.mean(run["costs"]["training"]["cpu_seconds"] for run in runs)
@@ -132,10 +139,12 @@ def results_table(results: dict, on: str) -> str:
             )
             what = f"{row['what']}{seeds}" if index == 0 else "the same"
             lines.append(
-                f"| {what} | `{row['name']}` | {published(row)} | {score_cells(runs, index)} | {rest} |"
+                f"| {what} | `{row['name']}` | {published(row)} | {score_cells(runs, index)} | "
+                f"{rest} |"
             )
     return table(
-        "| | row | published (reproduced) | ours: log p(x) +- s.e. over data | Monte Carlo error | ELBO | K | test data | median k | epochs "
+        "| | row | published (reproduced) | ours: log p(x) +- s.e. over data | Monte Carlo "
+        "error | ELBO | K | test data | median k | epochs "
         "| steps | CPU s | active units |",
         lines,
     )
@@ -146,9 +155,12 @@ def priors_table(results: dict) -> str:
     for row in (row for row in ROWS if row["name"].startswith("prior_")):
         for run in runs_of(row, results):
             ll, paired = run["scores"][0]["log_likelihood"], run.get("less_normal")
-            less = f"{paired['mean']:+.2f} +- {paired['se']:.2f}" if paired else ""
+            is_lower = is_bound(run["scores"][0])
+            bound, about = ">= " * is_lower, "~ " * is_lower
+            less = f"{about}{paired['mean']:+.2f} +- {paired['se']:.2f}" if paired else ""
             lines.append(
-                f"| `{row['name']}` | {ll['mean']:.2f} +- {ll['se']:.2f} | {less} | {run['costs']['training']['cpu_seconds']:.0f} |"
+                f"| `{row['name']}` | {bound}{ll['mean']:.2f} +- {ll['se']:.2f} | {less} | "
+                f"{run['costs']['training']['cpu_seconds']:.0f} |"
             )
     return (
         table(f"| | log p(x) | less `{BASELINE}`, paired | CPU s |", lines) if lines else "Not run."
@@ -159,26 +171,35 @@ def recipes_table(on: str) -> str:
     return table(
         "| row | recipe and options | seeds | source |",
         (
-            f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options']])}` | {', '.join(map(str, row['seeds']))} | {row['source']} |"
+            f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options']])}` | "
+            f"{', '.join(map(str, row['seeds']))} | {row['source']} |"
             for row in ROWS
             if row["on"] == on
         ),
     )
 
 
-def ground_truth_table() -> str:
-    found = read("ground_truth.json")
-    if not found:
-        return "Not run."
+def verdict(row: dict) -> str:
+    """What to say of a row whose 95% intervals do not cover 90% to 99%."""
+    if row.get("bound", 0) > 0.5:
+        return "says that it is a bound"
+    if row["coverage"] < 0.9:
+        return "**short**"
+    return "wide" if row["coverage"] > 0.99 else ""
+
+
+def ground_truth_table(rows: list[dict]) -> str:
     lines, last = [], ""
-    for row in found["rows"]:
+    for row in rows:
         case, last = ("" if row["case"] == last else row["case"]), row["case"]
         lines.append(
-            f"| {case} | {row['estimator']} | {row['exact']:.3f} | {row['error']:+.4f} | {row['mc_se']:.4f} | {row['in_errors']:+.1f} "
-            f"| {100 * row['coverage']:.1f}% | {number(row['pareto_k'])} |"
+            f"| {case} | {row['estimator']} | {row['exact']:.3f} | {row['error']:+.4f} | "
+            f"{row['mc_se']:.4f} | {row['in_errors']:+.1f} | {number(row.get('z'), 1)} | "
+            f"{100 * row['coverage']:.1f}% | {verdict(row)} | {number(row['pareto_k'])} |"
         )
     return table(
-        "| model | estimator | exact value | mean error | its Monte Carlo error | in errors | 95% intervals that cover | median k |",
+        "| model | estimator | exact value | mean offset | stated error of a mean | "
+        "offset in stated errors | z of the offset | 95% intervals that cover | | median k |",
         lines,
     )
 
@@ -187,10 +208,16 @@ def peers_table() -> str:
     found = read("peers.json")
     if not found:
         return "Not run."
+    rows = {name: row for name, row in found.items() if name != "estimators"}
+    # Only the median k is known of these rows.
+    bounds = {
+        name: ">= " * (row["pareto_k"] > pareto_k_threshold(row["num_samples"]))
+        for name, row in rows.items()
+    }
     lines = [
-        f"| {name} | {row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | {row['cpu_seconds']:.0f} | {row['memory_mb']:.0f} |"
-        for name, row in found.items()
-        if name != "estimators"
+        f"| {name} | {bounds[name]}{row['log_p']:.2f} +- {row['se']:.2f} | {row['elbo']:.2f} | "
+        f"{row['cpu_seconds']:.0f} | {row['memory_mb']:.0f} |"
+        for name, row in rows.items()
     ]
     return table("| trained by | log p(x) | ELBO | CPU s of training | peak memory (MB) |", lines)
 
@@ -202,12 +229,14 @@ def estimators_table() -> str:
     rows = found["rows"]
     low, high = rows["`bdmc`, lower bound"]["value"], rows["`bdmc`, upper bound"]["value"]
     lines = [
-        f"| {name} | {row['value']:.3f} | {number(row.get('mc_se'), 3)} | {row['value'] - low:+.3f} | {row['value'] - high:+.3f} "
+        f"| {name} | {row['value']:.3f} | {number(row.get('mc_se'), 3)} | "
+        f"{row['value'] - low:+.3f} | {row['value'] - high:+.3f} "
         f"| {number(row.get('cpu_seconds'), 1)} |"
         for name, row in rows.items()
     ]
     return table(
-        "| | log p(x) for a datum | Monte Carlo error | less the lower bound | less the upper bound | CPU s |",
+        "| | log p(x) for a datum | Monte Carlo error | less the lower bound | less the upper "
+        "bound | CPU s |",
         lines,
     )
 
@@ -218,14 +247,14 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "gpu": lambda results: results_table(results, "gpu"),
     "recipes": lambda results: recipes_table("cpu"),
     "gpu recipes": lambda results: recipes_table("gpu"),
-    "ground truth": lambda results: ground_truth_table(),
+    "ground truth": lambda results: ground_truth_table((read("ground_truth.json") or {})["rows"]),
     "peers": lambda results: peers_table(),
     "estimators": lambda results: estimators_table(),
 }
 
 
 def rendered(text: str) -> str:
-    """The README's text with each table between its markers made anew."""
+    """The README's text, with a new table between each pair of markers."""
     results = read("results.json") or {}
     for name, section in SECTIONS.items():
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
@@ -239,7 +268,7 @@ def rendered(text: str) -> str:
 
 
 def draw_curves(path: Path) -> None:
-    """The bound that is maximised against epochs, for each run of the IWAE recipe, and where the papers end."""
+    """Draw the training bound of each run of the IWAE recipe, and the papers' final values."""
     import matplotlib.pyplot as plt
 
     logs = [
@@ -267,7 +296,8 @@ def draw_curves(path: Path) -> None:
         xlabel="epoch",
         ylabel="nats per datum",
         ylim=(-125, -80),
-        title="IWAE recipe, dynamic MNIST: training bound (lines), and\npublished test log p(x) after 3,280 epochs (stars)",
+        title="IWAE recipe, dynamic MNIST: training bound (lines), and\n"
+        "published test log p(x) after 3,280 epochs (stars)",
     )
     ax.legend(frameon=False)
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""What became of every prior x likelihood x posterior, from the log of the tests that try them all, as Markdown.
+"""Tabulate every prior x likelihood x posterior from the log of the tests that try them.
 
 pytest -m triples -rP tests/testing/test_contracts.py > triples.log
 python experiments/swap/triples.py triples.log
@@ -15,7 +15,7 @@ TRAINED = "trained and scored"
 
 
 def outcomes(log: str) -> dict[tuple[str, str], dict[str, str]]:
-    """By prior and posterior: what each likelihood gave."""
+    """The outcome of each likelihood, by prior and posterior."""
     found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for prior, likelihood, posterior, outcome in re.findall(
         r"^(\w+) x (\w+) x (\w+): (.*)$", log, re.M
@@ -41,8 +41,9 @@ if __name__ == "__main__":
         outcome.split(", expected ", 1)[1] for outcome in outcomes_of_all if outcome != TRAINED
     )
     print(
-        f"\n{len(outcomes_of_all):,} triples: {len(outcomes_of_all) - reasons.total():,} trained, {reasons.total():,} refused before training. "
-        "What was expected of those, and what to do:\n"
+        f"\n{len(outcomes_of_all):,} triples: {len(outcomes_of_all) - reasons.total():,} "
+        f"trained, {reasons.total():,} refused before training. "
+        "What those lacked, and what to do:\n"
     )
     for reason, count in reasons.most_common():
         print(f"- {count:,}: {reason}")

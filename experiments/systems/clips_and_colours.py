@@ -1,15 +1,18 @@
-"""What a latent of clips or of colour images keeps: the picture, where it is and how it moves, its hue, its label.
+"""Measure what the latent of clips or colour images keeps: place, motion, hue, label.
 
     python experiments/systems/clips_and_colours.py RUN [--figure FILE.png]
 
-Prints the bits per dimension of independent entries, to which those of `pyro-vae evaluate` compare;
-the squared error per entry of the test data's reconstructions, of as many principal components, of
-the training mean and, of clips, of each frame guessed to be the one before; how well a linear
-classifier reads the label off the means of q(z | x) and off the principal components; and the share
-of variance (R squared) that a linear regression on each explains: of a clip, of the digit's place
-in the first, the middle and the last frame and of its velocity in the middle; of a colour image, of
-the cosine and sine of its hue. The figure has test data and what the program makes of them, or with
-``--samples`` draws from the prior.
+Prints
+
+- the bits per dimension of independent entries, to compare with those of `pyro-vae evaluate`;
+- the squared error per entry of reconstructions, of as many principal components, of the training
+  mean and, for clips, of each frame guessed to be the one before;
+- how well a linear classifier reads the label off the means of q(z | x) and off the components;
+- the share of variance (R squared) that a linear regression on each explains: for clips, of the
+  digit's place in the first, middle and last frame and of its velocity in the middle; for colour
+  images, of the cosine and sine of the hue.
+
+The figure has test data and their reconstructions, or with ``--samples`` draws from the prior.
 """
 
 import argparse
@@ -30,7 +33,7 @@ from pyro_vae.recipes.recipe import read_recipe
 
 
 def places(x: torch.Tensor) -> torch.Tensor:
-    """Row and column of the middle of what is lit in each frame (N, T, 2)."""
+    """Row and column (N, T, 2) of the middle of the lit pixels of each frame."""
     size = torch.arange(x.shape[-1], dtype=x.dtype)
     total = x.sum((2, 3)).clamp_min(1e-6)
     return torch.stack([(x.sum(3) * size).sum(2), (x.sum(2) * size).sum(2)], -1) / total[..., None]
@@ -54,13 +57,19 @@ def hue(x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def independent_bits(train: torch.Tensor, test: torch.Tensor) -> float:
-    """Bits per dimension of test data whose entries are independent, each with the training frequencies of its levels, one added."""
+    """Bits per dimension under independent entries with training frequencies, one added."""
     top = 1 if train.unique().numel() <= 2 else 255
     levels, levels_test = ((x.flatten(1) * top).round().long() for x in (train, test))
     counts = torch.ones(levels.shape[1], top + 1).scatter_add_(
         1, levels.T, torch.ones(levels.T.shape)
     )
     return -(counts / counts.sum(1, keepdim=True)).log2().gather(1, levels_test.T).mean().item()
+
+
+def r_squared(codes, values, codes_test, values_test) -> float:
+    """The share of variance that a linear regression on codes explains in test data."""
+    fit = LinearRegression().fit(codes.numpy(), values.numpy())
+    return fit.score(codes_test.numpy(), values_test.numpy())
 
 
 def main() -> None:
@@ -86,24 +95,23 @@ def main() -> None:
     )
     print(
         f"squared error per entry: {squared_error(program, test).mean:.4f}, principal components "
-        f"{(by_pca - test.x.flatten(1)).square().mean():.4f}, training mean {(test.x - train.x.mean(0)).square().mean():.4f}"
+        f"{(by_pca - test.x.flatten(1)).square().mean():.4f}, training mean "
+        f"{(test.x - train.x.mean(0)).square().mean():.4f}"
     )
     print(
-        f"bits per dimension if every entry were on its own: {independent_bits(train.x, test.x):.3f}"
+        "bits per dimension if every entry were on its own: "
+        f"{independent_bits(train.x, test.x):.3f}"
     )
     if is_clip(test.event_shape):
         print(f"each frame guessed to be the one before: {test.x.diff(dim=1).square().mean():.4f}")
     told = movement if is_clip(test.event_shape) else hue
     for name, (codes, codes_test) in spaces.items():
         found = linear_probe(codes, train.context, codes_test, test.context)
-        print(
-            f"{name}: label {found}; "
-            + ", ".join(
-                f"{what} R^2 {LinearRegression().fit(codes.numpy(), value.numpy()).score(codes_test.numpy(), told(test.x)[what].numpy()):.3f}"
-                for what, value in told(train.x).items()
-            ),
-            flush=True,
-        )
+        explained = [
+            f"{what} R^2 {r_squared(codes, value, codes_test, told(test.x)[what]):.3f}"
+            for what, value in told(train.x).items()
+        ]
+        print(f"{name}: label {found}; " + ", ".join(explained), flush=True)
     if options.figure and options.samples:
         save_figure(options.figure, lambda ax: plot_data(pv.generate(program, 12), ax), size=(7, 3))
     elif options.figure:

@@ -1,12 +1,16 @@
-"""Does a CVAE's sample carry its label, is its likelihood as good as a VAE's, and does z no longer tell the label?
+"""Compare a CVAE with a VAE: labels of samples, likelihood, what z tells of the label.
 
     python experiments/systems/conditional.py CVAE VAE [--figure FILE.png]
 
-Prints the share of 2,000 samples that a 3-nearest-neighbour classifier on the 60,000 real training
-images gives the label they were drawn for; log p(x | y) - log 10, which bounds log p(x) from below
-for the model with a uniform label, against the VAE's log p(x) on the first 1,000 test images, K =
-1000, paired; and how often a linear probe on the means of q(z | x, y), and on draws, reads the
-label. The figure is a grid, one label a row.
+Prints
+
+- the share of 2,000 samples to which a 3-nearest-neighbour classifier, fitted to the 60,000 real
+  training images, gives the label they were drawn for;
+- log p(x | y) - log 10, a lower bound on log p(x) of the model with a uniform label, paired with
+  the VAE's log p(x): first 1,000 test images, K = 1000;
+- how often a linear probe reads the label off means of q(z | x, y), and off draws.
+
+The figure is a grid, one label a row.
 """
 
 import argparse
@@ -47,23 +51,27 @@ def main() -> None:
     hits = torch.as_tensor(judge.predict(samples.flatten(1).numpy())) == labels
     share = hits.double().mean().item()
     print(
-        f"samples with the label asked for: {share:.1%} +- {math.sqrt(share * (1 - share) / len(labels)):.1%}, by label "
+        f"samples with the label asked for: {share:.1%} +- "
+        f"{math.sqrt(share * (1 - share) / len(labels)):.1%}, by label "
         + ", ".join(f"{hits[labels == label].double().mean():.1%}" for label in range(10)),
         flush=True,
     )
     few = test[:1000]
     given, alone = (evaluate(program, few, 1000)["log_likelihood"] for program in (cvae, vae))
     print(
-        f"log p(x | y) - log 10: {given.mean - math.log(10):.2f} +- {given.se:.2f}; log p(x): {alone.mean:.2f} +- {alone.se:.2f}"
+        f"log p(x | y) - log 10: {given.mean - math.log(10):.2f} +- {given.se:.2f}; log p(x): "
+        f"{alone.mean:.2f} +- {alone.se:.2f}"
     )
     paired = compare(given, alone)
     print(
-        f"difference {paired.mean - math.log(10):+.2f} +- {paired.se:.2f} (Monte Carlo error {paired.mc_se:.3f})",
+        f"difference {paired.mean - math.log(10):+.2f} +- {paired.se:.2f} (Monte Carlo error "
+        f"{paired.mc_se:.3f})",
         flush=True,
     )
     for name, program in (("CVAE", cvae), ("VAE", vae)):
         print(
-            f"{name}: a linear probe reads the label from means of z {probe(program, train[:20_000], test, False):.1%}, "
+            f"{name}: a linear probe reads the label from means of z "
+            f"{probe(program, train[:20_000], test, False):.1%}, "
             f"from draws {probe(program, train[:20_000], test, True):.1%} of the time",
             flush=True,
         )

@@ -1,11 +1,11 @@
-"""The encoder kept, the decoder dropped: labels from few labelled images, and telling clothes from digits.
+"""Use the encoder alone: classify from few labels, and tell clothes from digits.
 
     python experiments/systems/downstream.py RUN [RUN ...]
 
-For 10, 100 and 1,000 labelled training images (as many of each digit, five draws of them) the
-accuracy on the 10,000 test images of a linear classifier on the means of q(z | x), on as many
-principal components as the first run has latents, and on pixels. Then, for runs with a bound, the
-AUROC of the ELBO with MNIST's test images inside and Fashion-MNIST's outside, 1,000 of each.
+Prints the accuracy on the 10,000 test images of a linear classifier on means of q(z | x), on as
+many principal components as the first run has latents, and on pixels, from 10, 100 and 1,000
+labelled training images (as many of each digit, five draws of them). Then, for runs with a bound,
+the AUROC of the ELBO with MNIST's test images inside and Fashion-MNIST's outside, 1,000 of each.
 """
 
 import sys
@@ -54,7 +54,8 @@ def main(runs: list[str]) -> None:
         if not isinstance(program.prior, pv.priors.Flat):
             found = anomaly(program, test[:1000].x, clothes[:1000].x, num_samples=20)
             print(
-                f"{run}: AUROC of the ELBO, digits inside and clothes outside, {found.auroc:.4f} +- {found.se:.4f}",
+                f"{run}: AUROC of the ELBO, digits inside and clothes outside, {found.auroc:.4f} "
+                f"+- {found.se:.4f}",
                 flush=True,
             )
 

@@ -1,13 +1,13 @@
-"""Can they generate? Draws from the prior, decoded, by a classifier's confidence and by precision, recall, density and coverage.
+"""Judge decoded draws by a classifier, and by precision, recall, density and coverage.
 
     python experiments/systems/generation.py RUN [RUN ...] [--figure FILE.png]
 
-Of each run 5,000 draws are decoded, from N(0, I) for an autoencoder, from the prior otherwise; for
-an autoencoder also 5,000 from the normal distribution that fits its codes of training images. The
+Each run decodes 5,000 draws from its prior. An autoencoder has none and decodes 5,000 draws from
+N(0, I), and 5,000 from the normal distribution that fits its codes of training images. The
 classifier is scikit-learn's, an MLP of 128 units on the 60,000 training images; its confidence is
-the mean of the highest probability. Its hidden units are the space in which the draws are compared
-with the first 5,000 test images (k = 5): in pixels the mean of all images lies in everybody's ball.
-The other 5,000 test images say what the best is.
+the mean of the highest probability. Draws are compared with the first 5,000 test images in the
+space of its hidden units (k = 5): in pixels the mean of all images would be near every image. The
+other 5,000 test images show the best attainable.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main() -> None:
         judge.fit(train.x.flatten(1).numpy(), train.context.numpy())
     real, others = test.x[:COUNT], test.x[COUNT:]
     print(
-        f"the classifier is right on {judge.score(test.x.flatten(1).numpy(), test.context.numpy()):.1%} of the test images"
+        "the classifier is right on "
+        f"{judge.score(test.x.flatten(1).numpy(), test.context.numpy()):.1%} of the test images"
     )
     shown = []
 
@@ -58,15 +59,17 @@ def main() -> None:
         probabilities = judge.predict_proba(x.flatten(1).numpy())
         shares = np.bincount(probabilities.argmax(1), minlength=10) / len(x)
         entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
-        points = pv.fidelity(features(real), features(x))
+        points = pv.evaluation.fidelity(features(real), features(x))
         print(
-            f"| {name} | {probabilities.max(1).mean():.3f} | {np.exp(entropy):.1f} | {points.precision:.3f} | {points.recall:.3f} | "
+            f"| {name} | {probabilities.max(1).mean():.3f} | {np.exp(entropy):.1f} | "
+            f"{points.precision:.3f} | {points.recall:.3f} | "
             f"{points.density:.3f} | {points.coverage:.3f} |",
             flush=True,
         )
 
     print(
-        "| draws | confidence | labels in use | precision | recall | density | coverage |\n|---|---|---|---|---|---|---|"
+        "| draws | confidence | labels in use | precision | recall | density | coverage "
+        "|\n|---|---|---|---|---|---|---|"
     )
     report("other test images", others)
     noise = torch.randn(COUNT, 1000, generator=torch.Generator().manual_seed(0))

@@ -1,14 +1,17 @@
-"""The manifold that a VAE has learned: its embedding and the graph of neighbours, tangent planes, and what lies along them.
+"""Show a VAE's learned manifold: embedding, neighbours, tangent planes and moves along them.
 
     python experiments/systems/manifold.py RUN [--out FOLDER]
 
-Prints, on the first 2,000 test images: the share of ten nearest neighbours of the same digit in the
-latent space and in pixels; and of the tangent planes at their encodings the singular values
-(pixels' root sum of squares per unit of z) and the local dimension. Figures, in RUN/manifold by
-default: the graph of five nearest neighbours over the map of 1,000 images (of more than two
-latents, over its principal components); six test images moved along the directions in which the
-decoder stretches most and least, as far as would change x by 4 either way were it flat; and for two
-latents the ellipses of the metric, and the 20x20 grid over the prior's quantiles.
+Prints, for the first 2,000 test images, the share of ten nearest neighbours of the same digit, in
+the latent space and in pixels; and, for the tangent planes at their encodings, the singular values
+(root sum of squares of pixels per unit of z) and the local dimension. The figures, in RUN/manifold
+by default, are
+
+- the graph of five nearest neighbours over the map of 1,000 images (over principal components if z
+  has more than two dimensions);
+- six test images moved along the directions in which the decoder stretches most and least, as far
+  as would change x by 4 either way if the decoder were flat;
+- for two latents, the ellipses of the metric and the 20x20 grid over the prior's quantiles.
 """
 
 import argparse
@@ -29,7 +32,10 @@ STEPS = torch.linspace(-4, 4, 7)
 
 @torch.no_grad()
 def along(decoder: Decoder, z: torch.Tensor, rank: int) -> torch.Tensor:
-    """Images at steps from latents (N, D) along one right singular vector of the Jacobian, steps measured in x: (N * steps, *event)."""
+    """Decode latents (N, D) moved along one right singular vector of the Jacobian.
+
+    Steps are measured in x. Returns images (N * steps, *event).
+    """
     jacobian = tangent_planes(decoder, z).jacobian
     _, stretches, directions = torch.linalg.svd(jacobian, full_matrices=False)
     paths = z[:, None] + STEPS[:, None] * (directions[:, rank] / stretches[:, rank, None])[:, None]
@@ -49,7 +55,8 @@ def main() -> None:
     z = embed(program, few, draws=False)
     for name, points in (("latent space", z), ("pixels", few.x.flatten(1))):
         print(
-            f"{name}: {neighbours(points, 10).agreement(few.context):.1%} of the ten nearest neighbours are the same digit"
+            f"{name}: {neighbours(points, 10).agreement(few.context):.1%} of the ten nearest "
+            "neighbours are the same digit"
         )
     planes = tangent_planes(decoder, z[:500])
     stretches, dimension = planes.singular_values.median(0).values, planes.local_dimension().float()

@@ -1,12 +1,11 @@
-"""A PixelCNN in the place of a trained VQ-VAE's uniform prior, and what the codes are worth.
+"""Replace a VQ-VAE's uniform prior by a PixelCNN, and measure nats per code.
 
     python experiments/systems/pixelcnn.py RUN [--epochs 3] [--out RUN-pixelcnn] [--figure FILE.png]
 
 Trains the prior on the codes of the frozen encoder, in a run of its own that `pyro-vae evaluate`
-and `sample` take, and
-prints: the codebook's perplexity on the test codes, the reconstruction error, nats per code under
-both priors, and the bound on log p(x) in bits per dimension. The figure has samples under the
-uniform prior above those under the PixelCNN.
+and `sample` take. Prints the codebook's perplexity on the test codes, the reconstruction error,
+nats per code under both priors, and the bound on log p(x) in bits per dimension. The figure has
+samples under the uniform prior above those under the PixelCNN.
 """
 
 import argparse
@@ -41,7 +40,7 @@ def main() -> None:
             train,
             epochs=options.epochs,
             learning_rate=2e-3,
-            schedule=pv.schedules.Cosine(),
+            schedule=pv.training.schedules.Cosine(),
             out=options.out or f"{options.run}-pixelcnn",
             progress=False,
         )
@@ -51,7 +50,8 @@ def main() -> None:
     shares = torch.bincount(codes.flatten(), minlength=program.posterior.codes) / codes.numel()
     perplexity = torch.special.entr(shares).sum().exp()
     print(
-        f"codes in use {int((shares > 0).sum())} of {program.posterior.codes}, perplexity {perplexity:.1f}"
+        f"codes in use {int((shares > 0).sum())} of {program.posterior.codes}, perplexity "
+        f"{perplexity:.1f}"
     )
     print(f"squared error of reconstructions {squared_error(program, test).mean:.5f} per pixel")
     places = codes[0].numel()

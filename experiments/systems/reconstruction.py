@@ -1,12 +1,12 @@
-"""An autoencoder's reconstructions against those of as many principal components, and of noisy images.
+"""Compare an autoencoder's reconstructions with principal components, and on noisy images.
 
     python experiments/systems/reconstruction.py RUN [RUN ...] [--noise 0.5] [--figure FILE.png]
 
-Prints for each run the squared error per pixel on the 10,000 test images, that of scikit-learn's
-PCA of the same dimension fitted to the 60,000 training images, and with ``--noise`` the error of
-what is made of noisy test images against the clean ones, for normal noise of that scale, for half
-of the pixels masked and for salt and pepper on three tenths. The figure shows ten noisy images and
-what each run makes of them.
+Prints for each run the squared error per pixel on the 10,000 test images, and that of
+scikit-learn's PCA of the same dimension fitted to the 60,000 training images. With ``--noise`` it
+also prints the error of reconstructions of noisy test images against the clean ones: for normal
+noise of that scale, for half of the pixels masked, and for salt and pepper on three tenths. The
+figure shows ten noisy images and each run's reconstructions of them.
 """
 
 import argparse
@@ -35,14 +35,15 @@ def main() -> None:
         flat = test.x.flatten(1).numpy()
         by_pca = ((pca.inverse_transform(pca.transform(flat)) - flat) ** 2).mean()
         print(
-            f"{run}: {latent} dimensions, squared error {squared_error(program, test).mean:.5f}, PCA {by_pca:.5f}"
+            f"{run}: {latent} dimensions, squared error {squared_error(program, test).mean:.5f}, "
+            f"PCA {by_pca:.5f}"
         )
     if options.noise is None:
         return
     corruptions = {
-        f"noise of scale {options.noise}": pv.corruptions.GaussianNoise(options.noise),
-        "half masked": pv.corruptions.Masking(0.5),
-        "salt and pepper on 0.3": pv.corruptions.SaltAndPepper(0.3),
+        f"noise of scale {options.noise}": pv.networks.corruptions.GaussianNoise(options.noise),
+        "half masked": pv.networks.corruptions.Masking(0.5),
+        "salt and pepper on 0.3": pv.networks.corruptions.SaltAndPepper(0.3),
     }
     torch.manual_seed(0)
     for name, corruption in corruptions.items():

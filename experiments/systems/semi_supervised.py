@@ -1,12 +1,12 @@
-"""What unlabelled images add to a classifier: the accuracy of a semi-supervised VAE's, and of the same one on the labelled images alone.
+"""Measure what unlabelled images add to the accuracy of a semi-supervised VAE.
 
     python experiments/systems/semi_supervised.py RUN [RUN ...] [--figure FILE.png]
 
-Prints for each run the share of the 10,000 test images that it gives the right label, the
-probabilities averaged over ten draws of z, and on the run's labelled images alone, drawn anew in
-each of 300 passes, that of the same program, and of a classifier with the encoder's layers trained
-on cross-entropy; Adam 1e-3. Then mean and spread over the runs. The figure has draws from the first
-run's clusters, a row for each label.
+Prints for each run the share of the 10,000 test images that get the right label (probabilities are
+averaged over ten draws of z). Beside it stand the shares of two classifiers that see the run's
+labelled images alone, drawn anew in each of 300 passes, Adam 1e-3: the same program, and the
+encoder's layers trained on cross-entropy. Then mean and spread over the runs. The figure has draws
+from the first run's clusters, a row for each label.
 """
 
 import argparse
@@ -77,7 +77,8 @@ def main() -> None:
             ]
         )
         print(
-            f"{run}, {recipe.labelled} labels: {rows[-1][0]:.2%}; the labelled images alone: the same program {rows[-1][1]:.2%}, "
+            f"{run}, {recipe.labelled} labels: {rows[-1][0]:.2%}; the labelled images alone: the "
+            f"same program {rows[-1][1]:.2%}, "
             f"cross-entropy {rows[-1][2]:.2%}",
             flush=True,
         )

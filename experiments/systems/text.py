@@ -1,4 +1,4 @@
-"""Sentences through a VAE: whether the latent is used, what it gives, and what the sentences are like.
+"""Measure VAEs of sentences: use of the latent, perplexity, and what the sentences are like.
 
     python experiments/systems/text.py RUN ... [--num-samples 200] [--without-latent] [--read 8]
 
@@ -31,7 +31,7 @@ from pyro_vae.inspection.geometry import interpolate
 
 
 class KneserNey:
-    r"""The words before, interpolated with shorter stretches of them.
+    r"""A model of the next word from the words before, interpolated with shorter histories.
 
     .. math:: P(w \mid h) = \frac{\max(c(h w) - D, 0) + D\, n(h)\, P(w \mid h')}{c(h)}
 
@@ -59,7 +59,7 @@ class KneserNey:
             grams = Counter(gram[1:] for gram in grams)
 
     def grams(self, sentence: list[int]) -> list[tuple[int, ...]]:
-        """Each word and the end, with the words before it; before the first stands the end of a sentence before."""
+        """Pair each word, and the end, with the words before it; a sentence starts after an end."""
         padded = [END] * (self.order - 1) + sentence + [END]
         return [tuple(padded[i : i + self.order]) for i in range(len(sentence) + 1)]
 
@@ -89,7 +89,7 @@ def numbers(data: Dataset) -> list[list[int]]:
 
 
 def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
-    """The run's decoder with z at zero, its weights drawn anew and trained as the recipe says."""
+    """Train the run's decoder anew, as its recipe says, with z held at zero."""
     program = pv.load(run)
     nothing = torch.zeros(program.prior.latent)
     torch.manual_seed(recipe["seed"])
@@ -110,7 +110,7 @@ def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
         epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
         learning_rate=recipe["learning_rate"],
-        schedule=pv.schedules.Cosine(),
+        schedule=pv.training.schedules.Cosine(),
         seed=recipe["seed"],
         progress=False,
     )
@@ -120,7 +120,8 @@ def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
 def row(name: str, score: Score, data: Dataset, *more: str) -> None:
     kl, active, elbo = more or ("", "", "")
     print(
-        f"| {name} | {kl} | {active} | {elbo} | {score.mean:.2f} +- {score.se:.2f} | {perplexity(score, data):.1f} |",
+        f"| {name} | {kl} | {active} | {elbo} | {score.mean:.2f} +- {score.se:.2f} | "
+        f"{perplexity(score, data):.1f} |",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""Spoken digits through a VAE and back to sound, and whether a classifier of real recordings still hears the digit.
+"""Reconstruct spoken digits as sound, and let a classifier of real recordings hear them.
 
     python experiments/systems/voice.py RUN [--out FOLDER]
 
@@ -49,7 +49,8 @@ def main() -> None:
         .mean()
     )
     print(
-        f"squared error per entry {squared_error(program, test).mean:.3f}, principal components {by_pca:.3f}, "
+        f"squared error per entry {squared_error(program, test).mean:.3f}, principal components "
+        f"{by_pca:.3f}, "
         f"training mean {(test.x - train.x.mean(0)).square().mean():.3f}"
     )
     probe = linear_probe(
@@ -76,7 +77,8 @@ def main() -> None:
     ):
         share = listener.score(x.flatten(1).numpy(), test.context.numpy())
         print(
-            f"the listener hears the digit in {name}: {share:.1%} +- {math.sqrt(share * (1 - share) / len(x)):.1%}; "
+            f"the listener hears the digit in {name}: {share:.1%} +- "
+            f"{math.sqrt(share * (1 - share) / len(x)):.1%}; "
             f"mean absolute difference from the recordings' {(x - test.x).abs().mean():.3f}",
             flush=True,
         )
@@ -85,7 +87,8 @@ def main() -> None:
         answers = torch.from_numpy(listener.predict_proba(x))
         shares = torch.bincount(answers.argmax(1), minlength=10) / len(answers)
         print(
-            f"{name}: confidence {answers.amax(1).mean():.3f}, digits heard {torch.special.entr(shares).sum().exp():.1f}"
+            f"{name}: confidence {answers.amax(1).mean():.3f}, digits heard "
+            f"{torch.special.entr(shares).sum().exp():.1f}"
         )
     chosen = torch.stack([(test.context == digit).nonzero()[0, 0] for digit in range(10)])
     for name, x in (("inverted", test.x[chosen]), ("reconstructed", made[chosen])):
@@ -108,7 +111,7 @@ def main() -> None:
 
 
 def _labels(program, num: int) -> torch.Tensor | None:
-    """The digits in turn for a program that is told them."""
+    """The digits in turn, for a program that takes them as its context."""
     return None if program.context is None else torch.arange(num) % 10
 
 

@@ -1,7 +1,6 @@
 """Checkpoints: programs and states on disk, as JSON and safetensors, never as pickles.
 
-What a run folder holds is written and read here. How a program is trained or scored is not known
-here.
+The files of a run folder are written and read here; nothing here trains or scores.
 """
 
 from pyro_vae.checkpoint.description import (

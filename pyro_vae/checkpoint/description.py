@@ -9,7 +9,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -26,16 +26,22 @@ FORMER_MODULES = {
     "pyro_vae.schedules": "pyro_vae.training.schedules",
 }
 
+Json = Any  # None, a number, a text, or lists and dictionaries of these, as json reads them
 
-# a module as its class and arguments
+
+@runtime_checkable
+class StatesArguments(Protocol):
+    """A module that says with which arguments it was built; ``None`` if it cannot be built anew."""
+
+    def init_args(self) -> dict[str, object] | None: ...
 
 
-def describe(value: Any) -> Any:
+def describe(value: object) -> Json:
     """A module, or an argument of one, as JSON: its import path and its constructor's arguments.
 
-    A module's arguments are read from its attributes of the same names, or from its ``init_args()``
-    if it has that method (which returns ``None`` for a module that cannot be built anew). A module
-    that occurs twice is written once and referred to after that, so shared weights stay shared.
+    A module's arguments are read from its attributes of the same names, or from `StatesArguments`.
+    A module that occurs twice is written once and referred to after that, so shared weights stay
+    shared.
 
     Raises:
         InvalidInput: for an argument that is not kept, a value that JSON cannot hold, or a function
@@ -48,78 +54,66 @@ def describe(value: Any) -> Any:
     return _describe(value, "program", {})
 
 
-def _describe(value: Any, where: str, seen: dict[int, str]) -> Any:
+def _describe(value: object, place: str, seen: dict[int, str]) -> Json:
+    def each(values: dict[str, object]) -> dict[str, Json]:
+        return {key: _describe(item, f"{place}.{key}", seen) for key, item in values.items()}
+
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_describe(item, f"{where}[{i}]", seen) for i, item in enumerate(value)]
+        return [_describe(item, f"{place}[{i}]", seen) for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {
-            "dict": {key: _describe(item, f"{where}.{key}", seen) for key, item in value.items()}
-        }
+        return {"dict": each(value)}
     if isinstance(value, nn.Module):
         if id(value) in seen:
             return {"same_as": seen[id(value)]}
-        seen[id(value)] = where
-        args = _init_args(value)
-        described: dict[str, Any] = {
-            "class": import_path(type(value), where),
-            "args": None
-            if args is None
-            else {
-                name: _describe(argument, f"{where}.{name}", seen)
-                for name, argument in args.items()
-            },
-        }
+        seen[id(value)] = place
+        path, args = import_path(type(value), place), _init_args(value)
+        described: dict[str, Json] = {"class": path, "args": None if args is None else each(args)}
         if type(value).__module__.startswith("torch.") and "out_shape" in vars(value):
-            described["out_shape"] = list(
-                vars(value)["out_shape"]
-            )  # a torch module that was made a network
+            described["out_shape"] = list(vars(value)["out_shape"])  # set to make it a network
         return described
     if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
-        return {"method": value.__name__, "of": _describe(value.__self__, f"{where}.of", seen)}
+        return {"method": value.__name__, "of": _describe(value.__self__, f"{place}.of", seen)}
     if isinstance(value, type) and issubclass(value, nn.Module):
-        return {"import": import_path(value, where)}
+        return {"import": import_path(value, place)}
     raise InvalidInput(
-        where,
+        place,
         got=f"a {type(value).__name__}",
         expected="a number, a text, a list, a module, or a class or function with an import path",
-        fix="give the component an init_args() method that "
-        "returns such arguments, or load with pv.load(folder, program=...)",
+        fix="give the component an init_args() method that returns such arguments, "
+        "or load with pv.load(folder, program=...)",
     )
 
 
-def import_path(target: Any, where: str = "class") -> str:
-    """The dotted path under which a class or function is found again; `InvalidInput` if there is none."""
+def import_path(target: type, place: str = "class") -> str:
+    """The dotted path under which a class is found again.
+
+    Raises:
+        InvalidInput: if there is none.
+    """
     path = f"{target.__module__}.{target.__qualname__}"
     try:
-        found: Any = resolve(path)
+        found = resolve(path)
     except (ImportError, AttributeError):
         found = None
     if found is not target:
         raise InvalidInput(
-            where,
+            place,
             got=f"{target.__qualname__}, which cannot be imported as {path}",
-            expected="a class or function at the top level of a module",
+            expected="a class at the top level of a module",
             fix="move it to a file of its own",
         )
-    # A family's name for it outlives the file that it lies in: pyro_vae.likelihoods.Normal,
-    # wherever in that package.
-    parts = target.__module__.split(".")
-    packages = (".".join(parts[:depth]) for depth in range(2, len(parts)))
-    name = target.__qualname__
-    return next(
-        (
-            f"{package}.{name}"
-            for package in packages
-            if getattr(sys.modules.get(package), name, None) is target
-        ),
-        path,
-    )
+    # A package's name for a class, such as pyro_vae.likelihoods.Normal, outlives the file's name.
+    parts, name = target.__module__.split("."), target.__qualname__
+    for package in (".".join(parts[:depth]) for depth in range(2, len(parts))):
+        if getattr(sys.modules.get(package), name, None) is target:
+            return f"{package}.{name}"
+    return path
 
 
 def current_path(path: str) -> str:
-    """The import path today of a class that a run of an earlier version names.
+    """The present import path of a class that a run of an earlier version names.
 
     Example:
         >>> current_path("pyro_vae.schedules.Cosine")
@@ -129,8 +123,8 @@ def current_path(path: str) -> str:
     return f"{FORMER_MODULES[module]}.{name}" if module in FORMER_MODULES else path
 
 
-def with_current_paths(value: Any) -> Any:
-    """A description, the classes of earlier versions under their import paths of today."""
+def with_current_paths(value: Json) -> Json:
+    """A description in which all classes have their present import paths."""
     if isinstance(value, dict):
         return {key: with_current_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -144,32 +138,29 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _init_args(module: Any) -> dict[str, Any] | None:
-    if hasattr(module, "init_args"):
+def _init_args(module: nn.Module) -> dict[str, object] | None:
+    """A module's arguments by name, positional ones under ``*``; ``None`` if they are unknown."""
+    if isinstance(module, StatesArguments):
         return module.init_args()
     for container, arguments in _CONTAINERS.items():
         if type(module) is container:
             return arguments(module)
     if type(module).__init__ is nn.Module.__init__:
         return {}
-    args = {}
+    args: dict[str, object] = {}
     for name, parameter in inspect.signature(type(module)).parameters.items():
-        if name.startswith("_"):  # torch's layers: initial values, which the weights replace
+        if name.startswith("_"):  # initial values of torch's layers, which the weights replace
             continue
-        if parameter.kind is not parameter.VAR_KEYWORD and hasattr(module, name):
-            value = getattr(module, name)
-            # torch's layers keep `bias`, a flag, as the parameter that it asks for.
-            args[name] = (
-                value is not None
-                if isinstance(parameter.default, bool) and not isinstance(value, bool)
-                else value
-            )
-        elif not (
-            name in ("device", "dtype")
-            or (type(module).__module__.startswith("torch.") and parameter.default is None)
-        ):
-            # Torch's layers keep neither device nor dtype, which the weights carry, nor names that
-            # they have given up.
+        value = getattr(module, name, NOT_KEPT)
+        # Torch's layers keep neither device nor dtype, which the weights carry, nor arguments that
+        # torch has given up.
+        is_torchs = type(module).__module__.startswith("torch.")
+        needless = name in ("device", "dtype") or (is_torchs and parameter.default is None)
+        if value is not NOT_KEPT and parameter.kind is not parameter.VAR_KEYWORD:
+            # Torch's layers keep the flag `bias` as the parameter that it asks for.
+            is_flag = isinstance(parameter.default, bool) and not isinstance(value, bool)
+            args[name] = value is not None if is_flag else value
+        elif not needless:
             raise InvalidInput(
                 f"{type(module).__name__}.{name}",
                 got="a constructor argument that is not kept",
@@ -179,39 +170,34 @@ def _init_args(module: Any) -> dict[str, Any] | None:
     return args
 
 
-_CONTAINERS: dict[type, Callable[[Any], dict[str, Any]]] = {
+NOT_KEPT = object()
+
+_RECURRENT = {
+    *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
+}
+
+_CONTAINERS: dict[type, Callable[[nn.Module], dict[str, object]]] = {
     nn.Sequential: lambda m: {"*": [OrderedDict(m._modules)]},
-    nn.ModuleList: lambda m: {"modules": list(m)},
-    nn.ModuleDict: lambda m: {"modules": dict(m.items())},
+    nn.ModuleList: lambda m: {"modules": [*m._modules.values()]},
+    nn.ModuleDict: lambda m: {"modules": dict(m._modules)},
     nn.Identity: lambda m: {},
     **dict.fromkeys(
         (nn.RNN, nn.GRU, nn.LSTM),
-        lambda m: {
-            name: getattr(m, name)
-            for name in (
-                "input_size",
-                "hidden_size",
-                "num_layers",
-                "bias",
-                "batch_first",
-                "dropout",
-                "bidirectional",
-            )
-        },
+        lambda m: {name: value for name, value in vars(m).items() if name in _RECURRENT},
     ),
 }
 
 
-def build(description: Any, source: Path | str = "description") -> nn.Module:
+def build(description: Json, source: Path | str = "description") -> nn.Module:
     """The module that a description stands for, with freshly drawn weights.
 
     Raises:
-        CheckpointError: if it names what is no module class, or arguments that the class does not
+        CheckpointError: if it names anything but module classes, or arguments that they do not
             take.
     """
     try:
         module = _build(description, "program", {})
-    except Exception as error:  # whatever a class makes of the arguments that the file gives it
+    except Exception as error:  # whatever a class raises on the arguments in the file
         raise CheckpointError(
             str(source),
             got=f"a program that cannot be built ({type(error).__name__}: {error})",
@@ -228,31 +214,33 @@ def build(description: Any, source: Path | str = "description") -> nn.Module:
     return module
 
 
-def _build(value: Any, where: str, built: dict[str, nn.Module]) -> Any:
+def _build(value: Any, place: str, built: dict[str, nn.Module]) -> Any:
+    """Build what stands in a file, which may hold anything: what does not fit raises."""
+
+    def each(values: dict[str, Json]) -> OrderedDict:
+        parts = {key: _build(item, f"{place}.{key}", built) for key, item in values.items()}
+        return OrderedDict(parts)
+
     if isinstance(value, list):
-        return [_build(item, f"{where}[{i}]", built) for i, item in enumerate(value)]
+        return [_build(item, f"{place}[{i}]", built) for i, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "same_as" in value:
         return built[value["same_as"]]
     if "method" in value:
-        return getattr(_build(value["of"], f"{where}.of", built), value["method"])
+        return getattr(_build(value["of"], f"{place}.of", built), value["method"])
     if "dict" in value:
-        return OrderedDict(
-            (key, _build(item, f"{where}.{key}", built)) for key, item in value["dict"].items()
-        )
+        return each(value["dict"])
     path = value["import"] if "import" in value else value["class"]
     cls = resolve(path)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise TypeError(f"{path} is no module class")
+        raise TypeError(f"{path} is not a module class")
     if "import" in value:
         return cls
     if value["args"] is None:
         raise TypeError(f"a {cls.__name__} of plain functions: pass pv.load(folder, program=...)")
-    args = {
-        name: _build(argument, f"{where}.{name}", built) for name, argument in value["args"].items()
-    }
-    built[where] = cls(*args.pop("*", ()), **args)
+    args = each(value["args"])
+    module = built[place] = cls(*args.pop("*", ()), **args)
     if "out_shape" in value:
-        built[where].out_shape = tuple(value["out_shape"])  # type: ignore[assignment]
-    return built[where]
+        vars(module)["out_shape"] = tuple(value["out_shape"])
+    return module

@@ -12,23 +12,23 @@ __all__ = ["CheckpointError", "replace_file", "write_bytes", "write_text", "writ
 
 
 class CheckpointError(InvalidInput):
-    """A state that cannot be written, or read back, as it should be."""
+    """A state that cannot be written or read back."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
+    """Write a text file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file atomically: what was there before stays whole if the disk is full."""
+    """Write a file atomically: the old content stays whole if the disk is full."""
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)
 
 
 class writing_to:
-    """Turns the operating system's refusals into one line that says what is still there."""
+    """Turn the operating system's errors into one line that says what is still there."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -48,6 +48,7 @@ class writing_to:
 
 
 def replace_file(path: Path, data: bytes) -> None:
+    """Write to a temporary file beside ``path``, then rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -1,33 +1,30 @@
-"""What is on disk: weights as safetensors, everything else as JSON, replaced atomically, never a pickle.
-
-A state is two files. ``NAME-DIGEST.safetensors`` holds the tensors and is written first, under a
-name that no older state has; ``NAME.json`` names that file with its SHA-256 and is then replaced in
-one rename. So a reader, or a run that is killed or meets a full disk at any moment, finds the old
-state or the new one, whole.
-"""
+"""Save and load programs: their classes with arguments as JSON, their weights beside them."""
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from pyro_vae.checkpoint.description import build, describe
 from pyro_vae.checkpoint.files import CheckpointError
-from pyro_vae.checkpoint.states import read_state, write_state
+from pyro_vae.checkpoint.states import Meta, read_state, write_state
 from pyro_vae.contracts import ProgramLike, as_module
 
 __all__ = ["description_of", "load", "save"]
 
 
 def save(program: ProgramLike, folder: str | Path) -> None:
-    """Writes a program, its classes with their arguments and its weights, to ``program.json`` and beside it.
+    """Write a program to ``program.json``, and its weights to a file beside it.
 
     Args:
         program: any program; its components keep their constructor arguments as attributes of the
             same name.
-        folder: where to; made if it is not there.
+        folder: where it is written; made if it does not exist.
 
     Raises:
         InvalidInput: if a component does not keep its arguments.
@@ -36,34 +33,33 @@ def save(program: ProgramLike, folder: str | Path) -> None:
 
     Example:
         >>> pv.save(vae, folder)
-        >>> torch.equal(pv.load(folder).posterior.head.layer.weight, vae.posterior.head.layer.weight)
+        >>> loaded = pv.load(folder)
+        >>> torch.equal(loaded.posterior.head.layer.weight, vae.posterior.head.layer.weight)
         True
     """
     write_state(folder, "program", program.state_dict(), description_of(program))
 
 
 def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
-    """Reads a program that `save` wrote.
+    """Read a program that `save` wrote.
 
     Args:
-        folder: the folder, also one that training wrote.
-        program: a program of the same structure to put the weights into, for one whose functions
-            cannot be imported; by default it is built anew from the classes' import paths.
+        folder: the folder that `save` or training wrote.
+        program: a program of the same structure, which receives the weights; by default one is
+            built from the classes' import paths. A program of plain functions needs this.
 
     Raises:
         CheckpointError: if the state is missing, truncated, altered, of another format or of
             another structure.
 
-    Nothing is ever unpickled, and nothing but subclasses of `torch.nn.Module` is called. The state
-    names them by import path, and importing a module runs it: a state from a stranger is as safe as
-    the modules that it can name here.
+    Nothing is unpickled, and only subclasses of `torch.nn.Module` are called. The state names them
+    by import path, and importing a module runs it: a state from a stranger is as safe as the
+    modules that it can name on this machine.
     """
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"
     if program is None:
-        with (
-            torch.random.fork_rng()
-        ):  # building draws initial weights; the caller's random numbers stay untouched
+        with torch.random.fork_rng():  # building draws initial weights
             program = cast(ProgramLike, build(meta.get("program"), source))
     own = program.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
@@ -78,7 +74,7 @@ def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
         )
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
-        program.to(dtypes.pop())  # constants that are not saved follow
+        program.to(dtypes.pop())  # also the constants that are not saved
     for name, tensor in [*program.named_parameters(), *program.named_buffers()]:
         if name in tensors:
             tensor.data = tensors[name].to(tensor.device)
@@ -87,7 +83,22 @@ def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
     return program
 
 
-def description_of(program: ProgramLike) -> dict[str, Any]:
+def description_of(program: ProgramLike) -> Meta:
     """What `load` needs beside the weights."""
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
-    return {"program": describe(as_module(program)), "frozen": frozen}
+    described = describe(as_module(program))
+    _warn_of_script(described)
+    return {"program": described, "frozen": frozen}
+
+
+def _warn_of_script(described: object) -> None:
+    """Warn where a class lives in the script that runs, which no other script can import."""
+    names = sorted(set(re.findall(r'"__main__\.([\w.]+)"', json.dumps(described))))
+    if names:
+        warnings.warn(
+            f"{', '.join(names)}: defined in __main__, the script or notebook that runs, so "
+            "pv.load cannot find it elsewhere; move it to a file of its own and import it, or "
+            "load with pv.load(folder, program=...)",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,4 +1,10 @@
-"""Tensors and numbers on disk, written so that a kill leaves the old or the new state."""
+"""States on disk: weights as safetensors, all else as JSON, never a pickle.
+
+A state is two files. ``NAME-DIGEST.safetensors`` holds the tensors and is written first, under a
+name that no older state has. ``NAME.json`` names that file with its SHA-256 and is then replaced in
+one rename. So a reader finds the old state or the new one, whole, even if the run is killed or the
+disk is full.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,13 @@ from torch import Tensor
 
 from pyro_vae.checkpoint.files import CheckpointError, replace_file, writing_to
 
-__all__ = ["exists", "read_state", "write_state"]
+__all__ = ["Meta", "exists", "read_state", "write_state"]
+
+Meta = dict[str, Any]  # JSON beside the tensors
 
 FORMAT = 1
 
-
-# states
+PICKLES = {".pt", ".pth", ".pkl", ".ckpt", ".bin"}
 
 
 def exists(folder: str | Path, name: str) -> bool:
@@ -25,25 +32,20 @@ def exists(folder: str | Path, name: str) -> bool:
     return (Path(folder) / f"{name}.json").exists()
 
 
-def write_state(
-    folder: str | Path, name: str, tensors: dict[str, Tensor], meta: dict[str, Any]
-) -> None:
-    """Writes tensors and JSON as one state, atomically; see the head of this module."""
+def write_state(folder: str | Path, name: str, tensors: dict[str, Tensor], meta: Meta) -> None:
+    """Write tensors and JSON as one state, so that a kill leaves the old state or the new."""
     folder = Path(folder)
-    # Clones, as tied tensors share memory, which safetensors refuses.
-    data = safetensors.torch.save(
-        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    )
+    # Tied tensors share memory, which safetensors refuses; their clones do not.
+    own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    data = safetensors.torch.save(own)
     digest = hashlib.sha256(data).hexdigest()
     weights = folder / f"{name}-{digest[:12]}.safetensors"
-    text = json.dumps(
-        {"format": FORMAT, "weights": weights.name, "sha256": digest, **meta}, indent=1
-    )
+    index = {"format": FORMAT, "weights": weights.name, "sha256": digest, **meta}
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         before = _weights_named_by(folder / f"{name}.json")
         replace_file(weights, data)
-        replace_file(folder / f"{name}.json", text.encode())
+        replace_file(folder / f"{name}.json", json.dumps(index, indent=1).encode())
         if before is not None and before != weights:
             before.unlink(missing_ok=True)
 
@@ -55,10 +57,10 @@ def _weights_named_by(index: Path) -> Path | None:
         return None
 
 
-def read_state(folder: str | Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `write_state` wrote, as (tensors, meta), after checking it."""
+def read_state(folder: str | Path, name: str) -> tuple[dict[str, Tensor], Meta]:
+    """Read what `write_state` wrote, as (tensors, meta), after checking it."""
     index = Path(folder) / f"{name}.json"
-    for _ in range(3):  # a writer may replace both files between our two looks
+    for _ in range(3):  # a writer may replace both files while we read them
         try:
             return _read_state(Path(folder), name)
         except CheckpointError:
@@ -68,24 +70,15 @@ def read_state(folder: str | Path, name: str) -> tuple[dict[str, Tensor], dict[s
     return _read_state(Path(folder), name)
 
 
-def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], Meta]:
     index = folder / f"{name}.json"
-    expected = (
-        f"{name}.json and the .safetensors file that it names, as training or pv.save writes them"
-    )
+    expected = f"{name}.json and the .safetensors file that it names, as training writes them"
     if not index.is_file():
-        strangers = [
-            path.name
-            for path in folder.glob("*")
-            if path.suffix in {".pt", ".pth", ".pkl", ".ckpt", ".bin"}
-        ]
-        got = (
-            f"{folder}, which does not exist"
-            if not folder.exists()
-            else f"{folder} without {index.name}"
-        )
-        if strangers:
-            got += f" but with {strangers[0]}, a pickle, which is never loaded"
+        found = folder.exists()
+        got = f"{folder} without {index.name}" if found else f"{folder}, which does not exist"
+        pickles = [path.name for path in folder.glob("*") if path.suffix in PICKLES]
+        if pickles:
+            got += f" but with {pickles[0]}, a pickle, which is never loaded"
         raise CheckpointError(
             "run", got=got, expected=expected, fix="check the path, or train first"
         )
@@ -112,7 +105,7 @@ def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, A
         if hashlib.sha256(data).hexdigest() != digest:
             raise CheckpointError(
                 "run",
-                got=f"{weights}, whose SHA-256 is not the one in {index.name}: truncated or altered",
+                got=f"{weights}, truncated or altered: its SHA-256 is not that in {index.name}",
                 expected=f"SHA-256 {digest[:12]}...",
                 fix="restore it from a copy, or train again",
             )

@@ -1,7 +1,6 @@
-"""The command line: one module for each command.
+"""The command line: one module for each command, which reads arguments and prints results.
 
-Arguments are read and results printed here; nothing is computed here. A mistake of the user ends in
-one line and exit code 2.
+Nothing is computed here. A mistake of the user ends in one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
-from pyro_vae.cli.options import one_line_warning, underscored
+from pyro_vae.cli.options import as_options, one_line_warning
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.training.history import TrainingDiverged
 from pyro_vae.validation import InvalidInput, check_choice
@@ -25,12 +24,10 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 2 for the user's mistakes, 130 when interrupted."""
+    """Run a command; the exit code is 0, 2 for a mistake of the user, or 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:
-        sys.path.insert(
-            0, ""
-        )  # so that mylab.MyPrior is found where the command is run, as python -m would
+        sys.path.insert(0, "")  # finds mylab.MyPrior in the working folder, as python -m does
     warnings.showwarning = one_line_warning
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -40,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(versions()["pyro-vae"])
             return 0
         check_choice("command", argv[0], COMMANDS)
-        COMMANDS[argv[0]].run(underscored(argv[1:]))
+        COMMANDS[argv[0]].run(as_options(argv[1:]))
         return 0
     except (InvalidInput, TrainingDiverged) as error:
         print(f"pyro-vae: {error}", file=sys.stderr)
@@ -48,24 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
-        print(
-            "pyro-vae: interrupted; what was saved is whole, and --resume continues from it",
-            file=sys.stderr,
-        )
+        said = "interrupted; what was saved is whole, and --resume continues from it"
+        print(f"pyro-vae: {said}", file=sys.stderr)
         return 130
 
 
 def usage() -> str:
     """The commands, each with the first line of its module."""
-    lines = [
-        (module.__doc__ or "").strip().rstrip(".").split(": ", 1) for module in COMMANDS.values()
-    ]
-    return "\n".join(
-        [
-            "usage: pyro-vae COMMAND ...",
-            "",
-            *(f"  {call:<21} {purpose}" for call, purpose in lines),
-            "",
-            "pyro-vae COMMAND --help lists a command's options.",
-        ]
-    )
+    docs = [(module.__doc__ or "").strip().rstrip(".") for module in COMMANDS.values()]
+    lines = [f"  {call:<21} {purpose}" for call, purpose in (doc.split(": ", 1) for doc in docs)]
+    end = "pyro-vae COMMAND --help lists a command's options."
+    return "\n".join(["usage: pyro-vae COMMAND ...", "", *lines, "", end])

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from pyro_vae import checkpoint
 from pyro_vae.cli.options import new_parser, parse
-from pyro_vae.cli.scores import without_nan
-from pyro_vae.evaluation.comparison import compare, load_scores, spread
-from pyro_vae.evaluation.scores import Score, versions
+from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
+from pyro_vae.evaluation.scores import Score, share_of_bounds, versions
 from pyro_vae.recipes.recipe import read_recipe
+from pyro_vae.report.run_files import write_json
 from pyro_vae.validation import InvalidInput, check_choice
+
+# Of a difference, by whether its first and its second score are bounds.
+SIGNS = {(False, False): "", (True, False): ">= ", (False, True): "<= ", (True, True): "~ "}
 
 
 def run(argv: list[str]) -> None:
     parser = new_parser(
         "compare",
-        "Scores that pyro-vae evaluate wrote, compared datum by datum: each run less the first. Runs "
-        "that differ in nothing but their seed are also put together, with mean and spread.",
+        "Scores that pyro-vae evaluate wrote, compared datum by datum: each run less the first. "
+        "Runs that differ only in their seeds are also summarised by their mean and spread.",
     )
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help="the runs' folders, the one to compare with first"
+        "runs", metavar="RUN", nargs="+", help="the runs' folders; the others are less the first"
     )
     parser.add_argument(
         "--score",
         type=str,
         default="log_likelihood",
-        help="log_likelihood or elbo; log_joint or squared_error of autoencoders",
+        help="log_likelihood or elbo; for autoencoders log_joint or squared_error",
     )
     parser.add_argument("--out", type=str, default=None, help="a .json file for the numbers")
     options = parse(parser, argv)
@@ -39,41 +43,64 @@ def run(argv: list[str]) -> None:
         raise InvalidInput(
             "RUN", got="one run", expected="two or more", fix="name the runs to compare"
         )
-    scores = {name: _score_of(name, options.score) for name in options.runs}
-    first, *others = scores
-    differences = {name: compare(scores[name], scores[first]) for name in others}
-    groups: dict[str, list[str]] = {}
-    for name in scores:
-        groups.setdefault(_recipe_without_seed(Path(name)), []).append(name)
-    spreads = {
-        " ".join(names): spread([scores[name] for name in names])
-        for names in groups.values()
-        if len(names) > 1
-    }
-    _print_comparison(options.score, scores, differences, spreads)
+    compared = _compare({name: _score_of(name, options.score) for name in options.runs})
+    _print_comparison(options.score, compared)
     if options.out:
-        result = {
-            "score": options.score,
-            "reference": first,
-            "sha256": scores[first].sha256,
+        write_json(Path(options.out), {"score": options.score, **compared.to_json()})
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Scores by run, each run's difference from the first, and spreads over seeds by runs."""
+
+    scores: Mapping[str, Score]
+    differences: Mapping[str, Difference]
+    spreads: Mapping[tuple[str, ...], Spread]
+
+    @property
+    def reference(self) -> str:
+        """The run that the others are compared with."""
+        return next(iter(self.scores))
+
+    def to_json(self) -> dict[str, object]:
+        """All of it as JSON."""
+        return {
+            "reference": self.reference,
+            "sha256": self.scores[self.reference].sha256,
             "versions": versions(),
             "runs": {
                 name: {
                     "mean": score.mean,
                     "se": score.se,
                     "mc_se": score.mean_mc_se,
+                    "share_of_bounds": share_of_bounds(score),
                     "num_samples": score.num_samples,
                     "seed": score.seed,
                 }
-                for name, score in scores.items()
+                for name, score in self.scores.items()
             },
-            "differences": {name: vars(difference) for name, difference in differences.items()},
+            "differences": {name: vars(paired) for name, paired in self.differences.items()},
             "seeds": [
-                {"runs": names.split(" "), **vars(over_seeds)}
-                for names, over_seeds in spreads.items()
+                {"runs": list(names), **vars(over_seeds)}
+                for names, over_seeds in self.spreads.items()
             ],
         }
-        checkpoint.write_text(Path(options.out), json.dumps(without_nan(result), indent=1) + "\n")
+
+
+def _compare(scores: Mapping[str, Score]) -> _Comparison:
+    first, *others = scores
+    groups: dict[str, list[str]] = {}
+    for name in scores:
+        groups.setdefault(_recipe_without_seed(Path(name)), []).append(name)
+    return _Comparison(
+        scores,
+        {name: compare(scores[name], scores[first]) for name in others},
+        {
+            tuple(names): spread([scores[name] for name in names])
+            for names in groups.values()
+            if len(names) > 1
+        },
+    )
 
 
 def _score_of(run: str, name: str) -> Score:
@@ -89,58 +116,60 @@ def _score_of(run: str, name: str) -> Score:
 
 
 def _recipe_without_seed(folder: Path) -> str:
-    """What runs over seeds have in common; a run without a recipe is like no other."""
+    """What runs that differ only in their seeds have in common; without a recipe, the folder."""
     if not (folder / "recipe.yaml").exists():
         return str(folder)
-    return json.dumps(
-        {key: value for key, value in read_recipe(folder / "recipe.yaml").items() if key != "seed"},
-        sort_keys=True,
-        default=str,
-    )
+    recipe = {**read_recipe(folder / "recipe.yaml"), "seed": None}
+    return json.dumps(recipe, sort_keys=True, default=str)
 
 
-def _print_comparison(name: str, scores: dict, differences: dict, spreads: dict) -> None:
-    first = next(iter(scores))
+def _print_comparison(name: str, compared: _Comparison) -> None:
+    scores, first = compared.scores, compared.reference
     table = Table(
         title=f"{name}, {len(scores[first].values):,} data; nats per datum", title_justify="left"
     )
-    for column in (
-        "run",
-        "K",
-        "mean",
-        "s.e. over data",
-        f"less {first}",
-        "its s.e.",
-        "Monte Carlo s.e.",
-    ):
-        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    table.add_column("run", overflow="fold")
+    for column in ("K", "mean", "s.e. over data", f"less {first}", "its s.e.", "Monte Carlo s.e."):
+        table.add_column(column, justify="right", overflow="fold")
     for run, score in scores.items():
-        paired = differences.get(run)
-        table.add_row(
-            run,
-            f"{score.num_samples:,}",
-            f"{score.mean:.2f}",
-            f"{score.se:.2f}",
-            *(
-                ("", "", "")
-                if paired is None
-                else (f"{paired.mean:+.2f}", f"{paired.se:.2f}", f"{paired.mc_se:.3f}")
-            ),
-        )
+        mean = f"{'>= ' * _is_bound(score)}{score.mean:.2f}"
+        difference = ("", "", "")
+        if paired := compared.differences.get(run):
+            sign = SIGNS[_is_bound(score), _is_bound(scores[first])]
+            error = "unknown" if sign else f"{paired.mc_se:.3f}"
+            difference = f"{sign}{paired.mean:+.2f}", f"{paired.se:.2f}", error
+        table.add_row(run, f"{score.num_samples:,}", mean, f"{score.se:.2f}", *difference)
     console = Console()
     console.print(table)
-    if spreads:
-        seeds = Table(title="over seeds; nats per datum", title_justify="left")
-        for column in ("runs", "mean", "s.d. between runs"):
-            seeds.add_column(
-                column, justify="left" if column == "runs" else "right", overflow="fold"
-            )
-        for runs, over_seeds in spreads.items():
-            seeds.add_row(runs, f"{over_seeds.mean:.2f}", f"{over_seeds.sd:.2f}")
-        console.print(seeds)
-    if len({score.num_samples for score in scores.values()}) > 1:
+    if compared.spreads:
+        console.print(_seeds_table(compared))
+    if any(map(_is_bound, scores.values())):
         console.print(
-            "The runs were scored with different K: fewer draws give a lower log p(x) on average. Evaluate them alike.",
+            "Scores marked >= are bounds: some of their data have a Pareto k above the threshold, "
+            "or none because K is too small. A difference marked ~ is of two bounds, and the true "
+            "one may be larger or smaller.",
             highlight=False,
             soft_wrap=True,
         )
+    if len({score.num_samples for score in scores.values()}) > 1:
+        console.print(
+            "The runs were scored with different K, and fewer draws give a lower log p(x) on "
+            "average: evaluate all of them with one --num-samples.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _is_bound(score: Score) -> bool:
+    return share_of_bounds(score) > 0
+
+
+def _seeds_table(compared: _Comparison) -> Table:
+    table = Table(title="over seeds; nats per datum", title_justify="left")
+    table.add_column("runs", overflow="fold")
+    for column in ("mean", "s.d. between runs"):
+        table.add_column(column, justify="right", overflow="fold")
+    for runs, over_seeds in compared.spreads.items():
+        sign = ">= " * any(_is_bound(compared.scores[run]) for run in runs)
+        table.add_row(" ".join(runs), f"{sign}{over_seeds.mean:.2f}", f"{over_seeds.sd:.2f}")
+    return table

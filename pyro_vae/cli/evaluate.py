@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from pyro_vae.cli.options import explaining, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
+from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.recipes.components import resolve_component
 from pyro_vae.recipes.parser import parse_components
 from pyro_vae.validation import check_choice, check_count
@@ -22,12 +22,14 @@ def run(argv: list[str]) -> None:
     add_data_arguments(parser)
     parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
     parser.add_argument("--split", type=str, default="test", help="train or test")
-    parser.add_argument("--limit", type=int, default=None, help="score the first so many data only")
+    parser.add_argument(
+        "--limit", type=int, default=None, help="score only this many data, the first"
+    )
     parser.add_argument(
         "--proposal",
-        type=Callable[..., Any],
+        type=Callable[..., Proposal],
         default={"class_path": resolve_component("proposal", "Guide")},
-        help="what draws the latents for the log-likelihood, as --proposal Refined --proposal.steps 50",
+        help="the proposal of the log-likelihood, as --proposal Refitted --proposal.steps 50",
     )
     with explaining(parser):
         options = parse_components(parser, argv, {})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 from rich.console import Console
 
-from pyro_vae import checkpoint, datasets
+from pyro_vae import datasets
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.runs import (
     add_data_arguments,
@@ -18,6 +18,8 @@ from pyro_vae.cli.runs import (
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import write_netcdf
 from pyro_vae.report.gallery import inspect as inspect_program
+from pyro_vae.report.run_files import write_json
+from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.validation import check_count
 
@@ -25,8 +27,8 @@ from pyro_vae.validation import check_count
 def run(argv: list[str]) -> None:
     parser = new_parser(
         "inspect",
-        "Draws of q(z | x) as ArviZ data, RUN/posterior.nc, and figures of the latent space, of the decoder, and "
-        "of q(z | x) beside NUTS, in RUN/inspection/.",
+        "Draws of q(z | x) as ArviZ data in RUN/posterior.nc; figures of the latent space, of the "
+        "decoder, and of q(z | x) beside NUTS in RUN/inspection/.",
     )
     add_run_arguments(parser)
     add_data_arguments(parser)
@@ -43,7 +45,7 @@ def run(argv: list[str]) -> None:
         "--reference",
         type=int,
         default=1,
-        help="data whose posterior NUTS draws from as a reference; 0 for none",
+        help="how many data NUTS draws reference posteriors of; 0 for none",
     )
     parser.add_argument(
         "--outside",
@@ -84,23 +86,19 @@ def run(argv: list[str]) -> None:
         seed=options.seed,
         progress=True,
     )
-    checkpoint.write_text(
+    write_json(
         gallery.folder / "inspection.json",
-        json.dumps(
-            {
-                "captions": gallery.captions,
-                "numbers": gallery.numbers,
-                "warnings": gallery.warnings,
-                "seed": options.seed,
-            },
-            indent=1,
-        )
-        + "\n",
+        {
+            "captions": gallery.captions,
+            "numbers": asdict(gallery.numbers),
+            "warnings": gallery.warnings,
+            "seed": options.seed,
+        },
     )
     console = Console()
-    for name, value in gallery.numbers.items():
+    for name, value in facts_of(gallery.numbers).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
-    for warning in gallery.warnings:
+    for warning in (*warnings_of(gallery.numbers), *gallery.warnings):
         console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     for path in (folder / "posterior.nc", *(gallery.folder / name for name in gallery.captions)):
         console.print(str(path), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Options, help and errors in the words of the command line."""
+"""Options, help and errors as the command line words them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from contextlib import contextmanager
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from pyro_vae.checkpoint.description import resolve
 from pyro_vae.recipes.components import FAMILIES, component_names
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = []
+__all__ = ["as_options", "explaining", "new_parser", "one_line_warning", "parse", "scan"]
+
+# Arguments of components that the program's builder passes.
+SIZES = {"latent", "event_shape", "in_shape", "network", "params"}
 
 
 class _Help(DefaultHelpFormatter):
-    """Help with dashes in flags, and without the list of every module class that is imported."""
+    """Help with dashes in flags, and without a list of every module class that is imported."""
 
     def add_argument(self, action):
         if not action.option_strings or not action.option_strings[0].endswith(".help"):
@@ -29,11 +33,8 @@ class _Help(DefaultHelpFormatter):
         text = re.sub(r",? *known subclasses: [^)]*\)", ")", text)
         if action.dest in FAMILIES:
             text = re.sub(r" \(type: Callable.*?default: .*?(\w+)['>}]+\)", r" (default: \1)", text)
-            text += (
-                f" Of this package: {', '.join(component_names(action.dest))}."
-                if action.dest != "optimizer"
-                else ""
-            )
+            if action.dest != "optimizer":
+                text += f" Of this package: {', '.join(component_names(action.dest))}."
         return text
 
     def _format_action_invocation(self, action):
@@ -45,6 +46,7 @@ class _Help(DefaultHelpFormatter):
 
 
 def new_parser(command: str, description: str) -> ArgumentParser:
+    """A parser that raises its errors, for `explaining` to word."""
     return ArgumentParser(
         prog=f"pyro-vae {command}",
         description=description,
@@ -54,103 +56,125 @@ def new_parser(command: str, description: str) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
+    """Parse arguments; a mistake is an `InvalidInput`."""
     with explaining(parser):
         return parser.parse_args(argv)
 
 
 @contextmanager
 def explaining(parser: ArgumentParser) -> Iterator[None]:
-    """Turns jsonargparse's complaints into one line: the argument, what was got, what was expected, the fix."""
+    """Turn jsonargparse's complaints into one line: argument, what was got, expected, the fix."""
     try:
         yield
     except ArgumentError as error:
-        raise _explained(str(error), parser) from None
+        message = " ".join(str(error).split())
+        raise (
+            _unknown_option(message, parser)
+            or _unknown_argument(message)
+            or _missing(message)
+            or _bad_value(message)
+            or InvalidInput(
+                "arguments", got=message, expected="the options of this command", fix="see --help"
+            )
+        ) from None
 
 
-def _explained(message: str, parser: ArgumentParser) -> InvalidInput:
-    message = " ".join(message.split())
-    if match := re.search(r"unrecognized arguments: (\S+)", message, re.I):
-        flags = {
-            flag
-            for action in parser._actions
-            for flag in action.option_strings
-            if flag.startswith("--")
-        }
-        name = match[1].split("=")[0]
-        known = [flag.replace("_", "-") for flag in flags if "." not in flag]
-        return InvalidInput(
-            name,
-            got="an unknown option",
-            expected="an option of this command",
-            fix=nearest_name(name, known) if name.startswith("-") else "see --help",
-        )
-    if match := re.search(
-        r'Parser key "([\w.]+)":.*Option \'([\w.]+)\' is not accepted.*class_path=\'([\w.]+)\'',
-        message,
-    ):
-        key, option, path = match.groups()
-        module, _, name = path.rpartition(".")
-        sizes = {
-            "latent",
-            "event_shape",
-            "in_shape",
-            "network",
-            "params",
-        }  # given when the program is built
-        names = [
-            n
-            for n in inspect.signature(getattr(sys.modules[module], name)).parameters
-            if n not in sizes
-        ]
-        return InvalidInput(
-            f"{key}.{option}",
-            got=f"an argument that {path} does not take",
-            expected=f"one of {', '.join(names)}" if names else "no arguments",
-            fix=nearest_name(option, names) if names else "leave it out",
-        )
-    if match := re.search(r"the following arguments are required: (\w+)", message):
-        return InvalidInput(
-            match[1].upper(), got="nothing", expected="it after the command", fix="see --help"
-        )
-    if match := re.search(r'Parser key "([\w.]+)": (.*)', message):
-        key, problem = match.groups()
-        if nested := re.search(
-            r'.*Parser key "([\w.]+)": (.*)', problem
-        ):  # an argument of a component
-            key, problem = f"{key}.{nested[1]}", nested[2]
-        got = re.search(
-            r"(?:Got value|Given value): (?!Namespace)(.*?)\.?(?:$| Given| Got value)", problem
-        )
-        wanted = re.findall(
-            r"Expected an? (?:<class '(?:[a-z]+\.)*(\w+)'>|typing\.(Literal\[.*?\]))", problem
-        )
-        kinds = [" ".join(filter(None, kind)) for kind in wanted if kind[0] != "NoneType"]
-        reason = problem.split("callable class: ")[-1].split(" Got value")[0].rstrip(".")
-        return InvalidInput(
-            key.replace("_", "-"),
-            got=repr(got[1]) if got else f"a value that cannot be used ({reason})",
-            expected=" or ".join(kinds) or "a value of its type",
-            fix="see --help",
-        )
+def _unknown_option(message: str, parser: ArgumentParser) -> InvalidInput | None:
+    match = re.search(r"unrecognized arguments: (\S+)", message, re.I)
+    if not match:
+        return None
+    name = match[1].split("=")[0]
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    known = [flag.replace("_", "-") for flag in flags if flag[:2] == "--" and "." not in flag]
     return InvalidInput(
-        "arguments", got=message, expected="the options of this command", fix="see --help"
+        name,
+        got="an unknown option",
+        expected="an option of this command",
+        fix=nearest_name(name, known) if name.startswith("-") else "see --help",
     )
 
 
-def underscored(argv: list[str]) -> list[str]:
-    """Flags in the form of the Python names that they stand for: ``--batch-size`` is batch_size."""
+def _unknown_argument(message: str) -> InvalidInput | None:
+    """The error for an argument that a component does not take."""
+    match = re.search(
+        r'Parser key "([\w.]+)":.*Option \'([\w.]+)\' is not accepted.*class_path=\'([\w.]+)\'',
+        message,
+    )
+    if not match:
+        return None
+    key, option, path = match.groups()
+    names = [name for name in inspect.signature(resolve(path)).parameters if name not in SIZES]
+    return InvalidInput(
+        f"{key}.{option}",
+        got=f"an argument that {path} does not take",
+        expected=f"one of {', '.join(names)}" if names else "no arguments",
+        fix=nearest_name(option, names) if names else "leave it out",
+    )
 
-    def convert(token: str) -> str:
-        if not token.startswith("--"):
-            return token
+
+def _missing(message: str) -> InvalidInput | None:
+    match = re.search(r"the following arguments are required: (\w+)", message)
+    if not match:
+        return None
+    return InvalidInput(
+        match[1].upper(), got="nothing", expected="it after the command", fix="see --help"
+    )
+
+
+def _bad_value(message: str) -> InvalidInput | None:
+    """The error for a value of the wrong type, or one that a component refuses."""
+    match = re.search(r'Parser key "([\w.]+)": (.*)', message)
+    if not match:
+        return None
+    key, problem = match.groups()
+    if nested := re.search(r'.*Parser key "([\w.]+)": (.*)', problem):  # a component's argument
+        key, problem = f"{key}.{nested[1]}", nested[2]
+    got = re.search(
+        r"(?:Got value|Given value): (?!Namespace)(.*?)\.?(?:$| Given| Got value)", problem
+    )
+    wanted = re.findall(
+        r"Expected an? (?:<class '(?:[a-z]+\.)*(\w+)'>|typing\.(Literal\[.*?\]))", problem
+    )
+    kinds = [" ".join(filter(None, kind)) for kind in wanted if kind[0] != "NoneType"]
+    reason = problem.split("callable class: ")[-1].split(" Got value")[0].rstrip(".")
+    return InvalidInput(
+        key.replace("_", "-"),
+        got=repr(got[1]) if got else f"a value that cannot be used ({reason})",
+        expected=" or ".join(kinds) or "a value of its type",
+        fix="see --help",
+    )
+
+
+def as_options(argv: Sequence[str]) -> list[str]:
+    """Arguments in the form that the parser reads.
+
+    Flags become Python names, ``--batch-size`` becomes ``--batch_size``. A value that starts with
+    a minus is joined to its flag, ``--context -1,0`` becomes ``--context=-1,0``: no option but
+    ``-h`` starts with a single dash.
+    """
+    out: list[str] = []
+    for token in argv:
         flag, equals, value = token.partition("=")
-        return "--" + flag[2:].replace("-", "_") + equals + value
+        if flag.startswith("--"):
+            out.append("--" + flag[2:].replace("-", "_") + equals + value)
+        elif out and _takes_value(out[-1]) and token.startswith("-") and token != "-h":
+            out[-1] += f"={token}"
+        else:
+            out.append(token)
+    return out
 
-    return [convert(token) for token in argv]
+
+def _takes_value(token: str) -> bool:
+    return token.startswith("--") and len(token) > 2 and "=" not in token
 
 
 def scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:
-    """The few arguments that decide how the others are read: a recipe, and whether a run is resumed."""
+    """The arguments that decide how the others are read: a recipe, and whether a run resumes.
+
+    Args:
+        argv: what the user wrote.
+        wanted: the flags to look for, and how many values each takes.
+    """
     found: dict[str, str] = {}
     tokens = iter(argv)
     for token in tokens:
@@ -167,5 +191,6 @@ def scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:
 
 
 def one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print a warning as one line; deprecations within libraries are not the user's."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
         print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -14,8 +14,8 @@ from pyro_vae.report.page import report
 def run(argv: list[str]) -> None:
     parser = new_parser(
         "report",
-        "What was modelled, on what data, how well and how to do it again, as one page: RUN/report.html. It "
-        "shows what train, evaluate and inspect have written.",
+        "The model, its data, its scores and how to reproduce them, as one page: RUN/report.html. "
+        "It shows what train, evaluate and inspect have written.",
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     folder = Path(parse(parser, argv).run)

@@ -1,4 +1,4 @@
-"""What commands on a run share: its folder, its program, its data, the context to draw with."""
+"""A run as commands read it: its folder, its program, its data, a context to draw with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.recipes.recipe import read_recipe
@@ -33,8 +33,9 @@ def add_data_arguments(parser: ArgumentParser) -> None:
 
 
 def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
-    device = choose_device(options.device)
-    return Path(options.run), checkpoint.load(options.run).to(device)
+    device, program = choose_device(options.device), checkpoint.load(options.run)
+    program.to(device)
+    return Path(options.run), program
 
 
 def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
@@ -60,7 +61,7 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
 
 
 def write_vocabulary(folder: Path, data: Dataset) -> None:
-    """Keeps the words of text beside its run: what its numbers stand for, whatever the data set's are later."""
+    """Keep the words of text beside its run: the data set may number others later."""
     if data.vocabulary is not None:
         checkpoint.write_text(
             folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words)
@@ -68,7 +69,7 @@ def write_vocabulary(folder: Path, data: Dataset) -> None:
 
 
 def check_vocabulary(folder: Path, data: Dataset) -> None:
-    """Raises `InvalidInput` on data whose numbers stand for other words than those of a run on text."""
+    """Raise `InvalidInput` unless the data's numbers stand for the words of a run on text."""
     trained_on = vocabulary_of(folder)
     if trained_on is not None and (
         data.vocabulary is None or data.vocabulary.words != trained_on.words
@@ -77,7 +78,7 @@ def check_vocabulary(folder: Path, data: Dataset) -> None:
             "data",
             got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
             expected="text in the vocabulary of the run",
-            fix="use the Python that it was trained with, or train anew",
+            fix="use the Python version that it was trained with, or train anew",
         )
 
 
@@ -88,8 +89,8 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
 
 
 def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | None:
-    """The context on the command line; without one, the labels in turn for a program that takes labels."""
-    embed = getattr(program, "context", None)
+    """The context given on the command line, or the labels in turn where none was given."""
+    embed = context_of(program)
     if embed is None:
         if text is not None:
             raise InvalidInput(
@@ -100,7 +101,7 @@ def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | 
             )
         return None
     if text is None:
-        classes = getattr(embed, "num_classes", None)
+        classes = num_classes_of(program)
         return None if classes is None else torch.arange(num) * classes // max(num, classes)
     try:
         values = [float(part) for part in text.split(",")]
@@ -112,5 +113,5 @@ def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | 
             fix="pass for instance --context 7",
         ) from None
     value = torch.tensor(values if len(values) > 1 else values[0])
-    is_label = hasattr(embed, "num_classes") and value.dim() == 0 and value % 1 == 0
+    is_label = isinstance(embed, StatesClasses) and value.dim() == 0 and value % 1 == 0
     return (value.long() if is_label else value).expand(num, *value.shape)

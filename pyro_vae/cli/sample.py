@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -21,23 +20,24 @@ from pyro_vae.validation import check_choice, check_count
 def run(argv: list[str]) -> None:
     parser = new_parser(
         "sample",
-        "New data from a run: the mean of p(x | z) for each draw of z, or the mode where x has no mean, as text.",
+        "New data from a run: the mean of p(x | z) for each draw of z from the prior. Where x has "
+        "no mean, as text has none, its mode.",
     )
     add_run_arguments(parser)
-    parser.add_argument("--num", type=int, default=64, help="how many")
+    parser.add_argument("--num", type=int, default=64, help="how many to draw")
     parser.add_argument(
         "--context",
         type=str,
         default=None,
-        help="the label to condition on, or covariates separated by commas; by default labels in turn",
+        help="a label, or covariates separated by commas; by default the labels in turn",
     )
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means or modes")
     parser.add_argument(
         "--out",
         type=str,
         default=None,
-        help="a .png or an .npz file; of text also a .txt; of log-spectrograms also a .wav, the "
-        "sounds one after another; by default RUN/samples.png, of text RUN/samples.txt",
+        help="a .png or .npz file; for text also .txt; for log-spectrograms also .wav, the sounds "
+        "one after another; by default RUN/samples.png, for text RUN/samples.txt",
     )
     options = parse(parser, argv)
     check_count("num", options.num)
@@ -52,10 +52,10 @@ def run(argv: list[str]) -> None:
     ).cpu()
     whole = io.BytesIO()
     if target.suffix == ".npz":
-        arrays: dict[str, Any] = {"x": x.numpy()} | (
-            {} if context is None else {"context": context.cpu().numpy()}
-        )
-        np.savez_compressed(whole, **arrays)
+        if context is None:
+            np.savez_compressed(whole, x=x.numpy())
+        else:
+            np.savez_compressed(whole, x=x.numpy(), context=context.cpu().numpy())
     elif target.suffix == ".txt" and vocabulary is not None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))
         whole.write(lines.encode())

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import save_scores
@@ -23,12 +19,17 @@ from pyro_vae.evaluation.scores import (
     ImportanceScore,
     Score,
     bits_per_dim,
+    draws_needed,
     pareto_k_threshold,
     perplexity,
+    share_of_bounds,
     versions,
 )
+from pyro_vae.report.run_files import Estimate, Evaluation, write_json
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.traces import NoBound
+
+__all__ = ["print_scores", "score_run"]
 
 
 def score_run(
@@ -39,75 +40,77 @@ def score_run(
     seed: int,
     proposal: Proposal = Guide(),
 ) -> dict[str, Score]:
-    about = {
-        "num_data": len(data),
-        "data": {
-            "name": data.name,
-            "split": data.split,
-            "binarize": data.binarize,
-            "sha256": data.sha256,
-        },
-        "seed": seed,
-        "versions": versions(),
-    }
+    """Score a program and write ``evaluation.json`` and ``evaluation.npz`` into a folder."""
     try:
         scores = evaluate(program, data, num_samples, seed=seed, progress=True)
     except NoBound as refusal:
         scores = {"log_joint": log_joint(program, data, seed=seed)}
         if data.vocabulary is None:
             scores["squared_error"] = squared_error(program, data, seed=seed)
-        result: dict[str, Any] = {
-            "elbo": None,
-            "log_likelihood": None,
-            "refused": str(refusal),
-            **{name: {"mean": score.mean, "se": score.se} for name, score in scores.items()},
-        }
-        _write_scores(folder, scores, result | about)
-        return scores
-    if not isinstance(
-        proposal, Guide
-    ):  # the ELBO is the guide's own whatever the log-likelihood is estimated with
-        scores |= {
-            "log_likelihood": evaluate(
+        result = _without_bound(scores, str(refusal))
+    else:
+        if not isinstance(proposal, Guide):  # the ELBO is always the guide's
+            again = evaluate(
                 program, data, num_samples, proposal=proposal, seed=seed, progress=True
-            )["log_likelihood"]
-        }
+            )
+            scores = scores | {"log_likelihood": again["log_likelihood"]}
+        result = _with_bound(program, data, scores, proposal)
+    result["num_data"] = len(data)
+    result["data"] = {
+        "name": data.name,
+        "split": data.split,
+        "binarize": data.binarize,
+        "sha256": data.sha256,
+    }
+    result["seed"], result["versions"] = seed, versions()
+    save_scores(folder / "evaluation.npz", scores)
+    write_json(folder / "evaluation.json", result)
+    return scores
+
+
+def _without_bound(scores: dict[str, Score], refusal: str) -> Evaluation:
+    """The scores of a program whose guide is a point."""
+    loss, error = scores["log_joint"], scores.get("squared_error")
+    result: Evaluation = {
+        "elbo": None,
+        "log_likelihood": None,
+        "refused": refusal,
+        "log_joint": {"mean": loss.mean, "se": loss.se},
+    }
+    if error is not None:
+        result["squared_error"] = {"mean": error.mean, "se": error.se}
+    return result
+
+
+def _with_bound(
+    program: ProgramLike, data: Dataset, scores: dict[str, Score], proposal: Proposal
+) -> Evaluation:
+    """The ELBO and the log-likelihood, with what tells whether to believe the latter."""
     elbo, ll = scores["elbo"], scores["log_likelihood"]
     assert isinstance(ll, ImportanceScore)
-    result = {
-        "elbo": {"mean": elbo.mean, "se": elbo.se, "mc_se": elbo.mean_mc_se},
-        "log_likelihood": {
-            "mean": ll.mean,
-            "se": ll.se,
-            "mc_se": ll.mean_mc_se,
-            "num_samples": num_samples,
-        },
+    settings = {name: str(value) for name, value in vars(proposal).items()}
+    return {
+        "elbo": _estimate(elbo),
+        "log_likelihood": {**_estimate(ll), "num_samples": ll.num_samples},
         "pareto_k": {
             "median": ll.pareto_k.median().item(),
             "max": ll.pareto_k.max().item(),
             "above_threshold": ll.above_threshold,
-            "threshold": pareto_k_threshold(num_samples),
+            "threshold": pareto_k_threshold(ll.num_samples),
+            "share_of_bounds": share_of_bounds(ll),
         },
-        "proposal": {
-            "name": type(proposal).__name__,
-            **{key: str(value) for key, value in vars(proposal).items()},
-        },
+        "proposal": {"name": type(proposal).__name__, **settings},
         "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
         "perplexity": perplexity(ll, data),
     }
-    _write_scores(folder, scores, result | about)
-    return scores
 
 
-def _write_scores(folder: Path, scores: dict[str, Score], result: dict[str, Any]) -> None:
-    save_scores(folder / "evaluation.npz", scores)
-    checkpoint.write_text(
-        folder / "evaluation.json", json.dumps(without_nan(result), indent=1) + "\n"
-    )
+def _estimate(score: Score) -> Estimate:
+    return {"mean": score.mean, "se": score.se, "mc_se": score.mean_mc_se}
 
 
 def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | None:
-    """Bits per observed entry of x where x is discrete; a density in the units of x has no such number."""
+    """Bits per observed entry of x where x is discrete; a density has no such number."""
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
@@ -115,72 +118,74 @@ def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | 
     return bits_per_dim(score, data.event_shape) / observed if observed else None
 
 
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: what could not be measured is null."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def print_scores(
     scores: dict[str, Score], data: Dataset, folder: Path, figures: Sequence[Path] = ()
 ) -> None:
+    """Print scores as a table, what to know about them, and where the files lie."""
+    console, ll = Console(), scores.get("log_likelihood")
     table = Table(
         title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left"
     )
-    for column, justify in (
-        ("", "left"),
-        ("mean", "right"),
-        ("s.e. over data", "right"),
-        ("Monte Carlo s.e.", "right"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    console, ll = Console(), scores.get("log_likelihood")
+    table.add_column("")
+    for column in ("mean", "s.e. over data", "Monte Carlo s.e."):
+        table.add_column(column, justify="right")
     if isinstance(ll, ImportanceScore):
-        elbo, k, threshold = scores["elbo"], ll.pareto_k, pareto_k_threshold(ll.num_samples)
-        table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
-        table.add_row(
-            f"log p(x), K = {ll.num_samples:,}",
-            f"{ll.mean:.2f}",
-            f"{ll.se:.2f}",
-            f"{ll.mean_mc_se:.3f}",
-        )
-        table.add_section()
-        if (of_a_word := perplexity(ll, data)) is not None:
-            table.add_row("perplexity of a word", f"{of_a_word:.1f}", "", "")
-        if ll.above_threshold is None:
-            table.add_row("Pareto k", "needs more draws", "", "")
-        else:
-            table.add_row(
-                "Pareto k",
-                f"median {k.median():.2f}",
-                f"max {k.max():.2f}",
-                f"{ll.above_threshold} above {threshold:.2f}",
-            )
+        notes = _add_bounds(table, scores["elbo"], ll, perplexity(ll, data))
     else:
-        for name, key, digits in (
-            ("minus the loss", "log_joint", 2),
-            ("squared error per entry", "squared_error", 5),
-        ):
-            if key in scores:
-                table.add_row(
-                    name, f"{scores[key].mean:.{digits}f}", f"{scores[key].se:.{digits}f}", ""
-                )
+        notes = _add_losses(table, scores)
     console.print(table)
-    if not isinstance(ll, ImportanceScore):
-        console.print(
-            "A guide that is a point has neither an ELBO nor a log p(x): the loss and the reconstruction are what there is.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    elif ll.above_threshold:
-        console.print(
-            f"{ll.above_threshold} data have a Pareto k above {threshold:.2f}: their log p(x) is likely too low. "
-            "Evaluate with a higher --num-samples or with --proposal Refined, or train with a more flexible --posterior.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"run      {folder}", highlight=False, soft_wrap=True)
-    console.print(f"scores   {folder / 'evaluation.json'}", highlight=False, soft_wrap=True)
-    for path in figures:
-        console.print(f"figure   {path}", highlight=False, soft_wrap=True)
+    for line in (
+        *notes,
+        f"run      {folder}",
+        f"scores   {folder / 'evaluation.json'}",
+        *(f"figure   {path}" for path in figures),
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _add_bounds(
+    table: Table, elbo: Score, ll: ImportanceScore, perplexity: float | None
+) -> list[str]:
+    """Add the rows of a program with a bound; what to know about them."""
+    is_bound = share_of_bounds(ll) > 0
+    mean, mc_se = f"{ll.mean:.2f}", f"{ll.mean_mc_se:.3f}"
+    if is_bound:  # its Monte Carlo error would be too short
+        mean, mc_se = f">= {mean}", "unknown"
+    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
+    table.add_row(f"log p(x), K = {ll.num_samples:,}", mean, f"{ll.se:.2f}", mc_se)
+    table.add_section()
+    if perplexity is not None:
+        table.add_row("perplexity of a word", f"{'<= ' * is_bound}{perplexity:.1f}", "", "")
+    above, k = ll.above_threshold, ll.pareto_k
+    if above is None:
+        table.add_row("Pareto k", "needs more draws", "", "")
+        return [
+            f"log p(x) is at least {ll.mean:.2f}: {ll.num_samples:,} draws are too few to state an "
+            f"error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
+            "these draws can tell: evaluate with that --num-samples or more."
+        ]
+    threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
+    middle, largest = f"median {k.median():.2f}", f"max {k.max():.2f}"
+    table.add_row("Pareto k", middle, largest, f"{above} above {threshold}")
+    if not is_bound:
+        return []
+    return [
+        f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above {threshold}, and "
+        "their estimates are likely too low. Evaluate with a higher --num-samples or with "
+        "--proposal Refitted, or train with a more flexible --posterior."
+    ]
+
+
+def _add_losses(table: Table, scores: dict[str, Score]) -> list[str]:
+    """Add the rows of a program whose guide is a point; what to know about them."""
+    for name, key, digits in (
+        ("minus the loss", "log_joint", 2),
+        ("squared error per entry", "squared_error", 5),
+    ):
+        if key in scores:
+            score = scores[key]
+            table.add_row(name, f"{score.mean:.{digits}f}", f"{score.se:.{digits}f}", "")
+    return [
+        "A guide that is a point has neither an ELBO nor a log p(x): these are its loss and its "
+        "reconstruction error."
+    ]

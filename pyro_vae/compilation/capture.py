@@ -1,12 +1,12 @@
-"""A Pyro program as one static graph: captured once, with no handler left in it, then compiled.
+"""Capture a function of tensors as one static graph, without Pyro, and compile it.
 
-`make_fx` runs model, guide and objective once and records the tensor operations, the backward pass
-included. What is not an argument (parameters, buffers, constants) is found in the graph by identity
-and becomes an input of it, so any closure can be captured, an optimiser may update the parameters
-in place, and a buffer that the forward pass writes to is written to by the graph. Inductor compiles
-the graph; where there is no compiler it is interpreted, to the same bits as eager.
+`make_fx` runs the function once, say model, guide and objective, and records the tensor operations,
+the backward pass included. Whatever is not an argument (parameters, buffers, constants) is found in
+the graph by identity and becomes an input of it. So any closure can be captured, an optimiser may
+update the parameters in place, and the graph writes to the buffers that the forward pass writes to.
+Inductor compiles the graph; without a compiler it is interpreted, to the same bits as eager.
 
-A branch on data cannot be recorded and a shape that depends on data would be frozen: both are
+A branch on data cannot be recorded, and a shape that depends on data would be frozen. Both are
 found, and such a program runs eagerly instead.
 """
 
@@ -14,34 +14,44 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyro.infer
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_vae.compilation.inductor import inductor
-from pyro_vae.compilation.passes import CannotCapture, lift_tensors, refuse_dynamic_shapes
+from pyro_vae.compilation.passes import (
+    CannotCapture,
+    lift_tensors,
+    refuse_dynamic_shapes,
+    tags_of,
+    tensor_at,
+)
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["Captured", "TensorFunction", "same_buffers", "without_writes"]
 
-TensorFunction = Callable[..., Any]
+TensorFunction = Callable[..., Tensor | tuple[Tensor, ...]]
+
+# Operations that read a value back from the device: a draw of categories and a factorisation check
+# their arguments.
+WAITING = (torch.ops.aten.multinomial.default, torch.ops.aten._linalg_check_errors.default)
 
 
 class Captured:
     """A function of tensors as a static graph.
 
     Args:
-        fn: a function of tensors that returns a tensor or a tuple of them; it is run once, and what
+        fn: a function of tensors that returns a tensor or a tuple of them. It is run once; what
             that run changes (buffers, the random state) is put back.
         inputs: example inputs; their shapes, dtypes and devices become the graph's.
 
@@ -61,7 +71,7 @@ class Captured:
         graph.graph.eliminate_dead_code()
         self.uses_host = any(_is_of_host(graph, node) for node in graph.graph.nodes)
         self.graph, self.lifted = lift_tensors(graph)
-        self.call: Callable[[list[Tensor]], Any] = lambda values: self.graph(*values)
+        self.call: Callable[[list[Tensor]], Tensor | Sequence[Tensor]] = self._interpret
         self.is_compiled = False
 
     @property
@@ -71,30 +81,36 @@ class Captured:
 
     @property
     def fits_cuda_graph(self) -> bool:
-        """Whether a CUDA graph can hold it: nothing of it on the host, where it would be frozen, and nothing that asks for a value,
-        as do a draw of categories and a factorisation, which check their arguments."""
-        waiting = (torch.ops.aten.multinomial.default, torch.ops.aten._linalg_check_errors.default)
-        return not self.uses_host and not any(
-            node.target in waiting for node in self.graph.graph.nodes
-        )
+        """Whether a CUDA graph can hold it.
+
+        It cannot where a tensor is on the host, which a CUDA graph would freeze, or where an
+        operation waits for a value.
+        """
+        return not self.uses_host and not any(n.target in WAITING for n in self.graph.graph.nodes)
 
     def compile(self, inputs: Sequence[Tensor]) -> None:
-        """Compiles the graph with Inductor; a machine without a compiler keeps interpreting it, and is told so once."""
+        """Compile the graph with Inductor; without a compiler, warn once and go on interpreting."""
         try:
+            # Imported here, so that the library runs where these files are missing.
+            from pyro_vae.compilation.inductor import inductor
+
             self.call, self.is_compiled = inductor(self.graph, [*inputs, *self.lifted]), True
-        except Exception as error:  # Inductor raises whatever its tool chain does
-            reason = (
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            )
+        except InvalidInput:
+            raise
+        except Exception as error:  # Inductor raises whatever its tool chain raises
+            (reason, *_) = [*str(error).strip().splitlines(), type(error).__name__]
             warnings.warn(
-                f"the captured graph could not be compiled and is interpreted instead ({reason}); a C++ "
-                "compiler such as g++ makes training faster",
+                "the captured graph could not be compiled and is interpreted instead "
+                f"({reason}); a C++ compiler such as g++ makes training faster",
                 stacklevel=2,
             )
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         out = self.call([*inputs, *self.lifted])
         return (out,) if isinstance(out, Tensor) else tuple(out)
+
+    def _interpret(self, values: list[Tensor]) -> Tensor | Sequence[Tensor]:
+        return self.graph(*values)
 
 
 def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
@@ -117,7 +133,7 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
 
 @contextmanager
 def without_writes(module: nn.Module | None = None) -> Iterator[None]:
-    """Puts back what the body writes into tensors, such as running statistics, and the module's buffers that it replaces."""
+    """Undo what the body writes into tensors, and which buffers of the module it replaces."""
     writes = _Writes()
     try:
         with same_buffers(module), writes:
@@ -128,7 +144,7 @@ def without_writes(module: nn.Module | None = None) -> Iterator[None]:
 
 @contextmanager
 def same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
-    """Puts back the module's buffers that the body replaces by another tensor, whose names are in the list then."""
+    """Put back the buffers that the body replaces by new tensors; list their names at the end."""
     module = nn.Module() if module is None else module
     before, replaced = dict(module.named_buffers()), list[str]()
     try:
@@ -142,7 +158,7 @@ def same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
 
 
 class _Writes(TorchDispatchMode):
-    """Remembers what tensors held before they were first written to, so that a capture changes no buffer."""
+    """Remember what tensors held before they were first written to, so that it can be put back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,18 +172,18 @@ class _Writes(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def undo(self) -> None:
-        for tensor, value in reversed(
-            self.before.values()
-        ):  # of views of one tensor the first has what was there first
+        # In reverse: of several views of one tensor, the first one holds what was there first.
+        for tensor, value in reversed(self.before.values()):
             if tensor.shape == value.shape:  # a temporary may have been resized since
                 tensor.detach().copy_(value)
 
 
-def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+def _written(
+    func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> list[object]:
     """The arguments that an operation writes to, by its signature."""
-    if (
-        "batch_norm" in func.__name__
-    ):  # which does not say there that it writes its running statistics
+    if "batch_norm" in func.__name__:
+        # Its signature does not say that it writes its running statistics.
         return [args, kwargs]
     return [
         args[i] if i < len(args) else kwargs.get(argument.name)
@@ -177,13 +193,16 @@ def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
 
 
 def _is_of_host(graph: GraphModule, node: Node) -> bool:
-    """Whether a node is a tensor in the host's memory; a number there that does not change is none, for a kernel may be given it."""
+    """Whether a node is a tensor in the host's memory.
+
+    Constant 0-d host tensors do not count: a kernel takes them as arguments.
+    """
     if node.op == "get_attr":
-        value = getattr(graph, str(node.target))
+        value = tensor_at(graph, node)
         return is_on_host(value) and value.dim() > 0
-    tags = getattr(node.target, "tags", ())
+    is_random = torch.Tag.nondeterministic_seeded in tags_of(node)
     return node.op == "call_function" and any(
-        is_on_host(x) and (x.dim() > 0 or torch.Tag.nondeterministic_seeded in tags)
+        is_on_host(x) and (x.dim() > 0 or is_random)
         for x in tree_leaves(node.meta.get("val"))
         if isinstance(x, Tensor)
     )
@@ -195,7 +214,7 @@ def is_on_host(tensor: Tensor) -> bool:
 
 
 class _WithoutReading(TorchFunctionMode):
-    """Replaces a function that looks at its argument's values to check them by one that only computes the same."""
+    """Replace a function that reads values to check them by one that only computes the same."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.nn.functional.one_hot:
@@ -211,14 +230,9 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 def _line_at_fault(error: BaseException) -> str:
     """The innermost line of the user's code, or of this package's components, in a traceback."""
-    libraries = (str(Path(torch.__file__).parent), str(Path(pyro.__file__).parent), __file__)
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not f.filename.startswith((*libraries, "<"))
-    ]
-    return (
-        f"{frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})"
-        if frames
-        else "an unknown line"
-    )
+    folders = (Path(torch.__file__).parent, Path(pyro.__file__).parent, Path(__file__).parent)
+    libraries = tuple(f"{folder}/" for folder in folders)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*libraries, "<")):
+            return f"{frame.filename}:{frame.lineno} ({frame.line})"
+    return "an unknown line"

@@ -1,4 +1,4 @@
-"""Whether compiling pays: the work in a graph against the seconds that compiling it takes."""
+"""Decide whether compiling pays: a graph's work against the seconds that compiling it takes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["FEWEST_STEPS", "OperationCounter", "Work", "is_worth_compiling"]
 
+aten = torch.ops.aten
+PRODUCTS = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)
+
+# In CPU seconds on two cores: what compiling costs with an empty cache, and what a step then saves
+# for each operation, in Python and memory, and for each multiplication of its products. All savings
+# that were measured are larger, by up to three times.
+SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION = 6.0, 0.008
+SECONDS_SAVED_BY_AN_OPERATION, SECONDS_SAVED_BY_A_MULTIPLICATION = 4.5e-6, 4e-12
+
+FEWEST_STEPS = 300  # for fewer, the work is not even counted
+
 
 class OperationCounter(TorchDispatchMode):
-    """Counts operations, and the multiplications of matrix products."""
+    """Count operations, and the multiplications of matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,38 +31,21 @@ class OperationCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         self.operations += 1
-        if func.overloadpacket in (
-            torch.ops.aten.mm,
-            torch.ops.aten.addmm,
-            torch.ops.aten.bmm,
-            torch.ops.aten.baddbmm,
-        ):
+        if func.overloadpacket in PRODUCTS:
             self.multiplications += out.numel() * args[-1].shape[-2]
         return out
 
 
-# In CPU seconds on two cores: what compiling costs with an empty cache, and what a step then saves
-# for each operation, in Python and memory, and for each multiplication of its products. All savings
-# that were measured are larger, by up to three times.
-SECONDS_TO_COMPILE, SECONDS_TO_COMPILE_AN_OPERATION = 6.0, 0.008
-
-
-SECONDS_SAVED_BY_AN_OPERATION, SECONDS_SAVED_BY_A_MULTIPLICATION = 4.5e-6, 4e-12
-
-
-FEWEST_STEPS = 300  # below, not even looked at
-
-
 @dataclass(frozen=True)
 class Work:
-    """How much a step does: operations, and multiplications of matrix products."""
+    """The work of a step: operations, and multiplications of matrix products."""
 
     operations: int
     multiplications: int = 0
 
     @property
     def saved_by_compiling(self) -> float:
-        """The seconds that a compiled step takes less than an eager one, by these counts."""
+        """Seconds that compiling takes off a step, by these counts."""
         return (
             self.operations * SECONDS_SAVED_BY_AN_OPERATION
             + self.multiplications * SECONDS_SAVED_BY_A_MULTIPLICATION
@@ -59,12 +53,14 @@ class Work:
 
 
 def is_worth_compiling(operations: int, saved_by_a_run: float, runs: float) -> bool:
-    """Whether compiling a graph saves time over a number of runs: by their counts alone, so that it is reproducible.
+    """Whether compiling a graph saves time over a number of runs.
+
+    Counts alone decide, no clock, so that the decision is reproducible.
 
     Args:
-        operations: of the graph.
-        saved_by_a_run: seconds.
-        runs: how many there will be.
+        operations: number of operations of the graph.
+        saved_by_a_run: seconds that a run then takes less.
+        runs: number of runs.
 
     Example:
         >>> is_worth_compiling(200, 1e-3, runs=1_000), is_worth_compiling(200, 1e-3, runs=100_000)

@@ -1,4 +1,7 @@
-"""C++ functions compiled into one library, callable from Python: a compiler then reads torch's headers once, not for each of them."""
+"""Compile C++ functions into one library and call them from Python.
+
+In one library, the compiler reads torch's headers once and not for each function.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,42 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
 from unittest.mock import patch
 
 import torch
 
-__all__ = ["Function", "library", "widest_vectors", "without_warnings"]
+from pyro_vae.validation import check_choice
 
-# Reading the headers takes as long as compiling so many kernels; more than that are shared among
-# the cores.
+__all__ = ["Function", "is_on", "library", "widest_vectors", "without_warnings"]
+
+# Reading the headers takes as long as compiling this many kernels; more are shared among the cores.
 FEWEST_IN_A_LIBRARY = 16
 
+SWITCH = "PYRO_VAE_CPP"  # in the environment: "on", as if it were not there, or "off"
 
 Function = Callable[..., None]
 
 
-# What Inductor's own template for one function does, for any number, whose types the compiler
-# knows, and for sequences of tensors. In a namespace without a name, for the dynamic linker merges
-# what templates make under the same name in two libraries.
+# Inductor's own template binds one function; this one binds any number of them, reads their types
+# from the compiler and takes sequences of tensors. Its namespace has no name, for the dynamic
+# linker merges what templates make under the same name in two libraries.
 BINDINGS = """
 namespace {
 template <typename Argument> Argument argument(PyObject* given) {
     if constexpr (std::is_pointer_v<Argument>) {
         return static_cast<Argument>(_torchinductor_pyobject_tensor_data_ptr(given));
     } else if constexpr (!std::is_arithmetic_v<Argument>) {
-        if (!PyList_Check(given) && !PyTuple_Check(given)) throw std::runtime_error("expected a list or tuple of tensors");
+        if (!PyList_Check(given) && !PyTuple_Check(given))
+            throw std::runtime_error("expected a list or tuple of tensors");
         Argument pointers(PySequence_Fast_GET_SIZE(given));
         for (size_t i = 0; i < pointers.size(); i++)
-            pointers[i] = argument<typename Argument::value_type>(PySequence_Fast_GET_ITEM(given, i));
+            pointers[i] =
+                argument<typename Argument::value_type>(PySequence_Fast_GET_ITEM(given, i));
         return pointers;
     } else {
         Argument number;
-        if constexpr (std::is_integral_v<Argument>) number = static_cast<Argument>(PyLong_AsLongLong(given));
+        if constexpr (std::is_integral_v<Argument>)
+            number = static_cast<Argument>(PyLong_AsLongLong(given));
         else number = static_cast<Argument>(PyFloat_AsDouble(given));
         if (number == -1 && PyErr_Occurred()) throw std::runtime_error("expected a number");
         return number;
@@ -52,7 +59,8 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<ke
     }
     static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t number) {
         try {
-            if (number != sizeof...(Arguments)) throw std::runtime_error("wrong number of arguments");
+            if (number != sizeof...(Arguments))
+                throw std::runtime_error("wrong number of arguments");
             unpack(given, std::index_sequence_for<Arguments...>());
         } catch (const std::exception& error) {
             PyErr_SetString(PyExc_RuntimeError, error.what());
@@ -60,15 +68,28 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<ke
         }
         Py_RETURN_NONE;
     }
-    static inline PyMethodDef method = {"kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)), METH_FASTCALL, ""};
+    static inline PyMethodDef method = {
+        "kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
+        METH_FASTCALL, ""};
 };
 }
 """
 
 
+def is_on() -> bool:
+    """Whether our own C++ is used: unless ``PYRO_VAE_CPP`` is ``off`` in the environment.
+
+    Raises:
+        InvalidInput: if it is neither ``on`` nor ``off``.
+    """
+    wanted = os.environ.get(SWITCH, "on")
+    check_choice(SWITCH, wanted, ["on", "off"])
+    return wanted == "on"
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """What torch deprecates within itself is no concern of who compiles."""
+    """Silence torch's own deprecation warnings while compiling."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -76,11 +97,14 @@ def without_warnings() -> Iterator[None]:
 
 @without_warnings()
 def library(sources: Sequence[str], flags: Sequence[str] = ()) -> list[Function]:
-    r"""The function ``kernel`` of each C++ source, which returns nothing, of pointers (given as tensors), vectors of pointers, and numbers.
+    r"""Compile C++ sources, each with a function ``kernel``, and return these functions.
+
+    A kernel returns nothing and takes pointers (given as tensors), vectors of pointers (sequences
+    of tensors) and numbers.
 
     Args:
-        sources: with all that they include.
-        flags: for the compiler, after those of Inductor's own.
+        sources: C++ with its own ``#include`` lines.
+        flags: for the compiler, after Inductor's own.
 
     Raises:
         torch._inductor.exc.CppCompileError: if the compiler refuses a source.
@@ -94,16 +118,15 @@ def library(sources: Sequence[str], flags: Sequence[str] = ()) -> list[Function]
     """
     number = max(1, min(len(sources) // FEWEST_IN_A_LIBRARY, os.cpu_count() or 1))
     parts = [sources[i::number] for i in range(number)]
-    with widest_vectors(), ThreadPoolExecutor(number) as pool:  # of which each waits for a compiler
-        functions = list(
-            pool.map(partial(_compiled, flags=["-w", *flags]), parts)
-        )  # torch's headers have much to warn of
+    compiled = partial(_compiled, flags=["-w", *flags])  # torch's headers give many warnings
+    with widest_vectors(), ThreadPoolExecutor(number) as pool:  # each thread waits for a compiler
+        functions = list(pool.map(compiled, parts))
     return [functions[i % number][i // number] for i in range(len(sources))]
 
 
 @contextmanager
 def widest_vectors() -> Iterator[None]:
-    """Inductor with the widest vectors that torch runs on this processor: it finds them by compilations, as long as the rest of it."""
+    """Tell Inductor this processor's widest vectors, which it finds by slow compilations."""
     from torch._inductor import cpu_vec_isa
 
     known = {"AVX2": cpu_vec_isa.VecAVX2, "AVX512": cpu_vec_isa.VecAVX512}
@@ -117,7 +140,7 @@ def widest_vectors() -> Iterator[None]:
 
 
 @cache
-def _without_trial(vectors: type) -> Any:
+def _without_trial(vectors: type) -> object:
     return type(vectors.__name__, (vectors,), {"__bool__": lambda self: True})()
 
 
@@ -136,17 +159,18 @@ def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function
 
     class Bindings(CppPythonBindingsCodeCache):
         cpp_compile_command_flags = {"include_pytorch": True, "shared": True}
-        cache: dict[str, Any] = {}
+        cache = {}
         entry_function = "functions"
         extra_parse_arg = BINDINGS.replace("{", "{{").replace("}", "}}")
         call_entry_function = f"""
             PyObject* all = PyTuple_New({len(sources)});
             Py_ssize_t i = 0;
-            for (PyMethodDef* method : {{{methods}}}) PyTuple_SET_ITEM(all, i++, PyCFunction_New(method, nullptr));
+            for (PyMethodDef* method : {{{methods}}})
+                PyTuple_SET_ITEM(all, i++, PyCFunction_New(method, nullptr));
             return all;""".replace("{", "{{").replace("}", "}}")
 
         @classmethod
         def _get_uncompiled_header(cls, device: str) -> None:
-            """None to compile beforehand: it would be used once, and takes longer than the rest."""
+            """Compile no header beforehand: it is used once, and takes longer than the rest."""
 
     return Bindings.load_pybinding([], "\n".join([*includes, *bodies]), extra_flags=flags)()

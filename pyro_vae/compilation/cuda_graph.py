@@ -11,14 +11,15 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """Several steps as one CUDA graph: recorded once, then launched by a single call, with no Python between the steps.
+    """Several steps as one CUDA graph, recorded once and launched by a single call.
 
     Args:
-        step: from tensors (or ``None``) to a scalar tensor; what else it does, it does in place,
-            without asking the device, and it has run before, so that all that is made at first is
-            there. Random numbers are those of the device's own generator, from its state at each
-            launch.
-        inputs: of all the steps, stacked; their number is the tensors' first dimension.
+        step: a function from tensors (or ``None``) to a scalar tensor. Whatever else it does, it
+            does in place and without reading a value from the device. It has run before, so that
+            whatever a first run makes is there. Random numbers are those of the device's own
+            generator, from its state at each launch.
+        inputs: the inputs of all steps, stacked; the tensors' first dimension is the number of
+            steps.
     """
 
     def __init__(self, step: Callable[..., Tensor], inputs: Sequence[Tensor | None]):

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.compilation.capture import Captured, TensorFunction, same_buffers, without_writes
+from pyro_vae.compilation.capture import Captured, same_buffers, without_writes
 from pyro_vae.compilation.cost import OperationCounter, Work
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 
 __all__ = ["LossAndGradients", "shapes_of"]
 
-# training steps
+Shapes = tuple[tuple[torch.Size, torch.dtype, torch.device] | None, ...]
 
 
 class LossAndGradients:
-    """A scalar loss and its gradient, eagerly or as a captured graph for each shape of inputs.
+    """A scalar loss and its gradient: eager, or a captured graph for each shape of inputs.
 
     Args:
         loss: a function of tensors (or ``None``) that returns a scalar.
         parameters: what to differentiate by.
-        compiled: for which number of data in a batch (the length of the first input) to capture and
-            compile.
-        module: whose buffers a graph must update as the function does.
+        compiled: whether to capture and compile, for a number of data in a batch (the length of
+            the first input).
+        module: the module whose buffers a graph must update as the function does.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -38,30 +37,28 @@ class LossAndGradients:
 
     def __init__(
         self,
-        loss: TensorFunction,
+        loss: Callable[..., Tensor],
         parameters: Sequence[Tensor],
         compiled: Callable[[int], bool] = lambda n: False,
         module: nn.Module | None = None,
     ):
-        self.loss, self.parameters, self.compiled, self.module = (
-            loss,
-            list(parameters),
-            compiled,
-            module,
-        )
-        self.graphs: dict[Any, Captured | None] = {}
+        self.loss, self.parameters = loss, list(parameters)
+        self.compiled, self.module = compiled, module
+        self.graphs: dict[Shapes, Captured | None] = {}
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         graph = self.captured(*inputs)
-        loss, *gradients = (
-            self.eager(*inputs)
-            if graph is None
-            else graph(*(value for value in inputs if value is not None))
-        )
+        if graph is None:
+            loss, *gradients = self.eager(*inputs)
+        else:
+            loss, *gradients = graph(*(value for value in inputs if value is not None))
         return loss, tuple(gradients)
 
     def captured(self, *inputs: Tensor | None) -> Captured | None:
-        """The graph that inputs of these shapes run as, captured and compiled when they first come; ``None`` if they run eagerly."""
+        """The graph for inputs of these shapes, ``None`` if they run eagerly.
+
+        It is captured and compiled when such inputs first come.
+        """
         key = shapes_of(inputs)
         if key not in self.graphs:
             tensors = [value for value in inputs if value is not None]
@@ -70,7 +67,7 @@ class LossAndGradients:
         return self.graphs[key]
 
     def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        """The loss and the gradients by running the function itself."""
+        """Run the function itself: the loss, then the gradients."""
         loss = self.loss(*inputs)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return loss.detach(), *map(_laid_out_as, gradients, self.parameters)
@@ -92,12 +89,12 @@ class LossAndGradients:
         return captured
 
     def work(self, *inputs: Tensor | None) -> Work:
-        """What an eager run does, about what the captured graph will do, found out in a hundredth of the time."""
+        """Count the work of an eager run, about that of the graph, in a hundredth of the time."""
         with validation_enabled(False), without_writes(self.module), OperationCounter() as count:
             self.eager(*inputs)
         return Work(count.operations, count.multiplications)
 
-    def _of_tensors(self, inputs: Sequence[Tensor | None]) -> TensorFunction:
+    def _of_tensors(self, inputs: Sequence[Tensor | None]) -> Callable[..., tuple[Tensor, ...]]:
         given = [value is not None for value in inputs]
 
         def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -108,17 +105,19 @@ class LossAndGradients:
 
 
 def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    """A gradient as `Tensor.backward` leaves it: a fused update reads it and its parameter in the order of memory."""
+    """A gradient laid out in memory as its parameter, as `Tensor.backward` leaves it.
+
+    A fused update reads both in the order of memory.
+    """
     if gradient is None:
         return torch.zeros_like(parameter)
-    return (
-        gradient
-        if gradient.stride() == parameter.stride()
-        else torch.empty_like(parameter).copy_(gradient)
-    )
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
-def shapes_of(inputs: Sequence[Tensor | None]) -> tuple:
+def shapes_of(inputs: Sequence[Tensor | None]) -> Shapes:
+    """The shapes, dtypes and devices of inputs, which a graph is made for."""
     return tuple(
         None if value is None else (value.shape, value.dtype, value.device) for value in inputs
     )

@@ -1,21 +1,21 @@
-"""Inductor, called for a captured graph: its own callable without Dynamo's guards, and on the CPU our matrix product.
+"""Compile a captured graph with Inductor: its own callable, without Dynamo's guards.
 
-Random numbers are drawn by torch's own generators (``fallback_random``), in the program's order: a
-compiled step then draws the same ones as the eager step, and draws them faster, for Inductor's
+Random numbers are drawn by torch's own generators (``fallback_random``), in the program's order. A
+compiled step so draws the same ones as the eager step, and draws them faster, for Inductor's
 counter-based generator is not vectorised on the CPU.
 
-All kernels of a graph are compiled as one library (`pyro_vae.compilation.cpp`). On CPUs with
-AVX-512, products of float32 matrices are those of ``product.cpp``: one and a half to four times as
-fast as the BLAS that torch was built with on such CPUs of AMD, and called from Inductor's code
-without torch's dispatcher in between.
+On the CPU all kernels of a graph are compiled as one library (`pyro_vae.compilation.cpp`). On CPUs
+with AVX-512, products of float32 matrices are those of ``matmul.cpp``: one and a half to four times
+as fast as the BLAS that torch was built with on such CPUs of AMD, and called from Inductor's code
+without torch's dispatcher in between. ``PYRO_VAE_CPP=off`` turns both off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -23,19 +23,24 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.fx import GraphModule
 
-from pyro_vae.compilation.cpp import library, widest_vectors, without_warnings
+from pyro_vae.compilation.cpp import is_on, library, widest_vectors, without_warnings
 from pyro_vae.compilation.matmul import can_run_our_products, our_products
 
 __all__ = ["inductor"]
 
-FEWEST_ENTRIES_OF_A_THREAD = (
-    1 << 14
-)  # a loop over fewer takes a few microseconds, and waking a thread up takes as many or ten times more
+# A loop over fewer takes a few microseconds; waking a thread up takes as many or ten times more.
+FEWEST_ENTRIES_OF_A_THREAD = 1 << 14
+
+CompiledGraph = Callable[[list[Tensor]], Sequence[Tensor]]  # it empties the list
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 @without_warnings()
-def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]], Any]:
-    """Compiles a graph for inputs like the given ones; the callable takes a list, which it empties.
+def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
+    """Compile a graph for inputs like the given ones.
+
+    The callable empties the list that it takes.
 
     Example:
         >>> graph = torch.fx.symbolic_trace(torch.nn.Linear(2, 3))
@@ -44,9 +49,11 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
     """
     from torch._inductor.exc import CppCompileError
 
-    if any(x.is_cuda for x in inputs):
+    if any(x.is_cuda for x in inputs) or not is_on():
         return _compiled(graph, inputs, {})
-    options = {"post_grad_custom_post_pass": our_products()} if can_run_our_products() else {}
+    options: dict[str, object] = {}
+    if can_run_our_products():
+        options["post_grad_custom_post_pass"] = our_products()
     try:
         with patch("torch._inductor.async_compile.AsyncCompile", _one_library()), widest_vectors():
             return _compiled(graph, inputs, options)
@@ -55,20 +62,15 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[[list[Tensor]
 
 
 def _compiled(
-    graph: GraphModule, inputs: list[Tensor], options: dict[str, Any]
-) -> Callable[[list[Tensor]], Any]:
+    graph: GraphModule, inputs: list[Tensor], options: dict[str, object]
+) -> CompiledGraph:
     from torch._functorch import config as functorch
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    compiled: list[Any] = []
-
-    def keep(*args: Any, **kwargs: Any) -> Any:
-        compiled.append(compile_fx_inner(*args, **kwargs))
-        return compiled[-1]
-
+    inner_compile, compiled = _kept(compile_fx_inner)
     # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as
     # fast. Operations stay in the program's order, for some versions of torch move draws of random
     # numbers past each other too.
@@ -92,14 +94,25 @@ def _compiled(
         functorch.patch(enable_autograd_cache=False),
         tracing(TracingContext(mode)),
     ):
-        compile_fx(graph, static, inner_compile=keep)
+        compile_fx(graph, static, inner_compile=inner_compile)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner
 
 
+def _kept(fn: Callable[P, Result]) -> tuple[Callable[P, Result], list[Result]]:
+    """The same function, and a list that every result of it is added to."""
+    results: list[Result] = []
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        results.append(fn(*args, **kwargs))
+        return results[-1]
+
+    return call, results
+
+
 @cache
 def _one_library() -> type:
-    """What Inductor's code compiles its kernels with, all of them when it waits for them."""
+    """The class by which Inductor's code compiles its kernels, all together when it waits."""
     from torch._inductor.async_compile import AsyncCompile
 
     class OneLibrary(AsyncCompile):
@@ -111,20 +124,12 @@ def _one_library() -> type:
             self.sources.append(_Source(source_code))
             return self.sources[-1]
 
-        def wait(self, scope: dict[str, Any]) -> None:
-            functions = dict(
-                zip(
-                    self.sources,
-                    library([source.text for source in self.sources]) if self.sources else [],
-                )
-            )
-            scope.update(
-                {
-                    name: functions[value]
-                    for name, value in scope.items()
-                    if isinstance(value, _Source)
-                }
-            )
+        def wait(self, scope: dict[str, object]) -> None:
+            texts = [source.text for source in self.sources]
+            functions = dict(zip(self.sources, library(texts) if texts else []))
+            for name, value in list(scope.items()):
+                if isinstance(value, _Source):
+                    scope[name] = functions[value]
             super().wait(scope)
 
     return OneLibrary

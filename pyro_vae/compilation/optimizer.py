@@ -1,35 +1,29 @@
-"""An optimiser's step from gradients at hand, without the Python that looks them up."""
+"""Apply an optimiser's step directly to a list of gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-
-from pyro_vae.compilation.cpp import Function, library
 
 __all__ = ["Update"]
 
 ADAM = Path(__file__).with_name("adam.cpp")
 
-
-VECTORIZE = (
-    "-ftree-loop-vectorize",
-    "-fno-math-errno",
-)  # which Inductor, whose own code is of vectors already, forbids
+# Which Inductor forbids, whose own code consists of vectors already.
+VECTORIZE = ("-ftree-loop-vectorize", "-fno-math-errno")
 
 
 class Update:
-    """A torch optimiser's step from gradients at hand.
+    """An optimiser's step, applied directly to a list of gradients.
 
-    Fused Adam's kernel is called directly on the optimiser's own state, so that its ``state_dict``
-    stays what it is; any other optimiser finds the gradients where it looks for them.
+    Fused Adam's kernel is called on the optimiser's own state, so that its ``state_dict`` stays as
+    it is. Any other optimiser finds the gradients where it looks for them.
 
     Args:
-        optimizer: over ``parameters``.
+        optimizer: an optimiser of ``parameters``.
         parameters: in the order in which gradients are given.
         clip_norm: upper limit of the gradients' global norm.
     """
@@ -42,45 +36,53 @@ class Update:
     ):
         self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
         self.kernel = self._kernel()
-        self.states: list[
-            Any
-        ] = []  # the optimiser's, as of the last step, and what the kernel takes of them
+        # The optimiser's state of the last step, and what of it the kernel takes.
+        self.states: list[dict[str, Tensor]] = []
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter
-        self.compiled: Function | None = None
-        self.sizes = torch.empty(0)  # of the parameters, for it
+        self.compiled: Callable[..., None] | None = None
+        self.sizes = torch.empty(0)  # of the parameters, for the compiled function
 
-    def _kernel(self) -> Any:
-        """torch's fused kernel, where it does all that the optimiser would."""
+    def _kernel(self) -> Callable[..., object] | None:
+        """Torch's fused kernel, where it does all that the optimiser would do."""
         group = self.optimizer.param_groups[0]
-        has_kernel = type(self.optimizer) in (torch.optim.Adam, torch.optim.AdamW) and group.get(
-            "fused"
-        )
+        is_adam = type(self.optimizer) in (torch.optim.Adam, torch.optim.AdamW)
         plain = len(self.optimizer.param_groups) == 1 and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable")
         )
-        if not has_kernel or not plain or not self.parameters:
+        if not is_adam or not group.get("fused") or not plain or not self.parameters:
             return None
         return torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
 
     def compile(self) -> None:
-        """From here on, Adam's update of float32 parameters on the CPU is one C++ function for all of them, if there is a compiler."""
+        """Use one C++ function from here on for Adam's update of all float32 parameters on the CPU.
+
+        Without a compiler, or with ``PYRO_VAE_CPP=off``, torch's own kernel does the same.
+        """
         if self.kernel is None or not all(_is_plain(p) for p in self.parameters):
             return
         try:
+            # Imported here, so that the library runs where this file is missing.
+            from pyro_vae.compilation.cpp import is_on, library
+        except ImportError:
+            return
+        if not is_on():
+            return
+        try:
             (self.compiled,) = library([ADAM.read_text()], VECTORIZE)
-        except Exception:  # whatever the tool chain raises; torch's own kernel does the same
+        except Exception:  # whatever the tool chain raises
             return
         self.sizes = torch.tensor([p.numel() for p in self.parameters], device="cpu")
 
     def __call__(self, gradients: Sequence[Tensor], learning_rate: Tensor | None = None) -> None:
-        """One step; ``learning_rate``, a tensor on the device in place of the optimiser's own, is for `Replay`."""
+        """Take one step.
+
+        Args:
+            gradients: one for each parameter.
+            learning_rate: a tensor on the device, in place of the optimiser's own, for `Replay`.
+        """
         if self.clip_norm is not None:
-            gradients = list(gradients)
-            norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
-            gradients = torch._foreach_mul(
-                gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            )
+            gradients = _clipped(gradients, self.clip_norm)
         if not self.kernel_has_run:
             self.kernel = self._kernel()  # a state that was loaded may have brought other options
             if not self.is_ready:  # the first step makes the state
@@ -91,63 +93,43 @@ class Update:
                 return
             self._find_slots()
         (group,) = self.optimizer.param_groups
-        rate, (beta1, beta2) = (
-            group["lr"] if learning_rate is None else learning_rate,
-            group["betas"],
-        )
-        first, second, steps = self.slots
+        rate = group["lr"] if learning_rate is None else learning_rate
+        eps, decay = group["eps"], group["weight_decay"]
+        (beta1, beta2), (first, second, steps) = group["betas"], self.slots
         if self.compiled is not None:
+            decoupled = self.kernel is torch._fused_adamw_
             self.compiled(
-                self.parameters,
-                gradients,
-                first,
-                second,
-                steps,
-                self.sizes,
-                rate,
-                beta1,
-                beta2,
-                group["eps"],
-                group["weight_decay"],
-                self.kernel is torch._fused_adamw_,
-            )
-            return
-        with torch.no_grad():
-            self.count.add_(1.0)
-            self.kernel(
-                self.parameters,
-                gradients,
-                first,
-                second,
-                [],
-                steps,
-                lr=rate,
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
+                self.parameters, gradients, first, second, steps, self.sizes,
+                rate, beta1, beta2, eps, decay, decoupled,
+            )  # fmt: skip
+        elif self.kernel is not None:
+            with torch.no_grad():
+                self.count.add_(1.0)
+                self.kernel(
+                    self.parameters, gradients, first, second, [], steps,
+                    lr=rate, beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps,
+                    amsgrad=False, maximize=False,
+                )  # fmt: skip
 
     def _find_slots(self) -> None:
-        """Looks the optimiser's state up."""
-        states = [self.optimizer.state[p] for p in self.parameters]
-        # One tensor that the steps are entries of, so that counting is one operation: it took as
+        """Look the optimiser's state up."""
+        self.states = [self.optimizer.state[p] for p in self.parameters]
+        # The steps become entries of one tensor, so that counting is one operation: it took as
         # long as the update of a small net.
-        self.count = torch.stack([state["step"] for state in states])
-        for state, step in zip(states, self.count.unbind()):
+        self.count = torch.stack([state["step"] for state in self.states])
+        for state, step in zip(self.states, self.count.unbind()):
             state["step"] = step
-        self.states, self.slots = (
-            states,
-            [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")],
-        )
+        names = ("exp_avg", "exp_avg_sq", "step")
+        self.slots = [[state[name] for state in self.states] for name in names]
         if not all(_is_plain(slot) for slots in self.slots for slot in slots):
             self.compiled = None
 
     @property
     def kernel_has_run(self) -> bool:
-        """Whether the fused kernel has run on the state that the optimiser has now: a CUDA graph is recorded of nothing else."""
+        """Whether the fused kernel has run on the optimiser's present state.
+
+        Only then a CUDA graph can be recorded of it.
+        """
         return bool(self.states) and all(
             self.optimizer.state.get(p) is known for p, known in zip(self.parameters, self.states)
         )
@@ -156,6 +138,13 @@ class Update:
     def is_ready(self) -> bool:
         """Whether the next step is the fused kernel alone: the first one makes the state."""
         return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
+
+
+def _clipped(gradients: Sequence[Tensor], limit: float) -> Sequence[Tensor]:
+    """The gradients, scaled so that their global norm is at most the limit."""
+    gradients = list(gradients)
+    norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
+    return torch._foreach_mul(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _is_plain(tensor: Tensor) -> bool:

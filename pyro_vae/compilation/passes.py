@@ -1,16 +1,25 @@
-"""Checks and rewrites of a captured graph, and the reasons why a function cannot be captured."""
+"""Check and rewrite a captured graph, and say why a function cannot be captured."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+from torch.fx.node import Argument
 from torch.utils._pytree import tree_map
 
-__all__ = ["CannotCapture", "lift_tensors", "refuse_dynamic_shapes", "warn_not_captured"]
+__all__ = [
+    "CannotCapture",
+    "lift_tensors",
+    "refuse_dynamic_shapes",
+    "tags_of",
+    "tensor_at",
+    "warn_not_captured",
+]
 
 
 class CannotCapture(RuntimeError):
@@ -27,71 +36,87 @@ class CannotCapture(RuntimeError):
 
 
 def warn_not_captured(error: CannotCapture) -> None:
-    """Says once why a program runs eagerly."""
+    """Warn that a program runs eagerly, and why."""
     warnings.warn(f"this program is not compiled, and runs eagerly: {error}", stacklevel=3)
 
 
+def tensor_at(graph: GraphModule, node: Node) -> Tensor:
+    """The tensor that a node reads from the graph's own attributes."""
+    value = getattr(graph, str(node.target))
+    assert isinstance(value, Tensor)
+    return value
+
+
+def tags_of(node: Node) -> Collection[torch.Tag]:
+    """What torch says of a node's operation, such as that its output's shape depends on data."""
+    return node.target.tags if isinstance(node.target, OpOverload) else ()
+
+
 def refuse_dynamic_shapes(graph: GraphModule) -> None:
-    """Folds operations whose shape depends on constants, such as the masks of autoregressive networks; refuses others."""
-    node: Any
+    """Refuse shapes that depend on data; fold operations whose shape depends on constants.
+
+    The latter are the masks of autoregressive networks, for example.
+
+    Raises:
+        CannotCapture: if the shape of a tensor depends on data.
+    """
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or not _has_dynamic_shape(graph, node):
             continue
-        masks = (
-            [arg for arg in node.all_input_nodes if arg is not node.args[0]]
-            if _is_indexing(node)
-            else [node]
-        )
+        selects = _is_indexing(node)
+        masks = [n for n in node.all_input_nodes if n is not node.args[0]] if selects else [node]
         if not all(_is_constant(graph, mask) for mask in masks):
             raise CannotCapture(
                 f"the shape of a tensor depends on values ({node.target})", _source_of(node)
             )
-        if _is_indexing(node):
-            indices = [_positions(graph, node, index) for index in node.args[1]]
-            node.args = (
-                node.args[0],
-                [index for group in indices for index in group],
-                *node.args[2:],
-            )
+        if selects:
+            places = [place for i in _indices(node) for place in _positions(graph, node, i)]
+            node.args = (node.args[0], places, *node.args[2:])
         else:
-            node.replace_all_uses_with(_constant(graph, node, _evaluate(graph, node)))
+            node.replace_all_uses_with(_constant(graph, node, _value_of(graph, node)))
             graph.graph.erase_node(node)
 
 
-def _has_dynamic_shape(graph: GraphModule, node: Any) -> bool:
-    if _is_indexing(node):  # integers give a shape that is known
-        return any(_is_mask(graph, index) for index in node.args[1])
-    return torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ())
+def _has_dynamic_shape(graph: GraphModule, node: Node) -> bool:
+    if _is_indexing(node):  # by integers the shape is known
+        return any(_is_mask(graph, index) for index in _indices(node))
+    return torch.Tag.dynamic_output_shape in tags_of(node)
 
 
-def _is_indexing(node: Any) -> bool:
+def _is_indexing(node: Node) -> bool:
     return node.target is torch.ops.aten.index.Tensor
 
 
-def _is_mask(graph: GraphModule, index: Any) -> bool:
+def _indices(node: Node) -> list[Argument]:
+    """The indices of an indexing operation, ``None`` for each dimension that is kept."""
+    indices = node.args[1]
+    assert isinstance(indices, list | tuple)
+    return list(indices)
+
+
+def _is_mask(graph: GraphModule, index: Argument) -> bool:
     if not isinstance(index, Node):
         return False
-    value = getattr(graph, str(index.target)) if index.op == "get_attr" else index.meta["val"]
+    value = tensor_at(graph, index) if index.op == "get_attr" else index.meta["val"]
     return value.dtype in (torch.bool, torch.uint8)
 
 
 def _is_constant(graph: GraphModule, node: Node) -> bool:
-    """Whether a node depends on nothing but integers and booleans that no input and no parameter carries."""
+    """Whether a node depends only on constant integers and booleans, on no input or parameter."""
     if node.op == "get_attr":
-        value = getattr(graph, str(node.target))
+        value = tensor_at(graph, node)
         return not (value.is_floating_point() or value.is_complex())
     return node.op == "call_function" and all(
         _is_constant(graph, parent) for parent in node.all_input_nodes
     )
 
 
-def _positions(graph: GraphModule, before: Node, index: Any) -> list[Any]:
+def _positions(graph: GraphModule, before: Node, index: Argument) -> list[Argument]:
     """The integer indices that a constant mask stands for, one for each of its dimensions."""
-    if not _is_mask(graph, index):
+    if not isinstance(index, Node) or not _is_mask(graph, index):
         return [index]
-    return [
-        _constant(graph, before, part) for part in _evaluate(graph, index).nonzero(as_tuple=True)
-    ]
+    places = _value_of(graph, index).nonzero(as_tuple=True)
+    return [_constant(graph, before, place) for place in places]
 
 
 def _constant(graph: GraphModule, before: Node, value: Tensor) -> Node:
@@ -106,17 +131,19 @@ def _source_of(node: Node) -> str:
     return " ".join(line.strip() for line in trace[-2:]) or "an operation of the program"
 
 
-def _evaluate(graph: GraphModule, node: Node) -> Any:
+def _value_of(graph: GraphModule, node: Node) -> Tensor:
+    """The value of a constant node, by computing it."""
     if node.op == "get_attr":
-        return getattr(graph, str(node.target))
+        return tensor_at(graph, node)
+    assert callable(node.target)
     args, kwargs = tree_map(
-        lambda a: _evaluate(graph, a) if isinstance(a, Node) else a, (node.args, node.kwargs)
+        lambda a: _value_of(graph, a) if isinstance(a, Node) else a, (node.args, node.kwargs)
     )
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+    return node.target(*args, **kwargs)
 
 
 def lift_tensors(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
-    """The graph with every tensor that it refers to as an input, once each, and those tensors."""
+    """Make every tensor that the graph refers to an input of it, once each; return both."""
     nodes = graph.graph
     last = [node for node in nodes.nodes if node.op == "placeholder"][-1]
     inputs: dict[int, Node] = {}
@@ -125,7 +152,7 @@ def lift_tensors(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
         node.meta.clear()  # fake tensors of several modes: Inductor makes its own
         if node.op != "get_attr":
             continue
-        value = getattr(graph, str(node.target))
+        value = tensor_at(graph, node)
         if id(value) not in inputs:
             with nodes.inserting_after(last):
                 inputs[id(value)] = last = nodes.placeholder(f"lifted_{len(lifted)}")

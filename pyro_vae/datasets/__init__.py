@@ -1,6 +1,6 @@
-"""Data sets: tensors with labels, missing entries, binarisation and a hash, by name, file or Python object.
+"""Data sets: tensors with labels, missing entries, a binarisation policy and a hash.
 
-Everything that turns outside data into tensors lives here. Nothing here knows a model.
+All that turns files and objects into tensors lives here; nothing here knows a model.
 """
 
 from pyro_vae.datasets.binarize import batch_keys, uniform

@@ -12,7 +12,10 @@ __all__ = ["batch_keys", "grey_levels", "uniform"]
 
 
 def grey_levels(values: Tensor) -> Tensor | None:
-    """The values as bytes, if they are bytes over 255 to the last bit: a batch is then read from a quarter of the memory."""
+    """The values as bytes if they are bytes over 255 exactly, else ``None``.
+
+    A batch of bytes is read from a quarter of the memory.
+    """
     levels = []
     for part in values.split(4096):
         levels.append((part * 255).round().to(torch.uint8))
@@ -29,12 +32,11 @@ def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:
 def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
     """Uniform numbers on [0, 1), multiples of 2^-24, each a hash of its position and two keys.
 
-    A batch has a hundred times more pixels than latents. A generator would draw them one after the
-    other; these have no order, so they are drawn in parallel, as a part of the compiled step, and
-    alike on every device.
+    A batch has a hundred times more pixels than latents. A generator draws numbers one after the
+    other; these are drawn in parallel, within the compiled step, and are equal on every device.
 
     Args:
-        shape: of the numbers.
+        shape: their shape.
         keys: two 32-bit integers (2,), see `batch_keys`.
 
     Source: the multipliers are those of Wellons' search for integer hashes of low bias

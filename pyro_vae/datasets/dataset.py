@@ -1,21 +1,21 @@
-r"""Data sets: resident tensors with a name, an explicit binarisation policy and a SHA-256.
+r"""Data sets: tensors in memory with a name, an explicit binarisation policy and a SHA-256.
 
-Bernoulli on grey pixels is no likelihood, so what was done about them is part of the data and of
+A Bernoulli has no density on grey pixels, so the binarisation policy is part of the data and of
 every number reported about them:
 
-- ``"none"``: values as they are.
-- ``"fixed"``: each grey value v in [0, 1] became 1 with probability v, once, from a seed.
-- ``"dynamic"``: drawn anew each time that a datum is visited in training; scores use the draw of
-  ``"fixed"``, so a test set is the same for everyone.
+- ``"none"``: values stay as they are.
+- ``"fixed"``: each grey value v in [0, 1] becomes 1 with probability v, once, from a seed.
+- ``"dynamic"``: v is drawn anew at each visit in training; scores use the draw of ``"fixed"``, so
+  that a test set is the same for everyone.
 
-A NaN is an error unless the data set says that it marks a missing entry, ``missing=True``.
+A NaN is an error unless ``missing=True`` says that it marks a missing entry.
 """
 
 from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch.utils.data
@@ -29,32 +29,29 @@ __all__ = ["BINARIZE", "BINARIZE_SEED", "Binarize", "Data", "Dataset", "as_datas
 
 Binarize = Literal["none", "dynamic", "fixed"]
 
-
 BINARIZE = ("none", "dynamic", "fixed")
-
-
 BINARIZE_SEED = 777
 
 
 class Dataset(torch.utils.data.Dataset):
-    r"""Data held in memory, ready to be scored (``x``) and to be trained on (``batch``).
+    r"""Data in memory, to be scored (``x``) and to be trained on (``batch``).
 
     Slices, index tensors and masks give a `Dataset`; an integer gives one datum, ``x`` or ``(x,
     context)``.
 
     Args:
-        values: data (N, \*event), floating point or converted; grey values in [0, 1] where they are
-            to be binarised.
+        values: data (N, \*event), made floating point; grey values in [0, 1] if they are
+            binarised.
         context: labels (N,) or covariates (N, C), or ``None``.
-        name: what it is called in results.
+        name: its name in results.
         split: ``"train"``, ``"test"`` or another part's name.
-        binarize: the policy, see the head of this module.
+        binarize: the policy: ``"none"``, ``"fixed"`` or ``"dynamic"``, see the module.
         seed: seed of the fixed draw.
         missing: whether NaN marks a missing entry.
-        vocabulary: of text, the words that x has the numbers of.
+        vocabulary: of text, the words whose numbers x holds.
 
     Raises:
-        InvalidInput: if grey values to be binarised leave [0, 1], or the context has another
+        InvalidInput: if values to be binarised lie outside [0, 1], or the context has another
             length.
 
     Example:
@@ -91,17 +88,11 @@ class Dataset(torch.utils.data.Dataset):
                 expected=f"{len(self.values)}, one for each datum",
                 fix="align y with x",
             )
-        self.name, self.split, self.binarize, self.seed, self.missing = (
-            name,
-            split,
-            binarize,
-            seed,
-            missing,
-        )
-        self.vocabulary = vocabulary
+        self.name, self.split, self.vocabulary = name, split, vocabulary
+        self.binarize, self.seed, self.missing = binarize, seed, missing
         self.published_validation: Dataset | None = None
         self._levels: Tensor | None = None
-        if missing:  # one NaN of the many that there are: equal data have equal bytes
+        if missing:  # one of the many NaNs, so that equal data have equal bytes
             self.values = torch.where(torch.isnan(self.values), torch.nan, self.values)
         if binarize != "none":
             check_finite("x", self.values, missing)
@@ -119,22 +110,20 @@ class Dataset(torch.utils.data.Dataset):
 
     def _fixed_draw(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(
-            self.values.shape, generator=generator, dtype=torch.float32
-        )  # whatever the default is
+        drawn = torch.rand(self.values.shape, generator=generator, dtype=torch.float32)
         return self._binarized(self.values, drawn.to(self.values.device))
 
     @cached_property
     def x(self) -> Tensor:
-        r"""What is scored (N, \*event): the values, or the fixed draw of dynamically binarised ones."""
+        r"""The data that are scored (N, \*event): the values, or their fixed draw."""
         return self._fixed_draw() if self.binarize == "dynamic" else self.values
 
     def batch(self, index: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """A training batch (x, context) of the data at ``index``, drawn anew if binarised dynamically.
+        """A training batch (x, context) of the data at ``index``.
 
         Args:
-            index: which data.
-            keys: what the draw follows from, see `batch_keys`; by default new ones.
+            index: places of the data.
+            keys: keys of the draw of dynamic binarisation, see `batch_keys`; by default new ones.
         """
         if self._levels is None:
             x = self.values.index_select(0, index)
@@ -146,13 +135,13 @@ class Dataset(torch.utils.data.Dataset):
         return x, None if self.context is None else self.context.index_select(0, index)
 
     def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:
-        """1 with the probability that a value says, else 0; missing values stay missing."""
+        """1 with the value's probability, else 0; missing values stay missing."""
         drawn = (uniform < values).to(values.dtype)
         return torch.where(torch.isnan(values), values, drawn) if self.missing else drawn
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of what is scored: shape and values of x, then those of the context, then a text's words."""
+        """The SHA-256 of the data that are scored: of x, the context and a text's words."""
         digest = hashlib.sha256()
         for part in (self.x, self.context):
             if part is not None:
@@ -165,7 +154,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def text(self) -> list[str] | None:
-        """The sentences that x spells, or ``None`` where x is no text."""
+        """The sentences that x spells; ``None`` if x is not a text."""
         return None if self.vocabulary is None else self.vocabulary.decode(self.x)
 
     @property
@@ -174,7 +163,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def num_classes(self) -> int | None:
-        """How many labels there are, 1 + the largest; ``None`` where the context holds no labels."""
+        """The number of labels, 1 + the largest; ``None`` if the context holds none."""
         if self.context is None or self.context.is_floating_point() or self.context.dim() != 1:
             return None
         return int(self.context.max()) + 1
@@ -192,26 +181,23 @@ class Dataset(torch.utils.data.Dataset):
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
         """The same data on another device, floating-point parts of another dtype."""
 
-        def move(value: Any) -> Any:
-            if value is None:
-                return None
+        def move(value: Tensor) -> Tensor:
             return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
         values = move(self.values)
-        moved = self._like(
-            values, values if self.x is self.values else move(self.x), move(self.context)
-        )
+        x = values if self.x is self.values else move(self.x)
+        moved = self._like(values, x, None if self.context is None else move(self.context))
         moved._levels = grey_levels(moved.values) if self.binarize == "dynamic" else None
         return moved
 
     def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Data to train on and ``size`` data for validation, chosen at random from ``seed``.
+        """Data to train on, and ``size`` data for validation, chosen at random from ``seed``.
 
-        Where the data set was published with validation data, they are chosen among those, and all
-        others are trained on.
+        If the data set was published with validation data, they are chosen from those, and all of
+        this data set is left to train on.
 
         Raises:
-            InvalidInput: if there are not as many.
+            InvalidInput: if there are too few.
         """
         source = self.published_validation or self
         most = len(source) - (source is self)  # some must be left to train on
@@ -228,11 +214,11 @@ class Dataset(torch.utils.data.Dataset):
         return (self[order[size:].sort().values] if source is self else self), held
 
     def repeat_labelled(self, times: int) -> Dataset:
-        """The data with each datum of a known label ``times`` times, the others once: those of label -1.
+        """The data with each labelled datum ``times`` times, and those of label -1 once.
 
-        Of 60,000 images of which 100 have a label, a batch of 256 holds one in one case of three;
-        visited 60 times an epoch, they are a tenth of every batch, and count 60 times in the
-        epoch's objective.
+        If 100 of 60,000 images have a label, one batch of 256 in three holds any of them. Visited
+        60 times an epoch, they are a tenth of every batch, and count 60 times in the epoch's
+        objective.
         """
         check_count("labelled_repeats", times)
         if times == 1:
@@ -245,22 +231,15 @@ class Dataset(torch.utils.data.Dataset):
                 fix="leave it out",
             )
         known = (self.context >= 0).nonzero()[:, 0]
-        return self[
-            torch.cat([torch.arange(len(self), device=known.device), known.repeat(times - 1)])
-        ]
+        once = torch.arange(len(self), device=known.device)
+        return self[torch.cat([once, known.repeat(times - 1)])]
 
     def _like(self, values: Tensor, x: Tensor, context: Tensor | None) -> Dataset:
-        # The fixed draw is carried along rather than made anew: a datum's draw must not depend on
-        # its neighbours.
+        # x is carried along, not drawn anew: a datum's draw must not depend on the other data.
         part = object.__new__(Dataset)
         part.values, part.context = values, context
-        part.name, part.split, part.binarize, part.seed, part.missing = (
-            self.name,
-            self.split,
-            self.binarize,
-            self.seed,
-            self.missing,
-        )
+        part.name, part.split, part.binarize = self.name, self.split, self.binarize
+        part.seed, part.missing = self.seed, self.missing
         part.vocabulary, part.published_validation = self.vocabulary, self.published_validation
         part._levels = None
         part.__dict__["x"] = x
@@ -271,7 +250,7 @@ Data = Dataset | torch.utils.data.Dataset | Tensor | tuple[Tensor, Tensor | None
 
 
 def as_dataset(data: Data) -> Dataset:
-    """Whatever stands for data as a `Dataset`: one itself, any torch data set, a tensor x, or a pair (x, context).
+    """Data as a `Dataset`: one itself, a torch data set, a tensor x, or a pair (x, context).
 
     A torch data set is read into memory once, so its random transforms are drawn once.
 
@@ -296,8 +275,7 @@ def as_dataset(data: Data) -> Dataset:
 
 
 def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
-    # A generator of its own: the loader draws a seed from it, which must not come from the caller's
-    # random state.
+    # The loader draws a seed, which must not come from the caller's random state.
     loader = torch.utils.data.DataLoader(data, batch_size=1024, generator=torch.Generator())
     batches = list(loader)
     name = type(data).__name__
@@ -307,6 +285,7 @@ def _from_torch(data: torch.utils.data.Dataset) -> Dataset:
 
 
 def as_tensor(argument: str, value: Tensor | np.ndarray) -> Tensor:
+    """A tensor or an array of numbers as a tensor without gradient."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             raise InvalidInput(
@@ -315,7 +294,6 @@ def as_tensor(argument: str, value: Tensor | np.ndarray) -> Tensor:
                 expected="numbers",
                 fix="convert it to numbers",
             )
-        value = torch.from_numpy(
-            np.ascontiguousarray(value.astype(np.int64) if value.dtype.kind in "u" else value)
-        )
+        signed = value.astype(np.int64) if value.dtype.kind == "u" else value
+        value = torch.from_numpy(np.ascontiguousarray(signed))
     return value.detach()

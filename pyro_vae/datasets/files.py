@@ -1,8 +1,9 @@
-"""Files and folders as arrays: `.npz`, text, and folders of images."""
+"""Read files and folders: ``.npz``, text, and folders of images."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -10,15 +11,24 @@ from torch import Tensor
 from pyro_vae.datasets.text import words
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Parts", "Texts", "open_npz", "read_images", "read_npz", "read_text"]
+__all__ = ["Part", "Parts", "Texts", "open_npz", "read_images", "read_npz", "read_text"]
 
-Parts = dict[str, tuple[np.ndarray | Tensor, np.ndarray | Tensor | None]]
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
 
 
-Texts = dict[str, list[list[str]]]  # the words of each sentence
+class Part(NamedTuple):
+    """A part of a data set as it was read: values, and labels if there are any."""
+
+    x: np.ndarray | Tensor
+    y: np.ndarray | Tensor | None = None
+
+
+Parts = dict[str, Part]  # by split
+Texts = dict[str, list[list[str]]]  # by split, the words of each sentence
 
 
 def read_text(path: Path) -> Texts:
+    """Read a text of a sentence on each line, every tenth a test sentence."""
     try:
         lines = [words(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -40,6 +50,7 @@ def read_text(path: Path) -> Texts:
 
 
 def open_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an ``.npz``; pickles in it are refused."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -50,7 +61,7 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
             expected="an .npz file",
             fix="check the path, or set PYRO_VAE_DATA or --data-root to the folder that holds it",
         ) from None
-    except Exception as error:  # a truncated archive raises whatever its codec raises
+    except Exception as error:  # whatever the codec raises on a truncated archive
         raise InvalidInput(
             "data",
             got=f"{path}, which cannot be read ({error})",
@@ -60,6 +71,7 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_npz(path: Path) -> Parts:
+    """Read ``x`` and ``y``, ``x_test`` and ``y_test``, and so on, of an ``.npz``."""
     arrays = open_npz(path)
     if "x" not in arrays:
         raise InvalidInput(
@@ -68,26 +80,23 @@ def read_npz(path: Path) -> Parts:
             expected="an array named x, and optionally y",
             fix="write it with numpy.savez(path, x=x, y=y)",
         )
-    parts: Parts = {"train": (_scaled(arrays["x"]), arrays.get("y"))}
+    parts = {"train": Part(_scaled(arrays["x"]), arrays.get("y"))}
     for split in ("validation", "test"):
         if f"x_{split}" in arrays:
-            parts[split] = (_scaled(arrays[f"x_{split}"]), arrays.get(f"y_{split}"))
+            parts[split] = Part(_scaled(arrays[f"x_{split}"]), arrays.get(f"y_{split}"))
     return parts
 
 
 def _scaled(x: np.ndarray) -> np.ndarray:
-    """Bytes are grey levels and become values in [0, 1]; other numbers stay as they are."""
+    """Grey levels in [0, 1] from bytes; other numbers stay as they are."""
     return x.astype(np.float32) / 255 if x.dtype == np.uint8 else x
 
 
 def read_images(folder: Path) -> Parts:
+    """Read images of one size; the folders that they lie in are their labels."""
     from PIL import Image, UnidentifiedImageError
 
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
-    )
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
     if not files:
         raise InvalidInput(
             "data",
@@ -99,9 +108,8 @@ def read_images(folder: Path) -> Parts:
     for path in files:
         try:
             with Image.open(path) as image:
-                array = np.asarray(
-                    image.convert("L" if image.mode in ("1", "L", "I", "I;16") else "RGB")
-                )
+                mode = "L" if image.mode in ("1", "L", "I", "I;16") else "RGB"
+                array = np.asarray(image.convert(mode))
         except (UnidentifiedImageError, OSError) as error:
             raise InvalidInput(
                 "data",
@@ -118,7 +126,7 @@ def read_images(folder: Path) -> Parts:
                 fix="resize the images to one size and colour mode",
             )
     parents = sorted({path.parent.name for path in files if path.parent != folder})
-    labels = (
-        np.array([parents.index(path.parent.name) for path in files]) if len(parents) > 1 else None
-    )
-    return {"train": (np.stack(images).astype(np.float32) / 255, labels)}
+    labels = None
+    if len(parents) > 1:
+        labels = np.array([parents.index(path.parent.name) for path in files])
+    return {"train": Part(np.stack(images).astype(np.float32) / 255, labels)}

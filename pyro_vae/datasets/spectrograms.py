@@ -16,11 +16,12 @@ WINDOW, STEP, FLOOR = 256, 64, 0.01
 
 
 def log_spectrogram(recording: Tensor) -> Tensor:
-    r"""The logarithm of the short-time Fourier transform's magnitude, (\*batch, T) to (\*batch, 129, T / 64 + 1).
+    r"""The log-magnitude of a recording's short-time Fourier transform.
 
     .. math:: \log(0.01 + |\mathrm{STFT}|)
 
-    by Hann windows of 256 samples, one every 64; the floor keeps silence finite.
+    from (\*batch, T) to (\*batch, 129, T / 64 + 1), by Hann windows of 256 samples, one every 64.
+    The constant keeps silence finite.
 
     Example:
         >>> log_spectrogram(torch.zeros(2, 4032)).shape
@@ -37,18 +38,18 @@ def log_spectrogram(recording: Tensor) -> Tensor:
 
 
 def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99) -> Tensor:
-    r"""A recording whose log-spectrogram is near a given one, (\*batch, 129, F) to (\*batch, 64 (F - 1)): Griffin and Lim's.
+    r"""A recording whose log-spectrogram is near a given one, by Griffin and Lim's algorithm.
 
-    The phases, which a magnitude leaves open, start at random and are those of the last recording,
-    from then on.
+    From (\*batch, 129, F) to (\*batch, 64 (F - 1)). A magnitude leaves the phases open: they start
+    at random, and each iteration takes those of the last recording.
 
     Args:
         spectrogram: see `log_spectrogram`.
-        iterations: how many times the phases are improved.
-        momentum: how far each step goes on in the direction of the last one.
+        iterations: the number of times that the phases are improved.
+        momentum: the share of the last step that each step adds.
 
     Raises:
-        InvalidInput: for what has not 129 frequencies.
+        InvalidInput: unless there are 129 frequencies.
 
     Source: Griffin and Lim (1984), Signal estimation from modified short-time Fourier transform;
     Perraudin, Balazs and Sondergaard (2013), A fast Griffin-Lim algorithm.
@@ -64,7 +65,7 @@ def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99)
             "spectrogram",
             got=f"shape {tuple(spectrogram.shape)}",
             expected=f"(..., {WINDOW // 2 + 1}, frames)",
-            fix="only log-spectrograms, such as the data spoken_digits, become sounds",
+            fix="pass a log-spectrogram, such as those of the data spoken_digits",
         )
     magnitude = (spectrogram.exp() - FLOOR).clamp_min(0).reshape(-1, *spectrogram.shape[-2:])
     window = _window(magnitude)

@@ -1,4 +1,4 @@
-"""Sentences as sequences of numbers, and back: prose into sentences, words into the numbers of a vocabulary."""
+"""Sentences as sequences of numbers, and back."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ __all__ = ["END", "UNKNOWN", "Vocabulary", "sections", "sentences", "words"]
 
 END, UNKNOWN = 0, 1
 
-
-# A line with a row of one sign below it, as reStructuredText has headings.
+# A heading of reStructuredText: a line with a row of one sign below it.
 HEADING = re.compile(r"^\S.*\n([=*~^\-\"+#])\1{2,}$", re.MULTILINE)
 
-
-# Words, signs and quotation marks, from a capital letter to a full stop or a colon; what else there
-# is, is a piece of code.
+# A sentence of prose: words, signs and quotation marks, from a capital letter to a full stop or a
+# colon. Anything else is a piece of code.
 PROSE = re.compile(r"[A-Z(\"“*][\w\s.,;:()'\u2019\"“”*`?!—-]+[.:]")
 
-
 CODE = re.compile(r"\S\([^)\s]|\.\.\.|>>>")
-
 
 WORD = re.compile(r"\w+(?:[.'-]\w+)*|[.,;:()?!—]")
 
 
 class Vocabulary:
-    r"""Words and their numbers: 0 ends a sentence and fills the places behind it, 1 stands for every word that is not listed.
+    r"""Words and their numbers.
+
+    Number 0 ends a sentence and fills the places behind it; 1 stands for all words that are not
+    listed.
 
     Args:
         listed: the words, in the order of their numbers, which begin at 2.
@@ -52,7 +51,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokens: Iterable[Sequence[str]], least: int = 2) -> Vocabulary:
-        """The words that occur at least so often, in alphabetical order."""
+        """A vocabulary of the words that occur at least ``least`` times, in alphabetical order."""
         counts = Counter(word for sentence in tokens for word in sentence)
         return cls(sorted(word for word, count in counts.items() if count >= least))
 
@@ -63,7 +62,7 @@ class Vocabulary:
         """Sentences as numbers (N, length), each with at least one 0 at its end.
 
         Raises:
-            InvalidInput: if a sentence has no room.
+            InvalidInput: if a sentence is too long.
         """
         longest = max(map(len, tokens), default=0)
         if longest >= length:
@@ -87,16 +86,16 @@ class Vocabulary:
 
 
 def sections(text: str) -> list[str]:
-    """What stands between the headings of a reStructuredText."""
+    """The texts between the headings of a reStructuredText."""
     return HEADING.split(text)[::2]
 
 
 def sentences(section: str) -> list[str]:
-    """The sentences of a section that are prose; pieces of code, tables and definitions are left out.
+    """The sentences of a section that are prose, without code, tables and definitions.
 
     Example:
-        >>> sentences("Names refer to\\nobjects. They are\\nintroduced by binding.\\n\\n   x = 1\\n\\n* A block is executed.")
-        ['Names refer to objects.', 'They are introduced by binding.', 'A block is executed.']
+        >>> sentences("Names refer to\\nobjects.\\n\\n   x = 1\\n\\n* A block is executed.")
+        ['Names refer to objects.', 'A block is executed.']
     """
     found = []
     for paragraph in re.split(r"\n\s*\n", section):

@@ -149,7 +149,7 @@ class UnreliableDraws(UserWarning):
 
 
 def _decoded(given: Conditioned, num_samples: int) -> Tensor:
-    return given.observation(given.draw(given.guide, num_samples)).sample()
+    return given.predictive(given.draw(given.guide, num_samples)).sample()
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class _Groups:
 
         def at(few: slice) -> Tensor:
             some = {name: value[few] for name, value in first.items()}
-            return self.given.observation(some).sample()
+            return self.given.predictive(some).sample()
 
         total = kept * self.chains
         step = 1

@@ -1,24 +1,31 @@
-"""Distributions that neither torch nor Pyro has, and the one adapter that makes any of them usable at a Pyro site.
+"""Distributions that neither torch nor Pyro has, and adapters for Pyro's sites.
 
-What neither torch nor Pyro ships lives here, named as the likelihood files that use it. Nothing
-here has parameters.
+Densities, draws and supports live here, in files named as those of the likelihoods that use them.
+Nothing here has trainable parameters or knows a program.
 """
 
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
 from pyro_vae.distributions.codebook import AutoregressiveCodes, CodeGrid, nearest_code
 from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli
-from pyro_vae.distributions.counts import MultinomialGivenTotal, ZeroInflatedNegativeBinomial
+from pyro_vae.distributions.counts import (
+    MultinomialGivenTotal,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+)
 from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
-from pyro_vae.distributions.levels import CategoricalCode, DiscretizedLogistic
+from pyro_vae.distributions.levels import Binomial, CategoricalCode, DiscretizedLogistic
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.pixels import AutoregressiveBits
+from pyro_vae.distributions.real import StudentT
 from pyro_vae.distributions.sequences import AutoregressiveSequences
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
 from pyro_vae.distributions.supports import (
     Flat,
     NoDraws,
+    given_datum,
     has_mean,
     innermost_support,
     is_point_mass,
@@ -28,16 +35,18 @@ from pyro_vae.distributions.supports import (
     representative_of,
     stated_support,
 )
-from pyro_vae.distributions.unit import Beta
+from pyro_vae.distributions.unit import Beta, ContinuousBernoulli
 
 __all__ = [
     "AutoregressiveBits",
     "AutoregressiveCodes",
     "AutoregressiveSequences",
     "Beta",
+    "Binomial",
     "CategoricalCode",
     "CodeGrid",
     "Columns",
+    "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Flat",
     "JointlyEnumerated",
@@ -45,24 +54,28 @@ __all__ = [
     "Mixture",
     "MixtureOfNormals",
     "MultinomialGivenTotal",
+    "NegativeBinomial",
     "NoDraws",
     "ObservedEntries",
+    "Poisson",
     "PushForward",
     "RelaxedBernoulli",
     "Reshaped",
     "SphericalUniform",
+    "StudentT",
     "TorchToPyro",
     "VonMisesFisher",
     "ZeroInflatedNegativeBinomial",
     "as_pyro",
-    "representative_of",
     "entries_of",
+    "given_datum",
     "has_mean",
     "innermost_support",
-    "stated_support",
     "is_point_mass",
     "is_thin",
     "measure_of",
     "nearest_code",
     "points_of",
+    "representative_of",
+    "stated_support",
 ]

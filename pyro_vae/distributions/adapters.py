@@ -1,9 +1,9 @@
-"""What makes torch's and Zuko's distributions usable at a Pyro site."""
+"""Adapters that make torch's and Zuko's distributions usable at a Pyro site."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from pyro.distributions import MixtureSameFamily, TorchDistribution
@@ -97,10 +97,8 @@ class Mixture(MixtureSameFamily):
         return self.component_distribution.has_enumerate_support
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        # The components' last batch dimension is the mixture's own.
-        return self.component_distribution.enumerate_support(expand).select(
-            -1 - len(self.event_shape), 0
-        )
+        values = self.component_distribution.enumerate_support(expand)
+        return values.select(-1 - len(self.event_shape), 0)  # the components list the same values
 
 
 class Reshaped(TorchDistribution):
@@ -127,9 +125,10 @@ class Reshaped(TorchDistribution):
 
     @property
     def support(self):
-        support: Any = self.base.support
-        inner = getattr(support, "base_constraint", support)
-        return constraints.independent(inner, len(self.event_shape) - inner.event_dim)
+        support = self.base.support
+        if isinstance(support, constraints.independent):
+            support = support.base_constraint
+        return constraints.independent(support, len(self.event_shape) - support.event_dim)
 
     @property
     def has_rsample(self) -> bool:
@@ -150,9 +149,8 @@ class Reshaped(TorchDistribution):
         return self._shaped(self.base.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.base.log_prob(
-            value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
-        )
+        batch = value.shape[: value.dim() - len(self.event_shape)]
+        return self.base.log_prob(value.reshape(*batch, -1))
 
     def entropy(self) -> Tensor:
         return self.base.entropy()
@@ -161,14 +159,15 @@ class Reshaped(TorchDistribution):
         return Reshaped(self.base.expand(torch.Size(batch_shape)), self.event_shape)
 
 
-def as_pyro(distribution: Distribution) -> TorchDistributionMixin:
+def as_pyro(distribution: Distribution) -> TorchDistribution:
     """The distribution itself if it is Pyro's already, else wrapped in `TorchToPyro`.
 
     Raises:
-        TypeError: if a component returned something that is no distribution.
+        TypeError: if a component returned anything but a distribution.
     """
     if isinstance(distribution, TorchDistributionMixin):
-        return distribution
+        # Pyro's own pairs of a torch distribution and its mixin have all that this class has.
+        return cast(TorchDistribution, distribution)
     if isinstance(distribution, Distribution):
         return TorchToPyro(distribution)
     raise TypeError(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import cross_entropy
 
 __all__ = ["AutoregressiveCodes", "CodeGrid", "nearest_code"]
+
+MOST_STATES = 4096  # that are listed
 
 
 def nearest_code(z: Tensor, codebook: Tensor, event_dim: int) -> Tensor:
@@ -22,14 +25,13 @@ def nearest_code(z: Tensor, codebook: Tensor, event_dim: int) -> Tensor:
         tensor([0, 1])
     """
     vectors = z.movedim(-event_dim, -1)
-    distance = (
-        codebook.square().sum(-1) - 2 * vectors @ codebook.T
-    )  # and the vector's own square, which is the same for all
+    # The squared distance but for the vector's own square, which is the same for all entries.
+    distance = codebook.square().sum(-1) - 2 * vectors @ codebook.T
     return distance.argmin(-1)
 
 
 class Entries(Constraint):
-    """Vectors that are entries of a codebook, at every place of a grid."""
+    """Grids of vectors, each of which is an entry of a codebook."""
 
     is_discrete = True
 
@@ -38,10 +40,9 @@ class Entries(Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        entries = self.codebook[nearest_code(value, self.codebook, self.event_dim)].movedim(
-            -1, -self.event_dim
-        )
-        # Straight through, an entry is f + (e - f), which rounds.
+        codes = nearest_code(value, self.codebook, self.event_dim)
+        entries = self.codebook[codes].movedim(-1, -self.event_dim)
+        # A straight-through entry is f + (e - f), which rounds.
         near = (value - entries).abs() <= 1e-4 * (1 + entries.abs())
         return near.flatten(value.dim() - self.event_dim).all(-1)
 
@@ -50,38 +51,35 @@ class Entries(Constraint):
 
 
 class CodeGrid(TorchDistribution):
-    r"""A distribution of codes, as the codebook's vectors that stand for them.
+    r"""A distribution of codes, its values the codebook's vectors.
 
     .. math:: P(z) = P(k), \quad z_s = e_{k_s}
 
-    A value is scored as its nearest entries.
+    A value is scored as the entries nearest to it.
 
     Args:
         codes: a distribution of integers k, its event the grid.
         codebook: the entries (V, D).
 
     Example:
-        >>> codes = torch.distributions.Independent(torch.distributions.Categorical(logits=torch.zeros(7, 7, 16)), 2)
-        >>> grid = CodeGrid(codes, torch.randn(16, 4))
+        >>> from torch.distributions import Categorical, Independent
+        >>> grid = CodeGrid(Independent(Categorical(torch.ones(7, 7, 16)), 2), torch.randn(16, 4))
         >>> grid.event_shape, round(grid.log_prob(grid.sample()).item() / 49, 3)
         (torch.Size([4, 7, 7]), -2.773)
     """
 
     arg_constraints: dict = {}
 
-    def __init__(self, codes: Any, codebook: Tensor):
+    def __init__(self, codes: Distribution, codebook: Tensor):
         self.codes, self.codebook = codes, codebook
-        super().__init__(
-            codes.batch_shape,
-            torch.Size((codebook.shape[-1], *codes.event_shape)),
-            validate_args=False,
-        )
+        event_shape = torch.Size((codebook.shape[-1], *codes.event_shape))
+        super().__init__(codes.batch_shape, event_shape, validate_args=False)
 
     @property
     def support(self) -> Constraint:
         return Entries(self.codebook, len(self.event_shape))
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> CodeGrid:
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> CodeGrid:
         return CodeGrid(self.codes.expand(torch.Size(batch_shape)), self.codebook)
 
     def vectors(self, codes: Tensor) -> Tensor:
@@ -101,60 +99,66 @@ class CodeGrid(TorchDistribution):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         grid = self.codes.event_shape
         numbers = torch.arange(len(self.codebook), device=self.codebook.device)
-        states = torch.cartesian_prod(*[numbers] * math.prod(grid)).reshape(
-            -1, *(1,) * len(self.batch_shape), *grid
-        )
+        states = torch.cartesian_prod(*[numbers] * math.prod(grid))
+        states = states.reshape(-1, *(1,) * len(self.batch_shape), *grid)
         return self.vectors(states.expand(-1, *self.batch_shape, *grid) if expand else states)
 
 
+class CodeNetwork(Protocol):
+    """A network that scores and draws codes on a grid, such as `pyro_vae.priors.PixelCNN`."""
+
+    latent: tuple[int, ...]  # (D, *grid)
+
+    @property
+    def rows_and_columns(self) -> tuple[int, ...]:
+        """The grid as a matrix."""
+
+    def logits(self, codes: Tensor, context: Tensor | None) -> Tensor:
+        """Log-odds (N, V, *rows_and_columns) of each code, given those before it."""
+
+    def draw(self, num: int, context: Tensor | None) -> Tensor:
+        """Grids of codes, ``num`` of them."""
+
+
 class AutoregressiveCodes(TorchDistribution):
-    r"""Integers on a grid, each given those before it: the distribution that `pyro_vae.priors.PixelCNN` is of.
+    r"""Integers on a grid, each given those before it.
+
+    .. math:: P(k) = \prod_s P(k_s \mid k_{<s}, c)
 
     Args:
-        network: what has ``logits``, ``draw``, ``latent`` and ``rows_and_columns``.
-        context: features (\*batch, C), or ``None``.
+        network: that of :math:`P(k_s \mid k_{<s}, c)`, such as `pyro_vae.priors.PixelCNN`.
+        context: features c (\*batch, C), or ``None``.
         batch_shape: by default the context's.
     """
 
     arg_constraints: dict = {}
     support = constraints.nonnegative_integer
 
-    def __init__(self, network: Any, context: Tensor | None, batch_shape: torch.Size | None = None):
+    def __init__(
+        self, network: CodeNetwork, context: Tensor | None, batch_shape: torch.Size | None = None
+    ):
         self.network, self.context = network, context
-        batch = (
-            torch.Size(() if context is None else context.shape[:-1])
-            if batch_shape is None
-            else batch_shape
-        )
-        super().__init__(batch, torch.Size(network.latent[1:]), validate_args=False)
+        if batch_shape is None:
+            batch_shape = torch.Size(() if context is None else context.shape[:-1])
+        super().__init__(batch_shape, torch.Size(network.latent[1:]), validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> AutoregressiveCodes:
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> AutoregressiveCodes:
         return AutoregressiveCodes(self.network, self.context, torch.Size(batch_shape))
 
     def _rows_of_context(self, batch: torch.Size) -> Tensor | None:
-        return (
-            None
-            if self.context is None
-            else self.context.expand(*batch, -1).reshape(-1, self.context.shape[-1])
-        )
+        if self.context is None:
+            return None
+        return self.context.expand(*batch, -1).reshape(-1, self.context.shape[-1])
 
     def log_prob(self, codes: Tensor) -> Tensor:
-        batch = torch.broadcast_shapes(
-            codes.shape[: codes.dim() - len(self.event_shape)], self.batch_shape
-        )
-        grid = (
-            codes.long()
-            .expand((*batch, *self.event_shape))
-            .reshape(-1, *self.network.rows_and_columns)
-        )
+        given = codes.shape[: codes.dim() - len(self.event_shape)]
+        batch = torch.broadcast_shapes(given, self.batch_shape)
+        grid = codes.long().expand((*batch, *self.event_shape))
+        grid = grid.reshape(-1, *self.network.rows_and_columns)
         logits = self.network.logits(grid, self._rows_of_context(batch))
         return -cross_entropy(logits, grid, reduction="none").flatten(1).sum(1).reshape(batch)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         batch = torch.Size(sample_shape) + self.batch_shape
-        return self.network.draw(math.prod(batch), self._rows_of_context(batch)).reshape(
-            (*batch, *self.event_shape)
-        )
-
-
-MOST_STATES = 4096
+        drawn = self.network.draw(math.prod(batch), self._rows_of_context(batch))
+        return drawn.reshape((*batch, *self.event_shape))

@@ -1,4 +1,4 @@
-"""Codes: discrete ones whose joint states can be enumerated, and a relaxation of bits whose bound stays a bound."""
+"""Codes: discrete ones whose joint states can be listed, and relaxed bits with a true bound."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JointlyEnumerated(Independent):
 
 
 class RelaxedBernoulli(TorchDistribution):
-    r"""A bit relaxed to (0, 1), with the mass of what a float cannot tell from 0 and 1 at two points there.
+    r"""A bit relaxed to (0, 1), with a mass at each end for what a float cannot tell from it.
 
     .. math:: z = \mathrm{sigmoid}(y), \quad y = (\ell + L) / \tau, \quad L \sim
               \mathrm{Logistic}(0, 1),
@@ -76,7 +76,7 @@ class RelaxedBernoulli(TorchDistribution):
 
     def __init__(self, temperature: float, logits: Tensor, validate_args: bool | None = None):
         self.temperature, self.logits = temperature, logits
-        self.reach = -0.75 * math.log(torch.finfo(logits.dtype).eps)
+        self.reach = -0.75 * math.log(torch.finfo(logits.dtype).eps)  # c
         super().__init__(logits.shape, validate_args=validate_args)
 
     @property
@@ -97,7 +97,8 @@ class RelaxedBernoulli(TorchDistribution):
         uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
         # The generator leaves out one but not zero; both tails are drawn from the small end, where
         # floats are dense.
-        noise = torch.where(torch.rand_like(logits) < 0.5, 1.0, -1.0) * -(uniform / 2).logit()
+        tail = -(uniform / 2).logit()
+        noise = torch.where(torch.rand_like(logits) < 0.5, tail, -tail)
         low, high = self._ends(logits)
         return torch.sigmoid((logits + noise) / self.temperature).clamp(low, high)
 

@@ -1,14 +1,13 @@
-"""Distributions put together entry by entry: a family for each column of a table, and entries that are missing."""
+"""Distributions made entry by entry: a family for each column, and missing entries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent, biject_to, constraints
+from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput
@@ -16,17 +15,18 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["Columns", "ObservedEntries", "entries_of"]
 
 
-def entries_of(distribution: Distribution, argument: str = "likelihood") -> Any:
-    """The distribution of the entries behind one of whole events: its base, whose event is a single number.
+def entries_of(distribution: Distribution, argument: str = "likelihood") -> TorchDistribution:
+    """The distribution of single entries from which one of whole events is made.
 
     Raises:
-        InvalidInput: if the entries are not independent, as those of a multinomial are not.
+        InvalidInput: if entries depend on one another, as those of a multinomial do.
 
     Example:
-        >>> entries_of(torch.distributions.Independent(torch.distributions.Normal(torch.zeros(5, 3), 1.0), 1)).batch_shape
+        >>> from torch.distributions import Independent, Normal
+        >>> entries_of(Independent(Normal(torch.zeros(5, 3), 1.0), 1)).batch_shape
         torch.Size([5, 3])
     """
-    base: Any = distribution
+    base = distribution
     while isinstance(base, Independent | TorchToPyro):
         base = base.wrapped if isinstance(base, TorchToPyro) else base.base_dist
     if base.event_shape:
@@ -34,18 +34,18 @@ def entries_of(distribution: Distribution, argument: str = "likelihood") -> Any:
             argument,
             got=f"{type(base).__name__}, whose entries depend on one another",
             expected="entries that are independent given z",
-            fix="choose a likelihood of single entries",
+            fix="choose a likelihood whose entries are independent, such as Normal",
         )
     return as_pyro(base)
 
 
 class Columns(TorchDistribution):
-    r"""Independent entries, the last dimension's put together of several distributions.
+    r"""Independent entries, each from the distribution of its column.
 
     .. math:: p(x) = \prod_i p_{g(i)}(x_i)
 
-    The event is a single entry, so that ``to_event(1)`` makes rows of a table and entries can be
-    left out.
+    with g(i) the part that describes column i. The event is a single entry: ``to_event(1)`` makes
+    rows of a table, and entries can be left out.
 
     Args:
         parts: distributions of entries; the last dimension of each part's batch shape runs over its
@@ -55,7 +55,8 @@ class Columns(TorchDistribution):
 
     Example:
         >>> from torch.distributions import Normal, Poisson
-        >>> d = Columns([Normal(torch.zeros(5, 2), 1.0), Poisson(torch.ones(5, 1))], [torch.tensor([0, 2]), torch.tensor([1])])
+        >>> parts = [Normal(torch.zeros(5, 2), 1.0), Poisson(torch.ones(5, 1))]
+        >>> d = Columns(parts, [torch.tensor([0, 2]), torch.tensor([1])])
         >>> d.batch_shape, d.log_prob(torch.zeros(3)).shape
         (torch.Size([5, 3]), torch.Size([5, 3]))
     """
@@ -91,10 +92,8 @@ class Columns(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> Columns:
         rows = tuple(batch_shape)[:-1]
-        return Columns(
-            [part.expand(torch.Size((*rows, part.batch_shape[-1]))) for part in self.parts],
-            self.columns,
-        )
+        parts = [part.expand(torch.Size((*rows, part.batch_shape[-1]))) for part in self.parts]
+        return Columns(parts, self.columns)
 
     def _split(self, value: Tensor) -> list[Tensor]:
         return [value.index_select(-1, index) for index in self.columns]
@@ -108,7 +107,7 @@ class PerColumn(constraints.Constraint):
 
     def __init__(
         self,
-        parts: Sequence[Any],
+        parts: Sequence[constraints.Constraint],
         join: Callable[[Sequence[Tensor]], Tensor],
         split: Callable[[Tensor], list[Tensor]],
     ):
@@ -120,20 +119,18 @@ class PerColumn(constraints.Constraint):
         return self._join([part.check(few) for part, few in zip(self.parts, self._split(value))])
 
     def __repr__(self) -> str:
-        return (
-            " and ".join(dict.fromkeys(str(part).rstrip("()") for part in self.parts))
-            + " by column"
-        )
+        names = dict.fromkeys(str(part).rstrip("()") for part in self.parts)
+        return " and ".join(names) + " by column"
 
 
 class ObservedEntries(TorchDistribution):
-    r"""Independent entries of which some may be missing: a NaN counts nothing.
+    r"""Independent entries, of which those that are NaN count as missing.
 
     .. math:: \log p(x) = [x \text{ is observed}]\; \log p_0(x)
 
-    So the sum over an event is the log-probability of its observed entries, the others being
-    integrated out. A NaN is replaced by a number of the support before the density is evaluated:
-    masking its result alone would still give NaN gradients. Samples are complete.
+    The sum over an event is the log-probability of its observed entries; the others are integrated
+    out. A number of the support replaces each NaN before the density is evaluated, for masking the
+    result alone would still give NaN gradients. Samples are complete.
 
     Args:
         base: the distribution of the entries, its event a single number.
@@ -147,7 +144,7 @@ class ObservedEntries(TorchDistribution):
     arg_constraints: dict = {}
 
     def __init__(self, base: Distribution):
-        self.base: Any = as_pyro(base)
+        self.base = as_pyro(base)
         super().__init__(self.base.batch_shape, validate_args=False)
 
     @property
@@ -167,12 +164,12 @@ class ObservedEntries(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         missing = torch.isnan(value)
-        # 0.5, 1 or 0, the first that the support holds, entry by entry: no support of ours is
-        # without all three.
-        filler = torch.zeros_like(value)
+        # For each entry the first of 0.5, 1 and 0 that its support holds; each of our supports
+        # holds one of them.
+        filler, support = torch.zeros_like(value), self.support.base
         for candidate in (1.0, 0.5):
             number = torch.full_like(value, candidate)
-            filler = torch.where(self.base.support.check(number), number, filler)
+            filler = torch.where(support.check(number), number, filler)
         log_prob = self.base.log_prob(torch.where(missing, filler, value))
         return torch.where(missing, torch.zeros_like(log_prob), log_prob)
 
@@ -181,9 +178,9 @@ class ObservedEntries(TorchDistribution):
 
 
 class OrMissing(constraints.Constraint):
-    """A constraint that lets NaN, a missing entry, pass."""
+    """A constraint under which an entry may also be missing, a NaN."""
 
-    def __init__(self, base: Any):
+    def __init__(self, base: constraints.Constraint):
         self.base, self.is_discrete = base, base.is_discrete  # type: ignore[misc]
         super().__init__()
 
@@ -195,5 +192,5 @@ class OrMissing(constraints.Constraint):
 
 
 @biject_to.register(OrMissing)
-def _of_complete_values(constraint: OrMissing) -> Any:
+def _of_complete_values(constraint: OrMissing) -> Transform:
     return biject_to(constraint.base)

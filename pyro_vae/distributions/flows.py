@@ -1,17 +1,23 @@
-"""A base distribution pushed through an invertible transform, scored without inverting its own draws."""
+"""Base distributions pushed through invertible transforms."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 __all__ = ["PushForward", "zuko_transform"]
 
-FLOWS = {"coupling": "NICE", "autoregressive": "MAF", "spline": "NSF"}
+
+class FlowTransform(Protocol):
+    """An invertible map as Zuko has it, which also gives its log-determinant."""
+
+    @property
+    def inv(self) -> FlowTransform: ...
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class PushForward(TorchDistribution):
@@ -20,8 +26,8 @@ class PushForward(TorchDistribution):
     .. math:: \log p(z) = \log p(\epsilon) - \log |\det \partial f / \partial \epsilon|, \quad
               \epsilon = f^{-1}(z)
 
-    The last draw is remembered with its log-density, so that a guide's own draw costs one pass of f
-    however dear the inverse is.
+    The last draw is kept with its log-density, so a guide that scores its own draw runs f once and
+    needs no inverse.
 
     Args:
         base: the distribution of the noise, event shape (D,).
@@ -40,7 +46,7 @@ class PushForward(TorchDistribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, base: Distribution, transform: Any):
+    def __init__(self, base: Distribution, transform: FlowTransform):
         self.base, self.transform = base, transform
         self._last: tuple[Tensor, Tensor] | None = None
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
@@ -57,26 +63,26 @@ class PushForward(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._last is not None and self._last[0] is value:
             return self._last[1]
-        # Couplings put entries back where they were, and need the context's batch dimensions there.
-        value = value.expand(
-            torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
-        )
+        # Couplings write entries in place, so the value needs the context's batch dimensions.
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        value = value.expand(shape)
         noise, log_det = self.transform.inv.call_and_ladj(value)
         return self.base.log_prob(noise) + log_det
 
 
 def zuko_transform(
     kind: str, features: int, context: int, transforms: int, hidden: tuple[int, ...]
-) -> Any:
-    """A module whose call, with a context (\\*batch, C) or none, gives one of Zuko's transforms, from values to noise.
+) -> nn.Module:
+    """A module whose call gives one of Zuko's transforms, from values to noise.
 
-    Importing Zuko turns the validation of all torch distributions off; it is turned back to what it
-    was.
+    It is called with a context (\\*batch, C), or with nothing. Importing Zuko turns off the
+    validation of all torch distributions; here it is put back as it was.
     """
     before = Distribution._validate_args
     try:
-        import zuko
+        from zuko.flows import MAF, NICE, NSF
     finally:
         Distribution._validate_args = before
-    flow = getattr(zuko.flows, FLOWS[kind])
-    return flow(features, context, transforms=transforms, hidden_features=hidden).transform
+    kinds = {"coupling": NICE, "autoregressive": MAF, "spline": NSF}
+    flow = kinds[kind](features, context, transforms=transforms, hidden_features=hidden)
+    return flow.transform

@@ -1,4 +1,4 @@
-"""Logistic distributions on a grid of levels: discrete data such as bytes, with the smoothness of a density."""
+"""Distributions on finitely many levels, such as bytes, and on categories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,29 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
-__all__ = ["CategoricalCode", "DiscretizedLogistic", "Grid"]
+__all__ = ["Binomial", "CategoricalCode", "DiscretizedLogistic", "Grid"]
+
+
+class Binomial(dist.Binomial):
+    r"""Numbers of successes in n trials, their log-probability exact at any log-odds.
+
+    .. math:: \log P(x) = \log \binom{n}{x} + x \log s(l) + (n - x) \log s(-l)
+
+    with s the logistic function, computed in double precision. Torch's own subtracts large terms:
+    where success is all but certain its value and its gradient are rounding errors.
+
+    Example:
+        >>> Binomial(100_000, logits=torch.tensor(20.0)).log_prob(torch.tensor(100_000.0))
+        tensor(-0.0002)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        n, x, logits = self.total_count.double(), value.double(), self.logits.double()
+        ways = torch.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
+        exact = ways + x * logsigmoid(logits) + (n - x) * logsigmoid(-logits)
+        return exact.to(self.logits.dtype)
 
 
 class Grid(constraints.Constraint):
@@ -31,7 +53,9 @@ class Grid(constraints.Constraint):
 
 
 class DiscretizedLogistic(TorchDistribution):
-    r"""A logistic variable rounded to a grid of levels in [0, 1]; what lies beyond an end belongs to its level.
+    r"""A logistic variable rounded to a grid of levels in [0, 1].
+
+    The two end levels take all that lies beyond them:
 
     .. math:: P(x) = F(x + h) - F(x - h), \quad F(t) = \mathrm{sigmoid}((t - \mu) / s), \quad h =
               \frac{1}{2 (L - 1)},
@@ -85,9 +109,8 @@ class DiscretizedLogistic(TorchDistribution):
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             tiny = torch.finfo(self.loc.dtype).tiny
-            uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp_min(
-                tiny
-            )
+            uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+            uniform = uniform.clamp_min(tiny)
             value = self.loc + self.scale * (uniform.log() - torch.log1p(-uniform))
             last = self.levels - 1
             return (value * last).round().clamp(0, last) / last
@@ -97,9 +120,7 @@ class DiscretizedLogistic(TorchDistribution):
         r"""Of the rounded variable, :math:`\frac{1}{L - 1} \sum_{k \ge 1} P(x \ge k / (L - 1))`."""
         last = self.levels - 1
         total = torch.zeros_like(self.loc)
-        for k in range(
-            1, self.levels
-        ):  # a loop: all levels at once would take their number in memory
+        for k in range(1, self.levels):  # one by one, for all at once may not fit into memory
             total = total + torch.sigmoid((self.loc - (k - 0.5) / last) / self.scale)
         return total / last
 
@@ -112,24 +133,20 @@ class DiscretizedLogistic(TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> DiscretizedLogistic:
         new = self._get_checked_instance(DiscretizedLogistic, _instance)
         batch_shape = torch.Size(batch_shape)
-        new.loc, new.scale, new.levels = (
-            self.loc.expand(batch_shape),
-            self.scale.expand(batch_shape),
-            self.levels,
-        )
+        new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
+        new.levels = self.levels
         super(DiscretizedLogistic, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
 
 class CategoricalCode(dist.Categorical):
-    r"""A category as its number 0, ..., C - 1 in the dtype of the probabilities, as columns of a table hold it.
+    r"""A category as its number 0, ..., C - 1, in the dtype of the probabilities.
 
     .. math:: P(x) = \mathrm{softmax}(l)_x
 
-    Torch's own but for the samples, which are no integers there, and the mean, which is NaN there;
-    here it is
-    :math:`\sum_k k\, P(k)`, the expected level where the categories are ordered.
+    Columns of a table hold categories so. Samples of torch's own are integers and its mean is NaN;
+    here the mean is :math:`\sum_k k\, P(k)`, the expected level where categories are ordered.
 
     Args:
         logits: unnormalised log-probabilities (..., C).
@@ -141,6 +158,9 @@ class CategoricalCode(dist.Categorical):
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         return super().sample(sample_shape).to(self.logits.dtype)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        return super().enumerate_support(expand).to(self.logits.dtype)
 
     @property
     def mean(self) -> Tensor:

@@ -17,10 +17,9 @@ class MixtureOfNormals(TorchDistribution):
 
     .. math:: p(z) = \sum_c \pi_c \prod_d \mathcal{N}(z_d; \mu_{cd}, \sigma_{cd}^2)
 
-    Which component a draw comes from cannot be differentiated; where the draw lies can. With
+    The choice of a component cannot be differentiated, the place of the draw can. With
     :math:`u_d = F(z_d \mid z_{<d})`, the conditional distribution functions, the gradient of a draw
-    is
-    :math:`-(\partial u / \partial z)^{-1} \partial u / \partial \phi` at fixed u, a triangular
+    is :math:`-(\partial u / \partial z)^{-1} \partial u / \partial \phi` at fixed u, a triangular
     system: the implicit gradient, unbiased for weights, means and scales. Its variance grows with
     the gaps between components.
 
@@ -33,7 +32,8 @@ class MixtureOfNormals(TorchDistribution):
     Figurnov, Mohamed and Mnih (2018), Implicit reparameterization gradients.
 
     Example:
-        >>> MixtureOfNormals(torch.zeros(3), torch.randn(3, 2), torch.ones(3, 2)).rsample((5,)).shape
+        >>> q = MixtureOfNormals(torch.zeros(3), torch.randn(3, 2), torch.ones(3, 2))
+        >>> q.rsample((5,)).shape
         torch.Size([5, 2])
     """
 
@@ -50,9 +50,8 @@ class MixtureOfNormals(TorchDistribution):
     ):
         batch = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2], scale.shape[:-2])
         self.logits = logits.expand(*batch, -1)
-        self.loc, self.scale = (
-            t.expand(*batch, -1, -1) for t in torch.broadcast_tensors(loc, scale)
-        )
+        loc, scale = torch.broadcast_tensors(loc, scale)
+        self.loc, self.scale = loc.expand(*batch, -1, -1), scale.expand(*batch, -1, -1)
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> MixtureOfNormals:
@@ -84,19 +83,11 @@ class MixtureOfNormals(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            gumbel = (
-                -torch.empty(
-                    *shape[:-1], self.logits.shape[-1], dtype=self.loc.dtype, device=self.loc.device
-                )
-                .exponential_()
-                .log()
-            )
-            chosen = (self.logits + gumbel).argmax(-1)[..., None, None]
+            *batch, dim = self._extended_shape(sample_shape)
+            gumbel = -self.loc.new_empty(*batch, self.logits.shape[-1]).exponential_().log()
+            chosen = (self.logits + gumbel).argmax(-1)[..., None, None].expand(*batch, 1, dim)
             loc, scale = (
-                t.expand(*shape[:-1], *t.shape[-2:])
-                .gather(-2, chosen.expand(*shape[:-1], 1, shape[-1]))
-                .squeeze(-2)
+                t.expand(*batch, *t.shape[-2:]).gather(-2, chosen).squeeze(-2)
                 for t in (self.loc, self.scale)
             )
             z = loc + scale * torch.randn_like(loc)
@@ -109,24 +100,24 @@ class MixtureOfNormals(TorchDistribution):
         return z - step.squeeze(-1)
 
     def _distribution_functions(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Each :math:`u_d` and the rows of :math:`\partial u / \partial z`, all over the density of entry d, which
-        makes the diagonal one; the Jacobian is a constant."""
+        r"""Each :math:`u_d` and the rows of :math:`\partial u / \partial z`, over the density of d.
+
+        The division makes the diagonal one. The Jacobian is a constant.
+        """
         x, log_density = self._standardised(z)
         before = log_density.cumsum(-1) - log_density  # of the entries before d
         log_weights = (self.logits.unsqueeze(-1) + before).log_softmax(-2)
         weights = log_weights.exp()
         with torch.no_grad():
-            # Above the median the complement is summed: a constant less, and no digit lost in the
-            # upper tail.
+            # Above the median the complement is summed, which differs by a constant and loses no
+            # digits in the upper tail.
             above = (weights * ndtr(x)).sum(-2, keepdim=True) > 0.5
-            density = (
-                (log_weights + log_density).logsumexp(-2).exp().clamp_min(torch.finfo(z.dtype).tiny)
-            )
+            density = (log_weights + log_density).logsumexp(-2).exp()
+            density = density.clamp_min(torch.finfo(z.dtype).tiny)
         phi = torch.where(above, -ndtr(-x), ndtr(x))
         u = (weights * phi).sum(-2)
         with torch.no_grad():
             slope = -x / self.scale
-            jacobian = torch.einsum(
-                "...cd,...cj->...dj", weights * (phi - u.unsqueeze(-2)), slope
-            ) / density.unsqueeze(-1)
+            excess = weights * (phi - u.unsqueeze(-2))
+            jacobian = torch.einsum("...cd,...cj->...dj", excess, slope) / density.unsqueeze(-1)
         return u / density, jacobian.tril(-1)

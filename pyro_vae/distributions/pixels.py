@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -15,25 +15,34 @@ __all__ = ["AutoregressiveBits"]
 MOST_STATES = 4096
 
 
+class BitNetwork(Protocol):
+    """A network that says what bits mean for the log-odds of those after them."""
+
+    def said(self, x: Tensor) -> Tensor:
+        """g of all pixels of images x (N, *event), in their shape."""
+
+    def said_at(self, i: int, x: Tensor) -> Tensor:
+        """g (N,) of pixel i of flat images x (N, D)."""
+
+
 class AutoregressiveBits(TorchDistribution):
-    r"""Bits one after another, row by row, the log-odds of each a sum of two: its own, and what the bits before say.
+    r"""Bits row by row, each given those before it.
 
     .. math:: P(x) = \prod_i P(x_i \mid x_1, \dots, x_{i-1}), \quad
               \mathrm{logit}\, P(x_i = 1 \mid \cdot) = a_i + g_i(x_1, \dots, x_{i-1})
 
-    The second does not depend on the batch, so K draws of a for one x cost g once. There is no
-    closed form of the mean.
+    The term g does not depend on the batch: for K draws of a and one x it is computed once. The
+    mean has no closed form.
 
     Args:
         logits: a (\*batch, \*event).
-        network: what has ``said`` and ``said_at``, see
-            `pyro_vae.likelihoods.AutoregressiveBernoulli`.
+        network: that of g, such as `pyro_vae.likelihoods.AutoregressiveBernoulli`.
         event_dims: the number of dimensions of the event.
     """
 
     arg_constraints: dict = {}
 
-    def __init__(self, logits: Tensor, network: Any, event_dims: int):
+    def __init__(self, logits: Tensor, network: BitNetwork, event_dims: int):
         self.logits, self.network = logits, network
         batch = logits.dim() - event_dims
         super().__init__(logits.shape[:batch], logits.shape[batch:], validate_args=False)
@@ -42,10 +51,9 @@ class AutoregressiveBits(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.boolean, self.event_dim)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> AutoregressiveBits:
-        return AutoregressiveBits(
-            self.logits.expand(*batch_shape, *self.event_shape), self.network, self.event_dim
-        )
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> AutoregressiveBits:
+        logits = self.logits.expand(*batch_shape, *self.event_shape)
+        return AutoregressiveBits(logits, self.network, self.event_dim)
 
     def log_prob(self, value: Tensor) -> Tensor:
         said = self.network.said(value.reshape(-1, *self.event_shape)).reshape(value.shape)
@@ -56,9 +64,8 @@ class AutoregressiveBits(TorchDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         batch = torch.Size(sample_shape) + self.batch_shape
-        logits = self.logits.expand(*batch, *self.event_shape).reshape(
-            -1, math.prod(self.event_shape)
-        )
+        logits = self.logits.expand(*batch, *self.event_shape)
+        logits = logits.reshape(-1, math.prod(self.event_shape))
         x = torch.zeros_like(logits)
         for i in range(x.shape[1]):
             x[:, i] = torch.bernoulli(torch.sigmoid(logits[:, i] + self.network.said_at(i, x)))

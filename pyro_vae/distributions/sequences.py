@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -17,7 +17,7 @@ MOST_STATES = 4096
 
 
 class EndedSequences(Constraint):
-    """Categories 0, ..., C - 1 of which a 0, the end, is followed by nothing but 0."""
+    """Categories 0, ..., C - 1, where only zeros follow a 0, the end."""
 
     is_discrete = True
     event_dim = 1
@@ -34,25 +34,37 @@ class EndedSequences(Constraint):
         return f"0, ..., {self.categories - 1}, with nothing but 0 behind the first 0"
 
 
+class SequenceNetwork(Protocol):
+    """A network that scores and draws sequences of categories."""
+
+    categories: int
+    event_shape: tuple[int, ...]
+
+    def logits(self, x: Tensor, given: Tensor) -> Tensor:
+        """Log-odds (M, T, C) of each category given those before, for x (M, T)."""
+
+    def draw(self, given: Tensor, greedy: bool = False) -> Tensor:
+        """Sequences (M, T), drawn, or each step the most probable category."""
+
+
 class AutoregressiveSequences(TorchDistribution):
     r"""Sequences of T categories, each given those before it; the first 0 is the end.
 
     .. math:: P(x) = \prod_{t=1}^{n} P(x_t \mid x_1, \dots, x_{t-1}), \quad n = \min \{ t : x_t = 0
               \} \text{ or } T
 
-    What stands behind the end is 0 with certainty and counts nothing, so this is the probability of
-    the sequence without its padding, end included. Categories have no mean; `mode` is what a greedy
-    search finds.
+    Behind the end all entries are 0 with certainty, so this is the probability of the sequence with
+    its end and without its padding. Categories have no mean; `mode` is what a greedy search finds.
 
     Args:
-        network: what has ``categories``, ``event_shape``, ``logits`` and ``draw``, see
+        network: that of the conditionals, such as
             `pyro_vae.likelihoods.AutoregressiveCategorical`.
-        given: what all steps depend on (\*batch, F).
+        given: features (\*batch, F) that all steps depend on.
     """
 
     arg_constraints: dict = {}
 
-    def __init__(self, network: Any, given: Tensor):
+    def __init__(self, network: SequenceNetwork, given: Tensor):
         self.network, self.given = network, given
         super().__init__(given.shape[:-1], torch.Size(network.event_shape), validate_args=False)
 
@@ -60,7 +72,7 @@ class AutoregressiveSequences(TorchDistribution):
     def support(self) -> Constraint:
         return EndedSequences(self.network.categories)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> AutoregressiveSequences:
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> AutoregressiveSequences:
         return AutoregressiveSequences(self.network, self.given.expand(*batch_shape, -1))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -77,10 +89,9 @@ class AutoregressiveSequences(TorchDistribution):
 
     @property
     def mode(self) -> Tensor:
-        """The most probable category, one step after the other: most often, but not always, the most probable sequence."""
-        return self._shaped(
-            self.network.draw(self._rows(self.batch_shape), greedy=True), self.batch_shape
-        )
+        """The sequence of a greedy search, which is often but not always the most probable one."""
+        greedy = self.network.draw(self._rows(self.batch_shape), greedy=True)
+        return self._shaped(greedy, self.batch_shape)
 
     def _rows(self, batch: torch.Size) -> Tensor:
         return self.given.expand(*batch, -1).reshape(-1, self.given.shape[-1])
@@ -93,13 +104,9 @@ class AutoregressiveSequences(TorchDistribution):
         return self.network.categories ** math.prod(self.event_shape) <= MOST_STATES
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        numbers = torch.arange(
-            self.network.categories, dtype=self.given.dtype, device=self.given.device
-        )
-        every = torch.cartesian_prod(*[numbers] * math.prod(self.event_shape)).reshape(
-            -1, *self.event_shape
-        )
-        states = every[self.support.check(every)].reshape(
-            -1, *(1,) * len(self.batch_shape), *self.event_shape
-        )
+        given, event = self.given, self.event_shape
+        numbers = torch.arange(self.network.categories, dtype=given.dtype, device=given.device)
+        every = torch.cartesian_prod(*[numbers] * math.prod(event)).reshape(-1, *event)
+        states = every[self.support.check(every)]
+        states = states.reshape(-1, *(1,) * len(self.batch_shape), *event)
         return states.expand(-1, *self.batch_shape, *self.event_shape) if expand else states

@@ -73,11 +73,10 @@ class VonMisesFisher(TorchDistribution):
     derivative in :math:`\kappa`.
 
     Draws are Wood's: of a fixed number of proposals the first that is accepted. The gradient is
-    pathwise in
-    :math:`\mu` and implicit in :math:`\kappa`: with :math:`w = \mu^\top z` and its distribution
-    function F,
-    :math:`\partial w / \partial \kappa = -\partial_\kappa F(w) / p(w)`, so that it needs no
-    correction for rejections.
+    pathwise in :math:`\mu` and implicit in :math:`\kappa`: with :math:`w = \mu^\top z` and its
+    distribution function F,
+    :math:`\partial w / \partial \kappa = -\partial_\kappa F(w) / p(w)`, so
+    rejections need no correction.
 
     Args:
         loc: the mean direction :math:`\mu` (\*batch, D), of length one.
@@ -99,11 +98,9 @@ class VonMisesFisher(TorchDistribution):
 
     def __init__(self, loc: Tensor, concentration: Tensor, validate_args: bool | None = None):
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
-        self.loc, self.concentration = (
-            loc.expand(*batch, loc.shape[-1]),
-            concentration.expand(batch),
-        )
-        # From the concentrations as they were given: an expanded one would repeat the quadrature.
+        self.loc = loc.expand(*batch, loc.shape[-1])
+        self.concentration = concentration.expand(batch)
+        # From the concentrations before they are expanded, which would repeat the quadrature.
         log_integral, shortfall = _quadrature(concentration, loc.shape[-1])
         self._log_integral, self._shortfall = log_integral.expand(batch), shortfall.expand(batch)
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
@@ -111,22 +108,18 @@ class VonMisesFisher(TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance=None) -> VonMisesFisher:
         new = self._get_checked_instance(VonMisesFisher, _instance)
         new.loc = self.loc.expand(*batch_shape, *self.event_shape)
-        for name in ("concentration", "_log_integral", "_shortfall"):
-            setattr(new, name, getattr(self, name).expand(batch_shape))
-        TorchDistribution.__init__(
-            new, torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
+        new.concentration = self.concentration.expand(batch_shape)
+        new._log_integral = self._log_integral.expand(batch_shape)
+        new._shortfall = self._shortfall.expand(batch_shape)
+        batch = torch.Size(batch_shape)
+        TorchDistribution.__init__(new, batch, self.event_shape, validate_args=False)
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # kappa (mu'z - 1) as a squared distance: the difference of nearly equal numbers loses the
-        # digits that count.
+        # kappa (mu'z - 1) from a squared distance, for mu'z - 1 itself loses its digits near 0.
         distance = (value - self.loc).square().sum(-1)
-        return (
-            -0.5 * self.concentration * distance
-            - self._log_integral
-            - log_area(self.event_shape[0] - 1)
-        )
+        log_normaliser = self._log_integral + log_area(self.event_shape[0] - 1)
+        return -0.5 * self.concentration * distance - log_normaliser
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         shape, dim = self._extended_shape(sample_shape), self.event_shape[0]
@@ -144,24 +137,20 @@ class VonMisesFisher(TorchDistribution):
             dim=-1,
         )
         normal = torch.cat([loc[..., :1] - sign, loc[..., 1:]], dim=-1)
-        return drawn - 2 * normal * (normal * drawn).sum(-1, keepdim=True) / normal.square().sum(
-            -1, keepdim=True
-        )
+        share = (normal * drawn).sum(-1, keepdim=True) / normal.square().sum(-1, keepdim=True)
+        return drawn - 2 * normal * share
 
     @property
     def mean(self) -> Tensor:
         return (1 - self._shortfall).unsqueeze(-1) * self.loc
 
     def entropy(self) -> Tensor:
-        return (
-            self._log_integral
-            + log_area(self.event_shape[0] - 1)
-            + self.concentration * self._shortfall
-        )
+        log_normaliser = self._log_integral + log_area(self.event_shape[0] - 1)
+        return log_normaliser + self.concentration * self._shortfall
 
 
 def log_area(dim: int) -> float:
-    r"""The logarithm of the unit sphere's area in ``dim`` dimensions, :math:`\log 2 \pi^{D/2} / \Gamma(D/2)`."""
+    r"""The log-area of the unit sphere in D dimensions, :math:`\log 2 \pi^{D/2} / \Gamma(D/2)`."""
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 
@@ -171,7 +160,7 @@ def _gap(u: Tensor) -> Tensor:
 
 
 def _log_integrand(u: Tensor, concentration: Tensor, dim: int) -> Tensor:
-    """log sech(u)^(D-1) exp(-kappa (1 - tanh u)): the density of artanh(w), but for its normaliser."""
+    """log sech(u)^(D-1) exp(-kappa (1 - tanh u)), the density of artanh(w) but for a constant."""
     log_sech = math.log(2) - u.abs() - torch.log1p(torch.exp(-2 * u.abs()))
     return (dim - 1) * log_sech - concentration * _gap(u)
 
@@ -183,20 +172,14 @@ def _mode(concentration: Tensor, dim: int) -> Tensor:
 
 
 def _quadrature(concentration: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The logarithm of the scaled integral above, and 1 - A where A is the mean of w; both (\\*batch)."""
+    """The log of the scaled integral, and 1 - A for A the mean of w; both of shape (\\*batch)."""
     # The integrand's width in u depends on D alone; its tails fall off like exp(-(D - 1) |u|) at
     # least.
     step = min(0.12, 0.4 / math.sqrt(dim - 1))
     reach = 40 / (dim - 1) + 9 / math.sqrt(dim - 1)
-    offsets = (
-        torch.arange(
-            -math.ceil(reach / step),
-            math.ceil(reach / step) + 1,
-            dtype=concentration.dtype,
-            device=concentration.device,
-        )
-        * step
-    )
+    count = math.ceil(reach / step)
+    dtype, device = concentration.dtype, concentration.device
+    offsets = torch.arange(-count, count + 1, dtype=dtype, device=device) * step
     u = _mode(concentration.detach(), dim).unsqueeze(-1) + offsets
     log_terms = _log_integrand(u, concentration.unsqueeze(-1), dim)
     return log_terms.logsumexp(-1) + math.log(step), (log_terms.softmax(-1) * _gap(u)).sum(-1)
@@ -220,7 +203,7 @@ def _propose(concentration: Tensor, dim: int) -> Tensor:
 
 
 def _slope(gap: Tensor, concentration: Tensor, shortfall: Tensor, dim: int) -> Tensor:
-    """dw / d kappa at fixed F(w), by exponential quadrature over that tail of the density which w lies in."""
+    """dw / d kappa at fixed F(w), by exponential quadrature over the tail in which w lies."""
     x = torch.arange(-4.0, 4.6, 0.1, dtype=gap.dtype, device=gap.device)
     nodes = torch.exp(x - torch.exp(-x)) / math.sqrt(dim - 1)
     weights = nodes * (1 + torch.exp(-x)) * 0.1
@@ -228,12 +211,7 @@ def _slope(gap: Tensor, concentration: Tensor, shortfall: Tensor, dim: int) -> T
     side = torch.where(u > _mode(concentration, dim), 1.0, -1.0).to(gap.dtype)
     tail = u.unsqueeze(-1) + side.unsqueeze(-1) * nodes
     kappa = concentration.unsqueeze(-1)
-    relative = torch.exp(
-        _log_integrand(tail, kappa, dim) - _log_integrand(u.unsqueeze(-1), kappa, dim)
-    )
-    return (
-        side
-        * gap
-        * (2 - gap)
-        * ((shortfall.unsqueeze(-1) - _gap(tail)) * relative * weights).sum(-1)
-    )
+    at_u = _log_integrand(u.unsqueeze(-1), kappa, dim)
+    relative = torch.exp(_log_integrand(tail, kappa, dim) - at_u)
+    integral = ((shortfall.unsqueeze(-1) - _gap(tail)) * relative * weights).sum(-1)
+    return side * gap * (2 - gap) * integral

@@ -1,9 +1,10 @@
-"""What kind of density a support carries: the measure that it is taken with respect to."""
+"""What can be said of any distribution: the measure of its density, its mean, its points."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Protocol, runtime_checkable
 
 import torch
 from pyro.distributions import Delta, TorchDistribution, constraints
@@ -11,19 +12,22 @@ from torch import Tensor
 from torch.distributions import Distribution, biject_to
 from torch.distributions.constraints import Constraint
 
+from pyro_vae.contracts import StatesMeasure
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
-    "innermost_support",
-    "stated_support",
+    "FixedByDatum",
     "Flat",
     "NoDraws",
-    "representative_of",
+    "given_datum",
     "has_mean",
+    "innermost_support",
     "is_point_mass",
     "is_thin",
     "measure_of",
     "points_of",
+    "representative_of",
+    "stated_support",
 ]
 
 MEASURES = {
@@ -32,19 +36,28 @@ MEASURES = {
 }
 
 
-def measure_of(support: Any) -> str:
-    """What a density on ``support`` is with respect to; two densities can be compared only if it is the same.
+@runtime_checkable
+class Wrapped(Protocol):
+    """A distribution made of another one, as `torch.distributions.Independent` is."""
 
-    A constraint of one's own may say so in an attribute ``measure``.
+    base_dist: Distribution
+
+
+def measure_of(support: Constraint) -> str:
+    """The measure to which densities on ``support`` refer; only over one measure do two compare.
+
+    A constraint may state its measure in an attribute ``measure``.
 
     Example:
-        >>> measure_of(constraints.simplex), measure_of(constraints.boolean), measure_of(constraints.real_vector)
-        ('the area of a simplex', 'discrete points', 'volume')
+        >>> measure_of(constraints.simplex), measure_of(constraints.boolean)
+        ('the area of a simplex', 'discrete points')
+        >>> measure_of(constraints.real_vector)
+        'volume'
     """
-    while hasattr(support, "base_constraint") and not hasattr(support, "measure"):
-        support = support.base_constraint
-    if hasattr(support, "measure"):
+    if isinstance(support, StatesMeasure):
         return support.measure
+    if isinstance(support, constraints.independent):
+        return measure_of(support.base_constraint)
     return "discrete points" if support.is_discrete else MEASURES.get(type(support), "volume")
 
 
@@ -66,63 +79,69 @@ def stated_support(distribution: Distribution) -> Constraint:
 
 
 def innermost_support(support: Constraint) -> Constraint:
-    """The constraint on single entries that an independent or masked support is made of."""
-    while hasattr(support, "base_constraint"):
+    """The constraint on single entries that an independent support is made of."""
+    while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
 
 
-def is_thin(support: Any) -> bool:
-    """Whether a support has no volume, so that a continuous draw lies in it by construction or never."""
+def is_thin(support: Constraint) -> bool:
+    """Whether a support has no volume, as a sphere and a set of points have none."""
     return measure_of(support) in {"discrete points", *MEASURES.values()}
 
 
-def points_of(distribution: Any, num: int = 64) -> Tensor:
-    """Points (num, \\*batch, \\*event) all over a distribution's support, or draws where those cannot be had."""
-    support = distribution.support
-    shape = (*distribution.batch_shape, *distribution.event_shape)
+def points_of(distribution: Distribution, num: int = 64) -> Tensor:
+    """Points (num, \\*batch, \\*event) all over a distribution's support.
+
+    They are draws where the support is discrete, or no transform is registered for it, as for the
+    sphere.
+    """
+    support = stated_support(distribution)
+    shape = torch.Size((*distribution.batch_shape, *distribution.event_shape))
     if not support.is_discrete:
-        try:
+        with suppress(NotImplementedError):
             transform = biject_to(support)
             like = distribution.sample()
-            return transform(
-                4
-                * torch.randn(
-                    num,
-                    *transform.inverse_shape(torch.Size(shape)),
-                    dtype=like.dtype,
-                    device=like.device,
-                )
-            )
-        except NotImplementedError:
-            pass  # a constraint that no transform is registered for, such as the sphere
-    return distribution.sample((num,))
+            free = torch.Size((num, *transform.inverse_shape(shape)))
+            return transform(4 * torch.randn(free, dtype=like.dtype, device=like.device))
+    return distribution.sample(torch.Size((num,)))
 
 
-def is_point_mass(distribution: Any) -> bool:
-    """Whether it is a `pyro.distributions.Delta`, however wrapped."""
-    while hasattr(distribution, "base_dist"):
+def is_point_mass(distribution: Distribution) -> bool:
+    """Whether a distribution is a `pyro.distributions.Delta`, however wrapped."""
+    while isinstance(distribution, Wrapped):
         distribution = distribution.base_dist
     return isinstance(distribution, Delta)
 
 
-def representative_of(distribution: Any) -> Tensor:
-    """What to show of a distribution: its mean, or the mode where it has no mean, or a draw where neither is known.
+def representative_of(distribution: Distribution) -> Tensor:
+    """The value to show for a distribution: its mean, else its mode, else a draw.
 
     Example:
         >>> representative_of(torch.distributions.Normal(torch.ones(2), 1.0))
         tensor([1., 1.])
     """
-    for known in ("mean", "mode"):
-        try:
-            return getattr(distribution, known)
-        except NotImplementedError:
-            continue
+    with suppress(NotImplementedError):
+        return distribution.mean
+    with suppress(NotImplementedError):
+        return distribution.mode
     return distribution.sample()
 
 
-def has_mean(distribution: Any) -> bool:
-    """Whether a distribution has a mean, and in closed form."""
+@runtime_checkable
+class FixedByDatum(Protocol):
+    """A distribution of which a datum fixes a part that is not modelled, such as a total."""
+
+    def at_datum(self, x: Tensor) -> TorchDistribution: ...
+
+
+def given_datum(distribution: TorchDistribution, x: Tensor) -> TorchDistribution:
+    """The distribution with all that the datum x fixes; most distributions stay as they are."""
+    return distribution.at_datum(x) if isinstance(distribution, FixedByDatum) else distribution
+
+
+def has_mean(distribution: Distribution) -> bool:
+    """Whether a distribution has a mean in closed form."""
     try:
         return distribution.mean is not None
     except NotImplementedError:
@@ -130,11 +149,11 @@ def has_mean(distribution: Any) -> bool:
 
 
 class NoDraws(InvalidInput):
-    """A draw asked for from a density that is no distribution."""
+    """A draw was asked of a density that is no distribution."""
 
 
 class Flat(TorchDistribution):
-    """Every point alike: a log-density of zero everywhere, which is that of no distribution, so nothing is drawn from it.
+    """A log-density of zero everywhere, which is no distribution: nothing can be drawn from it.
 
     Args:
         batch_shape: of the distribution.
@@ -169,7 +188,7 @@ class Flat(TorchDistribution):
             "prior",
             got="a draw from a flat prior",
             expected="a prior that is a distribution",
-            fix="it reconstructs but cannot generate; train with a prior such as StandardNormal to draw new data",
+            fix="reconstruct, or train with a prior such as StandardNormal to draw new data",
         )
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
-from pyro_vae.evaluation.scores import AnnealedScore, Score, concatenate
+from pyro_vae.evaluation.scores import AnnealedScore, Score, UpperBound, concatenate
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
@@ -152,9 +152,14 @@ class Sandwich:
         return Score(self.upper.values - self.lower.values, self.lower.mc_se, 1).se
 
     def __str__(self) -> str:
+        lower, upper = self.lower.mean, self.upper.mean
+        bounds = f"{lower:.3f} <= log p(x) <= {upper:.3f}"
+        if lower > upper:
+            bounds = f"crossed bounds: lower {lower:.3f}, upper {upper:.3f}"
         return (
-            f"{self.lower.mean:.3f} <= log p(x) <= {self.upper.mean:.3f}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
-            f"({len(self.x)} simulated data, {self.lower.num_samples} chains, {self.lower.num_temperatures} temperatures)"
+            f"{bounds}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
+            f"({len(self.x)} simulated data, {self.lower.num_samples} chains, "
+            f"{self.lower.num_temperatures} temperatures)"
         )
 
 
@@ -233,7 +238,7 @@ def ais(
     for decoders.
 
     Example:
-        >>> pv.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
+        >>> pv.evaluation.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
         torch.Size([3])
     """
     chains = Chains(num_chains, num_leapfrog, start)
@@ -293,7 +298,7 @@ def bdmc(
     Bidirectional Monte Carlo.
 
     Example:
-        >>> pv.bdmc(vae, 3, num_chains=2, num_temperatures=5).x.shape
+        >>> pv.evaluation.bdmc(vae, 3, num_chains=2, num_temperatures=5).x.shape
         torch.Size([3, 1, 8, 8])
     """
     check_count("num_data", num_data)
@@ -319,7 +324,8 @@ def bdmc(
     below, above = (
         replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
     )
-    return Sandwich(below, replace(above, values=-above.values), x, context)
+    upper_bound = UpperBound(**(vars(above) | {"values": -above.values}))
+    return Sandwich(below, upper_bound, x, context)
 
 
 def rate_distortion(

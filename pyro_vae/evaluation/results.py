@@ -48,7 +48,7 @@ def to_dict(result: Any) -> dict[str, Any]:
             NaN and infinities, which JSON does not have, become ``None``.
 
     Example:
-        >>> sorted(to_dict(pv.decomposition.active_units(vae, torch.rand(5, 1, 8, 8).round())))
+        >>> sorted(to_dict(pv.evaluation.active_units(vae, torch.rand(5, 1, 8, 8).round())))
         ['num_samples', 'seed', 'sha256', 'threshold', 'variance', 'versions']
     """
     return _plain(result) | {"versions": versions()}
@@ -61,7 +61,7 @@ def to_inference_data(result: Any) -> Any:
     joined by a dot.
 
     Example:
-        >>> bounds = pv.bdmc(vae, 3, 2, 5, num_leapfrog=1)
+        >>> bounds = pv.evaluation.bdmc(vae, 3, 2, 5, num_leapfrog=1)
         >>> to_inference_data(bounds).scores["lower.values"].dims
         ('obs',)
     """

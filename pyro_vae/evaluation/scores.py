@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
 from pyro_vae.datasets.dataset import Dataset
@@ -20,13 +22,17 @@ __all__ = [
     "ImportanceScore",
     "Score",
     "UnreliableEstimate",
+    "UpperBound",
+    "bias_of_log_mean",
     "bits_per_dim",
     "concatenate",
     "convergence",
+    "draws_needed",
     "elbo_score",
     "pareto_k",
     "pareto_k_threshold",
     "perplexity",
+    "share_of_bounds",
     "summarize",
     "versions",
 ]
@@ -38,7 +44,11 @@ class UnreliableEstimate(UserWarning):
 
 @dataclass(frozen=True)
 class Score:
-    """A score for each datum, in nats, with both of its errors.
+    r"""A score for each datum, in nats, with both of its errors.
+
+    The Monte Carlo error is stated so that 1.96 of it on either side are a 95% interval. It is the
+    standard error of the K draws times :math:`t_{0.975, K - 1} / 1.96`, because it is estimated
+    from the same draws.
 
     Args:
         values: the scores (N,).
@@ -70,9 +80,36 @@ class Score:
         )
 
     @property
+    def bias(self) -> Tensor:
+        """How far each value lies below what it estimates, in expectation (N,); 0 for a mean."""
+        return torch.zeros_like(self.values)
+
+    @property
+    def is_bound(self) -> Tensor:
+        """Whether each value is known only to be a lower bound, its error being too short (N,)."""
+        return torch.zeros_like(self.values, dtype=torch.bool)
+
+    @property
     def mean_mc_se(self) -> float:
-        """The Monte Carlo error of the mean: the errors of the data are independent."""
-        return self.mc_se.double().square().sum().sqrt().item() / len(self.values)
+        """The Monte Carlo error of the mean.
+
+        The errors of the data are independent and average out; their bias does not.
+        """
+        bias = self.bias.double()
+        spread = (self.mc_se.double().square() - bias.square()).clamp(min=0).sum().sqrt()
+        return math.hypot(spread.item() / len(self.values), bias.mean().item())
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The ends (N,) of an interval for each datum; the upper one is infinite for a bound.
+
+        Example:
+            >>> low, high = summarize(torch.zeros(100, 2)).interval()
+            >>> bool((low == high).all())
+            True
+        """
+        reach = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item()
+        high = self.values + reach * self.mc_se
+        return self.values - reach * self.mc_se, high.masked_fill(self.is_bound, math.inf)
 
     @property
     def per_datum(self) -> dict[str, Tensor]:
@@ -110,20 +147,41 @@ class Score:
         return inference_data({"scores": (variables, rest | versions())})
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} +- {self.se:.2f} nats (Monte Carlo error {self.mean_mc_se:.2g}, K = {self.num_samples})"
+        if self.is_bound.any():
+            return (
+                f">= {self.mean:.2f} nats (standard error over data {self.se:.2f}, "
+                f"K = {self.num_samples})"
+            )
+        return (
+            f"{self.mean:.2f} +- {self.se:.2f} nats (Monte Carlo error {self.mean_mc_se:.2g}, "
+            f"K = {self.num_samples})"
+        )
 
 
 @dataclass(frozen=True)
 class ImportanceScore(Score):
-    """A `Score` by importance sampling, with what tells whether to believe it.
+    r"""A `Score` by importance sampling, with what tells whether to believe it.
+
+    Its Monte Carlo error has the bias of the logarithm in it:
+    :math:`\sqrt{\mathrm{se}^2 + \mathrm{bias}^2}` with
+    :math:`\mathrm{bias} \approx \mathrm{Var}\,w / (2 K\, (\mathrm{E}\,w)^2)`. A value is a lower
+    bound where its Pareto k is above `pareto_k_threshold`, or where K is too small for a k.
 
     Args:
-        ess: the effective number of draws (N,), :math:`(\\sum_k w_k)^2 / \\sum_k w_k^2`.
+        ess: the effective number of draws (N,), :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
         pareto_k: the tail shape of each datum's weights (N,), see `pareto_k`.
     """
 
     ess: Tensor
     pareto_k: Tensor
+
+    @property
+    def bias(self) -> Tensor:
+        return bias_of_log_mean(self.ess, self.num_samples)
+
+    @property
+    def is_bound(self) -> Tensor:
+        return self.pareto_k.isnan() | (self.pareto_k > pareto_k_threshold(self.num_samples))
 
     @property
     def above_threshold(self) -> int | None:
@@ -143,6 +201,52 @@ class ImportanceScore(Score):
             else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
         )
         return f"{super().__str__()}; {said}"
+
+
+FEWEST_AT_WORK = 8  # effective chains: with fewer, the spread of their weights is not known
+FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
+
+
+def share_of_bounds(score: Score) -> float:
+    """The share of data whose estimate is known only to be a lower bound on log p(x).
+
+    A datum's estimate is a bound where its Pareto k is above `pareto_k_threshold`, or where it has
+    no Pareto k because K is too small: its stated error then covers neither the tail of the weights
+    nor the bias of the logarithm. Where the share is not zero, the mean is a bound too. A score
+    without Pareto k, such as an ELBO, has a share of 0.
+
+    Example:
+        >>> [share_of_bounds(summarize(torch.zeros(K, 2))) for K in (5, 1000)]
+        [1.0, 0.0]
+    """
+    return score.is_bound.double().mean().item()
+
+
+def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
+    r"""How many draws K would bring the bias of the mean estimate below a number of nats.
+
+    .. math:: K = \frac{1}{2\,\mathrm{bias}} \; \frac1N \sum_n
+              \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
+
+    The variances are those of the draws at hand, which too few draws make too small. The least
+    answer is the number that a Pareto k needs.
+
+    Args:
+        score: an estimate from few draws.
+        bias: the bias to reach, in nats.
+
+    Source: Nowozin (2018), Debiasing Evidence Approximations.
+
+    Example:
+        >>> draws_needed(summarize(torch.tensor([[0.0], [1.0], [2.0]])))
+        40
+    """
+    if score.num_samples == 1:
+        return FEWEST_DRAWS
+    spread = (score.num_samples / score.ess.double() - 1) * (
+        score.num_samples / (score.num_samples - 1)
+    )
+    return max(FEWEST_DRAWS, math.ceil(spread.mean().item() / (2 * bias)))
 
 
 AnyScore = TypeVar("AnyScore", bound=Score)
@@ -236,31 +340,73 @@ def versions() -> dict[str, str]:
 
 
 def elbo_score(weights: Tensor) -> Score:
-    weights = weights.double()
-    num_samples = len(weights)
+    """The ELBO that log-weights (K, N) amount to, with its errors."""
+    rows, num_samples = _rows(weights), len(weights)
+    error = rows.std(axis=1, ddof=1) * _widening(num_samples) if num_samples > 1 else np.nan
+    values = rows.mean(axis=1)
     return Score(
-        weights.mean(0),
-        weights.std(0, correction=1) / math.sqrt(num_samples)
-        if num_samples > 1
-        else torch.full_like(weights[0], math.nan),
+        _like(weights, values),
+        _like(weights, np.broadcast_to(error / math.sqrt(num_samples), values.shape)),
         num_samples,
     )
 
 
 def summarize(weights: Tensor) -> ImportanceScore:
     """The log-likelihood that log-weights (K, N) amount to, with its errors and diagnostics."""
-    weights = weights.double()
-    num_samples = len(weights)
-    relative = torch.exp(weights - weights.max(0).values)  # free of overflow; its largest is 1
-    mean = relative.mean(0)
-    spread = relative.std(0, correction=1) if num_samples > 1 else torch.full_like(mean, math.nan)
+    rows, num_samples = _rows(weights), len(weights)
+    largest = rows.max(axis=1)
+    # Free of overflow: the largest is 1.
+    relative = np.exp(rows - largest[:, None])
+    mean = relative.mean(axis=1)
+    ess = _like(weights, relative.sum(axis=1) ** 2 / (relative**2).sum(axis=1))
+    spread = np.full_like(mean, np.nan)
+    if num_samples > 1:
+        spread = relative.std(axis=1, ddof=1) * _widening(num_samples)
+    error = _like(weights, spread / (math.sqrt(num_samples) * mean))
     return ImportanceScore(
-        values=weights.logsumexp(0) - math.log(num_samples),
-        mc_se=spread / (math.sqrt(num_samples) * mean),
+        values=_like(weights, largest + np.log(mean)),
+        mc_se=torch.hypot(error, bias_of_log_mean(ess, num_samples)),
         num_samples=num_samples,
-        ess=relative.sum(0).square() / relative.square().sum(0),
+        ess=ess,
         pareto_k=pareto_k(weights),
     )
+
+
+def bias_of_log_mean(ess: Tensor, num_samples: int) -> Tensor:
+    r"""How far the logarithm of a mean of K weights lies too low, in nats (N,).
+
+    .. math:: \log \mathrm{E}\,w - \mathrm{E} \log \bar w
+              \approx \frac{\mathrm{Var}\,w}{2 K (\mathrm{E}\,w)^2}
+              = \frac{1}{2 (K - 1)} \Big( \frac{K}{\mathrm{ESS}} - 1 \Big)
+
+    NaN for a single draw.
+
+    Source: Nowozin (2018), Debiasing Evidence Approximations.
+
+    Example:
+        >>> bias_of_log_mean(torch.tensor([50.0]), 101)
+        tensor([0.0051])
+    """
+    if num_samples == 1:
+        return torch.full_like(ess, math.nan)
+    return (num_samples / ess - 1) / (2 * (num_samples - 1))
+
+
+def _rows(weights: Tensor) -> np.ndarray:
+    """Log-weights (K, N) as rows of a datum each (N, K).
+
+    A row is reduced on its own, so that its sums are rounded alike whatever else is there.
+    """
+    return np.ascontiguousarray(weights.detach().double().cpu().numpy().T)
+
+
+def _like(weights: Tensor, values: np.ndarray) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=weights.device)
+
+
+def _widening(num_samples: int) -> float:
+    """How much wider a 95% interval is because its spread was estimated from the same K draws."""
+    return float(special.stdtrit(num_samples - 1, 0.975) / special.ndtri(0.975))
 
 
 def pareto_k(log_weights: Tensor) -> Tensor:
@@ -328,3 +474,36 @@ class AnnealedScore(Score):
     num_temperatures: int
     num_leapfrog: int
     start: str
+
+    @property
+    def bias(self) -> Tensor:
+        return bias_of_log_mean(self.ess, self.num_samples)
+
+    @property
+    def is_bound(self) -> Tensor:
+        return (self.ess < FEWEST_AT_WORK) | self.mc_se.isnan()
+
+
+@dataclass(frozen=True)
+class UpperBound(AnnealedScore):
+    """An upper bound on log p(x) of simulated data, from chains that start at one posterior draw.
+
+    Its Monte Carlo error is that of the chains, given the draw that they all start from. Another
+    draw would give another value, so the error is no interval of log p(x).
+    """
+
+    @property
+    def bias(self) -> Tensor:
+        return -super().bias
+
+    @property
+    def is_bound(self) -> Tensor:
+        return torch.ones_like(self.values, dtype=torch.bool)
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The ends (N,) of an interval for each datum, the lower one infinite."""
+        low = torch.full_like(self.values, -math.inf)
+        return low, self.values + (self.values - super().interval(level)[0])
+
+    def __str__(self) -> str:
+        return f"<= {self.mean:.2f} nats (standard error over data {self.se:.2f})"

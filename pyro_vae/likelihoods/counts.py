@@ -47,7 +47,7 @@ class Poisson(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, z, context))
-        return dist.Poisson(log_rate_of(raw).exp()).to_event(len(self.event_shape))
+        return distributions.Poisson(log_rate_of(raw).exp()).to_event(len(self.event_shape))
 
 
 class NegativeBinomial(nn.Module):
@@ -101,7 +101,9 @@ class NegativeBinomial(nn.Module):
         (raw,) = self.head(features_of(self.network, z, context))
         log_mean, concentration = log_rate_of(raw), self.shape()
         logits = log_mean - concentration.log()
-        return dist.NegativeBinomial(concentration, logits=logits).to_event(len(self.event_shape))
+        return distributions.NegativeBinomial(concentration, logits=logits).to_event(
+            len(self.event_shape)
+        )
 
 
 class ZeroInflatedNegativeBinomial(nn.Module):

@@ -124,9 +124,9 @@ class DiscretizedLogisticMixture(nn.Module):
         logistics = distributions.DiscretizedLogistic(
             start + shift, self.scale * bounded_exp(width, 5.0), self.levels
         )
-        return distributions.Mixture(dist.Categorical(logits=weights), logistics).to_event(
-            len(self.event_shape)
-        )
+        return distributions.Mixture(
+            dist.Categorical(logits=weights.log_softmax(-1)), logistics
+        ).to_event(len(self.event_shape))
 
 
 class Categorical(nn.Module):
@@ -162,7 +162,9 @@ class Categorical(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         logits = torch.stack(self.head(features_of(self.network, z, context)), -1)
-        return distributions.CategoricalCode(logits=logits).to_event(len(self.event_shape))
+        return distributions.CategoricalCode(logits=logits.log_softmax(-1)).to_event(
+            len(self.event_shape)
+        )
 
 
 class Binomial(nn.Module):
@@ -199,4 +201,6 @@ class Binomial(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, z, context))
-        return dist.Binomial(self.total_count, logits=logits).to_event(len(self.event_shape))
+        return distributions.Binomial(self.total_count, logits=logits).to_event(
+            len(self.event_shape)
+        )

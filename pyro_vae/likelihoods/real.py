@@ -8,6 +8,7 @@ from typing import Literal
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae import distributions
 from pyro_vae.likelihoods.positive import Positive
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput
@@ -166,6 +167,6 @@ class StudentT(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (loc,) = self.head(features_of(self.network, z, context))
-        return dist.StudentT(loc.new_tensor(self.df), loc, self.spread()).to_event(
+        return distributions.StudentT(loc.new_tensor(self.df), loc, self.spread()).to_event(
             len(self.event_shape)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
@@ -72,8 +71,7 @@ class ContinuousBernoulli(nn.Module):
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, z, context))
-        # By `probs`: built from logits, torch's has had a negative KL divergence.
-        return dist.ContinuousBernoulli(probs=torch.sigmoid(logits)).to_event(len(self.event_shape))
+        return distributions.ContinuousBernoulli(logits).to_event(len(self.event_shape))
 
 
 class Beta(nn.Module):

@@ -4,28 +4,26 @@ The contract: ``network(in_shape, ...)`` is a module with ``out_shape``; its ``f
 context=None)`` maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)`` for any leading batch
 dimensions, the context's batch broadcast against the input's. The context joins features, so the
 input is encoded once even where the context carries more batch dimensions. A network that makes
-images or sequences is told their shape by ``size=``. Networks that keep this say ``takes_draws =
-True``. Any other module with ``out_shape`` serves too, such as a plain `torch.nn.Sequential`: it is
-called on a single batch dimension. Nothing needs to be inherited. `OneHot`, which turns labels into a context's features, is no network in this sense,
-and `WithMask` wraps one for data with missing entries, `Corrupted` one for denoising: they stay out
-of ``__all__``, from which choices and tests are derived.
+images or sequences is told their shape by ``size=``. A network that keeps this contract says
+``takes_draws = True``. Any other module with ``out_shape``, such as a plain `torch.nn.Sequential`,
+serves too: it is called on a single batch dimension. Nothing is inherited.
+
+Layers and what wraps a network live here, densities do not. ``__all__`` holds the networks alone,
+for choices and tests are derived from it: not `OneHot` and `Covariates`, which turn a context into
+features, nor `WithMask`, `Corrupted` and `WithoutContext`, which wrap a network.
 """
 
-# ruff: noqa: F401  (what components and programs are built with is found here, outside of __all__)
+# ruff: noqa: F401  (components and programs import the other names from here)
 from pyro_vae.networks import corruptions
 from pyro_vae.networks.context import Corrupted, Covariates, OneHot, WithMask, WithoutContext
-from pyro_vae.networks.convolutional import (
-    Conv,
-    Conv1d,
-    ConvTranspose,
-    ConvTranspose1d,
-    ResidualConv,
-    ResidualConvTranspose,
-)
 from pyro_vae.networks.dense import MLP, GatedMLP
 from pyro_vae.networks.head import Head, Join
+from pyro_vae.networks.images import Conv, ConvTranspose
 from pyro_vae.networks.recurrent import Recurrent, RecurrentDecoder
+from pyro_vae.networks.residual import ResidualConv, ResidualConvTranspose
+from pyro_vae.networks.sequences import Conv1d, ConvTranspose1d
 from pyro_vae.networks.shapes import (
+    Shape,
     Size,
     as_shape,
     broadcast_batch,

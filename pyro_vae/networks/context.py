@@ -8,31 +8,31 @@ from torch import Tensor, nn
 from pyro_vae.networks.shapes import Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Corrupted", "Covariates", "OneHot"]
+__all__ = ["Corrupted", "Covariates", "OneHot", "WithMask", "WithoutContext"]
 
 
 class Covariates(nn.Module):
-    """Numbers as features: covariates (N,) or (N, C), unchanged but for a dimension of their own."""
+    """Covariates (N,) or (N, C) as features (N, C), in the program's dtype and on its device."""
 
-    one: torch.Tensor
+    one: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer(
-            "one", torch.ones(()), persistent=False
-        )  # carries the program's device and dtype
+        self.register_buffer("one", torch.ones(()), persistent=False)  # for its device and dtype
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
+    def forward(self, values: Tensor) -> Tensor:
         return values.to(self.one).reshape(len(values), -1)
 
 
 class WithMask(nn.Module):
-    r"""A network that sees data with missing entries, NaN, as their values filled with 0 and what was observed.
+    r"""A network for data with missing entries: it sees zeros there, and which are observed.
+
+    Missing entries are NaN in x. The network sees
 
     .. math:: h = \mathrm{network}([\tilde x, m]), \quad m = [x \text{ is observed}], \quad
               \tilde x = x \text{ where } m, \text{ else } 0
 
-    joined along the first dimension of the event: twice as many columns of a table, twice as many
+    joined along the first dimension of the event: twice the columns of a table, or twice the
     channels of an image.
 
     Args:
@@ -57,22 +57,19 @@ class WithMask(nn.Module):
 
     @staticmethod
     def doubled(in_shape: Size) -> tuple[int, ...]:
-        """The input shape of the network inside."""
+        """The input shape that the network inside needs."""
         first, *rest = as_shape(in_shape)
         return (2 * first, *rest)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         missing = torch.isnan(x)
         filled = torch.where(missing, torch.zeros_like(x), x)
-        return features_of(
-            self.network,
-            torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape)),
-            context,
-        )
+        both = torch.cat([filled, (~missing).to(x.dtype)], dim=-len(self.in_shape))
+        return features_of(self.network, both, context)
 
 
 class Corrupted(nn.Module):
-    r"""A network that sees corrupted data in training: the encoder of a denoising autoencoder.
+    r"""A network that sees corrupted data in training, as a denoising autoencoder's encoder does.
 
     .. math:: h = \mathrm{network}(\tilde x), \quad \tilde x \sim C(\tilde x \mid x)
 
@@ -86,7 +83,8 @@ class Corrupted(nn.Module):
     a posterior with a density.
 
     Example:
-        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), pv.corruptions.Masking(0.3)).eval()
+        >>> masking = pv.networks.corruptions.Masking(0.3)
+        >>> net = Corrupted(pv.networks.MLP((1, 8, 8), [16]), masking).eval()
         >>> torch.equal(net(torch.ones(2, 1, 8, 8)), net.network(torch.ones(2, 1, 8, 8)))
         True
     """
@@ -103,13 +101,14 @@ class Corrupted(nn.Module):
 
 
 class WithoutContext(nn.Module):
-    r"""A network that sees its input alone, whatever context the program has: p(x | z) beside p(z | y), for instance.
+    r"""A network that ignores the context, such as that of p(x | z) beside a prior p(z | y).
 
     Args:
         network: any network without a context.
 
     Example:
-        >>> WithoutContext(pv.networks.MLP(2, [16]))(torch.zeros(5, 2), context=torch.zeros(3, 5, 10)).shape
+        >>> network = WithoutContext(pv.networks.MLP(2, [16]))
+        >>> network(torch.zeros(5, 2), context=torch.zeros(3, 5, 10)).shape
         torch.Size([5, 16])
     """
 
@@ -125,11 +124,11 @@ class WithoutContext(nn.Module):
 
 
 class OneHot(nn.Module):
-    r"""Labels as features: label :math:`y \in \{0, \dots, C - 1\}` becomes the unit vector :math:`e_y`.
+    r"""Labels as unit vectors: label y in 0, ..., C - 1 becomes :math:`e_y`.
 
     Args:
-        num_classes: how many labels there are.
-        unknown: whether a label may be -1, which becomes zeros.
+        num_classes: the number of labels C.
+        unknown: whether a label may be -1, unknown, which becomes a vector of zeros.
 
     Example:
         >>> OneHot(3)(torch.tensor([2]))
@@ -142,27 +141,21 @@ class OneHot(nn.Module):
         super().__init__()
         self.num_classes, self.unknown = num_classes, unknown
         self.out_shape = (num_classes,)
-        # The last row is that of -1.
-        self.register_buffer(
-            "vectors", torch.eye(num_classes + unknown, num_classes), persistent=False
-        )
+        vectors = torch.eye(num_classes + unknown, num_classes)  # the last row is that of -1
+        self.register_buffer("vectors", vectors, persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.vectors[labels.long()]
 
     def check(self, labels: Tensor) -> None:
-        """Raises `InvalidInput` on labels that are no integers in range."""
+        """Raise `InvalidInput` unless all labels are integers in range."""
         whole = labels if not labels.is_floating_point() else labels.round()
         bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
         if labels.dim() != 1 or bad.any():
-            got = (
-                f"shape {tuple(labels.shape)}"
-                if labels.dim() != 1
-                else f"label {labels[bad][0].item()!r}"
-            )
+            one_each = labels.dim() == 1
             raise InvalidInput(
                 "context",
-                got=got,
+                got=f"label {labels[bad][0].item()}" if one_each else f"shape {(*labels.shape,)}",
                 expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
                 fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes",
             )

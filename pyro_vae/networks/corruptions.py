@@ -1,4 +1,4 @@
-"""Corruptions C(x~ given x): what a denoising autoencoder's encoder sees instead of the data, in training only.
+"""Corruptions of data in training, C(x~ | x), for the encoder of a denoising autoencoder.
 
 The contract: a module whose ``forward`` maps data (\\*batch, \\*event) to data of the same shape,
 at random while training and unchanged in evaluation, as dropout does. `pyro_vae.networks.Corrupted`
@@ -16,7 +16,7 @@ __all__ = ["GaussianNoise", "Masking", "SaltAndPepper"]
 
 
 class GaussianNoise(nn.Module):
-    r"""Normal noise on every entry.
+    r"""Add normal noise to every entry.
 
     .. math:: \tilde x = x + s\, \epsilon, \quad \epsilon \sim \mathcal{N}(0, I)
 
@@ -44,7 +44,7 @@ class GaussianNoise(nn.Module):
 
 
 class Masking(nn.Module):
-    r"""Entries set to zero, each with the same probability.
+    r"""Set entries to zero, each with the same probability.
 
     .. math:: \tilde x_d = m_d x_d, \quad m_d \sim \mathrm{Bernoulli}(1 - p)
 
@@ -52,7 +52,7 @@ class Masking(nn.Module):
         probability: p in (0, 1), with which an entry is lost.
 
     Raises:
-        InvalidInput: if it is no such probability.
+        InvalidInput: if it does not lie there.
 
     Source: Vincent et al. (2008), Extracting and Composing Robust Features with Denoising
     Autoencoders.
@@ -67,15 +67,13 @@ class Masking(nn.Module):
         self.probability = check_probability(probability)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (
-            torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x)
-            if self.training
-            else x
-        )
+        if not self.training:
+            return x
+        return torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x)
 
 
 class SaltAndPepper(nn.Module):
-    r"""Entries set to 0 or to 1, each with the same probability, both ends alike.
+    r"""Set entries to 0 or to 1, both with the same probability.
 
     .. math:: P(\tilde x_d = 0) = P(\tilde x_d = 1) = \tfrac p2, \quad \text{else } \tilde x_d = x_d
 
@@ -83,7 +81,7 @@ class SaltAndPepper(nn.Module):
         probability: p in (0, 1), with which an entry is lost.
 
     Raises:
-        InvalidInput: if it is no such probability.
+        InvalidInput: if it does not lie there.
 
     Source: Vincent et al. (2010), Stacked Denoising Autoencoders.
 
@@ -101,13 +99,12 @@ class SaltAndPepper(nn.Module):
             return x
         u = torch.rand_like(x)
         half = self.probability / 2
-        return torch.where(
-            u < half, torch.zeros_like(x), torch.where(u > 1 - half, torch.ones_like(x), x)
-        )
+        salted = torch.where(u > 1 - half, torch.ones_like(x), x)
+        return torch.where(u < half, torch.zeros_like(x), salted)
 
 
 def check_probability(probability: float) -> float:
-    """Raises `InvalidInput` unless it lies strictly between 0 and 1."""
+    """The probability; raises `InvalidInput` unless it lies strictly between 0 and 1."""
     if not 0 < probability < 1:
         raise InvalidInput(
             "probability",

@@ -75,7 +75,9 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    r"""Fully connected layers with a gate on each unit, :math:`h_i = (W_i h_{i-1} + b_i) \odot \mathrm{sigmoid}(V_i h_{i-1} + c_i)`.
+    r"""Fully connected layers with a gate on each unit.
+
+    .. math:: h_i = (W_i h_{i-1} + b_i) \odot \mathrm{sigmoid}(V_i h_{i-1} + c_i)
 
     The context joins in the first layer, the gate's part of it too.
 
@@ -109,12 +111,8 @@ class GatedMLP(nn.Module):
     ):
         super().__init__()
         check_probability("dropout", dropout)
-        self.in_shape, self.hidden, self.context, self.dropout = (
-            as_shape(in_shape),
-            as_counts("hidden", hidden),
-            context,
-            dropout,
-        )
+        self.in_shape, self.hidden = as_shape(in_shape), as_counts("hidden", hidden)
+        self.context, self.dropout = context, dropout
         if not self.hidden:
             raise InvalidInput(
                 "hidden",
@@ -127,9 +125,8 @@ class GatedMLP(nn.Module):
             Join(before, 2 * after, context if i == 0 else 0)
             for i, (before, after) in enumerate(itertools.pairwise(widths))
         )
-        self.gate = (
-            nn.Sequential(nn.GLU(dim=-1), nn.Dropout(dropout)) if dropout else nn.GLU(dim=-1)
-        )
+        gate = nn.GLU(dim=-1)
+        self.gate = nn.Sequential(gate, nn.Dropout(dropout)) if dropout else gate
         self.out_shape = (self.hidden[-1],)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

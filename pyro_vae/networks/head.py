@@ -1,4 +1,4 @@
-"""Last layers: heads that give a distribution its parameters, and joins of a context."""
+"""Layers that components build on networks: heads for parameters, joins for contexts."""
 
 from __future__ import annotations
 
@@ -50,37 +50,26 @@ class Head(nn.Module):
 
     def __init__(self, in_shape: Size, event_shape: Size, parameters: int = 1):
         super().__init__()
-        self.in_shape, self.event_shape, self.parameters_count = (
-            as_shape(in_shape),
-            as_shape(event_shape),
-            parameters,
-        )
+        self.in_shape, self.event_shape = as_shape(in_shape), as_shape(event_shape)
+        self.parameters_count = parameters
         rank = len(self.in_shape)
-        self.is_map = (
-            rank in (2, 3)
-            and len(self.event_shape) == rank
-            and self.in_shape[1:] == self.event_shape[1:]
-        )
+        is_sequence_or_image = rank in (2, 3) and len(self.event_shape) == rank
+        self.is_map = is_sequence_or_image and self.in_shape[1:] == self.event_shape[1:]
+        self.layer: nn.Conv1d | nn.Conv2d | nn.Linear
         if self.is_map:
             convolution = nn.Conv1d if rank == 2 else nn.Conv2d
-            self.layer: nn.Conv1d | nn.Conv2d | nn.Linear = convolution(
-                self.in_shape[0], parameters * self.event_shape[0], kernel_size=1
-            )
+            before, after = self.in_shape[0], self.event_shape[0]
+            self.layer = convolution(before, parameters * after, kernel_size=1)
         else:
-            self.layer = nn.Linear(
-                math.prod(self.in_shape), parameters * math.prod(self.event_shape)
-            )
+            before, after = math.prod(self.in_shape), math.prod(self.event_shape)
+            self.layer = nn.Linear(before, parameters * after)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        # Under autocast the layer answers in half precision; densities are computed in the
-        # parameters' own.
+        # Under autocast the layer returns half precision; densities need the parameters' precision.
         dtype, rank = self.layer.weight.dtype, len(self.in_shape)
         if self.is_map:
-            return (
-                over_batch(self.layer, features, rank)
-                .to(dtype)
-                .chunk(self.parameters_count, dim=-rank)
-            )
+            maps = over_batch(self.layer, features, rank).to(dtype)
+            return maps.chunk(self.parameters_count, dim=-rank)
         out = self.layer(flatten_event(features, rank)).to(dtype)
         return tuple(
             part.reshape(*part.shape[:-1], *self.event_shape)

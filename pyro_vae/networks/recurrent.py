@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.networks.convolutional import check_map_shape, check_map_size, dense_after
 from pyro_vae.networks.dense import MLP
+from pyro_vae.networks.maps import check_map_shape, check_map_size, dense_after
 from pyro_vae.networks.shapes import Size, as_shape, check_context_features, over_batch
 from pyro_vae.validation import as_counts, check_choice, check_count
 
@@ -17,14 +17,15 @@ __all__ = ["Recurrent", "RecurrentDecoder"]
 
 Cell = Literal["GRU", "LSTM"]
 
+CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"GRU": nn.GRU, "LSTM": nn.LSTM}
+
 
 class Recurrent(nn.Module):
-    r"""A recurrent network over a sequence; its last state, then dense layers.
+    r"""A recurrent network over a sequence, then dense layers on its last state.
 
     .. math:: h_t = \mathrm{cell}(x_{:,t}, h_{t-1}), \quad t = 1, \dots, T
 
-    Of a sequence of categories, such as the words of a sentence, it sees a learned vector for each,
-    :math:`E_{x_t}`.
+    A category, such as a word of a sentence, is seen as a learned vector, :math:`E_{x_t}`.
 
     Args:
         in_shape: (channels, length), or (length,) for categories.
@@ -34,9 +35,8 @@ class Recurrent(nn.Module):
         context: number of context features, 0 for none; it needs a dense layer to join.
         cell: ``"GRU"`` or ``"LSTM"``.
         layers: how many are stacked.
-        bidirectional: read the sequence backwards too; the features then have both last states.
-        categories: of how many categories the entries are the numbers; 0 for entries that are no
-            categories.
+        bidirectional: read the sequence backwards too, and give both last states.
+        categories: how many categories there are; 0 for entries that are real numbers.
 
     Raises:
         InvalidInput: on an input that is no sequence, an unknown cell, or a context without a dense
@@ -69,12 +69,8 @@ class Recurrent(nn.Module):
         check_count("categories", categories, minimum=0)
         self.in_shape = check_map_shape(in_shape, 1 if categories else 2)
         self.width, self.hidden, self.context = width, as_counts("hidden", hidden), context
-        self.cell, self.layers, self.bidirectional, self.categories = (
-            cell,
-            layers,
-            bidirectional,
-            categories,
-        )
+        self.cell, self.layers = cell, layers
+        self.bidirectional, self.categories = bidirectional, categories
         self.embedding = nn.Embedding(categories, width) if categories else None
         self.recurrence = recurrence(
             cell, width if categories else self.in_shape[0], width, layers, bidirectional
@@ -98,13 +94,13 @@ class Recurrent(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-    r"""Dense layers, then a recurrent network that is given their output at every step: features (width, T).
+    r"""Dense layers, then a recurrent network that sees their output at every step.
 
     .. math:: h_t = \mathrm{cell}(g(z), h_{t-1}), \quad t = 1, \dots, T
 
-    It sees z alone, never earlier entries of x, so the entries of x are independent given z, and
-    all of what connects them is in z. Backwards too (``bidirectional``), each step knows how far
-    both ends are.
+    The features have shape (width, T). The network sees z alone, never earlier entries of x: the
+    entries of x are independent given z, and z carries all that connects them. With
+    ``bidirectional`` each step knows how far away both ends are.
 
     Args:
         in_shape: event shape of the input, usually the latent's; flattened.
@@ -141,12 +137,8 @@ class RecurrentDecoder(nn.Module):
         bidirectional: bool = False,
     ):
         super().__init__()
-        self.in_shape, self.width, self.hidden, self.context = (
-            as_shape(in_shape),
-            width,
-            as_counts("hidden", hidden),
-            context,
-        )
+        self.in_shape, self.width = as_shape(in_shape), width
+        self.hidden, self.context = as_counts("hidden", hidden), context
         self.cell, self.layers, self.bidirectional = cell, layers, bidirectional
         self.size = check_map_size(size, 1)
         self.dense = MLP(self.in_shape, [*self.hidden, width], context=context)
@@ -160,9 +152,9 @@ class RecurrentDecoder(nn.Module):
         return self.recurrence(h.unsqueeze(1).expand(-1, *self.size, -1))[0].transpose(-1, -2)
 
 
-def recurrence(cell: str, before: int, width: int, layers: int, bidirectional: bool) -> Any:
+def recurrence(cell: str, before: int, width: int, layers: int, bidirectional: bool) -> nn.Module:
     """Torch's recurrent network of that name."""
-    check_choice("cell", cell, ["GRU", "LSTM"])
-    return getattr(nn, cell)(
+    check_choice("cell", cell, CELLS)
+    return CELLS[cell](
         before, width, num_layers=layers, batch_first=True, bidirectional=bidirectional
     )

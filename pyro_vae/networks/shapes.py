@@ -1,4 +1,4 @@
-"""What all networks are made with: shapes, leading batch dimensions, the context, the last layer."""
+"""Shapes, leading batch dimensions and contexts, as all networks handle them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.contracts import StatesShape
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
+    "Shape",
     "Size",
     "as_shape",
     "broadcast_batch",
@@ -22,42 +24,37 @@ __all__ = [
     "tell_event_dim",
 ]
 
-Size = int | Sequence[int]
+Shape = tuple[int, ...]
+Size = int | Sequence[int]  # what a user may write for a shape
 EVENT_DIM = "_event_dim"  # a network's attribute, set by `tell_event_dim`
 
 
-def as_shape(size: Size) -> tuple[int, ...]:
+def as_shape(size: Size) -> Shape:
     """A size as a tuple: ``20 -> (20,)``, ``[1, 28, 28] -> (1, 28, 28)``.
 
     Raises:
         InvalidInput: unless it is an integer >= 1 or a sequence of such.
     """
-    shape = (
-        (int(size),)
-        if isinstance(size, Integral)
-        else tuple(size)
-        if isinstance(size, Sequence)
-        else None
-    )
-    if shape is None or not all(isinstance(length, Integral) and length >= 1 for length in shape):
+    lengths = size if isinstance(size, Sequence) else [size]
+    if not all(isinstance(length, Integral) and length >= 1 for length in lengths):
         raise InvalidInput(
             "size",
             got=repr(size),
             expected="an integer >= 1, or a sequence of them",
             fix="pass 20, or (1, 28, 28)",
         )
-    return shape
+    return tuple(int(length) for length in lengths)
 
 
 def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
-    """Calls a module that wants one batch dimension, such as a convolution, over any number of them."""
+    """Call a module that takes one batch dimension, such as a convolution, over any number."""
     batch = x.shape[: x.dim() - event_dim]
     out = module(x.reshape(-1, *x.shape[x.dim() - event_dim :]))
     return out.reshape(*batch, *out.shape[1:])
 
 
 def flatten_event(x: Tensor, event_dim: int) -> Tensor:
-    """Joins the last ``event_dim`` dimensions into one."""
+    """Join the last ``event_dim`` dimensions into one."""
     return x if event_dim == 1 else x.reshape(*x.shape[: x.dim() - event_dim], -1)
 
 
@@ -95,25 +92,24 @@ def tell_event_dim(module: nn.Module, event_dim: int) -> None:
         inner = parts.get("network", parts.get("likelihood"))
 
 
-def out_shape_of(network: nn.Module) -> tuple[int, ...]:
-    """The features' shape that a network states.
+def out_shape_of(network: nn.Module) -> Shape:
+    """The shape of its features that a network states.
 
     Raises:
         InvalidInput: if it states none.
     """
-    shape = getattr(network, "out_shape", None)
-    if shape is None:
+    if not isinstance(network, StatesShape):
         raise InvalidInput(
             "network",
             got=f"{type(network).__name__} without out_shape",
             expected="a module that states the shape of its features",
-            fix="set network.out_shape = (400,) or whatever it returns for one datum",
+            fix="set network.out_shape to the shape of one datum's features, such as (400,)",
         )
-    return as_shape(shape)
+    return as_shape(network.out_shape)
 
 
 def check_context_features(expected: int, context: Tensor | None) -> None:
-    """Raises `InvalidInput` unless the context's last dimension is what the network was built for."""
+    """Raise `InvalidInput` unless the context has as many features as the network takes."""
     got = 0 if context is None else context.shape[-1]
     if got != expected:
         raise InvalidInput(
@@ -127,6 +123,6 @@ def check_context_features(expected: int, context: Tensor | None) -> None:
 
 
 def broadcast_batch(*tensors: Tensor) -> list[Tensor]:
-    """Expands vectors to one batch shape, their last dimensions left as they are."""
+    """Expand vectors to one batch shape; their last dimensions stay as they are."""
     batch = torch.broadcast_shapes(*(t.shape[:-1] for t in tensors))
     return [t.expand(*batch, t.shape[-1]) for t in tensors]

@@ -1,25 +1,31 @@
-"""What all objectives share: K draws at once, a loss that is minus the bound, and how a site is read."""
+"""What all objectives share: K draws at once, and a loss that is minus the bound."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import pyro.infer
 import torch
-from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.contracts import StochasticFunction, Trace
 from pyro_vae.validation import check_count
 
-__all__ = ["Objective", "Site", "is_same"]
+__all__ = ["Objective", "ObjectiveLike", "is_same"]
 
-Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
+
+@runtime_checkable
+class ObjectiveLike(Protocol):
+    """A bound with a loss to differentiate: one of ours, or one of Pyro's such as `Trace_ELBO`."""
+
+    def differentiable_loss(
+        self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
+    ) -> Tensor: ...
 
 
 class Objective(pyro.infer.ELBO):
-    """What all objectives share: K draws at once, and a loss that is minus the bound summed over the batch.
+    """A bound by K draws for each datum at once, whose loss is minus its sum over the batch.
 
     Args:
         num_particles: number of draws K for each datum.
@@ -30,28 +36,35 @@ class Objective(pyro.infer.ELBO):
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1)
 
     @abstractmethod
-    def bound(self, model: poutine.Trace, guide: poutine.Trace) -> Tensor:
-        """A scalar with the bound's value and its gradient estimator's gradient."""
+    def bound(self, model: Trace, guide: Trace) -> Tensor:
+        """A scalar with the bound's value and its gradient estimator's gradient.
+
+        Where draws are made one after another, the share of one of them.
+        """
 
     def differentiable_loss(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+        self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
     ) -> Tensor:
         """Minus the bound, summed over the batch, as a tensor to differentiate."""
-        (traces,) = self._get_traces(model, guide, args, kwargs)
-        return -self.bound(*traces)
+        first, *others = self._get_traces(model, guide, args, kwargs)
+        return -sum((self.bound(*traces) for traces in others), start=self.bound(*first))
 
-    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+    def loss(
+        self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
+    ) -> float:
         """Minus the bound, summed over the batch, as a number."""
         with torch.no_grad():
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
-    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+    def loss_and_grads(
+        self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
+    ) -> float:
         """`loss`, with its gradient added to the parameters'; what `pyro.infer.SVI` calls."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward(retain_graph=self.retain_graph)
         return loss.item()
 
 
-def is_same(a: Any, b: Any) -> bool:
+def is_same(a: Tensor | float | None, b: Tensor | float | None) -> bool:
     """Whether two scales or masks are known to be equal without asking the device."""
     return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)

@@ -1,10 +1,8 @@
-"""Bounds that are a sum over sites: the ELBO, with closed-form divergences, with free bits, with its KL taken apart."""
+"""Bounds that are a sum over sites: the ELBO by Monte Carlo, in closed form, with free bits."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from pyro.distributions.util import is_identically_zero, scale_and_mask
@@ -13,8 +11,10 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.distributions import is_point_mass
-from pyro_vae.objectives.base import Objective, Site, is_same
+from pyro_vae.distributions.adapters import TorchToPyro
+from pyro_vae.objectives.base import Objective, is_same
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_weight
 
@@ -22,27 +22,35 @@ __all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob",
 
 
 class SumOverSites(Objective):
-    """A bound to which each observed site adds its log-probability and each latent a `latent_term`."""
+    """A bound that sums over sites: an observed one's log-probability, a latent's `latent_term`."""
 
     @abstractmethod
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
         """What a latent adds, in the shape of its plates, scaled and masked.
 
         Args:
-            p: its site in the model.
-            q: its site in the guide.
-            comes_first: whether its density in the model depends on no latent that the guide draws
-                after it.
+            p: the latent's site in the model.
+            q: the latent's site in the guide.
+            comes_first: whether p depends only on latents that the guide draws before this one.
         """
 
-    def _get_trace(self, model: Callable, guide: Callable, args: Any, kwargs: Any) -> tuple:
+    def _get_trace(
+        self,
+        model: StochasticFunction,
+        guide: StochasticFunction,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> tuple[Trace, Trace]:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
 
-    def bound(self, model: Any, guide: Any) -> Tensor:
+    def bound(self, model: Trace, guide: Trace) -> Tensor:
         latents, drawn = latent_sites(model), latent_sites(guide)
-        order = list(drawn)
+        order, guide_sites = list(drawn), sites_of(guide)
+        if self.vectorize_particles and self.num_particles > 1:
+            for site in (*sites_of(model).values(), *guide_sites.values()):
+                self._check_broadcasting(site)
         terms, before = [], set[str]()
-        for name, site in model.nodes.items():
+        for name, site in sites_of(model).items():
             if name in latents:
                 if name not in drawn:
                     raise InvalidInput(
@@ -52,18 +60,17 @@ class SumOverSites(Objective):
                         fix="sample it in the guide",
                     )
                 after = set(order[order.index(name) :])
-                term = self.latent_term(
-                    site, guide.nodes[name], comes_first=before.isdisjoint(after)
-                )
+                comes_first = before.isdisjoint(after)
+                term = self.latent_term(site, guide_sites[name], comes_first)
                 terms.append((site["cond_indep_stack"], term))
                 before.add(name)
-            elif site["type"] == "sample":
+            else:
                 terms.append((site["cond_indep_stack"], site["log_prob"]))
         # What else the guide has: auxiliary variables, and factors, which are training terms.
         terms += [
             (site["cond_indep_stack"], -guide_log_prob(site))
-            for name, site in guide.nodes.items()
-            if site["type"] == "sample" and name not in latents
+            for name, site in guide_sites.items()
+            if name not in latents
         ]
         total: Tensor = sum(term.sum() for _, term in terms)  # type: ignore[assignment]
         returns = None
@@ -77,13 +84,25 @@ class SumOverSites(Objective):
                 total = total + (surrogate - surrogate.detach())
         return total / self.num_particles
 
+    def _check_broadcasting(self, site: Site) -> None:
+        """Refuse a site with dimensions left of the draws: its program multiplied draws by draws.
+
+        A latent outside the data plate has the shape (K, 1, ...); a matrix product of it with a
+        local one of shape (K, N, ...) pairs each draw of one with each draw of the other.
+        """
+        shape = site["log_prob"].shape
+        if shape[: len(shape) - int(self.max_plate_nesting)].numel() > 1:
+            raise InvalidInput(
+                site["name"],
+                got=f"log-probabilities of shape {tuple(shape)} for {self.num_particles} draws",
+                expected="a program that broadcasts over a dimension of draws in front",
+                fix="pass num_particles=1, or write products as (z.unsqueeze(-1) * w).sum(-2)",
+            )
+
 
 def guide_log_prob(site: Site) -> Tensor:
-    """A guide site's log-probability, without the part of its gradient whose expectation is zero."""
-    score_function, entropy_term = (
-        site["score_parts"].score_function,
-        site["score_parts"].entropy_term,
-    )
+    """A guide site's log-probability, less the part of its gradient with expectation zero."""
+    _, score_function, entropy_term = site["score_parts"]
     if is_identically_zero(score_function):
         return site["log_prob"]
     return entropy_term + (site["log_prob"] - entropy_term).detach()
@@ -96,10 +115,10 @@ def _monte_carlo_kl(p: Site, q: Site) -> Tensor:
 def _kl(p: Site, q: Site, comes_first: bool) -> Tensor:
     r"""The site's share of KL(q || p): in closed form where there is one, else at the draw.
 
-    The closed form needs p at the draws of the latents before z in the guide alone; where p depends
-    on one drawn after it (a bottom-up guide of a top-down model), only the Monte Carlo form is
-    right. With weights a on the model's site and b on the guide's, E[b log q - a log p] = a KL(q ||
-    p) + (b - a) E log q.
+    The closed form needs a p that depends only on latents that the guide draws before z. Where p
+    depends on one drawn later (a bottom-up guide of a top-down model), only the Monte Carlo form is
+    right. With weights a on the model's site and b on the guide's,
+    E[b log q - a log p] = a KL(q || p) + (b - a) E log q.
     """
     if not comes_first or is_point_mass(q["fn"]):  # Pyro's KL of a Delta leaves out its log_density
         return _monte_carlo_kl(p, q)
@@ -116,9 +135,9 @@ def _kl(p: Site, q: Site, comes_first: bool) -> Tensor:
     return kl + guide_log_prob(q) - scale_and_mask(entropy_part, p["scale"], p["mask"])
 
 
-def unwrapped(distribution: Any) -> Distribution:
+def unwrapped(distribution: Distribution) -> Distribution:
     """A distribution in the class that divergences are registered for."""
-    return getattr(distribution, "wrapped", distribution)
+    return distribution.wrapped if isinstance(distribution, TorchToPyro) else distribution
 
 
 class ELBO(SumOverSites):
@@ -129,8 +148,9 @@ class ELBO(SumOverSites):
 
     At :math:`\beta = 1` a lower bound on :math:`\log p(x)`, equal to `pyro.infer.Trace_ELBO` on the
     same random numbers; with another weight the beta-VAE's objective, which bounds nothing for
-    :math:`\beta < 1`. The gradient is pathwise where a site can be reparametrised, and the score
-    function's with Pyro's local returns where not.
+    :math:`\beta < 1`. The scale and the mask of a site, of the model or of the guide, multiply its
+    term, and change no probability that draws come with. The gradient is pathwise where a site can
+    be reparametrised, and the score function's with Pyro's local returns where not.
 
     Args:
         num_particles: number of draws K for each datum, run at once.
@@ -139,7 +159,7 @@ class ELBO(SumOverSites):
     Source: Kingma and Welling (2014); Higgins et al. (2017) for beta.
 
     Example:
-        >>> loss = pv.objectives.ELBO()(vae.model, vae.guide)   # a module, as every Pyro ELBO's call gives
+        >>> loss = pv.objectives.ELBO()(vae.model, vae.guide)   # a module, as of any Pyro ELBO
         >>> loss(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([])
     """
@@ -188,7 +208,7 @@ class AnalyticELBO(SumOverSites):
 
 
 class FreeBits(SumOverSites):
-    r"""The ELBO with a number of nats that each latent site has for free, against posterior collapse.
+    r"""The ELBO with some nats of KL free for each latent site, against posterior collapse.
 
     .. math:: \mathcal{L} = \sum_n \log p(x_n \mid z_n) - N \sum_l \max\Big(\lambda, \frac1N \sum_n
               \mathrm{KL}_l(x_n)\Big)
@@ -196,8 +216,9 @@ class FreeBits(SumOverSites):
     Per latent site, not per dimension: all dimensions of ``"z"`` share the :math:`\lambda` nats,
     and a hierarchy has that many for each level; the mean is over the batch. At most the ELBO, so a
     lower bound on :math:`\log p(x)`, and equal to it where every KL exceeds :math:`\lambda`. Each
-    KL is that of `AnalyticELBO`. The gradient is that of the ELBO without the KL of the sites that
-    lie below :math:`\lambda`.
+    KL is that of `AnalyticELBO`. A scale on a latent of both sides multiplies its KL and its free
+    nats alike; data for which it is masked have neither. The gradient is that of the ELBO without
+    the KL of the sites that lie below :math:`\lambda`.
 
     Args:
         minimum: :math:`\lambda`, in nats for each site and datum.

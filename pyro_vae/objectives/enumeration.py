@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pyro.infer
 import torch
 from pyro.infer.util import Dice
 from pyro.ops import packed
 from torch import Tensor
 
-from pyro_vae.objectives.base import Objective, Site
+from pyro_vae.contracts import StochasticFunction, Trace, sites_of
+from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.validation import check_count, check_weight
 
@@ -28,9 +26,9 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
     sites whose posterior asks for it (``infer = {"enumerate": "parallel"}``, as
     `pyro_vae.posteriors.EnumeratedBernoulli` does). Other latents are drawn K times and
     differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE.
-    Unlike it this never asks the device whether a probability is zero, and sums over the joint
-    states of all such sites, which is made for one code or a few. Losses are summed over the data
-    of the batch, in nats.
+    Unlike Pyro's, this objective never asks the device whether a probability is zero. It sums over
+    the joint states of all such sites, which is made for one code or a few. Losses are summed over
+    the data of the batch, in nats. A site's own scale weighs its term, and no probability.
 
     Args:
         num_particles: number of draws K of the latents that are not summed over, run at once.
@@ -45,7 +43,7 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         ...     likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(4, [16])),
         ...     posterior=pv.posteriors.EnumeratedCategorical(4, pv.networks.MLP((1, 8, 8), [16])),
         ... )
-        >>> EnumeratedELBO().differentiable_loss(program.model, program.guide, torch.zeros(5, 1, 8, 8)).shape
+        >>> EnumeratedELBO()(program.model, program.guide)(torch.zeros(5, 1, 8, 8)).shape
         torch.Size([])
     """
 
@@ -61,7 +59,7 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         self.beta = beta
 
     def differentiable_loss(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+        self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
     ) -> Tensor:
         """Minus the bound, summed over the batch, as a tensor to differentiate."""
         if self.beta != 1.0:
@@ -74,10 +72,12 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
     loss_and_grads = Objective.loss_and_grads  # type: ignore[assignment]
 
 
-def _expected_elbo(model: Any, guide: Any) -> Tensor:
-    """The ELBO, each site's term weighted by the probabilities of the states that it was computed at (packed traces)."""
-    signed = [(1.0, model, site) for site in _sampled(model)] + [
-        (-1.0, guide, site) for site in _sampled(guide)
+def _expected_elbo(model: Trace, guide: Trace) -> Tensor:
+    """The ELBO of packed traces, each site's term weighted by its states' probabilities."""
+    signed = [
+        (sign, trace, site)
+        for sign, trace in ((1.0, model), (-1.0, guide))
+        for site in sites_of(trace).values()
     ]
     plates = {
         site["name"]: frozenset(
@@ -89,9 +89,9 @@ def _expected_elbo(model: Any, guide: Any) -> Tensor:
     }
     dice, total = Dice(guide, plates), torch.zeros(())
     for sign, _, site in signed:
-        # A factor for each site of the guide upstream: its probability where it was summed over,
-        # else one, with the score function's gradient; a number for each site that Pyro runs
-        # through one state after another.
+        # A factor for each site of the guide upstream. For a site that was summed over it is the
+        # probability, for one that was drawn 1 with the score function's gradient, and for one
+        # that Pyro runs through state by state a number.
         factors = dice._get_log_factors(plates[site["name"]])
         tensors = packed.broadcast_all(
             site["packed"]["log_prob"], *(f for f in factors if isinstance(f, Tensor))
@@ -99,12 +99,7 @@ def _expected_elbo(model: Any, guide: Any) -> Tensor:
         weight = sum(tensors[1:], start=torch.zeros_like(tensors[0])) + sum(
             f for f in factors if not isinstance(f, Tensor)
         )
-        term = torch.where(
-            weight > -torch.inf, tensors[0], 0.0
-        )  # no state of probability zero counts
+        # No state of probability zero counts.
+        term = torch.where(weight > -torch.inf, tensors[0], 0.0)
         total = total + sign * (weight.exp() * term).sum()
     return total
-
-
-def _sampled(trace: Any) -> list[Site]:
-    return [site for site in trace.nodes.values() if site["type"] == "sample"]

@@ -1,101 +1,150 @@
-"""Bounds that are a function of the log-weights of K draws for each datum, and the gradients that go with them."""
+"""Bounds that are a function of the log-weights of K draws for each datum."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import torch
-from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Distribution
 
-from pyro_vae.objectives.base import Objective, Site, is_same
-from pyro_vae.runtime.traces import latent_sites, paired_traces, plates_of, site_log_prob
+from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
+from pyro_vae.objectives.base import Objective, is_same
+from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, plates_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["IWAE", "StickingTheLanding", "DReG"]
+__all__ = ["IWAE", "LogWeights", "OfLogWeights", "log_mean_exp"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class LogWeights:
-    r"""The log-weights of K draws for each datum, :math:`\log w = \log p - \log q`.
+    r"""The log-weights of K draws for each datum, each site with a weight of its own.
 
-    A site's scale within is relative to that of x: KL annealing weighs a latent inside the bound,
-    the scale of a subsampled plate the bound of each datum as a whole.
+    .. math:: \log w_k = \sum_i a_i \log p_i(z_k) - \sum_j b_j \log q_j(z_k), \qquad
+              \mathcal{L} = s\, \mathbb{E}\, f(\log w_1, \dots, \log w_K)
+
+    The bound's scale s is that of the site ``"x"`` but for subsampled plates of x inside the data
+    plate. It multiplies each datum's bound as a whole, as that of a subsampled data plate must. The
+    weights a_i and b_j are the sites' own scales over s, so that KL annealing, or a scale on one
+    site alone, weighs that site within the bound; where a site is masked its weight is 0.
 
     Args:
-        log_p: the model's sites (K, N).
-        log_q: the guide's latents (K, N).
-        score: the log-probability of those latents that cannot be reparametrised (K, N),
-            unweighted; or ``None``.
-        weight: of the guide's latents, relative to x.
-        scale: of x.
-        penalties: the guide's factors, which are training terms; summed over data, averaged over
-            draws.
+        model: the model's trace.
+        guide: the guide's trace.
+        num_particles: number of draws K.
+
+    Raises:
+        InvalidInput: if s differs within a datum.
     """
 
-    log_p: Tensor
-    log_q: Tensor
-    score: Tensor | None
-    weight: float | Tensor
-    scale: float | Tensor
-    penalties: float | Tensor
+    model: Trace
+    guide: Trace
+    num_particles: int
 
-    @classmethod
-    def of(cls, model: Any, guide: Any, num_particles: int) -> LogWeights:
-        where = plates_of(guide, model, has_particles=num_particles > 1)
-        x, latents = model.nodes["x"], latent_sites(guide)
-        shape = (num_particles, where.num_data)
+    @cached_property
+    def plates(self) -> Plates:
+        """Where the plates are."""
+        return plates_of(self.guide, self.model, has_particles=self.num_particles > 1)
 
-        def relative(site: Site) -> float | Tensor:
-            return (
-                1.0
-                if site is x or is_same(site["scale"], x["scale"])
-                else site["scale"] / x["scale"]
-            )
+    @cached_property
+    def latents(self) -> list[Site]:
+        """The sites that the guide draws, in its order."""
+        return list(latent_sites(self.guide).values())
 
-        def log_prob(site: Site) -> Tensor:
-            return relative(site) * site_log_prob(site, where, shape)
-
-        zero = x["value"].new_zeros(shape)
-        unreparametrised = [site for site in latents.values() if not site["fn"].has_rsample]
-        penalties = [
-            site
-            for site in guide.nodes.values()
-            if site["type"] == "sample" and site["is_observed"]
-        ]
-        return cls(
-            log_p=sum(
-                (log_prob(site) for site in model.nodes.values() if site["type"] == "sample"),
-                start=zero,
-            ),
-            log_q=sum((log_prob(site) for site in latents.values()), start=zero),
-            score=sum((site_log_prob(site, where, shape) for site in unreparametrised), start=zero)
-            if unreparametrised
-            else None,
-            weight=relative(next(iter(latents.values()))) if latents else 1.0,
-            scale=x["scale"],
-            penalties=sum(
-                (
-                    scale_and_mask(site_log_prob(site, where, shape), site["scale"]).sum()
-                    / num_particles
-                    for site in penalties
-                ),
-                start=0.0,
-            ),
+    @cached_property
+    def scale(self) -> float | Tensor:
+        """The scale s of each datum's bound: a number, or one for each datum (N,)."""
+        x = sites_of(self.model)["x"]
+        inner = math.prod(
+            frame.full_size / frame.size
+            for frame in x["cond_indep_stack"]
+            if frame.vectorized and frame.name != "data" and frame.full_size
         )
+        scale = x["scale"] if inner == 1 else x["scale"] / inner
+        if not isinstance(scale, Tensor) or scale.dim() == 0:
+            return scale
+        dim = scale.dim() + self.plates.data_dim
+        if scale.numel() != (scale.shape[dim] if dim >= 0 else 1):
+            raise InvalidInput(
+                "x",
+                got=f"a scale of shape {tuple(scale.shape)}",
+                expected="one scale for each datum",
+                fix="scale other plates' entries by weights in the likelihood",
+            )
+        return scale.reshape(-1)
+
+    def weight(self, site: Site) -> float | Tensor:
+        """What a site's log-probability counts, relative to s, before masks."""
+        if is_same(site["scale"], self.scale):
+            return 1.0
+        scale = self.scale
+        if is_same(scale, 1):
+            return site["scale"]
+        if isinstance(scale, Tensor) and scale.dim():  # along the data's dimension
+            scale = scale.reshape(-1, *(1,) * (-self.plates.data_dim - 1))
+        return site["scale"] / scale
+
+    def log_prob(self, site: Site) -> Tensor:
+        """A site's weighted log-probability (K, N), summed over its other plates."""
+        value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        return self.per_datum(scale_and_mask(value, self.weight(site), site["mask"]))
+
+    def per_datum(self, value: Tensor) -> Tensor:
+        """The sum (K, N) of a tensor over all plates but those of the draws and the data."""
+        plates, rank = self.plates, -self.plates.particle_dim
+        value = value.reshape((1,) * (rank - value.dim()) + value.shape)
+        others = [d for d in range(-rank, 0) if d not in (plates.particle_dim, plates.data_dim)]
+        value = value.sum(others) if others else value
+        return value.expand(self.num_particles, plates.num_data)
+
+    def total(self, sites: Iterable[Site]) -> Tensor:
+        """The sum (K, N) of the weighted log-probabilities of some sites."""
+        start = sites_of(self.model)["x"]["value"].new_zeros(
+            self.num_particles, self.plates.num_data
+        )
+        return sum((self.log_prob(site) for site in sites), start=start)
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """The model's part (K, N)."""
+        return self.total(sites_of(self.model).values())
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """The guide's part (K, N), of its latents."""
+        return self.total(self.latents)
+
+    @cached_property
+    def penalties(self) -> Tensor | None:
+        """The guide's factors (K, N), which are training terms: a mean over draws, outside s."""
+        factors = [site for site in sites_of(self.guide).values() if site["is_observed"]]
+        if not factors:
+            return None
+        values = [s["fn"].log_prob(s["value"], *s["args"], **s["kwargs"]) for s in factors]
+        scaled = [scale_and_mask(v, s["scale"], s["mask"]) for v, s in zip(values, factors)]
+        return torch.stack([self.per_datum(value) for value in scaled]).sum(0) / self.num_particles
+
+    def value(self, bound: Tensor) -> Tensor:
+        """The scaled sum over data of each datum's bound (N,), less the penalties."""
+        total = (self.scale * bound).sum()
+        return total if self.penalties is None else total - self.penalties.sum()
 
 
 class OfLogWeights(Objective):
     """A bound that is a function of the log-weights (K, N), summed over data."""
 
-    def _get_trace(self, model: Callable, guide: Callable, args: Any, kwargs: Any) -> tuple:
+    def _get_trace(
+        self,
+        model: StochasticFunction,
+        guide: StochasticFunction,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> tuple[Trace, Trace]:
         guide_trace, model_trace = paired_traces(model, guide, *args, **kwargs)
         return model_trace, guide_trace
 
@@ -108,7 +157,8 @@ class IWAE(OfLogWeights):
 
     A lower bound on :math:`\log p(x)` that tightens with K; the ELBO at K = 1. The logarithm is
     taken for each datum, of unscaled weights, so it stays this bound where a plate is subsampled.
-    The gradient is pathwise; the part that is due to latents that cannot be reparametrised is the
+    A latent's own weight, as of KL annealing, is the power of its density within :math:`w_k`.
+    The gradient is pathwise. The part that is due to latents that cannot be reparametrised is the
     score function's, with the other K - 1 draws as its baseline.
 
     Args:
@@ -126,166 +176,41 @@ class IWAE(OfLogWeights):
     def __init__(self, num_particles: int = 5):
         super().__init__(num_particles)
 
-    def bound(self, model: poutine.Trace, guide: poutine.Trace) -> Tensor:
-        weights = LogWeights.of(model, guide, self.num_particles)
+    def bound(self, model: Trace, guide: Trace) -> Tensor:
+        weights = LogWeights(model, guide, self.num_particles)
         log_w = weights.log_p - weights.log_q
-        bound = _log_mean_exp(log_w)
-        if weights.score is not None:
-            signal = (bound - _without_each(log_w)).detach()
-            bound = bound + (signal * (weights.score - weights.score.detach())).sum(0)
-        return (weights.scale * bound).sum() - weights.penalties
+        bound = log_mean_exp(log_w)
+        drawn = [site for site in weights.latents if not site["fn"].has_rsample]
+        if drawn:
+            # Of the density that was drawn from: no scale or mask changes how often a draw comes.
+            scores = [weights.per_datum(_drawn_from(s).log_prob(s["value"])) for s in drawn]
+            score = torch.stack(scores).sum(0)
+            signal = weights.scale * (bound - _without_each(log_w))
+            if weights.penalties is not None:
+                signal = signal - weights.penalties
+            return weights.value(bound) + (signal.detach() * (score - score.detach())).sum()
+        return weights.value(bound)
 
 
-def _log_mean_exp(log_w: Tensor) -> Tensor:
+def _drawn_from(site: Site) -> Distribution:
+    """The distribution of a site's draws, without a mask."""
+    fn = site["fn"]
+    return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
+
+
+def log_mean_exp(log_w: Tensor) -> Tensor:
+    """The log of the mean of K weights (N,), from their logs (K, N)."""
     return torch.logsumexp(log_w, 0) - math.log(len(log_w))
 
 
 def _without_each(log_w: Tensor) -> Tensor:
-    """The bound (K, N) with each log-weight in turn replaced by the mean of the others; zero for a single one."""
+    """The bound (K, N) with each log-weight in turn replaced by the mean of the others.
+
+    It is zero for a single log-weight.
+    """
     num = len(log_w)
     if num == 1:
         return torch.zeros_like(log_w)
     others = (log_w.sum(0) - log_w) / (num - 1)
     own = torch.eye(num, dtype=torch.bool, device=log_w.device).unsqueeze(-1)
     return torch.logsumexp(torch.where(own, others, log_w.unsqueeze(1)), 0) - math.log(num)
-
-
-class PathDerivative(OfLogWeights):
-    """A bound whose guide learns through its draws alone, the score of its density being left out.
-
-    The guide's draws are cut off as leaves, and model and guide are scored at those. The model's
-    parameters get the gradient of the bound there. The guide's get, through its draws, the gradient
-    of the log-weights with respect to the leaves. No parameter is detached, so one that the model
-    shares with the guide gets both.
-    """
-
-    @abstractmethod
-    def coefficients(self, log_w: Tensor, weight: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The bound (N,), and what a draw's log-weight counts in the model's gradient and in the guide's, (K, N) each.
-
-        Args:
-            log_w: log-weights (K, N), without a gradient.
-            weight: the weight of the guide's density in them.
-        """
-
-    def _get_trace(self, model: Callable, guide: Callable, args: Any, kwargs: Any) -> tuple:
-        with CutDraws():
-            return super()._get_trace(model, guide, args, kwargs)
-
-    def bound(self, model: poutine.Trace, guide: poutine.Trace) -> Tensor:
-        weights = LogWeights.of(model, guide, self.num_particles)
-        log_w = weights.log_p - weights.log_q
-        bound, for_model, for_guide = self.coefficients(log_w.detach(), weights.weight)
-        value = (weights.scale * bound).sum() - weights.penalties
-        if not torch.is_grad_enabled():
-            return value
-        draws = [site["infer"]["draw"] for site in latent_sites(guide).values()]
-        leaves = [site["value"] for site in latent_sites(guide).values()]
-        gradients = torch.autograd.grad(
-            (weights.scale * for_guide * log_w).sum() - weights.penalties,
-            leaves,
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        surrogate = (weights.scale * for_model * weights.log_p).sum()
-        for i in reversed(range(len(draws))):
-            surrogate = surrogate + (gradients[i] * draws[i]).sum()
-            if (
-                i and draws[i].requires_grad
-            ):  # it also moves with the earlier draws that it was drawn given
-                through = torch.autograd.grad(
-                    draws[i], leaves[:i], gradients[i], retain_graph=True, materialize_grads=True
-                )
-                gradients = (*(a + b for a, b in zip(gradients, through)), *gradients[i:])
-        return value + (surrogate - surrogate.detach())
-
-
-class CutDraws(Messenger):
-    """Hands on every draw as a leaf of its own; the draw with its gradient is kept in the site's ``infer["draw"]``."""
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if (
-            msg["is_observed"] or site_is_subsample(msg) or "draw" in msg["infer"]
-        ):  # the model's are the guide's
-            return
-        if not msg["fn"].has_rsample:
-            raise InvalidInput(
-                msg["name"],
-                got="a latent that cannot be reparametrised",
-                expected="one that can",
-                fix="choose ELBO or IWAE, or a relaxed posterior",
-            )
-        msg["infer"] = {**msg["infer"], "draw": msg["value"]}
-        msg["value"] = msg["value"].detach().requires_grad_()
-
-
-class StickingTheLanding(PathDerivative):
-    r"""The ELBO, with a gradient whose variance vanishes where the guide is exact.
-
-    .. math:: \mathcal{L} = \frac1K \sum_k \log w_k, \quad
-              \nabla_\phi \mathcal{L} \approx \frac1K \sum_k \frac{\partial \log w_k}{\partial z_k}
-              \frac{\partial z_k}{\partial \phi}
-
-    A lower bound on :math:`\log p(x)`, equal to `ELBO`. The gradient of the guide's parameters is
-    the path
-    derivative: the score :math:`\partial_\phi \log q_\phi(z_k)` at fixed z has expectation zero and
-    is left out. The model's parameters get their usual gradient, those that model and guide share
-    get both. Latents must be reparametrised.
-
-    Args:
-        num_particles: number of draws K for each datum.
-
-    Raises:
-        InvalidInput: for a latent that cannot be reparametrised.
-
-    Source: Roeder, Wu and Duvenaud (2017), Sticking the Landing.
-
-    Example:
-        >>> loss = pv.objectives.StickingTheLanding()(vae.model, vae.guide)
-        >>> loss(torch.zeros(5, 1, 8, 8)).shape
-        torch.Size([])
-    """
-
-    def __init__(self, num_particles: int = 1):
-        super().__init__(num_particles)
-
-    def coefficients(self, log_w: Tensor, weight: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean = torch.full_like(log_w, 1 / self.num_particles)
-        return log_w.mean(0), mean, mean
-
-
-class DReG(PathDerivative):
-    r"""The importance-weighted bound, with doubly reparametrised gradients.
-
-    .. math:: \mathcal{L}_K = \log \frac1K \sum_k w_k, \quad
-              \nabla_\phi \mathcal{L}_K \approx \sum_k \tilde w_k^2 \frac{\partial \log
-              w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}, \quad \tilde w_k =
-              \frac{w_k}{\sum_j w_j}
-
-    The bound of `IWAE`, and a gradient with the same expectation. The guide's parameters get the
-    one above, whose signal does not drown in noise as K grows; the model's get that of `IWAE`, and
-    those that model and guide share get both. Under a weight b on all latents (KL annealing) the
-    coefficient becomes :math:`\tilde w_k (1 - b + b\, \tilde w_k)`, which keeps the expectation.
-    Latents must be reparametrised.
-
-    Args:
-        num_particles: number of draws K for each datum.
-
-    Raises:
-        InvalidInput: for a latent that cannot be reparametrised.
-
-    Source: Tucker, Lawson, Gu and Maddison (2019), Doubly Reparameterized Gradient Estimators for
-    Monte Carlo Objectives.
-
-    Example:
-        >>> loss = pv.objectives.DReG(num_particles=5)(vae.model, vae.guide)
-        >>> loss(torch.zeros(5, 1, 8, 8)).shape
-        torch.Size([])
-    """
-
-    def __init__(self, num_particles: int = 5):
-        super().__init__(num_particles)
-
-    def coefficients(self, log_w: Tensor, weight: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normalised = torch.softmax(log_w, 0)
-        return _log_mean_exp(log_w), normalised, normalised * (1 - weight + weight * normalised)

@@ -7,7 +7,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_vae.objectives.base import Site
+from pyro_vae.contracts import Site
 from pyro_vae.objectives.elbo import SumOverSites, guide_log_prob, unwrapped
 from pyro_vae.validation import InvalidInput, check_count, check_weight
 
@@ -15,17 +15,18 @@ __all__ = ["BetaTCVAE"]
 
 
 class BetaTCVAE(SumOverSites):
-    r"""The ELBO with its KL taken apart: information, total correlation and the dimensions' own KL, each weighted.
+    r"""The ELBO with its KL taken apart into three weighted terms, one the total correlation.
 
     .. math:: \mathcal{L} = \log p(x \mid z) - \alpha \log \frac{q(z \mid x)}{q(z)}
               - \beta \log \frac{q(z)}{\prod_d q(z_d)} - \gamma \log \frac{\prod_d q(z_d)}{p(z)},
               \quad q(z) = \frac1N \sum_n q(z \mid x_n)
 
-    The aggregate posterior q(z) is estimated from the batch of M data, stratified: the datum that z
-    came from counts 1/N and each other one (N - 1) / (N (M - 1)), which is unbiased for q(z),
-    though not for its logarithm; likewise for each dimension. At weights of one the terms telescope
-    to the ELBO, whatever the batch. With a larger
-    :math:`\beta` a lower bound on the ELBO but for that logarithm's bias; with a smaller weight no
+    The three terms are the mutual information of z and the datum, the total correlation, and the
+    KL of the single dimensions. The aggregate posterior q(z) is estimated from the batch of M data,
+    stratified: the datum that z came from counts 1/N and each other one (N - 1) / (N (M - 1)). This
+    is unbiased for q(z), though not for its logarithm; likewise for each dimension. At weights of
+    one the terms telescope to the ELBO, whatever the batch and the sites' own scales. A larger
+    :math:`\beta` gives a lower bound on the ELBO but for that logarithm's bias, a smaller weight no
     bound. The gradient is pathwise, the score function's for latents that cannot be reparametrised.
     With several latent sites each is taken apart by itself. The posterior must be a product over
     dimensions, such as DiagonalNormal; the prior may be any.
@@ -35,9 +36,8 @@ class BetaTCVAE(SumOverSites):
         beta: the weight on the total correlation.
         gamma: the weight on the KL of the single dimensions.
         num_particles: number of draws K for each datum.
-        num_data: the number of data N of the training set; by default that of the data plate, which
-            is the batch itself unless the program subsamples: then the gradient is that of
-            minibatch-weighted sampling.
+        num_data: the number of data N of the training set, for minibatch-weighted sampling; by
+            default that of the data plate, which is the batch unless the program subsamples.
 
     Raises:
         InvalidInput: for a posterior that is no product over dimensions.
@@ -78,7 +78,7 @@ class BetaTCVAE(SumOverSites):
 
 
 def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
-    """The aggregate posterior's log-density at the draws, and that of the product of its dimensions."""
+    """Log-densities at the draws: of the aggregate posterior, and of its dimensions' product."""
     fn = unwrapped(site["fn"])
     base = fn.base_dist if isinstance(fn, Independent) else fn
     event_dim = len(fn.event_shape)
@@ -90,8 +90,8 @@ def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
             fix="choose DiagonalNormal for BetaTCVAE, or another objective",
         )
     (frame,) = (frame for frame in site["cond_indep_stack"] if frame.name == "data")
-    size, total = frame.size, num_data or frame.full_size
-    of_datum = frame.dim - event_dim
+    size, total, dim = frame.size, num_data or frame.full_size or frame.size, frame.dim or 0
+    of_datum = dim - event_dim
     # Every draw (first dimension) under every datum's posterior (the data's dimension).
     pairs = base.log_prob(site["value"].movedim(of_datum, 0).unsqueeze(of_datum))
     own = torch.eye(size, dtype=pairs.dtype, device=pairs.device)
@@ -107,4 +107,4 @@ def _aggregate(site: Site, num_data: int | None) -> tuple[Tensor, Tensor]:
     joint = pairs.sum(events) + log_weights.reshape(
         log_weights.shape[: log_weights.dim() - event_dim]
     )
-    return torch.logsumexp(joint, frame.dim).movedim(0, frame.dim), product.sum(events)
+    return torch.logsumexp(joint, dim).movedim(0, dim), product.sum(events)

@@ -1,6 +1,6 @@
-"""Figures: each function draws one figure of data, scores or the latent space on matplotlib axes.
+"""Figures: each function draws data, scores or the latent space on Matplotlib axes.
 
-Drawing lives here; nothing here computes a number that a table would report.
+Drawing lives here; a number that a table would report is computed elsewhere.
 """
 
 from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions, plot_text, still

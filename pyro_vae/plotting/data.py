@@ -26,18 +26,20 @@ def plot_data(
     rows: Sequence[str] = (),
     vocabulary: Vocabulary | None = None,
 ) -> Axes:
-    """Data side by side: images (N, C, H, W) or (N, H, W) as a grid, clips as film strips, text as `plot_text`, anything else a row each
-    of one heat map.
+    """Draw data side by side, in the form that their shape suggests.
+
+    Images (N, C, H, W) or (N, H, W) become a grid, clips film strips, text the lines of
+    `plot_text`, and anything else the rows of one heat map.
 
     Args:
-        x: the data; images are shown between 0 and 1, or between their extremes where they leave
-            that interval. What has other than one or three channels is a clip, its frames beside
-            one another.
+        x: the data. Images are shown between 0 and 1, or between their extremes where they leave
+            that interval. Data of other than one or three channels are clips, and their frames
+            stand beside one another.
         ax: where to draw.
         columns: images in a row; by default as many as make the whole about square.
         title: what they are.
-        rows: what each row of images is, written beside it.
-        vocabulary: of text.
+        rows: the name of each row of images, written beside it.
+        vocabulary: the words of text.
     """
     if vocabulary is not None:
         return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
@@ -85,15 +87,15 @@ def plot_text(
     rows: Sequence[str] = (),
     letters: int = 110,
 ) -> Axes:
-    """Sentences below one another, in groups, on a figure that is made as high as they need.
+    """Write sentences below one another, in groups, on a figure that is as high as they need.
 
     Args:
         lines: the sentences.
         ax: where to write, the only axes of their figure.
-        group: how many belong together.
+        group: how many sentences form a group.
         title: what they are.
-        rows: what each group is, written before its first sentence.
-        letters: on a line.
+        rows: the name of each group, written before its first sentence.
+        letters: letters on a line.
     """
     margin = 2 + max(map(len, rows)) if rows else 0
     written: list[str] = []
@@ -122,14 +124,14 @@ def plot_text(
 
 
 def is_clip(event_shape: Sequence[int]) -> bool:
-    """Whether data of this shape are pictured as film strips: frames (T, H, W), as many as no image has channels."""
+    """Whether data of this shape are clips, frames (T, H, W), and not images of 1 or 3 channels."""
     return len(event_shape) == 3 and event_shape[0] not in (1, 3)
 
 
 def still(x: Tensor) -> Tensor:
-    r"""Clips (N, T, H, W) as one picture (N, 3, H, W) each, for grids of many: all frames exposed, the first blue, the last yellow.
+    """Expose all frames of each clip (N, T, H, W) on one picture (N, 3, H, W).
 
-    Other data stay as they are.
+    The first frame is blue and the last one yellow. Other data stay as they are.
     """
     if not is_clip(x.shape[1:]):
         return x
@@ -140,7 +142,7 @@ def still(x: Tensor) -> Tensor:
 
 
 def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
-    """One picture (height, width, C) of images (N, C, H, W), a pixel of space between them."""
+    """Lay images (N, C, H, W) out as one picture (height, width, C), a pixel apart."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     out = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), background)
@@ -153,18 +155,15 @@ def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
 def plot_reconstructions(
     x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None
 ) -> Axes:
-    r"""Data above what the program makes of them, of clips and of text, which are wide, each above its own.
+    r"""Draw data above their reconstructions; clips and text, which are wide, pair by pair.
 
     Args:
         x: data (N, \*event).
-        reconstruction: (N, \*event), see `pyro_vae.reconstruct`.
+        reconstruction: their reconstructions (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
-        vocabulary: of text.
+        vocabulary: the words of text.
     """
-    pairs, title = (
-        torch.stack([x.cpu(), reconstruction.cpu()]),
-        "data, and what the program makes of them",
-    )
+    pairs, title = torch.stack([x.cpu(), reconstruction.cpu()]), "data and their reconstructions"
     if is_clip(x.shape[1:]) or vocabulary is not None:
         return plot_data(
             pairs.transpose(0, 1).flatten(0, 1),

@@ -1,4 +1,4 @@
-"""Save figures and grids of images as PNG files."""
+"""Figures and grids of axes as PNG files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "save_figure", "save_grid", "write_figure"]
 
-# Okabe and Ito's colours: apart for the colour-blind, and in print.
+# Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 def save_figure(
     path: str | Path, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)
 ) -> Path:
-    """Draws one pair of axes into a PNG file, without touching pyplot's state or its back end."""
+    """Draw one pair of axes into a PNG file; pyplot's state and back end stay as they are."""
     picture = io.BytesIO()
     write_figure(picture, draw, size)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +31,9 @@ def save_figure(
 def save_grid(
     path: str | Path, draw: Callable[[np.ndarray], object], count: int, size: float = 1.9
 ) -> Path:
-    """Draws a square of ``count`` by ``count`` axes into a PNG file, as `save_figure` does one."""
-    figure = Figure(
-        figsize=(max(4.0, size * count), max(4.0, size * count)), layout="constrained", dpi=100
-    )
+    """Draw a square of ``count`` by ``count`` axes into a PNG file."""
+    side = max(4.0, size * count)
+    figure = Figure(figsize=(side, side), layout="constrained", dpi=100)
     draw(figure.subplots(count, count, squeeze=False))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
@@ -44,7 +43,7 @@ def save_grid(
 def write_figure(
     file: BinaryIO, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)
 ) -> None:
-    """Draws one pair of axes into an open file, as PNG."""
+    """Draw one pair of axes into an open file, as PNG."""
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     draw(figure.add_subplot())
     figure.savefig(file, format="png")

@@ -1,4 +1,4 @@
-"""Figures: axes in, axes out, one function each."""
+"""Figures of the latent space: maps, neighbours, pairs of dimensions, the geometry."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
 def plot_latents(
     z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)"
 ) -> Axes:
-    r"""A map of latents: their two dimensions, or the first two principal components of more.
+    r"""Draw a map of latents: two dimensions, or the first two principal components of more.
 
     Args:
         z: latents (N, \*latent).
         ax: where to draw.
-        labels: integers (N,) to colour by, a label's colour always the same; at most twenty of them
-            are told apart.
+        labels: integers (N,) to colour by. A label always has the same colour; twenty labels have
+            colours of their own.
         title: what is shown.
     """
     points, names = _plane(z)
@@ -61,7 +61,7 @@ def plot_latents(
                 linewidths=0,
                 color=colours(label % colours.N),
             )
-            # The label itself stands in its cluster: readable without telling ten colours apart.
+            # The label stands in its cluster, for readers who cannot tell ten colours apart.
             ax.annotate(
                 str(label),
                 place,
@@ -81,12 +81,10 @@ def plot_latents(
 
 
 def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
-    """Latents as points of a plane (N, 2), and what its axes are called."""
+    """Latents as points (N, 2) of a plane, and the names of its axes."""
     points = z.detach().cpu().float().numpy().reshape(len(z), -1)
     names = ["$z_1$", "$z_2$"]
-    if (
-        points.shape[1] > 2 and len(points) > 2
-    ):  # fewer points have no principal components to speak of
+    if points.shape[1] > 2 and len(points) > 2:  # two points have only one principal component
         from sklearn.decomposition import PCA
 
         pca = PCA(2).fit(points)
@@ -103,7 +101,7 @@ def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
 
 
 def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:
-    """Places of labels, moved apart where one would hide another."""
+    """The places of labels, moved apart where one would hide another."""
     extent = np.where(extent > 0, extent, 1.0)  # one datum, or one dimension, extends nowhere
     places = places / extent
     for _ in range(100):
@@ -119,11 +117,12 @@ def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.n
 def plot_neighbours(
     z: Tensor, neighbours: Neighbours, ax: Axes, labels: Tensor | None = None
 ) -> Axes:
-    r"""The map of `plot_latents` with a line from each datum to its nearest neighbours, black where the labels differ.
+    r"""Draw the map of `plot_latents` with a line from each datum to its nearest neighbours.
+
+    A line is black where the labels of its ends differ.
 
     Args:
-        z: latents (N, \*latent); of more than two dimensions the neighbours are those in all of
-            them.
+        z: latents (N, \*latent).
         neighbours: see `pyro_vae.inspection.neighbours`.
         ax: where to draw.
         labels: integers (N,) to colour by.
@@ -147,16 +146,16 @@ def plot_neighbours(
 def plot_tangent_planes(
     z: Tensor, at: Tensor, planes: TangentPlane, ax: Axes, labels: Tensor | None = None
 ) -> Axes:
-    r"""The metric of a two-dimensional latent over a map of data: ellipses of the steps in z that move x equally far.
+    r"""Draw ellipses of the steps in a two-dimensional z that move x equally far, over a map.
 
     .. math:: \{\delta : \delta^\top J^\top J\, \delta = r^2\}
 
-    Small ones are where the decoder stretches, narrow ones where it does so in one direction; r is
-    one for all.
+    They are small where the decoder stretches, and narrow where it stretches in one direction; all
+    have the same r.
 
     Args:
         z: latents of data (N, 2), for the map.
-        at: where the ellipses are (M, 2).
+        at: the centres of the ellipses (M, 2).
         planes: the tangent planes there, see `pyro_vae.inspection.geometry.tangent_planes`.
         ax: where to draw.
         labels: integers (N,) to colour the data by.
@@ -165,9 +164,7 @@ def plot_tangent_planes(
     axes = 1 / values.clamp_min(1e-12).sqrt().numpy()  # half axes of r = 1, the longest first
     gaps = torch.cdist(at.cpu(), at.cpu()).fill_diagonal_(torch.inf).amin(1).median().item()
     radius = 0.45 * gaps / np.quantile(axes[:, 0], 0.75)
-    axes = (radius * axes).clip(
-        max=0.75 * gaps
-    )  # where the decoder is flat, any step is a small one
+    axes = (radius * axes).clip(max=0.75 * gaps)  # a flat decoder would make them endless
     angles = np.degrees(np.arctan2(vectors[:, 1, 0].numpy(), vectors[:, 0, 0].numpy()))
     plot_latents(z, ax, labels, f"steps in z that change x by {radius:.2g}")
     ax.add_collection(
@@ -190,13 +187,13 @@ def plot_tangent_planes(
 def plot_pairs(
     samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[str] = (), shown: int = 500
 ) -> np.ndarray:
-    """Draws from several distributions against one another: histograms on the diagonal, each pair of dimensions below it.
+    """Draw samples of several distributions: histograms on the diagonal, pairs below it.
 
     Args:
-        samples: by what they are, draws (S, D); the first D' dimensions are shown.
+        samples: by name, draws (S, D), of which the first D' dimensions are shown.
         axes: where to draw (D', D').
-        names: what the dimensions are called.
-        shown: points of each in a panel.
+        names: the names of the dimensions.
+        shown: points of each sample in a panel.
     """
     count = len(axes)
     points = {
@@ -254,7 +251,7 @@ def plot_pairs(
 
 
 def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
-    """How far x moves in each direction of its tangent plane: the median over data, and the middle nine tenths."""
+    """Draw how far x moves in each direction of its tangent plane: the median, and 90% of data."""
     values = planes.singular_values.cpu().numpy()
     rank = np.arange(1, values.shape[1] + 1)
     low, middle, high = np.percentile(values, [5, 50, 95], axis=0)
@@ -276,7 +273,7 @@ def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
 def plot_paths(
     z: Tensor, paths: Sequence[LatentPath], ax: Axes, labels: Tensor | None = None
 ) -> Axes:
-    """Shortest paths of a two-dimensional latent space over a map of data, and the straight lines that they beat."""
+    """Draw shortest paths of a two-dimensional latent space over a map, beside straight lines."""
     plot_latents(z, ax, labels, title="shortest paths (solid) and straight lines (dashed)")
     for i, path in enumerate(paths):
         points = path.z.cpu().numpy()

@@ -31,14 +31,14 @@ __all__ = [
 
 
 def plot_training(history: History, ax: Axes) -> Axes:
-    """The objective, and the validation ELBO where there is one, against epochs."""
-    marker = "o" if len(history) == 1 else None  # a line through one point would not be seen
+    """Draw the objective, and the validation ELBO where there is one, against epochs."""
+    marker = "o" if len(history) == 1 else None  # a line through one point is invisible
     ax.plot(history["epoch"], history["objective"], marker=marker, label="training objective")
     if any(value is not None for value in history["validation_elbo"]):
         ax.plot(history["epoch"], history["validation_elbo"], label="validation ELBO")
         ax.legend()
     values = np.array(history["objective"])
-    if len(values) > 10:  # the first epochs are far below, and would flatten what one looks for
+    if len(values) > 10:  # the first epochs lie far below, and would flatten the rest
         ax.set_ylim(bottom=np.percentile(values, 10) - 0.1 * np.ptp(values[len(values) // 10 :]))
     ax.set(xlabel="epoch", ylabel="nats per datum", title="training")
     ax.grid(alpha=0.3)
@@ -46,7 +46,7 @@ def plot_training(history: History, ax: Axes) -> Axes:
 
 
 def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:
-    """Pareto k of each datum, in order of size, against the threshold above which the estimate is unreliable."""
+    """Draw the Pareto k of each datum in order of size, beside the threshold of reliability."""
     shapes = score.pareto_k.cpu().numpy()
     shown = np.sort(shapes[np.isfinite(shapes)])
     threshold = pareto_k_threshold(score.num_samples)
@@ -67,7 +67,7 @@ def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:
 
 
 def plot_ess(score: ImportanceScore, ax: Axes) -> Axes:
-    """A histogram of the effective number of draws, on a log scale."""
+    """Draw a histogram of the effective number of draws, on a log scale."""
     bins = np.geomspace(1, max(2, score.num_samples), 31).tolist()
     ax.hist(score.ess.cpu().numpy().clip(1, score.num_samples), bins=bins)
     ax.set_xscale("log")
@@ -76,7 +76,9 @@ def plot_ess(score: ImportanceScore, ax: Axes) -> Axes:
 
 
 def plot_weights(log_weights: Tensor, ax: Axes, data: int = 4) -> Axes:
-    """Histograms of the log-weights of the first few data, each less their logarithmic mean: what decides is on the right.
+    """Draw histograms of the log-weights of a few data, each less the logarithm of their mean.
+
+    The estimate hangs on the weights at the right.
 
     Args:
         log_weights: log-weights (K, N), see `pyro_vae.evaluation.importance_weights`.
@@ -100,7 +102,7 @@ def plot_weights(log_weights: Tensor, ax: Axes, data: int = 4) -> Axes:
 
 
 def plot_convergence(log_weights: Tensor, ax: Axes, points: int = 30) -> Axes:
-    """The mean estimate of log p(x) from the first K draws against K, with a band of two Monte Carlo errors."""
+    """Draw the estimate of log p(x) from the first K draws against K, with a band of two errors."""
     scores = convergence(log_weights, points)
     draws = [score.num_samples for score in scores]
     means, errors = (
@@ -119,14 +121,14 @@ def plot_convergence(log_weights: Tensor, ax: Axes, points: int = 30) -> Axes:
     ax.set(
         xlabel="draws K",
         ylabel="nats per datum",
-        title="estimate of log p(x); still rising is not yet there",
+        title="estimate of log p(x); still rising means too few draws",
     )
     ax.grid(alpha=0.3)
     return ax
 
 
 def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 20) -> Axes:
-    """A histogram of one column's simulation-based calibration ranks, with the band that 95% of uniform bins stay in."""
+    """Draw a histogram of one column's calibration ranks, with the band of 95% of uniform bins."""
     edges = np.arange(calibration.num_samples + 1) * bins // (calibration.num_samples + 1)
     counts = np.bincount(edges[calibration.ranks[:, column].numpy()], minlength=bins)
     expected = (
@@ -147,7 +149,7 @@ def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 
 
 
 def plot_coverage(calibration: Calibration, ax: Axes) -> Axes:
-    """Expected against nominal coverage: each dimension's central intervals, and the regions of highest density."""
+    """Draw the coverage of central intervals and of highest-density regions, against nominal."""
     levels, central, highest = calibration.coverage()
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1)
     ax.plot(levels, central, color="C0", alpha=0.4, linewidth=1)
@@ -167,12 +169,12 @@ def plot_coverage(calibration: Calibration, ax: Axes) -> Axes:
 def plot_rate_distortion(
     curve: RateDistortion, ax: Axes, encoder: dict[str, Score] | None = None
 ) -> Axes:
-    """The curve that the decoder could reach, and the point at which the program's own encoder stands.
+    """Draw the rates and distortions that a decoder can reach, and where its encoder stands.
 
     Args:
         curve: see `pyro_vae.evaluation.annealing.rate_distortion`.
         ax: where to draw.
-        encoder: what `pyro_vae.evaluation.decomposition.decompose` gave on the same data.
+        encoder: the result of `pyro_vae.evaluation.decomposition.decompose` on the same data.
     """
     ax.errorbar(
         curve.distortion,
@@ -196,7 +198,7 @@ def plot_rate_distortion(
 
 
 def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
-    """The accuracy of the two-sample test of each datum, with two standard errors, against 0.5: nothing to tell apart."""
+    """Draw the accuracy of each datum's two-sample test, with two standard errors, against 0.5."""
     order = np.argsort(comparison.accuracy)
     errors = [2 * comparison.tests[n].se for n in order]
     ax.axhline(0.5, color="0.5", linewidth=1)
@@ -221,7 +223,7 @@ def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
 def plot_anomaly(
     anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: str = "outside"
 ) -> Axes:
-    """The scores of data that belong and of data that do not, as histograms."""
+    """Draw the scores of data that belong and of data that do not, as histograms."""
     scores = (anomaly.inside.numpy(), anomaly.outside.numpy())
     everything = np.concatenate(scores)
     bins = np.linspace(np.percentile(everything, 0.5), everything.max(), 61).tolist()

@@ -176,7 +176,7 @@ class EnumeratedCategorical(nn.Module):
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, x, context))
         return distributions.JointlyEnumerated(
-            dist.OneHotCategorical(logits=logits), len(self.latent) - 1
+            dist.OneHotCategorical(logits=logits.log_softmax(-1)), len(self.latent) - 1
         )
 
 

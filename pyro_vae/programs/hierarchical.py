@@ -12,6 +12,7 @@ from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, as_module
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder, check_components
 from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["HierarchicalVAE"]
@@ -120,6 +121,7 @@ class HierarchicalVAE(Autoencoder):
         super().bind_components()
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        warn_of_unmoved(self)
         self.bind_components()
         features = self.context_features(context)
         above: list[Tensor] = []

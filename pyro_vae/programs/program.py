@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import StochasticFunction
 from pyro_vae.networks import Size, as_shape
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Program"]
@@ -82,6 +83,7 @@ class Program(nn.Module):
         }
 
     def model(self, x: Tensor, context: Tensor | None = None) -> object:
+        warn_of_unmoved(self)
         return self._run(self.model_fn, x, context)
 
     def guide(self, x: Tensor, context: Tensor | None = None) -> object:

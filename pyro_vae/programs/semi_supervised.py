@@ -14,6 +14,7 @@ from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import MLP, Head, OneHot
 from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.parts import density_of, draw_latent, features_of_context
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["SemiSupervisedVAE"]
@@ -108,6 +109,7 @@ class SemiSupervisedVAE(Autoencoder):
             )
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        warn_of_unmoved(self)
         self.bind_components()
         known = features_of_context(self.context, context)
         with pyro.plate("data", len(x), dim=-1):

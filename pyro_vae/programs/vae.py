@@ -9,6 +9,7 @@ from pyro_vae.contracts import Likelihood, Posterior, Prior
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.parts import density_of, draw_latent
+from pyro_vae.programs.pyro_svi import warn_of_unmoved
 
 __all__ = ["VAE"]
 
@@ -56,6 +57,7 @@ class VAE(Autoencoder):
         self.bind_components()
 
     def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        warn_of_unmoved(self)
         self.bind_components()
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):

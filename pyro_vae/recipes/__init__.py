@@ -1,6 +1,6 @@
-"""Recipes: a run as typed options or YAML, and the program, optimiser and objective that it names.
+"""Recipes: a run as YAML or typed options, and the program, optimiser and objective of it.
 
-Text becomes components here. Commands, and what they print, are in `pyro_vae.cli`.
+Text becomes components here; commands and what they print belong in `pyro_vae.cli`.
 """
 
 from pyro_vae.recipes.build import build_optimizer, build_program

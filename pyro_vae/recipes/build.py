@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import nn
 
 from pyro_vae import likelihoods, networks
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, as_program
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.recipes.recipe import Recipe, Shape
@@ -20,120 +21,158 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["build_optimizer", "build_program"]
 
+Modules = nn.Module | list[nn.Module]  # one for each level of a hierarchy
+Factory = Callable[..., nn.Module]
+
 
 def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
-    """The program that a recipe describes, sized for the data, its weights drawn from the recipe's seed."""
+    """Build the program that a recipe describes, sized for the data.
+
+    Its weights are drawn from the recipe's seed.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
-        has_levels = "priors" in inspect.signature(target_of(recipe.program)).parameters
-        levels = len(recipe.latent) if isinstance(recipe.latent, list) else 1
-        if has_levels != (levels > 1):
-            raise InvalidInput(
-                "latent",
-                got=f"{recipe.latent} for {target_of(recipe.program).__name__}",
-                expected="a list, the lowest level first"
-                if has_levels
-                else "one number, as it has one level",
-                fix="pass --latent '[40, 20]'"
-                if has_levels
-                else "pass --program HierarchicalVAE for several",
-            )
-        if has_levels and len(set(recipe.context_to)) < 3:
-            raise InvalidInput(
-                "context_to",
-                got=f"{recipe.context_to} for {target_of(recipe.program).__name__}",
-                expected="all parts, which take the levels above them in the same way",
-                fix="leave it out",
-            )
-        parts = (
-            _level_parts(recipe, data, features) if has_levels else _parts(recipe, data, features)
-        )
-        return recipe.program(*parts, embed)
+        has_levels = _takes_levels(recipe)
+        builder = _Builder(recipe, data, features)
+        parts = builder.level_parts() if has_levels else builder.parts()
+        return as_program(recipe.program(*parts, embed))
 
 
-Parts = tuple[Any, nn.Module, Any]
-
-
-def _parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
-    """Prior, likelihood and posterior of a program with one latent."""
-    latent = networks.as_shape(
-        recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent
-    )
-    return (
-        _call(
-            "prior", recipe.prior, latent, context=features if "prior" in recipe.context_to else 0
-        ),
-        _likelihood(recipe, data, latent, features),
-        _call("posterior", recipe.posterior, latent, _encoder(recipe, data, features)),
-    )
-
-
-def _level_parts(recipe: Recipe, data: Dataset, features: int) -> Parts:
-    """Priors, likelihood and posteriors of a hierarchy, each sized for the latents that it is given and those it sees."""
-    latents: Any = recipe.latent
-    if not all(isinstance(latent, int) for latent in latents):
+def _takes_levels(recipe: Recipe) -> bool:
+    """Whether the program is a hierarchy; `InvalidInput` unless the rest of the recipe suits it."""
+    program = target_of(recipe.program)
+    has_levels = "priors" in inspect.signature(program).parameters
+    levels = len(recipe.latent) if isinstance(recipe.latent, list) else 1
+    if has_levels and levels == 1:
         raise InvalidInput(
             "latent",
-            got=str(latents),
-            expected="a number for each level of a hierarchy",
+            got=f"{recipe.latent} for {program.__name__}",
+            expected="a list, the lowest level first",
             fix="pass --latent '[40, 20]'",
         )
-    options = settings_of(recipe.program)
-    seen_above = [
-        features + (sum(latents[level + 1 :]) if options["skip"] else 0)
-        for level in range(len(latents))
-    ]
-
-    def link(to: int, given: int, context: int, component: Callable[..., nn.Module]) -> nn.Module:
-        return _call(
-            "level_prior",
-            component,
-            (to,),
-            _call("level_network", recipe.level_network, (given,), context=context),
+    if levels > 1 and not has_levels:
+        raise InvalidInput(
+            "latent",
+            got=f"{recipe.latent} for {program.__name__}",
+            expected="one number, because this program has one level",
+            fix="pass --program HierarchicalVAE for several levels",
         )
+    if has_levels and len(set(recipe.context_to)) < 3:
+        raise InvalidInput(
+            "context_to",
+            got=f"{recipe.context_to} for {program.__name__}",
+            expected="all parts: each takes the context together with the levels above it",
+            fix="leave it out",
+        )
+    return has_levels
 
-    lower_priors = [
-        link(latent, above, seen_above[level + 1], recipe.level_prior)
-        for level, (latent, above) in enumerate(pairwise(latents))
-    ]
-    if options["inference"] == "top_down":
-        top_down = [*(above + seen for above, seen in zip(latents[1:], seen_above[1:])), features]
-        q = [
-            _call("posterior", recipe.posterior, (latent,), _encoder(recipe, data, context))
-            for latent, context in zip(latents, top_down)
+
+@dataclass(frozen=True)
+class _Builder:
+    """Builds the parts of a program.
+
+    Args:
+        recipe: what to build.
+        data: what to size it for.
+        features: how many features the context has; 0 without a context.
+    """
+
+    recipe: Recipe
+    data: Dataset
+    features: int
+
+    def parts(self) -> tuple[Modules, nn.Module, Modules]:
+        """Prior, likelihood and posterior of a program with one latent."""
+        recipe, features = self.recipe, self.features
+        latent = networks.as_shape(
+            recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent
+        )
+        prior_features = features if "prior" in recipe.context_to else 0
+        prior = _call("prior", recipe.prior, latent, context=prior_features)
+        likelihood = self.likelihood(latent, features)
+        return prior, likelihood, _call("posterior", recipe.posterior, latent, self.encoder())
+
+    def level_parts(self) -> tuple[Modules, nn.Module, Modules]:
+        """Priors, likelihood and posteriors of a hierarchy, each sized for what it takes."""
+        recipe, features = self.recipe, self.features
+        latents = self._levels()
+        options = settings_of(recipe.program)
+        seen_above = [
+            features + (sum(latents[level + 1 :]) if options["skip"] else 0)
+            for level in range(len(latents))
         ]
-    else:
-        q = [
-            _call("posterior", recipe.posterior, (latents[0],), _encoder(recipe, data, features)),
-            *(
-                link(latent, below, features, recipe.posterior)
+        lower_priors = [
+            self._link(recipe.level_prior, above, latent, context=seen_above[level + 1])
+            for level, (latent, above) in enumerate(pairwise(latents))
+        ]
+        if options["inference"] == "top_down":
+            top_down = [*map(sum, zip(latents[1:], seen_above[1:])), features]
+            q = [
+                _call("posterior", recipe.posterior, (latent,), self.encoder(context))
+                for latent, context in zip(latents, top_down)
+            ]
+        else:
+            lowest = _call("posterior", recipe.posterior, (latents[0],), self.encoder())
+            q = [lowest] + [
+                self._link(recipe.posterior, below, latent, context=features)
                 for below, latent in pairwise(latents)
-            ),
-        ]
-    return (
-        [*lower_priors, _call("prior", recipe.prior, (latents[-1],), context=features)],
-        _likelihood(recipe, data, (latents[0],), seen_above[0]),
-        q,
-    )
+            ]
+        top_prior = _call("prior", recipe.prior, (latents[-1],), context=features)
+        return [*lower_priors, top_prior], self.likelihood((latents[0],), seen_above[0]), q
 
+    def encoder(self, features: int | None = None) -> nn.Module:
+        """The posterior's network, given the context's features or another number of them."""
+        recipe, data = self.recipe, self.data
+        seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
+        given = self.features if features is None else features
+        network = self._network("encoder", seen, given, **_categories(data))
+        if data.missing:
+            network = networks.WithMask(data.event_shape, network)
+        if recipe.corruption is None:
+            return network
+        return networks.Corrupted(network, recipe.corruption)
 
-def _encoder(recipe: Recipe, data: Dataset, features: int) -> nn.Module:
-    seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
-    network = _given_context("encoder", recipe, recipe.encoder, seen, features, **_categories(data))
-    if data.missing:
-        network = networks.WithMask(data.event_shape, network)
-    return network if recipe.corruption is None else networks.Corrupted(network, recipe.corruption)
+    def likelihood(self, latent: Shape, features: int) -> nn.Module:
+        """p(x | z) with its decoder, for missing entries where the data have some."""
+        event_shape = self.data.event_shape
+        decoder = self._network("decoder", latent, features, size=event_shape)
+        likelihood = _call(
+            "likelihood", self.recipe.likelihood, event_shape, decoder, **_categories(self.data)
+        )
+        return likelihoods.Missing(likelihood) if self.data.missing else likelihood
 
+    def _network(
+        self,
+        argument: Literal["encoder", "decoder"],
+        in_shape: Shape,
+        features: int,
+        **offers: object,
+    ) -> nn.Module:
+        """A network that takes the context, or one that ignores it, as the recipe says."""
+        factory = self.recipe.encoder if argument == "encoder" else self.recipe.decoder
+        if argument in self.recipe.context_to:
+            return _call(argument, factory, in_shape, context=features, **offers)
+        return networks.WithoutContext(_call(argument, factory, in_shape, **offers))
 
-def _likelihood(recipe: Recipe, data: Dataset, latent: Shape, features: int) -> nn.Module:
-    decoder = _given_context(
-        "decoder", recipe, recipe.decoder, latent, features, size=data.event_shape
-    )
-    likelihood = _call(
-        "likelihood", recipe.likelihood, data.event_shape, decoder, **_categories(data)
-    )
-    return likelihoods.Missing(likelihood) if data.missing else likelihood
+    def _levels(self) -> list[int]:
+        latent = self.recipe.latent
+        levels = (
+            [size for size in latent if isinstance(size, int)] if isinstance(latent, list) else []
+        )
+        if levels != latent:
+            raise InvalidInput(
+                "latent",
+                got=str(latent),
+                expected="a number for each level of a hierarchy",
+                fix="pass --latent '[40, 20]'",
+            )
+        return levels
+
+    def _link(self, component: Factory, given: int, to: int, context: int) -> nn.Module:
+        """A density of ``to`` latents given ``given`` others and a context."""
+        network = _call("level_network", self.recipe.level_network, (given,), context=context)
+        return _call("level_prior", component, (to,), network)
 
 
 def _categories(data: Dataset) -> dict[str, int]:
@@ -141,21 +180,8 @@ def _categories(data: Dataset) -> dict[str, int]:
     return {} if data.vocabulary is None else {"categories": len(data.vocabulary)}
 
 
-def _given_context(
-    argument: str,
-    recipe: Recipe,
-    factory: Callable[..., nn.Module],
-    in_shape: Shape,
-    features: int,
-    **offers: Any,
-) -> nn.Module:
-    """A network with the context's features, or one that does not see them, as the recipe says."""
-    if argument in recipe.context_to:
-        return _call(argument, factory, in_shape, context=features, **offers)
-    return networks.WithoutContext(_call(argument, factory, in_shape, **offers))
-
-
 def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, int]:
+    """The module that embeds the context, and how many features it makes."""
     if recipe.context is None:
         return None, 0
     if data.context is None:
@@ -184,26 +210,13 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
     return networks.OneHot(data.num_classes), data.num_classes
 
 
-def _call(
-    argument: str, factory: Callable[..., nn.Module], *sizes: Any, **offers: Any
-) -> nn.Module:
-    """Builds a component from its sizes and what it asks for by name: a context's features, an image's size."""
+def _call(argument: str, factory: Factory, *sizes: object, **offers: object) -> nn.Module:
+    """Build a component from its sizes, and from those of the offers that its signature names."""
     target = target_of(factory)
     parameters = inspect.signature(target).parameters
     wanted = {name: value for name, value in offers.items() if name in parameters}
-    given = factory.keywords if isinstance(factory, partial) else {}
     for name, value in wanted.items():
-        own = given.get(name)
-        is_default = name not in given or own == parameters[name].default
-        if not is_default and own and (tuple(own) if isinstance(own, list) else own) != value:
-            raise InvalidInput(
-                f"{argument}.{name}",
-                got=repr(own),
-                expected=f"{value!r}, which follows from the data",
-                fix="leave it out; --context says whether there is a context"
-                if name == "context"
-                else "leave it out",
-            )
+        _check_not_contradicted(argument, factory, name, value)
     if offers.get("context") and argument != "prior" and "context" not in wanted:
         raise InvalidInput(
             argument,
@@ -213,9 +226,9 @@ def _call(
         )
     try:
         return factory(*sizes, **wanted)
+    except InvalidInput:
+        raise
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        if isinstance(error, InvalidInput):
-            raise
         raise InvalidInput(
             argument,
             got=f"{target.__name__} with arguments that it cannot be built with ({error})",
@@ -224,32 +237,49 @@ def _call(
         ) from error
 
 
-def target_of(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """The class behind a factory: jsonargparse hands over a partial call whose last argument is the class."""
+def _check_not_contradicted(argument: str, factory: Factory, name: str, value: object) -> None:
+    """Raise `InvalidInput` if the user gave another value for what follows from the data."""
+    own = _given(factory).get(name)
+    is_default = own == inspect.signature(target_of(factory)).parameters[name].default
+    if own and not is_default and (tuple(own) if isinstance(own, list) else own) != value:
+        about_context = "; --context says whether there is a context" if name == "context" else ""
+        raise InvalidInput(
+            f"{argument}.{name}",
+            got=repr(own),
+            expected=f"{value!r}, which follows from the data",
+            fix=f"leave it out{about_context}",
+        )
+
+
+def target_of(factory: Callable[..., object]) -> Callable[..., object]:
+    """The class behind a factory: jsonargparse wraps it as the last argument of a partial call."""
     return factory.args[-1] if isinstance(factory, partial) and factory.args else factory
 
 
-def settings_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that a factory's class will be built with, its defaults among them, apart from those still to come."""
-    given = factory.keywords if isinstance(factory, partial) else {}
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(target_of(factory)).parameters.items()
-    }
-    return defaults | given
+def settings_of(factory: Callable[..., object]) -> dict[str, object]:
+    """The arguments that a factory's class will be built with, defaults included."""
+    parameters = inspect.signature(target_of(factory)).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {**defaults, **_given(factory)}
+
+
+def _given(factory: Callable[..., object]) -> Mapping[str, object]:
+    """The arguments that the user gave to a factory."""
+    return factory.keywords if isinstance(factory, partial) else {}
 
 
 def build_optimizer(recipe: Recipe) -> Callable[..., torch.optim.Optimizer]:
-    """The recipe's optimiser, fused where it can be and nothing else was said."""
-    factory: Any = recipe.optimizer
-    default = inspect.signature(target_of(factory)).parameters["lr"].default
-    if isinstance(factory, partial) and factory.keywords.get("lr", default) != default:
+    """The recipe's optimiser, fused where torch can, unless the recipe says otherwise."""
+    factory: Callable[..., torch.optim.Optimizer] = recipe.optimizer
+    parameters, given = inspect.signature(target_of(factory)).parameters, _given(factory)
+    default = parameters["lr"].default
+    if given.get("lr", default) != default:
         raise InvalidInput(
             "optimizer.lr",
-            got=str(factory.keywords["lr"]),
+            got=str(given["lr"]),
             expected="the learning rate in one place",
-            fix=f"pass --learning-rate {factory.keywords['lr']}",
+            fix=f"pass --learning-rate {given['lr']}",
         )
-    chosen = factory.keywords.get("fused") if isinstance(factory, partial) else None
-    can_be = "fused" in inspect.signature(target_of(factory)).parameters
-    return partial(factory, fused=True) if can_be and chosen is None else factory
+    if "fused" in parameters and given.get("fused") is None:
+        return partial(factory, fused=True)
+    return factory

@@ -1,4 +1,4 @@
-"""Find components by name or import path."""
+"""Components by name or import path."""
 
 from __future__ import annotations
 
@@ -35,27 +35,29 @@ FAMILIES: dict[str, ModuleType] = {
 
 
 def component_names(family: str) -> list[str]:
-    """The components of this package that a key of a recipe takes by name: of the programs, those put together from parts.
+    """The components of this package that a recipe's key takes by name.
+
+    Of the programs, only those that are built from a prior, a likelihood and a posterior.
 
     Example:
         >>> component_names("program")
         ['VAE', 'HierarchicalVAE', 'SemiSupervisedVAE']
     """
     module = FAMILIES[family]
-    classes = [name for name in module.__all__ if inspect.isclass(getattr(module, name, None))]
+    classes = {name: vars(module).get(name) for name in module.__all__}
     return [
         name
-        for name in classes
-        if module is not programs
-        or "likelihood" in inspect.signature(getattr(module, name)).parameters
+        for name, value in classes.items()
+        if inspect.isclass(value)
+        and (module is not programs or "likelihood" in inspect.signature(value).parameters)
     ]
 
 
 def resolve_component(family: str, name: str) -> str:
-    """The import path of a component: of the family's class of that name, or the path itself once it imports.
+    """The import path of a component, which is named as a class of its family or by its path.
 
     Raises:
-        InvalidInput: if there is no such component, with the nearest name.
+        InvalidInput: if there is no such component; the error names the nearest one.
 
     Example:
         >>> resolve_component("prior", "GaussianMixture")
@@ -72,8 +74,7 @@ def resolve_component(family: str, name: str) -> str:
     try:
         found = getattr(importlib.import_module(path), attribute) if path else None
     except ImportError as error:
-        # `import` puts a missing parent and a failing import of its own into one exception: say
-        # which
+        # A missing module and a failing import inside it raise the same exception: say which.
         raise InvalidInput(
             family,
             got=f"{name!r}, which cannot be imported ({error})",

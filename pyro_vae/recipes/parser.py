@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
-from pyro_vae.recipes.recipe import Recipe
+from pyro_vae.recipes.recipe import Recipe, Values
 
 __all__ = ["RecipeParser", "parse_components"]
 
-# parsing
-
 
 class RecipeParser:
-    """Recipes from layers: a file, then flags; a later layer's component replaces the earlier one's arguments.
+    """Recipes from layers: a file, then flags over it.
+
+    A component named in a later layer drops the arguments that an earlier one gave it.
 
     Args:
         parser: the command's parser; the recipe's flags are added to it.
@@ -27,15 +26,15 @@ class RecipeParser:
     def __init__(self, parser: ArgumentParser):
         self.parser = parser
         parser.add_class_arguments(Recipe)
-        # An instance is no default that can be written to YAML; the class by its path is.
+        # YAML can hold the path of a class as a default, but no instance of it.
         parser.set_defaults({"schedule": {"class_path": resolve_component("schedule", "Constant")}})
 
-    def parse(self, argv: Sequence[str], recipe: Mapping[str, Any]) -> Namespace:
-        """Flags over a recipe (see `read_recipe`) over the defaults."""
+    def parse(self, argv: Sequence[str], recipe: Values) -> Namespace:
+        """Parse flags over a recipe (see `read_recipe`) over the defaults."""
         return parse_components(self.parser, argv, recipe)
 
     def recipe(self, namespace: Namespace) -> Recipe:
-        """The recipe that parsed arguments stand for, its components ready to be called."""
+        """The recipe that parsed arguments stand for, with its components ready to be called."""
         built = self.parser.instantiate(namespace)
         return Recipe(**{field.name: built[field.name] for field in fields(Recipe)})
 
@@ -48,11 +47,9 @@ class RecipeParser:
         )
 
 
-def parse_components(
-    parser: ArgumentParser, argv: Sequence[str], layers: Mapping[str, Any]
-) -> Namespace:
-    """Flags over values that come first; flags that name components may do so as `resolve_component` reads them."""
-    values = dict(layers)
+def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values) -> Namespace:
+    """Parse flags over given values; flags name components as `resolve_component` reads them."""
+    values = dict(values)
     rest: list[str] = []
     tokens = iter(argv)
     for token in tokens:
@@ -71,5 +68,5 @@ def parse_components(
     return parser.parse_args(rest)
 
 
-def _class_path(component: Any) -> str | None:
+def _class_path(component: object) -> object:
     return component.get("class_path") if isinstance(component, Mapping) else component

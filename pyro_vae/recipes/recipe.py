@@ -1,9 +1,8 @@
-"""From words to objects: recipes and flags, the components they name, and the program built of them.
+"""Recipes: everything that determines a run, and how YAML files spell it.
 
-The signature of `Recipe` is the one declaration: flags, YAML keys, their types and their help are
-derived from it. A component is named by its class, looked up in its family first, or by an import
-path, and takes its arguments as ``--prior.components 500`` or as ``init_args`` in YAML. Nothing
-needs to be registered.
+The signature of `Recipe` is the one declaration: flags, YAML keys, their types and their help
+follow from it. A component is named by a class of its family or by an import path, and takes its
+arguments as ``--prior.components 500`` or as ``init_args`` in YAML. Nothing needs to be registered.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from pyro_vae.recipes.components import FAMILIES, resolve_component
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["Recipe", "Shape", "read_recipe"]
+__all__ = ["Recipe", "Shape", "Values", "read_recipe"]
 
 Shape = Sequence[int]
+Values = Mapping[str, Any]  # a recipe as YAML holds it
 
 
 @dataclass(kw_only=True)
@@ -36,43 +36,44 @@ class Recipe:
     Args:
         data: a data set's name, an .npz file with x and optionally y, or a folder of images.
         data_root: folder of the data sets' files; by default $PYRO_VAE_DATA, else a cache folder.
-        binarize: what is done about grey values; by default what suits the data set.
-        missing: NaN in the data marks a missing entry; the encoder then also sees what was
-            observed, and the likelihood counts that alone.
-        missing_fraction: the probability with which each entry of the data is removed, completely
-            at random.
-        labelled: how many training data, drawn from the seed, keep their label, for a
+        binarize: how grey values become 0 or 1; by default what suits the data set.
+        missing: NaN in the data marks a missing entry. The encoder then also takes the mask of
+            what was observed, and the likelihood counts only that.
+        missing_fraction: the probability that an entry of the data is removed, completely at
+            random.
+        labelled: how many training data keep their label, drawn from the seed, for a
             SemiSupervisedVAE; by default all.
         labelled_repeats: how many times an epoch visits each datum that kept its label, so that
             every batch has some.
-        context: condition on the data's labels, or on its covariates: a CVAE.
-        context_to: what the context is given to; p(z | y) p(x | z) is [prior].
+        context: condition on the data's labels or on its covariates, as a CVAE does.
+        context_to: which parts take the context; p(z | y) p(x | z) is [prior].
         latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level
-            that is a grid is a list itself, [[16, 7, 7]].
+            that is a grid is itself a list, as in [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
-        corruption: what is done in training to the data that the encoder sees, a class of
+        corruption: how training corrupts the encoder's input, a class of
             pyro_vae.networks.corruptions or an import path.
-        program: what the parts are put together as, a class of pyro_vae.programs or an import path.
-        level_prior: of a hierarchy, p(z_l | z_l+1) below the top, a class of pyro_vae.posteriors or
+        program: the program built from the parts, a class of pyro_vae.programs or an import path.
+        level_prior: p(z_l | z_l+1) of a hierarchy below its top, a class of pyro_vae.posteriors or
             an import path.
-        level_network: of a hierarchy, the network from one level's latents to another's.
+        level_network: the network of a hierarchy from one level's latents to another's.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.
         optimizer: a class of torch.optim or an import path; its lr is the learning rate below.
-        schedule: of the learning rate, a class of pyro_vae.training.schedules or an import path.
-        epochs: passes over the training data, in total.
+        schedule: how the learning rate changes, a class of pyro_vae.training.schedules or an
+            import path.
+        epochs: total passes over the training data.
         batch_size: data in a batch.
-        learning_rate: before the schedule.
+        learning_rate: step size before the schedule scales it.
         warmup: epochs over which the weight of the KL rises from 0 to 1.
         clip_norm: upper limit of the gradient's global norm.
         validation: training data held out to measure the ELBO after every epoch; 0 for none.
-        patience: stop after so many epochs without a better validation ELBO.
-        seed: of weights, batches, draws and held-out data.
-        device: cuda where there is one, else cpu; or say which.
-        compile: compile the training step where that pays, always, or never.
+        patience: stop after this many epochs without a better validation ELBO.
+        seed: seed of weights, batches, draws and held-out data.
+        device: auto, cpu or cuda; auto is cuda where there is one.
+        compile: compile the training step where that pays (auto), always (on) or never (off).
         autocast: compute layers in bfloat16.
     """
 
@@ -113,12 +114,12 @@ class Recipe:
     autocast: bool = False
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """A YAML recipe as a dictionary whose keys are known and whose components have import paths.
+def read_recipe(path: str | Path) -> Values:
+    """Read a YAML recipe, check its keys and give its components their import paths.
 
     Raises:
-        InvalidInput: if the file is missing or no mapping, or a key or component is unknown, with
-            the nearest name.
+        InvalidInput: if the file is missing or holds no mapping, or if it names an unknown key or
+            component; the error then names the nearest one.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
@@ -146,10 +147,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return normalize(values, str(path))
 
 
-def normalize(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Checks the keys of a recipe and replaces components' names by import paths."""
+def normalize(values: Values, source: str) -> Values:
+    """Check the keys of a recipe and replace components' names by import paths."""
     known = list(inspect.signature(Recipe).parameters)
-    out: dict[str, Any] = {}
+    out = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:

@@ -1,10 +1,12 @@
-"""The gallery of a run's figures, and its report as one HTML page.
+"""Reports: the figures and numbers that a fitted program gets, and the HTML page of a run.
 
-Which figures a program gets, and how they are shown, is decided here. Each figure is drawn in
-`pyro_vae.plotting`.
+What a program can be shown as, and in which words, is decided here; figures are drawn in
+`pyro_vae.plotting`, and numbers are computed on the floors below.
 """
 
-from pyro_vae.report.gallery import Gallery, inspect
+from pyro_vae.report.figures import Gallery
+from pyro_vae.report.findings import Findings
+from pyro_vae.report.gallery import inspect
 from pyro_vae.report.page import report
 
-__all__ = ["Gallery", "inspect", "report"]
+__all__ = ["Findings", "Gallery", "inspect", "report"]

@@ -78,19 +78,19 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
             expected="the same latent shape for both",
             fix="give both the same latent",
         )
-    if not is_point_mass(q) and measure_of(q.support) != measure_of(p.support):
+    q_support, p_support = stated_support(q), stated_support(p)
+    if not is_point_mass(q) and measure_of(q_support) != measure_of(p_support):
         raise InvalidInput(
             name,
-            got=f"a posterior with a density over {measure_of(q.support)} under a prior with one "
-            f"over {measure_of(p.support)}",
+            got=f"a posterior with a density over {measure_of(q_support)} under a prior with one "
+            f"over {measure_of(p_support)}",
             expected="densities of one kind, for their ratio is what every bound is made of",
             fix="choose a prior and a posterior on the same space",
         )
     # A point mass has no density to compare, but a place: nowhere near a thin set by chance. The
     # image of an auxiliary site is where the function takes it, not anywhere on the line.
-    is_placed = is_point_mass(q) and (has_sources or is_thin(p.support))
+    is_placed = is_point_mass(q) and (has_sources or is_thin(p_support))
     points = site["value"] if is_placed else points_of(q)
-    q_support, p_support = stated_support(q), stated_support(p)
     if not p_support.check(points).all():
         raise InvalidInput(
             name,

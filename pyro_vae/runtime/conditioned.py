@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from pyro import poutine, validation_enabled
+from pyro.distributions import TorchDistribution
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
-from torch.distributions import Distribution
 
-from pyro_vae.contracts import ProgramLike, StochasticFunction, Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Trace, sites_of
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.distributions import given_datum
 from pyro_vae.programs import particles
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random
@@ -185,9 +186,17 @@ class Conditioned:
         parts = [at(few) for few in chunks(num_samples, rows)]
         return tuple(torch.cat(part) for part in zip(*parts))
 
-    def observation(self, values: Values) -> Distribution:
+    def observation(self, values: Values) -> TorchDistribution:
         r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
-        return sites_of(self.trace(self.model, draws_in(values), values))["x"]["fn"]
+        return self._observed_at(values)["fn"]
+
+    def predictive(self, values: Values) -> TorchDistribution:
+        """As `observation`, with what each datum fixes of it, such as the total of its counts."""
+        site = self._observed_at(values)
+        return given_datum(site["fn"], site["value"])
+
+    def _observed_at(self, values: Values) -> Site:
+        return sites_of(self.trace(self.model, draws_in(values), values))["x"]
 
     def log_weights(self, num_samples: int, guide: StochasticFunction | None = None) -> Tensor:
         """Log-weights (K, N) in nats of K draws from the guide, or from another one.

@@ -7,11 +7,12 @@ from functools import partial
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.distributions import representative_of
+from pyro_vae.distributions import given_datum, representative_of
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
@@ -218,7 +219,17 @@ def posterior_predictive(given: Conditioned) -> Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
     guide = poutine.trace(given.guide).get_trace(*given.args)
     replayed = poutine.replay(given.model, trace=guide)
-    return poutine.trace(poutine.uncondition(replayed)).get_trace(*given.args)
+    with _GivenData():
+        return poutine.trace(poutine.uncondition(replayed)).get_trace(*given.args)
+
+
+class _GivenData(Messenger):
+    """Give an unconditioned site what `given_datum` fixes of its datum, before it is drawn."""
+
+    def _pyro_sample(self, site: Site) -> None:
+        datum = site["infer"].get("obs")  # left there by uncondition
+        if isinstance(datum, Tensor):
+            site["fn"] = given_datum(site["fn"], datum)
 
 
 def observed_of(trace: Trace) -> Sites:

@@ -1,4 +1,4 @@
-"""Training: gradient steps of an objective over a data set, with schedules, history, checkpoints and logs.
+"""Training: gradient steps of an objective over a data set, with schedules and checkpoints.
 
 How a program is fitted lives here. Bounds are in `pyro_vae.objectives`, scores in
 `pyro_vae.evaluation`.

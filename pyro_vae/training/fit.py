@@ -1,4 +1,4 @@
-"""Training: stochastic variational inference of any program, resumable to the bit.
+"""Fit any program by stochastic variational inference, resumable to the bit.
 
 Everything random in an epoch follows from the run's seed and the epoch's index
 (`pyro_vae.training.steps`), so a checkpoint needs no random state, and a run that was killed and
@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Literal
 
+import pyro.infer
 import torch
 from filelock import FileLock, Timeout
 
@@ -22,26 +23,29 @@ from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.objectives import ELBO
+from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
 from pyro_vae.training.history import History
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant
-from pyro_vae.training.steps import AnyObjective, Optimizer, Steps
+from pyro_vae.training.steps import GradientSteps, MakeOptimizer
 from pyro_vae.validation import InvalidInput, check_choice, check_count, check_positive, check_seed
 
 __all__ = ["fit"]
+
+FOUND = "max_plate_nesting"  # an objective's number that no user sets
 
 
 def fit(
     program: ProgramLike,
     data: Data,
     *,
-    objective: AnyObjective | None = None,
+    objective: ObjectiveLike | pyro.infer.ELBO | None = None,
     epochs: int = 50,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
-    optimizer: Optimizer | None = None,
+    optimizer: MakeOptimizer | None = None,
     schedule: Callable[[float], float] = Constant(),
     warmup: int = 0,
     clip_norm: float | None = None,
@@ -56,26 +60,27 @@ def fit(
     checkpoint_seconds: float = 10.0,
     progress: bool = True,
 ) -> History:
-    """Fits a program to data by stochastic variational inference.
+    """Fit a program to data by stochastic variational inference.
 
     The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters
-    of the program, which are its own: nothing is registered in Pyro's global store, which is why
-    `pyro.infer.SVI`, looking for parameters there, would run and move nothing.
+    of the program, and the loss may reach no others: what is trained is what is saved and scored.
+    Nothing is registered in Pyro's global store. `pyro.infer.SVI` looks for parameters there, and
+    would move nothing.
 
     Args:
-        program: any program; moved to ``device`` and left there, with its last weights, or with
-            those of the best validation ELBO if there are validation data.
+        program: any program. It is moved to ``device`` and left there, with its last weights, or
+            with those of the best validation ELBO if there are validation data.
         data: training data, a data set, a tensor x (N, *event), or a pair (x, context).
         objective: a Pyro ELBO; by default `pyro_vae.objectives.ELBO`.
-        epochs: passes over the data, in total: a resumed run does those that are left.
+        epochs: passes over the data in total; a resumed run does those that are left.
         batch_size: data in a batch; the last of an epoch may be smaller.
         learning_rate: the optimiser's, before the schedule.
         optimizer: from parameters and ``lr=`` to a torch optimiser; by default fused Adam.
         schedule: from the fraction of steps done to a factor on the learning rate.
         warmup: epochs over which the weight of the latents' terms rises from 0 to 1 (KL annealing).
         clip_norm: upper limit of the gradient's global norm.
-        validation: data whose ELBO is taken after every epoch; of a program without one, its guide
-            a point, minus the loss.
+        validation: data whose ELBO is taken after every epoch, or minus the loss of a program that
+            has no ELBO because its guide is a point.
         patience: stop after so many epochs without a better validation ELBO, counted from the end
             of the warm-up.
         seed: of everything random; the caller's random state is left as it was.
@@ -84,16 +89,16 @@ def fit(
         out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
         resume: continue the run in ``out``.
         compile: ``"auto"`` captures and compiles the step where that pays over the planned number
-            of steps, which is decided by counting and so is the same every time, recorded, and kept
-            when resuming.
+            of steps. Counts decide, so that the decision is the same every time; it is recorded
+            and kept when resuming.
         autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
-        checkpoint_seconds: how often to save, at the end of an epoch; the end of training is always
-            saved.
+        checkpoint_seconds: how often to save, at the end of an epoch, and at the end of training.
         progress: show a bar with the epoch, the objective (or its value on validation data) and the
             time left.
 
     Raises:
-        InvalidInput: on unusable data or settings, or a run folder that is in use.
+        InvalidInput: on unusable data or settings, a run folder that is in use, or a program whose
+            loss depends on parameters that it does not own.
         TrainingDiverged: if the loss or a parameter becomes NaN or infinite.
 
     Source: Kingma and Welling (2014); Hoffman et al. (2013), Stochastic Variational Inference.
@@ -139,14 +144,15 @@ def fit(
     if held is not None:
         check_data(program, held)
         held = held.to(target, dtype)
-    if not hasattr(objective or ELBO, "differentiable_loss"):
+    if objective is not None and not isinstance(objective, ObjectiveLike):
         raise InvalidInput(
             "objective",
             got=type(objective).__name__,
             expected="an ELBO with a differentiable loss",
             fix="choose one of pyro_vae.objectives",
         )
-    settings = {
+    trainable = [name for name, p in program.named_parameters() if p.requires_grad]
+    settings: dict[str, object] = {
         "data": train.sha256,
         "binarize": train.binarize,
         "objective": _settings_of(objective or ELBO()),
@@ -162,11 +168,9 @@ def fit(
         "autocast": autocast,
         "program": None if out is None else checkpoint.describe(program),
         "epochs": None if isinstance(schedule, Constant) else epochs,
-        "trainable": [
-            name for name, parameter in program.named_parameters() if parameter.requires_grad
-        ],
+        "trainable": trainable,
     }
-    steps = Steps(
+    steps = GradientSteps(
         program,
         train.to(target, dtype),
         copy.copy(objective) if objective is not None else ELBO(),
@@ -180,15 +184,8 @@ def fit(
         seed,
         autocast,
     )
-    run = Run(
-        steps,
-        compile,
-        held,
-        patience,
-        None if out is None else Path(out),
-        checkpoint_seconds,
-        settings,
-    )
+    folder = None if out is None else Path(out)
+    run = Run(steps, compile, held, patience, folder, checkpoint_seconds, settings)
     with _claimed(run.folder):
         if resume:
             run.restore()
@@ -223,7 +220,7 @@ def check_settings(
     seed: int,
     compile: str,
 ) -> None:
-    """Raises `InvalidInput` on numbers that `fit` cannot train with."""
+    """Raise `InvalidInput` on numbers that `fit` cannot train with."""
     for name, count, least in (
         ("epochs", epochs, 1),
         ("batch_size", batch_size, 1),
@@ -258,7 +255,7 @@ def _modes_put_back(program: ProgramLike) -> Iterator[None]:
 
 @contextmanager
 def _claimed(folder: Path | None) -> Iterator[None]:
-    """Holds a lock on the run folder; the system releases it even if the process is killed."""
+    """Hold a lock on the run folder; the system releases it even if the process is killed."""
     if folder is None:
         yield
         return
@@ -280,28 +277,21 @@ def _claimed(folder: Path | None) -> Iterator[None]:
         lock.release()
 
 
-def _settings_of(thing: Any) -> Any:
+def _settings_of(thing: object) -> object:
     """A setting in the form in which two runs are compared: a class's name and its numbers."""
     if isinstance(thing, partial):
-        return [
-            _settings_of(thing.func),
-            _settings_of(list(thing.args)),
-            _settings_of(thing.keywords),
-        ]
+        return [_settings_of(part) for part in (thing.func, list(thing.args), thing.keywords)]
     if isinstance(thing, dict):
         return {str(key): _settings_of(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
         return [_settings_of(item) for item in thing]
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    if isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
+    if isinstance(thing, type | FunctionType | BuiltinFunctionType | MethodType):
         return thing.__qualname__
-    values = asdict(thing) if is_dataclass(thing) and not isinstance(thing, type) else vars(thing)
-    return {
-        "class": type(thing).__qualname__,
-        **{
-            key: value
-            for key, value in values.items()
-            if isinstance(value, bool | int | float | str) and key != "max_plate_nesting"
-        },
-    }  # found, not set
+    numbers = {
+        key: value
+        for key, value in vars(thing).items()
+        if isinstance(value, bool | int | float | str) and key != FOUND
+    }
+    return {"class": type(thing).__qualname__, **numbers}

@@ -6,10 +6,9 @@ import csv
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
-__all__ = ["History", "TrainingDiverged"]
-
-COLUMNS = ("epoch", "step", "seconds", "objective", "validation_elbo", "learning_rate", "kl_weight")
+__all__ = ["History", "Row", "TrainingDiverged"]
 
 
 class TrainingDiverged(ArithmeticError):
@@ -17,9 +16,9 @@ class TrainingDiverged(ArithmeticError):
 
     Args:
         step: the step, counted from 0 over the whole run.
-        site: the site, or the parameter, where it was first seen.
-        cause: what makes this likely and what to change.
-        folder: where the last good checkpoint was kept, if anywhere.
+        site: the site or the parameter where it was first seen.
+        cause: the likely cause and what to change.
+        folder: where the last good checkpoint is kept, if anywhere.
     """
 
     def __init__(self, step: int, site: str, cause: str, folder: Path | None = None):
@@ -30,14 +29,29 @@ class TrainingDiverged(ArithmeticError):
             else f"the last good checkpoint is kept in {folder}"
         )
         super().__init__(
-            f"training diverged: the loss or a parameter became NaN or infinite at step {step}, first at "
-            f"{site}; {cause}; {kept}"
+            f"training diverged: the loss or a parameter became NaN or infinite at step {step}, "
+            f"first at {site}; {cause}; {kept}"
         )
+
+
+class Row(TypedDict):
+    """What was measured in one epoch: scores in nats per datum, rates of the epoch's last step."""
+
+    epoch: int
+    step: int
+    seconds: float
+    objective: float
+    validation_elbo: float | None
+    learning_rate: float
+    kl_weight: float
+
+
+COLUMNS = tuple(Row.__annotations__)
 
 
 @dataclass
 class History:
-    """What was measured, a row for each epoch, in nats per datum where it is a score.
+    """The rows of numbers that were measured, one for each epoch.
 
     Example:
         >>> history = pv.fit(vae, torch.zeros(10, 1, 8, 8), epochs=2, progress=False)
@@ -45,18 +59,17 @@ class History:
         ([1, 2], 2)
     """
 
-    rows: list[dict[str, float | int | None]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
     def __repr__(self) -> str:
         if not self.rows:
             return "History(no epochs)"
-        last = ", ".join(
-            f"{name}={value:.6g}" for name, value in self.rows[-1].items() if value is not None
-        )
-        return f"History({len(self)} epochs, the last: {last})"
+        last = [(name, self[name][-1]) for name in self.rows[-1]]
+        words = ", ".join(f"{name}={value:.6g}" for name, value in last if value is not None)
+        return f"History({len(self)} epochs, the last: {words})"
 
     def __getitem__(self, column: str) -> list:
-        return [row[column] for row in self.rows]
+        return [dict(row)[column] for row in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,5 +79,5 @@ class History:
         out = io.StringIO()
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(dict(row) for row in self.rows)
         return out.getvalue()

@@ -5,52 +5,71 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae import checkpoint
+from pyro_vae.contracts import Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import elbo, log_joint
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import NoBound, importance_traces
-from pyro_vae.training.history import History, TrainingDiverged
-from pyro_vae.training.steps import Steps
+from pyro_vae.training.history import History, Row, TrainingDiverged
+from pyro_vae.training.steps import GradientSteps
 from pyro_vae.training.tensorboard import EventFile
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Run"]
 
-CURVES = ("objective", "validation_elbo", "learning_rate", "kl_weight")
+OVERFLOWED = (
+    "its gradient overflowed: lower learning_rate, set clip_norm, "
+    "or bound the scales of the likelihood"
+)
 
 
-OVERFLOWED = "its gradient overflowed: lower learning_rate, set clip_norm, or bound the scales of the likelihood"
+@dataclass(frozen=True)
+class Best:
+    """The best validation score so far, its epoch, and the weights then."""
+
+    score: float
+    epoch: int
+    weights: dict[str, Tensor]
 
 
 @dataclass
 class Run:
-    """One run of `fit`: its steps, what is measured after each epoch, and the folder that it is kept in."""
+    """One run of `fit`: its steps, the measurements after each epoch, and its folder.
 
-    steps: Steps
-    compile: str
+    Args:
+        steps: the gradient steps.
+        compile: whether to compile them.
+        validation: data whose score is taken after every epoch.
+        patience: stop after so many epochs without a better validation score.
+        folder: where the run is kept, if anywhere.
+        checkpoint_seconds: how often to save.
+        settings: what a resumed run must have in common with the one in the folder.
+    """
+
+    steps: GradientSteps
+    compile: Literal["auto", "on", "off"]
     validation: Dataset | None
     patience: int | None
     folder: Path | None
     checkpoint_seconds: float
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
     def __post_init__(self) -> None:
         self.program = self.steps.program
         self.history = History()
-        self.best: tuple[float, int, dict[str, Tensor]] | None = (
-            None  # validation ELBO, epoch, weights
-        )
+        self.best: Best | None = None
 
     # the loop
 
     def train(self, progress: bool) -> None:
+        """Train until the last epoch, or until patience ends."""
         started = self.history["seconds"][-1] if self.history.rows else 0.0
         clock, saved = time.monotonic() - started, time.monotonic()
         events = self._open_events()
@@ -58,65 +77,57 @@ class Run:
         steps.find_plates()
         if start == 0:
             steps.initialize()
-            steps.validate()
+        steps.validate()
         if steps.compiled_sizes is None:
             steps.decide(self.compile)
         if start == 0:
-            # what cannot be written is found out now, and the folder is taken from here on
-            self._save()
+            self._save()  # a folder that cannot be written to is found out now
         with progress_bar("epochs", total=steps.epochs, shown=progress, start=start) as advance:
             for epoch in range(start, steps.epochs):
                 if self._is_out_of_patience():
                     break
                 if epoch == start:
                     steps.compile()
-                before = steps.state()
-                try:
-                    losses = steps.run(epoch)
-                except BaseException as error:
-                    broken = [
-                        name
-                        for name, p in self.program.named_parameters()
-                        if not torch.isfinite(p).all()
-                    ]
-                    steps.restore(before)
-                    if isinstance(error, KeyboardInterrupt):
-                        self._save()
-                    elif broken:  # and a distribution refused what came of it
-                        raise TrainingDiverged(
-                            epoch * steps.per_epoch,
-                            f"parameter {broken[0]!r}, in the epoch that starts there",
-                            OVERFLOWED,
-                            self.folder,
-                        ) from error
-                    raise
-                if not (torch.isfinite(losses).all() and steps.parameters_are_finite()):
-                    steps.restore(before)
-                    diagnosis = self._diagnosis(epoch, losses)
-                    steps.restore(before)  # the diagnosis went back to the step at fault
-                    raise diagnosis
+                losses = self._run_epoch(epoch)
                 row = self._measure(epoch, losses, time.monotonic() - clock)
                 if self.folder is not None and events is not None:
                     with checkpoint.writing_to(self.folder):
-                        events.add(
-                            {name: row[name] for name in CURVES if row[name] is not None},
-                            row["step"],
-                        )
+                        events.add(_curves(row), row["step"])
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
                 validated = row["validation_elbo"]
-                advance(
-                    1,
-                    note=f"objective {row['objective']:.2f}"
-                    if validated is None
-                    else f"validation {validated:.2f}",
-                )
+                name, score = "objective", row["objective"]
+                if validated is not None:
+                    name, score = "validation", validated
+                advance(1, note=f"{name} {score:.2f}")
         self._save()
         if self.best is not None:
-            self.program.load_state_dict(self.best[2])
+            self.program.load_state_dict(self.best.weights)
 
-    def _measure(self, epoch: int, losses: Tensor, seconds: float) -> dict[str, Any]:
+    def _run_epoch(self, epoch: int) -> Tensor:
+        """Train for one epoch; go back to its start if the loss or a parameter diverges."""
+        steps, before = self.steps, self.steps.state()
+        try:
+            losses = steps.run(epoch)
+        except BaseException as error:
+            broken = self._first_parameter_that_is_not_finite()
+            steps.restore(before)
+            if isinstance(error, KeyboardInterrupt):
+                self._save()
+            elif broken is not None:  # and a distribution refused what came of it
+                where = f"parameter {broken!r}, in the epoch that starts there"
+                step = epoch * steps.per_epoch
+                raise TrainingDiverged(step, where, OVERFLOWED, self.folder) from error
+            raise
+        if torch.isfinite(losses).all() and steps.parameters_are_finite():
+            return losses
+        steps.restore(before)
+        diagnosis = self._diagnosis(epoch, losses)
+        steps.restore(before)  # the diagnosis went on to the step at fault
+        raise diagnosis
+
+    def _measure(self, epoch: int, losses: Tensor, seconds: float) -> Row:
         # The last batch may be smaller: the epoch's mean is over data.
         steps, number = self.steps, len(self.steps.data)
         sizes = torch.full_like(losses, steps.batch_size)
@@ -125,13 +136,11 @@ class Run:
         score = None
         if self.validation is not None:
             score = self._validation_score()
-            if self.best is None or score > self.best[0]:
-                weights = {
-                    name: value.detach().clone()
-                    for name, value in self.program.state_dict().items()
-                }
-                self.best = (score, epoch + 1, weights)
-        row = {
+            if self.best is None or score > self.best.score:
+                state = self.program.state_dict()
+                weights = {name: value.detach().clone() for name, value in state.items()}
+                self.best = Best(score, epoch + 1, weights)
+        row: Row = {
             "epoch": epoch + 1,
             "step": last + 1,
             "seconds": round(seconds, 3),
@@ -146,8 +155,8 @@ class Run:
     def _validation_score(self) -> float:
         assert self.validation is not None
         try:
-            # One draw for each datum, the same numbers every time: differences between epochs are
-            # the weights'.
+            # One draw for each datum, of the same random numbers every time: two epochs differ by
+            # their weights alone.
             return elbo(self.program, self.validation, num_samples=1, seed=self.steps.seed).mean
         except NoBound:
             return log_joint(self.program, self.validation, seed=self.steps.seed).mean
@@ -155,10 +164,13 @@ class Run:
     def _is_out_of_patience(self) -> bool:
         if self.patience is None or self.best is None:
             return False
-        return len(self.history) - max(self.best[1], self.steps.warmup) >= self.patience
+        return len(self.history) - max(self.best.epoch, self.steps.warmup) >= self.patience
 
     def _diagnosis(self, epoch: int, losses: Tensor) -> TrainingDiverged:
-        """Runs the epoch again up to the first bad loss, which the seed makes the same, and looks at its sites."""
+        """Run the epoch again up to its first bad loss, and look at the sites there.
+
+        The seed makes the epoch the same.
+        """
         steps = self.steps
         bad = (~torch.isfinite(losses)).nonzero()
         first = int(bad[0]) if len(bad) else len(losses)
@@ -166,39 +178,34 @@ class Run:
         batch = batches[min(first, len(batches) - 1)]
         steps.run(epoch, stop=first)
         step = epoch * steps.per_epoch + first
-        for name, parameter in self.program.named_parameters():
-            if not torch.isfinite(parameter).all():
-                return TrainingDiverged(step - 1, f"parameter {name!r}", OVERFLOWED, self.folder)
-        x, context = steps.data.batch(*batch[:2])
+        broken = self._first_parameter_that_is_not_finite()
+        if broken is not None:
+            return TrainingDiverged(step - 1, f"parameter {broken!r}", OVERFLOWED, self.folder)
+        x, context = steps.data.batch(batch.places, batch.keys)
         with torch.no_grad(), validation_enabled(False):
             guide, model = importance_traces(self.program, x, context)
         for part, trace in (("guide", guide), ("model", model)):
-            for name, message in trace.nodes.items():
-                site: Any = message
-                if (
-                    site["type"] == "sample"
-                    and not torch.isfinite(site["fn"].log_prob(site["value"])).all()
-                ):
-                    return TrainingDiverged(
-                        step,
-                        f"site {name!r} of the {part}",
-                        "its log-probability overflowed: bound its "
-                        "scale, rescale x, or lower learning_rate",
-                        self.folder,
-                    )
-        return TrainingDiverged(
-            step,
-            "no single site",
-            "running the epoch again gave finite terms: lower learning_rate or set clip_norm",
-            self.folder,
-        )
+            name = _first_site_that_is_not_finite(trace)
+            if name is not None:
+                where = f"site {name!r} of the {part}"
+                cause = (
+                    "its log-probability overflowed: bound its scale, rescale x, "
+                    "or lower learning_rate"
+                )
+                return TrainingDiverged(step, where, cause, self.folder)
+        cause = "running the epoch again gave finite terms: lower learning_rate or set clip_norm"
+        return TrainingDiverged(step, "no single site", cause, self.folder)
+
+    def _first_parameter_that_is_not_finite(self) -> str | None:
+        parameters = self.program.named_parameters()
+        return next((name for name, p in parameters if not torch.isfinite(p).all()), None)
 
     # on disk
 
     def _save(self) -> None:
         if self.folder is None:
             return
-        best = self.best[2] if self.best is not None else self.program.state_dict()
+        best = self.best.weights if self.best is not None else self.program.state_dict()
         checkpoint.write_state(
             self.folder, "program", best, checkpoint.description_of(self.program)
         )
@@ -210,14 +217,14 @@ class Run:
             {
                 "settings": self.settings,
                 "compiled_sizes": self.steps.compiled_sizes,
-                "optimizer": self.steps.scalars(),
+                "optimizer": self.steps.optimizer_state.scalars(),
                 "history": self.history.rows,
-                "best": self.best and list(self.best[:2]),
+                "best": self.best and [self.best.score, self.best.epoch],
             },
         )
 
     def restore(self) -> None:
-        """Goes back to where the run in the folder is."""
+        """Go to where the run in the folder is."""
         assert self.folder is not None
         if not checkpoint.exists(self.folder, "training"):
             raise InvalidInput(
@@ -245,11 +252,12 @@ class Run:
                 )
         try:
             self.steps.restore(state)
-            self.steps.restore_scalars(meta["optimizer"])
+            self.steps.optimizer_state.restore_scalars(meta["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InvalidInput(
                 "program",
-                got=f"another structure than the run in {self.folder} has ({str(error).splitlines()[-1]})",
+                got=f"another structure than the run in {self.folder} has "
+                f"({str(error).splitlines()[-1]})",
                 expected="the same components",
                 fix="resume with those it was started with",
             ) from None
@@ -257,15 +265,31 @@ class Run:
         self.steps.compiled_sizes = meta["compiled_sizes"]
         if meta["best"] is not None:
             weights, _ = checkpoint.read_state(self.folder, "program")
-            self.best = (
-                *meta["best"],
-                {name: value.to(self.steps.device) for name, value in weights.items()},
-            )
+            on_device = {name: value.to(self.steps.device) for name, value in weights.items()}
+            score, epoch = meta["best"]
+            self.best = Best(score, epoch, on_device)
 
     def _open_events(self) -> EventFile | None:
         if self.folder is None:
             return None
+        next_step = len(self.history) * self.steps.per_epoch + 1
         with checkpoint.writing_to(self.folder):
-            return EventFile(
-                self.folder / "tensorboard", purge_step=len(self.history) * self.steps.per_epoch + 1
-            )
+            return EventFile(self.folder / "tensorboard", purge_step=next_step)
+
+
+def _curves(row: Row) -> dict[str, float]:
+    """What TensorBoard draws against the step."""
+    curves = {
+        "objective": row["objective"],
+        "validation_elbo": row["validation_elbo"],
+        "learning_rate": row["learning_rate"],
+        "kl_weight": row["kl_weight"],
+    }
+    return {name: value for name, value in curves.items() if value is not None}
+
+
+def _first_site_that_is_not_finite(trace: Trace) -> str | None:
+    for name, site in sites_of(trace).items():
+        if not torch.isfinite(site["fn"].log_prob(site["value"])).all():
+            return name
+    return None

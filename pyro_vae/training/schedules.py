@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions from the fraction of a run that is done to a factor on the learning rate.
+"""Schedules: the factor on the learning rate, by the fraction of a run that is done.
 
 They hold no state, so a resumed run needs nothing to continue them.
 """
@@ -64,7 +64,7 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Stages:
-    """Stages that grow in length while the learning rate falls: stage i lasts ratio^i parts, at factor^i.
+    """Stages of growing length and falling rate: stage i lasts ratio^i parts, at factor^i.
 
     The defaults are the recipe of importance-weighted autoencoders: 3280 epochs in eight stages.
 
@@ -86,10 +86,8 @@ class Stages:
 
     def __call__(self, done: float) -> float:
         lengths = [self.ratio**i for i in range(self.count)]
-        reached, end = (
-            done * sum(lengths) + 1e-9,
-            0.0,
-        )  # a stage starts on its first step, whatever the rounding
+        # A stage starts on its first step, whatever the rounding.
+        reached, end = done * sum(lengths) + 1e-9, 0.0
         for stage, length in enumerate(lengths):
             end += length
             if reached < end:
@@ -114,6 +112,5 @@ class Steps:
     factor: float = 0.1
 
     def __call__(self, done: float) -> float:
-        return self.factor ** sum(
-            done + 1e-9 >= milestone for milestone in self.milestones
-        )  # whatever the rounding
+        # A milestone is passed on its first step, whatever the rounding.
+        return self.factor ** sum(done + 1e-9 >= milestone for milestone in self.milestones)

@@ -1,4 +1,4 @@
-"""The gradient steps of a run: its batches, each eager or a captured graph, and on CUDA many of them in one launch.
+"""The gradient steps of a run: each eager or a captured graph, on CUDA many in one launch.
 
 Within an epoch nothing asks the device for a number. Everything random in it (order, binarisation,
 latents, dropout) follows from the seed and the epoch's index, so that the steps of an epoch are the
@@ -11,8 +11,9 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NamedTuple
 
+import pyro.infer
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
@@ -22,42 +23,58 @@ from pyro_vae.compilation.cost import FEWEST_STEPS, is_worth_compiling
 from pyro_vae.compilation.cuda_graph import Replay
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
-from pyro_vae.contracts import ProgramLike, as_module
+from pyro_vae.contracts import Initializable, ProgramLike, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.traces import find_plates
+from pyro_vae.training.optimizer_state import OptimizerState
+from pyro_vae.training.ownership import leaves_of, refuse_foreign
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["AnyObjective", "Batch", "Optimizer", "Steps"]
+__all__ = ["Batch", "GradientSteps", "MakeOptimizer"]
 
-AnyObjective = Any  # a Pyro ELBO: Pyro declares none of the methods that its own have
-
-
-# Indices of data, the keys of their draw, the KL weight, a factor on the learning rate, and on CUDA
-# the same on the device.
-Batch = tuple[Tensor, Tensor, Tensor | None, float, Tensor | None]
-
-
-Optimizer = Callable[..., torch.optim.Optimizer]
-
+MakeOptimizer = Callable[..., torch.optim.Optimizer]  # from parameters and lr=
 
 STEPS_AT_ONCE = 16  # in a CUDA graph
 
+PREFIX = "program."  # of the names of the program's tensors in a state
 
-@dataclass
-class Steps:
-    """The steps by which a run of `fit` trains a program, which change the program and the optimiser's state.
+
+class Batch(NamedTuple):
+    """What a step takes.
 
     Args:
-        program: what is trained, on the device of the data.
+        places: of the batch's data in the data set.
+        keys: the keys of their binarisation.
+        kl_weight: the weight of the latents' terms, ``None`` for one of 1.
+        rate_factor: the factor on the learning rate.
+        factor_on_device: the same on the device, for CUDA.
+    """
+
+    places: Tensor
+    keys: Tensor
+    kl_weight: Tensor | None
+    rate_factor: float
+    factor_on_device: Tensor | None
+
+
+@dataclass
+class GradientSteps:
+    """The steps by which a run of `fit` trains a program.
+
+    They change the program and the optimiser's state.
+
+    Args:
+        program: the program to train, on the device of the data.
         data: on the device, of the program's dtype.
-        objective: whose loss is minimised, per datum.
+        objective: its loss per datum is minimised.
         epochs: of the whole run, which the schedule is stretched over.
         batch_size: data in a batch.
         learning_rate: before the schedule.
-        make_optimizer: from parameters and ``lr=``.
+        make_optimizer: from parameters and ``lr=`` to a torch optimiser.
         schedule: from the fraction of steps done to a factor on the learning rate.
         warmup: epochs over which the weight of the latents' terms rises to 1.
         clip_norm: upper limit of the gradient's global norm.
@@ -71,11 +88,11 @@ class Steps:
 
     program: ProgramLike
     data: Dataset
-    objective: AnyObjective
+    objective: ObjectiveLike
     epochs: int
     batch_size: int
     learning_rate: float
-    make_optimizer: Optimizer
+    make_optimizer: MakeOptimizer
     schedule: Callable[[float], float]
     warmup: int
     clip_norm: float | None
@@ -83,9 +100,8 @@ class Steps:
     autocast: bool
 
     def __post_init__(self) -> None:
-        self.parameters: list[nn.Parameter] = [
-            p for p in self.program.parameters() if p.requires_grad
-        ]
+        trainable = (p for p in self.program.parameters() if p.requires_grad)
+        self.parameters: list[nn.Parameter] = list(trainable)
         if not self.parameters:
             raise InvalidInput(
                 "program",
@@ -97,11 +113,12 @@ class Steps:
         if _needs_closure(self.optimizer):
             raise InvalidInput(
                 "optimizer",
-                got=f"{type(self.optimizer).__name__}, which evaluates the loss several times in a step",
+                got=f"{type(self.optimizer).__name__}, which needs the loss several times a step",
                 expected="one that takes a step from gradients",
                 fix="choose Adam, or another such class of torch.optim",
             )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer_state = OptimizerState(self.optimizer, self.parameters)
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
         self.replay: Replay | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
@@ -115,12 +132,13 @@ class Steps:
 
     @property
     def device(self) -> torch.device:
+        """Where the data are, and the program."""
         return self.data.values.device
 
-    # before the first
+    # before the first step
 
     def find_plates(self) -> None:
-        """Checks the program's sites, and tells the objective where its particles go, so that it need not find out."""
+        """Check the program's sites, and tell the objective where its particles go."""
         x, context = self.data.batch(*self._first_batch(min(2, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
             where = find_plates(self.program, x, context, scored=False)
@@ -131,36 +149,39 @@ class Steps:
                 expected="pyro.plate('data', len(x)): losses are per datum here",
                 fix="leave its size out",
             )
-        if getattr(self.objective, "max_plate_nesting", None) == math.inf:
-            self.objective.max_plate_nesting = (
-                -where.particle_dim
-                - 1
-                + (self.objective.vectorize_particles and self.objective.num_particles > 1)
-            )
+        objective = self.objective
+        if isinstance(objective, pyro.infer.ELBO) and objective.max_plate_nesting == math.inf:
+            has_particles = objective.vectorize_particles and objective.num_particles > 1
+            objective.max_plate_nesting = -where.particle_dim - 1 + has_particles
 
     def initialize(self) -> None:
-        """Lets parts that start from data, such as pseudo-inputs, do so."""
-        if hasattr(self.program, "initialize"):
-            self.program.initialize(
-                *self.data.batch(torch.arange(len(self.data), device=self.device))
-            )
+        """Let parts that start from data, such as pseudo-inputs, do so."""
+        if isinstance(self.program, Initializable):
+            everything = torch.arange(len(self.data), device=self.device)
+            self.program.initialize(*self.data.batch(everything))
 
     def validate(self) -> None:
-        """One look at the loss with all of Pyro's checks on; they wait for the device, so the steps run without."""
+        """Look at the loss once with all of Pyro's checks on, and at the parameters it reaches.
+
+        The checks wait for the device, so the steps run without them.
+
+        Raises:
+            InvalidInput: if the loss reaches no parameter of the program, or others than its own.
+        """
         batch = self._first_batch(min(self.batch_size, len(self.data)))
         self.program.train()
+        own = {id(parameter) for parameter in self.parameters}
         with (
             isolated_random(self.device, self.seed),
             without_writes(as_module(self.program)),
             validation_enabled(True),
         ):
-            loss = self._loss(*batch)
-            reached = (
-                torch.autograd.grad(loss, self.parameters, allow_unused=True)
-                if loss.requires_grad
-                else ()
-            )
-        if all(gradient is None for gradient in reached):
+            leaves = leaves_of(self._loss(*batch))
+            if not leaves.keys() <= own:
+                # What each run makes for itself, such as draws cut off as leaves, comes only once.
+                again = leaves_of(self._loss(*batch))
+                refuse_foreign(self.program, [x for key, x in leaves.items() if key in again])
+        if not own & leaves.keys():
             raise InvalidInput(
                 "program",
                 got="a loss that depends on no parameter of the program",
@@ -168,8 +189,11 @@ class Steps:
                 fix="pass the networks that they call as Program(..., modules=...)",
             )
 
-    def decide(self, compile: str) -> None:
-        """Decides which sizes of batches are compiled: by counting operations and steps, never by a clock."""
+    def decide(self, compile: Literal["auto", "on", "off"]) -> None:
+        """Decide which sizes of batches are compiled, by counting operations and steps.
+
+        No clock decides, so that the decision is the same every time.
+        """
         self.program.train()
         whole, last = divmod(len(self.data), self.batch_size)
         sizes = {
@@ -193,7 +217,7 @@ class Steps:
             ]
 
     def compile(self) -> None:
-        """Compiles what was decided to be: of a run that is resumed the same, so that it goes on to the bit."""
+        """Compile what was decided, in a resumed run the same, so that it goes on to the bit."""
         self.program.train()
         graphs = [
             self.loss_and_gradients.captured(*self._first_batch(size))
@@ -205,7 +229,10 @@ class Steps:
     # an epoch
 
     def run(self, epoch: int, stop: int | None = None) -> Tensor:
-        """Trains on all batches of an epoch (or the first ``stop``); returns their losses, in nats per datum."""
+        """Train on all batches of an epoch, or the first ``stop``; return their losses.
+
+        Losses are in nats per datum.
+        """
         batches = self.batches(epoch)[:stop]
         self.program.train()
         losses: list[Tensor] = []
@@ -217,33 +244,25 @@ class Steps:
                     losses.append(self._replayed(few))
                     done += len(few)
                 else:
-                    losses.append(self._step(*batches[done]))
+                    losses.append(self._step(batches[done]))
                     done += 1
         return torch.hstack(losses) if losses else torch.empty(0, device=self.device)
 
     def batches(self, epoch: int) -> list[Batch]:
-        """This epoch's batches, the data in a new order; all that is random in the epoch is seeded here."""
+        """This epoch's batches, the data in a new order; everything random is seeded here."""
         seed_generators(self.device, hash((self.seed, epoch)) % 2**63)
         order = torch.randperm(len(self.data), device=self.device)
         steps = range(epoch * self.per_epoch, (epoch + 1) * self.per_epoch)
         weights: Iterable[Tensor | None] = [None] * self.per_epoch
-        # inputs of the captured graph, so that annealing recompiles nothing; none where there is
-        # none
-        if self.warmup:
+        if self.warmup:  # inputs of the captured graph, so that annealing recompiles nothing
             weights = torch.tensor([self.kl_weight(step) for step in steps], device=self.device)
         factors = [self.rate_factor(step) for step in steps]
         on_device: Iterable[Tensor | None] = [None] * self.per_epoch
         if self.device.type == "cuda":  # of the type that the fused update reads
             on_device = torch.tensor(factors, device=self.device, dtype=torch.float32)
-        return list(
-            zip(
-                order.split(self.batch_size),
-                batch_keys(self.per_epoch, self.device),
-                weights,
-                factors,
-                on_device,
-            )
-        )
+        keys = batch_keys(self.per_epoch, self.device)
+        fields = zip(order.split(self.batch_size), keys, weights, factors, on_device)
+        return [Batch(*batch) for batch in fields]
 
     def kl_weight(self, step: int) -> float:
         """The weight of the latents' terms at a step, counted from 0 over the whole run."""
@@ -253,20 +272,14 @@ class Steps:
         """The factor on the learning rate at a step, counted from 0 over the whole run."""
         return self.schedule(step / (self.epochs * self.per_epoch))
 
-    def _step(
-        self,
-        index: Tensor,
-        keys: Tensor,
-        weight: Tensor | None,
-        factor: float,
-        on_device: Tensor | None,
-    ) -> Tensor:
-        """One step, its learning rate that of the run times a factor, which the fused update reads on the device if it is there."""
+    def _step(self, batch: Batch) -> Tensor:
+        """Take one step; a fused update reads the learning rate on the device if it is there."""
+        inputs, on_device = batch[:3], batch.factor_on_device
         if on_device is not None and self.update.is_ready:
-            return self._step_on_device(index, keys, weight, on_device)
-        loss, gradients = self.loss_and_gradients(index, keys, weight)
+            return self._step_on_device(*inputs, on_device)
+        loss, gradients = self.loss_and_gradients(*inputs)
         for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * factor
+            group["lr"] = rate * batch.rate_factor
         self.update(gradients)
         return loss
 
@@ -278,12 +291,12 @@ class Steps:
         return loss
 
     def _can_replay(self, batches: list[Batch]) -> bool:
-        """Whether these steps are one CUDA graph: whole batches all, whose compiled step has run, the update's kernel too."""
-        if (
-            self.device.type != "cuda"
-            or len(batches) < STEPS_AT_ONCE
-            or len(batches[-1][0]) < self.batch_size
-        ):
+        """Whether these steps can be one CUDA graph.
+
+        All batches must be whole, and the compiled step and the update's kernel must have run.
+        """
+        are_whole = len(batches) == STEPS_AT_ONCE and len(batches[-1].places) == self.batch_size
+        if self.device.type != "cuda" or not are_whole:
             return False
         graph = self.loss_and_gradients.captured(*batches[0][:3])
         return (
@@ -310,7 +323,10 @@ class Steps:
         return torch.arange(size, device=self.device), batch_keys(1, self.device)[0], weight
 
     def _loss(self, index: Tensor, keys: Tensor, weight: Tensor | None) -> Tensor:
-        """Minus the objective, per datum, of a batch whose data are looked up and drawn here: a part of the captured graph."""
+        """Minus the objective, per datum, of a batch.
+
+        Its data are looked up and drawn here, as a part of the captured graph.
+        """
         x, context = self.data.batch(index, keys)
         model, guide = self.program.model, self.program.guide
         if weight is not None:
@@ -326,88 +342,18 @@ class Steps:
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors that steps change: the program's and the optimiser's."""
-        state = {f"program.{name}": value for name, value in self.program.state_dict().items()}
-        for index, parameter in enumerate(self.parameters):
-            slots = self.optimizer.state.get(parameter, {})
-            state |= {
-                f"optimizer.{index}.{name}": value
-                for name, value in slots.items()
-                if isinstance(value, Tensor)
-            }
+        program = {f"{PREFIX}{name}": value for name, value in self.program.state_dict().items()}
+        state = program | self.optimizer_state.tensors()
         return {name: value.detach().clone() for name, value in state.items()}
 
-    def scalars(self) -> dict[str, Any]:
-        """What the optimiser keeps beside tensors, in its groups and for each parameter."""
-        groups = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.optimizer.param_groups
-        ]
-        slots = [
-            {
-                name: value
-                for name, value in self.optimizer.state.get(p, {}).items()
-                if not isinstance(value, Tensor)
-            }
-            for p in self.parameters
-        ]
-        return {"groups": groups, "slots": slots}
-
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
+        """Put back what `state` gave."""
         self.replay = None  # it writes to the optimiser's state of before
+        program = {key: value for key, value in state.items() if key.startswith(PREFIX)}
         self.program.load_state_dict(
-            {
-                key.removeprefix("program."): value
-                for key, value in state.items()
-                if key.startswith("program.")
-            }
+            {key.removeprefix(PREFIX): value for key, value in program.items()}
         )
-        # Kernels count steps on the device, other optimisers on the host.
-        on_device = any(
-            group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups
-        )
-        for index, parameter in enumerate(self.parameters):
-            prefix = f"optimizer.{index}."
-            # As they were: an optimiser's own load_state_dict would cast its counters to the
-            # parameters' dtype.
-            slots = {
-                key.removeprefix(prefix): _like(value, parameter)
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-            slots = {
-                name: value.to(parameter.device) if on_device or name != "step" else value
-                for name, value in slots.items()
-            }
-            if slots:
-                self.optimizer.state[parameter] = {
-                    **self.optimizer.state.get(parameter, {}),
-                    **slots,
-                }
-            elif parameter in self.optimizer.state:
-                del self.optimizer.state[parameter]
-
-    def restore_scalars(self, scalars: dict[str, Any]) -> None:
-        """Puts back what `scalars` gave."""
-        for group, values in zip(self.optimizer.param_groups, scalars["groups"]):
-            group.update(
-                {
-                    key: tuple(value) if isinstance(value, list) else value
-                    for key, value in values.items()
-                }
-            )
-        for parameter, values in zip(self.parameters, scalars["slots"]):
-            if values:
-                self.optimizer.state[parameter].update(values)
-
-
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy, one of a parameter's shape laid out in memory as it is, which a file does not tell and a fused update relies on."""
-    return (
-        torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
-        if value.shape == parameter.shape
-        else value.clone()
-    )
+        self.optimizer_state.restore(state)
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

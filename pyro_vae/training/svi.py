@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from types import MethodType
 
 import pyro.infer
 import torch
@@ -12,7 +11,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.compilation.gradients import LossAndGradients, shapes_of
 from pyro_vae.compilation.optimizer import Update
+from pyro_vae.contracts import StochasticFunction
 from pyro_vae.objectives import ELBO
+from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["CompiledSVI"]
@@ -22,8 +23,8 @@ class CompiledSVI:
     """A drop-in for `pyro.infer.SVI` whose step is one compiled graph.
 
     The first step for a new shape of arguments runs with Pyro's validation on, then captures and
-    compiles; a program with data-dependent control flow, or one that gives a buffer a new tensor,
-    runs eagerly, and says so once.
+    compiles. A program with data-dependent control flow, or one that gives a buffer a new tensor,
+    runs eagerly, and a warning says so once.
 
     Args:
         model: a Pyro model; its buffers are those of the module whose method it is.
@@ -38,11 +39,18 @@ class CompiledSVI:
 
     Example:
         >>> optim = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
-        >>> svi = pv.CompiledSVI(vae.model, vae.guide, optim, pyro.infer.Trace_ELBO())  # doctest: +SKIP
+        >>> loss = pyro.infer.Trace_ELBO()
+        >>> svi = pv.CompiledSVI(vae.model, vae.guide, optim, loss)  # doctest: +SKIP
         >>> svi.step(torch.zeros(5, 1, 8, 8))  # doctest: +SKIP
     """
 
-    def __init__(self, model: Callable, guide: Callable, optim: torch.optim.Optimizer, loss: Any):
+    def __init__(
+        self,
+        model: StochasticFunction,
+        guide: StochasticFunction,
+        optim: torch.optim.Optimizer,
+        loss: object,
+    ):
         if not isinstance(optim, torch.optim.Optimizer):
             raise InvalidInput(
                 "optim",
@@ -51,27 +59,25 @@ class CompiledSVI:
                 fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)",
             )
         self.model, self.guide, self.optim, self.objective = model, guide, optim, objective_of(loss)
-        self.parameters = [
-            p for group in optim.param_groups for p in group["params"] if p.requires_grad
-        ]
+        given = [p for group in optim.param_groups for p in group["params"]]
+        self.parameters = [p for p in given if p.requires_grad]
         self.update = Update(optim, self.parameters)
-        owners = {
-            id(owner): owner
-            for owner in (getattr(fn, "__self__", fn) for fn in (model, guide))
-            if isinstance(owner, nn.Module)
-        }
-        self.modules = nn.ModuleList(owners.values())
-        self.steps: dict[Any, LossAndGradients] = {}
+        owners = [fn.__self__ if isinstance(fn, MethodType) else fn for fn in (model, guide)]
+        modules = {id(owner): owner for owner in owners if isinstance(owner, nn.Module)}
+        self.modules = nn.ModuleList(modules.values())
+        self.steps: dict[object, LossAndGradients] = {}
         self.places: list[int] = []
 
-    def step(self, *args: Any, **kwargs: Any) -> float:
-        """One gradient step; returns the loss, summed over the batch, as Pyro's does."""
+    def step(self, *args: object, **kwargs: object) -> float:
+        """Take one gradient step; return the loss, summed over the batch, as Pyro's does."""
         self._forget_what_was_replaced()
         leaves, spec = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         static = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (spec, static, shapes_of(tensors))
-        if key not in self.steps:
+        if key in self.steps:
+            value, gradients = self.steps[key](*tensors)
+        else:
 
             def loss(*values: Tensor) -> Tensor:
                 rest = iter(values)
@@ -79,38 +85,50 @@ class CompiledSVI:
                 args, kwargs = tree_unflatten(whole, spec)
                 return self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
 
+            # Eager at first, and as validated as the process is.
             self.steps[key] = LossAndGradients(loss, self.parameters)
-            value, gradients = self.steps[key](
-                *tensors
-            )  # as validated as the process is, and eager
+            value, gradients = self.steps[key](*tensors)
             if tensors:  # a graph has inputs
-                self.steps[key] = LossAndGradients(
-                    loss, self.parameters, lambda n: True, self.modules
-                )
-                graph = self.steps[key].captured(*tensors)
+                step = LossAndGradients(loss, self.parameters, lambda n: True, self.modules)
+                self.steps[key] = step
+                graph = step.captured(*tensors)
                 if graph is not None and graph.is_compiled:
                     self.update.compile()
-        else:
-            value, gradients = self.steps[key](*tensors)
         self.update(gradients)
         return value.item()
 
     def _forget_what_was_replaced(self) -> None:
-        """Starts anew where parameters are in other memory, as after ``module.double()``: graphs know that of before."""
+        """Start anew where parameters have moved in memory, as after ``module.double()``.
+
+        Graphs and updates refer to the memory of before.
+        """
         places = [p.data_ptr() for p in self.parameters]
         if places != self.places:
             self.places, self.steps, self.update = places, {}, Update(self.optim, self.parameters)
 
-    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float:
+    def evaluate_loss(self, *args: object, **kwargs: object) -> float:
         """The loss without a step."""
-        return self.objective.loss(self.model, self.guide, *args, **kwargs)
+        with torch.no_grad():
+            return self.objective.differentiable_loss(
+                self.model, self.guide, *args, **kwargs
+            ).item()
 
 
-def objective_of(loss: Any) -> Any:
-    """An objective of ours as it is; Pyro's `Trace_ELBO` as ours, which computes the same without waiting for a device."""
+def objective_of(loss: object) -> ObjectiveLike:
+    """An objective of ours as it is; Pyro's `Trace_ELBO` as ours.
+
+    Ours computes the same without waiting for a device. Draws that Pyro's makes one after another
+    stay so: a model need not broadcast over them.
+
+    Raises:
+        InvalidInput: for a loss of another kind.
+    """
     if type(loss) is pyro.infer.Trace_ELBO:
-        return ELBO(loss.num_particles)
-    if hasattr(loss, "differentiable_loss") and type(loss).__module__.split(".")[0] != "pyro":
+        objective = ELBO(loss.num_particles)
+        objective.vectorize_particles = loss.vectorize_particles and loss.num_particles > 1
+        objective.max_plate_nesting = loss.max_plate_nesting
+        return objective
+    if isinstance(loss, ObjectiveLike) and type(loss).__module__.split(".")[0] != "pyro":
         return loss
     raise InvalidInput(
         "loss",

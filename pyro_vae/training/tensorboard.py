@@ -51,7 +51,7 @@ class EventFile:
         )
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Appends the scalars by name."""
+        """Append the scalars by name."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 

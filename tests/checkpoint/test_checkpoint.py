@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -351,3 +352,19 @@ def test_a_saved_class_goes_by_the_name_of_its_family():
     likelihood = pv.likelihoods.Normal(3, pv.networks.MLP(2, [4]))
     assert checkpoint.describe(likelihood)["class"] == "pyro_vae.likelihoods.Normal"
     assert checkpoint.describe(torch.nn.Tanh())["class"] == "torch.nn.Tanh"
+
+
+def test_a_class_of_the_running_script_is_warned_of_when_saving(tmp_path, monkeypatch):
+    class Mine(pv.priors.StandardNormal):
+        pass
+
+    Mine.__module__, Mine.__qualname__ = "__main__", "Mine"
+    monkeypatch.setattr(sys.modules["__main__"], "Mine", Mine, raising=False)
+    program = small_vae()
+    program.prior = Mine(2)
+    with pytest.warns(UserWarning, match="Mine: defined in __main__") as caught:
+        pv.save(program, tmp_path / "saved")
+    assert "\n" not in str(caught[0].message) and caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="Mine: defined in __main__"):
+        pv.fit(program, torch.zeros(8, 1, 8, 8), epochs=2, out=tmp_path / "run", progress=False)
+    assert type(pv.load(tmp_path / "run").prior) is Mine

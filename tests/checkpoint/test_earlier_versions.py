@@ -86,7 +86,7 @@ def log_likelihood(run: Path) -> float:
 
 
 def test_a_run_of_0_1_0_scores_as_it_did(run):
-    """Its mean was -6.6177 at K = 50; the draws of a seed are others since scores are made in blocks."""
+    """Its mean was -6.6177 at K = 50, from other draws: scores were not yet made in blocks."""
     assert log_likelihood(run) == pytest.approx(-6.6177, abs=0.4)
     assert bound_at_the_means(run) == pytest.approx(BEFORE, rel=1e-5)
 

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 import wave
@@ -7,23 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import FAST, fails
 
 import pyro_vae as pv
 from pyro_vae.cli import main
-
-FAST = [
-    "--epochs",
-    "2",
-    "--num-samples",
-    "20",
-    "--limit",
-    "30",
-    "--encoder.hidden",
-    "[16]",
-    "--decoder.hidden=[16]",
-    "--latent",
-    "2",
-]
+from pyro_vae.cli.options import as_options
+from pyro_vae.cli.scores import print_scores
+from pyro_vae.evaluation.comparison import save_scores
+from pyro_vae.evaluation.scores import ImportanceScore, Score
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +30,6 @@ def conditional(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "conditional"
     assert main(["train", "--context", "labels", "--out", str(folder), *FAST]) == 0
     return folder
-
-
-def fails(capsys, *argv):
-    """Runs a command that must fail by the user's mistake; returns the one line that it wrote."""
-    assert main(list(map(str, argv))) == 2
-    _out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("pyro-vae: ")]
-    assert (
-        err.count("Traceback") == 0
-        and len(lines) == 1
-        and err.rstrip().splitlines()[-1] == lines[0]
-    ), err
-    assert ": got " in lines[0] and ", expected " in lines[0] and "; " in lines[0]
-    return lines[0]
 
 
 def test_train_writes_the_run_folder(run):
@@ -99,9 +77,9 @@ def test_evaluate_takes_a_proposal_by_name_and_leaves_the_elbo_to_the_guide(run)
     assert len({result["elbo"]["mean"] for result in results}) == 1
     assert len({result["log_likelihood"]["mean"] for result in results}) == 3
     program, test = pv.load(run), pv.datasets.load("digits")[1][:20]
-    widened = pv.evaluation.evaluate(program, test, 100, proposal=pv.proposals.Widened(1.5))[
-        "log_likelihood"
-    ]
+    widened = pv.evaluation.evaluate(
+        program, test, 100, proposal=pv.evaluation.proposals.Widened(1.5)
+    )["log_likelihood"]
     assert results[1]["log_likelihood"]["mean"] == pytest.approx(widened.mean)
 
 
@@ -332,14 +310,16 @@ class MyLikelihood(nn.Module):
         super().__init__(); self.event_shape, self.network, self.scale = event_shape, network, scale
         self.out = nn.Linear(network.out_shape[0], 64)
     def forward(self, z, *, context=None):
-        loc = self.out(self.network(z)); return td.Independent(td.Laplace(loc.unflatten(-1, self.event_shape), self.scale), 3)
+        loc = self.out(self.network(z)).unflatten(-1, self.event_shape)
+        return td.Independent(td.Laplace(loc, self.scale), 3)
 
 class MyPosterior(nn.Module):
     def __init__(self, latent, network):
         super().__init__(); self.latent, self.network = latent, network
         self.out = nn.Linear(network.out_shape[0], 2 * latent[0])
     def forward(self, x, *, context=None):
-        loc, raw = self.out(self.network(x)).chunk(2, -1); return td.Independent(td.Laplace(loc, raw.exp()), 1)
+        loc, raw = self.out(self.network(x)).chunk(2, -1)
+        return td.Independent(td.Laplace(loc, raw.exp()), 1)
 """
 
 
@@ -410,21 +390,12 @@ def test_data_of_ones_own(tmp_path):
     )
     program = pv.load(tmp_path / "run")
     assert program.event_shape == (5,) and program.likelihood.sigma.raw.shape == (5,)
-    assert (
-        main(
-            [
-                "sample",
-                str(tmp_path / "run"),
-                "--num",
-                "3",
-                "--context",
-                "0.5",
-                "--out",
-                str(tmp_path / "x.npz"),
-            ]
-        )
-        == 0
-    )
+    for value in ("0.5", "-0.5"):
+        out = tmp_path / "x.npz"
+        argv = ["sample", str(tmp_path / "run"), "--num", "3", "--context", value]
+        assert main([*argv, "--out", str(out)]) == 0
+        with np.load(out) as arrays:
+            assert arrays["context"].tolist() == [float(value)] * 3
 
 
 def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
@@ -517,7 +488,7 @@ def test_mistakes_in_a_recipe(capsys, tmp_path, text, words):
         (["evaluate", "RUN", "--num-samples", "0"], "num_samples: got 0"),
         (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
         (["evaluate", "RUN", "--limit", "0"], "limit: got 0"),
-        (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refined'"),
+        (["evaluate", "RUN", "--proposal", "Refind"], "did you mean 'Refitted'"),
         (["evaluate", "RUN", "--proposal", "Widened", "--proposal.factor", "-1"], "factor: got -1"),
         (
             ["evaluate", "RUN", "--proposal", "Widened", "--proposal.factr", "2"],
@@ -787,3 +758,58 @@ def test_a_full_disk_while_sampling_leaves_what_was_there(capsys, run, tmp_path,
 
 def test_vectors_are_no_label(capsys, conditional):
     assert "context" in fails(capsys, "sample", conditional, "--context", "1,2")
+
+
+@pytest.mark.parametrize("value", ["-1,0,0", "-1", "-.5,2", "-x"])
+def test_a_value_that_starts_with_a_minus_is_no_option(capsys, conditional, value):
+    assert "context: got" in fails(capsys, "sample", conditional, "--context", value)
+
+
+def test_options_keep_their_values():
+    argv = ["RUN", "--learning-rate", "-1", "--resume", "-h", "--a-b=-c", "--num", "3", "-4,0"]
+    assert as_options(argv) == [
+        *("RUN", "--learning_rate=-1", "--resume", "-h", "--a_b=-c", "--num", "3", "-4,0")
+    ]
+
+
+def scores_with(tails, num_samples=1000, mean=-90.0):
+    """Scores of three data whose weights have given Pareto k."""
+    ll = ImportanceScore(
+        values=mean + torch.arange(3.0),
+        mc_se=torch.full((3,), 0.005),
+        num_samples=num_samples,
+        sha256="a",
+        ess=torch.full((3,), num_samples / 5),
+        pareto_k=torch.tensor(tails),
+    )
+    return {"elbo": Score(ll.values - 4, ll.mc_se, num_samples, sha256="a"), "log_likelihood": ll}
+
+
+def test_a_score_whose_pareto_k_is_too_high_prints_as_a_bound(capsys, tmp_path):
+    data = pv.datasets.Dataset(torch.zeros(3, 2))
+    print_scores(scores_with([0.1, 0.2, 0.3]), data, tmp_path)
+    believed = capsys.readouterr().out
+    assert "-89.00" in believed and "0.003" in believed and ">=" not in believed
+    print_scores(scores_with([0.1, 0.2, 0.9]), data, tmp_path)
+    bound = capsys.readouterr().out
+    assert ">= -89.00" in bound and "unknown" in bound and "log p(x) is at least -89.00" in bound
+    print_scores(scores_with([math.nan] * 3, num_samples=10), data, tmp_path)
+    few = capsys.readouterr().out
+    assert ">= -89.00" in few and "10 draws are too few" in few and "About 223 would" in few
+
+
+def test_a_comparison_says_which_scores_are_bounds(capsys, tmp_path):
+    for name, tails, mean in (
+        ("a", [0.1] * 3, -90.0),
+        ("b", [0.1, 0.1, 0.9], -91.0),
+        ("c", [0.9] * 3, -92.0),
+    ):
+        save_scores(tmp_path / name / "evaluation.npz", scores_with(tails, mean=mean))
+    compared = {}
+    for runs in ("ab", "ba", "bc"):
+        assert main(["compare", *(str(tmp_path / run) for run in runs)]) == 0
+        compared[runs] = " ".join(capsys.readouterr().out.split())
+    assert ">= -90.00" in compared["ab"] and ">= -1.00" in compared["ab"]
+    assert "<= +1.00" in compared["ba"] and "~ -1.00" in compared["bc"]
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    assert ">=" not in capsys.readouterr().out

@@ -1,27 +1,31 @@
 import copy
 import shutil
+import sys
+import tomllib
 import warnings
+from pathlib import Path
 
-import families
 import pyro
 import pytest
 import torch
+from cases import CASES, PARTS, PROGRAMS, case
 from conftest import small_vae
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
-from pyro_vae.compilation import capture
+from pyro_vae.compilation import inductor
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import Work, is_worth_compiling
 from pyro_vae.compilation.cpp import library
 from pyro_vae.compilation.gradients import LossAndGradients
-from pyro_vae.compilation.matmul import PRODUCT
+from pyro_vae.compilation.matmul import PRODUCT, can_run_our_products
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.compilation.passes import CannotCapture
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
+least_torch = pytest.mark.least_torch  # what touches torch's internals most
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="no C++ compiler on this machine"
 )
@@ -59,152 +63,6 @@ def assert_same(eager, captured, *inputs, exactly=True):
             assert torch.equal(e, g)
         else:
             torch.testing.assert_close(g, e, rtol=1e-5, atol=1e-5 * max(1.0, e.abs().max().item()))
-
-
-class Convolutional(torch.nn.Module):
-    """A network with running statistics and dropout."""
-
-    out_shape = (4,)
-
-    def __init__(self):
-        super().__init__()
-        self.body = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 3, 3),
-            torch.nn.BatchNorm2d(3),
-            torch.nn.Dropout(0.2),
-            torch.nn.Flatten(),
-            torch.nn.Linear(108, 4),
-        )
-
-    def forward(self, x, context=None):
-        return self.body(x)
-
-
-def programs():
-    torch.manual_seed(0)
-    event = (1, 8, 8)
-    yield "vae", small_vae(), ()
-    yield (
-        "mixture",
-        pv.VAE(
-            pv.priors.GaussianMixture(3),
-            pv.likelihoods.Normal(event, MLP(3, [8]), 0.5, "per_feature"),
-            pv.posteriors.DiagonalNormal(3, MLP(event, [8], dropout=0.3)),
-        ),
-        (),
-    )
-    yield (
-        "batch norm",
-        pv.VAE(
-            pv.priors.StandardNormal(3),
-            pv.likelihoods.Bernoulli(event, pv.networks.ConvTranspose(3, (8, 8), [4])),
-            pv.posteriors.DiagonalNormal(3, Convolutional()),
-        ),
-        (),
-    )
-    yield (
-        "cvae",
-        pv.VAE(
-            pv.priors.StandardNormal(2),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8], context=10)),
-            pv.posteriors.DiagonalNormal(2, MLP(event, [8], context=10)),
-            pv.networks.OneHot(10),
-        ),
-        (torch.arange(6),),
-    )
-    normal = pv.posteriors.DiagonalNormal
-    yield (
-        "hierarchy",
-        pv.HierarchicalVAE(
-            [normal(3, MLP(2, [8])), pv.priors.StandardNormal(2)],
-            pv.likelihoods.Bernoulli(event, MLP(3, [8])),
-            [normal(3, MLP(event, [8])), normal(2, MLP(3, [8]))],
-        ),
-        (),
-    )
-    yield "refined", pv.Refined(small_vae(), steps=2), ()
-    yield (
-        "vamp",
-        pv.VAE(
-            pv.priors.VampPrior(2, 5),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8])),
-            normal(2, MLP(event, [8])),
-        ),
-        (),
-    )
-    yield (
-        "flow",
-        pv.VAE(
-            pv.priors.StandardNormal(2),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8])),
-            pv.posteriors.Flow(2, MLP(event, [8]), kind="spline", transforms=1, hidden=[8]),
-        ),
-        (),
-    )
-    pair = OwnPair()
-    yield "own pair", pv.Program(pair.model, pair.guide, modules=[pair]), ()
-    yield (
-        "semi-supervised",
-        pv.SemiSupervisedVAE(
-            pv.priors.StandardNormal(2),
-            pv.likelihoods.Bernoulli(event, MLP(2, [8], context=3)),
-            normal(2, MLP(event, [8], context=3)),
-            pv.networks.OneHot(3),
-            [8],
-        ),
-        (torch.arange(6) % 4 - 1,),
-    )
-
-
-class OwnPair(torch.nn.Module):
-    """A researcher's own functions, with a mask and a factor."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder, self.head, self.decoder = (
-            MLP((1, 8, 8), [8]),
-            torch.nn.Linear(8, 4),
-            torch.nn.Linear(2, 64),
-        )
-
-    def model(self, x, context=None):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(2), 1.0).to_event(1))
-            with pyro.poutine.mask(mask=x.flatten(1)[:, 0] < 0.5):
-                pyro.sample(
-                    "x",
-                    pyro.distributions.Bernoulli(
-                        logits=self.decoder(z).unflatten(-1, (1, 8, 8))
-                    ).to_event(3),
-                    obs=x,
-                )
-
-    def guide(self, x, context=None):
-        loc, raw = self.head(self.encoder(x)).chunk(2, -1)
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", pyro.distributions.Normal(loc, raw.exp()).to_event(1))
-            pyro.factor("penalty", 0.1 * loc.square().sum(-1), has_rsample=True)
-
-
-PROGRAMS = {name: (program, context) for name, program, context in programs()}
-
-
-PARTS = [
-    (family, name)
-    for family in ("priors", "likelihoods", "posteriors")
-    for name in getattr(pv, family).__all__
-]
-CASES = [("program", name) for name in PROGRAMS] + PARTS
-
-
-def case(family, name):
-    """A program and its data: one of those above, or one with that part."""
-    if family == "program":
-        program, context = PROGRAMS[name]
-        return copy.deepcopy(program), (torch.bernoulli(torch.rand(6, 1, 8, 8)), *context)
-    program = families.program_with(getattr(pv, family), name)
-    data = families.data_of(program)
-    return program, data if isinstance(data, tuple) else (data,)
 
 
 def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exactly=True):
@@ -264,6 +122,7 @@ def test_two_hundred_captured_steps_are_the_eager_ones_to_the_bit(name):
     assert torch.equal(curve(name, True), eager)
 
 
+@least_torch
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_captured_graph_equals_eager_in_double_precision(name):
@@ -353,6 +212,7 @@ def test_sampling_is_fresh_each_step_and_under_the_seed():
     assert torch.equal(step(x)[0], a) and not torch.equal(a, b)
 
 
+@least_torch
 @pytest.mark.usefixtures("interpreted")
 def test_the_annealing_weight_is_an_input_and_parameters_are_read_anew():
     program, x = small_vae(), torch.zeros(6, 1, 8, 8)
@@ -380,12 +240,15 @@ def test_frozen_parameters_and_partial_batches():
     assert len(step.graphs) == 3
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize("number", [1, 3, 40])
 def test_a_library_has_each_source_as_a_function(number):
     source = """#include <cmath>
     namespace {{ constexpr int64_t FACTOR = {}; }}
-    extern "C" void kernel(const double* x, double* out, int64_t n) {{ for (int64_t i = 0; i < n; i++) out[i] = FACTOR * std::abs(x[i]); }}"""
+    extern "C" void kernel(const double* x, double* out, int64_t n) {{
+        for (int64_t i = 0; i < n; i++) out[i] = FACTOR * std::abs(x[i]);
+    }}"""
     functions = library([source.format(i) for i in range(number)])
     x = torch.tensor([1.0, -2.0], dtype=torch.float64)
     for i, function in enumerate(functions):
@@ -395,12 +258,15 @@ def test_a_library_has_each_source_as_a_function(number):
         functions[0](x, out)
 
 
+@least_torch
 @needs_compiler
 def test_a_library_takes_sequences_of_tensors():
     (first,) = library(
         [
             """#include <vector>
-    extern "C" void kernel(const std::vector<float*>& all, float* out) { for (size_t i = 0; i < all.size(); i++) out[i] = *all[i]; }"""
+    extern "C" void kernel(const std::vector<float*>& all, float* out) {
+        for (size_t i = 0; i < all.size(); i++) out[i] = *all[i];
+    }"""
         ]
     )
     tensors = [torch.tensor([3.0, 1.0]), torch.tensor(2.0)]
@@ -411,6 +277,7 @@ def test_a_library_takes_sequences_of_tensors():
         first(iter(tensors), out)
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize(
     "m, k, n",
@@ -459,6 +326,7 @@ def test_our_product_is_the_product_in_every_layout(m, k, n):
             assert torch.allclose(out.double(), exact, atol=1e-5 * k**0.5, rtol=1e-5)
 
 
+@least_torch
 @needs_compiler
 def test_products_of_any_layout_are_compiled():
     net = torch.nn.Sequential(
@@ -485,7 +353,11 @@ def test_products_of_any_layout_are_compiled():
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "name, objective", [("batch norm", "IWAE"), ("semi-supervised", "EnumeratedELBO")]
+    "name, objective",
+    [
+        ("batch norm", "IWAE"),
+        pytest.param("semi-supervised", "EnumeratedELBO", marks=least_torch),
+    ],
 )
 def test_the_compiled_graph_equals_eager_on_the_same_random_numbers(name, objective):
     assert_captured_is_eager("program", name, objective, exactly=False)
@@ -513,6 +385,7 @@ def test_a_compiled_run_follows_the_same_curve_and_resumes_to_the_bit(tmp_path, 
     )
 
 
+@least_torch
 def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
     class Branches(torch.nn.Module):
         out_shape = (2,)
@@ -537,6 +410,7 @@ def test_data_dependent_control_flow_runs_eagerly_and_names_the_line():
     assert len(history) == 2
 
 
+@least_torch
 def test_a_shape_that_depends_on_data_is_refused():
     with pytest.raises(CannotCapture, match="shape"):
         Captured(lambda x: x[x > 0].sum(), [torch.randn(5)])
@@ -602,6 +476,7 @@ class Eager:
         self.optim.step()
 
 
+@least_torch
 def test_a_capture_and_a_look_at_the_work_leave_buffers_as_they_were():
     network = Average()
     step = LossAndGradients(
@@ -654,7 +529,7 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
     def no_compiler(graph, inputs):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(capture, "inductor", no_compiler)
+    monkeypatch.setattr("pyro_vae.compilation.inductor.inductor", no_compiler)
     program, other = small_vae(), small_vae()
     with pytest.warns(UserWarning, match="interpreted instead.*No working C") as seen:
         pv.fit(program, digits(64), batch_size=32, epochs=3, compile="on", progress=False)
@@ -665,13 +540,101 @@ def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatc
     )
 
 
+# without our own C++, without Inductor
+
+EXTRAS = ["inductor", "cpp", "matmul"]  # the files of the package that may be deleted
+
+
+def numbers(compile):
+    """The history, weights and scores of a short run, and the losses of `CompiledSVI`."""
+    program, data = small_vae(), digits(96)
+    history = pv.fit(
+        program, data, epochs=4, batch_size=32, clip_norm=5.0, compile=compile, progress=False
+    )
+    scores = [pv.elbo(program, data, 3, compile=compile), pv.log_likelihood(program, data, 9)]
+    svi = pv.CompiledSVI(
+        program.model,
+        program.guide,
+        torch.optim.Adam(program.parameters(), fused=True),
+        pv.objectives.ELBO(),
+    )
+    torch.manual_seed(0)
+    losses = [svi.step(data.x[:32]) for _ in range(3)]
+    weights = torch.nn.utils.parameters_to_vector(program.parameters()).detach()
+    return [*history["objective"], *(score.mean for score in scores), *losses], weights
+
+
+@pytest.mark.filterwarnings("ignore:the captured graph could not be compiled")
+@pytest.mark.parametrize("missing", [*([name] for name in EXTRAS), EXTRAS], ids="-".join)
+def test_the_library_works_without_the_files_of_the_compiler(missing, monkeypatch):
+    """Graphs are interpreted then, so that numbers are the eager ones."""
+    package = "pyro_vae.compilation"
+    for name in EXTRAS:  # those that need a missing one are imported anew
+        monkeypatch.delitem(sys.modules, f"{package}.{name}", raising=False)
+    for name in missing:
+        monkeypatch.setitem(sys.modules, f"{package}.{name}", None)
+    found, weights = numbers("on")
+    expected, reference = numbers("off")
+    assert found == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(weights, reference, rtol=1e-5, atol=1e-6)
+
+
+def curve_of_a_net(compiled):
+    """The losses of 20 steps of Adam, with whatever C++ is used."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
+    step = LossAndGradients(
+        lambda x: net(x).square().sum(), list(net.parameters()), lambda n: compiled
+    )
+    update = Update(torch.optim.Adam(net.parameters(), lr=0.01, fused=True), step.parameters)
+    if compiled:
+        update.compile()
+    x, losses = torch.randn(9, 5), []
+    for _ in range(20):
+        loss, gradients = step(x)
+        update(gradients)
+        losses.append(loss)
+    assert not compiled or step.captured(x).is_compiled
+    return torch.stack(losses), update
+
+
+@needs_compiler
+def test_a_switch_turns_our_own_code_off_and_numbers_stay(monkeypatch):
+    used, products = [], inductor.our_products
+    monkeypatch.setattr(inductor, "our_products", lambda: used.append("product") or products())
+    eager, _ = curve_of_a_net(False)
+    ours, update = curve_of_a_net(True)
+    assert update.compiled is not None and bool(used) == can_run_our_products()
+    monkeypatch.setenv("PYRO_VAE_CPP", "off")
+    monkeypatch.setattr(inductor, "library", lambda sources: used.append("library"))
+    used.clear()
+    theirs, update = curve_of_a_net(True)
+    assert update.compiled is None and not used
+    torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs, eager, rtol=1e-5, atol=1e-5)
+
+
+def test_the_switch_refuses_another_word(monkeypatch):
+    monkeypatch.setenv("PYRO_VAE_CPP", "no")
+    with pytest.raises(InvalidInput, match="PYRO_VAE_CPP: got 'no', expected one of on, off"):
+        pv.fit(small_vae(), digits(32), epochs=1, compile="on", progress=False)
+
+
+def test_some_tests_run_on_the_least_torch_that_the_ranges_allow():
+    root = Path(__file__).parents[2]
+    names = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name in ("torch", "torchvision"):
+        (least,) = [line.removeprefix(f"{name}>=") for line in names if line.startswith(f"{name}>")]
+        assert f"'{name}=={least}.*'" in (root / ".ci" / "run").read_text()
+
+
 # the decision
 
 
 def decision(tmp_path, monkeypatch, **options):
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(
-        "pyro_vae.training.steps.Steps.run",
+        "pyro_vae.training.steps.GradientSteps.run",
         lambda self, epoch, stop=None: torch.zeros(self.per_epoch),
     )
     monkeypatch.setattr("pyro_vae.training.run.elbo", lambda *a, **k: None)
@@ -719,6 +682,7 @@ def test_work_is_counted():
 # updates and SVI
 
 
+@least_torch
 @pytest.mark.parametrize(
     "make",
     [
@@ -753,6 +717,7 @@ def test_an_update_is_the_optimisers_own(make):
         )
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
@@ -787,6 +752,7 @@ def test_the_compiled_update_is_the_optimisers_own(sizes, kind, decay):
     torch.testing.assert_close(parameters, copies)
 
 
+@least_torch
 @needs_compiler
 def test_a_compiled_update_follows_a_state_that_is_loaded():
     parameters, copies = ([torch.nn.Parameter(torch.linspace(-1, 1, 7))] for _ in range(2))
@@ -937,6 +903,7 @@ def test_compiled_svi_takes_any_arguments_and_leaves_what_is_frozen(arguments):
     assert a != 0 and b == 1
 
 
+@least_torch
 @needs_compiler
 @pytest.mark.parametrize("compiles", [True, False], ids=["compiled", "interpreted"])
 def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
@@ -973,6 +940,7 @@ def test_compiled_svi_follows_parameters_to_other_memory(compiles, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@least_torch
 def test_fused_adamw_has_its_kernel():
     parameters = [torch.nn.Parameter(torch.ones(3))]
     assert (

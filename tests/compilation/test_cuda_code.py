@@ -1,4 +1,6 @@
-"""What Inductor writes of a captured step for a GPU, compiled for one (an H100) on a machine that need not have it.
+"""Compile what Inductor writes of a captured step for a GPU, on any machine.
+
+The GPU is an H100.
 
 Triton and its assembler run anywhere; only what asks a driver is answered here, and nothing is
 launched. What a run on a GPU then still has to show is that the kernels compute what they should.
@@ -10,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from test_compilation import CASES, PROGRAMS, case
+from cases import CASES, PROGRAMS, case
 
 import pyro_vae as pv
 from pyro_vae.compilation import inductor

@@ -1,4 +1,4 @@
-"""Draws as ArviZ data: what stands in which group, that nothing is lost in a file, and that ArviZ works on it, 0.x and 1.x."""
+"""Draws as ArviZ data: the groups, files without loss, and ArviZ 0.x and 1.x at work on them."""
 
 import inspect
 
@@ -199,7 +199,7 @@ def test_a_netcdf_round_trip_is_lossless(any_arviz, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # of pandas, to ArviZ
 def test_summaries_and_comparisons_of_arviz(any_arviz):
-    """On an exact posterior nearly as wide as the prior, where 1 / p(x | z) has a variance, ArviZ's loo is log p(x)."""
+    """ArviZ's loo is log p(x) on an exact posterior so wide that 1 / p(x | z) has a variance."""
     exact = LinearGaussian(1, features=2, noise=6.0)
     x = exact.data(20)
     idata = to_inference_data(exact.program(), x, 2000)
@@ -282,7 +282,7 @@ def test_a_float32_program_with_a_constrained_latent_keeps_its_parameters():
 
 
 def test_a_missed_mode_is_seen_by_chains_from_dispersed_points_and_by_nothing_of_the_guides():
-    """q sits on one of two equal modes: k and ESS are perfect; NUTS from the prior has chains on both, as R-hat says."""
+    """A q on one of two modes has a perfect k and ESS; R-hat of NUTS from the prior shows both."""
     exact = two_modes()
     x = torch.tensor([6.0])
     guide = to_inference_data(exact.program(), x, 2000)
@@ -299,7 +299,7 @@ def test_a_missed_mode_is_seen_by_chains_from_dispersed_points_and_by_nothing_of
     assert set(share.round(1)) == {0.0, 1.0}
     positive = chains.posterior["z"].values[share > 0.5]
     assert positive.mean() == pytest.approx(6**0.5, abs=0.05)
-    comparison = pv.compare_posteriors(guide, chains)
+    comparison = pv.diagnostics.compare_posteriors(guide, chains)
     assert comparison.distinguishable.all() and comparison.wasserstein.item() > 0.5
 
 

@@ -1,4 +1,4 @@
-"""Distances of a guide from a reference posterior: nothing where there is nothing, the right size where there is something."""
+"""Distances of a guide from a reference: zero if equal, else of the right size."""
 
 import numpy as np
 import pytest

@@ -9,10 +9,12 @@ import torch
 from pyro.distributions import Bernoulli, OneHotCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
+import pyro_vae as pv
 from pyro_vae.distributions import (
     JointlyEnumerated,
     LogisticNormal,
     MixtureOfNormals,
+    MultinomialGivenTotal,
     PushForward,
     RelaxedBernoulli,
     Reshaped,
@@ -21,7 +23,8 @@ from pyro_vae.distributions import (
 )
 from pyro_vae.distributions.flows import zuko_transform
 from pyro_vae.distributions.sphere import log_area
-from pyro_vae.testing import check_density
+from pyro_vae.inspection.decoder import Decoder
+from pyro_vae.testing.density import check_density
 
 
 def axis(dim, dtype=torch.float64):
@@ -197,7 +200,7 @@ def test_a_relaxed_bit_is_torchs_away_from_the_ends():
 
 
 def test_no_nats_can_be_gained_at_the_ends_of_a_float():
-    """Scoring clipped draws as if nothing had happened gives a negative KL divergence, a bound above log p(x)."""
+    """Scoring clipped draws as unclipped gives a negative KL, and so a bound above log p(x)."""
     logits = torch.tensor(60.0)
 
     def divergence(family):
@@ -263,3 +266,38 @@ def test_a_reshaped_distribution_is_the_same_one():
     assert torch.equal(q.mean, flat.mean.reshape(4, 2, 3)) and q.variance.shape == (4, 2, 3)
     assert q.support.check(z).shape == (5, 4) and torch.equal(q.entropy(), flat.entropy())
     assert kl_divergence(flat, flat).shape == q.expand((7, 4)).batch_shape[1:]
+
+
+def test_counts_given_a_datum_have_its_total(float64):
+    p = MultinomialGivenTotal(100, logits=torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]]))
+    x = torch.tensor([[3.0, 0.0, 2000.0], [0.0, 0.0, 0.0]])
+    q = p.at_datum(x)
+    assert torch.equal(q.log_prob(x), p.log_prob(x)) and q.batch_shape == (2,)
+    torch.testing.assert_close(q.mean, p.probs * torch.tensor([[2003.0], [0.0]]))
+    drawn = q.expand((4, 2)).sample((500,))
+    assert torch.equal(drawn.sum(-1), q.total_count.expand(500, 4, 2))
+    error = (drawn.mean((0, 1)) - q.mean) / (q.variance / 2000).sqrt().clamp_min(1e-9)
+    assert error.abs().max() < 4
+    assert p.expand((5, 2)).at_datum(x).batch_shape == (5, 2)
+
+
+def test_what_is_said_of_a_datum_of_counts_is_of_its_own_total():
+    """The reconstruction, its error and the posterior predictive; the model alone has its total."""
+    torch.manual_seed(0)
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Multinomial(5, pv.networks.MLP(2, [8]), total_count=100),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [8])),
+    )
+    x = torch.distributions.Multinomial(20, torch.ones(5)).sample((6,))
+    x[0], x[1] = 0.0, torch.tensor([0.0, 0.0, 900.0, 100.0, 0.0])
+    mean, draws = pv.reconstruct(vae, x), pv.reconstruct(vae, x, draws=True)
+    torch.testing.assert_close(mean.sum(1), x.sum(1))
+    assert (
+        torch.equal(draws.sum(1), x.sum(1)) and (pv.generate(vae, 3).sum(1) - 100).abs().max() < 1
+    )
+    error = pv.evaluation.squared_error(vae, x).values
+    torch.testing.assert_close(error, (mean - x).square().mean(1))
+    predicted = pv.to_inference_data(vae, x, num_samples=7).posterior_predictive["x"].values
+    assert (predicted.sum(-1) == x.sum(1).numpy()).all()
+    assert (Decoder(vae)(torch.zeros(2, 2)).sum(1) - 100).abs().max() < 1e-3  # of no datum

@@ -17,7 +17,7 @@ def error_of_mean(d):
 
 
 def assert_sandwich(bounds, truth, gap):
-    """Mean lower bound <= exact + 2 errors, mean upper bound >= exact - 2 errors, and the gap between them."""
+    """Assert that the mean bounds enclose the exact value up to 2 errors; return the gap."""
     below, above = bounds.lower.values - truth, bounds.upper.values - truth
     assert below.mean() <= 2 * error_of_mean(below)
     assert above.mean() >= -2 * error_of_mean(above)
@@ -38,7 +38,7 @@ def test_bounds_hold_and_meet_on_probabilistic_pca_from_the_prior():
 
 
 def test_a_short_schedule_leaves_the_bounds_apart_on_their_own_sides():
-    """The directions of the two bounds, where there is a gap to see: a swapped sign would fail this by several nats."""
+    """With few temperatures the gap is wide: a swapped sign would fail by several nats."""
     exact = LinearGaussian(5, features=8)
     bounds = bdmc(exact.program(), 100, num_chains=2, num_temperatures=5, num_leapfrog=2)
     truth = exact.marginal.log_prob(bounds.x)

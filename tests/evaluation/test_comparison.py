@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import LinearGaussian
-from test_cli import FAST, fails
+from commands import FAST, fails
 
 import pyro_vae as pv
 from pyro_vae.cli import main

@@ -65,7 +65,7 @@ def test_a_hierarchy_has_a_kl_for_each_level():
 
 
 class Clusters:
-    """A guide whose aggregate is known: q(z | x) = N(x, s^2) around well-separated x, or around one point."""
+    """A guide with a known aggregate: q(z | x) = N(x, s^2), x well separated or one point."""
 
     def __init__(self, scale):
         self.scale = scale
@@ -84,7 +84,7 @@ class Clusters:
 
 
 def test_mutual_information_and_its_bound_where_posteriors_do_not_overlap():
-    """Separate posteriors tell the datum for certain: I = log N. Equal ones tell nothing: I = 0. Both in closed form."""
+    """I = log N for separate posteriors, which tell the datum, and I = 0 for equal ones."""
     corners = 10.0 * torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
     parts = aggregate_posterior(Clusters(0.5).program(), corners, 200)
     assert parts.mutual_information == pytest.approx(math.log(4), abs=1e-9)
@@ -109,8 +109,10 @@ def test_mutual_information_and_its_bound_where_posteriors_do_not_overlap():
 
 
 def test_the_split_against_the_closed_form_of_probabilistic_pca():
-    """Over many data the aggregate of exact posteriors is the prior, and all of the KL is mutual information
-    0.5 log det(W'W / s^2 + I), up to what N data leave out."""
+    """Over many data the aggregate of exact posteriors is the prior, so the KL is all information.
+
+    It is 0.5 log det(W'W / s^2 + I), up to the error of N data.
+    """
     exact = LinearGaussian(1, features=3, noise=2.0)
     x = exact.data(1500)
     parts = aggregate_posterior(exact.program(), x, 2)

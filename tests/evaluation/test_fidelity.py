@@ -31,21 +31,25 @@ def by_hand(real, samples, k):
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_fidelity_is_its_definition(shift, float64):
     real, samples = torch.randn(30, 2, 2), torch.randn(25, 2, 2) + shift
-    got = pv.fidelity(real, samples, neighbours=3)
+    got = pv.evaluation.fidelity(real, samples, neighbours=3)
     assert (got.precision, got.recall, got.density, got.coverage) == pytest.approx(
         by_hand(real, samples, 3)
     )
 
 
 def test_fidelity_tells_bad_samples_from_missing_ones(float64):
-    """Data in two clusters: samples of one alone are precise and cover half; those of a third are neither."""
+    """Samples of one of two clusters are precise and cover half; those of a third do neither."""
     left, right = torch.randn(200, 2), torch.randn(200, 2) + 50.0
     real = torch.cat([left, right])
-    one = pv.fidelity(real, torch.randn(400, 2))
+    one = pv.evaluation.fidelity(real, torch.randn(400, 2))
     assert one.precision > 0.95 and one.coverage < 0.51 and one.recall < 0.51
-    other = pv.fidelity(real, torch.cat([torch.randn(200, 2), torch.randn(200, 2) - 50.0]))
+    other = pv.evaluation.fidelity(
+        real, torch.cat([torch.randn(200, 2), torch.randn(200, 2) - 50.0])
+    )
     assert other.precision < 0.51 and other.coverage < 0.51
-    same = pv.fidelity(real, torch.cat([torch.randn(200, 2), torch.randn(200, 2) + 50.0]))
+    same = pv.evaluation.fidelity(
+        real, torch.cat([torch.randn(200, 2), torch.randn(200, 2) + 50.0])
+    )
     assert (
         same.coverage > 0.9 and same.recall > 0.9 and same.density == pytest.approx(1.0, abs=0.15)
     )
@@ -53,6 +57,6 @@ def test_fidelity_tells_bad_samples_from_missing_ones(float64):
 
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(InvalidInput, match="neighbours: got 5"):
-        pv.fidelity(torch.randn(5, 2), torch.randn(50, 2))
+        pv.evaluation.fidelity(torch.randn(5, 2), torch.randn(50, 2))
     with pytest.raises(InvalidInput, match="one space"):
-        pv.fidelity(torch.randn(50, 2), torch.randn(50, 3))
+        pv.evaluation.fidelity(torch.randn(50, 2), torch.randn(50, 3))

@@ -28,8 +28,10 @@ PROPOSALS = [
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
 def test_every_proposal_gives_the_exact_value_within_its_error(proposal):
-    """Whatever the latents are drawn from, the weights are those of p(x, z): a plain VAE, a hierarchy with labels, a
-    constrained latent, discrete codes."""
+    """The estimate does not depend on the proposal, for any kind of program.
+
+    A plain VAE, a hierarchy with labels, a constrained latent, discrete codes.
+    """
     linear, hierarchy, gamma = (
         LinearGaussian(2, features=4),
         Hierarchy(widen=1.2, labels=2),
@@ -171,11 +173,11 @@ def test_what_a_proposal_cannot_do_is_refused():
             pv.log_likelihood(program, torch.zeros(2), 100, proposal=proposal)
     pv.log_likelihood(program, torch.zeros(2), 100, proposal=Defensive())
     with pytest.raises(InvalidInput, match="z: got"):
-        pv.ais(program, torch.zeros(2), 2, 2)
+        pv.evaluation.ais(program, torch.zeros(2), 2, 2)
 
 
 def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
-    """z = exp(u): the source is widened and its image follows; the density of z itself is not at hand for a mixture."""
+    """z = exp(u): widening the source widens its image; a mixture has no density of z at hand."""
     exact = positive()
 
     def guide(x):
@@ -201,5 +203,5 @@ def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
     with pytest.raises(InvalidInput, match="u: got an auxiliary site"):
         pv.log_likelihood(program, x, 100, proposal=Defensive())
     with pytest.raises(InvalidInput, match="u: got an auxiliary site"):
-        pv.ais(program, x, 2, 2, start="guide")
-    assert pv.ais(program, x, 2, 2).values.isfinite().all()
+        pv.evaluation.ais(program, x, 2, 2, start="guide")
+    assert pv.evaluation.ais(program, x, 2, 2).values.isfinite().all()

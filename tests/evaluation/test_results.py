@@ -1,30 +1,15 @@
-"""Every evaluation's result as JSON and as ArviZ data: all numbers, nothing that JSON does not have, and their origin."""
+"""Results as JSON and as ArviZ data: every number, in valid JSON, with its origin."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+from cases import RESULTS, X
 from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import results
-
-X = torch.rand(12, 1, 8, 8).round()
-RESULTS = {
-    "elbo": lambda vae: pv.elbo(vae, X, 5),
-    "log_likelihood": lambda vae: pv.evaluation.evaluate(vae, X, 50)["log_likelihood"],
-    "ais": lambda vae: pv.ais(vae, X, 2, 5, num_leapfrog=1),
-    "bdmc": lambda vae: pv.bdmc(vae, 12, 2, 5, num_leapfrog=1),
-    "rate_distortion": lambda vae: pv.evaluation.rate_distortion(
-        vae, X, 2, 5, points=3, num_leapfrog=1
-    ),
-    "decompose": lambda vae: pv.decomposition.decompose(vae, X, 5),
-    "aggregate_posterior": lambda vae: pv.decomposition.aggregate_posterior(vae, X, 5),
-    "active_units": lambda vae: pv.decomposition.active_units(vae, X, 5),
-    "calibrate": lambda vae: pv.calibration.calibrate(vae, 12, 9),
-    "compare": lambda vae: pv.comparison.compare(pv.elbo(vae, X, 5), pv.elbo(vae, X, 5, seed=1)),
-}
 
 
 @pytest.mark.usefixtures("any_arviz")

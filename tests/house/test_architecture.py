@@ -1,4 +1,4 @@
-"""The house: floors, the one place of Pyro's primitives, no side effects of an import, no file too large."""
+"""The house: floors, one place for Pyro's primitives, imports without effects, short files."""
 
 import ast
 import importlib
@@ -152,11 +152,15 @@ def test_an_import_changes_no_setting_of_the_process():
 import pyro, torch, warnings
 warnings.simplefilter("error")
 from torch.distributions import Distribution
-before = (Distribution._validate_args, torch.get_default_dtype(), torch.random.initial_seed(), torch.get_num_threads())
+
+def settings():
+    return (Distribution._validate_args, torch.get_default_dtype(), torch.random.initial_seed(),
+            torch.get_num_threads())
+
+before = settings()
 state = torch.random.get_rng_state()
 import pyro_vae, pyro_vae.cli, pyro_vae.testing, pyro_vae.plotting
-assert before == (Distribution._validate_args, torch.get_default_dtype(), torch.random.initial_seed(),
-                  torch.get_num_threads())
+assert before == settings()
 assert torch.equal(state, torch.random.get_rng_state())
 assert not list(pyro.get_param_store().keys())
 import sys

@@ -47,7 +47,7 @@ def test_a_row_parses_and_builds(row):
 
 
 def test_the_cut_recipe_is_the_first_stages_of_the_whole_one():
-    whole, cut = pv.schedules.Stages(), pv.schedules.Stages(count=3)
+    whole, cut = pv.training.schedules.Stages(), pv.training.schedules.Stages(count=3)
     rates = [(whole(epoch / 3280), cut(epoch / 13)) for epoch in range(13)]
     assert all(a == b for a, b in rates) and len({a for a, _ in rates}) == 3
 

@@ -10,6 +10,11 @@ import torch
 from pyro_vae.testing import check_prior
 
 ROOT = Path(__file__).parents[2]
+IMPORTS = """import torch
+from torch import nn
+import pyro.distributions as dist
+from pyro_vae.networks import as_shape
+"""
 
 
 def blocks(name):
@@ -44,12 +49,18 @@ def test_the_first_example_runs_on_the_embedded_digits(tmp_path, monkeypatch, ca
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_the_prior_to_imitate_keeps_the_contract(document, tmp_path, monkeypatch):
     code = blocks(document)[-1]
-    header = "import torch\nfrom torch import nn\nimport pyro.distributions as dist\nfrom pyro_vae.networks import as_shape\n"
-    (tmp_path / f"shown_in_{document[:-3].lower()}.py").write_text(header + code)
+    (tmp_path / f"shown_in_{document[:-3].lower()}.py").write_text(IMPORTS + code)
     monkeypatch.syspath_prepend(tmp_path)
     module = __import__(f"shown_in_{document[:-3].lower()}")
     check_prior(getattr(module, re.search(r"class (\w+)", code)[1])((1,)))
     assert isinstance(module.torch, type(torch))
+
+
+def test_contributing_names_files_that_exist():
+    named = set(re.findall(r"`([\w./]+/[\w.]*)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert "evaluation/scores.py" in named
+    for name in named - {"../shared/data"}:
+        assert (ROOT / name).exists() or (ROOT / "pyro_vae" / name).exists(), name
 
 
 def anchors(text):

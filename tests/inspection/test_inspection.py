@@ -1,4 +1,4 @@
-"""What the latent space holds: against scikit-learn and closed forms, on programs whose geometry is known."""
+"""Inspection against scikit-learn and closed forms, on programs with a known geometry."""
 
 import math
 
@@ -86,7 +86,7 @@ def test_embeddings_are_the_guides_means_or_draws_whatever_the_chunks(monkeypatc
         embed(program, exact.data(1000), draws=True),
         prior_draws(program, exact.data(1000)),
     )
-    assert abs(pv.reference.two_sample_test(aggregated.numpy(), prior.numpy()).z_score) < 3
+    assert abs(pv.diagnostics.two_sample_test(aggregated.numpy(), prior.numpy()).z_score) < 3
 
 
 def test_sites_by_name_and_the_one_nearest_to_x():

@@ -278,7 +278,7 @@ def test_where_there_is_no_mean_draws_are_shown():
         pv.priors.StandardNormal(2), pixels, pv.posteriors.DiagonalNormal(2, MLP((1, 8, 8), [8]))
     )
     assert torch.equal(pv.generate(program, 5), pv.generate(program, 5))
-    decoder = pv.geometry.Decoder(program)
+    decoder = pv.inspection.Decoder(program)
     assert not decoder.is_smooth and torch.equal(
         decoder(torch.zeros(2, 2)), decoder(torch.zeros(2, 2))
     )

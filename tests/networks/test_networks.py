@@ -18,7 +18,7 @@ def is_decoder(cls) -> bool:
 
 
 def build(name, shape, **arguments):
-    """A network that reads, or makes, events of that shape; ``None`` where it says that it cannot."""
+    """A network that reads, or makes, events of that shape; ``None`` where it refuses them."""
     cls = getattr(pv.networks, name)
     try:
         return cls(4, size=shape, **arguments) if is_decoder(cls) else cls(shape, **arguments)

@@ -1,4 +1,4 @@
-"""Every objective in `__all__` keeps its contract; a new class is tested without being listed."""
+"""Every objective in `__all__` keeps its contract; a new class is tested without an edit."""
 
 import copy
 import inspect
@@ -105,7 +105,7 @@ def test_score_function_gradients_equal_pyros(float64, num_particles):
 
 
 def test_the_gradient_of_the_elbo_is_right(float64):
-    """Against a closed form: q = N(m, s^2), p = N(0, 1) p(x | z) = N(z, 1), so dELBO/dm = x - 2 m."""
+    """In closed form: of q = N(m, s^2), p(z) = N(0, 1), p(x | z) = N(z, 1) it is x - 2 m."""
 
     class Line(torch.nn.Module):
         event_shape = (1,)
@@ -146,7 +146,7 @@ def test_the_weight_is_on_the_latents_of_both_sides(float64, weight):
 
 
 class TwoLatents(torch.nn.Module):
-    """Two latents, the second given the first in model and guide, a mask, and a factor of each side."""
+    """Two latents, the second given the first, with a mask, and a factor of each side."""
 
     event_shape = (3,)
 
@@ -285,13 +285,13 @@ def test_fit_takes_the_objective_with_warm_up(name):
 
 
 def repeated(exact, num):
-    """One datum of a program whose log p(x) is known, many times over: a batch of independent estimates."""
+    """A datum of known log p(x), many times over: a batch of independent estimates."""
     x = exact.marginal.sample()
     return x.expand(num, -1), exact.marginal.log_prob(x).item()
 
 
 class DiagonalExact(torch.nn.Module):
-    """The exact posterior of a linear-Gaussian program whose posterior is diagonal, as a product."""
+    """The exact posterior of a linear-Gaussian program, which is a product over dimensions."""
 
     def __init__(self, exact, widen=1.0):
         super().__init__()
@@ -334,7 +334,7 @@ def test_with_the_exact_posterior_every_bound_is_log_p(float64, name, num_partic
 @pytest.mark.parametrize("inference", ["bottom_up", "top_down"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_with_the_exact_posterior_of_a_hierarchy_too(float64, name, inference):
-    """Bottom up, Pyro's mean-field ELBO is wrong here: the model's z1 depends on z2, which the guide draws after it."""
+    """Bottom up, Pyro's mean-field ELBO is wrong: the model's z1 depends on z2, drawn after it."""
     exact = TwoLevelGaussian((1, 1, 3))  # conditionals of one dimension are products
     program = exact.program(inference)
     for i, posterior in enumerate(program.posteriors):
@@ -593,7 +593,7 @@ def sharing_vae():
 )
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_path_derivatives_are_those_written_by_hand(float64, name, num_particles, weight):
-    """Each part of the gradient from a function of its own: what is shared is given to each part as a copy."""
+    """Each part of the gradient is that of a function of its own, of copies of what is shared."""
     vae, x = sharing_vae()
     objective = make(name, num_particles=num_particles)
     objective.loss(vae.model, vae.guide, x)

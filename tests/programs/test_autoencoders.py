@@ -139,7 +139,8 @@ def test_the_commands_serve_an_autoencoder(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "corruption", [getattr(pv.corruptions, name) for name in pv.corruptions.__all__]
+    "corruption",
+    [getattr(pv.networks.corruptions, name) for name in pv.networks.corruptions.__all__],
 )
 def test_a_corruption_acts_in_training_on_what_the_encoder_sees_only(corruption, float64):
     program = small_vae().double()
@@ -158,7 +159,10 @@ def test_a_corruption_acts_in_training_on_what_the_encoder_sees_only(corruption,
 
 def test_probabilities_of_corruptions_are_what_they_say():
     x = torch.full((2000, 50), 0.5)
-    masked, salted = pv.corruptions.Masking(0.3)(x), pv.corruptions.SaltAndPepper(0.3)(x)
+    masked, salted = (
+        pv.networks.corruptions.Masking(0.3)(x),
+        pv.networks.corruptions.SaltAndPepper(0.3)(x),
+    )
     bound = 5 * (0.3 * 0.7 / x.numel()) ** 0.5
     assert abs((masked == 0).float().mean() - 0.3) < bound and set(masked.unique().tolist()) == {
         0.0,
@@ -167,7 +171,7 @@ def test_probabilities_of_corruptions_are_what_they_say():
     for end in (0.0, 1.0):
         assert abs((salted == end).float().mean() - 0.15) < bound
     with pytest.raises(InvalidInput, match=r"probability: got 1\.0"):
-        pv.corruptions.Masking(1.0)
+        pv.networks.corruptions.Masking(1.0)
 
 
 # codebooks

@@ -35,7 +35,8 @@ def test_pyro_svi_moves_nothing_without_param_sites():
     svi = pyro.infer.SVI(
         vae.model, vae.guide, pyro.optim.Adam({"lr": 0.1}), pyro.infer.Trace_ELBO()
     )
-    svi.step(torch.zeros(4, 1, 8, 8))
+    with pytest.warns(UserWarning, match="moves no parameter"):
+        svi.step(torch.zeros(4, 1, 8, 8))
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
@@ -115,7 +116,7 @@ def test_draws_and_means_are_made_in_chunks_that_change_nothing():
         lambda budget: pv.reconstruct(program, x, memory_budget=budget),
     ):
         largest.clear()
-        assert run(1).shape == x.shape and max(largest) <= 2  # two to measure what one more needs
+        assert run(1).shape == x.shape and max(largest) <= 4  # four to look for neighbours
         assert torch.equal(run(2**28), run(2**28)) and max(largest) == 10
 
 

@@ -19,6 +19,8 @@ from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.report.gallery import inspect
 from pyro_vae.report.page import report
+from pyro_vae.report.scores_section import scores_section
+from pyro_vae.report.sentences import facts_of
 from pyro_vae.training.history import History
 
 FAST = [
@@ -102,10 +104,10 @@ def test_inspect_writes_arviz_data_and_figures(run):
     } <= result["captions"].keys()
     for name, caption in result["captions"].items():
         assert caption and (run / "inspection" / name).read_bytes().startswith(b"\x89PNG")
-    assert "0.5000" in result["numbers"]["AUROC by elbo, digits against digits"], (
-        "the same data on both sides"
-    )
-    assert any("linear probe" in name for name in result["numbers"])
+    by_elbo, _ = result["numbers"]["outliers"]
+    assert (by_elbo["inside"], by_elbo["outside"]) == ("digits", "digits")
+    assert by_elbo["auroc"] == pytest.approx(0.5, abs=1e-4), "the same data on both sides"
+    assert any(probe["classifier"] == "linear probe" for probe in result["numbers"]["probes"])
 
 
 def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
@@ -141,6 +143,30 @@ def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
         assert expected in words, expected
     above = scores["pareto_k"]["above_threshold"]
     assert (f"for {above} of 30 data: their log p(x) is likely too low" in words) == bool(above)
+    assert "too few draws to state an error" in words, "K = 20"
+
+
+@pytest.mark.parametrize(
+    "tail, shown",
+    [
+        ({"above_threshold": 0, "share_of_bounds": 0.0}, "-27.64 0.19 0.0016"),
+        ({"above_threshold": 0}, "-27.64 0.19 0.0016"),  # as version 0.1.0 wrote it
+        ({"above_threshold": 3, "share_of_bounds": 0.1}, "at least -27.64 0.19 unknown"),
+        ({"above_threshold": 3}, "at least -27.64 0.19 unknown"),
+        ({"above_threshold": None}, "at least -27.64 0.19 unknown"),
+    ],
+)
+def test_a_score_whose_pareto_k_is_too_high_is_shown_as_a_bound(tail, shown):
+    scores = {
+        "elbo": {"mean": -28.0, "se": 0.2, "mc_se": 0.001},
+        "log_likelihood": {"mean": -27.64, "se": 0.19, "mc_se": 0.0016, "num_samples": 1000},
+        "pareto_k": {"median": 0.3, "max": 0.5, "threshold": 0.67, **tail},
+        "bits_per_dim": 0.6,
+        "num_data": 30,
+    }
+    words = " ".join(" ".join(Page(scores_section(scores, "run")).words).split())
+    assert f"log p(x), K = 1,000 {shown}" in words
+    assert ("at most 0.6000" in words) == ("at least" in shown)
 
 
 def test_a_page_of_a_run_without_scores_tells_how_to_make_them(tmp_path):
@@ -210,22 +236,47 @@ def test_what_is_wrong_ends_in_one_line(run, capsys, tmp_path):
     )
 
 
+def test_an_inspection_by_version_0_1_0_is_shown_and_another_is_refused_in_one_line(
+    run, tmp_path, capsys
+):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "inspection" / "inspection.json"
+    found = json.loads(path.read_text())
+    found |= {
+        "numbers": {"active dimensions of the latent": "4 of 20"},
+        "warnings": ["The encoder is measurably wrong for 1 of 1 data."],
+    }
+    path.write_text(json.dumps(found))
+    words = " ".join(" ".join(Page(report(tmp_path / "run", pv.load(run))).words).split())
+    assert "4 of 20" in words and "measurably wrong for 1 of 1" in words
+    for numbers in ({"active_dims": 2}, ["a"]):
+        path.write_text(json.dumps(found | {"numbers": numbers}))
+        assert main(["report", str(tmp_path / "run")]) == 2
+        assert "inspection.json, which cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: apt-get install chromium")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_every_image_and_nothing_wider_than_the_screen(run, tmp_path, width):
     # The page has no script; one is added that measures it, once all that it loads is there.
-    measure = (
-        "<script>addEventListener('load', () => { const images = [...document.images]; document.title = JSON.stringify({"
-        "drawn: images.filter(i => i.complete && i.naturalWidth > 0).length, images: images.length,"
-        "page: document.documentElement.scrollWidth, screen: innerWidth, shown: Math.min(...images.map(i => i.clientWidth)),"
-        "text: parseFloat(getComputedStyle(document.body).fontSize)}); })</script>"
-    )
+    measure = """<script>addEventListener('load', () => {
+        const images = [...document.images], page = document.documentElement
+        document.title = JSON.stringify({
+            drawn: images.filter(i => i.complete && i.naturalWidth > 0).length,
+            images: images.length,
+            page: page.scrollWidth,
+            screen: innerWidth,
+            shown: Math.min(...images.map(i => i.clientWidth)),
+            text: parseFloat(getComputedStyle(document.body).fontSize)
+        })
+    })</script>"""
     # A headless window is at least 500 pixels wide; a frame can be as narrow as a phone.
     page = (run / "report.html").read_text().replace("<head>", "<head>" + measure)
     (tmp_path / "page.html").write_text(page)
     (tmp_path / "frame.html").write_text(
-        f'<iframe id=f src="page.html" style="border:0;width:{width}px;height:2000px"></iframe><script>addEventListener("load", () => '
-        'document.body.append(document.getElementById("f").contentDocument.title))</script>'
+        f'<iframe id=f src="page.html" style="border:0;width:{width}px;height:2000px"></iframe>'
+        "<script>addEventListener('load', () => "
+        "document.body.append(document.getElementById('f').contentDocument.title))</script>"
     )
     done = subprocess.run(
         [
@@ -272,8 +323,11 @@ def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
         set(gallery.captions) == {"latents.png", "aggregate.png", "graph.png", "tangent.png"}
         and not gallery.warnings
     )
-    assert gallery.numbers["active dimensions of the latent"] == "3 of 3"
-    assert gallery.numbers["local dimension of the decoder"].startswith("3 ")
+    assert (gallery.numbers.active_dims, gallery.numbers.latent_dims) == (3, 3)
+    assert gallery.numbers.local_dimension.median == 3
+    facts = facts_of(gallery.numbers)
+    assert facts["active dimensions of the latent"] == "3 of 3"
+    assert facts["local dimension of the decoder"].startswith("3 ")
 
 
 def test_figures_show_what_was_handed_in():

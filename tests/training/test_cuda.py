@@ -6,10 +6,9 @@ import copy
 import pyro
 import pytest
 import torch
+from cases import CASES, PROGRAMS, RESULTS, case
 from conftest import HAS_GPU, small_vae
 from emulated_cuda import emulated_cuda
-from test_compilation import CASES, PROGRAMS, case
-from test_results import RESULTS
 
 import pyro_vae as pv
 from pyro_vae.cli import main
@@ -46,7 +45,7 @@ def fitted(compile, monkeypatch, steps_at_once=16, **options):
         compile=compile,
         progress=False,
         warmup=2,
-        schedule=pv.schedules.Cosine(),
+        schedule=pv.training.schedules.Cosine(),
         **options,
     )
     return program, history
@@ -71,7 +70,7 @@ def test_steps_in_one_graph_are_the_steps_one_by_one(monkeypatch):
 
 @pytest.mark.parametrize("batch_size, num", [(21, 336), (32, 1000), (32, 32 * 31 + 5)])
 def test_every_batch_of_an_epoch_counts_once(batch_size, num, monkeypatch):
-    """Rows of stacked batches that lie at odd addresses; a last, smaller batch in the place of a graph's last step."""
+    """Also rows at odd addresses, and a smaller batch in the place of a graph's last step."""
     runs = []
     for steps_at_once in (10**9, 16):
         monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
@@ -102,7 +101,7 @@ def test_settings_hold_in_a_graph_of_steps(options, monkeypatch):
     "family, name", [("program", name) for name in PROGRAMS] if HAS_GPU else CASES
 )
 def test_every_part_trains_in_a_graph_of_steps(family, name, monkeypatch):
-    """Running statistics, dropout, flows and all: the buffers too are those of the steps one by one."""
+    """The buffers too are those of the steps one by one: running statistics, dropout, flows."""
     start, data = case(family, name)
     data = tuple(value.repeat(54, *[1] * (value.dim() - 1))[:320] for value in data)
     ends, graphs, record = [], [], stepping.Replay.__init__
@@ -204,7 +203,7 @@ def test_compiled_svi_follows_pyros():
 
 
 def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
-    run = stepping.Steps.run
+    run = stepping.GradientSteps.run
     seen = []
 
     def watched(self, epoch, stop=None):
@@ -223,7 +222,7 @@ def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
             seen.append(epoch)
 
-    monkeypatch.setattr(stepping.Steps, "run", watched)
+    monkeypatch.setattr(stepping.GradientSteps, "run", watched)
     fitted("on", monkeypatch)
     assert seen == [2, 3]
 
@@ -308,14 +307,20 @@ def test_every_objective_trains(name, objective):
 def test_every_measurement_is_the_hosts(name):
     host = small_vae()
     there, here = (RESULTS[name](program) for program in (copy.deepcopy(host).cuda(), host))
-    assert pv.results.to_dict(there).keys() == pv.results.to_dict(here).keys()
-    assert len(pv.results.to_inference_data({"result": there, "x": digits(3).x}).scores.attrs) > 0
+    assert pv.evaluation.to_dict(there).keys() == pv.evaluation.to_dict(here).keys()
+    assert (
+        len(pv.evaluation.to_inference_data({"result": there, "x": digits(3).x}).scores.attrs) > 0
+    )
 
 
 @pytest.mark.filterwarnings("ignore::pyro_vae.diagnostics.inference_data.UnreliableDraws")
 @pytest.mark.parametrize(
     "draws",
-    [pv.diagnostics.FromGuide(), pv.draws.Resampled(), pv.draws.NUTS(num_chains=2, warmup=5)],
+    [
+        pv.diagnostics.FromGuide(),
+        pv.diagnostics.Resampled(),
+        pv.diagnostics.NUTS(num_chains=2, warmup=5),
+    ],
     ids=lambda draws: type(draws).__name__,
 )
 def test_every_kind_of_draws_comes_to_the_host(draws):

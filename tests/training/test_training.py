@@ -8,9 +8,9 @@ import time
 import pyro
 import pytest
 import torch
+from cases import CASES, case
 from conftest import small_vae
 from filelock import FileLock
-from test_compilation import CASES, case
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
@@ -34,7 +34,11 @@ def assert_same(a, b):
 
 
 OPTIONS = dict(
-    batch_size=64, progress=False, warmup=3, clip_norm=5.0, schedule=pv.schedules.Constant()
+    batch_size=64,
+    progress=False,
+    warmup=3,
+    clip_norm=5.0,
+    schedule=pv.training.schedules.Constant(),
 )
 
 
@@ -179,7 +183,7 @@ def test_a_run_folder_in_use_is_refused(tmp_path):
 
 
 def test_every_batch_counts_every_datum_once():
-    """The epoch's objective is a mean over data, whatever the last batch's size: at learning rate 0 it is the ELBO's."""
+    """At learning rate 0, an epoch's objective is the ELBO, whatever the last batch's size."""
     program, x = small_vae().double(), digits(70).x.double()
     history = pv.fit(program, x, epochs=400, batch_size=32, optimizer=still, progress=False)
     objective = torch.tensor(history["objective"])
@@ -199,7 +203,7 @@ def test_warm_up_and_schedule_follow_their_plan():
         epochs=6,
         batch_size=50,
         warmup=4,
-        schedule=pv.schedules.Exponential(0.01),
+        schedule=pv.training.schedules.Exponential(0.01),
         progress=False,
     )
     assert history["kl_weight"] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
@@ -268,7 +272,7 @@ def test_dynamic_binarisation_is_drawn_anew_and_scores_are_not():
 
 
 class Explodes(torch.nn.Module):
-    """A likelihood that breaks once its parameter has moved seven steps of Adam: in its value, or in its gradient."""
+    """A likelihood whose value or gradient breaks after seven steps of Adam."""
 
     event_shape = (1, 8, 8)
 
@@ -410,7 +414,7 @@ def test_a_program_without_parameters_is_refused():
         {"objective": pv.objectives.ELBO(num_particles=4)},
         {"optimizer": torch.optim.NAdam},
         {"optimizer": torch.optim.Rprop},
-        {"schedule": pv.schedules.Cosine(), "epochs": 4},
+        {"schedule": pv.training.schedules.Cosine(), "epochs": 4},
     ],
     ids=["particles", "NAdam", "Rprop", "cosine"],
 )
@@ -479,12 +483,14 @@ def test_a_subsampling_plate_and_functions_without_their_modules_are_refused():
 
     with pytest.raises(InvalidInput, match="scales the loss by 500"):
         pv.fit(pv.Program(model, guide, modules=vae), digits(50), progress=False)
+    other = torch.nn.Linear(1, 1)
+    with pytest.raises(InvalidInput, match=r"parameters of 'model\.__self__', which"):
+        strange = pv.Program(vae.model, vae.guide, modules=other, event_shape=(1, 8, 8))
+        pv.fit(strange, digits(50), progress=False)
+    vae.requires_grad_(False)
     with pytest.raises(InvalidInput, match="depends on no parameter"):
-        pv.fit(
-            pv.Program(vae.model, vae.guide, modules=torch.nn.Linear(1, 1), event_shape=(1, 8, 8)),
-            digits(50),
-            progress=False,
-        )
+        strange = pv.Program(vae.model, vae.guide, modules=other, event_shape=(1, 8, 8))
+        pv.fit(strange, digits(50), progress=False)
 
 
 def test_a_lambda_cannot_be_compared_on_resume(tmp_path):
@@ -495,7 +501,7 @@ def test_a_lambda_cannot_be_compared_on_resume(tmp_path):
 @pytest.mark.parametrize("compile", ["off", "on"])
 @pytest.mark.parametrize("family, name", [*CASES, ("own", "einsum")])
 def test_the_fused_update_is_that_of_a_loop(family, name, compile, monkeypatch):
-    """Whatever the layout of a gradient in memory: the kernel reads it as it reads the parameter."""
+    """Whatever a gradient's layout in memory: the kernel reads it as it reads the parameter."""
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     program, data = case("program", "vae") if family == "own" else case(family, name)
     if family == "own":

@@ -1,0 +1,83 @@
+"""The figures that training leaves beside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from rich.console import Console
+from torch import Tensor
+
+from pyro_vae import plotting
+from pyro_vae.cli.runs import parse_context
+from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.distributions import NoDraws
+from pyro_vae.runtime.predictive import encode, generate, reconstruct
+from pyro_vae.training.history import History
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["draw_figures"]
+
+
+def draw_figures(program: ProgramLike, test: Dataset, history: History, folder: Path) -> list[Path]:
+    """Draw the training curve, reconstructions, latents and samples; returns the files."""
+    figures: dict[str, tuple[Callable[[Axes], Axes], tuple[float, float]]] = {
+        "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5))
+    }
+    is_clip = plotting.is_clip(test.event_shape)
+    few = test[:4] if is_clip else test[:10]
+    reconstructions = reconstruct(program, few)
+    figures["reconstructions"] = (
+        lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax, test.vocabulary),
+        (7.5, 7.0) if is_clip else (8.0, 1.9),
+    )
+    rows, context = _rows_and_context(program, test)
+    num = 64 if context is None else len(context)
+    latents = _latents(program, test)
+    figures["latents"] = (
+        lambda ax: plotting.plot_latents(latents, ax, test.context),
+        (6.5, 6.0),
+    )
+    try:
+        samples = generate(program, num, context=context).cpu()
+    except NoDraws as refusal:
+        Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
+    else:
+        title = "new data, p(x | z) at draws z from the prior"
+        figures["samples"] = (
+            lambda ax: plotting.plot_data(
+                samples,
+                ax,
+                columns=8 if rows else None,
+                rows=rows,
+                title=f"{title}, a row for each label" if rows else title,
+                vocabulary=test.vocabulary,
+            ),
+            (6.0, 6.0),
+        )
+    return [
+        plotting.save_figure(folder / f"{name}.png", draw, size)
+        for name, (draw, size) in figures.items()
+    ]
+
+
+def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], Tensor | None]:
+    """Names of the rows of samples, and their context: labels in turn, or covariates of data."""
+    classes = num_classes_of(program)
+    if classes is not None:
+        return [str(label) for label in range(classes)], parse_context(program, None, 8 * classes)
+    if context_of(program) is not None:
+        return [], test[torch.arange(64) % len(test)].context
+    return [], None
+
+
+def _latents(program: ProgramLike, data: Dataset) -> Tensor:
+    """Means of q(z | x) as vectors, or draws where it has no mean in closed form, as flows."""
+    try:
+        latents = encode(program, data)
+    except InvalidInput:
+        latents = encode(program, data, draws=True)
+    return next(iter(latents.values())).flatten(1)

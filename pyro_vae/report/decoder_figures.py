@@ -1,0 +1,154 @@
+"""Figures and numbers of the decoder: what it makes of the latent space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_vae import plotting
+from pyro_vae.contracts import num_classes_of
+from pyro_vae.inspection.decoder import Decoder
+from pyro_vae.inspection.geometry import geodesic, interpolate, manifold, tangent_planes, traverse
+from pyro_vae.report.figures import Gallery, Subject
+from pyro_vae.report.findings import LocalDimension
+from pyro_vae.runtime.predictive import generate
+
+__all__ = ["show_classes", "show_decoder"]
+
+IMAGES, SENTENCES = 10, 4  # dimensions traversed: sentences need more room than images
+
+
+def show_classes(subject: Subject, gallery: Gallery) -> None:
+    """Draws from the prior, decoded under each label."""
+    program, vocabulary = subject.program, subject.test.vocabulary
+    classes = num_classes_of(program) or 0
+    labels = torch.arange(10 * classes) // 10
+    images = plotting.still(generate(program, len(labels), context=labels, seed=subject.seed))
+    gallery.figure(
+        "classes",
+        "Draws from the prior, decoded under each label.",
+        lambda ax: plotting.plot_data(
+            images,
+            ax,
+            columns=10,
+            rows=[str(c) for c in range(classes)],
+            title="p(x | z, label), a row for each label",
+            vocabulary=vocabulary,
+        ),
+        (6.5, 6.5),
+    )
+
+
+def show_decoder(subject: Subject, gallery: Gallery, label: int | None = None) -> None:
+    """What the decoder makes of the latent space, under one label where it takes labels."""
+    decoder = Decoder(subject.program, context=label, site=subject.site, seed=subject.seed)
+    under = "" if label is None else f", under the label {label}"
+    if decoder.is_smooth:
+        planes = tangent_planes(decoder, subject.means[:50])
+        dimension = planes.local_dimension().double()
+        gallery.numbers.local_dimension = LocalDimension(
+            dimension.median().item(), len(dimension), decoder.dim, label
+        )
+        gallery.figure(
+            "tangent",
+            f"Singular values of the decoder's Jacobian at test data{under}.",
+            lambda ax: plotting.plot_singular_values(planes, ax),
+        )
+    if not subject.is_visible:
+        return
+    pairs = _pairs(subject.labels, len(subject.means))
+    _show_interpolations(subject, gallery, decoder, pairs, under)
+    _show_traversals(subject, gallery, decoder, under)
+    if decoder.dim == 2 and decoder.is_smooth:
+        _show_plane(subject, gallery, decoder, pairs, under)
+
+
+def _show_interpolations(
+    subject: Subject, gallery: Gallery, decoder: Decoder, pairs: list[tuple[int, int]], under: str
+) -> None:
+    means, vocabulary = subject.means, subject.test.vocabulary
+    steps = [
+        interpolate(means[a], means[b], 10, spherical=arc)
+        for a, b in pairs
+        for arc in (False, True)
+    ]
+    with torch.no_grad():
+        images = plotting.still(decoder(torch.cat(steps)))
+    gallery.figure(
+        "interpolation",
+        f"Between pairs of test data{under}: on the straight line, and on an arc.",
+        lambda ax: plotting.plot_data(
+            images,
+            ax,
+            columns=10,
+            title="from one datum to another",
+            rows=["line", "arc"] * len(pairs),
+            vocabulary=vocabulary,
+        ),
+        (6.5, 0.62 * 2 * len(pairs) + 0.6),
+    )
+
+
+def _show_traversals(subject: Subject, gallery: Gallery, decoder: Decoder, under: str) -> None:
+    means, vocabulary = subject.means, subject.test.vocabulary
+    most = IMAGES if vocabulary is None else SENTENCES
+    widest = means.var(0).argsort(descending=True)[:most].tolist()
+    is_centred = bool((means.mean(0).abs() < 1).all())
+    at_rest = torch.zeros_like(means[0]) if is_centred else means.mean(0)
+    moved = traverse(decoder, at_rest, widest, torch.linspace(-2.5, 2.5, 11))
+    gallery.figure(
+        "traversals",
+        f"One latent dimension at a time, from -2.5 to 2.5, the others at rest{under}. The "
+        "dimensions shown have the largest variance.",
+        lambda ax: plotting.plot_data(
+            plotting.still(moved.flatten(0, 1)),
+            ax,
+            columns=11,
+            title="traversals",
+            rows=[f"$z_{{{d + 1}}}$" if vocabulary is None else f"z_{d + 1}" for d in widest],
+            vocabulary=vocabulary,
+        ),
+        (6.5, 0.58 * len(widest) + 0.6),
+    )
+
+
+def _show_plane(
+    subject: Subject, gallery: Gallery, decoder: Decoder, pairs: list[tuple[int, int]], under: str
+) -> None:
+    """The whole of a two-dimensional latent: what it decodes to, its metric, shortest paths."""
+    means, labels = subject.means, subject.labels
+    with gallery.where_defined():
+        grid = plotting.still(manifold(decoder, 20, seed=subject.seed))
+        gallery.figure(
+            "manifold",
+            f"Decoded at equally spaced quantiles of the prior{under}: the first dimension to the "
+            "right, the second upwards.",
+            lambda ax: plotting.plot_data(grid, ax, columns=20, title="decoded manifold"),
+            (7, 7),
+        )
+    low, high = means.quantile(0.01, dim=0), means.quantile(0.99, dim=0)
+    ticks = [torch.linspace(a, b, 15) for a, b in zip(low.tolist(), high.tolist())]
+    at = torch.cartesian_prod(*ticks).to(means)
+    planes = tangent_planes(decoder, at)
+    gallery.figure(
+        "metric",
+        f"Ellipses of the steps in z that move x equally far{under}. They are small where the "
+        "decoder stretches.",
+        lambda ax: plotting.plot_tangent_planes(means, at, planes, ax, labels),
+        (6.5, 6),
+    )
+    paths = [geodesic(decoder, means[a], means[b], points=24, steps=100) for a, b in pairs[:3]]
+    gallery.figure(
+        "paths",
+        f"Paths along which x changes least{under}, and straight lines, with their lengths.",
+        lambda ax: plotting.plot_paths(means, paths, ax, labels),
+        (6.5, 6),
+    )
+
+
+def _pairs(labels: Tensor | None, count: int) -> list[tuple[int, int]]:
+    """A few pairs of data, of different labels where there are labels."""
+    if labels is None:
+        return [(i, count - 1 - i) for i in range(min(3, count // 2))]
+    first = [int((labels == label).nonzero()[0]) for label in labels.unique().tolist()[:6]]
+    return list(zip(first[::2], first[1::2]))

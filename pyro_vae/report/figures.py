@@ -1,0 +1,111 @@
+"""What every figure of a gallery needs: the program and data it shows, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from pyro_vae import plotting
+from pyro_vae.contracts import ProgramLike
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.distributions import NoDraws
+from pyro_vae.inspection.embedding import embed
+from pyro_vae.report.findings import Findings
+from pyro_vae.runtime.traces import NoBound
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Gallery", "Subject", "embedding"]
+
+
+@dataclass
+class Gallery:
+    """Figures in a folder with their captions, and the numbers that were measured for them.
+
+    Args:
+        folder: where the figures lie.
+        captions: by file name, in the order of drawing.
+        numbers: what was measured.
+        warnings: what was left out, and why.
+    """
+
+    folder: Path
+    captions: dict[str, str] = field(default_factory=dict)
+    numbers: Findings = field(default_factory=Findings)
+    warnings: list[str] = field(default_factory=list)
+
+    def figure(
+        self,
+        name: str,
+        caption: str,
+        draw: Callable[[Axes], Axes],
+        size: tuple[float, float] = (6.0, 4.5),
+    ) -> None:
+        """Draw one pair of axes into a file of that name."""
+        plotting.save_figure(self.folder / f"{name}.png", draw, size)
+        self.captions[f"{name}.png"] = caption
+
+    def grid(
+        self, name: str, caption: str, draw: Callable[[np.ndarray], np.ndarray], count: int
+    ) -> None:
+        """Draw a square of axes into a file of that name."""
+        plotting.save_grid(self.folder / f"{name}.png", draw, count)
+        self.captions[f"{name}.png"] = caption
+
+    @contextmanager
+    def where_defined(self) -> Iterator[None]:
+        """Go on where something has no meaning for a program, with the reason as a warning."""
+        try:
+            yield
+        except (NoBound, NoDraws) as refusal:
+            self.leave_out(f"Left out: {refusal}.")
+
+    def leave_out(self, reason: str) -> None:
+        """Say once what is missing."""
+        if reason not in self.warnings:
+            self.warnings.append(reason)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A fitted program and the data that it is looked at with.
+
+    Args:
+        program: the program.
+        train: its training data.
+        test: data to look at.
+        site: the latent site nearest to x.
+        means: the embedding (N, D) of the test data.
+        seed: seed of every draw.
+    """
+
+    program: ProgramLike
+    train: Dataset
+    test: Dataset
+    site: str
+    means: Tensor
+    seed: int
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The labels of the test data (N,), or ``None`` where they have none."""
+        return self.test.context if self.test.num_classes is not None else None
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether a datum is something to look at: an image or a sentence."""
+        return len(self.test.event_shape) == 3 or self.test.vocabulary is not None
+
+
+def embedding(program: ProgramLike, data: Dataset, site: str, numbers: Findings) -> Tensor:
+    """Means of q(z | x) (N, D), or draws where there are none, which the numbers then say."""
+    try:
+        return embed(program, data, draws=False, site=site)
+    except InvalidInput:
+        numbers.has_means = False
+        return embed(program, data, draws=True, site=site)

@@ -1,0 +1,118 @@
+"""The files of a run that hold numbers: their types, and how they are read and written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import yaml
+
+from pyro_vae import checkpoint
+from pyro_vae.validation import InvalidInput
+
+__all__ = [
+    "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "damaged", "is_bound", "read_file",
+    "write_json",
+]  # fmt: skip
+
+Json = dict[str, Any]  # the content of a JSON or YAML file
+
+
+class Estimate(TypedDict, total=False):
+    """A mean over data, in nats per datum, with its standard error and its Monte Carlo error."""
+
+    mean: float | None
+    se: float | None
+    mc_se: float | None
+    num_samples: int
+
+
+class ParetoK(TypedDict):
+    """Pareto k over data, and how many data are above the threshold: ``None`` if K is too small.
+
+    Version 0.1.0 did not write the share of data whose log p(x) is a bound.
+    """
+
+    median: float | None
+    max: float | None
+    above_threshold: int | None
+    threshold: float | None
+    share_of_bounds: NotRequired[float]
+
+
+class ScoredData(TypedDict):
+    """The data that were scored."""
+
+    name: str
+    split: str
+    binarize: str
+    sha256: str
+
+
+class Evaluation(TypedDict, total=False):
+    """The content of ``evaluation.json``; a program without a bound has ``refused`` and no ELBO."""
+
+    elbo: Estimate | None
+    log_likelihood: Estimate | None
+    refused: str
+    log_joint: Estimate
+    squared_error: Estimate
+    pareto_k: ParetoK
+    proposal: dict[str, str]
+    bits_per_dim: float | None
+    perplexity: float | None
+    num_data: int
+    data: ScoredData
+    seed: int
+    versions: dict[str, str]
+
+
+def is_bound(scores: Evaluation) -> bool:
+    """Whether the log p(x) of an evaluation is known only to be at least its mean.
+
+    It is where the Pareto k of some data is above the threshold, or where K is too small for one.
+    """
+    shape = scores.get("pareto_k")
+    if shape is None:
+        return False
+    return shape.get("share_of_bounds", shape["above_threshold"] != 0) > 0
+
+
+def read_file(path: Path) -> Json:
+    """Read a JSON or YAML file of a run; nothing where there is no such file.
+
+    Raises:
+        InvalidInput: if the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text()) or {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> InvalidInput:
+    """The error for a file that holds something other than what a command wrote."""
+    return InvalidInput(
+        "run",
+        got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
+        expected="the file that train, evaluate or inspect wrote",
+        fix="restore it from a copy, or run that command again",
+    )
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write values as JSON, which has neither NaN nor infinity: both become null."""
+    checkpoint.write_text(path, json.dumps(_finite(values), indent=1) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

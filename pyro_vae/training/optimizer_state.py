@@ -1,0 +1,96 @@
+"""An optimiser's state as tensors and numbers, for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OptimizerState", "Scalars"]
+
+PREFIX = "optimizer."
+
+
+class Scalars(TypedDict):
+    """What an optimiser keeps beside tensors, in its groups and for each parameter."""
+
+    groups: list[dict[str, object]]
+    slots: list[dict[str, object]]
+
+
+class OptimizerState:
+    """The state of a torch optimiser, with names that follow the order of its parameters.
+
+    Args:
+        optimizer: the optimiser.
+        parameters: its parameters, in the order that gives them their names.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]):
+        self.optimizer, self.parameters = optimizer, parameters
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, not copied."""
+        return {
+            f"{PREFIX}{index}.{name}": value
+            for index, slots in enumerate(self._slots())
+            for name, value in slots.items()
+            if isinstance(value, Tensor)
+        }
+
+    def scalars(self) -> Scalars:
+        """All that is no tensor."""
+        groups = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        slots = [
+            {name: value for name, value in slots.items() if not isinstance(value, Tensor)}
+            for slots in self._slots()
+        ]
+        return {"groups": groups, "slots": slots}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave; other names are ignored."""
+        groups = self.optimizer.param_groups
+        # Kernels count steps on the device, other optimisers on the host.
+        on_device = any(group.get("fused") or group.get("capturable") for group in groups)
+        for index, parameter in enumerate(self.parameters):
+            prefix = f"{PREFIX}{index}."
+            # As they were: the optimiser's own load_state_dict would cast its counters to the
+            # parameters' dtype.
+            slots: dict[str, Tensor] = {}
+            for key, value in tensors.items():
+                if key.startswith(prefix):
+                    name, value = key.removeprefix(prefix), _like(value, parameter)
+                    keeps = name == "step" and not on_device
+                    slots[name] = value if keeps else value.to(parameter.device)
+            if slots:
+                known = self.optimizer.state.get(parameter, {})
+                self.optimizer.state[parameter] = {**known, **slots}
+            elif parameter in self.optimizer.state:
+                del self.optimizer.state[parameter]
+
+    def restore_scalars(self, scalars: Scalars) -> None:
+        """Put back what `scalars` gave."""
+        for group, values in zip(self.optimizer.param_groups, scalars["groups"]):
+            for key, value in values.items():
+                group[key] = tuple(value) if isinstance(value, list) else value
+        for parameter, values in zip(self.parameters, scalars["slots"]):
+            if values:
+                self.optimizer.state[parameter].update(values)
+
+    def _slots(self) -> Iterable[Mapping[str, object]]:
+        return (self.optimizer.state.get(parameter, {}) for parameter in self.parameters)
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy; one of the parameter's shape is laid out in memory as the parameter is.
+
+    A file does not tell the layout, and a fused update relies on it.
+    """
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)

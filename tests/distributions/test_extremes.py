@@ -1,0 +1,489 @@
+"""Densities at log-odds and log-scales of +-1e4, value and gradient, against mpmath.
+
+A likelihood's network is the identity here, so its latent is what a network would compute.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mpmath as mp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pyro_vae as pv
+from pyro_vae import distributions as own
+
+WIDE = (-1e4, -100.0, -20.0, -1.0, 0.0, 1e-3, 1.0, 20.0, 100.0, 1e4)
+FEW = (-1e4, -3.0, 0.0, 3.0, 1e4)
+ENDS = (-1e4, 0.0, 1e4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A density of parameters at data, with its exact logarithm.
+
+    Args:
+        density: from parameters (P,) to a distribution.
+        exact: the log-density of the parameters, then of the entries of x, as mpmath's numbers.
+        parameters: the points.
+        data: the data, each a number or a vector.
+        size: of the numbers whose difference a gradient is, beside the entries of x.
+        rounding: how many times the usual rounding a value may have, where x less the location is
+            divided by a small scale.
+    """
+
+    density: Callable[[Tensor], torch.distributions.Distribution]
+    exact: Callable[..., mp.mpf]
+    parameters: Sequence[tuple[float, ...]]
+    data: Sequence[float | tuple[float, ...]]
+    size: float = 1.0
+    rounding: float = 1.0
+
+
+class Identity(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.out_shape = (width,)
+
+    def forward(self, x, context=None):
+        return x
+
+
+def likelihood(name, parameters=1, event=1, **arguments):
+    """From parameters (P,) to the likelihood of which they are all that the network computes."""
+
+    def density(theta):
+        module = getattr(pv.likelihoods, name)((event,), Identity(parameters), **arguments)
+        heads = [part.head for part in module.modules() if hasattr(part, "head")]
+        for head in heads:
+            nn.init.eye_(head.layer.weight)
+            nn.init.zeros_(head.layer.bias)
+        return module.to(theta.dtype)(theta)
+
+    return density
+
+
+def columns(*values):
+    return [tuple(point) for point in itertools.product(*values)]
+
+
+def as_float(number):
+    """A constant as the program has it, in the dtype of the test."""
+    return mp.mpf(torch.tensor(number).item())
+
+
+def log_s(x):
+    """The logarithm of the logistic function."""
+    return -mp.log1p(mp.exp(-x)) if x > 0 else x - mp.log1p(mp.exp(x))
+
+
+def log_sum(terms):
+    most = max(terms)
+    return most + mp.log(sum(mp.exp(term - most) for term in terms))
+
+
+def bounded(x, limit):
+    return limit * mp.tanh(x / limit)
+
+
+def bernoulli(logit, x):
+    return x * logit + log_s(-logit)
+
+
+def continuous_bernoulli(logit, x):
+    return logit * x - (mp.log(mp.expm1(logit) / logit) if logit else 0)
+
+
+def beta(raw_a, raw_b, x):
+    a, b = mp.exp(bounded(raw_a, 7)), mp.exp(bounded(raw_b, 7))
+    normaliser = mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b)
+    return (a - 1) * mp.log(x) + (b - 1) * mp.log1p(-x) - normaliser
+
+
+def normal(scale):
+    def exact(loc, x):
+        s = as_float(scale)
+        return -(((x - loc) / s) ** 2) / 2 - mp.log(s) - mp.log(2 * mp.pi) / 2
+
+    return exact
+
+
+def laplace(scale):
+    return lambda loc, x: -abs(x - loc) / as_float(scale) - mp.log(2 * as_float(scale))
+
+
+def student(df, scale):
+    def exact(loc, x):
+        nu, s = as_float(df), as_float(scale)
+        normaliser = mp.loggamma((nu + 1) / 2) - mp.loggamma(nu / 2) - mp.log(mp.pi * nu) / 2
+        return normaliser - mp.log(s) - (nu + 1) / 2 * mp.log1p(((x - loc) / s) ** 2 / nu)
+
+    return exact
+
+
+def poisson(log_rate, x):
+    return x * log_rate - mp.exp(log_rate) - mp.loggamma(x + 1)
+
+
+def negative_binomial(r, logit, x):
+    ways = mp.loggamma(x + r) - mp.loggamma(x + 1) - mp.loggamma(r)
+    return ways + r * log_s(-logit) + x * log_s(logit)
+
+
+def zero_inflated(r, logit, gate, x):
+    counted = log_s(-gate) + negative_binomial(r, logit, x)
+    return counted if x else log_sum([log_s(gate), counted])
+
+
+def of_mean(family, r):
+    """A negative binomial by the logarithm of its mean, within its bounds."""
+
+    def exact(raw, *rest):
+        return family(as_float(r), bounded(raw, 12) - mp.log(as_float(r)), *rest)
+
+    return exact
+
+
+def binomial(n):
+    def exact(logit, x):
+        ways = mp.loggamma(n + 1) - mp.loggamma(x + 1) - mp.loggamma(n - x + 1)
+        return ways + x * log_s(logit) + (n - x) * log_s(-logit)
+
+    return exact
+
+
+def softmaxed(*values):
+    *logits, x = values
+    return logits[int(x)] - log_sum(logits)
+
+
+def multinomial(*values):
+    logits, x = values[: len(values) // 2], values[len(values) // 2 :]
+    ways = mp.loggamma(sum(x) + 1) - sum(mp.loggamma(n + 1) for n in x)
+    return ways + sum(n * (logit - log_sum(logits)) for n, logit in zip(x, logits))
+
+
+def discretized(levels, loc, scale, x):
+    half = mp.mpf(1) / (2 * (levels - 1))
+    level = mp.nint(x * (levels - 1)) / (levels - 1)
+    below, above = log_s((level + half - loc) / scale), log_s((loc - level + half) / scale)
+    if level == 0:
+        return below
+    return above if level == 1 else below + above + mp.log(-mp.expm1(-2 * half / scale))
+
+
+def discretized_mixture(*values):
+    weights, shifts, widths, x = values[:2], values[2:4], values[4:6], values[6]
+    scales = [as_float(0.1) * mp.exp(bounded(width, 5)) for width in widths]
+    parts = [discretized(256, (c + mp.mpf(1) / 2) / 2 + shifts[c], scales[c], x) for c in range(2)]
+    return log_sum([w - log_sum(weights) + part for w, part in zip(weights, parts)])
+
+
+def relaxed_bernoulli(temperature):
+    def exact(logit, x):
+        reach = mp.mpf(own.RelaxedBernoulli(temperature, torch.zeros(())).reach)
+        y = mp.log(x) - mp.log1p(-x)
+        if abs(y) > reach - mp.mpf("0.05"):  # at an end
+            return log_s(mp.sign(y) * logit - temperature * reach)
+        shifted = temperature * y - logit
+        density = mp.log(temperature) + log_s(shifted) + log_s(-shifted)
+        return density - mp.log(x) - mp.log1p(-x)
+
+    return exact
+
+
+def ends_of_a_relaxed_bit():
+    return [end.item() for end in own.RelaxedBernoulli(0.5, torch.zeros(()))._ends(torch.zeros(()))]
+
+
+def mixture_of_normals(*values):
+    logits, loc, log_scale, x = values[:2], values[2:4], values[4:6], values[6]
+    parts = [
+        logit - log_sum(logits) - ((x - m) / mp.exp(s)) ** 2 / 2 - s - mp.log(2 * mp.pi) / 2
+        for logit, m, s in zip(logits, loc, log_scale)
+    ]
+    return log_sum(parts)
+
+
+def logistic_normal(loc, log_scale, x, y):
+    ratio = (mp.log(x) - mp.log(y)) / mp.sqrt(2)
+    density = -(((ratio - loc) / mp.exp(log_scale)) ** 2) / 2 - log_scale - mp.log(2 * mp.pi) / 2
+    return density - mp.log(x) - mp.log(y) - mp.log(2) / 2
+
+
+def relaxed_categorical(*values):
+    logits, x = [bounded(raw, 10) for raw in values[:3]], values[3:]
+    scores = [logit - mp.log(z) / 2 for logit, z in zip(logits, x)]
+    density = mp.log(2) - 2 * mp.log(2) + sum(s - mp.log(z) for s, z in zip(scores, x))
+    return density - 3 * log_sum(scores)
+
+
+def relaxed_categorical_posterior(theta):
+    q = pv.posteriors.RelaxedCategorical(3, Identity(3), temperature=0.5)
+    nn.init.eye_(q.head.layer.weight)
+    nn.init.zeros_(q.head.layer.bias)
+    return q(theta)
+
+
+def stacked(density, size=2):
+    """A density of parameters that are groups of ``size`` in a row."""
+    return lambda theta: density(*theta.unflatten(-1, (-1, size)).unbind(-2))
+
+
+POINTS = columns(WIDE)
+COUNTS = columns((*WIDE, 3.0, 8.0, 12.0, 30.0))
+
+LIKELIHOODS = {
+    "Bernoulli": [Case(likelihood("Bernoulli"), bernoulli, POINTS, (0, 1))],
+    "ContinuousBernoulli": [
+        Case(
+            likelihood("ContinuousBernoulli"),
+            continuous_bernoulli,
+            columns((*WIDE, 0.499, -0.501, 16.0, 30.0)),
+            (0.0, 0.3, 1.0),
+        )
+    ],
+    "Beta": [Case(likelihood("Beta", 2), beta, columns(FEW, FEW), (1e-30, 1e-3, 0.5, 0.999))],
+    "Normal": [
+        Case(likelihood("Normal", scale=s), normal(s), POINTS, (0.0, 1e4)) for s in (1.001e-3, 999)
+    ],
+    "Laplace": [
+        Case(likelihood("Laplace", scale=s), laplace(s), POINTS, (0.5, -1e4))
+        for s in (1.001e-3, 999)
+    ],
+    "StudentT": [
+        Case(likelihood("StudentT", df=df, scale=s), student(df, s), POINTS, (0.5, -1e4))
+        for df in (1.01, 4.0, 1e4)
+        for s in (1.001e-3, 999)
+    ],
+    "DiscretizedLogistic": [
+        Case(
+            likelihood("DiscretizedLogistic", scale=s, learn_scale=None),
+            lambda loc, x, s=s: discretized(256, loc, as_float(s), x),
+            columns((*WIDE, 0.5)),
+            (0.0, 128 / 255, 1.0),
+            size=1 / s,
+            rounding=1e-3 / s + 1,
+        )
+        for s in (1.001e-3, 0.1, 99.9)
+    ],
+    "DiscretizedLogisticMixture": [
+        Case(
+            likelihood("DiscretizedLogisticMixture", 6, components=2),
+            discretized_mixture,
+            columns(ENDS, (0.0, 1e4), (-1e4, 0.0), (0.0,), ENDS, (0.0,)),
+            (0.0, 128 / 255, 1.0),
+        )
+    ],
+    "Categorical": [
+        Case(likelihood("Categorical", 3, categories=3), softmaxed, columns(*[ENDS] * 3), (0, 2))
+    ],
+    "Binomial": [
+        Case(likelihood("Binomial", total_count=n), binomial(n), POINTS, (0, 1, n))
+        for n in (1, 100_000)
+    ],
+    "Poisson": [
+        Case(
+            likelihood("Poisson"),
+            lambda raw, x: poisson(bounded(raw, 12), x),
+            COUNTS,
+            (0, 1, 20, 3000, 162755),
+            size=2e5,
+        )
+    ],
+    "NegativeBinomial": [
+        Case(
+            likelihood("NegativeBinomial", concentration=r, learn_concentration=None),
+            of_mean(negative_binomial, r),
+            COUNTS,
+            (0, 1, 20, 3000, 100_000),
+            size=r,
+        )
+        for r in (1.001e-2, 10.0, 9990.0)
+    ],
+    "ZeroInflatedNegativeBinomial": [
+        Case(
+            likelihood(
+                "ZeroInflatedNegativeBinomial", 2, concentration=r, learn_concentration=None
+            ),
+            of_mean(zero_inflated, r),
+            columns(FEW, FEW),
+            (0, 1, 3000),
+        )
+        for r in (1.001e-2, 9990.0)
+    ],
+    "Multinomial": [
+        Case(
+            likelihood("Multinomial", 3, event=3),
+            multinomial,
+            columns(*[ENDS] * 3),
+            ((0, 0, 0), (3, 0, 1), (0, 0, 50_000)),
+        )
+    ],
+    "Mixed": [
+        Case(
+            likelihood(
+                "Mixed",
+                groups=[{"columns": [0], "class_path": family, "init_args": arguments}],
+            ),
+            exact,
+            POINTS,
+            data,
+        )
+        for family, arguments, exact, data in (
+            ("Laplace", {"scale": 2.0}, laplace(2.0), (0.5, -1e4)),
+            ("ContinuousBernoulli", {}, continuous_bernoulli, (0.0, 0.3, 1.0)),
+        )
+    ],
+    "AutoregressiveBernoulli": [],  # its log-odds are a Bernoulli's, see the test below
+    "AutoregressiveCategorical": [],  # its log-odds are a Categorical's
+}
+
+DENSITIES = {
+    "NegativeBinomial": Case(
+        lambda theta: own.NegativeBinomial(torch.tensor(3.0), logits=theta.squeeze(-1)),
+        lambda logit, x: negative_binomial(3, logit, x),
+        POINTS,
+        (0, 1, 3000),
+    ),
+    "ZeroInflatedNegativeBinomial": Case(
+        lambda theta: own.ZeroInflatedNegativeBinomial(
+            torch.tensor(3.0), logits=theta[..., 0], gate_logits=theta[..., 1]
+        ),
+        lambda *rest: zero_inflated(3, *rest),
+        columns(WIDE, WIDE),
+        (0, 1, 3000),
+    ),
+    "RelaxedBernoulli": Case(
+        lambda theta: own.RelaxedBernoulli(0.5, theta.squeeze(-1)),
+        relaxed_bernoulli(0.5),
+        POINTS,
+        (1e-4, 0.3, 0.999),
+    ),
+    "RelaxedCategorical": Case(
+        relaxed_categorical_posterior,
+        relaxed_categorical,
+        columns(*[ENDS] * 3),
+        ((0.2, 0.3, 0.5), (1e-15, 1e-10, 1.0)),
+    ),
+    "MixtureOfNormals": Case(
+        lambda theta: own.MixtureOfNormals(
+            theta[..., :2], theta[..., 2:4, None], theta[..., 4:, None].exp()
+        ),
+        mixture_of_normals,
+        columns(ENDS, ENDS, (-1e4, 0.5), (0.0, 1e4), (-6.0, 6.0), (0.0,)),
+        ((0.0,), (1e4,)),
+    ),
+    "LogisticNormal": Case(
+        lambda theta: own.LogisticNormal(theta[..., :1], theta[..., 1:].exp()),
+        logistic_normal,
+        columns(WIDE, (-6.0, 0.0, 6.0)),
+        ((0.25, 0.75), (1e-30, 1.0)),
+    ),
+}
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield request.param
+    torch.set_default_dtype(before)
+
+
+def check(case: Case, data=None) -> None:
+    eps = torch.finfo(torch.get_default_dtype()).eps
+    with mp.workdps(50):
+        for point, x in itertools.product(case.parameters, case.data if data is None else data):
+            theta = torch.tensor([point], requires_grad=True)
+            density = case.density(theta)
+            value = torch.tensor(x, dtype=theta.dtype).reshape(1, *density.event_shape)
+            log_prob = density.log_prob(value).sum()
+            (slope,) = torch.autograd.grad(log_prob, theta)
+            at = [mp.mpf(number) for number in theta[0].tolist()]
+            datum = [mp.mpf(number) for number in value.flatten().tolist()]
+
+            exact = case.exact(*at, *datum)
+            orders = np.eye(len(at), len(at) + len(datum), dtype=int).tolist()
+            slopes = [float(mp.diff(case.exact, (*at, *datum), order)) for order in orders]
+            # Double precision leaves 1e-9 of the log-gammas of large counts. A rate is rounded
+            # before it meets the count, so the count's own rounding is in a gradient.
+            error, room = abs(log_prob.item() - exact), 64 * eps * (1 + abs(exact)) + 1e-9
+            room *= case.rounding
+            assert error <= room, f"{point}, {x}: {log_prob.item()} for {float(exact)}"
+            largest = max(map(abs, slopes))
+            room = 100 * eps * largest + 4 * eps * (case.size + max(map(abs, datum)))
+            room *= case.rounding
+            for mine, right in zip(slope[0].tolist(), slopes):
+                assert abs(mine - right) <= room, f"{point}, {x}: {slope[0].tolist()} for {slopes}"
+
+
+@pytest.mark.parametrize("name", pv.likelihoods.__all__)
+def test_likelihoods(name, dtype):
+    for case in LIKELIHOODS[name]:
+        check(case)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_densities(name, dtype):
+    check(DENSITIES[name])
+
+
+def test_the_ends_of_a_relaxed_bit(dtype):
+    check(DENSITIES["RelaxedBernoulli"], ends_of_a_relaxed_bit())
+
+
+@pytest.mark.parametrize("logit", WIDE)
+def test_pixels_and_words_that_depend_on_one_another(dtype, logit):
+    """Whatever comes before says nothing here, so the log-odds are known."""
+    pixels = pv.likelihoods.AutoregressiveBernoulli((1,), Identity(1), radius=1)
+    for parameter in pixels.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.ones_(pixels.head.layer.weight)
+    z = torch.tensor([[logit]], requires_grad=True)
+    one = pixels(z).log_prob(torch.ones(1, 1))
+    torch.testing.assert_close(one, torch.nn.functional.logsigmoid(z)[0])
+    torch.testing.assert_close(torch.autograd.grad(one, z)[0], torch.sigmoid(-z))
+    words = pv.likelihoods.AutoregressiveCategorical((2,), Identity(1), categories=2)
+    for parameter in words.parameters():
+        nn.init.zeros_(parameter)
+    bias = words.out[1].bias
+    bias.data[1] = logit
+    both = words(z.detach()).log_prob(torch.ones(1, 2))
+    torch.testing.assert_close(both, 2 * torch.nn.functional.logsigmoid(z)[0])
+    (slope,) = torch.autograd.grad(both, bias)
+    torch.testing.assert_close(slope[1:], 2 * torch.sigmoid(-z)[0])
+
+
+def test_saturated_grey_levels_have_their_values_and_gradients():
+    """In float32, where a density by probabilities is constant from log-odds of 16 on."""
+    logits = torch.tensor([16.0, 20.0, 30.0], requires_grad=True)
+    log_prob = own.ContinuousBernoulli(logits).log_prob(torch.zeros(3))
+    (slope,) = torch.autograd.grad(log_prob.sum(), logits)
+    torch.testing.assert_close(log_prob, torch.tensor([-13.2274, -17.0043, -26.5988]))
+    torch.testing.assert_close(slope, 1 / logits.detach() - 1, rtol=1e-5, atol=1e-6)
+
+
+def test_the_continuous_bernoulli_agrees_with_itself(dtype):
+    """Its quantiles invert its distribution function, and its moments are those of its draws."""
+    p = own.ContinuousBernoulli(torch.tensor([-1e4, -30.0, -0.6, -0.01, 0.0, 0.3, 5.0, 1e4]))
+    u = torch.linspace(0, 1, 11)[1:-1, None].expand(-1, 8)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(p.cdf(p.icdf(u)), u, rtol=1e-6, atol=1e4 * eps)
+    torch.testing.assert_close(p.icdf(torch.ones(8)), torch.ones(8))
+    draws = p.sample((40_000,))
+    sd = p.variance.sqrt()
+    assert ((draws.mean(0) - p.mean).abs() < 5 * sd / 200 + eps).all()
+    assert (draws.std(0) / sd - 1).abs().max() < 0.05
+    torch.testing.assert_close(-p.log_prob(draws).mean(0), p.entropy(), rtol=0, atol=0.03)
+
+
+def test_draws_of_the_continuous_bernoulli_move_with_its_log_odds(dtype):
+    """The gradient of a mean of draws is that of the mean."""
+    logits = torch.tensor([-8.0, -0.01, 0.0, 0.015, 2.0], requires_grad=True)
+    p = own.ContinuousBernoulli(logits)
+    (slope,) = torch.autograd.grad(p.rsample((100_000,)).mean(0).sum(), logits)
+    torch.testing.assert_close(slope, p.variance.detach(), rtol=0.02, atol=1e-3)
