@@ -23,7 +23,7 @@ from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.runtime.traces import NonFiniteLogWeight, is_no_weight, weights_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["MOST_PARTS", "Blocks", "CompiledGuide", "iterate_log_weights"]
+__all__ = ["MOST_PARTS", "Blocks", "CompiledGuide", "Weighed", "iterate_log_weights"]
 
 
 # Small tensors that stay between the large ones of a block would leave the allocator gigabytes of
@@ -33,6 +33,10 @@ MOST_PARTS = 16
 # Bytes of activations in a block of draws. They are constants, not a user's budget: what is drawn
 # follows from program, K and seed alone.
 BLOCK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+
+# Runs of a guide that draws random numbers of its own: its draws of one run are not independent, so
+# the spread is that between runs.
+NOISES = 20
 
 # Seconds that compiling saves in a block, on two cores.
 SAVED_BY_A_BLOCK = 0.006
@@ -60,6 +64,10 @@ class Blocks:
         cost = Cost.of(lambda num_data, draws: proposal(given[[0] * num_data])(draws))
         budget = BLOCK_BYTES.get(given.x.device.type, BLOCK_BYTES["cuda"])
         rows = cost.draws_at_once(budget, num_samples)
+        if given.noise is not None:
+            rows = min(rows, max(1, num_samples // NOISES))
+            size = cost.data_at_once(budget, num_samples)
+            return cls(size, tuple(few.stop - few.start for few in chunks(num_samples, rows)))
         size = cost.data_at_once(budget, rows) if rows == num_samples else 1
         return cls(size, tuple(few.stop - few.start for few in chunks(num_samples, rows)))
 
@@ -89,6 +97,20 @@ class Blocks:
         return weights[:, :count]
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """Log-weights of a few data.
+
+    Args:
+        weights: log-weights (K, n).
+        runs: of a guide with random numbers of its own, how many draws each of its runs made, in
+            order; empty for any other guide, whose draws are all independent.
+    """
+
+    weights: Tensor
+    runs: tuple[int, ...] = ()
+
+
 def iterate_log_weights(
     program: ProgramLike,
     data: Data,
@@ -97,8 +119,8 @@ def iterate_log_weights(
     settings: Settings,
     *,
     scored: bool = True,
-) -> Iterator[Tensor]:
-    """Yield log-weights (K, n) of a few data at a time, in order."""
+) -> Iterator[Weighed]:
+    """Yield log-weights of a few data at a time, in order."""
     with conditioned(program, data, settings.seed, scored=scored) as given:
         is_guide = isinstance(proposal, Guide)
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
@@ -110,7 +132,9 @@ def iterate_log_weights(
         with progress_bar(label, total=len(given), shown=settings.progress) as advance:
             for part, start, count in blocks.over(given, settings.seed):
                 weights = blocks.log_weights(part, proposal, start, count)
-                yield weights.expand(num_samples, -1) if repeats > 1 else weights
+                runs_of_guide = blocks.draws if part.noise is not None else ()
+                weights = weights.expand(num_samples, -1) if repeats > 1 else weights
+                yield Weighed(weights, runs_of_guide)
                 advance(count)
 
 

@@ -236,7 +236,8 @@ def _same(ours: list[Tensor], theirs: list[Tensor], datum: int, count: int) -> b
     """Whether the rows of a datum agree, in whatever dimension the data lie."""
     for a, b in zip(ours, theirs):
         axes = [axis for axis in range(a.dim()) if a.shape[axis] == count]
-        if a.shape == b.shape and axes:
-            if not torch.equal(a.select(axes[0], datum), b.select(axes[0], datum)):
-                return False
+        if a.shape != b.shape or not axes:
+            continue
+        if not torch.equal(a.select(axes[0], datum), b.select(axes[0], datum)):
+            return False
     return True
