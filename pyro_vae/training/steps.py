@@ -141,18 +141,18 @@ class GradientSteps:
         """Check the program's sites, and tell the objective where its particles go."""
         x, context = self.data.batch(*self._first_batch(min(2, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
-            where = find_plates(self.program, x, context, scored=False)
-        if where.data_scale != 1:
+            plates = find_plates(self.program, x, context, scored=False)
+        if plates.data_scale != 1:
             raise InvalidInput(
                 "data plate",
-                got=f"a full size that scales the loss by {where.data_scale:g}",
+                got=f"a full size that scales the loss by {plates.data_scale:g}",
                 expected="pyro.plate('data', len(x)): losses are per datum here",
                 fix="leave its size out",
             )
         objective = self.objective
         if isinstance(objective, pyro.infer.ELBO) and objective.max_plate_nesting == math.inf:
             has_particles = objective.vectorize_particles and objective.num_particles > 1
-            objective.max_plate_nesting = -where.particle_dim - 1 + has_particles
+            objective.max_plate_nesting = -plates.particle_dim - 1 + has_particles
 
     def initialize(self) -> None:
         """Let parts that start from data, such as pseudo-inputs, do so."""
