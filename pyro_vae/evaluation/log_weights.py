@@ -61,7 +61,9 @@ class Blocks:
     @classmethod
     def of(cls, given: Conditioned, proposal: Proposal, num_samples: int) -> Blocks:
         """The blocks for K draws from a proposal."""
-        cost = Cost.of(lambda num_data, draws: proposal(given[[0] * num_data])(draws))
+        # Made before the measurement, which labels that the program ignores must not change.
+        parts = {count: given[[0] * count] for count in (1, 2)}
+        cost = Cost.of(lambda num_data, draws: proposal(parts[num_data])(draws))
         budget = BLOCK_BYTES.get(given.x.device.type, BLOCK_BYTES["cuda"])
         rows = cost.draws_at_once(budget, num_samples)
         if given.noise is not None:
