@@ -33,6 +33,7 @@ __all__ = [
     "check_support",
     "check_weight",
     "nearest_name",
+    "rows_of",
 ]
 
 
@@ -252,6 +253,11 @@ class ChecksContext(Protocol):
     """A context module that refuses values of which it can make no features."""
 
     def check(self, values: Tensor) -> None: ...
+
+
+def rows_of(context: Tensor | None, rows: slice | Sequence[int] | Tensor) -> Tensor | None:
+    """The rows of a context; none where there is no context."""
+    return None if context is None else context[rows]
 
 
 def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.binarize import batch_keys, grey_levels, uniform
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.validation import InvalidInput, check_choice, check_count, check_finite
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_finite, rows_of
 
 __all__ = ["BINARIZE", "BINARIZE_SEED", "Binarize", "Data", "Dataset", "as_dataset", "as_tensor"]
 
@@ -176,7 +176,7 @@ class Dataset(torch.utils.data.Dataset):
             return self.x[index] if self.context is None else (self.x[index], self.context[index])
         values = self.values[index]
         x = values if self.x is self.values else self.x[index]
-        return self._like(values, x, None if self.context is None else self.context[index])
+        return self._like(values, x, rows_of(self.context, index))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
         """The same data on another device, floating-point parts of another dtype."""

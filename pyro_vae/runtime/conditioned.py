@@ -37,7 +37,7 @@ from pyro_vae.runtime.traces import (
     site_log_prob,
     weights_of,
 )
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, rows_of
 
 __all__ = ["Conditioned", "conditioned"]
 
@@ -106,8 +106,7 @@ class Conditioned:
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Conditioned:
         """The same program given some of the data."""
-        context = None if self.context is None else self.context[rows]
-        return replace(self, x=self.x[rows], context=context)
+        return replace(self, x=self.x[rows], context=rows_of(self.context, rows))
 
     def in_chunks(self, size: int) -> Iterator[tuple[Conditioned, slice]]:
         """The program given ``size`` data at a time, in order, and which these are."""

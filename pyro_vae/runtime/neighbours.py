@@ -24,7 +24,7 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, site_log_prob, weights_of
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, rows_of
 
 __all__ = ["check_neighbours"]
 
@@ -71,8 +71,7 @@ class Look:
         if draws:
             dim = self.plates.particle_dim
             guide, model = particles(guide, draws, dim), particles(model, draws, dim)
-        context = None if self.context is None else self.context[rows]
-        traces = paired_traces(model, guide, self.x[rows], context)
+        traces = paired_traces(model, guide, self.x[rows], rows_of(self.context, rows))
         shape = (max(1, draws), len(rows))
         weights = weights_of(*traces, self.plates, shape).double()
         size = sum(

@@ -25,7 +25,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, rows_of
 
 __all__ = [
     "NoBound",
@@ -99,7 +99,7 @@ def find_plates(
             `NoBound`) the guide puts a point mass on a continuous latent.
     """
     few = slice(0, 2)
-    guide, model = importance_traces(program, x[few], None if context is None else context[few])
+    guide, model = importance_traces(program, x[few], rows_of(context, few))
     for name, site in [*model.nodes.items(), *guide.nodes.items()]:
         if site["type"] == "param":
             raise InvalidInput(

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import statistics
 import subprocess
 import sys
@@ -167,3 +168,40 @@ import sys
 assert not set(sys.modules).intersection(["arviz", "torchvision", "zuko"])
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_private_function_has_more_than_five_parameters(path):
+    for function in functions(path):
+        named = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+        parameters = [each.arg for each in named if each.arg not in ("self", "cls")]
+        is_private = function.name.startswith("_") and not function.name.startswith("__")
+        assert not is_private or len(parameters) <= 5, f"{path.stem}.{function.name}: {parameters}"
+
+
+def test_no_signature_carries_a_program_its_data_and_its_plates():
+    """`Conditioned` is that object; the few that make it take a program, x and context."""
+    for path in modules():
+        for function in functions(path):
+            names = {each.arg for each in function.args.args + function.args.kwonlyargs}
+            assert not {"program", "x", "context"} < names & {"program", "x", "context", "plates"}
+
+
+def lines_with(pattern: str) -> list[str]:
+    found = re.compile(pattern)
+    return [
+        line for path in modules() for line in path.read_text().splitlines() if found.search(line)
+    ]
+
+
+def test_types_are_stated():
+    assert len(lines_with(r"\bAny\b")) < 80
+    assert len(lines_with(r"\b(hasattr|getattr)\(")) < 25
+
+
+def test_a_context_is_sliced_in_one_place():
+    assert len(lines_with(r"None if .*context is None else .*context\[")) <= 1
