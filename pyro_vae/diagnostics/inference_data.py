@@ -40,7 +40,8 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
 from pyro_vae.distributions import NoDraws, is_point_mass
 from pyro_vae.evaluation.arviz_compat import effective_draws, inference_data, r_hat
-from pyro_vae.evaluation.scores import summarize, versions
+from pyro_vae.evaluation.importance_score import summarize
+from pyro_vae.evaluation.scores import versions
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import Values, draws_in, in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within

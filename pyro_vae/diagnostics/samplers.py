@@ -16,8 +16,8 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.proposals import Guide, GuideProposal
-from pyro_vae.evaluation.scores import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar

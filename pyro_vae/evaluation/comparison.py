@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from pyro_vae.checkpoint.files import writing_to
-from pyro_vae.evaluation.scores import ImportanceScore, Score
+from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "spread"]

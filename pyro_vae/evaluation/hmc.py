@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.contracts import StochasticFunction, Trace
-from pyro_vae.evaluation.scores import AnnealedScore, summarize
+from pyro_vae.evaluation.annealed_score import AnnealedScore
+from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, frozen
 from pyro_vae.runtime.memory import chunks, rows_within

@@ -18,17 +18,15 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
-from pyro_vae.evaluation.proposals import Guide, Proposal
-from pyro_vae.evaluation.scores import (
+from pyro_vae.evaluation.importance_score import (
     ImportanceScore,
-    Score,
     UnreliableEstimate,
-    concatenate,
-    elbo_score,
     pareto_k_threshold,
     summarize,
 )
+from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
+from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.validation import check_count

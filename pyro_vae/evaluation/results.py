@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.evaluation.arviz_compat import elpd_data, inference_data
-from pyro_vae.evaluation.scores import ImportanceScore, Score, pareto_k_threshold, versions
+from pyro_vae.evaluation.importance_score import ImportanceScore, pareto_k_threshold
+from pyro_vae.evaluation.scores import Score, versions
 
 __all__ = ["to_dict", "to_elpd", "to_inference_data"]
 
