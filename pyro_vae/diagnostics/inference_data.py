@@ -29,7 +29,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +37,8 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
-from pyro_vae.distributions import NoDraws, is_point_mass
-from pyro_vae.evaluation.arviz_compat import effective_draws, inference_data, r_hat
+from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
+from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, inference_data, r_hat
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -73,7 +72,7 @@ def to_inference_data(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
-) -> Any:
+) -> ArvizData:
     r"""Draws of the latents of data, and all that goes with them, as ArviZ data.
 
     An ``arviz.InferenceData`` with ArviZ 0.x, an ``xarray.DataTree`` with 1.x; the head of this
@@ -253,7 +252,7 @@ def _has_density(given: Conditioned) -> bool:
     guide, model = given[:1].traces()
     sites, latents = latent_sites(guide), latent_sites(model)
     return sites.keys() == latents.keys() and not any(
-        is_point_mass(site["fn"]) and not latents[name]["fn"].support.is_discrete
+        is_point_mass(site["fn"]) and not stated_support(latents[name]["fn"]).is_discrete
         for name, site in sites.items()
     )
 
@@ -262,8 +261,8 @@ def _assembled(
     parts: list[Arrays],
     drawn: Drawn,
     labels: np.ndarray,
-    attributes: dict[str, Any],
-) -> Any:
+    attributes: dict[str, object],
+) -> ArvizData:
     """The parts of all data put together along ``obs``, with names for every dimension."""
     by_draw = {
         "posterior",

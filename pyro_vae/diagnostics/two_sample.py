@@ -7,11 +7,11 @@ trusted. What is compared are draws, so any guide and any latent will do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from pyro_vae.evaluation.arviz_compat import effective_draws, group_of
+from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, group_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -23,6 +23,13 @@ __all__ = [
 ]
 
 FEWEST_DRAWS = 10
+
+
+class Classifier(Protocol):
+    """A classifier of scikit-learn: what `two_sample_test` uses of it."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> object: ...
+    def predict(self, X: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,11 @@ class PosteriorComparison:
 
 
 def compare_posteriors(
-    q: Any, reference: Any, *, classifier: Any = None, seed: int = 0
+    q: ArvizData,
+    reference: ArvizData,
+    *,
+    classifier: Classifier | None = None,
+    seed: int = 0,
 ) -> PosteriorComparison:
     r"""How draws of a guide differ from those of a reference posterior of the same data, datum by datum.
 
@@ -165,7 +176,7 @@ def compare_posteriors(
 
 
 def two_sample_test(
-    a: np.ndarray, b: np.ndarray, *, classifier: Any = None, seed: int = 0
+    a: np.ndarray, b: np.ndarray, *, classifier: Classifier | None = None, seed: int = 0
 ) -> TwoSampleTest:
     """Whether two samples of vectors (S, D), each of independent draws, come from one distribution.
 
@@ -207,7 +218,7 @@ def two_sample_test(
     return TwoSampleTest(float(right.mean()), 0.5 / float(np.sqrt(len(right))), count)
 
 
-def draws_of(data: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
+def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
     """All latents of ArviZ data as one array (chain, draw, obs, D), with the names of the D dimensions and of the data."""
     posterior = group_of(data, "posterior")
     if posterior is None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import xarray
+
 __all__ = [
+    "ArvizData",
     "arviz",
     "effective_draws",
     "elpd_data",
@@ -21,6 +26,10 @@ __all__ = [
     "r_hat",
     "write_netcdf",
 ]
+
+ArvizData = Any  # InferenceData or ELPDData of 0.x, DataTree or ELPDData of 1.x
+
+Numbers = Mapping[str, object]
 
 FEWEST_TAIL_DRAWS = 5
 
@@ -39,10 +48,10 @@ def _is_0x(az: ModuleType) -> bool:
 
 
 def inference_data(
-    groups: dict[str, tuple[dict[str, Any], dict[str, Any]]],
-    attributes: dict[str, Any] | None = None,
-    coordinates: dict[str, Any] | None = None,
-) -> Any:
+    groups: Mapping[str, tuple[Numbers, Numbers]],
+    attributes: Numbers | None = None,
+    coordinates: Numbers | None = None,
+) -> ArvizData:
     """ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
 
     Args:
@@ -67,15 +76,14 @@ def inference_data(
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
 
 
-def group_of(data: Any, name: str) -> Any:
-    """A group of ArviZ data as an `xarray.Dataset`; ``None`` if there is no such group."""
-    names = data.children if hasattr(data, "children") else data.groups()
-    if name not in names:
-        return None
-    return data[name].to_dataset() if hasattr(data, "children") else data[name]
+def group_of(data: ArvizData, name: str) -> xarray.Dataset | None:
+    """A group of ArviZ data; ``None`` if there is no such group."""
+    if hasattr(data, "children"):
+        return data[name].to_dataset() if name in data.children else None
+    return data[name] if name in data.groups() else None
 
 
-def write_netcdf(data: Any, path: str | Path) -> Path:
+def write_netcdf(data: ArvizData, path: str | Path) -> Path:
     """ArviZ data as a netCDF file, compressed without loss, replaced as a whole; `arviz.from_netcdf` reads it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +95,7 @@ def write_netcdf(data: Any, path: str | Path) -> Path:
             packed = {
                 f"/{name}": {
                     variable: {"zlib": True}
-                    for variable, values in group_of(data, name).items()
+                    for variable, values in data[name].to_dataset().items()
                     if values.dtype.kind in "biuf"
                 }
                 for name in data.children
@@ -101,22 +109,26 @@ def write_netcdf(data: Any, path: str | Path) -> Path:
 
 def r_hat(draws: np.ndarray) -> np.ndarray:
     """R-hat of draws (chains, steps, ...), of chains that are split in halves: one for each of the other dimensions."""
-    return _of_chains("rhat", draws)
+    return _of_chains(arviz().rhat, draws)
 
 
 def effective_draws(draws: np.ndarray) -> np.ndarray:
     """How many independent draws those (chains, steps, ...) are worth for the mean, for each of the other dimensions."""
-    return _of_chains("ess", draws)
+    return _of_chains(arviz().ess, draws)
 
 
-def _of_chains(function: str, draws: np.ndarray) -> np.ndarray:
+def _of_chains(
+    diagnostic: Callable[[xarray.Dataset], xarray.Dataset], draws: np.ndarray
+) -> np.ndarray:
     import xarray
 
     dims = ["chain", "draw", *(f"dim_{i}" for i in range(draws.ndim - 2))]
-    return np.asarray(getattr(arviz(), function)(xarray.Dataset({"z": (dims, draws)}))["z"])
+    return np.asarray(diagnostic(xarray.Dataset({"z": (dims, draws)}))["z"])
 
 
-def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, good_k: float) -> Any:
+def elpd_data(
+    values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, good_k: float
+) -> ArvizData:
     """Per-datum log predictive densities (N,) as what ``arviz.loo`` would have returned: for `compare` and `plot_khat`."""
     import xarray
 
@@ -148,7 +160,7 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
     from arviz_stats import utils
 
     # 1.3 has a class of its own for each kind; the releases before it name the kind as an argument.
-    kind: Any = getattr(utils, "ELPDDataLOO", None) or partial(utils.ELPDData, kind="loo")
+    kind = vars(utils).get("ELPDDataLOO") or partial(utils.ELPDData, kind="loo")
     return kind(elpd=float(values.sum()), p=np.nan, elpd_i=pointwise, **numbers)
 
 

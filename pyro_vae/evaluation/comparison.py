@@ -163,12 +163,13 @@ def load_scores(path: str | Path) -> dict[str, Score]:
             arrays = {name: file[name] for name in file.files}
         scores = {}
         for name in SCORES.keys() & arrays.keys():
-            numbers: dict[str, Any] = {
+            numbers = {
                 key.partition("/")[2]: torch.from_numpy(value)
                 for key, value in arrays.items()
                 if key.startswith(f"{name}/")
             }
-            scores[name] = SCORES[name](**json.loads(str(arrays[name])), **numbers)
+            stated = json.loads(str(arrays[name]))
+            scores[name] = SCORES[name](**(stated | numbers))
         return scores
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.evaluation.arviz_compat import elpd_data, inference_data
+from pyro_vae.evaluation.arviz_compat import ArvizData, elpd_data, inference_data
 from pyro_vae.evaluation.importance_score import ImportanceScore, pareto_k_threshold
 from pyro_vae.evaluation.scores import Score, versions
 
 __all__ = ["to_dict", "to_elpd", "to_inference_data"]
 
 
-def to_elpd(score: ImportanceScore) -> Any:
+def to_elpd(score: ImportanceScore) -> ArvizData:
     r"""A `log_likelihood` as ArviZ's ``ELPDData``, for ``arviz.compare`` and ``arviz.plot_khat``.
 
     With the parameters of the program fixed, the log predictive density of a datum that was not
@@ -41,7 +40,7 @@ def to_elpd(score: ImportanceScore) -> Any:
     )
 
 
-def to_dict(result: Any) -> dict[str, Any]:
+def to_dict(result: object) -> dict[str, object]:
     """Every number of a result under its name, ready for JSON, and the versions behind it.
 
     Args:
@@ -52,10 +51,10 @@ def to_dict(result: Any) -> dict[str, Any]:
         >>> sorted(to_dict(pv.evaluation.active_units(vae, torch.rand(5, 1, 8, 8).round())))
         ['num_samples', 'seed', 'sha256', 'threshold', 'variance', 'versions']
     """
-    return _plain(result) | {"versions": versions()}
+    return {**_plain_fields(result), "versions": versions()}
 
 
-def to_inference_data(result: Any) -> Any:
+def to_inference_data(result: object) -> ArvizData:
     """The same as ArviZ data: a group ``scores`` with a variable for each tensor, the numbers and words as attributes.
 
     A tensor with an entry for each datum has the dimension ``obs``; names inside one another are
@@ -83,7 +82,7 @@ def to_inference_data(result: Any) -> Any:
     words = {
         name: value for name, value in leaves.items() if isinstance(value, bool | int | float | str)
     }
-    return inference_data({"scores": (variables, words | versions())})
+    return inference_data({"scores": (variables, {**words, **versions()})})
 
 
 def _dims(name: str, value: Tensor, per_datum: int | None) -> tuple[str, ...]:
@@ -93,13 +92,25 @@ def _dims(name: str, value: Tensor, per_datum: int | None) -> tuple[str, ...]:
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Score):
-        value = {name: item for name, item in value.to_dict().items() if name != "versions"}
-    elif is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+def _fields_of(result: object) -> Mapping[str, object]:
+    """The fields of a dataclass by name; a mapping's entries, and nothing of any other value."""
+    if is_dataclass(result):
+        return {field.name: vars(result)[field.name] for field in fields(result)}
+    return result if isinstance(result, Mapping) else {}
+
+
+def _plain_fields(result: object) -> dict[str, object]:
+    """The numbers of a result by name, a score's summaries among them."""
+    items = _fields_of(result)
+    if isinstance(result, Score):
+        items = {name: item for name, item in result.to_dict().items() if name != "versions"}
+    return {str(name): _plain(item) for name, item in items.items()}
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it."""
+    if is_dataclass(value) or isinstance(value, Mapping):
+        return _plain_fields(value)
     if isinstance(value, Tensor):
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
@@ -107,13 +118,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """What is in a result, by names joined by dots; a slash, as in ``kl/z``, would be a path in ArviZ 1.x."""
-    if is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if not isinstance(value, Mapping):
+    if not (is_dataclass(value) or isinstance(value, Mapping)):
         yield path, value
         return
-    for name, item in value.items():
+    for name, item in _fields_of(value).items():
         part = str(name).replace("/", ".")
         yield from _leaves(item, f"{path}.{part}" if path else part)

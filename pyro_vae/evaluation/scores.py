@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import END
-from pyro_vae.evaluation.arviz_compat import inference_data
+from pyro_vae.evaluation.arviz_compat import ArvizData, inference_data
 
 __all__ = [
     "AnyScore",
@@ -103,16 +103,15 @@ class Score:
     @property
     def per_datum(self) -> dict[str, Tensor]:
         """Everything that has one entry for each datum, by name."""
-        everything = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in everything.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in self._fields.items() if isinstance(value, Tensor)}
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def _fields(self) -> dict[str, object]:
+        return {each.name: vars(self)[each.name] for each in fields(self)}
+
+    def to_dict(self) -> dict[str, object]:
         """All of it, for JSON: summaries, what it was made from, and the numbers of each datum."""
-        rest = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name not in self.per_datum
-        }
+        rest = {name: value for name, value in self._fields.items() if name not in self.per_datum}
         return {
             "mean": self.mean,
             "se": self.se,
@@ -123,7 +122,7 @@ class Score:
             **{name: value.tolist() for name, value in self.per_datum.items()},
         }
 
-    def to_inference_data(self) -> Any:
+    def to_inference_data(self) -> ArvizData:
         """The same as ArviZ data: a group ``scores`` with a variable (obs) for each per-datum number."""
         rest = {
             key: value
@@ -153,10 +152,10 @@ AnyScore = TypeVar("AnyScore", bound=Score)
 def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
     """One score for all data from those of consecutive chunks, of one kind and made with the same settings."""
     first = scores[0]
-    per_datum: dict[str, Any] = {
+    joined = {
         name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum
     }
-    return replace(first, **per_datum)
+    return type(first)(**(vars(first) | joined))
 
 
 def elbo_score(weights: Tensor) -> Score:

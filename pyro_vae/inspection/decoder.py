@@ -7,7 +7,7 @@ from pyro import poutine, validation_enabled
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, sites_of
-from pyro_vae.distributions import has_mean, representative_of
+from pyro_vae.distributions import has_mean, representative_of, stated_support
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
@@ -65,7 +65,7 @@ class Decoder:
             rest = poutine.condition(self.given.model, {self.site: here})
             self.others: Values = self.given.draw(rest, 1)
             sites = sites_of(self.given.traces()[1])
-            self.support = sites[self.site]["fn"].support
+            self.support = stated_support(sites[self.site]["fn"])
             self.is_smooth = has_mean(sites["x"]["fn"])
         self.event = in_rows(here, self.given.plates).shape[2:]
 

@@ -8,7 +8,7 @@ q(z), which is to match the prior, is made of draws.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.predictive import encode
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
 
@@ -105,7 +108,7 @@ class Neighbours:
         """The neighbours of one datum."""
         return self.index[datum].tolist()
 
-    def graph(self) -> Any:
+    def graph(self) -> csr_matrix:
         """The directed graph of neighbours, a `scipy.sparse.csr_matrix` (N, N) of distances, as scikit-learn takes it."""
         from scipy.sparse import csr_matrix
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pyro import validation_enabled
 from pyro.distributions import constraints
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
+from pyro_vae.distributions import innermost_support
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
 from pyro_vae.runtime.latents import frozen, in_rows
@@ -103,14 +104,12 @@ def _check_smooth(decoder: Decoder) -> None:
         )
 
 
-def _directions(support: Any, z: Tensor) -> Tensor:
+def _directions(support: Constraint, z: Tensor) -> Tensor:
     """The directions in which a latent can move, as the columns of a projection (N, D, D)."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
     normal = {
         type(constraints.simplex): torch.ones_like,
         type(constraints.sphere): lambda point: point,
-    }.get(type(support), torch.zeros_like)(z)
+    }.get(type(innermost_support(support)), torch.zeros_like)(z)
     normal = torch.nn.functional.normalize(normal, dim=-1)
     return (
         torch.eye(z.shape[1], dtype=z.dtype, device=z.device)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from pyro_vae.inspection.embedding import as_array
@@ -82,8 +83,15 @@ def knn_accuracy(
     return _accuracy(KNeighborsClassifier(k), train, train_labels, test, test_labels)
 
 
+class Classifier(Protocol):
+    """A classifier of scikit-learn: what a probe uses of it."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> object: ...
+    def score(self, X: np.ndarray, y: np.ndarray) -> float: ...
+
+
 def _accuracy(
-    classifier: Any, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
+    classifier: Classifier, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> Accuracy:
     classifier.fit(as_array(train), train_labels.cpu().numpy())
     return Accuracy(float(classifier.score(as_array(test), test_labels.cpu().numpy())), len(test))

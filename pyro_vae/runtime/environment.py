@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -51,7 +51,11 @@ def reference_parameter(program: ModuleLike) -> Tensor:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
 
 
-def like_parameters(program: ProgramLike, value: Any) -> Any:
+@overload
+def like_parameters(program: ProgramLike, value: Tensor) -> Tensor: ...
+@overload
+def like_parameters(program: ProgramLike, value: Tensor | None) -> Tensor | None: ...
+def like_parameters(program: ProgramLike, value: Tensor | None) -> Tensor | None:
     """The value on the program's device, of its dtype if it is no integer."""
     if value is None:
         return None
