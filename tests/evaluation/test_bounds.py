@@ -18,7 +18,7 @@ def test_a_score_is_a_bound_where_its_tail_is_heavy_or_unknown():
     light, heavy = summarize(weights_of(0.3)), summarize(weights_of(4.0))
     assert share_of_bounds(light) == 0 and "+-" in str(light)
     assert share_of_bounds(heavy) == heavy.above_threshold / 8 > 0
-    assert str(heavy).startswith("at least ") and "+-" not in str(heavy)
+    assert str(heavy).startswith(">= ") and "+-" not in str(heavy)
     assert share_of_bounds(summarize(weights_of(0.3, num_samples=20))) == 1
     assert share_of_bounds(Score(torch.zeros(3), torch.zeros(3), 5)) == 0
     exact = summarize(torch.zeros(1000, 3))
