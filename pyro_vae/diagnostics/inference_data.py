@@ -73,7 +73,7 @@ def to_inference_data(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> ArvizData:
-    r"""Draws of the latents of data, and all that goes with them, as ArviZ data.
+    r"""Draw the latents of data, and return them with all diagnostics as ArviZ data.
 
     An ``arviz.InferenceData`` with ArviZ 0.x, an ``xarray.DataTree`` with 1.x; the head of this
     module has the groups, and which of ArviZ's diagnostics mean something for them. Dimensions are
@@ -145,7 +145,7 @@ def to_inference_data(
 
 
 class UnreliableDraws(UserWarning):
-    """Draws of some data that cannot stand for their posterior, by what their own diagnostics say."""
+    """Draws that do not stand for their posterior, by their own diagnostics."""
 
 
 def _decoded(given: Conditioned, num_samples: int) -> Tensor:

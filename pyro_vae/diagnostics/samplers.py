@@ -86,7 +86,7 @@ class FromGuide:
 
 @dataclass(frozen=True)
 class Resampled:
-    r"""Draws from the guide, drawn again with probabilities proportional to their importance weights.
+    r"""Draws from the guide, resampled in proportion to their importance weights.
 
     .. math:: \tilde z_j \sim q(z \mid x), \quad w_j = p(x, \tilde z_j) / q(\tilde z_j \mid x),
               \quad P(z_k = \tilde z_j) = w_j / \textstyle\sum_i w_i, \quad j = 1 \ldots R K
@@ -133,7 +133,7 @@ class Resampled:
 
 @dataclass(frozen=True)
 class NUTS:
-    """Draws from p(z | x) by Pyro's No-U-Turn sampler, the parameters of the program as they are.
+    """Draws from p(z | x) by Pyro's No-U-Turn sampler, parameters held fixed.
 
     Each datum has chains of its own, in unconstrained space and in double precision, whatever that
     of the program. Their R-hat and effective number of draws go with them; R-hat far above 1 says
@@ -254,7 +254,7 @@ class _Posterior:
 
 
 def _rows_at(value: Tensor, chosen: Tensor, plates: Plates) -> Tensor:
-    r"""Of a site's draws those numbered ``chosen`` (K, N), for each datum its own."""
+    r"""Select from a site's draws those numbered ``chosen`` (K, N), datum by datum."""
     rows = in_rows(value, plates)
     return out_of_rows(rows[chosen, torch.arange(rows.shape[1], device=rows.device)], plates)
 

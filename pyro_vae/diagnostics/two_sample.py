@@ -34,7 +34,9 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """A classifier two-sample test: how often a classifier tells two samples apart on draws that it was not fitted on.
+    """A classifier two-sample test: how often a classifier tells two samples apart.
+
+    The classifier is asked about draws that it was not fitted on.
 
     Args:
         accuracy: 0.5 if the two are indistinguishable, 1 if they do not overlap.
@@ -55,7 +57,9 @@ class TwoSampleTest:
 
 @dataclass(frozen=True)
 class PosteriorComparison:
-    """Distances of a posterior from a reference for N data, each latent dimension on its own and all together.
+    """Distances of a posterior from a reference, for N data.
+
+    Each latent dimension is compared on its own, and all of them together.
 
     Args:
         obs: what the data are called.
@@ -84,7 +88,7 @@ class PosteriorComparison:
 
     @property
     def distinguishable(self) -> np.ndarray:
-        """Which data's posteriors differ from their references by three standard errors or more (N,)."""
+        """Which data's posteriors differ from their references by 3 standard errors (N,)."""
         return np.array([test.z_score > 3 for test in self.tests])
 
     def rows(self) -> list[dict[str, float | int | str]]:
@@ -121,7 +125,7 @@ def compare_posteriors(
     classifier: Classifier | None = None,
     seed: int = 0,
 ) -> PosteriorComparison:
-    r"""How draws of a guide differ from those of a reference posterior of the same data, datum by datum.
+    r"""Compare draws of a guide with those of a reference posterior, datum by datum.
 
     Markov chains are thinned to their effective number of draws first, for the tests take draws as
     independent.
@@ -178,7 +182,9 @@ def compare_posteriors(
 def two_sample_test(
     a: np.ndarray, b: np.ndarray, *, classifier: Classifier | None = None, seed: int = 0
 ) -> TwoSampleTest:
-    """Whether two samples of vectors (S, D), each of independent draws, come from one distribution.
+    """Test whether two samples of vectors (S, D) come from one distribution.
+
+    The draws of each sample are taken as independent.
 
     Args:
         a: one sample.
@@ -219,7 +225,10 @@ def two_sample_test(
 
 
 def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """All latents of ArviZ data as one array (chain, draw, obs, D), with the names of the D dimensions and of the data."""
+    """Collect all latents of ArviZ data in one array (chain, draw, obs, D).
+
+    The names of the D dimensions and of the data come with it.
+    """
     posterior = group_of(data, "posterior")
     if posterior is None:
         raise InvalidInput(
@@ -239,7 +248,9 @@ def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
 
 
 def _independent(chains: np.ndarray) -> np.ndarray:
-    """Draws (S, D) out of chains (chain, draw, D), each thinned to as many as it is worth in its slowest dimension.
+    """Thin each chain of draws (chain, draw, D) to its effective number, as draws (S, D).
+
+    The dimension that mixes slowest decides.
 
     Each by itself: chains that sit on different modes are worth little together, and yet have draws
     of every mode.

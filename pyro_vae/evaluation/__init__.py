@@ -1,4 +1,4 @@
-"""Scores of a trained program: bounds and log-likelihoods with errors, proposals, annealing, comparisons.
+"""Score a trained program: bounds, log-likelihoods, annealing and comparisons.
 
 Every number that is reported with an error is computed here. Training, figures and ArviZ data of
 the posterior are not.

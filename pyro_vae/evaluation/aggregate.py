@@ -23,7 +23,7 @@ __all__ = ["AggregatePosterior", "aggregate_posterior"]
 
 @dataclass(frozen=True)
 class AggregatePosterior:
-    r"""The KL of a guide to its prior, averaged over data, as what z says about x and what q(z) differs from p(z).
+    r"""The mean KL of a guide to its prior, split in two: information and mismatch.
 
     .. math:: \frac1N \sum_n \mathrm{KL}(q(z \mid x_n) \,\|\, p) = I_q(x; z) + \mathrm{KL}(q(z)
               \,\|\, p), \quad q(z) = \frac1N \sum_n q(z \mid x_n)
@@ -65,7 +65,9 @@ def aggregate_posterior(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> AggregatePosterior:
-    r"""Mutual information, KL(q(z) || p(z)), total correlation and dimension-wise KL, on given data.
+    r"""Split the mean KL into mutual information and KL(q(z) || p(z)), on given data.
+
+    The total correlation and the KL of each dimension come with them.
 
     Draws :math:`z_{kn} \sim q(z \mid x_n)`, the same number for every datum, are scored under the
     guide at *every* datum, so q(z) is the exact mixture and nothing is biased by a minibatch; the
@@ -146,7 +148,7 @@ def aggregate_posterior(
 
 
 def _all_points(value: Tensor, plates: Plates) -> Tensor:
-    """A site's K draws for N data as K N draws, of which each is put to every datum.
+    """A site's K draws for N data as K N draws, each to be scored at every datum.
 
     The data dimension has size one.
     """

@@ -45,7 +45,7 @@ class AnnealedScore(Score):
 
 @dataclass(frozen=True)
 class UpperBound(AnnealedScore):
-    """An upper bound on log p(x) of simulated data, from chains that start at one posterior draw.
+    """An upper bound on log p(x) of simulated data.
 
     Its Monte Carlo error is that of the chains, given the draw that they all start from. Another
     draw would give another value, so the error is no interval of log p(x).

@@ -1,4 +1,4 @@
-r"""Annealed importance sampling, and the sandwich of bounds that it gives on data simulated from the model.
+r"""Annealed importance sampling, and bounds from both sides on simulated data.
 
 Chains walk along densities between a start that can be drawn from and the posterior,
 
@@ -48,7 +48,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Sandwich:
-    r"""Bounds on log p(x) of simulated data, from below by forward chains and from above by reverse ones.
+    r"""Lower and upper bounds on log p(x) of simulated data.
+
+    Forward chains give the lower bounds, reverse chains the upper ones.
 
     Args:
         lower: the lower bounds.
@@ -65,12 +67,15 @@ class Sandwich:
 
     @property
     def gap(self) -> float:
-        """The mean difference of the bounds: log p(x) is known to within it."""
+        """The mean difference of the bounds, within which log p(x) is known."""
         return (self.upper.values - self.lower.values).mean().item()
 
     @property
     def gap_se(self) -> float:
-        """The standard error of `gap` over the simulated data: it holds all randomness, that of the posterior draws too."""
+        """The standard error of `gap` over the simulated data.
+
+        It holds all randomness, that of the posterior draws too.
+        """
         return Score(self.upper.values - self.lower.values, self.lower.mc_se, 1).se
 
     def __str__(self) -> str:
@@ -87,7 +92,9 @@ class Sandwich:
 
 @dataclass(frozen=True)
 class RateDistortion:
-    r"""The rates and distortions that a decoder can reach, in nats, means over data at each temperature.
+    r"""The rates and distortions that a decoder can reach, in nats.
+
+    Each is a mean over data at one temperature.
 
     Args:
         temperatures: the inverse temperatures :math:`\beta` (T,), the slope of the curve being
@@ -124,7 +131,7 @@ def ais(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> AnnealedScore:
-    r"""The log marginal likelihood log p(x) of each datum by annealed importance sampling.
+    r"""Estimate log p(x) of each datum by annealed importance sampling.
 
     .. math:: \widehat{\log p}(x) = \log \frac1C \sum_c w_c, \quad
               \log w_c = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \log
@@ -185,7 +192,7 @@ def bdmc(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Sandwich:
-    r"""Bidirectional Monte Carlo: both bounds on log p(x), on data that are simulated from the model.
+    r"""Bound log p(x) from both sides on simulated data: bidirectional Monte Carlo.
 
     The latents that made a simulated datum are a draw from its exact posterior. Chains that start
     there and walk the path of `ais` backwards give weights that are unbiased for 1 / p(x), and so
@@ -260,7 +267,7 @@ def rate_distortion(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> RateDistortion:
-    r"""The rate-distortion curve of a decoder with its prior, whatever the encoder.
+    r"""Trace the rate-distortion curve of a decoder with its prior, whatever the encoder.
 
     Chains of `ais` from the prior pass through
     :math:`p_\beta(z \mid x) \propto p(z)\, p(x \mid z)^\beta`, which minimise rate + :math:`\beta`

@@ -1,4 +1,4 @@
-"""ArviZ behind one door: what its 0.x and 1.x releases name, or sign, differently."""
+"""One interface to the 0.x and 1.x releases of ArviZ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ FEWEST_TAIL_DRAWS = 5
 
 
 def arviz() -> ModuleType:
-    """The `arviz` module; imported on first use, as it takes seconds, and without its notice about 1.0."""
+    """Import `arviz` on first use, without its notice about 1.0.
+
+    The import takes seconds.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import arviz as az
@@ -52,7 +55,7 @@ def inference_data(
     attributes: Numbers | None = None,
     coordinates: Numbers | None = None,
 ) -> ArvizData:
-    """ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
+    """Make ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
 
     Args:
         groups: by name, ArviZ's own or others: a pair (variables, attributes), as xarray takes
@@ -84,7 +87,10 @@ def group_of(data: ArvizData, name: str) -> xarray.Dataset | None:
 
 
 def write_netcdf(data: ArvizData, path: str | Path) -> Path:
-    """ArviZ data as a netCDF file, compressed without loss, replaced as a whole; `arviz.from_netcdf` reads it."""
+    """Write ArviZ data as a compressed netCDF file, which `arviz.from_netcdf` reads.
+
+    The compression loses nothing. The file is replaced as a whole.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -108,12 +114,15 @@ def write_netcdf(data: ArvizData, path: str | Path) -> Path:
 
 
 def r_hat(draws: np.ndarray) -> np.ndarray:
-    """R-hat of draws (chains, steps, ...), of chains that are split in halves: one for each of the other dimensions."""
+    """R-hat of draws (chains, steps, ...) for each of the other dimensions.
+
+    Chains are split in halves.
+    """
     return _of_chains(arviz().rhat, draws)
 
 
 def effective_draws(draws: np.ndarray) -> np.ndarray:
-    """How many independent draws those (chains, steps, ...) are worth for the mean, for each of the other dimensions."""
+    """Effective number of draws (chains, steps, ...) for each other dimension's mean."""
     return _of_chains(arviz().ess, draws)
 
 
@@ -129,7 +138,10 @@ def _of_chains(
 def elpd_data(
     values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, good_k: float
 ) -> ArvizData:
-    """Per-datum log predictive densities (N,) as what ``arviz.loo`` would have returned: for `compare` and `plot_khat`."""
+    """Log predictive densities (N,) as what ``arviz.loo`` would have returned.
+
+    They are input to ArviZ's ``compare`` and ``plot_khat``.
+    """
     import xarray
 
     az = arviz()
@@ -165,7 +177,9 @@ def elpd_data(
 
 
 def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto k of each row of log-weights (N, K) by ArviZ's PSIS; NaN for short tails, -inf for constant ones.
+    """Pareto k of each row of log-weights (N, K), by ArviZ's PSIS.
+
+    It is NaN for tails that are too short and -inf for constant ones.
 
     ArviZ 1.x keeps its function elsewhere and takes log-likelihoods where 0.x takes log-weights:
     both are settled here.

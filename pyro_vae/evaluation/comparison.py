@@ -68,7 +68,7 @@ class Spread:
 
 
 def compare(first: Score, second: Score) -> Difference:
-    r"""The paired difference of two scores on the same data.
+    r"""Compare two scores on the same data by their paired difference.
 
     .. math:: \bar d = \frac1N \sum_n d_n, \quad d_n = a_n - b_n, \quad \mathrm{se} =
               \frac{\mathrm{sd}(d_n)}{\sqrt N}
@@ -131,7 +131,9 @@ def _check_same_data(scores: Mapping[str, Score]) -> None:
 
 
 def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
-    """Per-datum scores as an ``.npz`` file: an array ``SCORE/NUMBER`` for each, and what they were made from as ``SCORE``.
+    """Write the scores of each datum as an ``.npz`` file.
+
+    It has an array ``SCORE/NUMBER`` for each, and what they were made from as ``SCORE``.
 
     Example:
         >>> scores = pv.evaluation.evaluate(vae, torch.zeros(3, 1, 8, 8), 30)
@@ -153,7 +155,9 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
 
 
 def load_scores(path: str | Path) -> dict[str, Score]:
-    """Scores ``"elbo"``, ``"log_likelihood"``, ``"log_joint"`` and ``"squared_error"``, as many as there are, that `save_scores` or ``pyro-vae evaluate`` wrote.
+    """Read the scores that `save_scores` or ``pyro-vae evaluate`` wrote.
+
+    They are any of ``"elbo"``, ``"log_likelihood"``, ``"log_joint"`` and ``"squared_error"``.
 
     Raises:
         InvalidInput: if there is no such file, or it holds something else.

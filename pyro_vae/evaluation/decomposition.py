@@ -1,4 +1,4 @@
-r"""Where the nats go: what a bound is made of, what the latents carry, and what the gap to log p(x) is due to.
+r"""Where the nats go: parts of a bound, active latents, the gap to log p(x).
 
 All of it is made of draws from the guide and of the densities of model and guide at them, so it
 works for any program; what needs more, densities of single dimensions, says so and is ``None``
@@ -38,7 +38,7 @@ __all__ = [
 def decompose(
     program: ProgramLike, data: Data, num_samples: int = 100, *, seed: int = 0
 ) -> dict[str, Score]:
-    r"""The ELBO of each datum as its parts.
+    r"""Split the ELBO of each datum into its parts.
 
     .. math:: \mathrm{ELBO} = \underbrace{\mathrm{E}_q \log p(x \mid z)}_{\text{reconstruction}}
               - \sum_s \underbrace{\mathrm{E}_q \log \frac{q_s}{p_s}}_{\text{kl of site } s}
@@ -143,7 +143,7 @@ def active_units(
     threshold: float = 0.01,
     seed: int = 0,
 ) -> ActiveUnits:
-    r"""The variance over data of each latent's posterior mean, and how many exceed a threshold.
+    r"""Measure how much each latent's posterior mean varies over data.
 
     The mean is that of K draws, and the variance that their noise adds is subtracted, so no closed
     form is needed and levels of a hierarchy count alike; it can come out slightly negative where
@@ -211,7 +211,7 @@ def inference_gap(
     proposal: Proposal | None = None,
     seed: int = 0,
 ) -> InferenceGap:
-    r"""The inference gap of each datum, split by refining the guide for that datum.
+    r"""Split the inference gap of each datum, by refining the guide for that datum.
 
     How good q* is depends on ``refinement``; too few steps make the approximation gap too large and
     the amortisation gap too small, never the reverse but for Monte Carlo error.

@@ -29,7 +29,10 @@ JITTER = 0.2  # without it, trajectories through a normal density can close upon
 
 @dataclass
 class Point:
-    """Where chains are: u (C, n, D), log f_0 and log f_1 there (2, C, n), and the gradients of both (2, C, n, D)."""
+    """Where chains are, with the densities and gradients there.
+
+    They are u (C, n, D), log f_0 and log f_1 (2, C, n), and the gradients of both (2, C, n, D).
+    """
 
     u: Tensor
     log_f: Tensor
@@ -50,7 +53,7 @@ class Point:
 
 @dataclass
 class ChainState:
-    """Chains at one time: where they are, their weights so far, and the acceptance that led there."""
+    """Chains at one time: their places, their weights so far, their last acceptance."""
 
     point: Point
     weights: Tensor
@@ -101,7 +104,7 @@ class AnnealedPath:
         return log_start + log_jacobian, log_prior + log_rest + log_jacobian
 
     def point(self, u: Tensor) -> Point:
-        """The densities at u, with both gradients, so that a change of temperature costs nothing."""
+        """The densities at u with both gradients, so that changing the temperature is free."""
         with frozen(self.given.program):
             u = u.detach().requires_grad_()
             first, last = self.log_densities(u)
@@ -126,7 +129,10 @@ class AnnealedPath:
         ]
 
     def transition(self, start: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
-        """A Hamiltonian Monte Carlo transition that leaves f_beta invariant: where it leads, and its acceptance (C, n)."""
+        """Take a Hamiltonian Monte Carlo transition that leaves f_beta invariant.
+
+        It returns where the transition leads, and its acceptance (C, n).
+        """
         u = start.u
         jitter = 1 + JITTER * (2 * torch.rand(u.shape[:2], device=u.device, dtype=u.dtype) - 1)
         size = (step * jitter)[..., None]
@@ -151,7 +157,7 @@ class AnnealedPath:
         ), acceptance
 
     def pilot(self, betas: list[float]) -> Tensor:
-        """Step sizes (T - 1, n) for every temperature but the first and the last, from a few chains of their own.
+        """Find step sizes (T - 1, n) for the inner temperatures, by a few chains of their own.
 
         The pilots stop at some of the temperatures only; those up to the next have the same step
         size.
@@ -174,7 +180,10 @@ class AnnealedPath:
         return torch.stack(steps).repeat_interleave(stride, dim=0)[: len(inner)]
 
     def walk(self, betas: list[float], steps: Tensor, u: Tensor) -> Iterator[ChainState]:
-        """Chains from u along ``betas``, up or down, as they are before each transition and at the end."""
+        """Walk chains from u along ``betas``, up or down.
+
+        It yields their state before each transition, and at the end.
+        """
         point = self.point(u)
         acceptance = weights = torch.zeros_like(point.advantage)
         if torch.isnan(point.advantage).any():
@@ -195,7 +204,10 @@ class AnnealedPath:
         few: slice,
         u: Tensor | None = None,
     ) -> AnnealedScore:
-        """The estimate from chains along ``betas``, started at u or at draws from f_0; chains in parts if they are many."""
+        """Estimate log p(x) from chains along ``betas``, started at u or at draws from f_0.
+
+        Many chains are run in parts.
+        """
         weights, acceptances = [], []
         num_chains = self.chains.num_chains
         for part in chunks(num_chains, self.rows):

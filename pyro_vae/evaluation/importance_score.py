@@ -28,12 +28,12 @@ FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
 
 
 class UnreliableEstimate(UserWarning):
-    """Some data's importance weights have so heavy a tail that the estimate's error cannot be believed."""
+    """An estimate whose error is too short, by the tail of its importance weights."""
 
 
 @dataclass(frozen=True)
 class ImportanceScore(Score):
-    r"""A `Score` by importance sampling, with what tells whether to believe it.
+    r"""A `Score` by importance sampling, with diagnostics of its weights.
 
     Its Monte Carlo error has the bias of the logarithm in it:
     :math:`\sqrt{\mathrm{se}^2 + \mathrm{bias}^2}` with
@@ -77,7 +77,7 @@ class ImportanceScore(Score):
 
 
 def summarize(weights: Tensor) -> ImportanceScore:
-    """The log-likelihood that log-weights (K, N) amount to, with its errors and diagnostics."""
+    """Estimate log p(x) from log-weights (K, N), with errors and diagnostics."""
     rows, num_samples = rows_of(weights), len(weights)
     largest = rows.max(axis=1)
     # Free of overflow: the largest is 1.
@@ -169,7 +169,7 @@ def share_of_bounds(score: Score) -> float:
 
 
 def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
-    r"""How many draws K would bring the bias of the mean estimate below a number of nats.
+    r"""How many draws K bring the bias of the mean estimate below a number of nats.
 
     .. math:: K = \frac{1}{2\,\mathrm{bias}} \; \frac1N \sum_n
               \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
@@ -196,7 +196,9 @@ def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
 
 
 def convergence(log_weights: Tensor, points: int = 20) -> list[ImportanceScore]:
-    """The estimate from the first K of given draws, for K from 1 to all of them, equally spaced in log K.
+    """Estimate log p(x) from the first K of given draws, for K from 1 to all of them.
+
+    The K are equally spaced on a logarithmic scale.
 
     Args:
         log_weights: log-weights (K, N), see `importance_weights`.

@@ -1,4 +1,4 @@
-"""Results of any evaluation, as JSON and as ArviZ data, with what they were made from."""
+"""Results of any evaluation as JSON or ArviZ data, with what they were made from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["to_dict", "to_elpd", "to_inference_data"]
 
 
 def to_elpd(score: ImportanceScore) -> ArvizData:
-    r"""A `log_likelihood` as ArviZ's ``ELPDData``, for ``arviz.compare`` and ``arviz.plot_khat``.
+    r"""Make ArviZ's ``ELPDData`` of a `log_likelihood`, for its comparisons and figures.
 
     With the parameters of the program fixed, the log predictive density of a datum that was not
     trained on *is* its
@@ -41,7 +41,7 @@ def to_elpd(score: ImportanceScore) -> ArvizData:
 
 
 def to_dict(result: object) -> dict[str, object]:
-    """Every number of a result under its name, ready for JSON, and the versions behind it.
+    """Collect every number of a result by name, ready for JSON, with library versions.
 
     Args:
         result: a score, bounds, gaps, ranks: whatever dataclass a function of this package returns.
@@ -55,7 +55,9 @@ def to_dict(result: object) -> dict[str, object]:
 
 
 def to_inference_data(result: object) -> ArvizData:
-    """The same as ArviZ data: a group ``scores`` with a variable for each tensor, the numbers and words as attributes.
+    """Make ArviZ data of a result: a group ``scores`` with a variable for each tensor.
+
+    Numbers and words become attributes.
 
     A tensor with an entry for each datum has the dimension ``obs``; names inside one another are
     joined by a dot.
@@ -93,7 +95,7 @@ def _dims(name: str, value: Tensor, per_datum: int | None) -> tuple[str, ...]:
 
 
 def _fields_of(result: object) -> Mapping[str, object]:
-    """The fields of a dataclass by name; a mapping's entries, and nothing of any other value."""
+    """The fields of a dataclass, or the entries of a mapping, by name."""
     if is_dataclass(result):
         return {field.name: vars(result)[field.name] for field in fields(result)}
     return result if isinstance(result, Mapping) else {}
@@ -119,7 +121,10 @@ def _plain(value: object) -> object:
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """What is in a result, by names joined by dots; a slash, as in ``kl/z``, would be a path in ArviZ 1.x."""
+    """What is in a result, by names joined by dots.
+
+    A slash, as in ``kl/z``, would be a path in ArviZ 1.x.
+    """
     if not (is_dataclass(value) or isinstance(value, Mapping)):
         yield path, value
         return

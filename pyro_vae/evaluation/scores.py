@@ -110,7 +110,7 @@ class Score:
         return {each.name: vars(self)[each.name] for each in fields(self)}
 
     def to_dict(self) -> dict[str, object]:
-        """All of it, for JSON: summaries, what it was made from, and the numbers of each datum."""
+        """Collect summaries, settings and the numbers of each datum, for JSON."""
         rest = {name: value for name, value in self._fields.items() if name not in self.per_datum}
         return {
             "mean": self.mean,
@@ -123,7 +123,7 @@ class Score:
         }
 
     def to_inference_data(self) -> ArvizData:
-        """The same as ArviZ data: a group ``scores`` with a variable (obs) for each per-datum number."""
+        """Make ArviZ data: a group ``scores`` with a variable (obs) for each per-datum number."""
         rest = {
             key: value
             for key, value in self.to_dict().items()
@@ -150,7 +150,10 @@ AnyScore = TypeVar("AnyScore", bound=Score)
 
 
 def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
-    """One score for all data from those of consecutive chunks, of one kind and made with the same settings."""
+    """Join the scores of consecutive chunks of data into one.
+
+    They must be of one kind and made with the same settings.
+    """
     first = scores[0]
     joined = {
         name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum
@@ -159,7 +162,7 @@ def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
 
 
 def elbo_score(weights: Tensor) -> Score:
-    """The ELBO that log-weights (K, N) amount to, with its errors."""
+    """Estimate the ELBO from log-weights (K, N), with its errors."""
     rows, num_samples = rows_of(weights), len(weights)
     error = rows.std(axis=1, ddof=1) * widening(num_samples) if num_samples > 1 else np.nan
     values = rows.mean(axis=1)
@@ -171,7 +174,7 @@ def elbo_score(weights: Tensor) -> Score:
 
 
 def rows_of(weights: Tensor) -> np.ndarray:
-    """Log-weights (K, N) as rows of a datum each (N, K).
+    """Turn log-weights (K, N) into rows (N, K), one for each datum.
 
     A row is reduced on its own, so that its sums are rounded alike whatever else is there.
     """
@@ -189,7 +192,7 @@ def widening(num_samples: int) -> float:
 
 
 def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = None) -> float:
-    r"""Bits per entry of x, a number that compares models of the same quantised data only.
+    r"""Convert nats to bits per entry of x; compare models of the same quantised data only.
 
     .. math:: -\frac{\log p(x)}{D \log 2} \;[ + \log_2 L ]
 
@@ -216,7 +219,9 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
 
 
 def perplexity(score: Score, data: Dataset) -> float | None:
-    r"""The perplexity of a word of text, the end of each sentence counted as one; ``None`` where the data are no text.
+    r"""The perplexity of a word of text; ``None`` where the data are no text.
+
+    The end of each sentence counts as a word.
 
     .. math:: \exp \Big( -\frac{\sum_n \log p(x_n)}{\sum_n T_n} \Big)
 
@@ -244,7 +249,10 @@ def perplexity(score: Score, data: Dataset) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that numbers depend on; of a package that was not installed, but is run from its sources, ``"sources"``."""
+    """The versions of the libraries that numbers depend on.
+
+    A package that is run from its sources, without being installed, has ``"sources"``.
+    """
 
     def of(name: str) -> str:
         try:

@@ -56,7 +56,7 @@ class Sigmoid:
 
 @dataclass(frozen=True)
 class Geometric:
-    r"""Temperatures dense near the start, each the same multiple of the one before, less an offset so that it starts at 0:
+    r"""Temperatures dense near the start, their spacings in a constant ratio:
 
     .. math:: \beta(t) = \frac{r^t - 1}{r - 1}
 

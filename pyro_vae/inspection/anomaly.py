@@ -22,7 +22,7 @@ __all__ = ["Anomaly", "SCORES", "anomaly"]
 
 @dataclass(frozen=True)
 class Anomaly:
-    """How well a score tells data that belong from data that do not.
+    """How well a score tells data that belong from other data.
 
     Args:
         inside: the scores of data like those trained on (N,), higher for what belongs.
@@ -64,7 +64,7 @@ def anomaly(
     num_samples: int = 50,
     seed: int = 0,
 ) -> Anomaly:
-    """How well a program's score tells data like its own from others, as an AUROC.
+    """Measure how well a program's score tells its own data from others, as an AUROC.
 
     A density need not be low where data are foreign: models of clothes give digits a higher one
     than their own test data. The score says what this program does with these two sets, no more.

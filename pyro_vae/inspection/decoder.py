@@ -18,7 +18,9 @@ __all__ = ["Decoder"]
 
 
 class Decoder:
-    r"""A program's map from one latent site to the mean of p(x | z), the other sites held where the prior's draw puts them.
+    r"""The map of a program from one latent site to the mean of p(x | z).
+
+    The other sites are held at one draw from the prior.
 
     Where x has no mean, as a sentence has none, it is the mode of p(x | z), which no derivative can
     be taken of.
@@ -75,7 +77,10 @@ class Decoder:
         return self.event.numel()
 
     def __call__(self, z: Tensor) -> Tensor:
-        r"""Means (N, \*event) at latents (N, D), differentiable; or modes; or draws, from the seed, where neither is known."""
+        r"""Decode latents (N, D) to means (N, \*event), differentiably.
+
+        Where x has no mean they are modes, or else draws from the seed.
+        """
         self.program.eval()
         plates = self.given.plates
         given = self.given[[0] * len(z)]

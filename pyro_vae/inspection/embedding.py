@@ -1,4 +1,4 @@
-"""What the latent space holds: embeddings and their neighbours, what they predict, and which data do not belong.
+"""Embeddings of data in the latent space, and their neighbours.
 
 An embedding is a matrix (N, D), a row for each datum. Where it comes from q(z | x), the caller says
 whether it is the mean or a draw: means are what features are made of; the aggregated posterior
@@ -40,7 +40,7 @@ def embed(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
-    r"""The embedding of a data set: the mean of q(z | x), or a draw from it, for each datum.
+    r"""Embed a data set: the mean of q(z | x), or a draw from it, for each datum.
 
     Args:
         program: any program.
@@ -67,7 +67,10 @@ def embed(
 
 
 def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> str:
-    """The latent site that is meant: the one named, or the last that the model draws, which is the nearest to x."""
+    """The latent site of that name, or by default the one that the model draws last.
+
+    The last one is the nearest to x.
+    """
     with conditioned(program, as_dataset(data)[:1], seed=0, scored=False) as given:
         sites = list(latent_sites(given.traces()[1]))
     check_choice("site", site or sites[-1], sites)
@@ -77,7 +80,9 @@ def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> st
 def prior_draws(
     program: ProgramLike, data: Data, *, site: str | None = None, seed: int = 0
 ) -> Tensor:
-    """A draw from the prior for each datum (N, D), from p(z | context) where the prior takes one: what q(z) is to match.
+    """Draw from the prior for each datum (N, D): what q(z) is to match.
+
+    Where the prior takes a context, the draw is from p(z | context).
 
     Example:
         >>> prior_draws(vae, torch.zeros(5, 1, 8, 8)).shape
@@ -109,7 +114,10 @@ class Neighbours:
         return self.index[datum].tolist()
 
     def graph(self) -> csr_matrix:
-        """The directed graph of neighbours, a `scipy.sparse.csr_matrix` (N, N) of distances, as scikit-learn takes it."""
+        """The directed graph of neighbours: a sparse matrix (N, N) of distances.
+
+        Scikit-learn takes it as it is.
+        """
         from scipy.sparse import csr_matrix
 
         rows = np.arange(len(self.index) + 1) * self.index.shape[1]
@@ -124,7 +132,7 @@ class Neighbours:
 
 
 def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
-    """The k nearest neighbours of every row of an embedding (N, D), by scikit-learn.
+    """Find the k nearest neighbours of every row of an embedding (N, D).
 
     Raises:
         InvalidInput: unless 1 <= k < N.

@@ -52,7 +52,10 @@ class TangentPlane:
     singular_values: Tensor
 
     def local_dimension(self, threshold: float = 0.01) -> Tensor:
-        """How many directions x can move in (N,): singular values above that share of the largest."""
+        """How many directions x can move in (N,), by the size of the singular values.
+
+        Those count that are above that share of the largest.
+        """
         return (self.singular_values > threshold * self.singular_values[:, :1]).sum(1)
 
     @property
@@ -62,7 +65,9 @@ class TangentPlane:
 
 
 def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
-    r"""The tangent planes of a decoder at latents (N, D), a direction at a time: the transpose of the transposed derivative.
+    r"""Compute the tangent planes of a decoder at latents (N, D).
+
+    Directions are taken one at a time, by the transpose of the transposed derivative.
 
     A latent on a sphere or a simplex cannot go everywhere: J is then along its D - 1 possible
     directions only, and its last singular value is 0.
@@ -136,7 +141,9 @@ class Path:
 
 
 def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    r"""The length of the image of a path with corners z (T + 1, D): the sum of the distances between the images of neighbours.
+    r"""The length of the image of a path with corners z (T + 1, D).
+
+    It is the sum of the distances between the images of neighbouring corners.
 
     .. math:: L = \sum_t \| f(z_{t+1}) - f(z_t) \| \approx \int \sqrt{\dot z^\top J^\top J \dot z}\,
               dt
@@ -147,7 +154,9 @@ def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 def geodesic(
     decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, steps: int = 200
 ) -> Path:
-    r"""The shortest path between two latents under the pulled-back metric, and the straight line's length beside it.
+    r"""Find the shortest path between two latents under the pulled-back metric.
+
+    The length of the straight line is given for comparison.
 
     The energy :math:`\frac{T}{2} \sum_t \| f(z_{t+1}) - f(z_t) \|^2` is minimised over the inner
     points of a path that starts straight, by L-BFGS: its minimum is a path of constant speed, and a
@@ -200,7 +209,9 @@ def geodesic(
 
 
 def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool = False) -> Tensor:
-    r"""Latents (points, D) from one to the other, both included: on the straight line, or on an arc.
+    r"""Interpolate between two latents (points, D), on the straight line or on an arc.
+
+    Both ends are included.
 
     On the arc the direction turns evenly and the norm changes evenly,
 
@@ -236,7 +247,7 @@ def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool
 
 
 def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Tensor) -> Tensor:
-    r"""What the decoder makes of a latent, one dimension at a time moved through some values: (dimensions, values, \*event).
+    r"""Decode a latent with one dimension at a time moved: (dimensions, values, \*event).
 
     Args:
         decoder: of any program.

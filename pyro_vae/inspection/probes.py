@@ -19,7 +19,7 @@ __all__ = ["Accuracy", "knn_accuracy", "linear_probe"]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The share of labels that a classifier got right, with its standard error over the test data.
+    """The share of labels that a classifier got right, with its standard error.
 
     Args:
         value: the share.
@@ -41,7 +41,9 @@ class Accuracy:
 def linear_probe(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> Accuracy:
-    """How well a linear classifier reads the label off an embedding: multinomial logistic regression, by scikit-learn.
+    """Measure how well a linear classifier reads the label off an embedding.
+
+    It is multinomial logistic regression, by scikit-learn.
 
     Args:
         train: the embedding of training data (N, D), which the classifier is fitted on.
@@ -70,7 +72,9 @@ def linear_probe(
 def knn_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10
 ) -> Accuracy:
-    """How well the k nearest training data tell a test datum's label; arguments as of `linear_probe`.
+    """Measure how well the k nearest training data tell a test datum's label.
+
+    The arguments are those of `linear_probe`.
 
     Example:
         >>> z = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]])

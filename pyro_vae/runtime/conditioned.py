@@ -152,7 +152,9 @@ class Conditioned:
         return {name: site["value"] for name, site in sites.items()}
 
     def log_density(self, fn: StochasticFunction, values: Values) -> tuple[Tensor, Tensor]:
-        """The log-density of a model or a guide at K given latents: theirs, and the rest, both (K, N).
+        """The log-density of a model or a guide at K given latents: theirs and the rest.
+
+        Both are (K, N).
 
         The rest is the observed sites' and the factors' of a model. Of a guide it is what training
         adds, and means nothing here.

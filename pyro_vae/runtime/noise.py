@@ -1,4 +1,4 @@
-"""Random numbers of a guide's own: found, and held fixed where the guide is run more than once.
+"""Random numbers of a guide's own: found, and held fixed between runs.
 
 A guide may draw more than its sites: `pyro_vae.Refined` fits its parameters on fresh draws, dropout
 that stays on in evaluation is another case. Such a guide is another density each time it runs.
@@ -92,7 +92,7 @@ class FixedNoise(Messenger):
 
 
 class _OwnNoise(Messenger):
-    """Notices random numbers that are drawn between a guide's sites."""
+    """Notice random numbers that are drawn between a guide's sites."""
 
     def __init__(self, device: torch.device):
         super().__init__()

@@ -1,4 +1,4 @@
-r"""Running a program: what its sites must look like, and the log-weights that every bound and score is made of.
+r"""Traces of a program: checks of its sites, and the log-weights of bounds and scores.
 
 For K draws of the latents from the guide, datum n has the log-weights
 
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class NoBound(InvalidInput):
-    """A program that has neither an ELBO nor a log p(x): its guide is a point of a continuous latent."""
+    """A program without ELBO or log p(x): its guide is a point of a continuous latent."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def find_plates(
     scored: bool = True,
     whole: bool = False,
 ) -> Plates:
-    r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
+    r"""Find the plates of a program by running it once on two data.
+
+    It is checked first that the program's weights exist.
 
     Args:
         program: any program.
@@ -120,7 +122,7 @@ def find_plates(
 def plates_of(
     guide: Trace, model: Trace, *, scored: bool = True, has_particles: bool = False
 ) -> Plates:
-    """The plates of a program, read off its traces, after the checks that `find_plates` describes.
+    """Read the plates of a program off its traces, after the checks of `find_plates`.
 
     Args:
         guide: the guide's trace.
