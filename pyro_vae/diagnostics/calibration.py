@@ -72,14 +72,10 @@ class Calibration:
         """
         check_count("bins", bins, minimum=2)
         edges = torch.arange(self.num_samples + 1) * bins // (self.num_samples + 1)
-        expected = (
-            torch.bincount(edges, minlength=bins).double()
-            * len(self.ranks)
-            / (self.num_samples + 1)
-        )
-        counts = torch.stack(
-            [torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]
-        ).double()
+        shares = torch.bincount(edges, minlength=bins).double()
+        expected = shares * len(self.ranks) / (self.num_samples + 1)
+        columns = [torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]
+        counts = torch.stack(columns).double()
         statistic = ((counts - expected).square() / expected.clamp(min=1e-300)).sum(1)
         freedom = torch.full_like(statistic, (int((expected > 0).sum()) - 1) / 2)
         return Uniformity(statistic, torch.special.gammaincc(freedom, statistic / 2))

@@ -10,8 +10,8 @@ r"""Draws of a program as ArviZ data, for ArviZ's own summaries and figures, and
   difference, and ``diverging``.
 - ``observed_data``: ``x``.
 - ``constant_data``: the ``index`` of each datum, and its ``context``.
-- ``diagnostics``: for each datum ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS of
-  chains.
+- ``diagnostics``: for each datum ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS
+  of chains.
 
 **What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots
 are about Markov chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or
@@ -56,8 +56,9 @@ LARGEST_R_HAT = 1.05
 
 
 LOCAL = (
-    "log p(x | z) at draws of a local latent: loo, waic and compare on this group average 1 / p(x | z), which seldom has a "
-    "finite variance. For log p(x) and comparisons use pyro_vae.log_likelihood and to_elpd."
+    "log p(x | z) at draws of a local latent: loo, waic and compare on this group average "
+    "1 / p(x | z), which seldom has a finite variance. For log p(x) and comparisons use "
+    "pyro_vae.log_likelihood and to_elpd."
 )
 
 
@@ -329,8 +330,9 @@ def _warn_if_unreliable(diagnostics: dict[str, np.ndarray]) -> None:
             worst = values.reshape(len(values), -1).max(1)
             if (worst > LARGEST_R_HAT).any():
                 warnings.warn(
-                    f"R-hat is above {LARGEST_R_HAT} for {(worst > LARGEST_R_HAT).sum()} of {len(worst)} data (largest "
-                    f"{worst.max():.2f}): their chains are too short, or sit on different modes of the posterior",
+                    f"R-hat is above {LARGEST_R_HAT} for {(worst > LARGEST_R_HAT).sum()} of "
+                    f"{len(worst)} data (largest {worst.max():.2f}): their chains are too short, "
+                    "or sit on different modes of the posterior",
                     UnreliableDraws,
                     stacklevel=4,
                 )

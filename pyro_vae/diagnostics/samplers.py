@@ -27,24 +27,23 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count
 __all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler"]
 
 START = ("prior", "guide")
-
-
 FEWEST_STEPS = 4  # below, R-hat is not defined
 
-
 INDEPENDENT = (
-    "These draws are independent: R-hat, ESS, MCSE and autocorrelation are those of perfect chains whatever q is, and say "
-    "nothing about how near q(z | x) is to p(z | x). Group diagnostics (ess, pareto_k) and compare_posteriors do."
+    "These draws are independent: R-hat, ESS, MCSE and autocorrelation are those of perfect "
+    "chains whatever q is, and say nothing about how near q(z | x) is to p(z | x). Group diagnostics (ess, "
+    "pareto_k) and compare_posteriors do."
 )
-
 
 RESAMPLED = (
-    "These draws are resampled by importance weights and some repeat: R-hat, ESS and MCSE mean nothing for them. Group "
-    "diagnostics holds the effective number of proposals and Pareto k."
+    "These draws are resampled by importance weights and some repeat: R-hat, ESS and MCSE mean "
+    "nothing for them. Group diagnostics holds the effective number of proposals and Pareto k."
 )
 
-
-CHAINS = "These draws are Markov chains, those of one datum apart from all others: R-hat, ESS and MCSE mean what they usually do."
+CHAINS = (
+    "These draws are Markov chains, those of one datum apart from all others: R-hat, ESS and MCSE "
+    "mean what they usually do."
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ class FromGuide:
     """Independent draws from q(z | x).
 
     Example:
-        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=FromGuide()).posterior["z"].shape
+        >>> drawn = pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=FromGuide())
+        >>> drawn.posterior["z"].shape
         (1, 10, 2, 2)
     """
 
@@ -106,7 +106,9 @@ class Resampled:
     Source: Rubin (1988), Using the SIR Algorithm to Simulate Posterior Distributions.
 
     Example:
-        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=Resampled(ratio=20)).diagnostics["pareto_k"].shape
+        >>> sampler = Resampled(ratio=20)
+        >>> drawn = pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=sampler)
+        >>> drawn.diagnostics["pareto_k"].shape
         (2,)
     """
 
@@ -157,8 +159,9 @@ class NUTS:
     Source: Hoffman and Gelman (2014), The No-U-Turn Sampler.
 
     Example:
-        >>> idata = pv.to_inference_data(vae, torch.zeros(1, 1, 8, 8), 120, sampler=NUTS(num_chains=2, warmup=60))
-        >>> idata.posterior["z"].shape
+        >>> sampler = NUTS(num_chains=2, warmup=60)
+        >>> drawn = pv.to_inference_data(vae, torch.zeros(1, 1, 8, 8), 120, sampler=sampler)
+        >>> drawn.posterior["z"].shape
         (2, 60, 1, 2)
     """
 
@@ -184,12 +187,13 @@ class NUTS:
 
     def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
         if num_samples % self.num_chains or num_samples < FEWEST_STEPS * self.num_chains:
+            fewest = max(FEWEST_STEPS, -(-num_samples // self.num_chains)) * self.num_chains
             raise InvalidInput(
                 "num_samples",
                 got=str(num_samples),
                 expected=f"a multiple of the {self.num_chains} chains, "
                 f"{FEWEST_STEPS} draws of each or more",
-                fix=f"pass {max(FEWEST_STEPS, -(-num_samples // self.num_chains)) * self.num_chains}",
+                fix=f"pass {fewest}",
             )
         double = _in_double(given)
         per_chain = num_samples // self.num_chains

@@ -112,9 +112,9 @@ class PosteriorComparison:
 
     def __str__(self) -> str:
         return (
-            f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the reference; C2ST "
-            f"{self.accuracy.mean():.3f} on average (0.5 is indistinguishable), mean W1 {self.wasserstein.mean():.3f} sd "
-            f"(noise {self.noise.mean():.3f})"
+            f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the "
+            f"reference; C2ST {self.accuracy.mean():.3f} on average (0.5 is indistinguishable), "
+            f"mean W1 {self.wasserstein.mean():.3f} sd (noise {self.noise.mean():.3f})"
         )
 
 
@@ -146,7 +146,8 @@ def compare_posteriors(
 
     Example:
         >>> few = torch.zeros(1, 1, 8, 8)
-        >>> chains = pv.to_inference_data(vae, few, 80, sampler=pv.diagnostics.NUTS(num_chains=2, warmup=50))
+        >>> nuts = pv.diagnostics.NUTS(num_chains=2, warmup=50)
+        >>> chains = pv.to_inference_data(vae, few, 80, sampler=nuts)
         >>> compare_posteriors(pv.to_inference_data(vae, few, 200), chains).wasserstein.shape
         (1, 2)
     """
@@ -159,12 +160,8 @@ def compare_posteriors(
             expected=f"the {len(obs)} data and latents of q: {', '.join(names[:4])}, ...",
             fix="draw both from the same data with the same indices",
         )
-    distances: dict[str, list[np.ndarray]] = {
-        "shift": [],
-        "log_scale": [],
-        "wasserstein": [],
-        "noise": [],
-    }
+    names_of_distances = ("shift", "log_scale", "wasserstein", "noise")
+    distances: dict[str, list[np.ndarray]] = {name: [] for name in names_of_distances}
     tests = []
     for n in range(len(obs)):
         a, b = (_independent(draws[:, :, n]) for draws in (ours, theirs))
@@ -197,8 +194,10 @@ def two_sample_test(
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=(2, 300, 2))
-        >>> abs(two_sample_test(*draws).z_score) < 3, two_sample_test(draws[0], draws[1] + 9).accuracy
-        (True, 1.0)
+        >>> abs(two_sample_test(*draws).z_score) < 3
+        True
+        >>> two_sample_test(draws[0], draws[1] + 9).accuracy
+        1.0
     """
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

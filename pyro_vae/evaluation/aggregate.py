@@ -123,15 +123,12 @@ def aggregate_posterior(
         if "prior_marginals" in parts:
             terms["dimension_kl"] = parts["marginals"] - parts["prior_marginals"]
     means = {name: term.mean((0, 1)) for name, term in terms.items()}
-    # The data are fixed: what is random is each datum's own draws.
-    errors = (
-        {
+    errors = {}
+    if num_samples > 1:  # the data are fixed: only each datum's own draws are random
+        errors = {
             name: (term.var(0).sum(0) / num_samples).sqrt() / len(given)
             for name, term in terms.items()
         }
-        if num_samples > 1
-        else {}
-    )
     dimension_kl = means.pop("dimension_kl", None)
     numbers = {name: mean.item() for name, mean in means.items()}
     return AggregatePosterior(

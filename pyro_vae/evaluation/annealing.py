@@ -164,7 +164,8 @@ def ais(
     for decoders.
 
     Example:
-        >>> pv.evaluation.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
+        >>> x = torch.zeros(3, 1, 8, 8)
+        >>> pv.evaluation.ais(vae, x, num_chains=2, num_temperatures=5).values.shape
         torch.Size([3])
     """
     chains = Chains(num_chains, num_leapfrog, start)
@@ -298,7 +299,8 @@ def rate_distortion(
     Generative Models.
 
     Example:
-        >>> rate_distortion(vae, torch.zeros(3, 1, 8, 8), num_chains=4, num_temperatures=10, points=5).rate.shape
+        >>> x = torch.zeros(3, 1, 8, 8)
+        >>> rate_distortion(vae, x, num_chains=4, num_temperatures=10, points=5).rate.shape
         torch.Size([5])
     """
     chains = Chains(num_chains, num_leapfrog)

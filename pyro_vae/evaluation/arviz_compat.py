@@ -207,9 +207,8 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
     az = arviz()
     centred = log_weights - log_weights.max(axis=1, keepdims=True)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # overflow in the fit of a degenerate tail: the k it gives says enough
+        # Fits of degenerate tails overflow; their k says enough.
+        warnings.simplefilter("ignore")
         if _is_0x(az):
             _, shapes = az.psislw(centred)
         else:

@@ -49,7 +49,8 @@ class Difference:
     num_data: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} +- {self.se:.2f} nats (Monte Carlo error {self.mc_se:.2g}, {self.num_data} data)"
+        error = f"Monte Carlo error {self.mc_se:.2g}"
+        return f"{self.mean:+.2f} +- {self.se:.2f} nats ({error}, {self.num_data} data)"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _check_same_data(scores: Mapping[str, Score]) -> None:
                 "scores",
                 got=f"{of(reference)} ({name}) and {of(score)} ({other})",
                 expected="scores of the same data, with the same binarisation",
-                fix="evaluate both on one data set with the same --data, --split, --limit and binarisation",
+                fix="evaluate both on one data set with the same --data, --split, --limit and "
+                "binarisation",
             )
 
 

@@ -97,11 +97,9 @@ def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
 def _score(terms: Tensor, seed: int, sha256: str) -> Score:
     """The mean over draws (K, N) of each datum."""
     terms = terms.double()
-    error = (
-        terms.std(0) / math.sqrt(len(terms))
-        if len(terms) > 1
-        else torch.full_like(terms[0], math.nan)
-    )
+    error = torch.full_like(terms[0], math.nan)
+    if len(terms) > 1:
+        error = terms.std(0) / math.sqrt(len(terms))
     return Score(terms.mean(0), error, len(terms), seed=seed, sha256=sha256)
 
 
@@ -220,8 +218,8 @@ def inference_gap(
         program: any program with continuous, reparametrised latents.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_samples: draws K for each of the three scores.
-        refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refitted` for what its family
-            is.
+        refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refitted` for what its
+            family is.
         log_p: log p(x) of the same data if it is known better, by `ais` for instance.
         proposal: what log p(x) is estimated with otherwise; by default the refined guide.
         seed: seed of the draws; the caller's random state is left as it was.

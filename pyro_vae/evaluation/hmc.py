@@ -124,9 +124,8 @@ class AnnealedPath:
     def latents_of(self, trace: Trace, few: slice) -> Tensor:
         """The latents of simulated data, unconstrained (1, n, D)."""
         sites = latent_sites(trace)
-        return self.latents.pack({name: site["value"][None] for name, site in sites.items()})[
-            :, few
-        ]
+        packed = self.latents.pack({name: site["value"][None] for name, site in sites.items()})
+        return packed[:, few]
 
     def transition(self, start: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
         """Take a Hamiltonian Monte Carlo transition that leaves f_beta invariant.
@@ -146,9 +145,8 @@ class AnnealedPath:
             log_f, gradient = end.at(beta)
             momentum = momentum + size * gradient / 2
         log_ratio = log_f - momentum.square().sum(-1) / 2 - before
-        accepted = (
-            torch.rand_like(log_ratio).log() < log_ratio
-        )  # a NaN, from a step too far, is no acceptance
+        # A NaN, from a step too far, is not accepted.
+        accepted = torch.rand_like(log_ratio).log() < log_ratio
         acceptance = log_ratio.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
         return Point(
             torch.where(accepted[..., None], end.u, start.u),
@@ -166,11 +164,8 @@ class AnnealedPath:
         if not inner:
             return self.given.x.new_zeros(0, len(self.given))
         stride = -(-len(inner) // PILOT_TEMPERATURES)
-        point, step, steps = (
-            self.point(self.begin(PILOT_CHAINS)),
-            self.given.x.new_full((len(self.given),), 0.1),
-            [],
-        )
+        point, steps = self.point(self.begin(PILOT_CHAINS)), []
+        step = self.given.x.new_full((len(self.given),), 0.1)
         for i, beta in enumerate([inner[0]] * PILOT_WARMUP + inner[::stride]):
             point, acceptance = self.transition(point, beta, step)
             step = step * torch.exp(ADAPTATION * (acceptance.mean(0) - TARGET_ACCEPTANCE))
@@ -187,9 +182,8 @@ class AnnealedPath:
         point = self.point(u)
         acceptance = weights = torch.zeros_like(point.advantage)
         if torch.isnan(point.advantage).any():
-            raise NonFiniteLogWeight(
-                int(torch.isnan(point.advantage).any(0).nonzero()[0]), "where its chains start"
-            )
+            datum = int(torch.isnan(point.advantage).any(0).nonzero()[0])
+            raise NonFiniteLogWeight(datum, "where its chains start")
         for i, (before, beta) in enumerate(pairwise(betas)):
             weights = weights + (beta - before) * point.advantage
             yield ChainState(point, weights, acceptance)

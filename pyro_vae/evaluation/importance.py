@@ -147,10 +147,10 @@ def log_likelihood(
     assert isinstance(score, ImportanceScore)
     if score.above_threshold:
         warnings.warn(
-            f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for {score.above_threshold} of "
-            f"{len(score.values)} data: their log-likelihoods are likely too low by more than the stated error. "
-            "Raise num_samples, refine the guide for each datum (proposal=Refitted()), anneal (ais), or use a more flexible "
-            "posterior",
+            f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for "
+            f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
+            "likely too low by more than the stated error. Raise num_samples, refine the guide for "
+            "each datum (proposal=Refitted()), anneal (ais), or use a more flexible posterior",
             UnreliableEstimate,
             stacklevel=2,
         )

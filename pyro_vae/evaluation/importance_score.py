@@ -58,13 +58,13 @@ class ImportanceScore(Score):
 
     @property
     def above_threshold(self) -> int | None:
-        """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low. ``None`` if K is too
-        small for any to have a k."""
-        return (
-            None
-            if self.pareto_k.isnan().all()
-            else int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
-        )
+        """How many data have a Pareto k above `pareto_k_threshold`.
+
+        Their scores are likely too low. ``None`` if K is too small for any to have a k.
+        """
+        if self.pareto_k.isnan().all():
+            return None
+        return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
 
     def __str__(self) -> str:
         above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
@@ -189,9 +189,8 @@ def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
     """
     if score.num_samples == 1:
         return FEWEST_DRAWS
-    spread = (score.num_samples / score.ess.double() - 1) * (
-        score.num_samples / (score.num_samples - 1)
-    )
+    correction = score.num_samples / (score.num_samples - 1)
+    spread = (score.num_samples / score.ess.double() - 1) * correction
     return max(FEWEST_DRAWS, math.ceil(spread.mean().item() / (2 * bias)))
 
 
@@ -208,10 +207,5 @@ def convergence(log_weights: Tensor, points: int = 20) -> list[ImportanceScore]:
         >>> [score.num_samples for score in convergence(torch.randn(1000, 2), points=4)]
         [1, 10, 100, 1000]
     """
-    ends = (
-        torch.logspace(0, math.log10(len(log_weights)), points, dtype=torch.float64)
-        .round()
-        .long()
-        .unique()
-    )
-    return [summarize(log_weights[:end]) for end in ends.tolist()]
+    ends = torch.logspace(0, math.log10(len(log_weights)), points, dtype=torch.float64)
+    return [summarize(log_weights[:end]) for end in ends.round().long().unique().tolist()]

@@ -125,7 +125,8 @@ class Refitted:
     Source: Cremer, Li and Duvenaud (2018), Inference Suboptimality in Variational Autoencoders.
 
     Example:
-        >>> pv.log_likelihood(vae, torch.zeros(2, 1, 8, 8), 10, proposal=Refitted(steps=5)).num_samples
+        >>> x = torch.zeros(2, 1, 8, 8)
+        >>> pv.log_likelihood(vae, x, 10, proposal=Refitted(steps=5)).num_samples
         10
     """
 
@@ -191,7 +192,8 @@ class Defensive:
     Distributions.
 
     Example:
-        >>> pv.log_likelihood(vae, torch.zeros(2, 1, 8, 8), 10, proposal=Defensive(0.1, of=Widened(1.2))).num_samples
+        >>> mixture, x = Defensive(0.1, of=Widened(1.2)), torch.zeros(2, 1, 8, 8)
+        >>> pv.log_likelihood(vae, x, 10, proposal=mixture).num_samples
         10
     """
 

@@ -69,14 +69,9 @@ def to_inference_data(result: object) -> ArvizData:
     """
     leaves = dict(_leaves(result))
     tensors = {name: value for name, value in leaves.items() if isinstance(value, Tensor)}
-    per_datum = next(
-        (
-            len(value)
-            for name, value in tensors.items()
-            if name.split(".")[-1] in ("values", "ranks")
-        ),
-        None,
-    )
+    is_per_datum = {"values", "ranks"}
+    sizes = [len(value) for name, value in tensors.items() if name.split(".")[-1] in is_per_datum]
+    per_datum = sizes[0] if sizes else None
     variables = {
         name: (_dims(name, value, per_datum), value.cpu().numpy())
         for name, value in tensors.items()

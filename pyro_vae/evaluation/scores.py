@@ -62,11 +62,9 @@ class Score:
     @property
     def se(self) -> float:
         """The standard error of that mean over data; NaN for a single datum."""
-        return (
-            self.values.double().std().item() / math.sqrt(len(self.values))
-            if len(self.values) > 1
-            else math.nan
-        )
+        if len(self.values) < 2:
+            return math.nan
+        return self.values.double().std().item() / math.sqrt(len(self.values))
 
     @property
     def bias(self) -> Tensor:
@@ -213,9 +211,8 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
         >>> round(bits_per_dim(Score(torch.tensor([-8 * math.log(2)]), torch.zeros(1), 1), (8,)), 6)
         1.0
     """
-    return -score.mean / (math.log(2) * math.prod(event_shape)) + (
-        0.0 if levels is None else math.log2(levels)
-    )
+    jacobian = 0.0 if levels is None else math.log2(levels)
+    return -score.mean / (math.log(2) * math.prod(event_shape)) + jacobian
 
 
 def perplexity(score: Score, data: Dataset) -> float | None:

@@ -17,8 +17,6 @@ from pyro_vae.validation import check_choice
 
 __all__ = ["Anomaly", "SCORES", "anomaly"]
 
-# anomalies
-
 
 @dataclass(frozen=True)
 class Anomaly:
@@ -38,7 +36,8 @@ class Anomaly:
     se: float
 
     def __str__(self) -> str:
-        return f"AUROC {self.auroc:.4f} +- {self.se:.4f} ({len(self.inside):,} inside, {len(self.outside):,} outside)"
+        counts = f"{len(self.inside):,} inside, {len(self.outside):,} outside"
+        return f"AUROC {self.auroc:.4f} +- {self.se:.4f} ({counts})"
 
 
 Scorer = Callable[[ProgramLike, Data, int, int], Tensor]
@@ -85,7 +84,8 @@ def anomaly(
     al. (1988) for the error.
 
     Example:
-        >>> anomaly(vae, torch.zeros(5, 1, 8, 8), torch.ones(4, 1, 8, 8), num_samples=5).inside.shape
+        >>> own, others = torch.zeros(5, 1, 8, 8), torch.ones(4, 1, 8, 8)
+        >>> anomaly(vae, own, others, num_samples=5).inside.shape
         torch.Size([5])
     """
     if isinstance(score, str):

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
 
-# embeddings
-
 
 def embed(
     program: ProgramLike,
@@ -94,9 +92,6 @@ def prior_draws(
         return in_rows(drawn, given.plates)[0].reshape(len(given), -1)
 
 
-# neighbours
-
-
 @dataclass(frozen=True)
 class Neighbours:
     """The nearest neighbours of each datum in an embedding, nearest first, itself left out.
@@ -151,11 +146,11 @@ def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
             expected=f"fewer than the {len(embedding)} data",
             fix=f"pass k={len(embedding) - 1} or less",
         )
-    distance, index = (
-        NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()
-    )  # without a query each row is no own neighbour
+    # Without a query no row is a neighbour of its own.
+    distance, index = NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()
     return Neighbours(torch.from_numpy(index), torch.from_numpy(distance))
 
 
 def as_array(embedding: Tensor) -> np.ndarray:
+    """An embedding as scikit-learn takes it."""
     return embedding.detach().cpu().double().numpy()

@@ -33,8 +33,6 @@ __all__ = [
     "traverse",
 ]
 
-# tangent planes
-
 
 @dataclass(frozen=True)
 class TangentPlane:
@@ -87,9 +85,8 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
     z = like_parameters(decoder.program, z)
     directions = _directions(decoder.support, z)  # (N, D, D): a column each
     with frozen(decoder.program):
-        x, pull_back = torch.func.vjp(decoder, z)[
-            :2
-        ]  # from u to J'u, which is linear in u, and has J as its own transpose
+        # The pull-back u -> J'u is linear in u, and its own transpose is J.
+        x, pull_back = torch.func.vjp(decoder, z)[:2]
         push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(x))[1]
         columns = [
             push_forward(directions[..., d].contiguous())[0].flatten(1) for d in range(z.shape[1])
@@ -116,13 +113,8 @@ def _directions(support: Constraint, z: Tensor) -> Tensor:
         type(constraints.sphere): lambda point: point,
     }.get(type(innermost_support(support)), torch.zeros_like)(z)
     normal = torch.nn.functional.normalize(normal, dim=-1)
-    return (
-        torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        - normal[:, :, None] * normal[:, None, :]
-    )
-
-
-# paths
+    identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    return identity - normal[:, :, None] * normal[:, None, :]
 
 
 @dataclass(frozen=True)
@@ -279,8 +271,10 @@ def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Ten
 
 
 def manifold(decoder: Decoder, size: int = 20, *, draws: int = 4000, seed: int = 0) -> Tensor:
-    r"""What the decoder makes of a grid over a two-dimensional latent, (size \* size, \*event), the first dimension rightwards and the
-    second upwards, each at equally spaced quantiles of the prior's draws.
+    r"""Decode a grid over a two-dimensional latent: (size \* size, \*event).
+
+    The first dimension runs rightwards and the second upwards, each at equally spaced quantiles of
+    the prior's draws.
 
     Raises:
         InvalidInput: if the latent has not two dimensions.

@@ -14,8 +14,6 @@ from pyro_vae.validation import check_count
 
 __all__ = ["Accuracy", "knn_accuracy", "linear_probe"]
 
-# what is predicted
-
 
 @dataclass(frozen=True)
 class Accuracy:

@@ -72,8 +72,8 @@ class Conditioned:
         x: data (N, \*event) on the program's device.
         context: context (N, ...) or ``None``.
         plates: the program's plates.
-        noise: seed of the random numbers that the guide draws beside its sites; ``None`` if it draws
-            none.
+        noise: seed of the random numbers that the guide draws beside its sites; ``None`` if it
+            draws none.
     """
 
     program: ProgramLike
@@ -141,7 +141,7 @@ class Conditioned:
     def traces(
         self, num_samples: int | None = None, guide: StochasticFunction | None = None
     ) -> tuple[Trace, Trace]:
-        """Traces (guide, model) of K draws from the guide or another one; ``None`` for a single one."""
+        """Traces (guide, model) of K draws, or of a single one, from the guide or another one."""
         return importance_traces(
             self.program, *self.args, num_samples, self.plates.particle_dim, guide
         )

@@ -24,8 +24,10 @@ class Cost:
 
     Example:
         >>> cost = Cost(per_datum=100, per_draw=10)
-        >>> cost.draws_at_once(budget=150, num_samples=50), cost.data_at_once(budget=1200, num_samples=50)
-        (5, 2)
+        >>> cost.draws_at_once(budget=150, num_samples=50)
+        5
+        >>> cost.data_at_once(budget=1200, num_samples=50)
+        2
     """
 
     per_datum: int

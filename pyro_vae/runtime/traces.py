@@ -204,8 +204,8 @@ def _check_latents(model: Trace, guide: Trace, scored: bool) -> None:
                 name,
                 got="a Delta guide on a continuous latent",
                 expected="a guide with a density",
-                fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, "
-                "or use a posterior with spread such as DiagonalNormal",
+                fix="it has neither an ELBO nor a log p(x): report the loss and the "
+                "reconstruction, or use a posterior with spread such as DiagonalNormal",
             )
 
 
