@@ -31,8 +31,8 @@ FEWEST_STEPS = 4  # below, R-hat is not defined
 
 INDEPENDENT = (
     "These draws are independent: R-hat, ESS, MCSE and autocorrelation are those of perfect "
-    "chains whatever q is, and say nothing about how near q(z | x) is to p(z | x). Group diagnostics (ess, "
-    "pareto_k) and compare_posteriors do."
+    "chains whatever q is, and say nothing about how near q(z | x) is to p(z | x). Group "
+    "diagnostics (ess, pareto_k) and compare_posteriors do."
 )
 
 RESAMPLED = (
