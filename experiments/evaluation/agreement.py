@@ -15,8 +15,8 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.evaluation.comparison import compare
+from pyro_vae.evaluation.importance_score import ImportanceScore, UnreliableEstimate
 from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
-from pyro_vae.evaluation.scores import ImportanceScore, UnreliableEstimate
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--run", help="a run's folder; without it a VAE is trained")

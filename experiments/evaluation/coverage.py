@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 
 import pyro_vae as pv
-from pyro_vae.evaluation.scores import UnreliableEstimate
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--num-samples", type=int, default=1000)

@@ -27,8 +27,9 @@ from table import ground_truth_table, rendered
 from torch import Tensor
 
 import pyro_vae as pv
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.evaluation.proposals import Defensive, Guide, Proposal, Refitted, Widened
-from pyro_vae.evaluation.scores import Score, UnreliableEstimate
+from pyro_vae.evaluation.scores import Score
 
 HERE = Path(__file__).resolve().parent
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation.scores import UnreliableEstimate
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 
 FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = (
     784,

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import pyro_vae as pv
 import torch
+
+import pyro_vae as pv
 from pyro_vae.evaluation.comparison import compare, load_scores
-from pyro_vae.evaluation.scores import pareto_k_threshold
+from pyro_vae.evaluation.importance_score import pareto_k_threshold
 from pyro_vae.report.run_files import is_bound
 
 HERE = Path(__file__).resolve().parent

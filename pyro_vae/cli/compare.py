@@ -12,7 +12,8 @@ from rich.table import Table
 
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
-from pyro_vae.evaluation.scores import Score, share_of_bounds, versions
+from pyro_vae.evaluation.importance_score import share_of_bounds
+from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.recipes.recipe import read_recipe
 from pyro_vae.report.run_files import write_json
 from pyro_vae.validation import InvalidInput, check_choice

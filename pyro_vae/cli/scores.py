@@ -13,18 +13,15 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import save_scores
 from pyro_vae.evaluation.importance import evaluate, log_joint
-from pyro_vae.evaluation.proposals import Guide, Proposal
-from pyro_vae.evaluation.reconstruction import squared_error
-from pyro_vae.evaluation.scores import (
+from pyro_vae.evaluation.importance_score import (
     ImportanceScore,
-    Score,
-    bits_per_dim,
     draws_needed,
     pareto_k_threshold,
-    perplexity,
     share_of_bounds,
-    versions,
 )
+from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
 from pyro_vae.report.run_files import Estimate, Evaluation, write_json
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.traces import NoBound

@@ -1,4 +1,4 @@
-"""Diagnostics of the posterior: draws as ArviZ data, calibration, and a guide against a reference sampler.
+"""Diagnose the posterior: draws as ArviZ data, calibration, reference samplers.
 
 What tells whether q(z | x) is the posterior lives here. Scores of the model are in
 `pyro_vae.evaluation`.

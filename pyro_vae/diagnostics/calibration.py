@@ -1,4 +1,4 @@
-r"""Calibration of a guide as a posterior: are intervals of q(z | x) right as often as they say?
+r"""Calibration of a guide: do intervals of q(z | x) hold as often as they say?
 
 For latents drawn from the prior and data drawn given them, the latents are a draw from the exact
 posterior; under a calibrated guide they rank uniformly among its draws. It is a check of the guide
@@ -39,7 +39,10 @@ class Uniformity:
 
     @property
     def smallest(self) -> float:
-        """The smallest p-value times the number of columns (Bonferroni's bound), at most 1: one test of all together."""
+        """One p-value for all columns together: Bonferroni's bound.
+
+        It is the smallest p-value times the number of columns, at most 1.
+        """
         return min(1.0, self.p_value.min().item() * len(self.p_value))
 
 
@@ -63,26 +66,22 @@ class Calibration:
     seed: int
 
     def test_uniform(self, bins: int = 10) -> Uniformity:
-        """A chi-square test for each column of the ranks, in bins as equal as L + 1 ranks allow.
+        """Test each column of the ranks by chi-square, in bins as equal as possible.
 
         A U-shape of the ranks is a guide too narrow, a hump one too wide, a slope a bias.
         """
         check_count("bins", bins, minimum=2)
         edges = torch.arange(self.num_samples + 1) * bins // (self.num_samples + 1)
-        expected = (
-            torch.bincount(edges, minlength=bins).double()
-            * len(self.ranks)
-            / (self.num_samples + 1)
-        )
-        counts = torch.stack(
-            [torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]
-        ).double()
+        shares = torch.bincount(edges, minlength=bins).double()
+        expected = shares * len(self.ranks) / (self.num_samples + 1)
+        columns = [torch.bincount(edges[column], minlength=bins) for column in self.ranks.T]
+        counts = torch.stack(columns).double()
         statistic = ((counts - expected).square() / expected.clamp(min=1e-300)).sum(1)
         freedom = torch.full_like(statistic, (int((expected > 0).sum()) - 1) / 2)
         return Uniformity(statistic, torch.special.gammaincc(freedom, statistic / 2))
 
     def coverage(self, levels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """How often central intervals of each dimension hold the simulated value, against how often they should.
+        """Compare how often central intervals hold the simulated value with their levels.
 
         Args:
             levels: nominal levels in (0, 1); by default 5%, 10%, ..., 95%.
@@ -112,7 +111,7 @@ def calibrate(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Calibration:
-    r"""Simulation-based calibration of a program's guide.
+    r"""Calibrate a program's guide by simulation: rank true latents among its draws.
 
     .. math:: z \sim p(z), \quad x \sim p(x \mid z), \quad z_1 \ldots z_L \sim q(z \mid x), \quad
               r_d = \#\{l : z_{l d} < z_d\}
@@ -170,6 +169,9 @@ def calibrate(
 
 
 def _ranks(draws: Tensor, value: Tensor) -> Tensor:
-    """How many of the draws (L, n, ...) lie below the value (1, n, ...); each that ties with it does so with a fair rank."""
+    """Count the draws (L, n, ...) that lie below the value (1, n, ...).
+
+    Ties are broken at random.
+    """
     ties = (draws == value).sum(0)
     return (draws < value).sum(0) + (torch.rand(ties.shape, device=ties.device) * (ties + 1)).long()

@@ -10,8 +10,8 @@ r"""Draws of a program as ArviZ data, for ArviZ's own summaries and figures, and
   difference, and ``diverging``.
 - ``observed_data``: ``x``.
 - ``constant_data``: the ``index`` of each datum, and its ``context``.
-- ``diagnostics``: for each datum ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS of
-  chains.
+- ``diagnostics``: for each datum ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS
+  of chains.
 
 **What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots
 are about Markov chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or
@@ -29,7 +29,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +37,10 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
-from pyro_vae.distributions import NoDraws, is_point_mass
-from pyro_vae.evaluation.arviz_compat import effective_draws, inference_data, r_hat
-from pyro_vae.evaluation.scores import summarize, versions
+from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
+from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, inference_data, r_hat
+from pyro_vae.evaluation.importance_score import summarize
+from pyro_vae.evaluation.scores import versions
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import Values, draws_in, in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -56,8 +56,9 @@ LARGEST_R_HAT = 1.05
 
 
 LOCAL = (
-    "log p(x | z) at draws of a local latent: loo, waic and compare on this group average 1 / p(x | z), which seldom has a "
-    "finite variance. For log p(x) and comparisons use pyro_vae.log_likelihood and to_elpd."
+    "log p(x | z) at draws of a local latent: loo, waic and compare on this group average "
+    "1 / p(x | z), which seldom has a finite variance. For log p(x) and comparisons use "
+    "pyro_vae.log_likelihood and to_elpd."
 )
 
 
@@ -72,8 +73,8 @@ def to_inference_data(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
-) -> Any:
-    r"""Draws of the latents of data, and all that goes with them, as ArviZ data.
+) -> ArvizData:
+    r"""Draw the latents of data, and return them with all diagnostics as ArviZ data.
 
     An ``arviz.InferenceData`` with ArviZ 0.x, an ``xarray.DataTree`` with 1.x; the head of this
     module has the groups, and which of ArviZ's diagnostics mean something for them. Dimensions are
@@ -145,7 +146,7 @@ def to_inference_data(
 
 
 class UnreliableDraws(UserWarning):
-    """Draws of some data that cannot stand for their posterior, by what their own diagnostics say."""
+    """Draws that do not stand for their posterior, by their own diagnostics."""
 
 
 def _decoded(given: Conditioned, num_samples: int) -> Tensor:
@@ -252,7 +253,7 @@ def _has_density(given: Conditioned) -> bool:
     guide, model = given[:1].traces()
     sites, latents = latent_sites(guide), latent_sites(model)
     return sites.keys() == latents.keys() and not any(
-        is_point_mass(site["fn"]) and not latents[name]["fn"].support.is_discrete
+        is_point_mass(site["fn"]) and not stated_support(latents[name]["fn"]).is_discrete
         for name, site in sites.items()
     )
 
@@ -261,8 +262,8 @@ def _assembled(
     parts: list[Arrays],
     drawn: Drawn,
     labels: np.ndarray,
-    attributes: dict[str, Any],
-) -> Any:
+    attributes: dict[str, object],
+) -> ArvizData:
     """The parts of all data put together along ``obs``, with names for every dimension."""
     by_draw = {
         "posterior",
@@ -329,8 +330,9 @@ def _warn_if_unreliable(diagnostics: dict[str, np.ndarray]) -> None:
             worst = values.reshape(len(values), -1).max(1)
             if (worst > LARGEST_R_HAT).any():
                 warnings.warn(
-                    f"R-hat is above {LARGEST_R_HAT} for {(worst > LARGEST_R_HAT).sum()} of {len(worst)} data (largest "
-                    f"{worst.max():.2f}): their chains are too short, or sit on different modes of the posterior",
+                    f"R-hat is above {LARGEST_R_HAT} for {(worst > LARGEST_R_HAT).sum()} of "
+                    f"{len(worst)} data (largest {worst.max():.2f}): their chains are too short, "
+                    "or sit on different modes of the posterior",
                     UnreliableDraws,
                     stacklevel=4,
                 )

@@ -16,8 +16,8 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.proposals import Guide, GuideProposal
-from pyro_vae.evaluation.scores import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar
@@ -27,24 +27,23 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count
 __all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler"]
 
 START = ("prior", "guide")
-
-
 FEWEST_STEPS = 4  # below, R-hat is not defined
 
-
 INDEPENDENT = (
-    "These draws are independent: R-hat, ESS, MCSE and autocorrelation are those of perfect chains whatever q is, and say "
-    "nothing about how near q(z | x) is to p(z | x). Group diagnostics (ess, pareto_k) and compare_posteriors do."
+    "These draws are independent: R-hat, ESS, MCSE and autocorrelation are those of perfect "
+    "chains whatever q is, and say nothing about how near q(z | x) is to p(z | x). Group "
+    "diagnostics (ess, pareto_k) and compare_posteriors do."
 )
-
 
 RESAMPLED = (
-    "These draws are resampled by importance weights and some repeat: R-hat, ESS and MCSE mean nothing for them. Group "
-    "diagnostics holds the effective number of proposals and Pareto k."
+    "These draws are resampled by importance weights and some repeat: R-hat, ESS and MCSE mean "
+    "nothing for them. Group diagnostics holds the effective number of proposals and Pareto k."
 )
 
-
-CHAINS = "These draws are Markov chains, those of one datum apart from all others: R-hat, ESS and MCSE mean what they usually do."
+CHAINS = (
+    "These draws are Markov chains, those of one datum apart from all others: R-hat, ESS and MCSE "
+    "mean what they usually do."
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ class FromGuide:
     """Independent draws from q(z | x).
 
     Example:
-        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=FromGuide()).posterior["z"].shape
+        >>> drawn = pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=FromGuide())
+        >>> drawn.posterior["z"].shape
         (1, 10, 2, 2)
     """
 
@@ -86,7 +86,7 @@ class FromGuide:
 
 @dataclass(frozen=True)
 class Resampled:
-    r"""Draws from the guide, drawn again with probabilities proportional to their importance weights.
+    r"""Draws from the guide, resampled in proportion to their importance weights.
 
     .. math:: \tilde z_j \sim q(z \mid x), \quad w_j = p(x, \tilde z_j) / q(\tilde z_j \mid x),
               \quad P(z_k = \tilde z_j) = w_j / \textstyle\sum_i w_i, \quad j = 1 \ldots R K
@@ -106,7 +106,9 @@ class Resampled:
     Source: Rubin (1988), Using the SIR Algorithm to Simulate Posterior Distributions.
 
     Example:
-        >>> pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=Resampled(ratio=20)).diagnostics["pareto_k"].shape
+        >>> sampler = Resampled(ratio=20)
+        >>> drawn = pv.to_inference_data(vae, torch.zeros(2, 1, 8, 8), 10, sampler=sampler)
+        >>> drawn.diagnostics["pareto_k"].shape
         (2,)
     """
 
@@ -133,7 +135,7 @@ class Resampled:
 
 @dataclass(frozen=True)
 class NUTS:
-    """Draws from p(z | x) by Pyro's No-U-Turn sampler, the parameters of the program as they are.
+    """Draws from p(z | x) by Pyro's No-U-Turn sampler, parameters held fixed.
 
     Each datum has chains of its own, in unconstrained space and in double precision, whatever that
     of the program. Their R-hat and effective number of draws go with them; R-hat far above 1 says
@@ -157,8 +159,9 @@ class NUTS:
     Source: Hoffman and Gelman (2014), The No-U-Turn Sampler.
 
     Example:
-        >>> idata = pv.to_inference_data(vae, torch.zeros(1, 1, 8, 8), 120, sampler=NUTS(num_chains=2, warmup=60))
-        >>> idata.posterior["z"].shape
+        >>> sampler = NUTS(num_chains=2, warmup=60)
+        >>> drawn = pv.to_inference_data(vae, torch.zeros(1, 1, 8, 8), 120, sampler=sampler)
+        >>> drawn.posterior["z"].shape
         (2, 60, 1, 2)
     """
 
@@ -184,12 +187,13 @@ class NUTS:
 
     def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
         if num_samples % self.num_chains or num_samples < FEWEST_STEPS * self.num_chains:
+            fewest = max(FEWEST_STEPS, -(-num_samples // self.num_chains)) * self.num_chains
             raise InvalidInput(
                 "num_samples",
                 got=str(num_samples),
                 expected=f"a multiple of the {self.num_chains} chains, "
                 f"{FEWEST_STEPS} draws of each or more",
-                fix=f"pass {max(FEWEST_STEPS, -(-num_samples // self.num_chains)) * self.num_chains}",
+                fix=f"pass {fewest}",
             )
         double = _in_double(given)
         per_chain = num_samples // self.num_chains
@@ -254,7 +258,7 @@ class _Posterior:
 
 
 def _rows_at(value: Tensor, chosen: Tensor, plates: Plates) -> Tensor:
-    r"""Of a site's draws those numbered ``chosen`` (K, N), for each datum its own."""
+    r"""Select from a site's draws those numbered ``chosen`` (K, N), datum by datum."""
     rows = in_rows(value, plates)
     return out_of_rows(rows[chosen, torch.arange(rows.shape[1], device=rows.device)], plates)
 

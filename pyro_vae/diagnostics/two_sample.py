@@ -7,11 +7,11 @@ trusted. What is compared are draws, so any guide and any latent will do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from pyro_vae.evaluation.arviz_compat import effective_draws, group_of
+from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, group_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -25,9 +25,18 @@ __all__ = [
 FEWEST_DRAWS = 10
 
 
+class Classifier(Protocol):
+    """A classifier of scikit-learn: what `two_sample_test` uses of it."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> object: ...
+    def predict(self, X: np.ndarray) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """A classifier two-sample test: how often a classifier tells two samples apart on draws that it was not fitted on.
+    """A classifier two-sample test: how often a classifier tells two samples apart.
+
+    The classifier is asked about draws that it was not fitted on.
 
     Args:
         accuracy: 0.5 if the two are indistinguishable, 1 if they do not overlap.
@@ -48,7 +57,9 @@ class TwoSampleTest:
 
 @dataclass(frozen=True)
 class PosteriorComparison:
-    """Distances of a posterior from a reference for N data, each latent dimension on its own and all together.
+    """Distances of a posterior from a reference, for N data.
+
+    Each latent dimension is compared on its own, and all of them together.
 
     Args:
         obs: what the data are called.
@@ -77,7 +88,7 @@ class PosteriorComparison:
 
     @property
     def distinguishable(self) -> np.ndarray:
-        """Which data's posteriors differ from their references by three standard errors or more (N,)."""
+        """Which data's posteriors differ from their references by 3 standard errors (N,)."""
         return np.array([test.z_score > 3 for test in self.tests])
 
     def rows(self) -> list[dict[str, float | int | str]]:
@@ -101,16 +112,20 @@ class PosteriorComparison:
 
     def __str__(self) -> str:
         return (
-            f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the reference; C2ST "
-            f"{self.accuracy.mean():.3f} on average (0.5 is indistinguishable), mean W1 {self.wasserstein.mean():.3f} sd "
-            f"(noise {self.noise.mean():.3f})"
+            f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the "
+            f"reference; C2ST {self.accuracy.mean():.3f} on average (0.5 is indistinguishable), "
+            f"mean W1 {self.wasserstein.mean():.3f} sd (noise {self.noise.mean():.3f})"
         )
 
 
 def compare_posteriors(
-    q: Any, reference: Any, *, classifier: Any = None, seed: int = 0
+    q: ArvizData,
+    reference: ArvizData,
+    *,
+    classifier: Classifier | None = None,
+    seed: int = 0,
 ) -> PosteriorComparison:
-    r"""How draws of a guide differ from those of a reference posterior of the same data, datum by datum.
+    r"""Compare draws of a guide with those of a reference posterior, datum by datum.
 
     Markov chains are thinned to their effective number of draws first, for the tests take draws as
     independent.
@@ -131,7 +146,8 @@ def compare_posteriors(
 
     Example:
         >>> few = torch.zeros(1, 1, 8, 8)
-        >>> chains = pv.to_inference_data(vae, few, 80, sampler=pv.diagnostics.NUTS(num_chains=2, warmup=50))
+        >>> nuts = pv.diagnostics.NUTS(num_chains=2, warmup=50)
+        >>> chains = pv.to_inference_data(vae, few, 80, sampler=nuts)
         >>> compare_posteriors(pv.to_inference_data(vae, few, 200), chains).wasserstein.shape
         (1, 2)
     """
@@ -144,12 +160,8 @@ def compare_posteriors(
             expected=f"the {len(obs)} data and latents of q: {', '.join(names[:4])}, ...",
             fix="draw both from the same data with the same indices",
         )
-    distances: dict[str, list[np.ndarray]] = {
-        "shift": [],
-        "log_scale": [],
-        "wasserstein": [],
-        "noise": [],
-    }
+    names_of_distances = ("shift", "log_scale", "wasserstein", "noise")
+    distances: dict[str, list[np.ndarray]] = {name: [] for name in names_of_distances}
     tests = []
     for n in range(len(obs)):
         a, b = (_independent(draws[:, :, n]) for draws in (ours, theirs))
@@ -165,9 +177,11 @@ def compare_posteriors(
 
 
 def two_sample_test(
-    a: np.ndarray, b: np.ndarray, *, classifier: Any = None, seed: int = 0
+    a: np.ndarray, b: np.ndarray, *, classifier: Classifier | None = None, seed: int = 0
 ) -> TwoSampleTest:
-    """Whether two samples of vectors (S, D), each of independent draws, come from one distribution.
+    """Test whether two samples of vectors (S, D) come from one distribution.
+
+    The draws of each sample are taken as independent.
 
     Args:
         a: one sample.
@@ -180,8 +194,10 @@ def two_sample_test(
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=(2, 300, 2))
-        >>> abs(two_sample_test(*draws).z_score) < 3, two_sample_test(draws[0], draws[1] + 9).accuracy
-        (True, 1.0)
+        >>> abs(two_sample_test(*draws).z_score) < 3
+        True
+        >>> two_sample_test(draws[0], draws[1] + 9).accuracy
+        1.0
     """
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -207,8 +223,11 @@ def two_sample_test(
     return TwoSampleTest(float(right.mean()), 0.5 / float(np.sqrt(len(right))), count)
 
 
-def draws_of(data: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """All latents of ArviZ data as one array (chain, draw, obs, D), with the names of the D dimensions and of the data."""
+def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Collect all latents of ArviZ data in one array (chain, draw, obs, D).
+
+    The names of the D dimensions and of the data come with it.
+    """
     posterior = group_of(data, "posterior")
     if posterior is None:
         raise InvalidInput(
@@ -228,7 +247,9 @@ def draws_of(data: Any) -> tuple[np.ndarray, list[str], np.ndarray]:
 
 
 def _independent(chains: np.ndarray) -> np.ndarray:
-    """Draws (S, D) out of chains (chain, draw, D), each thinned to as many as it is worth in its slowest dimension.
+    """Thin each chain of draws (chain, draw, D) to its effective number, as draws (S, D).
+
+    The dimension that mixes slowest decides.
 
     Each by itself: chains that sit on different modes are worth little together, and yet have draws
     of every mode.

@@ -1,9 +1,10 @@
-"""Scores of a trained program: bounds and log-likelihoods with errors, proposals, annealing, comparisons.
+"""Score a trained program: bounds, log-likelihoods, annealing and comparisons.
 
 Every number that is reported with an error is computed here. Training, figures and ArviZ data of
 the posterior are not.
 """
 
+from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.annealing import (
     Geometric,
     Linear,
@@ -39,6 +40,14 @@ from pyro_vae.evaluation.importance import (
     log_joint,
     log_likelihood,
 )
+from pyro_vae.evaluation.importance_score import (
+    ImportanceScore,
+    UnreliableEstimate,
+    convergence,
+    pareto_k,
+    pareto_k_threshold,
+    summarize,
+)
 from pyro_vae.evaluation.proposals import (
     Defensive,
     Guide,
@@ -49,21 +58,7 @@ from pyro_vae.evaluation.proposals import (
 )
 from pyro_vae.evaluation.reconstruction import reconstruction_score, squared_error
 from pyro_vae.evaluation.results import to_dict, to_elpd, to_inference_data
-from pyro_vae.evaluation.scores import (
-    AnnealedScore,
-    ImportanceScore,
-    Score,
-    UnreliableEstimate,
-    UpperBound,
-    bits_per_dim,
-    concatenate,
-    convergence,
-    pareto_k,
-    pareto_k_threshold,
-    perplexity,
-    summarize,
-    versions,
-)
+from pyro_vae.evaluation.scores import Score, bits_per_dim, concatenate, perplexity, versions
 
 __all__ = [
     "ActiveUnits",

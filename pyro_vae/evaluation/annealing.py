@@ -1,4 +1,4 @@
-r"""Annealed importance sampling, and the sandwich of bounds that it gives on data simulated from the model.
+r"""Annealed importance sampling, and bounds from both sides on simulated data.
 
 Chains walk along densities between a start that can be drawn from and the posterior,
 
@@ -14,7 +14,6 @@ sizes that went on adapting to the chains they move would bias the estimate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,14 +23,16 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
-from pyro_vae.evaluation.scores import AnnealedScore, Score, UpperBound, concatenate
+from pyro_vae.evaluation.scores import Score, concatenate
+from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoid, temperatures
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import InvalidInput, check_context, check_count
+from pyro_vae.validation import check_context, check_count
 
 __all__ = [
     "Geometric",
@@ -45,88 +46,11 @@ __all__ = [
 ]
 
 
-# schedules
-
-
-@dataclass(frozen=True)
-class Linear:
-    r"""Temperatures equally spaced, :math:`\beta(t) = t`.
-
-    Example:
-        >>> Linear()(torch.linspace(0, 1, 3))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
-
-    def __call__(self, time: Tensor) -> Tensor:
-        return time
-
-
-@dataclass(frozen=True)
-class Sigmoid:
-    r"""Temperatures denser at both ends, a logistic curve scaled to reach 0 and 1:
-
-    .. math:: \beta(t) = \frac{\tilde\beta(t) - \tilde\beta(0)}{\tilde\beta(1) - \tilde\beta(0)},
-              \quad \tilde\beta(t) = \mathrm{sigmoid}(\delta\,(2 t - 1))
-
-    Args:
-        delta: how much denser.
-
-    Source: Wu, Burda, Salakhutdinov and Grosse (2017), On the Quantitative Analysis of
-    Decoder-Based Generative Models.
-
-    Example:
-        >>> Sigmoid()(torch.linspace(0, 1, 3))
-        tensor([0.0000, 0.5000, 1.0000])
-    """
-
-    delta: float = 4.0
-
-    def __call__(self, time: Tensor) -> Tensor:
-        low = 1 / (1 + math.exp(self.delta))
-        return (torch.sigmoid(self.delta * (2 * time - 1)) - low) / (1 - 2 * low)
-
-
-@dataclass(frozen=True)
-class Geometric:
-    r"""Temperatures dense near the start, each the same multiple of the one before, less an offset so that it starts at 0:
-
-    .. math:: \beta(t) = \frac{r^t - 1}{r - 1}
-
-    Args:
-        ratio: r, the last spacing over the first.
-
-    Example:
-        >>> Geometric(ratio=9.0)(torch.linspace(0, 1, 3))
-        tensor([0.0000, 0.2500, 1.0000])
-    """
-
-    ratio: float = 1e3
-
-    def __call__(self, time: Tensor) -> Tensor:
-        return (self.ratio**time - 1) / (self.ratio - 1)
-
-
-Schedule = Callable[[Tensor], Tensor]
-
-
-def _temperatures(schedule: Schedule, num_temperatures: int) -> list[float]:
-    check_count("num_temperatures", num_temperatures)
-    betas = schedule(torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64))
-    ends = torch.stack([betas[0].abs(), (betas[-1] - 1).abs()]).max()
-    if not (torch.isfinite(betas).all() and ends < 1e-6 and (betas.diff() >= 0).all()):
-        raise InvalidInput(
-            "schedule",
-            got=f"temperatures from {betas[0]:.3g} to {betas[-1]:.3g}",
-            expected="a function that rises from 0 at 0 to 1 at 1",
-            fix="use Linear(), Sigmoid() or Geometric()",
-        )
-    betas[0], betas[-1] = 0.0, 1.0
-    return betas.tolist()
-
-
 @dataclass(frozen=True)
 class Sandwich:
-    r"""Bounds on log p(x) of simulated data, from below by forward chains and from above by reverse ones.
+    r"""Lower and upper bounds on log p(x) of simulated data.
+
+    Forward chains give the lower bounds, reverse chains the upper ones.
 
     Args:
         lower: the lower bounds.
@@ -143,12 +67,15 @@ class Sandwich:
 
     @property
     def gap(self) -> float:
-        """The mean difference of the bounds: log p(x) is known to within it."""
+        """The mean difference of the bounds, within which log p(x) is known."""
         return (self.upper.values - self.lower.values).mean().item()
 
     @property
     def gap_se(self) -> float:
-        """The standard error of `gap` over the simulated data: it holds all randomness, that of the posterior draws too."""
+        """The standard error of `gap` over the simulated data.
+
+        It holds all randomness, that of the posterior draws too.
+        """
         return Score(self.upper.values - self.lower.values, self.lower.mc_se, 1).se
 
     def __str__(self) -> str:
@@ -165,7 +92,9 @@ class Sandwich:
 
 @dataclass(frozen=True)
 class RateDistortion:
-    r"""The rates and distortions that a decoder can reach, in nats, means over data at each temperature.
+    r"""The rates and distortions that a decoder can reach, in nats.
+
+    Each is a mean over data at one temperature.
 
     Args:
         temperatures: the inverse temperatures :math:`\beta` (T,), the slope of the curve being
@@ -189,9 +118,6 @@ class RateDistortion:
     sha256: str
 
 
-# what is public
-
-
 def ais(
     program: ProgramLike,
     data: Data,
@@ -205,7 +131,7 @@ def ais(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> AnnealedScore:
-    r"""The log marginal likelihood log p(x) of each datum by annealed importance sampling.
+    r"""Estimate log p(x) of each datum by annealed importance sampling.
 
     .. math:: \widehat{\log p}(x) = \log \frac1C \sum_c w_c, \quad
               \log w_c = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \log
@@ -238,11 +164,12 @@ def ais(
     for decoders.
 
     Example:
-        >>> pv.evaluation.ais(vae, torch.zeros(3, 1, 8, 8), num_chains=2, num_temperatures=5).values.shape
+        >>> x = torch.zeros(3, 1, 8, 8)
+        >>> pv.evaluation.ais(vae, x, num_chains=2, num_temperatures=5).values.shape
         torch.Size([3])
     """
     chains = Chains(num_chains, num_leapfrog, start)
-    betas = _temperatures(schedule, num_temperatures)
+    betas = temperatures(schedule, num_temperatures)
     data = as_dataset(data)
     bar = progress_bar("annealing", total=len(data) * num_temperatures, shown=progress)
     parts = []
@@ -266,7 +193,7 @@ def bdmc(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Sandwich:
-    r"""Bidirectional Monte Carlo: both bounds on log p(x), on data that are simulated from the model.
+    r"""Bound log p(x) from both sides on simulated data: bidirectional Monte Carlo.
 
     The latents that made a simulated datum are a draw from its exact posterior. Chains that start
     there and walk the path of `ais` backwards give weights that are unbiased for 1 / p(x), and so
@@ -303,7 +230,7 @@ def bdmc(
     """
     check_count("num_data", num_data)
     chains = Chains(num_chains, num_leapfrog, start)
-    betas = _temperatures(schedule, num_temperatures)
+    betas = temperatures(schedule, num_temperatures)
     context = like_parameters(program, context)
     num_data = num_data if context is None else len(context)
     check_context(program, torch.empty(num_data), context)
@@ -341,7 +268,7 @@ def rate_distortion(
     memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> RateDistortion:
-    r"""The rate-distortion curve of a decoder with its prior, whatever the encoder.
+    r"""Trace the rate-distortion curve of a decoder with its prior, whatever the encoder.
 
     Chains of `ais` from the prior pass through
     :math:`p_\beta(z \mid x) \propto p(z)\, p(x \mid z)^\beta`, which minimise rate + :math:`\beta`
@@ -372,12 +299,13 @@ def rate_distortion(
     Generative Models.
 
     Example:
-        >>> rate_distortion(vae, torch.zeros(3, 1, 8, 8), num_chains=4, num_temperatures=10, points=5).rate.shape
+        >>> x = torch.zeros(3, 1, 8, 8)
+        >>> rate_distortion(vae, x, num_chains=4, num_temperatures=10, points=5).rate.shape
         torch.Size([5])
     """
     chains = Chains(num_chains, num_leapfrog)
     check_count("points", points)
-    betas = _temperatures(schedule, num_temperatures)
+    betas = temperatures(schedule, num_temperatures)
     kept = torch.linspace(1, num_temperatures, points).round().long().unique().tolist()
     data = as_dataset(data)
     bar = progress_bar("annealing", total=len(data) * (num_temperatures + 1), shown=progress)

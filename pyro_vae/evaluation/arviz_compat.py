@@ -1,17 +1,22 @@
-"""ArviZ behind one door: what its 0.x and 1.x releases name, or sign, differently."""
+"""One interface to the 0.x and 1.x releases of ArviZ."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import xarray
+
 __all__ = [
+    "ArvizData",
     "arviz",
     "effective_draws",
     "elpd_data",
@@ -22,11 +27,18 @@ __all__ = [
     "write_netcdf",
 ]
 
+ArvizData = Any  # InferenceData or ELPDData of 0.x, DataTree or ELPDData of 1.x
+
+Numbers = Mapping[str, object]
+
 FEWEST_TAIL_DRAWS = 5
 
 
 def arviz() -> ModuleType:
-    """The `arviz` module; imported on first use, as it takes seconds, and without its notice about 1.0."""
+    """Import `arviz` on first use, without its notice about 1.0.
+
+    The import takes seconds.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import arviz as az
@@ -39,11 +51,11 @@ def _is_0x(az: ModuleType) -> bool:
 
 
 def inference_data(
-    groups: dict[str, tuple[dict[str, Any], dict[str, Any]]],
-    attributes: dict[str, Any] | None = None,
-    coordinates: dict[str, Any] | None = None,
-) -> Any:
-    """ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
+    groups: Mapping[str, tuple[Numbers, Numbers]],
+    attributes: Numbers | None = None,
+    coordinates: Numbers | None = None,
+) -> ArvizData:
+    """Make ArviZ data: an ``InferenceData`` of 0.x, a ``DataTree`` of 1.x.
 
     Args:
         groups: by name, ArviZ's own or others: a pair (variables, attributes), as xarray takes
@@ -67,16 +79,18 @@ def inference_data(
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
 
 
-def group_of(data: Any, name: str) -> Any:
-    """A group of ArviZ data as an `xarray.Dataset`; ``None`` if there is no such group."""
-    names = data.children if hasattr(data, "children") else data.groups()
-    if name not in names:
-        return None
-    return data[name].to_dataset() if hasattr(data, "children") else data[name]
+def group_of(data: ArvizData, name: str) -> xarray.Dataset | None:
+    """A group of ArviZ data; ``None`` if there is no such group."""
+    if hasattr(data, "children"):
+        return data[name].to_dataset() if name in data.children else None
+    return data[name] if name in data.groups() else None
 
 
-def write_netcdf(data: Any, path: str | Path) -> Path:
-    """ArviZ data as a netCDF file, compressed without loss, replaced as a whole; `arviz.from_netcdf` reads it."""
+def write_netcdf(data: ArvizData, path: str | Path) -> Path:
+    """Write ArviZ data as a compressed netCDF file, which `arviz.from_netcdf` reads.
+
+    The compression loses nothing. The file is replaced as a whole.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -87,7 +101,7 @@ def write_netcdf(data: Any, path: str | Path) -> Path:
             packed = {
                 f"/{name}": {
                     variable: {"zlib": True}
-                    for variable, values in group_of(data, name).items()
+                    for variable, values in data[name].to_dataset().items()
                     if values.dtype.kind in "biuf"
                 }
                 for name in data.children
@@ -100,24 +114,34 @@ def write_netcdf(data: Any, path: str | Path) -> Path:
 
 
 def r_hat(draws: np.ndarray) -> np.ndarray:
-    """R-hat of draws (chains, steps, ...), of chains that are split in halves: one for each of the other dimensions."""
-    return _of_chains("rhat", draws)
+    """R-hat of draws (chains, steps, ...) for each of the other dimensions.
+
+    Chains are split in halves.
+    """
+    return _of_chains(arviz().rhat, draws)
 
 
 def effective_draws(draws: np.ndarray) -> np.ndarray:
-    """How many independent draws those (chains, steps, ...) are worth for the mean, for each of the other dimensions."""
-    return _of_chains("ess", draws)
+    """Effective number of draws (chains, steps, ...) for each other dimension's mean."""
+    return _of_chains(arviz().ess, draws)
 
 
-def _of_chains(function: str, draws: np.ndarray) -> np.ndarray:
+def _of_chains(
+    diagnostic: Callable[[xarray.Dataset], xarray.Dataset], draws: np.ndarray
+) -> np.ndarray:
     import xarray
 
     dims = ["chain", "draw", *(f"dim_{i}" for i in range(draws.ndim - 2))]
-    return np.asarray(getattr(arviz(), function)(xarray.Dataset({"z": (dims, draws)}))["z"])
+    return np.asarray(diagnostic(xarray.Dataset({"z": (dims, draws)}))["z"])
 
 
-def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, good_k: float) -> Any:
-    """Per-datum log predictive densities (N,) as what ``arviz.loo`` would have returned: for `compare` and `plot_khat`."""
+def elpd_data(
+    values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, good_k: float
+) -> ArvizData:
+    """Log predictive densities (N,) as what ``arviz.loo`` would have returned.
+
+    They are input to ArviZ's ``compare`` and ``plot_khat``.
+    """
     import xarray
 
     az = arviz()
@@ -148,12 +172,14 @@ def elpd_data(values: np.ndarray, pareto_k: np.ndarray, *, num_samples: int, goo
     from arviz_stats import utils
 
     # 1.3 has a class of its own for each kind; the releases before it name the kind as an argument.
-    kind: Any = getattr(utils, "ELPDDataLOO", None) or partial(utils.ELPDData, kind="loo")
+    kind = vars(utils).get("ELPDDataLOO") or partial(utils.ELPDData, kind="loo")
     return kind(elpd=float(values.sum()), p=np.nan, elpd_i=pointwise, **numbers)
 
 
 def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto k of each row of log-weights (N, K) by ArviZ's PSIS; NaN for short tails, -inf for constant ones.
+    """Pareto k of each row of log-weights (N, K), by ArviZ's PSIS.
+
+    It is NaN for tails that are too short and -inf for constant ones.
 
     ArviZ 1.x keeps its function elsewhere and takes log-likelihoods where 0.x takes log-weights:
     both are settled here.
@@ -181,9 +207,8 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
     az = arviz()
     centred = log_weights - log_weights.max(axis=1, keepdims=True)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # overflow in the fit of a degenerate tail: the k it gives says enough
+        # Fits of degenerate tails overflow; their k says enough.
+        warnings.simplefilter("ignore")
         if _is_0x(az):
             _, shapes = az.psislw(centred)
         else:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from pyro_vae.checkpoint.files import writing_to
-from pyro_vae.evaluation.scores import ImportanceScore, Score
+from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "spread"]
@@ -48,7 +49,8 @@ class Difference:
     num_data: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} +- {self.se:.2f} nats (Monte Carlo error {self.mc_se:.2g}, {self.num_data} data)"
+        error = f"Monte Carlo error {self.mc_se:.2g}"
+        return f"{self.mean:+.2f} +- {self.se:.2f} nats ({error}, {self.num_data} data)"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Spread:
 
 
 def compare(first: Score, second: Score) -> Difference:
-    r"""The paired difference of two scores on the same data.
+    r"""Compare two scores on the same data by their paired difference.
 
     .. math:: \bar d = \frac1N \sum_n d_n, \quad d_n = a_n - b_n, \quad \mathrm{se} =
               \frac{\mathrm{sd}(d_n)}{\sqrt N}
@@ -125,12 +127,15 @@ def _check_same_data(scores: Mapping[str, Score]) -> None:
                 "scores",
                 got=f"{of(reference)} ({name}) and {of(score)} ({other})",
                 expected="scores of the same data, with the same binarisation",
-                fix="evaluate both on one data set with the same --data, --split, --limit and binarisation",
+                fix="evaluate both on one data set with the same --data, --split, --limit and "
+                "binarisation",
             )
 
 
 def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
-    """Per-datum scores as an ``.npz`` file: an array ``SCORE/NUMBER`` for each, and what they were made from as ``SCORE``.
+    """Write the scores of each datum as an ``.npz`` file.
+
+    It has an array ``SCORE/NUMBER`` for each, and what they were made from as ``SCORE``.
 
     Example:
         >>> scores = pv.evaluation.evaluate(vae, torch.zeros(3, 1, 8, 8), 30)
@@ -152,7 +157,9 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
 
 
 def load_scores(path: str | Path) -> dict[str, Score]:
-    """Scores ``"elbo"``, ``"log_likelihood"``, ``"log_joint"`` and ``"squared_error"``, as many as there are, that `save_scores` or ``pyro-vae evaluate`` wrote.
+    """Read the scores that `save_scores` or ``pyro-vae evaluate`` wrote.
+
+    They are any of ``"elbo"``, ``"log_likelihood"``, ``"log_joint"`` and ``"squared_error"``.
 
     Raises:
         InvalidInput: if there is no such file, or it holds something else.
@@ -162,12 +169,13 @@ def load_scores(path: str | Path) -> dict[str, Score]:
             arrays = {name: file[name] for name in file.files}
         scores = {}
         for name in SCORES.keys() & arrays.keys():
-            numbers: dict[str, Any] = {
+            numbers = {
                 key.partition("/")[2]: torch.from_numpy(value)
                 for key, value in arrays.items()
                 if key.startswith(f"{name}/")
             }
-            scores[name] = SCORES[name](**json.loads(str(arrays[name])), **numbers)
+            stated = json.loads(str(arrays[name]))
+            scores[name] = SCORES[name](**(stated | numbers))
         return scores
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Are samples like data, and are all data among the samples? Answers from nearest neighbours."""
+"""Compare samples with data by nearest neighbours: are they alike, are all data reached?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ __all__ = ["Fidelity", "fidelity"]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What `fidelity` returns; all but the density lie in [0, 1], and each is highest for the best samples.
+    """Precision, recall, density and coverage of samples, as `fidelity` returns them.
+
+    All but the density lie in [0, 1], and each is highest for the best samples.
 
     Args:
         precision: the share of samples that lie in a real point's ball: are they like data?

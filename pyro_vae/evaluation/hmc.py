@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.contracts import StochasticFunction, Trace
-from pyro_vae.evaluation.scores import AnnealedScore, summarize
+from pyro_vae.evaluation.annealed_score import AnnealedScore
+from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, frozen
 from pyro_vae.runtime.memory import chunks, rows_within
@@ -28,7 +29,10 @@ JITTER = 0.2  # without it, trajectories through a normal density can close upon
 
 @dataclass
 class Point:
-    """Where chains are: u (C, n, D), log f_0 and log f_1 there (2, C, n), and the gradients of both (2, C, n, D)."""
+    """Where chains are, with the densities and gradients there.
+
+    They are u (C, n, D), log f_0 and log f_1 (2, C, n), and the gradients of both (2, C, n, D).
+    """
 
     u: Tensor
     log_f: Tensor
@@ -49,7 +53,7 @@ class Point:
 
 @dataclass
 class ChainState:
-    """Chains at one time: where they are, their weights so far, and the acceptance that led there."""
+    """Chains at one time: their places, their weights so far, their last acceptance."""
 
     point: Point
     weights: Tensor
@@ -100,7 +104,7 @@ class AnnealedPath:
         return log_start + log_jacobian, log_prior + log_rest + log_jacobian
 
     def point(self, u: Tensor) -> Point:
-        """The densities at u, with both gradients, so that a change of temperature costs nothing."""
+        """The densities at u with both gradients, so that changing the temperature is free."""
         with frozen(self.given.program):
             u = u.detach().requires_grad_()
             first, last = self.log_densities(u)
@@ -120,12 +124,14 @@ class AnnealedPath:
     def latents_of(self, trace: Trace, few: slice) -> Tensor:
         """The latents of simulated data, unconstrained (1, n, D)."""
         sites = latent_sites(trace)
-        return self.latents.pack({name: site["value"][None] for name, site in sites.items()})[
-            :, few
-        ]
+        packed = self.latents.pack({name: site["value"][None] for name, site in sites.items()})
+        return packed[:, few]
 
     def transition(self, start: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
-        """A Hamiltonian Monte Carlo transition that leaves f_beta invariant: where it leads, and its acceptance (C, n)."""
+        """Take a Hamiltonian Monte Carlo transition that leaves f_beta invariant.
+
+        It returns where the transition leads, and its acceptance (C, n).
+        """
         u = start.u
         jitter = 1 + JITTER * (2 * torch.rand(u.shape[:2], device=u.device, dtype=u.dtype) - 1)
         size = (step * jitter)[..., None]
@@ -139,9 +145,8 @@ class AnnealedPath:
             log_f, gradient = end.at(beta)
             momentum = momentum + size * gradient / 2
         log_ratio = log_f - momentum.square().sum(-1) / 2 - before
-        accepted = (
-            torch.rand_like(log_ratio).log() < log_ratio
-        )  # a NaN, from a step too far, is no acceptance
+        # A NaN, from a step too far, is not accepted.
+        accepted = torch.rand_like(log_ratio).log() < log_ratio
         acceptance = log_ratio.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
         return Point(
             torch.where(accepted[..., None], end.u, start.u),
@@ -150,7 +155,7 @@ class AnnealedPath:
         ), acceptance
 
     def pilot(self, betas: list[float]) -> Tensor:
-        """Step sizes (T - 1, n) for every temperature but the first and the last, from a few chains of their own.
+        """Find step sizes (T - 1, n) for the inner temperatures, by a few chains of their own.
 
         The pilots stop at some of the temperatures only; those up to the next have the same step
         size.
@@ -159,11 +164,8 @@ class AnnealedPath:
         if not inner:
             return self.given.x.new_zeros(0, len(self.given))
         stride = -(-len(inner) // PILOT_TEMPERATURES)
-        point, step, steps = (
-            self.point(self.begin(PILOT_CHAINS)),
-            self.given.x.new_full((len(self.given),), 0.1),
-            [],
-        )
+        point, steps = self.point(self.begin(PILOT_CHAINS)), []
+        step = self.given.x.new_full((len(self.given),), 0.1)
         for i, beta in enumerate([inner[0]] * PILOT_WARMUP + inner[::stride]):
             point, acceptance = self.transition(point, beta, step)
             step = step * torch.exp(ADAPTATION * (acceptance.mean(0) - TARGET_ACCEPTANCE))
@@ -173,13 +175,15 @@ class AnnealedPath:
         return torch.stack(steps).repeat_interleave(stride, dim=0)[: len(inner)]
 
     def walk(self, betas: list[float], steps: Tensor, u: Tensor) -> Iterator[ChainState]:
-        """Chains from u along ``betas``, up or down, as they are before each transition and at the end."""
+        """Walk chains from u along ``betas``, up or down.
+
+        It yields their state before each transition, and at the end.
+        """
         point = self.point(u)
         acceptance = weights = torch.zeros_like(point.advantage)
         if torch.isnan(point.advantage).any():
-            raise NonFiniteLogWeight(
-                int(torch.isnan(point.advantage).any(0).nonzero()[0]), "where its chains start"
-            )
+            datum = int(torch.isnan(point.advantage).any(0).nonzero()[0])
+            raise NonFiniteLogWeight(datum, "where its chains start")
         for i, (before, beta) in enumerate(pairwise(betas)):
             weights = weights + (beta - before) * point.advantage
             yield ChainState(point, weights, acceptance)
@@ -194,7 +198,10 @@ class AnnealedPath:
         few: slice,
         u: Tensor | None = None,
     ) -> AnnealedScore:
-        """The estimate from chains along ``betas``, started at u or at draws from f_0; chains in parts if they are many."""
+        """Estimate log p(x) from chains along ``betas``, started at u or at draws from f_0.
+
+        Many chains are run in parts.
+        """
         weights, acceptances = [], []
         num_chains = self.chains.num_chains
         for part in chunks(num_chains, self.rows):

@@ -1,4 +1,4 @@
-"""Scores of a fitted program: the ELBO and the importance-sampled log-likelihood, per datum and with errors.
+"""Scores by importance sampling: the ELBO and log p(x) of each datum, with errors.
 
 Everything is made of the log-weights (K, N) of `pyro_vae.runtime.traces`. Words: scores are nats
 per datum, higher is better. Two errors are kept apart: ``mc_se``, one for each datum, is the Monte
@@ -18,17 +18,15 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
-from pyro_vae.evaluation.proposals import Guide, Proposal
-from pyro_vae.evaluation.scores import (
+from pyro_vae.evaluation.importance_score import (
     ImportanceScore,
-    Score,
     UnreliableEstimate,
-    concatenate,
-    elbo_score,
     pareto_k_threshold,
     summarize,
 )
+from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
+from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.validation import check_count
@@ -46,7 +44,7 @@ def elbo(
     compile: Compile = "auto",
     progress: bool = False,
 ) -> Score:
-    r"""The evidence lower bound of each datum.
+    r"""Estimate the evidence lower bound of each datum.
 
     .. math:: \widehat{\mathrm{ELBO}}(x) = \frac1K \sum_k \log w_k, \quad
               w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
@@ -92,7 +90,7 @@ def log_likelihood(
     compile: Compile = "auto",
     progress: bool = False,
 ) -> ImportanceScore:
-    r"""The log marginal likelihood log p(x) of each datum, by importance sampling.
+    r"""Estimate log p(x) of each datum by importance sampling.
 
     .. math:: \widehat{\log p}(x) = \log \frac1K \sum_k w_k, \quad
               w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
@@ -149,10 +147,10 @@ def log_likelihood(
     assert isinstance(score, ImportanceScore)
     if score.above_threshold:
         warnings.warn(
-            f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for {score.above_threshold} of "
-            f"{len(score.values)} data: their log-likelihoods are likely too low by more than the stated error. "
-            "Raise num_samples, refine the guide for each datum (proposal=Refitted()), anneal (ais), or use a more flexible "
-            "posterior",
+            f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for "
+            f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
+            "likely too low by more than the stated error. Raise num_samples, refine the guide for "
+            "each datum (proposal=Refitted()), anneal (ais), or use a more flexible posterior",
             UnreliableEstimate,
             stacklevel=2,
         )
@@ -171,7 +169,9 @@ def evaluate(
     progress: bool = False,
     summaries: dict[str, Callable[[Tensor], Score]] | None = None,
 ) -> dict[str, Score]:
-    """Several scores from one set of draws: by default ``"elbo"`` and ``"log_likelihood"``.
+    """Make several scores from one set of draws: by default the ELBO and log p(x).
+
+    They are called ``"elbo"`` and ``"log_likelihood"``.
 
     Arguments and errors are those of `log_likelihood`; ``summaries`` maps a name to a function from
     log-weights (K, n) to a `Score`. Each datum is encoded once, its K draws taken together; only
@@ -201,7 +201,7 @@ def evaluate(
 
 
 def summary_error(summary: Callable[[Tensor], Score], weighed: Weighed) -> Tensor:
-    """The Monte Carlo error of draws that are independent between runs of the guide only (N,).
+    """The Monte Carlo error (N,) where only runs of the guide are independent.
 
     It is the spread of the runs' own values about the value of all, with the bias that such a
     spread gives a logarithm.
@@ -217,7 +217,9 @@ def summary_error(summary: Callable[[Tensor], Score], weighed: Weighed) -> Tenso
 def log_joint(
     program: ProgramLike, data: Data, *, seed: int = 0, memory_budget: int = DEFAULT_MEMORY
 ) -> Score:
-    r"""The log-joint of each datum and its point, for a program whose guide is a Delta: minus the loss, and no bound of log p(x).
+    r"""Compute log p(x, z) of each datum at its point, for a guide that is a Delta.
+
+    It is minus the training loss, and no bound on log p(x).
 
     .. math:: \log p(x, \mu(x)), \quad q(z \mid x) = \delta(z - \mu(x))
 
@@ -261,7 +263,9 @@ def importance_weights(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
-    """The log-weights (K, N) themselves, those of `log_likelihood` with the same arguments: for figures of a few data.
+    """Draw the log-weights (K, N) that `log_likelihood` is made of.
+
+    The same arguments give the same draws. They are for figures of a few data.
 
     Example:
         >>> importance_weights(vae, torch.zeros(3, 1, 8, 8), num_samples=50).shape

@@ -32,7 +32,7 @@ CENTRE_DRAWS = 64
 
 
 class Moved(Messenger):
-    """Puts each continuous latent site of a guide through an affine map, in unconstrained space.
+    """Put each continuous latent site of a guide through an affine map, unconstrained.
 
     Args:
         affine: from a site's name, centre and scale to the map's offset and factor.
@@ -98,7 +98,9 @@ def _is_real(fn: TorchDistribution) -> bool:
 
 
 def _centre_and_scale(name: str, fn: TorchDistribution) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a site's density in unconstrained space: in closed form, or else from draws.
+    """Mean and standard deviation of a site's density in unconstrained space.
+
+    They are in closed form, or else those of draws.
 
     From draws of a fixed seed they are a function of the density, the same wherever that density is
     scored again.

@@ -1,4 +1,4 @@
-r"""Proposals: what importance sampling draws its latents from, where the guide itself is a poor one.
+r"""Proposals: what importance sampling draws from where the guide is a poor one.
 
 A proposal is called with a program given a few data and returns a function from K to log-weights
 (K, N). Whatever it draws from, the weights are those of p(x, z), so the estimate of p(x) stays
@@ -59,7 +59,7 @@ def _guide_of(proposal: GuideProposal | None, given: Conditioned) -> StochasticF
 
 @dataclass(frozen=True)
 class Widened:
-    r"""The guide, each continuous site stretched about its centre, in unconstrained space:
+    r"""The guide, each continuous site stretched about its centre:
 
     .. math:: u' = c + a\,(u - c), \quad z = T(u')
 
@@ -104,7 +104,7 @@ class Widened:
 
 @dataclass(frozen=True)
 class Refitted:
-    r"""The guide, refined for each datum by gradient steps on its ELBO: each continuous site moved and stretched,
+    r"""The guide refined for each datum, its sites moved and stretched by gradient steps:
 
     .. math:: u' = c + s\,\delta + e^{\lambda} (u - c), \quad z = T(u')
 
@@ -125,7 +125,8 @@ class Refitted:
     Source: Cremer, Li and Duvenaud (2018), Inference Suboptimality in Variational Autoencoders.
 
     Example:
-        >>> pv.log_likelihood(vae, torch.zeros(2, 1, 8, 8), 10, proposal=Refitted(steps=5)).num_samples
+        >>> x = torch.zeros(2, 1, 8, 8)
+        >>> pv.log_likelihood(vae, x, 10, proposal=Refitted(steps=5)).num_samples
         10
     """
 
@@ -191,7 +192,8 @@ class Defensive:
     Distributions.
 
     Example:
-        >>> pv.log_likelihood(vae, torch.zeros(2, 1, 8, 8), 10, proposal=Defensive(0.1, of=Widened(1.2))).num_samples
+        >>> mixture, x = Defensive(0.1, of=Widened(1.2)), torch.zeros(2, 1, 8, 8)
+        >>> pv.log_likelihood(vae, x, 10, proposal=mixture).num_samples
         10
     """
 

@@ -1,4 +1,4 @@
-"""Reconstruction error: how far E[x | z] is from x, and log p(x | z) of each datum."""
+"""Errors of reconstructions: squared error, and log p(x | z) of each datum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ __all__ = ["reconstruction_score", "squared_error"]
 def squared_error(
     program: ProgramLike, data: Data, target: Data | None = None, *, seed: int = 0
 ) -> Score:
-    r"""The squared error of each reconstruction, a mean over the entries of x, in the units of x squared; lower is better.
+    r"""The mean squared error of each reconstruction over the entries of x.
+
+    It is in the units of x squared; lower is better.
 
     .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = \mathrm{reconstruct}(\tilde x)
 
@@ -52,7 +54,7 @@ def squared_error(
 
 
 def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, seed: int) -> Tensor:
-    r"""The reconstruction term of each datum (N,), in nats: :math:`\mathrm{E}_q \log p(x \mid z)`."""
+    r"""The reconstruction term of each datum (N,): E_q[log p(x | z)], in nats."""
     parts = []
     with conditioned(program, data, seed, scored=False) as given:
         for part, few in given.in_chunks(max(1, 10_000 // num_samples)):

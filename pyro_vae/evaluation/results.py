@@ -1,22 +1,22 @@
-"""Results of any evaluation, as JSON and as ArviZ data, with what they were made from."""
+"""Results of any evaluation as JSON or ArviZ data, with what they were made from."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.evaluation.arviz_compat import elpd_data, inference_data
-from pyro_vae.evaluation.scores import ImportanceScore, Score, pareto_k_threshold, versions
+from pyro_vae.evaluation.arviz_compat import ArvizData, elpd_data, inference_data
+from pyro_vae.evaluation.importance_score import ImportanceScore, pareto_k_threshold
+from pyro_vae.evaluation.scores import Score, versions
 
 __all__ = ["to_dict", "to_elpd", "to_inference_data"]
 
 
-def to_elpd(score: ImportanceScore) -> Any:
-    r"""A `log_likelihood` as ArviZ's ``ELPDData``, for ``arviz.compare`` and ``arviz.plot_khat``.
+def to_elpd(score: ImportanceScore) -> ArvizData:
+    r"""Make ArviZ's ``ELPDData`` of a `log_likelihood`, for its comparisons and figures.
 
     With the parameters of the program fixed, the log predictive density of a datum that was not
     trained on *is* its
@@ -40,8 +40,8 @@ def to_elpd(score: ImportanceScore) -> Any:
     )
 
 
-def to_dict(result: Any) -> dict[str, Any]:
-    """Every number of a result under its name, ready for JSON, and the versions behind it.
+def to_dict(result: object) -> dict[str, object]:
+    """Collect every number of a result by name, ready for JSON, with library versions.
 
     Args:
         result: a score, bounds, gaps, ranks: whatever dataclass a function of this package returns.
@@ -51,11 +51,13 @@ def to_dict(result: Any) -> dict[str, Any]:
         >>> sorted(to_dict(pv.evaluation.active_units(vae, torch.rand(5, 1, 8, 8).round())))
         ['num_samples', 'seed', 'sha256', 'threshold', 'variance', 'versions']
     """
-    return _plain(result) | {"versions": versions()}
+    return {**_plain_fields(result), "versions": versions()}
 
 
-def to_inference_data(result: Any) -> Any:
-    """The same as ArviZ data: a group ``scores`` with a variable for each tensor, the numbers and words as attributes.
+def to_inference_data(result: object) -> ArvizData:
+    """Make ArviZ data of a result: a group ``scores`` with a variable for each tensor.
+
+    Numbers and words become attributes.
 
     A tensor with an entry for each datum has the dimension ``obs``; names inside one another are
     joined by a dot.
@@ -67,14 +69,9 @@ def to_inference_data(result: Any) -> Any:
     """
     leaves = dict(_leaves(result))
     tensors = {name: value for name, value in leaves.items() if isinstance(value, Tensor)}
-    per_datum = next(
-        (
-            len(value)
-            for name, value in tensors.items()
-            if name.split(".")[-1] in ("values", "ranks")
-        ),
-        None,
-    )
+    is_per_datum = {"values", "ranks"}
+    sizes = [len(value) for name, value in tensors.items() if name.split(".")[-1] in is_per_datum]
+    per_datum = sizes[0] if sizes else None
     variables = {
         name: (_dims(name, value, per_datum), value.cpu().numpy())
         for name, value in tensors.items()
@@ -82,7 +79,7 @@ def to_inference_data(result: Any) -> Any:
     words = {
         name: value for name, value in leaves.items() if isinstance(value, bool | int | float | str)
     }
-    return inference_data({"scores": (variables, words | versions())})
+    return inference_data({"scores": (variables, {**words, **versions()})})
 
 
 def _dims(name: str, value: Tensor, per_datum: int | None) -> tuple[str, ...]:
@@ -92,13 +89,25 @@ def _dims(name: str, value: Tensor, per_datum: int | None) -> tuple[str, ...]:
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Score):
-        value = {name: item for name, item in value.to_dict().items() if name != "versions"}
-    elif is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+def _fields_of(result: object) -> Mapping[str, object]:
+    """The fields of a dataclass, or the entries of a mapping, by name."""
+    if is_dataclass(result):
+        return {field.name: vars(result)[field.name] for field in fields(result)}
+    return result if isinstance(result, Mapping) else {}
+
+
+def _plain_fields(result: object) -> dict[str, object]:
+    """The numbers of a result by name, a score's summaries among them."""
+    items = _fields_of(result)
+    if isinstance(result, Score):
+        items = {name: item for name, item in result.to_dict().items() if name != "versions"}
+    return {str(name): _plain(item) for name, item in items.items()}
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it."""
+    if is_dataclass(value) or isinstance(value, Mapping):
+        return _plain_fields(value)
     if isinstance(value, Tensor):
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
@@ -106,13 +115,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What is in a result, by names joined by dots; a slash, as in ``kl/z``, would be a path in ArviZ 1.x."""
-    if is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if not isinstance(value, Mapping):
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """What is in a result, by names joined by dots.
+
+    A slash, as in ``kl/z``, would be a path in ArviZ 1.x.
+    """
+    if not (is_dataclass(value) or isinstance(value, Mapping)):
         yield path, value
         return
-    for name, item in value.items():
+    for name, item in _fields_of(value).items():
         part = str(name).replace("/", ".")
         yield from _leaves(item, f"{path}.{part}" if path else part)

@@ -1,12 +1,12 @@
-"""Scores: per-datum estimates with their errors and diagnostics."""
+"""Scores: an estimate for each datum, in nats, with its errors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,31 +15,20 @@ from torch import Tensor
 
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import END
-from pyro_vae.evaluation.arviz_compat import inference_data, psis_tail_shape
+from pyro_vae.evaluation.arviz_compat import ArvizData, inference_data
 
 __all__ = [
-    "AnnealedScore",
-    "ImportanceScore",
+    "AnyScore",
     "Score",
-    "UnreliableEstimate",
-    "UpperBound",
-    "bias_of_log_mean",
     "bits_per_dim",
     "concatenate",
-    "convergence",
-    "draws_needed",
     "elbo_score",
-    "pareto_k",
-    "pareto_k_threshold",
+    "like_weights",
     "perplexity",
-    "share_of_bounds",
-    "summarize",
+    "rows_of",
     "versions",
+    "widening",
 ]
-
-
-class UnreliableEstimate(UserWarning):
-    """Some data's importance weights have so heavy a tail that the estimate's error cannot be believed."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +62,9 @@ class Score:
     @property
     def se(self) -> float:
         """The standard error of that mean over data; NaN for a single datum."""
-        return (
-            self.values.double().std().item() / math.sqrt(len(self.values))
-            if len(self.values) > 1
-            else math.nan
-        )
+        if len(self.values) < 2:
+            return math.nan
+        return self.values.double().std().item() / math.sqrt(len(self.values))
 
     @property
     def bias(self) -> Tensor:
@@ -103,7 +90,7 @@ class Score:
         """The ends (N,) of an interval for each datum; the upper one is infinite for a bound.
 
         Example:
-            >>> low, high = summarize(torch.zeros(100, 2)).interval()
+            >>> low, high = elbo_score(torch.zeros(100, 2)).interval()
             >>> bool((low == high).all())
             True
         """
@@ -114,16 +101,15 @@ class Score:
     @property
     def per_datum(self) -> dict[str, Tensor]:
         """Everything that has one entry for each datum, by name."""
-        everything = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in everything.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in self._fields.items() if isinstance(value, Tensor)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON: summaries, what it was made from, and the numbers of each datum."""
-        rest = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name not in self.per_datum
-        }
+    @property
+    def _fields(self) -> dict[str, object]:
+        return {each.name: vars(self)[each.name] for each in fields(self)}
+
+    def to_dict(self) -> dict[str, object]:
+        """Collect summaries, settings and the numbers of each datum, for JSON."""
+        rest = {name: value for name, value in self._fields.items() if name not in self.per_datum}
         return {
             "mean": self.mean,
             "se": self.se,
@@ -134,8 +120,8 @@ class Score:
             **{name: value.tolist() for name, value in self.per_datum.items()},
         }
 
-    def to_inference_data(self) -> Any:
-        """The same as ArviZ data: a group ``scores`` with a variable (obs) for each per-datum number."""
+    def to_inference_data(self) -> ArvizData:
+        """Make ArviZ data: a group ``scores`` with a variable (obs) for each per-datum number."""
         rest = {
             key: value
             for key, value in self.to_dict().items()
@@ -158,122 +144,53 @@ class Score:
         )
 
 
-@dataclass(frozen=True)
-class ImportanceScore(Score):
-    r"""A `Score` by importance sampling, with what tells whether to believe it.
-
-    Its Monte Carlo error has the bias of the logarithm in it:
-    :math:`\sqrt{\mathrm{se}^2 + \mathrm{bias}^2}` with
-    :math:`\mathrm{bias} \approx \mathrm{Var}\,w / (2 K\, (\mathrm{E}\,w)^2)`. A value is a lower
-    bound where its Pareto k is above `pareto_k_threshold`, or where K is too small for a k.
-
-    Args:
-        ess: the effective number of draws (N,), :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
-        pareto_k: the tail shape of each datum's weights (N,), see `pareto_k`.
-    """
-
-    ess: Tensor
-    pareto_k: Tensor
-
-    @property
-    def bias(self) -> Tensor:
-        return bias_of_log_mean(self.ess, self.num_samples)
-
-    @property
-    def is_bound(self) -> Tensor:
-        return self.pareto_k.isnan() | (self.pareto_k > pareto_k_threshold(self.num_samples))
-
-    @property
-    def above_threshold(self) -> int | None:
-        """How many data have a Pareto k above `pareto_k_threshold`: their scores are likely too low. ``None`` if K is too
-        small for any to have a k."""
-        return (
-            None
-            if self.pareto_k.isnan().all()
-            else int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
-        )
-
-    def __str__(self) -> str:
-        above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
-        said = (
-            "too few draws for Pareto k"
-            if above is None
-            else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
-        )
-        return f"{super().__str__()}; {said}"
-
-
-FEWEST_AT_WORK = 8  # effective chains: with fewer, the spread of their weights is not known
-FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
-
-
-def share_of_bounds(score: Score) -> float:
-    """The share of data whose estimate is known only to be a lower bound on log p(x).
-
-    A datum's estimate is a bound where its Pareto k is above `pareto_k_threshold`, or where it has
-    no Pareto k because K is too small: its stated error then covers neither the tail of the weights
-    nor the bias of the logarithm. Where the share is not zero, the mean is a bound too. A score
-    without Pareto k, such as an ELBO, has a share of 0.
-
-    Example:
-        >>> [share_of_bounds(summarize(torch.zeros(K, 2))) for K in (5, 1000)]
-        [1.0, 0.0]
-    """
-    return score.is_bound.double().mean().item()
-
-
-def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
-    r"""How many draws K would bring the bias of the mean estimate below a number of nats.
-
-    .. math:: K = \frac{1}{2\,\mathrm{bias}} \; \frac1N \sum_n
-              \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
-
-    The variances are those of the draws at hand, which too few draws make too small. The least
-    answer is the number that a Pareto k needs.
-
-    Args:
-        score: an estimate from few draws.
-        bias: the bias to reach, in nats.
-
-    Source: Nowozin (2018), Debiasing Evidence Approximations.
-
-    Example:
-        >>> draws_needed(summarize(torch.tensor([[0.0], [1.0], [2.0]])))
-        40
-    """
-    if score.num_samples == 1:
-        return FEWEST_DRAWS
-    spread = (score.num_samples / score.ess.double() - 1) * (
-        score.num_samples / (score.num_samples - 1)
-    )
-    return max(FEWEST_DRAWS, math.ceil(spread.mean().item() / (2 * bias)))
-
-
 AnyScore = TypeVar("AnyScore", bound=Score)
 
 
-def convergence(log_weights: Tensor, points: int = 20) -> list[ImportanceScore]:
-    """The estimate from the first K of given draws, for K from 1 to all of them, equally spaced in log K.
+def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
+    """Join the scores of consecutive chunks of data into one.
 
-    Args:
-        log_weights: log-weights (K, N), see `importance_weights`.
-        points: at how many K, those that coincide counted once.
-
-    Example:
-        >>> [score.num_samples for score in convergence(torch.randn(1000, 2), points=4)]
-        [1, 10, 100, 1000]
+    They must be of one kind and made with the same settings.
     """
-    ends = (
-        torch.logspace(0, math.log10(len(log_weights)), points, dtype=torch.float64)
-        .round()
-        .long()
-        .unique()
+    first = scores[0]
+    joined = {
+        name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum
+    }
+    return type(first)(**(vars(first) | joined))
+
+
+def elbo_score(weights: Tensor) -> Score:
+    """Estimate the ELBO from log-weights (K, N), with its errors."""
+    rows, num_samples = rows_of(weights), len(weights)
+    error = rows.std(axis=1, ddof=1) * widening(num_samples) if num_samples > 1 else np.nan
+    values = rows.mean(axis=1)
+    return Score(
+        like_weights(weights, values),
+        like_weights(weights, np.broadcast_to(error / math.sqrt(num_samples), values.shape)),
+        num_samples,
     )
-    return [summarize(log_weights[:end]) for end in ends.tolist()]
+
+
+def rows_of(weights: Tensor) -> np.ndarray:
+    """Turn log-weights (K, N) into rows (N, K), one for each datum.
+
+    A row is reduced on its own, so that its sums are rounded alike whatever else is there.
+    """
+    return np.ascontiguousarray(weights.detach().double().cpu().numpy().T)
+
+
+def like_weights(weights: Tensor, values: np.ndarray) -> Tensor:
+    """Turn numbers of each datum into a double-precision tensor on the device of the weights."""
+    return torch.tensor(values, dtype=torch.float64, device=weights.device)
+
+
+def widening(num_samples: int) -> float:
+    """How much wider a 95% interval is because its spread was estimated from the same K draws."""
+    return float(special.stdtrit(num_samples - 1, 0.975) / special.ndtri(0.975))
 
 
 def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = None) -> float:
-    r"""Bits per entry of x, a number that compares models of the same quantised data only.
+    r"""Convert nats to bits per entry of x; compare models of the same quantised data only.
 
     .. math:: -\frac{\log p(x)}{D \log 2} \;[ + \log_2 L ]
 
@@ -294,13 +211,14 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
         >>> round(bits_per_dim(Score(torch.tensor([-8 * math.log(2)]), torch.zeros(1), 1), (8,)), 6)
         1.0
     """
-    return -score.mean / (math.log(2) * math.prod(event_shape)) + (
-        0.0 if levels is None else math.log2(levels)
-    )
+    jacobian = 0.0 if levels is None else math.log2(levels)
+    return -score.mean / (math.log(2) * math.prod(event_shape)) + jacobian
 
 
 def perplexity(score: Score, data: Dataset) -> float | None:
-    r"""The perplexity of a word of text, the end of each sentence counted as one; ``None`` where the data are no text.
+    r"""The perplexity of a word of text; ``None`` where the data are no text.
+
+    The end of each sentence counts as a word.
 
     .. math:: \exp \Big( -\frac{\sum_n \log p(x_n)}{\sum_n T_n} \Big)
 
@@ -328,7 +246,10 @@ def perplexity(score: Score, data: Dataset) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that numbers depend on; of a package that was not installed, but is run from its sources, ``"sources"``."""
+    """The versions of the libraries that numbers depend on.
+
+    A package that is run from its sources, without being installed, has ``"sources"``.
+    """
 
     def of(name: str) -> str:
         try:
@@ -337,173 +258,3 @@ def versions() -> dict[str, str]:
             return "sources"
 
     return {name: of(name) for name in ("pyro-vae", "pyro-ppl", "torch", "arviz")}
-
-
-def elbo_score(weights: Tensor) -> Score:
-    """The ELBO that log-weights (K, N) amount to, with its errors."""
-    rows, num_samples = _rows(weights), len(weights)
-    error = rows.std(axis=1, ddof=1) * _widening(num_samples) if num_samples > 1 else np.nan
-    values = rows.mean(axis=1)
-    return Score(
-        _like(weights, values),
-        _like(weights, np.broadcast_to(error / math.sqrt(num_samples), values.shape)),
-        num_samples,
-    )
-
-
-def summarize(weights: Tensor) -> ImportanceScore:
-    """The log-likelihood that log-weights (K, N) amount to, with its errors and diagnostics."""
-    rows, num_samples = _rows(weights), len(weights)
-    largest = rows.max(axis=1)
-    # Free of overflow: the largest is 1.
-    relative = np.exp(rows - largest[:, None])
-    mean = relative.mean(axis=1)
-    ess = _like(weights, relative.sum(axis=1) ** 2 / (relative**2).sum(axis=1))
-    spread = np.full_like(mean, np.nan)
-    if num_samples > 1:
-        spread = relative.std(axis=1, ddof=1) * _widening(num_samples)
-    error = _like(weights, spread / (math.sqrt(num_samples) * mean))
-    return ImportanceScore(
-        values=_like(weights, largest + np.log(mean)),
-        mc_se=torch.hypot(error, bias_of_log_mean(ess, num_samples)),
-        num_samples=num_samples,
-        ess=ess,
-        pareto_k=pareto_k(weights),
-    )
-
-
-def bias_of_log_mean(ess: Tensor, num_samples: int) -> Tensor:
-    r"""How far the logarithm of a mean of K weights lies too low, in nats (N,).
-
-    .. math:: \log \mathrm{E}\,w - \mathrm{E} \log \bar w
-              \approx \frac{\mathrm{Var}\,w}{2 K (\mathrm{E}\,w)^2}
-              = \frac{1}{2 (K - 1)} \Big( \frac{K}{\mathrm{ESS}} - 1 \Big)
-
-    NaN for a single draw.
-
-    Source: Nowozin (2018), Debiasing Evidence Approximations.
-
-    Example:
-        >>> bias_of_log_mean(torch.tensor([50.0]), 101)
-        tensor([0.0051])
-    """
-    if num_samples == 1:
-        return torch.full_like(ess, math.nan)
-    return (num_samples / ess - 1) / (2 * (num_samples - 1))
-
-
-def _rows(weights: Tensor) -> np.ndarray:
-    """Log-weights (K, N) as rows of a datum each (N, K).
-
-    A row is reduced on its own, so that its sums are rounded alike whatever else is there.
-    """
-    return np.ascontiguousarray(weights.detach().double().cpu().numpy().T)
-
-
-def _like(weights: Tensor, values: np.ndarray) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=weights.device)
-
-
-def _widening(num_samples: int) -> float:
-    """How much wider a 95% interval is because its spread was estimated from the same K draws."""
-    return float(special.stdtrit(num_samples - 1, 0.975) / special.ndtri(0.975))
-
-
-def pareto_k(log_weights: Tensor) -> Tensor:
-    r"""The tail shape k of importance weights, by Pareto-smoothed importance sampling.
-
-    The largest :math:`M = \min(K / 5, 3 \sqrt K)` weights are fitted by a generalised Pareto
-    distribution; its shape k says how many moments the weights have. NaN where the tail has fewer
-    than five draws (nothing can be said), -inf where it is constant (an exact posterior): neither
-    is a warning.
-
-    Args:
-        log_weights: log-weights (K, N).
-
-    Returns:
-        k for each datum (N,), by ArviZ's implementation.
-
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto Smoothed Importance Sampling.
-
-    Example:
-        >>> pareto_k(torch.zeros(1000, 2))
-        tensor([-inf, -inf], dtype=torch.float64)
-    """
-    shapes = psis_tail_shape(log_weights.double().T.cpu().numpy())
-    return torch.from_numpy(shapes).to(log_weights.device)
-
-
-def pareto_k_threshold(num_samples: int) -> float:
-    """The k above which an estimate from K draws is unreliable, min(1 - 1 / log10 K, 0.7).
-
-    Source: Vehtari et al. (2024).
-
-    Example:
-        >>> round(pareto_k_threshold(1000), 3), pareto_k_threshold(100_000)
-        (0.667, 0.7)
-    """
-    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
-
-
-def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
-    """One score for all data from those of consecutive chunks, of one kind and made with the same settings."""
-    first = scores[0]
-    per_datum: dict[str, Any] = {
-        name: torch.cat([score.per_datum[name] for score in scores]) for name in first.per_datum
-    }
-    return replace(first, **per_datum)
-
-
-# scores
-
-
-@dataclass(frozen=True)
-class AnnealedScore(Score):
-    """A `Score` by annealing; ``num_samples`` is the number of chains for each datum.
-
-    Args:
-        ess: the effective number of chains (N,).
-        acceptance: the mean acceptance probability of each datum's transitions (N,).
-        num_temperatures: intermediate densities, the last being the posterior.
-        num_leapfrog: leapfrog steps of a transition.
-        start: where the chains start, ``"prior"`` or ``"guide"``.
-    """
-
-    ess: Tensor
-    acceptance: Tensor
-    num_temperatures: int
-    num_leapfrog: int
-    start: str
-
-    @property
-    def bias(self) -> Tensor:
-        return bias_of_log_mean(self.ess, self.num_samples)
-
-    @property
-    def is_bound(self) -> Tensor:
-        return (self.ess < FEWEST_AT_WORK) | self.mc_se.isnan()
-
-
-@dataclass(frozen=True)
-class UpperBound(AnnealedScore):
-    """An upper bound on log p(x) of simulated data, from chains that start at one posterior draw.
-
-    Its Monte Carlo error is that of the chains, given the draw that they all start from. Another
-    draw would give another value, so the error is no interval of log p(x).
-    """
-
-    @property
-    def bias(self) -> Tensor:
-        return -super().bias
-
-    @property
-    def is_bound(self) -> Tensor:
-        return torch.ones_like(self.values, dtype=torch.bool)
-
-    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """The ends (N,) of an interval for each datum, the lower one infinite."""
-        low = torch.full_like(self.values, -math.inf)
-        return low, self.values + (self.values - super().interval(level)[0])
-
-    def __str__(self) -> str:
-        return f"<= {self.mean:.2f} nats (standard error over data {self.se:.2f})"

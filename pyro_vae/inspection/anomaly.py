@@ -17,12 +17,10 @@ from pyro_vae.validation import check_choice
 
 __all__ = ["Anomaly", "SCORES", "anomaly"]
 
-# anomalies
-
 
 @dataclass(frozen=True)
 class Anomaly:
-    """How well a score tells data that belong from data that do not.
+    """How well a score tells data that belong from other data.
 
     Args:
         inside: the scores of data like those trained on (N,), higher for what belongs.
@@ -38,7 +36,8 @@ class Anomaly:
     se: float
 
     def __str__(self) -> str:
-        return f"AUROC {self.auroc:.4f} +- {self.se:.4f} ({len(self.inside):,} inside, {len(self.outside):,} outside)"
+        counts = f"{len(self.inside):,} inside, {len(self.outside):,} outside"
+        return f"AUROC {self.auroc:.4f} +- {self.se:.4f} ({counts})"
 
 
 Scorer = Callable[[ProgramLike, Data, int, int], Tensor]
@@ -64,7 +63,7 @@ def anomaly(
     num_samples: int = 50,
     seed: int = 0,
 ) -> Anomaly:
-    """How well a program's score tells data like its own from others, as an AUROC.
+    """Measure how well a program's score tells its own data from others, as an AUROC.
 
     A density need not be low where data are foreign: models of clothes give digits a higher one
     than their own test data. The score says what this program does with these two sets, no more.
@@ -85,7 +84,8 @@ def anomaly(
     al. (1988) for the error.
 
     Example:
-        >>> anomaly(vae, torch.zeros(5, 1, 8, 8), torch.ones(4, 1, 8, 8), num_samples=5).inside.shape
+        >>> own, others = torch.zeros(5, 1, 8, 8), torch.ones(4, 1, 8, 8)
+        >>> anomaly(vae, own, others, num_samples=5).inside.shape
         torch.Size([5])
     """
     if isinstance(score, str):

@@ -7,7 +7,7 @@ from pyro import poutine, validation_enabled
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, sites_of
-from pyro_vae.distributions import has_mean, representative_of
+from pyro_vae.distributions import has_mean, representative_of, stated_support
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
@@ -18,7 +18,9 @@ __all__ = ["Decoder"]
 
 
 class Decoder:
-    r"""A program's map from one latent site to the mean of p(x | z), the other sites held where the prior's draw puts them.
+    r"""The map of a program from one latent site to the mean of p(x | z).
+
+    The other sites are held at one draw from the prior.
 
     Where x has no mean, as a sentence has none, it is the mode of p(x | z), which no derivative can
     be taken of.
@@ -65,7 +67,7 @@ class Decoder:
             rest = poutine.condition(self.given.model, {self.site: here})
             self.others: Values = self.given.draw(rest, 1)
             sites = sites_of(self.given.traces()[1])
-            self.support = sites[self.site]["fn"].support
+            self.support = stated_support(sites[self.site]["fn"])
             self.is_smooth = has_mean(sites["x"]["fn"])
         self.event = in_rows(here, self.given.plates).shape[2:]
 
@@ -75,7 +77,10 @@ class Decoder:
         return self.event.numel()
 
     def __call__(self, z: Tensor) -> Tensor:
-        r"""Means (N, \*event) at latents (N, D), differentiable; or modes; or draws, from the seed, where neither is known."""
+        r"""Decode latents (N, D) to means (N, \*event), differentiably.
+
+        Where x has no mean they are modes, or else draws from the seed.
+        """
         self.program.eval()
         plates = self.given.plates
         given = self.given[[0] * len(z)]

@@ -1,4 +1,4 @@
-"""What the latent space holds: embeddings and their neighbours, what they predict, and which data do not belong.
+"""Embeddings of data in the latent space, and their neighbours.
 
 An embedding is a matrix (N, D), a row for each datum. Where it comes from q(z | x), the caller says
 whether it is the mean or a draw: means are what features are made of; the aggregated posterior
@@ -8,7 +8,7 @@ q(z), which is to match the prior, is made of draws.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from pyro_vae.runtime.predictive import encode
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
-__all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
-# embeddings
+__all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
 
 
 def embed(
@@ -37,7 +38,7 @@ def embed(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
-    r"""The embedding of a data set: the mean of q(z | x), or a draw from it, for each datum.
+    r"""Embed a data set: the mean of q(z | x), or a draw from it, for each datum.
 
     Args:
         program: any program.
@@ -64,7 +65,10 @@ def embed(
 
 
 def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> str:
-    """The latent site that is meant: the one named, or the last that the model draws, which is the nearest to x."""
+    """The latent site of that name, or by default the one that the model draws last.
+
+    The last one is the nearest to x.
+    """
     with conditioned(program, as_dataset(data)[:1], seed=0, scored=False) as given:
         sites = list(latent_sites(given.traces()[1]))
     check_choice("site", site or sites[-1], sites)
@@ -74,7 +78,9 @@ def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> st
 def prior_draws(
     program: ProgramLike, data: Data, *, site: str | None = None, seed: int = 0
 ) -> Tensor:
-    """A draw from the prior for each datum (N, D), from p(z | context) where the prior takes one: what q(z) is to match.
+    """Draw from the prior for each datum (N, D): what q(z) is to match.
+
+    Where the prior takes a context, the draw is from p(z | context).
 
     Example:
         >>> prior_draws(vae, torch.zeros(5, 1, 8, 8)).shape
@@ -84,9 +90,6 @@ def prior_draws(
     with conditioned(program, data, seed, scored=False) as given:
         drawn = given.draw(given.model, 1)[site]
         return in_rows(drawn, given.plates)[0].reshape(len(given), -1)
-
-
-# neighbours
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,11 @@ class Neighbours:
         """The neighbours of one datum."""
         return self.index[datum].tolist()
 
-    def graph(self) -> Any:
-        """The directed graph of neighbours, a `scipy.sparse.csr_matrix` (N, N) of distances, as scikit-learn takes it."""
+    def graph(self) -> csr_matrix:
+        """The directed graph of neighbours: a sparse matrix (N, N) of distances.
+
+        Scikit-learn takes it as it is.
+        """
         from scipy.sparse import csr_matrix
 
         rows = np.arange(len(self.index) + 1) * self.index.shape[1]
@@ -121,7 +127,7 @@ class Neighbours:
 
 
 def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
-    """The k nearest neighbours of every row of an embedding (N, D), by scikit-learn.
+    """Find the k nearest neighbours of every row of an embedding (N, D).
 
     Raises:
         InvalidInput: unless 1 <= k < N.
@@ -140,11 +146,11 @@ def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
             expected=f"fewer than the {len(embedding)} data",
             fix=f"pass k={len(embedding) - 1} or less",
         )
-    distance, index = (
-        NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()
-    )  # without a query each row is no own neighbour
+    # Without a query no row is a neighbour of its own.
+    distance, index = NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()
     return Neighbours(torch.from_numpy(index), torch.from_numpy(distance))
 
 
 def as_array(embedding: Tensor) -> np.ndarray:
+    """An embedding as scikit-learn takes it."""
     return embedding.detach().cpu().double().numpy()

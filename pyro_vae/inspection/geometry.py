@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pyro import validation_enabled
 from pyro.distributions import constraints
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
+from pyro_vae.distributions import innermost_support
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
 from pyro_vae.runtime.latents import frozen, in_rows
@@ -31,8 +32,6 @@ __all__ = [
     "tangent_planes",
     "traverse",
 ]
-
-# tangent planes
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,10 @@ class TangentPlane:
     singular_values: Tensor
 
     def local_dimension(self, threshold: float = 0.01) -> Tensor:
-        """How many directions x can move in (N,): singular values above that share of the largest."""
+        """How many directions x can move in (N,), by the size of the singular values.
+
+        Those count that are above that share of the largest.
+        """
         return (self.singular_values > threshold * self.singular_values[:, :1]).sum(1)
 
     @property
@@ -61,7 +63,9 @@ class TangentPlane:
 
 
 def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
-    r"""The tangent planes of a decoder at latents (N, D), a direction at a time: the transpose of the transposed derivative.
+    r"""Compute the tangent planes of a decoder at latents (N, D).
+
+    Directions are taken one at a time, by the transpose of the transposed derivative.
 
     A latent on a sphere or a simplex cannot go everywhere: J is then along its D - 1 possible
     directions only, and its last singular value is 0.
@@ -81,9 +85,8 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
     z = like_parameters(decoder.program, z)
     directions = _directions(decoder.support, z)  # (N, D, D): a column each
     with frozen(decoder.program):
-        x, pull_back = torch.func.vjp(decoder, z)[
-            :2
-        ]  # from u to J'u, which is linear in u, and has J as its own transpose
+        # The pull-back u -> J'u is linear in u, and its own transpose is J.
+        x, pull_back = torch.func.vjp(decoder, z)[:2]
         push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(x))[1]
         columns = [
             push_forward(directions[..., d].contiguous())[0].flatten(1) for d in range(z.shape[1])
@@ -103,22 +106,15 @@ def _check_smooth(decoder: Decoder) -> None:
         )
 
 
-def _directions(support: Any, z: Tensor) -> Tensor:
+def _directions(support: Constraint, z: Tensor) -> Tensor:
     """The directions in which a latent can move, as the columns of a projection (N, D, D)."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
     normal = {
         type(constraints.simplex): torch.ones_like,
         type(constraints.sphere): lambda point: point,
-    }.get(type(support), torch.zeros_like)(z)
+    }.get(type(innermost_support(support)), torch.zeros_like)(z)
     normal = torch.nn.functional.normalize(normal, dim=-1)
-    return (
-        torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        - normal[:, :, None] * normal[:, None, :]
-    )
-
-
-# paths
+    identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    return identity - normal[:, :, None] * normal[:, None, :]
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,9 @@ class Path:
 
 
 def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    r"""The length of the image of a path with corners z (T + 1, D): the sum of the distances between the images of neighbours.
+    r"""The length of the image of a path with corners z (T + 1, D).
+
+    It is the sum of the distances between the images of neighbouring corners.
 
     .. math:: L = \sum_t \| f(z_{t+1}) - f(z_t) \| \approx \int \sqrt{\dot z^\top J^\top J \dot z}\,
               dt
@@ -148,7 +146,9 @@ def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 def geodesic(
     decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, steps: int = 200
 ) -> Path:
-    r"""The shortest path between two latents under the pulled-back metric, and the straight line's length beside it.
+    r"""Find the shortest path between two latents under the pulled-back metric.
+
+    The length of the straight line is given for comparison.
 
     The energy :math:`\frac{T}{2} \sum_t \| f(z_{t+1}) - f(z_t) \|^2` is minimised over the inner
     points of a path that starts straight, by L-BFGS: its minimum is a path of constant speed, and a
@@ -201,7 +201,9 @@ def geodesic(
 
 
 def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool = False) -> Tensor:
-    r"""Latents (points, D) from one to the other, both included: on the straight line, or on an arc.
+    r"""Interpolate between two latents (points, D), on the straight line or on an arc.
+
+    Both ends are included.
 
     On the arc the direction turns evenly and the norm changes evenly,
 
@@ -237,7 +239,7 @@ def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool
 
 
 def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Tensor) -> Tensor:
-    r"""What the decoder makes of a latent, one dimension at a time moved through some values: (dimensions, values, \*event).
+    r"""Decode a latent with one dimension at a time moved: (dimensions, values, \*event).
 
     Args:
         decoder: of any program.
@@ -269,8 +271,10 @@ def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Ten
 
 
 def manifold(decoder: Decoder, size: int = 20, *, draws: int = 4000, seed: int = 0) -> Tensor:
-    r"""What the decoder makes of a grid over a two-dimensional latent, (size \* size, \*event), the first dimension rightwards and the
-    second upwards, each at equally spaced quantiles of the prior's draws.
+    r"""Decode a grid over a two-dimensional latent: (size \* size, \*event).
+
+    The first dimension runs rightwards and the second upwards, each at equally spaced quantiles of
+    the prior's draws.
 
     Raises:
         InvalidInput: if the latent has not two dimensions.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from pyro_vae.inspection.embedding import as_array
@@ -13,12 +14,10 @@ from pyro_vae.validation import check_count
 
 __all__ = ["Accuracy", "knn_accuracy", "linear_probe"]
 
-# what is predicted
-
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The share of labels that a classifier got right, with its standard error over the test data.
+    """The share of labels that a classifier got right, with its standard error.
 
     Args:
         value: the share.
@@ -40,7 +39,9 @@ class Accuracy:
 def linear_probe(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> Accuracy:
-    """How well a linear classifier reads the label off an embedding: multinomial logistic regression, by scikit-learn.
+    """Measure how well a linear classifier reads the label off an embedding.
+
+    It is multinomial logistic regression, by scikit-learn.
 
     Args:
         train: the embedding of training data (N, D), which the classifier is fitted on.
@@ -69,7 +70,9 @@ def linear_probe(
 def knn_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10
 ) -> Accuracy:
-    """How well the k nearest training data tell a test datum's label; arguments as of `linear_probe`.
+    """Measure how well the k nearest training data tell a test datum's label.
+
+    The arguments are those of `linear_probe`.
 
     Example:
         >>> z = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]])
@@ -82,8 +85,15 @@ def knn_accuracy(
     return _accuracy(KNeighborsClassifier(k), train, train_labels, test, test_labels)
 
 
+class Classifier(Protocol):
+    """A classifier of scikit-learn: what a probe uses of it."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> object: ...
+    def score(self, X: np.ndarray, y: np.ndarray) -> float: ...
+
+
 def _accuracy(
-    classifier: Any, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
+    classifier: Classifier, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor
 ) -> Accuracy:
     classifier.fit(as_array(train), train_labels.cpu().numpy())
     return Accuracy(float(classifier.score(as_array(test), test_labels.cpu().numpy())), len(test))

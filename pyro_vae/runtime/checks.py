@@ -7,7 +7,7 @@ import re
 import torch
 from pyro import validation_enabled
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
@@ -125,7 +125,8 @@ def _traces_at_first_datum(
             if "more than 1 value per channel" in str(error):
                 raise InvalidInput(
                     "program",
-                    got="a BatchNorm that uses the statistics of its batch in evaluation mode",
+                    got="a BatchNorm that uses the statistics of its batch in evaluation mode"
+                    + "".join(f", module {name!r}" for name in _without_statistics(program)[:1]),
                     expected="a score of each datum that is its own",
                     fix="keep running statistics (track_running_stats=True), or use LayerNorm",
                 ) from error
@@ -136,7 +137,16 @@ def _traces_at_first_datum(
             raise InvalidInput(
                 "program",
                 got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
-                expected="networks built for the shapes of x, latent and context that they are given",
-                fix="check latent, in_shape and context= of each part, and that a density's event shape is the latent's "
-                "(Independent)",
+                expected="networks built for the shapes of x, latent and context that they get",
+                fix="check latent, in_shape and context= of each part, and that a density's event "
+                "shape is the latent's (Independent)",
             ) from error
+
+
+def _without_statistics(program: ProgramLike) -> list[str]:
+    """The names of the BatchNorms of a program that keep no running statistics."""
+    return [
+        name
+        for name, module in program.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    ]

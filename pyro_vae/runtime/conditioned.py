@@ -72,8 +72,8 @@ class Conditioned:
         x: data (N, \*event) on the program's device.
         context: context (N, ...) or ``None``.
         plates: the program's plates.
-        noise: seed of the random numbers that the guide draws beside its sites; ``None`` if it draws
-            none.
+        noise: seed of the random numbers that the guide draws beside its sites; ``None`` if it
+            draws none.
     """
 
     program: ProgramLike
@@ -140,7 +140,7 @@ class Conditioned:
     def traces(
         self, num_samples: int | None = None, guide: StochasticFunction | None = None
     ) -> tuple[Trace, Trace]:
-        """Traces (guide, model) of K draws from the guide or another one; ``None`` for a single one."""
+        """Traces (guide, model) of K draws, or of a single one, from the guide or another one."""
         return importance_traces(
             self.program, *self.args, num_samples, self.plates.particle_dim, guide
         )
@@ -151,7 +151,9 @@ class Conditioned:
         return {name: site["value"] for name, site in sites.items()}
 
     def log_density(self, fn: StochasticFunction, values: Values) -> tuple[Tensor, Tensor]:
-        """The log-density of a model or a guide at K given latents: theirs, and the rest, both (K, N).
+        """The log-density of a model or a guide at K given latents: theirs and the rest.
+
+        Both are (K, N).
 
         The rest is the observed sites' and the factors' of a model. Of a guide it is what training
         adds, and means nothing here.

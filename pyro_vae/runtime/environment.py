@@ -1,10 +1,10 @@
-"""The conditions under which a program is run: on which device, on which data, with which random numbers."""
+"""The conditions of a run: device, data type, random numbers, evaluation mode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ __all__ = [
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` is CUDA where there is one, else the CPU; ``"cpu"``, ``"cuda"`` or a torch device are themselves.
+    """Choose a device: ``"auto"`` is CUDA where there is one, else the CPU.
+
+    ``"cpu"``, ``"cuda"`` and a torch device are themselves.
 
     Raises:
         InvalidInput: for CUDA on a machine without.
@@ -46,13 +48,20 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def reference_parameter(program: ModuleLike) -> Tensor:
-    """A tensor on the device and of the dtype of the program's parameters, or of its constants if it has none."""
+    """A tensor on the program's device and of its dtype.
+
+    It is a parameter, or a constant of a program that has none.
+    """
     tensors = [*program.parameters(), *program.buffers()]
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
 
 
-def like_parameters(program: ProgramLike, value: Any) -> Any:
-    """The value on the program's device, of its dtype if it is no integer."""
+@overload
+def like_parameters(program: ProgramLike, value: Tensor) -> Tensor: ...
+@overload
+def like_parameters(program: ProgramLike, value: Tensor | None) -> Tensor | None: ...
+def like_parameters(program: ProgramLike, value: Tensor | None) -> Tensor | None:
+    """Put a value on the program's device, and in its dtype unless it is an integer."""
     if value is None:
         return None
     reference = reference_parameter(program)
@@ -61,14 +70,17 @@ def like_parameters(program: ProgramLike, value: Any) -> Any:
 
 @contextmanager
 def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
-    """Random numbers from ``seed`` inside; the caller's random state is left as it was."""
+    """Seed the random numbers inside, and restore the caller's random state."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         seed_generators(device, seed)
         yield
 
 
 def seed_generators(device: torch.device, seed: int) -> None:
-    """Seeds the host's generator and the device's own; `torch.manual_seed` would seed every GPU of the machine."""
+    """Seed the generators of the host and of one device.
+
+    `torch.manual_seed` would seed every GPU of the machine.
+    """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -81,7 +93,7 @@ def random_state(device: torch.device) -> Tensor:
 
 
 def set_random_state(device: torch.device, state: Tensor) -> None:
-    """Puts the state of a device's random numbers back."""
+    """Put the state of a device's random numbers back."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
@@ -90,7 +102,10 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
 
 @contextmanager
 def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
-    """Runs a program without gradients or dropout, on random numbers from ``seed``, and restores everything."""
+    """Run a program without gradients or dropout, on random numbers from ``seed``.
+
+    All that is changed is restored.
+    """
     modes = {module: module.training for module in program.modules()}
     program.eval()
     try:

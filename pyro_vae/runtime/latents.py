@@ -61,7 +61,9 @@ def to_real(name: str, distribution: TorchDistribution) -> torch.distributions.T
 
 
 class Unconstrained:
-    """The continuous latents of a program as one vector of D real numbers for each draw and datum.
+    """The continuous latents of a program as vectors of D real numbers.
+
+    There is one for each draw and datum.
 
     Args:
         prior: a trace of the model at one draw and one datum, which shows the latent sites.

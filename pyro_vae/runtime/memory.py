@@ -1,4 +1,4 @@
-"""How much is computed at once: what one more datum and one more draw allocate, measured, against a budget in bytes."""
+"""How much is computed at once: measured allocations against a budget in bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_MEMORY = 256 * 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes that grow with the number of data N, and with that of draws K for each.
+    """Bytes that grow with the number of data N and the number of draws K.
 
     Args:
         per_datum: for each datum, whatever K: its encoding, for one.
@@ -24,8 +24,10 @@ class Cost:
 
     Example:
         >>> cost = Cost(per_datum=100, per_draw=10)
-        >>> cost.draws_at_once(budget=150, num_samples=50), cost.data_at_once(budget=1200, num_samples=50)
-        (5, 2)
+        >>> cost.draws_at_once(budget=150, num_samples=50)
+        5
+        >>> cost.data_at_once(budget=1200, num_samples=50)
+        2
     """
 
     per_datum: int
@@ -50,7 +52,10 @@ class Cost:
 
 
 def bytes_allocated(run: Callable[[int], object]) -> int:
-    """What one more of whatever it counts makes ``run(count)`` allocate: all tensors, so an upper bound on what it keeps."""
+    """Bytes that ``run(2)`` allocates beyond ``run(1)``.
+
+    All tensors count, so it is an upper bound on what is kept.
+    """
     once, twice = (_bytes_of(run, count) for count in (1, 2))
     return max(1, twice - once)
 
@@ -72,7 +77,7 @@ def chunks(total: int, size: int) -> Iterator[slice]:
 
 
 class _AllocationMeter(TorchDispatchMode):
-    """Adds up the size of every tensor that operations return while it is on."""
+    """Add up the sizes of all tensors that operations return while it is on."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -1,4 +1,4 @@
-r"""A look at whether a datum's log-weight depends on other data, or on draws in front of it.
+r"""Check that a datum's log-weight does not depend on other data or other draws.
 
 A score is a number of one datum. A module that mixes the data of a batch, such as
 ``normalize(dim=0)`` or BatchNorm on batch statistics, makes it a number of the batch. One that
@@ -48,7 +48,7 @@ class Given(Messenger):
 
 @dataclass(frozen=True)
 class Look:
-    """A program at a few data, run again and again at latents that were drawn once.
+    """A program at a few data, run repeatedly at latents that were drawn once.
 
     Args:
         program: any program, in evaluation mode.

@@ -1,4 +1,4 @@
-"""Random numbers of a guide's own: found, and held fixed where the guide is run more than once.
+"""Random numbers of a guide's own: found, and held fixed between runs.
 
 A guide may draw more than its sites: `pyro_vae.Refined` fits its parameters on fresh draws, dropout
 that stays on in evaluation is another case. Such a guide is another density each time it runs.
@@ -8,7 +8,8 @@ Where latents are drawn by one run and scored by the next, its own numbers must 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 import torch
 from pyro import poutine
@@ -67,14 +68,19 @@ class FixedNoise(Messenger):
         self.of_sites: list[Tensor] = []
         self.own: list[Tensor] = []
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.of_sites = self.generators.state()
         seed_generators(self.generators.device, self.seed)
         return super().__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.generators.restore(self.of_sites)
-        super().__exit__(*error)
+        super().__exit__(exc_type, exc_value, traceback)
 
     def _pyro_sample(self, msg: Site) -> None:
         self.own = self.generators.state()
@@ -86,20 +92,25 @@ class FixedNoise(Messenger):
 
 
 class _OwnNoise(Messenger):
-    """Notices random numbers that are drawn between a guide's sites."""
+    """Notice random numbers that are drawn between a guide's sites."""
 
     def __init__(self, device: torch.device):
         super().__init__()
         self.generators, self.found = _Generators(device), False
         self.last: list[Tensor] = []
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.last = self.generators.state()
         return super().__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._look()
-        super().__exit__(*error)
+        super().__exit__(exc_type, exc_value, traceback)
 
     def _look(self) -> None:
         now = self.generators.state()

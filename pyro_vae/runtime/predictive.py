@@ -35,7 +35,7 @@ def generate(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
-    r"""New data: the unconditioned model, run at ``num`` empty events.
+    r"""Generate new data: run the unconditioned model at ``num`` empty events.
 
     Args:
         program: any program whose event shape is known.
@@ -130,7 +130,7 @@ def encode(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> dict[str, Tensor]:
-    r"""The latents of data: means of q(z | x), or a draw for each datum.
+    r"""Encode data: the mean of q(z | x), or a draw from it, for each datum.
 
     Args:
         program: any program.

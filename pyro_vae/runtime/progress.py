@@ -1,4 +1,4 @@
-"""Progress bars on standard error, with what has been reached and the time left."""
+"""Progress bars on standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ __all__ = ["progress_bar"]
 def progress_bar(
     description: str, total: int, *, shown: bool = True, start: int = 0
 ) -> Iterator[Callable[..., None]]:
-    """A bar whose body calls ``advance(steps, note="")``; with ``shown=False`` the calls do nothing.
+    """Show a progress bar, whose body calls ``advance(steps, note="")``.
+
+    With ``shown=False`` the calls do nothing.
 
     Example:
         >>> with progress_bar("epochs", total=3, shown=False) as advance:

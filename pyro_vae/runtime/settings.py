@@ -15,7 +15,7 @@ Compile = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides how a number is computed, and by the seed alone which draws it is made of.
+    """The settings of a computation; the seed alone decides its draws.
 
     Args:
         seed: seed of the draws.

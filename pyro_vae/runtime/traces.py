@@ -1,4 +1,4 @@
-r"""Running a program: what its sites must look like, and the log-weights that every bound and score is made of.
+r"""Traces of a program: checks of its sites, and the log-weights of bounds and scores.
 
 For K draws of the latents from the guide, datum n has the log-weights
 
@@ -12,9 +12,7 @@ the guide are training terms (a commitment loss, a penalty) and do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -22,8 +20,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
-from pyro_vae.distributions import is_point_mass
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Trace, sites_of
+from pyro_vae.distributions import is_point_mass, stated_support
 from pyro_vae.programs import particles
 from pyro_vae.validation import InvalidInput, rows_of
 
@@ -42,11 +40,9 @@ __all__ = [
     "weights_of",
 ]
 
-Site = Any  # a Pyro message: a dictionary whose keys depend on its kind
-
 
 class NoBound(InvalidInput):
-    """A program that has neither an ELBO nor a log p(x): its guide is a point of a continuous latent."""
+    """A program without ELBO or log p(x): its guide is a point of a continuous latent."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ def find_plates(
     scored: bool = True,
     whole: bool = False,
 ) -> Plates:
-    r"""The plates of a program, found by running it once on two data, after a check that its weights exist.
+    r"""Find the plates of a program by running it once on two data.
+
+    It is checked first that the program's weights exist.
 
     Args:
         program: any program.
@@ -108,23 +106,23 @@ def find_plates(
                 expected="parameters in modules",
                 fix="make it an nn.Parameter of the program, which is what is trained and saved",
             )
-    where = plates_of(guide, model, scored=scored)
+    plates = plates_of(guide, model, scored=scored)
     if whole:
         _check_whole(model, guide)
-    if where.num_data != len(x[few]):
+    if plates.num_data != len(x[few]):
         raise InvalidInput(
             "data plate",
-            got=f"size {where.num_data} for {len(x[few])} data",
+            got=f"size {plates.num_data} for {len(x[few])} data",
             expected="one entry for each datum",
             fix="write pyro.plate('data', len(x))",
         )
-    return where
+    return plates
 
 
 def plates_of(
-    guide: poutine.Trace, model: poutine.Trace, *, scored: bool = True, has_particles: bool = False
+    guide: Trace, model: Trace, *, scored: bool = True, has_particles: bool = False
 ) -> Plates:
-    """The plates of a program, read off its traces, after the checks that `find_plates` describes.
+    """Read the plates of a program off its traces, after the checks of `find_plates`.
 
     Args:
         guide: the guide's trace.
@@ -132,11 +130,12 @@ def plates_of(
         scored: whether the program must have a density.
         has_particles: whether they were run in a plate of particles, left of all others.
     """
+    sites = [*sites_of(model).items(), *sites_of(guide).items()]
     frames = {
-        frame.name: frame
-        for _, site in _sites(model, guide)
+        frame.name: (frame, frame.dim)
+        for _, site in sites
         for frame in site["cond_indep_stack"]
-        if frame.vectorized
+        if frame.dim is not None
     }
     if "data" not in frames:
         raise InvalidInput(
@@ -145,14 +144,14 @@ def plates_of(
             expected="all sites inside pyro.plate('data', len(x))",
             fix="wrap the local latents and x in that plate",
         )
-    if "x" not in model.nodes or not model.nodes["x"]["is_observed"]:
+    if "x" not in sites_of(model) or not sites_of(model)["x"]["is_observed"]:
         raise InvalidInput(
             "model",
             got="no observed site named 'x'",
             expected="pyro.sample('x', ..., obs=x)",
             fix="name the observed site 'x'",
         )
-    for name, site in _sites(model, guide):
+    for name, site in sites:
         if not any(frame.name == "data" for frame in site["cond_indep_stack"]):
             raise InvalidInput(
                 name,
@@ -160,13 +159,13 @@ def plates_of(
                 expected="latents that belong to one datum each",
                 fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter",
             )
-    plate = frames["data"]
+    plate, data_dim = frames["data"]
     _check_latents(model, guide, scored)
     if scored:
         _check_whole(model, guide)
-    leftmost = min(frame.dim for frame in frames.values())
+    leftmost = min(dim for _, dim in frames.values())
     return Plates(
-        data_dim=plate.dim,
+        data_dim=data_dim,
         num_data=plate.size,
         data_scale=(plate.full_size or plate.size) / plate.size,
         particle_dim=leftmost if has_particles else leftmost - 1,
@@ -174,46 +173,44 @@ def plates_of(
     )
 
 
-def _check_latents(model: Any, guide: Any, scored: bool) -> None:
-    in_guide, in_model = set(latent_sites(guide)), set(latent_sites(model))
+def _check_latents(model: Trace, guide: Trace, scored: bool) -> None:
+    q, p = latent_sites(guide), latent_sites(model)
     # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which
     # carries the Jacobian. One without such a latent would count with nothing in the model against
     # it.
-    has_images = any(is_point_mass(guide.nodes[name]["fn"]) for name in in_guide & in_model)
-    for name in sorted(in_guide - in_model):
-        if not (guide.nodes[name]["infer"].get("is_auxiliary") and has_images):
+    shared, auxiliary = sorted(q.keys() & p.keys()), sorted(q.keys() - p.keys())
+    has_images = any(is_point_mass(q[name]["fn"]) for name in shared)
+    for name in auxiliary:
+        if not (q[name]["infer"].get("is_auxiliary") and has_images):
             raise InvalidInput(
                 name,
                 got="a site of the guide that the model does not have",
-                expected="the model's latent sites, or an auxiliary site of which a latent is the image",
-                fix="give both sites one name, or sample the latent from Delta(f(auxiliary), log_density=...)",
+                expected="the model's latent sites, or an auxiliary site of which a latent is the "
+                "image",
+                fix="give both sites one name, or sample the latent from "
+                "Delta(f(auxiliary), log_density=...)",
             )
-    for name in sorted(in_model - in_guide):
+    for name in sorted(p.keys() - q.keys()):
         raise InvalidInput(
             name,
             got="a latent site of the model that the guide does not have",
             expected="a guide for every latent",
             fix="sample it in the guide",
         )
-    for name in sorted(in_guide & in_model):
-        is_image = in_guide - in_model
-        if (
-            scored
-            and not is_image
-            and is_point_mass(guide.nodes[name]["fn"])
-            and not model.nodes[name]["fn"].support.is_discrete
-        ):
+    for name in shared if scored and not auxiliary else ():
+        is_point = is_point_mass(q[name]["fn"])
+        if is_point and not stated_support(p[name]["fn"]).is_discrete:
             raise NoBound(
                 name,
                 got="a Delta guide on a continuous latent",
                 expected="a guide with a density",
-                fix="it has neither an ELBO nor a log p(x): report the loss and the reconstruction, or use a posterior "
-                "with spread such as DiagonalNormal",
+                fix="it has neither an ELBO nor a log p(x): report the loss and the "
+                "reconstruction, or use a posterior with spread such as DiagonalNormal",
             )
 
 
-def _check_whole(*traces: poutine.Trace) -> None:
-    for _, site in _sites(*traces):
+def _check_whole(model: Trace, guide: Trace) -> None:
+    for site in [*sites_of(model).values(), *sites_of(guide).values()]:
         for frame in site["cond_indep_stack"]:
             is_local = frame.full_size is not None and frame.name != "data"
             if is_local and frame.size != frame.full_size:
@@ -231,8 +228,8 @@ def importance_traces(
     context: Tensor | None = None,
     num_samples: int | None = None,
     particle_dim: int = -2,
-    guide: Callable | None = None,
-) -> tuple[poutine.Trace, poutine.Trace]:
+    guide: StochasticFunction | None = None,
+) -> tuple[Trace, Trace]:
     r"""Traces (guide, model) of a program, the model replayed on the guide's draws.
 
     Args:
@@ -251,19 +248,19 @@ def importance_traces(
 
 
 def paired_traces(
-    model: Callable, guide: Callable, *args: Any, **kwargs: Any
-) -> tuple[poutine.Trace, poutine.Trace]:
+    model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
+) -> tuple[Trace, Trace]:
     """Traces (guide, model) of two Pyro functions, the model replayed on the guide's draws."""
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
 
 
-def weights_of(
-    guide: poutine.Trace, model: poutine.Trace, plates: Plates, shape: tuple[int, int]
-) -> Tensor:
+def weights_of(guide: Trace, model: Trace, plates: Plates, shape: tuple[int, int]) -> Tensor:
     """Log-weights (K, N) of two traces, as they come: nothing here depends on their values."""
-    total: Any = sum(site_log_prob(site, plates, shape) for _, site in _sites(model))
+    total = torch.as_tensor(
+        sum(site_log_prob(site, plates, shape) for site in sites_of(model).values())
+    )
     for site in latent_sites(guide).values():
         total = total - site_log_prob(site, plates, shape)
     return total
@@ -307,20 +304,15 @@ def site_log_prob(site: Site, plates: Plates, shape: tuple[int, int]) -> Tensor:
 
 
 def culprit(
-    traces: tuple[poutine.Trace, poutine.Trace], plates: Plates, shape: tuple[int, int], bad: Tensor
+    traces: tuple[Trace, Trace], plates: Plates, shape: tuple[int, int], bad: Tensor
 ) -> str:
     """Which site the log-weights marked as bad (K, N) come from, in words."""
-    for name, site in _sites(*traces):
+    for name, site in [item for trace in traces for item in sites_of(trace).items()]:
         if not torch.isfinite(site_log_prob(site, plates, shape)[bad]).all():
             return f"first at site {name!r}"
     return "at no single site"
 
 
-def _sites(*traces: poutine.Trace) -> Iterator[tuple[str, Site]]:
-    for trace in traces:
-        yield from ((name, site) for name, site in trace.nodes.items() if site["type"] == "sample")
-
-
-def latent_sites(trace: poutine.Trace) -> dict[str, Site]:
+def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that were drawn, in the order in which they were."""
-    return {name: site for name, site in _sites(trace) if not site["is_observed"]}
+    return {name: site for name, site in sites_of(trace).items() if not site["is_observed"]}

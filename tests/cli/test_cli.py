@@ -15,7 +15,8 @@ from pyro_vae.cli import main
 from pyro_vae.cli.options import as_options
 from pyro_vae.cli.scores import print_scores
 from pyro_vae.evaluation.comparison import save_scores
-from pyro_vae.evaluation.scores import ImportanceScore, Score
+from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.scores import Score
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,10 @@
 import pytest
 import torch
 
+from pyro_vae.evaluation.annealed_score import AnnealedScore
 from pyro_vae.evaluation.annealing import Sandwich
-from pyro_vae.evaluation.scores import (
-    AnnealedScore,
-    Score,
-    draws_needed,
-    share_of_bounds,
-    summarize,
-)
+from pyro_vae.evaluation.importance_score import draws_needed, share_of_bounds, summarize
+from pyro_vae.evaluation.scores import Score
 
 
 def weights_of(scale, num_samples=1000, num_data=8):

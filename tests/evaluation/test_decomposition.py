@@ -15,8 +15,8 @@ from pyro_vae.evaluation.decomposition import (
     decompose,
     inference_gap,
 )
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.evaluation.proposals import Refitted
-from pyro_vae.evaluation.scores import UnreliableEstimate
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -10,8 +10,8 @@ from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation.importance import evaluate, importance_weights
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
-from pyro_vae.evaluation.scores import UnreliableEstimate
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")

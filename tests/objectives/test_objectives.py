@@ -462,7 +462,8 @@ def test_iwae_equals_renyi_elbo_where_nothing_is_scaled(float64, num_data):
 def test_log_weights_are_those_of_renyi_elbo_unscaled(float64, monkeypatch):
     """RenyiELBO(alpha=0) is IWAE on a single datum."""
     program, x = small_vae().double(), torch.bernoulli(torch.rand(1, 1, 8, 8))
-    monkeypatch.setitem(log_weights.BLOCK_BYTES, "cpu", 1)  # a datum in a block
+    one_datum = log_weights.Blocks(1, (7,))  # with all of its draws at once
+    monkeypatch.setattr(log_weights.Blocks, "of", lambda *_: one_datum)
     score = pv.log_likelihood(program, x, num_samples=7, seed=5)
     with evaluating(program, seed=block_seed(5, 0)):
         theirs = -RenyiELBO(

@@ -11,7 +11,7 @@ from pyro_vae.diagnostics.calibration import calibrate
 from pyro_vae.evaluation.annealing import rate_distortion
 from pyro_vae.evaluation.decomposition import decompose
 from pyro_vae.evaluation.importance import importance_weights
-from pyro_vae.evaluation.scores import summarize
+from pyro_vae.evaluation.importance_score import summarize
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -8,7 +8,7 @@ from closed_forms import LinearGaussian, TwoLevelGaussian
 from conftest import small_vae
 
 import pyro_vae as pv
-from pyro_vae.evaluation.scores import UnreliableEstimate
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.testing import check_program

@@ -1,0 +1,211 @@
+"""Scores by importance sampling: their diagnostics, and when their values are only bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.evaluation.arviz_compat import psis_tail_shape
+from pyro_vae.evaluation.scores import Score, like_weights, rows_of, widening
+
+__all__ = [
+    "ImportanceScore",
+    "UnreliableEstimate",
+    "bias_of_log_mean",
+    "convergence",
+    "draws_needed",
+    "pareto_k",
+    "pareto_k_threshold",
+    "share_of_bounds",
+    "summarize",
+]
+
+FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
+
+
+class UnreliableEstimate(UserWarning):
+    """An estimate whose error is too short, by the tail of its importance weights."""
+
+
+@dataclass(frozen=True)
+class ImportanceScore(Score):
+    r"""A `Score` by importance sampling, with diagnostics of its weights.
+
+    Its Monte Carlo error has the bias of the logarithm in it:
+    :math:`\sqrt{\mathrm{se}^2 + \mathrm{bias}^2}` with
+    :math:`\mathrm{bias} \approx \mathrm{Var}\,w / (2 K\, (\mathrm{E}\,w)^2)`. A value is a lower
+    bound where its Pareto k is above `pareto_k_threshold`, or where K is too small for a k.
+
+    Args:
+        ess: the effective number of draws (N,), :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
+        pareto_k: the tail shape of each datum's weights (N,), see `pareto_k`.
+    """
+
+    ess: Tensor
+    pareto_k: Tensor
+
+    @property
+    def bias(self) -> Tensor:
+        return bias_of_log_mean(self.ess, self.num_samples)
+
+    @property
+    def is_bound(self) -> Tensor:
+        return self.pareto_k.isnan() | (self.pareto_k > pareto_k_threshold(self.num_samples))
+
+    @property
+    def above_threshold(self) -> int | None:
+        """How many data have a Pareto k above `pareto_k_threshold`.
+
+        Their scores are likely too low. ``None`` if K is too small for any to have a k.
+        """
+        if self.pareto_k.isnan().all():
+            return None
+        return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+
+    def __str__(self) -> str:
+        above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
+        said = (
+            "too few draws for Pareto k"
+            if above is None
+            else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
+        )
+        return f"{super().__str__()}; {said}"
+
+
+def summarize(weights: Tensor) -> ImportanceScore:
+    """Estimate log p(x) from log-weights (K, N), with errors and diagnostics."""
+    rows, num_samples = rows_of(weights), len(weights)
+    largest = rows.max(axis=1)
+    # Free of overflow: the largest is 1.
+    relative = np.exp(rows - largest[:, None])
+    mean = relative.mean(axis=1)
+    ess = like_weights(weights, relative.sum(axis=1) ** 2 / (relative**2).sum(axis=1))
+    spread = np.full_like(mean, np.nan)
+    if num_samples > 1:
+        spread = relative.std(axis=1, ddof=1) * widening(num_samples)
+    error = like_weights(weights, spread / (math.sqrt(num_samples) * mean))
+    return ImportanceScore(
+        values=like_weights(weights, largest + np.log(mean)),
+        mc_se=torch.hypot(error, bias_of_log_mean(ess, num_samples)),
+        num_samples=num_samples,
+        ess=ess,
+        pareto_k=pareto_k(weights),
+    )
+
+
+def bias_of_log_mean(ess: Tensor, num_samples: int) -> Tensor:
+    r"""How far the logarithm of a mean of K weights lies too low, in nats (N,).
+
+    .. math:: \log \mathrm{E}\,w - \mathrm{E} \log \bar w
+              \approx \frac{\mathrm{Var}\,w}{2 K (\mathrm{E}\,w)^2}
+              = \frac{1}{2 (K - 1)} \Big( \frac{K}{\mathrm{ESS}} - 1 \Big)
+
+    NaN for a single draw.
+
+    Source: Nowozin (2018), Debiasing Evidence Approximations.
+
+    Example:
+        >>> bias_of_log_mean(torch.tensor([50.0]), 101)
+        tensor([0.0051])
+    """
+    if num_samples == 1:
+        return torch.full_like(ess, math.nan)
+    return (num_samples / ess - 1) / (2 * (num_samples - 1))
+
+
+def pareto_k(log_weights: Tensor) -> Tensor:
+    r"""The tail shape k of importance weights, by Pareto-smoothed importance sampling.
+
+    The largest :math:`M = \min(K / 5, 3 \sqrt K)` weights are fitted by a generalised Pareto
+    distribution; its shape k says how many moments the weights have. NaN where the tail has fewer
+    than five draws (nothing can be said), -inf where it is constant (an exact posterior): neither
+    is a warning.
+
+    Args:
+        log_weights: log-weights (K, N).
+
+    Returns:
+        k for each datum (N,), by ArviZ's implementation.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto Smoothed Importance Sampling.
+
+    Example:
+        >>> pareto_k(torch.zeros(1000, 2))
+        tensor([-inf, -inf], dtype=torch.float64)
+    """
+    shapes = psis_tail_shape(log_weights.double().T.cpu().numpy())
+    return torch.from_numpy(shapes).to(log_weights.device)
+
+
+def pareto_k_threshold(num_samples: int) -> float:
+    """The k above which an estimate from K draws is unreliable, min(1 - 1 / log10 K, 0.7).
+
+    Source: Vehtari et al. (2024).
+
+    Example:
+        >>> round(pareto_k_threshold(1000), 3), pareto_k_threshold(100_000)
+        (0.667, 0.7)
+    """
+    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
+
+
+def share_of_bounds(score: Score) -> float:
+    """The share of data whose estimate is known only to be a lower bound on log p(x).
+
+    A datum's estimate is a bound where its Pareto k is above `pareto_k_threshold`, or where it has
+    no Pareto k because K is too small: its stated error then covers neither the tail of the weights
+    nor the bias of the logarithm. Where the share is not zero, the mean is a bound too. A score
+    without Pareto k, such as an ELBO, has a share of 0.
+
+    Example:
+        >>> [share_of_bounds(summarize(torch.zeros(K, 2))) for K in (5, 1000)]
+        [1.0, 0.0]
+    """
+    return score.is_bound.double().mean().item()
+
+
+def draws_needed(score: ImportanceScore, bias: float = 0.01) -> int:
+    r"""How many draws K bring the bias of the mean estimate below a number of nats.
+
+    .. math:: K = \frac{1}{2\,\mathrm{bias}} \; \frac1N \sum_n
+              \frac{\mathrm{Var}\,w_n}{(\mathrm{E}\,w_n)^2}
+
+    The variances are those of the draws at hand, which too few draws make too small. The least
+    answer is the number that a Pareto k needs.
+
+    Args:
+        score: an estimate from few draws.
+        bias: the bias to reach, in nats.
+
+    Source: Nowozin (2018), Debiasing Evidence Approximations.
+
+    Example:
+        >>> draws_needed(summarize(torch.tensor([[0.0], [1.0], [2.0]])))
+        40
+    """
+    if score.num_samples == 1:
+        return FEWEST_DRAWS
+    correction = score.num_samples / (score.num_samples - 1)
+    spread = (score.num_samples / score.ess.double() - 1) * correction
+    return max(FEWEST_DRAWS, math.ceil(spread.mean().item() / (2 * bias)))
+
+
+def convergence(log_weights: Tensor, points: int = 20) -> list[ImportanceScore]:
+    """Estimate log p(x) from the first K of given draws, for K from 1 to all of them.
+
+    The K are equally spaced on a logarithmic scale.
+
+    Args:
+        log_weights: log-weights (K, N), see `importance_weights`.
+        points: at how many K, those that coincide counted once.
+
+    Example:
+        >>> [score.num_samples for score in convergence(torch.randn(1000, 2), points=4)]
+        [1, 10, 100, 1000]
+    """
+    ends = torch.logspace(0, math.log10(len(log_weights)), points, dtype=torch.float64)
+    return [summarize(log_weights[:end]) for end in ends.round().long().unique().tolist()]
