@@ -1,4 +1,4 @@
-"""Deep latent-variable models in Pyro: any prior, likelihood and posterior, trained by SVI, scored with errors."""
+"""Deep latent-variable models in Pyro: any prior, likelihood and posterior, scored with errors."""
 
 import importlib
 from typing import Any

@@ -330,7 +330,7 @@ def importance_sampling(
 
 
 def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -> Round:
-    """Log-weights in the blocks in which `pv.log_likelihood` takes them, the graph compiled once."""
+    """Log-weights in the blocks of `pv.log_likelihood`, by a graph that is compiled once."""
     from pyro_vae.evaluation.log_weights import Blocks, CompiledGuide
     from pyro_vae.evaluation.proposals import Guide
     from pyro_vae.runtime.conditioned import conditioned

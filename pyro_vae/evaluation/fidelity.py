@@ -34,7 +34,7 @@ class Fidelity:
     coverage: float
 
 
-def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
+def fidelity(real: Tensor, samples: Tensor, num_neighbours: int = 5) -> Fidelity:
     r"""Precision, recall, density and coverage of samples by k-nearest-neighbour balls.
 
     .. math:: \mathrm{precision} = \frac1M \sum_j 1[y_j \in \textstyle\bigcup_i B_i], \quad
@@ -52,7 +52,7 @@ def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
     Args:
         real: data (N, \*event).
         samples: samples (M, \*event).
-        neighbours: k.
+        num_neighbours: k.
 
     Raises:
         InvalidInput: if k is not below both numbers of points, or events differ in shape.
@@ -68,7 +68,7 @@ def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
         >>> inside.precision > 0.9, inside.coverage > 0.9, outside.precision, outside.coverage
         (True, True, 0.0, 0.0)
     """
-    check_count("neighbours", neighbours)
+    check_count("num_neighbours", num_neighbours)
     if real.shape[1:] != samples.shape[1:]:
         raise InvalidInput(
             "samples",
@@ -76,27 +76,27 @@ def fidelity(real: Tensor, samples: Tensor, neighbours: int = 5) -> Fidelity:
             expected=f"{tuple(real.shape[1:])}, as the data",
             fix="give both in one space",
         )
-    if neighbours >= min(len(real), len(samples)):
+    if num_neighbours >= min(len(real), len(samples)):
         raise InvalidInput(
-            "neighbours",
-            got=str(neighbours),
+            "num_neighbours",
+            got=str(num_neighbours),
             expected=f"fewer than {min(len(real), len(samples))}, the number of points",
-            fix="pass more points, or neighbours=5",
+            fix="pass more points, or num_neighbours=5",
         )
     x, y = (points.detach().cpu().double().flatten(1) for points in (real, samples))
-    own, others = _radii(x, neighbours), _radii(y, neighbours)
+    own, others = _radii(x, num_neighbours), _radii(y, num_neighbours)
     between = torch.cdist(x, y)
     in_real = between <= own.unsqueeze(1)
     return Fidelity(
         precision=in_real.any(0).double().mean().item(),
         recall=(between <= others).any(1).double().mean().item(),
-        density=in_real.double().sum(0).mean().item() / neighbours,
+        density=in_real.double().sum(0).mean().item() / num_neighbours,
         coverage=in_real.any(1).double().mean().item(),
     )
 
 
-def _radii(points: Tensor, neighbours: int) -> Tensor:
+def _radii(points: Tensor, num_neighbours: int) -> Tensor:
     """The distance of each point to its k-th nearest other one."""
     distances = torch.cdist(points, points)
     distances.fill_diagonal_(torch.inf)
-    return distances.kthvalue(neighbours, dim=1).values
+    return distances.kthvalue(num_neighbours, dim=1).values

@@ -26,12 +26,22 @@ from pyro_vae.evaluation.importance_score import (
 )
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
 from pyro_vae.evaluation.proposals import Guide, Proposal
-from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
+from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.validation import check_count
 
-__all__ = ["elbo", "evaluate", "importance_weights", "log_joint", "log_likelihood"]
+LARGEST_ROUNDING = 0.01  # nats
+
+
+__all__ = [
+    "elbo",
+    "evaluate",
+    "importance_weights",
+    "log_joint",
+    "log_likelihood",
+    "validation_elbo",
+]
 
 
 def elbo(
@@ -186,7 +196,9 @@ def evaluate(
     parts: dict[str, list[Score]] = {name: [] for name in summaries}
     data = as_dataset(data)
     settings = Settings(seed, memory_budget, compile, progress)
+    rounding = 0.0
     for weighed in iterate_log_weights(program, data, num_samples, proposal, settings):
+        rounding = max(rounding, rounding_of(weighed.weights).max().item())
         for name, summary in summaries.items():
             score = summary(weighed.weights)
             if weighed.runs:
@@ -194,6 +206,13 @@ def evaluate(
             parts[name].append(score)
             if len(parts[name]) == MOST_PARTS:
                 parts[name] = [concatenate(parts[name])]
+    if rounding > LARGEST_ROUNDING:
+        warnings.warn(
+            f"Log-weights are so large that rounding alone may change a score by {rounding:.2g} "
+            "nats. Score in float64 (program.double()), or rescale the data",
+            UnreliableEstimate,
+            stacklevel=3,
+        )
     return {
         name: replace(concatenate(scores), seed=seed, sha256=data.sha256)
         for name, scores in parts.items()
@@ -212,6 +231,15 @@ def summary_error(summary: Callable[[Tensor], Score], weighed: Weighed) -> Tenso
     spread = elbo_score(torch.stack(runs)).mc_se
     whole = summary(weighed.weights).values
     return torch.hypot(spread, whole - torch.stack(runs).mean(0))
+
+
+def validation_elbo(program: ProgramLike, data: Data, seed: int) -> float:
+    """Estimate the mean ELBO from one draw for each datum, between the epochs of a training run.
+
+    The run has looked at the program before its first step (`Conditioned.checked`).
+    """
+    weighed = iterate_log_weights(program, data, 1, Guide(), Settings(seed), looked_at=True)
+    return concatenate([elbo_score(few.weights) for few in weighed]).mean
 
 
 def log_joint(

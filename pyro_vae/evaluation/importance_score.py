@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evaluation.arviz_compat import psis_tail_shape
-from pyro_vae.evaluation.scores import Score, like_weights, rows_of, widening
+from pyro_vae.evaluation.scores import Score, by_datum, like_weights, rounding_of, widening
 
 __all__ = [
     "ImportanceScore",
@@ -78,7 +78,7 @@ class ImportanceScore(Score):
 
 def summarize(weights: Tensor) -> ImportanceScore:
     """Estimate log p(x) from log-weights (K, N), with errors and diagnostics."""
-    rows, num_samples = rows_of(weights), len(weights)
+    rows, num_samples = by_datum(weights), len(weights)
     largest = rows.max(axis=1)
     # Free of overflow: the largest is 1.
     relative = np.exp(rows - largest[:, None])
@@ -90,7 +90,9 @@ def summarize(weights: Tensor) -> ImportanceScore:
     error = like_weights(weights, spread / (math.sqrt(num_samples) * mean))
     return ImportanceScore(
         values=like_weights(weights, largest + np.log(mean)),
-        mc_se=torch.hypot(error, bias_of_log_mean(ess, num_samples)),
+        mc_se=torch.hypot(
+            torch.hypot(error, bias_of_log_mean(ess, num_samples)), rounding_of(weights)
+        ),
         num_samples=num_samples,
         ess=ess,
         pareto_k=pareto_k(weights),

@@ -121,9 +121,11 @@ def iterate_log_weights(
     settings: Settings,
     *,
     scored: bool = True,
+    looked_at: bool = False,
 ) -> Iterator[Weighed]:
     """Yield log-weights of a few data at a time, in order."""
-    with conditioned(program, data, settings.seed, scored=scored) as given:
+    opened = conditioned(program, data, settings.seed, scored=scored, looked_at=looked_at)
+    with opened as given:
         is_guide = isinstance(proposal, Guide)
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
         blocks = Blocks.of(given, proposal, num_samples // repeats)

@@ -25,7 +25,7 @@ __all__ = [
     "elbo_score",
     "like_weights",
     "perplexity",
-    "rows_of",
+    "by_datum",
     "versions",
     "widening",
 ]
@@ -161,17 +161,24 @@ def concatenate(scores: Sequence[AnyScore]) -> AnyScore:
 
 def elbo_score(weights: Tensor) -> Score:
     """Estimate the ELBO from log-weights (K, N), with its errors."""
-    rows, num_samples = rows_of(weights), len(weights)
-    error = rows.std(axis=1, ddof=1) * widening(num_samples) if num_samples > 1 else np.nan
-    values = rows.mean(axis=1)
+    rows, num_samples = by_datum(weights), len(weights)
+    error = np.full(len(rows), np.nan)
+    if num_samples > 1:
+        error = rows.std(axis=1, ddof=1) * widening(num_samples) / math.sqrt(num_samples)
     return Score(
-        like_weights(weights, values),
-        like_weights(weights, np.broadcast_to(error / math.sqrt(num_samples), values.shape)),
+        like_weights(weights, rows.mean(axis=1)),
+        torch.hypot(like_weights(weights, error), rounding_of(weights)),
         num_samples,
     )
 
 
-def rows_of(weights: Tensor) -> np.ndarray:
+def rounding_of(weights: Tensor) -> Tensor:
+    """Bound what rounding may do to log-weights (K, N) of their dtype, in nats (N,)."""
+    sizes = weights.abs().masked_fill(~torch.isfinite(weights), 0)
+    return torch.finfo(weights.dtype).eps * sizes.amax(0).double()
+
+
+def by_datum(weights: Tensor) -> np.ndarray:
     """Turn log-weights (K, N) into rows (N, K), one for each datum.
 
     A row is reduced on its own, so that its sums are rounded alike whatever else is there.

@@ -7,7 +7,7 @@ from pyro_vae.inspection.anomaly import Anomaly, anomaly
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.embedding import Neighbours, embed, latent_site, neighbours, prior_draws
 from pyro_vae.inspection.geometry import (
-    Path,
+    LatentPath,
     TangentPlane,
     geodesic,
     interpolate,
@@ -23,7 +23,7 @@ __all__ = [
     "Anomaly",
     "Decoder",
     "Neighbours",
-    "Path",
+    "LatentPath",
     "TangentPlane",
     "anomaly",
     "embed",

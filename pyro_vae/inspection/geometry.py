@@ -23,7 +23,7 @@ from pyro_vae.runtime.latents import frozen, in_rows
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = [
-    "Path",
+    "LatentPath",
     "TangentPlane",
     "geodesic",
     "interpolate",
@@ -118,7 +118,7 @@ def _directions(support: Constraint, z: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Path:
+class LatentPath:
     r"""A path between two latents.
 
     Args:
@@ -145,7 +145,7 @@ def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 def geodesic(
     decoder: Decoder, start: Tensor, end: Tensor, *, points: int = 32, steps: int = 200
-) -> Path:
+) -> LatentPath:
     r"""Find the shortest path between two latents under the pulled-back metric.
 
     The length of the straight line is given for comparison.
@@ -197,7 +197,11 @@ def geodesic(
     with torch.no_grad():
         path = torch.cat([line[:1], inner.detach(), line[-1:]])
         length, straight = (path_length(decoder, z).item() for z in (path, line))
-    return Path(path, length, straight) if length <= straight else Path(line, straight, straight)
+    return (
+        LatentPath(path, length, straight)
+        if length <= straight
+        else LatentPath(line, straight, straight)
+    )
 
 
 def interpolate(start: Tensor, end: Tensor, points: int = 10, *, spherical: bool = False) -> Tensor:

@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_vae.inspection.embedding import Neighbours
-from pyro_vae.inspection.geometry import Path as LatentPath
-from pyro_vae.inspection.geometry import TangentPlane
+from pyro_vae.inspection.geometry import LatentPath, TangentPlane
 from pyro_vae.plotting.files import COLOURS
 
 __all__ = [

@@ -6,6 +6,7 @@ of every number is held here once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,10 +22,10 @@ from pyro_vae.datasets.dataset import Data
 from pyro_vae.distributions import given_datum
 from pyro_vae.programs import particles
 from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating, isolated_random
+from pyro_vae.runtime.environment import evaluating, isolated_random, reference_parameter
+from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
-from pyro_vae.runtime.neighbours import MOST_DATA, Look, check_neighbours
 from pyro_vae.runtime.noise import FixedNoise, has_own_noise
 from pyro_vae.runtime.traces import (
     NonFiniteLogWeight,
@@ -44,7 +45,7 @@ __all__ = ["Conditioned", "conditioned"]
 
 @contextmanager
 def conditioned(
-    program: ProgramLike, data: Data, seed: int, *, scored: bool = True
+    program: ProgramLike, data: Data, seed: int, *, scored: bool = True, looked_at: bool = False
 ) -> Iterator[Conditioned]:
     r"""A program given data, in evaluation mode, with random numbers from a seed.
 
@@ -53,12 +54,19 @@ def conditioned(
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         seed: seed of all that is drawn inside; the caller's random state is put back.
         scored: whether the program must have a density.
+        looked_at: whether the program has been looked at before (`Conditioned.checked`), as between
+            the epochs of a training run.
 
     Raises:
         InvalidInput: on data or a program that cannot be scored.
     """
+    program = _in_single_precision(program)
     with evaluating(program, seed):
-        given = Conditioned.of(program, *checked_data(program, data), scored=scored)
+        x, context = checked_data(program, data)
+        plates = find_plates(program, x, context, scored=scored, whole=True)
+        given = Conditioned(program, x, context, plates)
+        if not looked_at:
+            given = given.checked()
         with validation_enabled(False):
             yield given
 
@@ -92,14 +100,21 @@ class Conditioned:
             InvalidInput: if a datum's log-weight depends on other data or on the number of draws.
         """
         plates = find_plates(program, x, context, scored=scored, whole=True)
-        given = cls(program, x, context, plates)
-        with isolated_random(x.device, 0), validation_enabled(False), torch.no_grad():
-            few = given[_spread(len(x))]
-            if has_own_noise(program.guide, *few.args):
-                given, few = replace(given, noise=0), replace(few, noise=0)
-            look = Look(program, few.guide, *few.args, plates)
-            check_neighbours(look, has_noise=given.noise is not None)
-        return given
+        return cls(program, x, context, plates).checked()
+
+    def checked(self) -> Conditioned:
+        """The same, after a look at whether each datum's log-weight is its own.
+
+        Raises:
+            InvalidInput: if it depends on other data or on the number of draws.
+        """
+        with isolated_random(self.x.device, 0), validation_enabled(False), torch.no_grad():
+            few = self[_spread(len(self))]
+            noise = 0 if has_own_noise(self.program.guide, *few.args) else None
+            few = replace(few, noise=noise)
+            look = Look(self.program, few.guide, *few.args, self.plates)
+            check_independence(look, has_noise=noise is not None)
+        return replace(self, noise=noise)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -228,6 +243,22 @@ class Conditioned:
                 expected="a guide whose density at z is known",
                 fix="use a guide without auxiliary sites, or start annealing from the prior",
             )
+
+
+def _in_single_precision(program: ProgramLike) -> ProgramLike:
+    """A copy of a program in half precision, which adds up log-probabilities in float32.
+
+    Half precision has three digits, too few for a sum over the entries of x. A program of plain
+    functions cannot be copied and stays as it is.
+    """
+    if reference_parameter(program).dtype not in (torch.bfloat16, torch.float16):
+        return program
+    try:
+        copied = copy.deepcopy(program)
+    except InvalidInput:
+        return program
+    copied.to(torch.float32)
+    return copied
 
 
 def _spread(num_data: int) -> list[int]:

@@ -12,11 +12,13 @@ the guide are training terms (a commitment loss, a penalty) and do not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
@@ -57,6 +59,7 @@ class Plates:
         particle_dim: the first dimension left of every plate of the program, negative.
         is_deterministic: whether every latent of the guide is a point, as the code that an encoder
             chooses: all draws are one.
+        is_whole: whether no plate inside the data plate is subsampled.
     """
 
     data_dim: int
@@ -64,6 +67,7 @@ class Plates:
     data_scale: float
     particle_dim: int
     is_deterministic: bool = False
+    is_whole: bool = True
 
     @property
     def data_axis(self) -> int:
@@ -170,6 +174,7 @@ def plates_of(
         data_scale=(plate.full_size or plate.size) / plate.size,
         particle_dim=leftmost if has_particles else leftmost - 1,
         is_deterministic=all(is_point_mass(site["fn"]) for site in latent_sites(guide).values()),
+        is_whole=not any(True for _ in _subsampled(model, guide)),
     )
 
 
@@ -210,16 +215,23 @@ def _check_latents(model: Trace, guide: Trace, scored: bool) -> None:
 
 
 def _check_whole(model: Trace, guide: Trace) -> None:
-    for site in [*sites_of(model).values(), *sites_of(guide).values()]:
-        for frame in site["cond_indep_stack"]:
-            is_local = frame.full_size is not None and frame.name != "data"
-            if is_local and frame.size != frame.full_size:
-                raise InvalidInput(
-                    f"plate {frame.name!r}",
-                    got=f"{frame.size} of {frame.full_size} entries inside the data plate",
-                    expected="all of them in a score, and in a bound made of log-weights",
-                    fix="pass subsample_size only while training (self.training), with ELBO",
-                )
+    for frame in _subsampled(model, guide):
+        raise InvalidInput(
+            f"plate {frame.name!r}",
+            got=f"{frame.size} of {frame.full_size} entries inside the data plate",
+            expected="all of them in a score, and in a bound made of log-weights",
+            fix="pass subsample_size only while training (self.training), with ELBO",
+        )
+
+
+def _subsampled(*traces: Trace) -> Iterator[CondIndepStackFrame]:
+    """The plates inside the data plate that are run with some of their entries only."""
+    for trace in traces:
+        for site in sites_of(trace).values():
+            for frame in site["cond_indep_stack"]:
+                is_local = frame.full_size is not None and frame.name != "data"
+                if is_local and frame.size != frame.full_size:
+                    yield frame
 
 
 def importance_traces(

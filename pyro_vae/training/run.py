@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae import checkpoint
 from pyro_vae.contracts import Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.evaluation.importance import elbo, log_joint
+from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.history import History, Row, TrainingDiverged
@@ -157,7 +157,7 @@ class Run:
         try:
             # One draw for each datum, of the same random numbers every time: two epochs differ by
             # their weights alone.
-            return elbo(self.program, self.validation, num_samples=1, seed=self.steps.seed).mean
+            return validation_elbo(self.program, self.validation, self.steps.seed)
         except NoBound:
             return log_joint(self.program, self.validation, seed=self.steps.seed).mean
 

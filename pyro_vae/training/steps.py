@@ -28,7 +28,9 @@ from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.objectives.kl_weight import weigh_latents
+from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
+from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
 from pyro_vae.training.optimizer_state import OptimizerState
 from pyro_vae.training.ownership import leaves_of, refuse_foreign
@@ -139,9 +141,11 @@ class GradientSteps:
 
     def find_plates(self) -> None:
         """Check the program's sites, and tell the objective where its particles go."""
-        x, context = self.data.batch(*self._first_batch(min(2, len(self.data)))[:2])
+        x, context = self.data.batch(*self._first_batch(min(MOST_DATA, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
             plates = find_plates(self.program, x, context, scored=False)
+            if plates.is_whole:
+                Conditioned(self.program, x, context, plates).checked()
         if plates.data_scale != 1:
             raise InvalidInput(
                 "data plate",

@@ -31,7 +31,7 @@ def by_hand(real, samples, k):
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_fidelity_is_its_definition(shift, float64):
     real, samples = torch.randn(30, 2, 2), torch.randn(25, 2, 2) + shift
-    got = pv.evaluation.fidelity(real, samples, neighbours=3)
+    got = pv.evaluation.fidelity(real, samples, num_neighbours=3)
     assert (got.precision, got.recall, got.density, got.coverage) == pytest.approx(
         by_hand(real, samples, 3)
     )

@@ -26,7 +26,7 @@ from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, site_log_prob, weights_of
 from pyro_vae.validation import InvalidInput, rows_of
 
-__all__ = ["check_neighbours"]
+__all__ = ["check_independence"]
 
 MOST_DATA = 4
 DRAWS = 2
@@ -115,7 +115,7 @@ class Run:
     sources: dict[str, Site]
 
 
-def check_neighbours(look: Look, *, has_noise: bool) -> None:
+def check_independence(look: Look, *, has_noise: bool) -> None:
     """Raise `InvalidInput` if a datum's log-weight depends on other data or on leading draws.
 
     Args:
