@@ -92,7 +92,7 @@ def description_of(program: ProgramLike) -> Meta:
 
 
 def _warn_of_script(described: object) -> None:
-    """Warn where a class lives in the script that runs, which no other script can import."""
+    """Warn if a class is defined in the running script, where no other script can import it."""
     names = sorted(set(re.findall(r'"__main__\.([\w.]+)"', json.dumps(described))))
     if names:
         warnings.warn(

@@ -51,7 +51,7 @@ class Entries(Constraint):
 
 
 class CodeGrid(TorchDistribution):
-    r"""A distribution of codes, its values the codebook's vectors.
+    r"""A distribution over codes, whose values are the codebook's vectors.
 
     .. math:: P(z) = P(k), \quad z_s = e_{k_s}
 

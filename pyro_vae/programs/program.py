@@ -121,7 +121,7 @@ class Program(nn.Module):
 
 
 class RefuseGlobalParameters(Messenger):
-    """Stop a program that would register parameters in Pyro's global store."""
+    """Stop a program from registering parameters in Pyro's global store."""
 
     def _pyro_param(self, msg: Mapping[str, object]) -> None:
         raise InvalidInput(

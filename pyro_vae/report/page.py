@@ -31,7 +31,7 @@ SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "see
 
 
 def report(folder: str | Path, program: ProgramLike) -> str:
-    """The page of a run, as HTML that needs no other file.
+    """The page of a run, as self-contained HTML.
 
     What the folder does not hold is left out; the page then names the command that makes it.
 

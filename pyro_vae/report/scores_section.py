@@ -47,7 +47,7 @@ def scores_section(scores: Evaluation, run: str) -> str:
 
 
 def _without_bound(scores: Evaluation) -> str:
-    """The scores of a program whose guide is a point."""
+    """The scores of a program whose guide is a point mass."""
     rows = []
     if "log_joint" in scores:
         loss = scores["log_joint"]

@@ -1,4 +1,4 @@
-"""Laws of components, networks and programs: gradients, copies, unchanged globals."""
+"""Checks for all components, networks and programs: gradients, copies, unchanged globals."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ def _claimed(folder: Path | None) -> Iterator[None]:
 
 
 def _settings_of(thing: object) -> object:
-    """A setting in the form in which two runs are compared: a class's name and its numbers."""
+    """A setting in a form that runs can compare: a class's name and its numbers."""
     if isinstance(thing, partial):
         return [_settings_of(part) for part in (thing.func, list(thing.args), thing.keywords)]
     if isinstance(thing, dict):
