@@ -76,7 +76,7 @@ def check_vocabulary(folder: Path, data: Dataset) -> None:
     ):
         raise InvalidInput(
             "data",
-            got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+            got=f"{data.name!r}, whose vocabulary differs from {folder / VOCABULARY}",
             expected="text in the vocabulary of the run",
             fix="use the Python version that it was trained with, or train anew",
         )

@@ -188,7 +188,7 @@ def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
         raise InvalidInput(
             "labelled",
             got=str(labelled),
-            expected=f"as many of each of the {classes} labels, and no more than there are",
+            expected=f"a multiple of {classes}, equally many of each label, within those available",
             fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.context).min())))}",
         )
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))

@@ -33,7 +33,7 @@ class Owner:
         if self.program is None:
             raise InvalidInput(
                 self.prior,
-                got="a use outside a program",
+                got="a prior outside a program",
                 expected="a posterior to share",
                 fix="make it the prior of a pyro_vae.VAE, or call bind(program)",
             )

@@ -115,7 +115,7 @@ class HierarchicalVAE(Autoencoder):
                     "inference",
                     got=f"'bottom_up' with {type(part).__name__}, "
                     "which needs q(z | x) of the top level",
-                    expected="a guide that has it",
+                    expected="a guide that computes it",
                     fix="pass inference='top_down'",
                 )
         super().bind_components()

@@ -98,7 +98,7 @@ class Program(nn.Module):
             raise InvalidInput(
                 "program",
                 got="a copy of a Program made of plain functions",
-                expected="functions that can follow their modules",
+                expected="methods, which are copied together with their module",
                 fix="make model and guide methods of one nn.Module that holds the networks",
             )
         copied = object.__new__(Program)

@@ -117,7 +117,7 @@ class Refined(nn.Module):
             raise InvalidInput(
                 "program",
                 got="no latent whose posterior can be refined",
-                expected="a reparametrised one made of its parameters",
+                expected="a reparametrised posterior given by its parameters",
                 fix="choose DiagonalNormal or another normal, or leave Refined out",
             )
         latents = guide.log_prob_sum(lambda _, site: not site["is_observed"])
