@@ -1,4 +1,4 @@
-"""Fit any program by stochastic variational inference, resumable to the bit.
+"""Fit any program by stochastic variational inference, and resume it bit for bit.
 
 Everything random in an epoch follows from the run's seed and the epoch's index
 (`pyro_vae.training.steps`), so a checkpoint needs no random state, and a run that was killed and

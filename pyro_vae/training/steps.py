@@ -217,7 +217,7 @@ class GradientSteps:
             ]
 
     def compile(self) -> None:
-        """Compile what was decided; a resumed run compiles the same, to continue to the bit."""
+        """Compile what was decided; a resumed run compiles the same, to match bit for bit."""
         self.program.train()
         graphs = [
             self.loss_and_gradients.captured(*self._first_batch(size))
