@@ -131,7 +131,7 @@ def context_of(program: ModuleLike) -> nn.Module | None:
 
 
 def num_classes_of(program: ModuleLike) -> int | None:
-    """How many labels a program conditions on; ``None`` unless its context is labels."""
+    """The number of labels that a program conditions on; ``None`` for any other context."""
     embed = context_of(program)
     return embed.num_classes if isinstance(embed, StatesClasses) else None
 

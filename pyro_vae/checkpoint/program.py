@@ -84,7 +84,7 @@ def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
 
 
 def description_of(program: ProgramLike) -> Meta:
-    """What `load` needs beside the weights."""
+    """The description that `load` needs in addition to the weights."""
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
     described = describe(as_module(program))
     _warn_of_script(described)

@@ -1,4 +1,4 @@
-"""Data sets that installed packages ship: scikit-learn's tables and digits, Python's own texts."""
+"""Data sets from installed packages: scikit-learn's tables and digits, Python's own texts."""
 
 from __future__ import annotations
 

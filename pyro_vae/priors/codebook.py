@@ -165,7 +165,7 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def draw(self, num: int, context: Tensor | None) -> Tensor:
-        """Draw codes (num, rows, columns) place by place; each layer keeps what it has computed."""
+        """Draw codes (num, rows, columns) place by place, with each layer's results cached."""
         (rows, columns), reach, some = self.rows_and_columns, self.reach, self.embedding.weight
         layers, wide = self.gated_layers, columns + 2 * (reach - 1)
         codes = torch.zeros(num, rows, columns, dtype=torch.long, device=some.device)

@@ -94,7 +94,7 @@ class _Builder:
         return prior, likelihood, _call("posterior", recipe.posterior, latent, self.encoder())
 
     def level_parts(self) -> tuple[Modules, nn.Module, Modules]:
-        """Priors, likelihood and posteriors of a hierarchy, each sized for what it takes."""
+        """Priors, likelihood and posteriors of a hierarchy, each sized for its inputs."""
         recipe, features = self.recipe, self.features
         latents = self._levels()
         options = settings_of(recipe.program)

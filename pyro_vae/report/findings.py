@@ -23,7 +23,7 @@ class TwoSample:
 
 @dataclass(frozen=True)
 class LabelProbe:
-    """How well a classifier reads labels off the latent.
+    """The accuracy with which a classifier predicts labels from the latent.
 
     Args:
         classifier: its name.
@@ -59,7 +59,7 @@ class LocalDimension:
 
 @dataclass(frozen=True)
 class Outliers:
-    """How well a score tells test data from other data.
+    """The AUROC of a score that separates test data from other data.
 
     Args:
         score: ``"elbo"`` or ``"reconstruction"``.
@@ -82,7 +82,7 @@ class Outliers:
 
 @dataclass(frozen=True)
 class Reference:
-    """How q(z | x) differs from draws of NUTS.
+    """The difference between q(z | x) and draws of NUTS.
 
     Args:
         r_hat: the largest R-hat of chains that start from dispersed points.

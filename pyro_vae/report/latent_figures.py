@@ -93,7 +93,7 @@ def show_neighbours(subject: Subject, gallery: Gallery) -> None:
 
 
 def probe_labels(subject: Subject, gallery: Gallery) -> None:
-    """How well classifiers read the labels off the latent."""
+    """Measure how well classifiers predict the labels from the latent."""
     some, labels, numbers = subject.train[:10_000], subject.labels, gallery.numbers
     features = embedding(subject.program, some, subject.site, numbers)
     numbers.is_given_labels = context_of(subject.program) is not None

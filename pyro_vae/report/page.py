@@ -81,7 +81,7 @@ def report(folder: str | Path, program: ProgramLike) -> str:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """What `pyro-vae inspect` found, in words, and the captions of its figures."""
+    """The results of `pyro-vae inspect` in words, and the captions of its figures."""
 
     facts: Mapping[str, str]
     warnings: list[str]

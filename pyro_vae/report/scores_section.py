@@ -12,7 +12,7 @@ __all__ = ["score_warnings", "scores_section"]
 
 
 def score_warnings(scores: Evaluation) -> Iterator[str]:
-    """What a reader must know before believing the scores."""
+    """Caveats to read before trusting the scores."""
     shape, ll = scores.get("pareto_k"), scores.get("log_likelihood")
     if shape and ll and shape["above_threshold"] is None:
         yield (

@@ -32,7 +32,7 @@ def facts_of(numbers: Findings) -> dict[str, str]:
 
 
 def warnings_of(numbers: Findings) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Caveats to read before trusting the numbers."""
     warnings, reference = [], numbers.reference
     if not numbers.has_means:
         warnings.append("q(z | x) has no mean in closed form: embeddings are single draws from it.")

@@ -278,7 +278,7 @@ class Run:
 
 
 def _curves(row: Row) -> dict[str, float]:
-    """What TensorBoard draws against the step."""
+    """The curves that TensorBoard draws against the step."""
     curves = {
         "objective": row["objective"],
         "validation_elbo": row["validation_elbo"],
