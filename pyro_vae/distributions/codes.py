@@ -44,7 +44,7 @@ class JointlyEnumerated(Independent):
 
 
 class RelaxedBernoulli(TorchDistribution):
-    r"""A bit relaxed to (0, 1), with point masses where floats round to an end.
+    r"""A bit relaxed to (0, 1), with a point mass at each end for what floats cannot resolve.
 
     .. math:: z = \mathrm{sigmoid}(y), \quad y = (\ell + L) / \tau, \quad L \sim
               \mathrm{Logistic}(0, 1),
