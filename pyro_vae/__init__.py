@@ -1,4 +1,4 @@
-"""Deep latent-variable models in Pyro: any prior, likelihood and posterior, scored with errors."""
+"""Deep latent-variable models in Pyro, trained by SVI and scored with errors."""
 
 import importlib
 from typing import Any
@@ -51,7 +51,7 @@ _FORMER_NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the plots when they are first asked for, and find the names of version 0.1.0."""
+    """Import plotting on first use, and resolve the names of version 0.1.0."""
     if name == "plotting":
         return importlib.import_module("pyro_vae.plotting")
     if name in _FORMER_NAMES:

@@ -1,4 +1,4 @@
-"""What the parts of the library expect of one another, as types to keep, not to inherit.
+"""The contracts between the parts of the library, as types that need no inheritance.
 
 A component is a `torch.nn.Module` whose ``forward`` returns a distribution. A program is a module
 with a Pyro ``model`` and ``guide``. Everything that trains, scores or inspects takes a program.
@@ -47,7 +47,7 @@ StochasticFunction = Callable[..., object]  # a Pyro model or guide
 
 
 class ModuleLike(Protocol):
-    """What the library uses of `torch.nn.Module`, from which a protocol cannot inherit."""
+    """The part of `torch.nn.Module` that the library uses; a protocol cannot inherit from it."""
 
     training: bool
 
@@ -131,14 +131,14 @@ def context_of(program: ModuleLike) -> nn.Module | None:
 
 
 def num_classes_of(program: ModuleLike) -> int | None:
-    """How many labels a program conditions on; ``None`` unless its context is labels."""
+    """The number of labels that a program conditions on; ``None`` for any other context."""
     embed = context_of(program)
     return embed.num_classes if isinstance(embed, StatesClasses) else None
 
 
 @runtime_checkable
 class Bindable(Protocol):
-    """A part that shares another one of its program, as VampPrior shares the posterior.
+    """A component that uses another of its program, as VampPrior uses the posterior.
 
     It is bound when the program is built, and again whenever a part of the program is replaced.
     """
@@ -148,48 +148,48 @@ class Bindable(Protocol):
 
 @runtime_checkable
 class Initializable(Protocol):
-    """A part that starts from data: called once, before a new run's first step."""
+    """A component initialised from data, once, before a new run's first step."""
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None: ...
 
 
 @runtime_checkable
 class StatesClasses(Protocol):
-    """A context module that takes labels, and says how many there are."""
+    """A context module that takes labels and states how many classes there are."""
 
     num_classes: int
 
 
 @runtime_checkable
 class StatesInfer(Protocol):
-    """A posterior that says how Pyro treats its site, such as that its states are summed over."""
+    """A posterior that tells Pyro how to treat its site, such as to sum over its states."""
 
     infer: InferDict
 
 
 @runtime_checkable
 class StatesMeasure(Protocol):
-    """A support that says over what its densities are, such as the simplex or the integers."""
+    """A support that states the measure of its densities, such as that on the simplex."""
 
     measure: str
 
 
 @runtime_checkable
 class StatesTrainingTerm(Protocol):
-    """A posterior's density with a term (N,), in nats, that counts in training alone."""
+    """A posterior's density with a term (N,), in nats, that is used only in training."""
 
     training_term: Tensor
 
 
 @runtime_checkable
 class StatesShape(Protocol):
-    """A module that says which shape its outputs have."""
+    """A module that states the shape of its outputs."""
 
     out_shape: tuple[int, ...]
 
 
 class Site(TypedDict):
-    """A sample site of a Pyro trace, once its message has been handled."""
+    """A sample site of a Pyro trace, after its message has been processed."""
 
     name: str
     type: str

@@ -38,7 +38,7 @@ __all__ = [
 
 
 class InvalidInput(ValueError):
-    """A value that pyro_vae cannot work with.
+    """An input that pyro_vae cannot use, with the argument, the value and the fix.
 
     Args:
         argument: the name of the argument, as the user wrote it.
@@ -68,7 +68,7 @@ class InvalidInput(ValueError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """A sentence that names what the user probably meant, or else all that is known.
+    """A sentence that names the closest known name, or else lists them all.
 
     Example:
         >>> nearest_name("mnits", ["mnist", "digits"])
@@ -144,7 +144,7 @@ def check_weight(argument: str, value: float) -> None:
 
 
 def check_probability(argument: str, value: float) -> None:
-    """Raise `InvalidInput` unless 0 <= value < 1, for with 1 nothing would be left."""
+    """Raise `InvalidInput` unless 0 <= value < 1."""
     if not 0 <= value < 1:
         raise InvalidInput(
             argument,
@@ -174,7 +174,7 @@ def check_latent(latent: Sequence[int], least: int, what: str) -> None:
 
 
 def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
-    """Raise `InvalidInput` if ``value`` holds an infinity or a NaN, which may mark ``missing``."""
+    """Raise `InvalidInput` on an infinity, or on a NaN unless NaN may mark ``missing``."""
     if not value.is_floating_point():
         return
     bad = torch.isinf(value) if missing else ~torch.isfinite(value)
@@ -250,7 +250,7 @@ def _name_of(constraint: constraints.Constraint) -> str:
 
 @runtime_checkable
 class ChecksContext(Protocol):
-    """A context module that refuses values of which it can make no features."""
+    """A context module that refuses values it cannot turn into features."""
 
     def check(self, values: Tensor) -> None: ...
 

@@ -31,13 +31,13 @@ Json = Any  # None, a number, a text, or lists and dictionaries of these, as jso
 
 @runtime_checkable
 class StatesArguments(Protocol):
-    """A module that says with which arguments it was built; ``None`` if it cannot be built anew."""
+    """A module that states its constructor's arguments; ``None`` if it cannot be rebuilt."""
 
     def init_args(self) -> dict[str, object] | None: ...
 
 
 def describe(value: object) -> Json:
-    """A module, or an argument of one, as JSON: its import path and its constructor's arguments.
+    """Describe a module, or an argument of one, as JSON: import path and arguments.
 
     A module's arguments are read from its attributes of the same names, or from `StatesArguments`.
     A module that occurs twice is written once and referred to after that, so shared weights stay
@@ -87,7 +87,7 @@ def _describe(value: object, place: str, seen: dict[int, str]) -> Json:
 
 
 def import_path(target: type, place: str = "class") -> str:
-    """The dotted path under which a class is found again.
+    """The dotted path from which a class can be imported.
 
     Raises:
         InvalidInput: if there is none.
@@ -113,7 +113,7 @@ def import_path(target: type, place: str = "class") -> str:
 
 
 def current_path(path: str) -> str:
-    """The present import path of a class that a run of an earlier version names.
+    """The present import path of a class saved by an earlier version.
 
     Example:
         >>> current_path("pyro_vae.schedules.Cosine")
@@ -124,7 +124,7 @@ def current_path(path: str) -> str:
 
 
 def with_current_paths(value: Json) -> Json:
-    """A description in which all classes have their present import paths."""
+    """The same description with every class at its present import path."""
     if isinstance(value, dict):
         return {key: with_current_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -215,7 +215,7 @@ def build(description: Json, source: Path | str = "description") -> nn.Module:
 
 
 def _build(value: Any, place: str, built: dict[str, nn.Module]) -> Any:
-    """Build what stands in a file, which may hold anything: what does not fit raises."""
+    """Build what a file describes; raise on anything malformed."""
 
     def each(values: dict[str, Json]) -> OrderedDict:
         parts = {key: _build(item, f"{place}.{key}", built) for key, item in values.items()}

@@ -28,7 +28,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 class writing_to:
-    """Turn the operating system's errors into one line that says what is still there."""
+    """Turn the operating system's errors into one line that says what survives."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -84,7 +84,7 @@ def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
 
 
 def description_of(program: ProgramLike) -> Meta:
-    """What `load` needs beside the weights."""
+    """The description that `load` needs in addition to the weights."""
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
     described = describe(as_module(program))
     _warn_of_script(described)
@@ -92,7 +92,7 @@ def description_of(program: ProgramLike) -> Meta:
 
 
 def _warn_of_script(described: object) -> None:
-    """Warn where a class lives in the script that runs, which no other script can import."""
+    """Warn if a class is defined in the running script, where no other script can import it."""
     names = sorted(set(re.findall(r'"__main__\.([\w.]+)"', json.dumps(described))))
     if names:
         warnings.warn(

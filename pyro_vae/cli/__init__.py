@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for a mistake of the user, or 130 if interrupted."""
+    """Run a command; return 0, 2 for a user's mistake, or 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:
         sys.path.insert(0, "")  # finds mylab.MyPrior in the working folder, as python -m does

@@ -60,7 +60,7 @@ class _Comparison:
 
     @property
     def reference(self) -> str:
-        """The run that the others are compared with."""
+        """The run with which the others are compared."""
         return next(iter(self.scores))
 
     def to_json(self) -> dict[str, object]:
@@ -117,7 +117,7 @@ def _score_of(run: str, name: str) -> Score:
 
 
 def _recipe_without_seed(folder: Path) -> str:
-    """What runs that differ only in their seeds have in common; without a recipe, the folder."""
+    """The recipe without its seed, to group runs by; the folder if there is no recipe."""
     if not (folder / "recipe.yaml").exists():
         return str(folder)
     recipe = {**read_recipe(folder / "recipe.yaml"), "seed": None}

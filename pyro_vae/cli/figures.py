@@ -65,7 +65,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, folder: 
 
 
 def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], Tensor | None]:
-    """Names of the rows of samples, and their context: labels in turn, or covariates of data."""
+    """Row names for the samples, and their context: labels in turn, or the data's covariates."""
     classes = num_classes_of(program)
     if classes is not None:
         return [str(label) for label in range(classes)], parse_context(program, None, 8 * classes)
@@ -75,7 +75,7 @@ def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], T
 
 
 def _latents(program: ProgramLike, data: Dataset) -> Tensor:
-    """Means of q(z | x) as vectors, or draws where it has no mean in closed form, as flows."""
+    """Means of q(z | x) as vectors, or draws if the mean has no closed form, as for flows."""
     try:
         latents = encode(program, data)
     except InvalidInput:

@@ -1,4 +1,4 @@
-"""Options, help and errors as the command line words them."""
+"""The wording of options, help and errors on the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = {"latent", "event_shape", "in_shape", "network", "params"}
 
 
 class _Help(DefaultHelpFormatter):
-    """Help with dashes in flags, and without a list of every module class that is imported."""
+    """Help with dashes in flags, without a list of every imported module class."""
 
     def add_argument(self, action):
         if not action.option_strings or not action.option_strings[0].endswith(".help"):
@@ -46,7 +46,7 @@ class _Help(DefaultHelpFormatter):
 
 
 def new_parser(command: str, description: str) -> ArgumentParser:
-    """A parser that raises its errors, for `explaining` to word."""
+    """A parser that raises its errors, so that `explaining` can reword them."""
     return ArgumentParser(
         prog=f"pyro-vae {command}",
         description=description,
@@ -63,7 +63,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
 
 @contextmanager
 def explaining(parser: ArgumentParser) -> Iterator[None]:
-    """Turn jsonargparse's complaints into one line: argument, what was got, expected, the fix."""
+    """Turn jsonargparse's errors into one line: argument, got, expected, fix."""
     try:
         yield
     except ArgumentError as error:
@@ -169,7 +169,7 @@ def _takes_value(token: str) -> bool:
 
 
 def scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:
-    """The arguments that decide how the others are read: a recipe, and whether a run resumes.
+    """Find the arguments that decide how the others are read: the recipe and ``--resume``.
 
     Args:
         argv: what the user wrote.
@@ -191,6 +191,6 @@ def scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:
 
 
 def one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """Print a warning as one line; deprecations within libraries are not the user's."""
+    """Print a warning as one line, but hide deprecations inside libraries."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
         print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)

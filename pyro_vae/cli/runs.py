@@ -1,4 +1,4 @@
-"""A run as commands read it: its folder, its program, its data, a context to draw with."""
+"""A run as the commands read it: folder, program, data, and a context for sampling."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
 
 
 def write_vocabulary(folder: Path, data: Dataset) -> None:
-    """Keep the words of text beside its run: the data set may number others later."""
+    """Save a text's vocabulary with the run, because the data set may be renumbered later."""
     if data.vocabulary is not None:
         checkpoint.write_text(
             folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words)
@@ -69,27 +69,27 @@ def write_vocabulary(folder: Path, data: Dataset) -> None:
 
 
 def check_vocabulary(folder: Path, data: Dataset) -> None:
-    """Raise `InvalidInput` unless the data's numbers stand for the words of a run on text."""
+    """Raise `InvalidInput` unless the data's vocabulary is the one the run was trained with."""
     trained_on = vocabulary_of(folder)
     if trained_on is not None and (
         data.vocabulary is None or data.vocabulary.words != trained_on.words
     ):
         raise InvalidInput(
             "data",
-            got=f"{data.name!r}, whose numbers do not stand for the words of {folder / VOCABULARY}",
+            got=f"{data.name!r}, whose vocabulary differs from {folder / VOCABULARY}",
             expected="text in the vocabulary of the run",
             fix="use the Python version that it was trained with, or train anew",
         )
 
 
 def vocabulary_of(folder: Path) -> Vocabulary | None:
-    """The words of a run on text."""
+    """The vocabulary of a run on text."""
     path = folder / VOCABULARY
     return Vocabulary(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
 
 
 def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | None:
-    """The context given on the command line, or the labels in turn where none was given."""
+    """The context from the command line; by default, each label in turn."""
     embed = context_of(program)
     if embed is None:
         if text is not None:

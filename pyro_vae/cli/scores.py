@@ -66,7 +66,7 @@ def score_run(
 
 
 def _without_bound(scores: dict[str, Score], refusal: str) -> Evaluation:
-    """The scores of a program whose guide is a point."""
+    """The scores of a program whose guide is a point mass."""
     loss, error = scores["log_joint"], scores.get("squared_error")
     result: Evaluation = {
         "elbo": None,
@@ -82,7 +82,7 @@ def _without_bound(scores: dict[str, Score], refusal: str) -> Evaluation:
 def _with_bound(
     program: ProgramLike, data: Dataset, scores: dict[str, Score], proposal: Proposal
 ) -> Evaluation:
-    """The ELBO and the log-likelihood, with what tells whether to believe the latter."""
+    """The ELBO and the log-likelihood, with diagnostics of the latter."""
     elbo, ll = scores["elbo"], scores["log_likelihood"]
     assert isinstance(ll, ImportanceScore)
     settings = {name: str(value) for name, value in vars(proposal).items()}
@@ -107,7 +107,7 @@ def _estimate(score: Score) -> Estimate:
 
 
 def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | None:
-    """Bits per observed entry of x where x is discrete; a density has no such number."""
+    """Bits per observed entry of a discrete x; undefined for a continuous one."""
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
@@ -118,7 +118,7 @@ def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | 
 def print_scores(
     scores: dict[str, Score], data: Dataset, folder: Path, figures: Sequence[Path] = ()
 ) -> None:
-    """Print scores as a table, what to know about them, and where the files lie."""
+    """Print scores as a table, with caveats and the paths of the files."""
     console, ll = Console(), scores.get("log_likelihood")
     table = Table(
         title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left"
@@ -143,7 +143,7 @@ def print_scores(
 def _add_bounds(
     table: Table, elbo: Score, ll: ImportanceScore, perplexity: float | None
 ) -> list[str]:
-    """Add the rows of a program with a bound; what to know about them."""
+    """Add the rows of a program with a bound; return its caveats."""
     is_bound = share_of_bounds(ll) > 0
     mean, mc_se = f"{ll.mean:.2f}", f"{ll.mean_mc_se:.3f}"
     if is_bound:  # its Monte Carlo error would be too short
@@ -174,7 +174,7 @@ def _add_bounds(
 
 
 def _add_losses(table: Table, scores: dict[str, Score]) -> list[str]:
-    """Add the rows of a program whose guide is a point; what to know about them."""
+    """Add the rows of a program whose guide is a point mass; return its caveats."""
     for name, key, digits in (
         ("minus the loss", "log_joint", 2),
         ("squared error per entry", "squared_error", 5),

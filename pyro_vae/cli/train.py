@@ -104,7 +104,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _layers(given: dict[str, str]) -> Values:
-    """The recipes that flags go over: that of the run to resume, then the one that was named."""
+    """The recipes that flags override: the resumed run's, then the one named."""
     if "--resume" in given and "--out" not in given:
         raise InvalidInput(
             "resume",
@@ -121,7 +121,7 @@ def _layers(given: dict[str, str]) -> Values:
 
 
 def _check(namespace: Namespace) -> None:
-    """Raise `InvalidInput` on a number that no run can have, before anything is loaded."""
+    """Raise `InvalidInput` on an impossible number, before anything is loaded."""
     check_count("num_samples", namespace.num_samples)
     check_count("limit", namespace.limit)
     for latent in namespace.latent if isinstance(namespace.latent, list) else [namespace.latent]:
@@ -134,7 +134,7 @@ def _check(namespace: Namespace) -> None:
 
 
 def _load(recipe: Recipe) -> tuple[Dataset, Dataset | None, Dataset]:
-    """The data to train on, those held out for validation, and the test data."""
+    """The training, validation and test data."""
     data, test = datasets.load(
         recipe.data,
         binarize=recipe.binarize,

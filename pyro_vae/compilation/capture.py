@@ -133,7 +133,7 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
 
 @contextmanager
 def without_writes(module: nn.Module | None = None) -> Iterator[None]:
-    """Undo what the body writes into tensors, and which buffers of the module it replaces."""
+    """Undo what the body writes into tensors, and restore the buffers it replaces."""
     writes = _Writes()
     try:
         with same_buffers(module), writes:
@@ -144,7 +144,7 @@ def without_writes(module: nn.Module | None = None) -> Iterator[None]:
 
 @contextmanager
 def same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
-    """Put back the buffers that the body replaces by new tensors; list their names at the end."""
+    """Restore the buffers that the body replaces by new tensors; list their names at the end."""
     module = nn.Module() if module is None else module
     before, replaced = dict(module.named_buffers()), list[str]()
     try:
@@ -158,7 +158,7 @@ def same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
 
 
 class _Writes(TorchDispatchMode):
-    """Remember what tensors held before they were first written to, so that it can be put back."""
+    """Record tensors' values before the first write, so that they can be restored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ def is_on_host(tensor: Tensor) -> bool:
 
 
 class _WithoutReading(TorchFunctionMode):
-    """Replace a function that reads values to check them by one that only computes the same."""
+    """Replace a function that checks values by one that only computes the result."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.nn.functional.one_hot:

@@ -77,7 +77,7 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<ke
 
 
 def is_on() -> bool:
-    """Whether our own C++ is used: unless ``PYRO_VAE_CPP`` is ``off`` in the environment.
+    """Whether our own C++ is used; the environment variable ``PYRO_VAE_CPP=off`` disables it.
 
     Raises:
         InvalidInput: if it is neither ``on`` nor ``off``.
@@ -126,7 +126,7 @@ def library(sources: Sequence[str], flags: Sequence[str] = ()) -> list[Function]
 
 @contextmanager
 def widest_vectors() -> Iterator[None]:
-    """Tell Inductor this processor's widest vectors, which it finds by slow compilations."""
+    """Tell Inductor the processor's vector width, to spare it slow test compilations."""
     from torch._inductor import cpu_vec_isa
 
     known = {"AVX2": cpu_vec_isa.VecAVX2, "AVX512": cpu_vec_isa.VecAVX512}
@@ -171,6 +171,6 @@ def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function
 
         @classmethod
         def _get_uncompiled_header(cls, device: str) -> None:
-            """Compile no header beforehand: it is used once, and takes longer than the rest."""
+            """Skip precompiling a header, which would take longer than it saves."""
 
     return Bindings.load_pybinding([], "\n".join([*includes, *bodies]), extra_flags=flags)()

@@ -89,7 +89,7 @@ class LossAndGradients:
         return captured
 
     def work(self, *inputs: Tensor | None) -> Work:
-        """Count the work of an eager run, about that of the graph, in a hundredth of the time."""
+        """Estimate the graph's work from an eager run, in a hundredth of the time."""
         with validation_enabled(False), without_writes(self.module), OperationCounter() as count:
             self.eager(*inputs)
         return Work(count.operations, count.multiplications)
@@ -105,7 +105,7 @@ class LossAndGradients:
 
 
 def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    """A gradient laid out in memory as its parameter, as `Tensor.backward` leaves it.
+    """A gradient with its parameter's memory layout, as `Tensor.backward` leaves it.
 
     A fused update reads both in the order of memory.
     """
@@ -117,7 +117,7 @@ def _laid_out_as(gradient: Tensor | None, parameter: Tensor) -> Tensor:
 
 
 def shapes_of(inputs: Sequence[Tensor | None]) -> Shapes:
-    """The shapes, dtypes and devices of inputs, which a graph is made for."""
+    """The shapes, dtypes and devices of the inputs that a graph is made for."""
     return tuple(
         None if value is None else (value.shape, value.dtype, value.device) for value in inputs
     )

@@ -100,7 +100,7 @@ def _compiled(
 
 
 def _kept(fn: Callable[P, Result]) -> tuple[Callable[P, Result], list[Result]]:
-    """The same function, and a list that every result of it is added to."""
+    """The same function, and a list that collects its results."""
     results: list[Result] = []
 
     def call(*args: P.args, **kwargs: P.kwargs) -> Result:
@@ -112,7 +112,7 @@ def _kept(fn: Callable[P, Result]) -> tuple[Callable[P, Result], list[Result]]:
 
 @cache
 def _one_library() -> type:
-    """The class by which Inductor's code compiles its kernels, all together when it waits."""
+    """The class by which Inductor's code compiles its kernels, all at once."""
     from torch._inductor.async_compile import AsyncCompile
 
     class OneLibrary(AsyncCompile):

@@ -23,7 +23,7 @@ PRODUCT = Path(__file__).with_name("matmul.cpp")
 
 
 def can_run_our_products() -> bool:
-    """Whether this processor has what our product is written in: AVX-512 and oneDNN."""
+    """Whether this machine supports our matrix product: AVX-512 and oneDNN."""
     has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return has_avx512 and torch.backends.mkldnn.is_available()
 
@@ -112,7 +112,7 @@ def _can_be_ours(node: Node) -> bool:
 
 
 def _layout(size: Sequence[Expr], stride: Sequence[Expr]) -> tuple[int, int] | None:
-    """How our product reads a matrix: the stride between rows and 0, or between columns and 1.
+    """A matrix's layout: the stride between rows and 0, or between columns and 1.
 
     The latter where columns are contiguous; ``None`` where neither rows nor columns are.
     """

@@ -44,7 +44,7 @@ class Update:
         self.sizes = torch.empty(0)  # of the parameters, for the compiled function
 
     def _kernel(self) -> Callable[..., object] | None:
-        """Torch's fused kernel, where it does all that the optimiser would do."""
+        """Torch's fused kernel, if it does everything that the optimiser does."""
         group = self.optimizer.param_groups[0]
         is_adam = type(self.optimizer) in (torch.optim.Adam, torch.optim.AdamW)
         plain = len(self.optimizer.param_groups) == 1 and not any(
@@ -112,7 +112,7 @@ class Update:
                 )  # fmt: skip
 
     def _find_slots(self) -> None:
-        """Look the optimiser's state up."""
+        """Look up the optimiser's state."""
         self.states = [self.optimizer.state[p] for p in self.parameters]
         # The steps become entries of one tensor, so that counting is one operation: it took as
         # long as the update of a small net.
@@ -148,5 +148,5 @@ def _clipped(gradients: Sequence[Tensor], limit: float) -> Sequence[Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a C++ function may take a tensor for an array of floats."""
+    """Whether C++ can treat a tensor as a plain array of floats."""
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()

@@ -1,4 +1,4 @@
-"""Check and rewrite a captured graph, and say why a function cannot be captured."""
+"""Checks and rewrites of a captured graph, and the reasons why a capture fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class CannotCapture(RuntimeError):
-    """A function that is no static graph of tensor operations.
+    """A function that cannot be captured as a static graph of tensor operations.
 
     Args:
         reason: what stands in the way.
@@ -48,7 +48,7 @@ def tensor_at(graph: GraphModule, node: Node) -> Tensor:
 
 
 def tags_of(node: Node) -> Collection[torch.Tag]:
-    """What torch says of a node's operation, such as that its output's shape depends on data."""
+    """Torch's tags for a node's operation, such as "output shape depends on data"."""
     return node.target.tags if isinstance(node.target, OpOverload) else ()
 
 
@@ -102,7 +102,7 @@ def _is_mask(graph: GraphModule, index: Argument) -> bool:
 
 
 def _is_constant(graph: GraphModule, node: Node) -> bool:
-    """Whether a node depends only on constant integers and booleans, on no input or parameter."""
+    """Whether a node depends on constant integers and booleans alone."""
     if node.op == "get_attr":
         value = tensor_at(graph, node)
         return not (value.is_floating_point() or value.is_complex())
@@ -143,7 +143,7 @@ def _value_of(graph: GraphModule, node: Node) -> Tensor:
 
 
 def lift_tensors(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
-    """Make every tensor that the graph refers to an input of it, once each; return both."""
+    """Turn each tensor that the graph refers to into an input; return graph and tensors."""
     nodes = graph.graph
     last = [node for node in nodes.nodes if node.op == "placeholder"][-1]
     inputs: dict[int, Node] = {}

@@ -1,4 +1,4 @@
-"""Data sets that lie under the root folder, an ``.npz`` each."""
+"""Data sets stored under the root folder, each as one ``.npz`` file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frey_faces(folder: Path) -> Parts:
 
 
 def omniglot(folder: Path) -> Parts:
-    """Characters of 50 alphabets, the label; those of the evaluation set are the test."""
+    """Characters of 50 alphabets, labelled by alphabet; the evaluation set is for testing."""
     arrays = open_npz(folder / "omniglot_28_area.npz")
     x, label = arrays["images"][:, None].astype(np.float32) / 255, arrays["alphabet"]
     label, background = label.astype(np.int64), arrays["set"] == 0
@@ -56,5 +56,5 @@ def spoken_digits(folder: Path) -> Parts:
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """A fixed order that mixes the classes of data which a file sorts by class."""
+    """A fixed permutation that mixes the classes of a file sorted by class."""
     return np.random.default_rng(0).permutation(len(x))

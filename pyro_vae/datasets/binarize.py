@@ -12,7 +12,7 @@ __all__ = ["batch_keys", "grey_levels", "uniform"]
 
 
 def grey_levels(values: Tensor) -> Tensor | None:
-    """The values as bytes if they are bytes over 255 exactly, else ``None``.
+    """The values as bytes k if all are exactly k / 255, else ``None``.
 
     A batch of bytes is read from a quarter of the memory.
     """

@@ -135,7 +135,7 @@ class Dataset(torch.utils.data.Dataset):
         return x, None if self.context is None else self.context.index_select(0, index)
 
     def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:
-        """1 with the value's probability, else 0; missing values stay missing."""
+        """Draw 1 with the value as its probability, else 0; missing values stay missing."""
         drawn = (uniform < values).to(values.dtype)
         return torch.where(torch.isnan(values), values, drawn) if self.missing else drawn
 
@@ -163,7 +163,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def num_classes(self) -> int | None:
-        """The number of labels, 1 + the largest; ``None`` if the context holds none."""
+        """The number of classes, the largest label + 1; ``None`` if the context has no labels."""
         if self.context is None or self.context.is_floating_point() or self.context.dim() != 1:
             return None
         return int(self.context.max()) + 1
@@ -179,7 +179,7 @@ class Dataset(torch.utils.data.Dataset):
         return self._like(values, x, rows_of(self.context, index))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
-        """The same data on another device, floating-point parts of another dtype."""
+        """The same data on another device, with floating-point tensors in another dtype."""
 
         def move(value: Tensor) -> Tensor:
             return value.to(device, dtype) if value.is_floating_point() else value.to(device)
@@ -191,7 +191,7 @@ class Dataset(torch.utils.data.Dataset):
         return moved
 
     def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Data to train on, and ``size`` data for validation, chosen at random from ``seed``.
+        """Split into training data and ``size`` validation data, at random by ``seed``.
 
         If the data set was published with validation data, they are chosen from those, and all of
         this data set is left to train on.
@@ -214,7 +214,7 @@ class Dataset(torch.utils.data.Dataset):
         return (self[order[size:].sort().values] if source is self else self), held
 
     def repeat_labelled(self, times: int) -> Dataset:
-        """The data with each labelled datum ``times`` times, and those of label -1 once.
+        """The data with each labelled datum repeated ``times`` times, and label -1 kept once.
 
         If 100 of 60,000 images have a label, one batch of 256 in three holds any of them. Visited
         60 times an epoch, they are a tenth of every batch, and count 60 times in the epoch's
@@ -250,7 +250,7 @@ Data = Dataset | torch.utils.data.Dataset | Tensor | tuple[Tensor, Tensor | None
 
 
 def as_dataset(data: Data) -> Dataset:
-    """Data as a `Dataset`: one itself, a torch data set, a tensor x, or a pair (x, context).
+    """Turn a `Dataset`, a torch data set, a tensor x or a pair (x, context) into a `Dataset`.
 
     A torch data set is read into memory once, so its random transforms are drawn once.
 

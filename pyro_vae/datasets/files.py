@@ -17,7 +17,7 @@ IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
 
 
 class Part(NamedTuple):
-    """A part of a data set as it was read: values, and labels if there are any."""
+    """A part of a data set as read: values, and labels if there are any."""
 
     x: np.ndarray | Tensor
     y: np.ndarray | Tensor | None = None
@@ -28,7 +28,7 @@ Texts = dict[str, list[list[str]]]  # by split, the words of each sentence
 
 
 def read_text(path: Path) -> Texts:
-    """Read a text of a sentence on each line, every tenth a test sentence."""
+    """Read a text with one sentence per line; every tenth is a test sentence."""
     try:
         lines = [words(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -71,7 +71,7 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_npz(path: Path) -> Parts:
-    """Read ``x`` and ``y``, ``x_test`` and ``y_test``, and so on, of an ``.npz``."""
+    """Read ``x`` and ``y``, ``x_test`` and ``y_test``, and so on, from an ``.npz``."""
     arrays = open_npz(path)
     if "x" not in arrays:
         raise InvalidInput(
@@ -93,7 +93,7 @@ def _scaled(x: np.ndarray) -> np.ndarray:
 
 
 def read_images(folder: Path) -> Parts:
-    """Read images of one size; the folders that they lie in are their labels."""
+    """Read images of one size, labelled by the folders that hold them."""
     from PIL import Image, UnidentifiedImageError
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)

@@ -17,7 +17,7 @@ FRAMES, FRAME = 8, 32  # frames of a clip, and their height and width
 
 
 def torchvision_images(name: str) -> Callable[[Path], Parts]:
-    """Grey levels and labels of one of torchvision's data sets, fetched if they are not there."""
+    """Grey levels and labels of a torchvision data set, downloaded if missing."""
 
     def read(folder: Path) -> Parts:
         from torchvision.datasets import KMNIST, MNIST, FashionMNIST
@@ -44,7 +44,7 @@ def torchvision_images(name: str) -> Callable[[Path], Parts]:
 
 
 def moving_digits(folder: Path) -> Parts:
-    """Clips of eight 32x32 frames, in each a digit that flies straight and bounces off walls."""
+    """Clips of eight 32x32 frames in which a digit moves straight and bounces off the walls."""
     parts: Parts = {}
     for split, (x, y) in torchvision_images("MNIST")(folder).items():
         count = 10_000 if split == "train" else 2_000
@@ -82,6 +82,6 @@ def coloured_digits(folder: Path) -> Parts:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder that was made for files which did not come."""
+    """Remove an empty folder left by a failed download."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

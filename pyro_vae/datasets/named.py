@@ -43,7 +43,7 @@ TEXTS: dict[str, Callable[[], Texts]] = {"sentences": python_sentences}
 
 @dataclass(frozen=True)
 class Source:
-    """The parts of a data set as they were read, before any binarisation."""
+    """The parts of a data set as read, before any binarisation."""
 
     name: str
     parts: Parts
@@ -136,7 +136,7 @@ def load(
 
 
 def _read(name: str, folder: Path) -> Source:
-    """Read the data set of that name, from ``folder`` if it lies there, or the path itself."""
+    """Read the named data set, from ``folder`` if it is there, or read the path itself."""
     path = Path(name)
     if name in READERS:
         reader, binarize = READERS[name]
@@ -158,7 +158,7 @@ def _read(name: str, folder: Path) -> Source:
 
 
 def _numbered(name: str, texts: Texts) -> Source:
-    """All sentences as numbers, in a vocabulary of the words that the training ones use twice."""
+    """Encode sentences with the words that occur at least twice in the training data."""
     vocabulary = Vocabulary.of(texts["train"])
     length = 1 + max(len(sentence) for split in texts.values() for sentence in split)
     parts = {split: Part(vocabulary.encode(few, length)) for split, few in texts.items()}
@@ -166,7 +166,7 @@ def _numbered(name: str, texts: Texts) -> Source:
 
 
 def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """The values with each entry removed with that probability."""
+    """The values, each entry removed with the given probability."""
     values = as_tensor("x", x) if isinstance(x, np.ndarray) else x
     values = values if values.is_floating_point() else values.float()
     drawn = torch.rand(values.shape, generator=generator, dtype=torch.float32)
@@ -174,7 +174,7 @@ def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator
 
 
 def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
-    """The data with only ``labelled`` labels, as many of each; all others become -1."""
+    """Keep ``labelled`` labels, equally many per class; the others become -1."""
     classes = data.num_classes
     if classes is None or data.context is None:
         raise InvalidInput(
@@ -188,7 +188,7 @@ def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
         raise InvalidInput(
             "labelled",
             got=str(labelled),
-            expected=f"as many of each of the {classes} labels, and no more than there are",
+            expected=f"a multiple of {classes}, equally many of each label, within those available",
             fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.context).min())))}",
         )
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""Data sets that installed packages ship: scikit-learn's tables and digits, Python's own texts."""
+"""Data sets from installed packages: scikit-learn's tables and digits, Python's own texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORTEST, LONGEST = 5, 27  # words of a sentence
 
 
 def digits(folder: Path) -> Parts:
-    """Scikit-learn's 8x8 digits; the last fifth, which is by other writers, is the test."""
+    """Scikit-learn's 8x8 digits; the test set is the last fifth, by other writers."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -29,7 +29,7 @@ def digits(folder: Path) -> Parts:
 
 
 def table(name: str, with_label: bool = False) -> Callable[[Path], Parts]:
-    """A table of scikit-learn's, standardised by its training rows.
+    """A scikit-learn table, standardised by its training rows.
 
     The rows are shuffled, and every fifth is a test row. ``with_label`` makes the label the last
     column, too.
@@ -52,7 +52,7 @@ def table(name: str, with_label: bool = False) -> Callable[[Path], Parts]:
 
 
 def topics(folder: Path) -> Parts:
-    """Counts of words in passages of Python's reference texts, which vary with its version.
+    """Word counts of passages in Python's reference texts, which vary with its version.
 
     A passage has a hundred words, and every fifth is a test passage; the words counted are the 500
     most frequent ones of the training passages.
@@ -77,7 +77,7 @@ def topics(folder: Path) -> Parts:
 
 
 def python_sentences() -> Texts:
-    """Sentences of Python's reference texts, each once; every eighth section is a test section."""
+    """Distinct sentences of Python's reference texts; every eighth section is for testing."""
     from pydoc_data.topics import topics as texts
 
     found: list[list[list[str]]] = []

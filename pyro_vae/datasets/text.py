@@ -86,7 +86,7 @@ class Vocabulary:
 
 
 def sections(text: str) -> list[str]:
-    """The texts between the headings of a reStructuredText."""
+    """The texts between the headings of a reStructuredText document."""
     return HEADING.split(text)[::2]
 
 

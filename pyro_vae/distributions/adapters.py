@@ -160,7 +160,7 @@ class Reshaped(TorchDistribution):
 
 
 def as_pyro(distribution: Distribution) -> TorchDistribution:
-    """The distribution itself if it is Pyro's already, else wrapped in `TorchToPyro`.
+    """The distribution itself if it is already Pyro's, else wrapped in `TorchToPyro`.
 
     Raises:
         TypeError: if a component returned anything but a distribution.

@@ -18,7 +18,7 @@ MOST_STATES = 4096  # that are listed
 
 
 def nearest_code(z: Tensor, codebook: Tensor, event_dim: int) -> Tensor:
-    r"""The numbers (\*batch, \*grid) of the entries (V, D) nearest to vectors (\*batch, D, \*grid).
+    r"""Numbers (\*batch, \*grid) of the entries (V, D) nearest to vectors (\*batch, D, \*grid).
 
     Example:
         >>> nearest_code(torch.tensor([[0.9, -0.2], [0.1, 1.3]]), torch.eye(2), event_dim=2)
@@ -51,7 +51,7 @@ class Entries(Constraint):
 
 
 class CodeGrid(TorchDistribution):
-    r"""A distribution of codes, its values the codebook's vectors.
+    r"""A distribution over codes, whose values are the codebook's vectors.
 
     .. math:: P(z) = P(k), \quad z_s = e_{k_s}
 

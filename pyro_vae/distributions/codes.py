@@ -1,4 +1,4 @@
-"""Codes: discrete ones whose joint states can be listed, and relaxed bits with a true bound."""
+"""Codes: discrete ones with joint states to enumerate, and relaxed bits with a true bound."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JointlyEnumerated(Independent):
 
 
 class RelaxedBernoulli(TorchDistribution):
-    r"""A bit relaxed to (0, 1), with a mass at each end for what a float cannot tell from it.
+    r"""A bit relaxed to (0, 1), with a point mass at each end for what floats cannot resolve.
 
     .. math:: z = \mathrm{sigmoid}(y), \quad y = (\ell + L) / \tau, \quad L \sim
               \mathrm{Logistic}(0, 1),

@@ -19,7 +19,7 @@ AT_ONCE = 1024  # words of a datum that are drawn at once
 
 
 class MultinomialGivenTotal(dist.TorchDistribution):
-    r"""Counts given their total, which each datum has for itself.
+    r"""Multinomial counts given their total, which may differ between data.
 
     .. math:: P(x \mid n) = \frac{n!}{\prod_v x_v!} \prod_v p_v^{x_v}, \quad n = \sum_v x_v
 

@@ -16,7 +16,7 @@ __all__ = ["Columns", "ObservedEntries", "entries_of"]
 
 
 def entries_of(distribution: Distribution, argument: str = "likelihood") -> TorchDistribution:
-    """The distribution of single entries from which one of whole events is made.
+    """The distribution of single entries underlying one of whole events.
 
     Raises:
         InvalidInput: if entries depend on one another, as those of a multinomial do.
@@ -124,7 +124,7 @@ class PerColumn(constraints.Constraint):
 
 
 class ObservedEntries(TorchDistribution):
-    r"""Independent entries, of which those that are NaN count as missing.
+    r"""Independent entries, where NaN marks a missing one.
 
     .. math:: \log p(x) = [x \text{ is observed}]\; \log p_0(x)
 

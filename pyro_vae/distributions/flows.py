@@ -13,7 +13,7 @@ __all__ = ["PushForward", "zuko_transform"]
 
 
 class FlowTransform(Protocol):
-    """An invertible map as Zuko has it, which also gives its log-determinant."""
+    """An invertible map with its log-determinant, as Zuko defines it."""
 
     @property
     def inv(self) -> FlowTransform: ...

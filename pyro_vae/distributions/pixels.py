@@ -16,13 +16,13 @@ MOST_STATES = 4096
 
 
 class BitNetwork(Protocol):
-    """A network that says what bits mean for the log-odds of those after them."""
+    """A network from bits to the log-odds of the bits after them."""
 
     def said(self, x: Tensor) -> Tensor:
-        """g of all pixels of images x (N, *event), in their shape."""
+        """g at every pixel of images x (N, *event), in the same shape."""
 
     def said_at(self, i: int, x: Tensor) -> Tensor:
-        """g (N,) of pixel i of flat images x (N, D)."""
+        """g (N,) at pixel i of flat images x (N, D)."""
 
 
 class AutoregressiveBits(TorchDistribution):

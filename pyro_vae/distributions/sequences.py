@@ -1,4 +1,4 @@
-"""Sequences of categories, each given those before it, until one of them is the end."""
+"""Sequences of categories, each given those before it, up to an end category."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_STATES = 4096
 
 
 class EndedSequences(Constraint):
-    """Categories 0, ..., C - 1, where only zeros follow a 0, the end."""
+    """Sequences of categories 0, ..., C - 1; 0 is the end, and only zeros follow it."""
 
     is_discrete = True
     event_dim = 1
@@ -44,7 +44,7 @@ class SequenceNetwork(Protocol):
         """Log-odds (M, T, C) of each category given those before, for x (M, T)."""
 
     def draw(self, given: Tensor, greedy: bool = False) -> Tensor:
-        """Sequences (M, T), drawn, or each step the most probable category."""
+        """Draw sequences (M, T), or take the most probable category at each step."""
 
 
 class AutoregressiveSequences(TorchDistribution):

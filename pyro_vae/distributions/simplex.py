@@ -71,7 +71,7 @@ class LogisticNormal(TorchDistribution):
 
 
 def balances(dim: int, device: torch.device | None = None) -> Tensor:
-    """An orthonormal basis (dim, dim - 1) of the vectors that sum to zero, Helmert's."""
+    """Helmert's orthonormal basis (dim, dim - 1) of the vectors that sum to zero."""
     steps = torch.arange(1, dim, dtype=torch.float64, device=device)
     above = torch.triu(torch.ones(dim, dim - 1, dtype=torch.float64, device=device))
     columns = above - torch.diag_embed(steps, offset=-1)[:, : dim - 1]

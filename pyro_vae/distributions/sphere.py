@@ -1,4 +1,4 @@
-"""Distributions on the unit sphere: the uniform one and von Mises and Fisher's."""
+"""Distributions on the unit sphere: uniform, and von Mises-Fisher."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SphericalUniform(TorchDistribution):
 
 
 class VonMisesFisher(TorchDistribution):
-    r"""Von Mises and Fisher's distribution on the unit sphere in D dimensions, :math:`D \ge 2`.
+    r"""The von Mises-Fisher distribution on the unit sphere in D dimensions, :math:`D \ge 2`.
 
     .. math:: p(z) = \frac{\kappa^{D/2 - 1}}{(2\pi)^{D/2} I_{D/2 - 1}(\kappa)} \exp(\kappa \mu^\top
               z)
@@ -160,7 +160,7 @@ def _gap(u: Tensor) -> Tensor:
 
 
 def _log_integrand(u: Tensor, concentration: Tensor, dim: int) -> Tensor:
-    """log sech(u)^(D-1) exp(-kappa (1 - tanh u)), the density of artanh(w) but for a constant."""
+    """log sech(u)^(D-1) exp(-kappa (1 - tanh u)), artanh(w)'s log-density up to a constant."""
     log_sech = math.log(2) - u.abs() - torch.log1p(torch.exp(-2 * u.abs()))
     return (dim - 1) * log_sech - concentration * _gap(u)
 

@@ -1,4 +1,4 @@
-"""What can be said of any distribution: the measure of its density, its mean, its points."""
+"""Properties of any distribution: the measure of its density, its mean, its points."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ MEASURES = {
 
 @runtime_checkable
 class Wrapped(Protocol):
-    """A distribution made of another one, as `torch.distributions.Independent` is."""
+    """A distribution that wraps another, as `torch.distributions.Independent` does."""
 
     base_dist: Distribution
 
 
 def measure_of(support: Constraint) -> str:
-    """The measure to which densities on ``support`` refer; only over one measure do two compare.
+    """The reference measure of densities on ``support``; two compare only over the same one.
 
     A constraint may state its measure in an attribute ``measure``.
 
@@ -79,19 +79,19 @@ def stated_support(distribution: Distribution) -> Constraint:
 
 
 def innermost_support(support: Constraint) -> Constraint:
-    """The constraint on single entries that an independent support is made of."""
+    """The constraint on single entries underlying an independent support."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
 
 
 def is_thin(support: Constraint) -> bool:
-    """Whether a support has no volume, as a sphere and a set of points have none."""
+    """Whether a support has zero volume, as a sphere or a set of points does."""
     return measure_of(support) in {"discrete points", *MEASURES.values()}
 
 
 def points_of(distribution: Distribution, num: int = 64) -> Tensor:
-    """Points (num, \\*batch, \\*event) all over a distribution's support.
+    """Points (num, \\*batch, \\*event) spread over a distribution's support.
 
     They are draws where the support is discrete, or no transform is registered for it, as for the
     sphere.
@@ -115,7 +115,7 @@ def is_point_mass(distribution: Distribution) -> bool:
 
 
 def representative_of(distribution: Distribution) -> Tensor:
-    """The value to show for a distribution: its mean, else its mode, else a draw.
+    """A value to represent a distribution: its mean, else its mode, else a draw.
 
     Example:
         >>> representative_of(torch.distributions.Normal(torch.ones(2), 1.0))
@@ -130,13 +130,13 @@ def representative_of(distribution: Distribution) -> Tensor:
 
 @runtime_checkable
 class FixedByDatum(Protocol):
-    """A distribution of which a datum fixes a part that is not modelled, such as a total."""
+    """A distribution with an unmodelled part that each datum fixes, such as a total."""
 
     def at_datum(self, x: Tensor) -> TorchDistribution: ...
 
 
 def given_datum(distribution: TorchDistribution, x: Tensor) -> TorchDistribution:
-    """The distribution with all that the datum x fixes; most distributions stay as they are."""
+    """The distribution with its unmodelled part fixed by the datum x, if it has one."""
     return distribution.at_datum(x) if isinstance(distribution, FixedByDatum) else distribution
 
 
@@ -149,11 +149,11 @@ def has_mean(distribution: Distribution) -> bool:
 
 
 class NoDraws(InvalidInput):
-    """A draw was asked of a density that is no distribution."""
+    """A draw was requested from an improper density."""
 
 
 class Flat(TorchDistribution):
-    """A log-density of zero everywhere, which is no distribution: nothing can be drawn from it.
+    """A log-density of zero everywhere: improper, so nothing can be drawn from it.
 
     Args:
         batch_shape: of the distribution.

@@ -107,7 +107,7 @@ class NegativeBinomial(nn.Module):
 
 
 class ZeroInflatedNegativeBinomial(nn.Module):
-    r"""`NegativeBinomial` counts, each zero for another reason with a learned probability.
+    r"""`NegativeBinomial` counts with extra zeros, which occur with a learned probability.
 
     .. math:: P(x \mid z) = \prod_d g_d\, [x_d = 0] + (1 - g_d)\, \mathrm{NB}(x_d; \mu_d, r_d),
               \quad g = \mathrm{sigmoid}(a(z)), \quad \log \mu = 12 \tanh(f(z) / 12)

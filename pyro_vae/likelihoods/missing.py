@@ -15,7 +15,7 @@ __all__ = ["Missing"]
 
 
 class Missing(nn.Module):
-    r"""Another likelihood without the entries that are NaN.
+    r"""Another likelihood restricted to the observed entries; NaN marks a missing one.
 
     .. math:: p(x_\mathrm{obs} \mid z) = \prod_{d\,\mathrm{observed}} p(x_d \mid z)
 

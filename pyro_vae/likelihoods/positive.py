@@ -73,7 +73,7 @@ class Positive(nn.Module):
 
 
 def bounded_exp(x: Tensor, limit: float) -> Tensor:
-    r"""The exponential of an argument that is bent smoothly into (-limit, limit).
+    r"""The exponential of an argument squashed smoothly into (-limit, limit).
 
     .. math:: e^{B \tanh(x / B)}
 

@@ -99,7 +99,7 @@ class AutoregressiveCategorical(nn.Module):
 
     @torch.no_grad()
     def draw(self, given: Tensor, greedy: bool = False) -> Tensor:
-        """Make sequences (M, T) step by step: a draw, or each time the most probable category."""
+        """Draw sequences (M, T) step by step, or take the most probable category at each step."""
         state, every = (part.contiguous() for part in given.chunk(2, -1))
         state, word, out = state.unsqueeze(0), given.new_zeros(len(given), dtype=torch.long), []
         running = torch.ones_like(word)

@@ -25,7 +25,7 @@ class Covariates(nn.Module):
 
 
 class WithMask(nn.Module):
-    r"""A network for data with missing entries: it sees zeros there, and which are observed.
+    r"""A network for data with missing entries: it takes zeros there, and the mask.
 
     Missing entries are NaN in x. The network sees
 

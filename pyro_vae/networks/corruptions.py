@@ -104,7 +104,7 @@ class SaltAndPepper(nn.Module):
 
 
 def check_probability(probability: float) -> float:
-    """The probability; raises `InvalidInput` unless it lies strictly between 0 and 1."""
+    """Return the probability; raise `InvalidInput` unless strictly between 0 and 1."""
     if not 0 < probability < 1:
         raise InvalidInput(
             "probability",

@@ -23,7 +23,7 @@ __all__ = ["MLP", "GatedMLP"]
 
 
 class MLP(nn.Module):
-    r"""Fully connected layers, :math:`h_i = a(W_i h_{i-1} + b_i)`, the context joined in the first.
+    r"""Dense layers, :math:`h_i = a(W_i h_{i-1} + b_i)`; the context joins in the first.
 
     Args:
         in_shape: event shape of the input; flattened.

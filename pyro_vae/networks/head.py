@@ -37,7 +37,7 @@ class Join(nn.Module):
 
 
 class Head(nn.Module):
-    """The last layer that a component builds on a network: one tensor of event shape per parameter.
+    """The last layer of a component on a network: a tensor of event shape for each parameter.
 
     Linear on vectors; one linear map for all places, a convolution of kernel size 1, where features
     and event are images of the same height and width, or sequences of the same length.

@@ -1,4 +1,4 @@
-"""Shared parts of the convolutional networks: how sizes halve, dense layers at the ends, checks.
+"""Shared parts of the convolutional networks: halved sizes, dense ends, and checks.
 
 Downwards each layer halves the sizes, rounded up. Upwards the sizes are those passed through on the
 way down, so every size is met exactly.
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class MapEncoder(Protocol):
-    """A network with convolutions first and dense layers, or none, at its end."""
+    """A network of convolutions, then dense layers if there are any."""
 
     in_shape: Shape
     convolutions: nn.Sequential
@@ -130,7 +130,7 @@ class MapToMap(nn.Module):
 def dense_after(
     feature_map: Shape, hidden: list[int], context: int, activation: type[nn.Module]
 ) -> MLP | None:
-    """Dense layers at the end of an encoder, where the context joins, or ``None`` for none."""
+    """Dense layers at an encoder's end, where the context joins, or ``None`` without any."""
     if context and not hidden:
         raise InvalidInput(
             "hidden",
@@ -178,7 +178,7 @@ def check_map_shape(size: Size, rank: int) -> Shape:
 
 
 def check_map_size(size: Size, rank: int) -> Shape:
-    """The sizes of a map without its channels, which may be given.
+    """The sizes of a map, without its channels if they are given.
 
     Raises:
         InvalidInput: if there are not ``rank`` of them.

@@ -153,7 +153,7 @@ class RecurrentDecoder(nn.Module):
 
 
 def recurrence(cell: str, before: int, width: int, layers: int, bidirectional: bool) -> nn.Module:
-    """Torch's recurrent network of that name."""
+    """Torch's recurrent network of the given name."""
     check_choice("cell", cell, CELLS)
     return CELLS[cell](
         before, width, num_layers=layers, batch_first=True, bidirectional=bidirectional

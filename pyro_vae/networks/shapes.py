@@ -47,7 +47,7 @@ def as_shape(size: Size) -> Shape:
 
 
 def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
-    """Call a module that takes one batch dimension, such as a convolution, over any number."""
+    """Call a module that takes one batch dimension, such as a convolution, over several."""
     batch = x.shape[: x.dim() - event_dim]
     out = module(x.reshape(-1, *x.shape[x.dim() - event_dim :]))
     return out.reshape(*batch, *out.shape[1:])
@@ -59,7 +59,7 @@ def flatten_event(x: Tensor, event_dim: int) -> Tensor:
 
 
 def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-    r"""Features of x by a network, which is given a context only where there is one.
+    r"""A network's features of x; the context is passed only if there is one.
 
     A network that says ``takes_draws = True``, as ours do, maps any leading dimensions of x and of
     the context itself. Any other, once it was told the `event_dim` of x, is called on a single
@@ -81,7 +81,7 @@ def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor
 
 
 def tell_event_dim(module: nn.Module, event_dim: int) -> None:
-    """Tell a component's network, for `features_of`, how many dimensions an event of its input has.
+    """Tell a component's network the number of event dimensions of its input.
 
     Wrappers, such as `Missing` of a likelihood or `WithMask` of a network, pass it on.
     """
@@ -93,7 +93,7 @@ def tell_event_dim(module: nn.Module, event_dim: int) -> None:
 
 
 def out_shape_of(network: nn.Module) -> Shape:
-    """The shape of its features that a network states.
+    """The shape that a network states for its features.
 
     Raises:
         InvalidInput: if it states none.

@@ -1,4 +1,4 @@
-r"""Objectives: bounds as Pyro ELBOs in which nothing makes the host wait for the device.
+r"""Objectives: bounds as Pyro ELBOs that never make the host wait for the device.
 
 There are two kinds. A bound of the first kind is a sum over sites: each observed site adds its
 log-probability, each latent what the class says of it, and sites that cannot be reparametrised get

@@ -1,4 +1,4 @@
-"""What all objectives share: K draws at once, and a loss that is minus the bound."""
+"""The base of all objectives: K draws at once, and a loss that is minus the bound."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ObjectiveLike(Protocol):
 
 
 class Objective(pyro.infer.ELBO):
-    """A bound by K draws for each datum at once, whose loss is minus its sum over the batch.
+    """A bound estimated by K draws per datum; the loss is minus its sum over the batch.
 
     Args:
         num_particles: number of draws K for each datum.
@@ -37,7 +37,7 @@ class Objective(pyro.infer.ELBO):
 
     @abstractmethod
     def bound(self, model: Trace, guide: Trace) -> Tensor:
-        """A scalar with the bound's value and its gradient estimator's gradient.
+        """A scalar whose value is the bound and whose gradient is the estimator's.
 
         Where draws are made one after another, the share of one of them.
         """
@@ -59,7 +59,7 @@ class Objective(pyro.infer.ELBO):
     def loss_and_grads(
         self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
     ) -> float:
-        """`loss`, with its gradient added to the parameters'; what `pyro.infer.SVI` calls."""
+        """Return `loss` and add its gradients to the parameters', as `pyro.infer.SVI` expects."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward(retain_graph=self.retain_graph)
         return loss.item()

@@ -22,11 +22,11 @@ __all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob",
 
 
 class SumOverSites(Objective):
-    """A bound that sums over sites: an observed one's log-probability, a latent's `latent_term`."""
+    """A sum over sites: log-probabilities of observed ones, `latent_term` of latents."""
 
     @abstractmethod
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
-        """What a latent adds, in the shape of its plates, scaled and masked.
+        """A latent's contribution, in the shape of its plates, scaled and masked.
 
         Args:
             p: the latent's site in the model.
@@ -85,7 +85,7 @@ class SumOverSites(Objective):
         return total / self.num_particles
 
     def _check_broadcasting(self, site: Site) -> None:
-        """Refuse a site with dimensions left of the draws: its program multiplied draws by draws.
+        """Refuse a site with dimensions left of the draws, made by crossing draws with draws.
 
         A latent outside the data plate has the shape (K, 1, ...); a matrix product of it with a
         local one of shape (K, N, ...) pairs each draw of one with each draw of the other.
@@ -101,7 +101,7 @@ class SumOverSites(Objective):
 
 
 def guide_log_prob(site: Site) -> Tensor:
-    """A guide site's log-probability, less the part of its gradient with expectation zero."""
+    """A guide site's log-probability, without the part of its gradient with zero mean."""
     _, score_function, entropy_term = site["score_parts"]
     if is_identically_zero(score_function):
         return site["log_prob"]
@@ -136,7 +136,7 @@ def _kl(p: Site, q: Site, comes_first: bool) -> Tensor:
 
 
 def unwrapped(distribution: Distribution) -> Distribution:
-    """A distribution in the class that divergences are registered for."""
+    """The distribution as the class for which KL divergences are registered."""
     return distribution.wrapped if isinstance(distribution, TorchToPyro) else distribution
 
 

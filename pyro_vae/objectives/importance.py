@@ -79,7 +79,7 @@ class LogWeights:
         return scale.reshape(-1)
 
     def weight(self, site: Site) -> float | Tensor:
-        """What a site's log-probability counts, relative to s, before masks."""
+        """The weight of a site's log-probability, relative to s, before masks."""
         if is_same(site["scale"], self.scale):
             return 1.0
         scale = self.scale

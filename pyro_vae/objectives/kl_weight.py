@@ -12,7 +12,7 @@ __all__ = ["weigh_latents"]
 
 
 class WeighLatents(Messenger):
-    """Scale the log-probability of every latent, and leave observations and factors alone."""
+    """Scale the log-probability of every latent, but not of observations and factors."""
 
     def __init__(self, weight: float | Tensor):
         super().__init__()

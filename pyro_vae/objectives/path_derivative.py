@@ -1,4 +1,4 @@
-r"""Bounds whose guide learns through its draws: the score of the guide's density is left out.
+r"""Bounds whose guide learns through its draws alone: gradients without the score term.
 
 Reparametrised, the gradient of a bound of log-weights with respect to a guide's parameter has a
 part through the draws and the scores of the guide's densities,
@@ -97,7 +97,7 @@ class PathDerivative(OfLogWeights):
 
 
 def _weight_of_density(weights: LogWeights, site: Site) -> float | Tensor:
-    """What the density of a latent's draws counts in the log-weights: a number, or by draw."""
+    """The weight of a latent's density in the log-weights: one number, or one per draw."""
     if is_point_mass(site["fn"]):
         return 0.0
     weight, fn = weights.weight(site), site["fn"]
@@ -108,7 +108,7 @@ def _weight_of_density(weights: LogWeights, site: Site) -> float | Tensor:
 
 
 def _over_events(weight: float | Tensor, site: Site) -> float | Tensor:
-    """A weight for each entry of a batch, or one for all, to multiply a site's values by."""
+    """A weight per batch entry, or one for all, shaped to multiply a site's values."""
     if not isinstance(weight, Tensor) or _is_number(weight):
         return weight
     return weight.reshape(*weight.shape, *(1,) * len(site["fn"].event_shape))
@@ -119,7 +119,7 @@ def _is_number(weight: float | Tensor) -> bool:
 
 
 def _along_draws(value: Tensor, sites: Sequence[Site]) -> list[Tensor]:
-    """The total derivative of a scalar by each draw, later draws moving with the earlier ones."""
+    """A scalar's total derivative by each draw, through its effect on later draws too."""
     leaves = [site["value"] for site in sites]
     if not leaves:
         return []
@@ -142,7 +142,7 @@ def _draw_of(site: Site) -> Tensor:
 
 
 class CutDraws(Messenger):
-    """Hand on every draw as a leaf of its own, and keep the draw itself in ``infer["draw"]``."""
+    """Replace every draw by a detached leaf, and keep the draw in ``infer["draw"]``."""
 
     def _pyro_post_sample(self, msg: Site) -> None:
         # What the model is given are the guide's leaves.

@@ -15,7 +15,7 @@ __all__ = ["BetaTCVAE"]
 
 
 class BetaTCVAE(SumOverSites):
-    r"""The ELBO with its KL taken apart into three weighted terms, one the total correlation.
+    r"""The ELBO with its KL split into three weighted terms, one the total correlation.
 
     .. math:: \mathcal{L} = \log p(x \mid z) - \alpha \log \frac{q(z \mid x)}{q(z)}
               - \beta \log \frac{q(z)}{\prod_d q(z_d)} - \gamma \log \frac{\prod_d q(z_d)}{p(z)},

@@ -87,7 +87,7 @@ def plot_text(
     rows: Sequence[str] = (),
     letters: int = 110,
 ) -> Axes:
-    """Write sentences below one another, in groups, on a figure that is as high as they need.
+    """Write sentences in groups, one below another, on a figure of the height they need.
 
     Args:
         lines: the sentences.
@@ -129,7 +129,7 @@ def is_clip(event_shape: Sequence[int]) -> bool:
 
 
 def still(x: Tensor) -> Tensor:
-    """Expose all frames of each clip (N, T, H, W) on one picture (N, 3, H, W).
+    """Overlay all frames of each clip (N, T, H, W) in one picture (N, 3, H, W).
 
     The first frame is blue and the last one yellow. Other data stay as they are.
     """

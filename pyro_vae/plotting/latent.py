@@ -145,7 +145,7 @@ def plot_neighbours(
 def plot_tangent_planes(
     z: Tensor, at: Tensor, planes: TangentPlane, ax: Axes, labels: Tensor | None = None
 ) -> Axes:
-    r"""Draw ellipses of the steps in a two-dimensional z that move x equally far, over a map.
+    r"""Draw over a map the ellipses of steps in a two-dimensional z that move x equally far.
 
     .. math:: \{\delta : \delta^\top J^\top J\, \delta = r^2\}
 
@@ -250,7 +250,7 @@ def plot_pairs(
 
 
 def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
-    """Draw how far x moves in each direction of its tangent plane: the median, and 90% of data."""
+    """Draw the singular values of the decoder's Jacobian: the median, and a band of 90% of data."""
     values = planes.singular_values.cpu().numpy()
     rank = np.arange(1, values.shape[1] + 1)
     low, middle, high = np.percentile(values, [5, 50, 95], axis=0)

@@ -47,7 +47,7 @@ def plot_training(history: History, ax: Axes) -> Axes:
 
 
 def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:
-    """Draw the Pareto k of each datum in order of size, beside the threshold of reliability."""
+    """Draw the data's Pareto k in increasing order, with the threshold of reliability."""
     shapes = score.pareto_k.cpu().numpy()
     shown = np.sort(shapes[np.isfinite(shapes)])
     threshold = pareto_k_threshold(score.num_samples)
@@ -224,7 +224,7 @@ def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
 def plot_anomaly(
     anomaly: Anomaly, ax: Axes, inside: str = "inside", outside: str = "outside"
 ) -> Axes:
-    """Draw the scores of data that belong and of data that do not, as histograms."""
+    """Draw histograms of the scores of data inside and outside the distribution."""
     scores = (anomaly.inside.numpy(), anomaly.outside.numpy())
     everything = np.concatenate(scores)
     bins = np.linspace(np.percentile(everything, 0.5), everything.max(), 61).tolist()

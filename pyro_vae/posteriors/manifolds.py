@@ -14,7 +14,7 @@ __all__ = ["LogisticNormal", "VonMisesFisher"]
 
 
 class VonMisesFisher(nn.Module):
-    r"""Von Mises and Fisher's distribution on the unit sphere: the S-VAE's posterior.
+    r"""The von Mises-Fisher distribution on the unit sphere: the posterior of the S-VAE.
 
     .. math:: q(z \mid x) = C_D(\kappa(x)) \exp(\kappa(x)\, \mu(x)^\top z), \quad |z| = |\mu| = 1,
               \quad \kappa = s(\rho(x)) + 10^{-2}

@@ -165,7 +165,7 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def draw(self, num: int, context: Tensor | None) -> Tensor:
-        """Draw codes (num, rows, columns) place by place; each layer keeps what it has computed."""
+        """Draw codes (num, rows, columns) place by place, with each layer's results cached."""
         (rows, columns), reach, some = self.rows_and_columns, self.reach, self.embedding.weight
         layers, wide = self.gated_layers, columns + 2 * (reach - 1)
         codes = torch.zeros(num, rows, columns, dtype=torch.long, device=some.device)
@@ -209,12 +209,12 @@ class GatedLayer(nn.Module):
         self.given = nn.Linear(context, 4 * width, bias=False) if context else None
 
     def see_above(self, window: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Next activations of the rows above, and what they pass to the row to the left."""
+        """Next activations of the vertical stack, and what they pass to the horizontal one."""
         h = self.above(window)
         return self._gated(h, context, 0), self.across(h)
 
     def see_left(self, window: Tensor, passed: Tensor, context: Tensor | None) -> Tensor:
-        """Next activations of the row to the left: the last ones and what is new."""
+        """Next activations of the horizontal stack: the last ones and what is new."""
         new = self.onwards(self._gated(self.left(window) + passed, context, 1))
         return window[..., -new.shape[-1] :] + new
 

@@ -1,4 +1,4 @@
-"""The program that a prior is a part of, for priors that share another part of it."""
+"""The program of a prior, for priors that use another of its components."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Owner:
         if self.program is None:
             raise InvalidInput(
                 self.prior,
-                got="a use outside a program",
+                got="a prior outside a program",
                 expected="a posterior to share",
                 fix="make it the prior of a pyro_vae.VAE, or call bind(program)",
             )
@@ -54,5 +54,5 @@ class Owner:
 
 
 def codebook_of(posterior: object) -> Tensor | None:
-    """The codebook of a posterior, a buffer; none for a posterior without one."""
+    """The codebook buffer of a posterior; ``None`` for a posterior without one."""
     return getattr(posterior, "codebook", None)

@@ -1,4 +1,4 @@
-"""What all programs made of a prior, a likelihood and a posterior share."""
+"""The base of all programs made of a prior, a likelihood and a posterior."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Autoencoder(nn.Module, ABC):
             self.bind_components()
 
     def bind_components(self) -> None:
-        """Check the components and bind those that share another one, if one was replaced.
+        """Check the components and bind those that use one another, if any was replaced.
 
         Model and guide do so too, for a component may have been bound to another program since, or
         replaced in a list.
@@ -68,7 +68,7 @@ class Autoencoder(nn.Module, ABC):
         object.__setattr__(self, "_bound", components)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Start the components that start from data; training calls this before its first step."""
+        """Initialise components from data; training calls this before its first step."""
         features = self.context_features(context)
         for part in self.components().values():
             if isinstance(part, Initializable):

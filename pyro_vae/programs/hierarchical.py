@@ -101,21 +101,21 @@ class HierarchicalVAE(Autoencoder):
 
     @property
     def posterior(self) -> Posterior:  # type: ignore[override]  # it is replaced in `posteriors`
-        """The posterior of the top level; top down, a prior such as VampPrior shares it."""
+        """The posterior of the top level; with a top-down guide, VampPrior and the like use it."""
         return self.posteriors[-1]
 
     def components(self) -> dict[str, object]:
         return _by_name(self.priors, self.likelihood, self.posteriors)
 
     def bind_components(self) -> None:
-        """As for any program; a part that shares the posterior needs a guide from the top down."""
+        """Bind as any program does; a component that uses the posterior needs a top-down guide."""
         for part in self.components().values():
             if isinstance(part, Bindable) and self.inference == "bottom_up":
                 raise InvalidInput(
                     "inference",
                     got=f"'bottom_up' with {type(part).__name__}, "
                     "which needs q(z | x) of the top level",
-                    expected="a guide that has it",
+                    expected="a guide that computes it",
                     fix="pass inference='top_down'",
                 )
         super().bind_components()

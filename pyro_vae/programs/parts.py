@@ -1,4 +1,4 @@
-"""What the models and guides of several programs are written with."""
+"""Building blocks of the models and guides of several programs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def features_of_context(module: nn.Module, context: Tensor | None) -> Tensor: ..
 @overload
 def features_of_context(module: nn.Module | None, context: Tensor | None) -> Tensor | None: ...
 def features_of_context(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
-    """Features that a module makes of a context; none without a module."""
+    """A module's features of a context; ``None`` without a module."""
     if module is None:
         return None
     if context is None:
@@ -60,7 +60,7 @@ def density_of(
 
 
 def draw_latent(name: str, posterior: object, density: Distribution) -> Tensor:
-    """Draw a latent in the guide, with what the posterior says about its site.
+    """Draw a latent in the guide, with the options that the posterior states for its site.
 
     ``posterior.infer`` goes to Pyro, such as that its states are to be summed over.
     ``density.training_term`` (N,), in nats, is put beside it as a factor, which the log-weights
@@ -86,7 +86,7 @@ def join_context(features: Tensor | None, latents: Sequence[Tensor]) -> Tensor |
 
 
 def particles(fn: StochasticFunction, num_particles: int, dim: int) -> StochasticFunction:
-    """Run a model or guide for several particles at once, in a plate left of all of its own.
+    """Run a model or guide for several particles at once, in a new outermost plate.
 
     Args:
         fn: the model or the guide.

@@ -98,7 +98,7 @@ class Program(nn.Module):
             raise InvalidInput(
                 "program",
                 got="a copy of a Program made of plain functions",
-                expected="functions that can follow their modules",
+                expected="methods, which are copied together with their module",
                 fix="make model and guide methods of one nn.Module that holds the networks",
             )
         copied = object.__new__(Program)
@@ -121,7 +121,7 @@ class Program(nn.Module):
 
 
 class RefuseGlobalParameters(Messenger):
-    """Stop a program that would register parameters in Pyro's global store."""
+    """Stop a program from registering parameters in Pyro's global store."""
 
     def _pyro_param(self, msg: Mapping[str, object]) -> None:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Warn where Pyro's own `SVI` runs a program of ours, whose parameters it does not find."""
+"""Warn if Pyro's own `SVI` runs one of our programs, whose parameters it cannot find."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["warn_of_unmoved"]
 
 
 def warn_of_unmoved(program: nn.Module) -> None:
-    """Warn if `pyro.infer.SVI` runs this program and leaves parameters of it unmoved.
+    """Warn if `pyro.infer.SVI` runs this program without training all its parameters.
 
     `SVI` moves the parameters that a trace of ``pyro.param`` sites shows it, and those of our
     programs are in no such site. Programs call this in their model, which runs after the guide.

@@ -93,7 +93,7 @@ class Refined(nn.Module):
         return ShiftParameters(self._offsets(x, context))(self.program.guide)(x, context)
 
     def _offsets(self, x: Tensor, context: Tensor | None) -> Offsets:
-        """How far each parameter of each site moves from where the encoder puts it."""
+        """The shift of each site's parameters from the encoder's values."""
         training = torch.is_grad_enabled()
         # Blocked, so that the steps are taken once for each datum, outside the plate of particles
         # and of any weight.
@@ -117,7 +117,7 @@ class Refined(nn.Module):
             raise InvalidInput(
                 "program",
                 got="no latent whose posterior can be refined",
-                expected="a reparametrised one made of its parameters",
+                expected="a reparametrised posterior given by its parameters",
                 fix="choose DiagonalNormal or another normal, or leave Refined out",
             )
         latents = guide.log_prob_sum(lambda _, site: not site["is_observed"])
@@ -157,7 +157,7 @@ class ShiftParameters(Messenger):
 
 
 def parameters_of(distribution: Distribution) -> dict[str, Tensor]:
-    """Tensors that a reparametrised distribution is made of; none if there is more in it."""
+    """The tensor parameters of a reparametrised distribution; none if it has other parts."""
     if not distribution.has_rsample or isinstance(distribution, Delta):
         return {}
     found = {}

@@ -1,4 +1,4 @@
-"""A variational autoencoder of data of which few are labelled."""
+"""A variational autoencoder for data with few labels."""
 
 from __future__ import annotations
 
@@ -149,6 +149,6 @@ class SemiSupervisedVAE(Autoencoder):
 
 
 def label_density(known: Tensor, logits: Tensor) -> dist.OneHotCategorical:
-    """The label with certainty where it is known, else one with these log-odds."""
+    """A distribution of labels: a point mass where known, else one with these log-odds."""
     is_known = known.sum(-1, keepdim=True) > 0
     return dist.OneHotCategorical(logits=torch.where(is_known, known.log(), logits))

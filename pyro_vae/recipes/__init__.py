@@ -1,4 +1,4 @@
-"""Recipes: a run as YAML or typed options, and the program, optimiser and objective of it.
+"""Recipes: a run as YAML or typed options, and its program, optimiser and objective.
 
 Text becomes components here; commands and what they print belong in `pyro_vae.cli`.
 """

@@ -94,7 +94,7 @@ class _Builder:
         return prior, likelihood, _call("posterior", recipe.posterior, latent, self.encoder())
 
     def level_parts(self) -> tuple[Modules, nn.Module, Modules]:
-        """Priors, likelihood and posteriors of a hierarchy, each sized for what it takes."""
+        """Priors, likelihood and posteriors of a hierarchy, each sized for its inputs."""
         recipe, features = self.recipe, self.features
         latents = self._levels()
         options = settings_of(recipe.program)
@@ -122,7 +122,7 @@ class _Builder:
         return [*lower_priors, top_prior], self.likelihood((latents[0],), seen_above[0]), q
 
     def encoder(self, features: int | None = None) -> nn.Module:
-        """The posterior's network, given the context's features or another number of them."""
+        """The posterior's network, for the context's features or another number of features."""
         recipe, data = self.recipe, self.data
         seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
         given = self.features if features is None else features
@@ -176,7 +176,7 @@ class _Builder:
 
 
 def _categories(data: Dataset) -> dict[str, int]:
-    """How many categories the entries of text are."""
+    """The number of categories of a text's entries."""
     return {} if data.vocabulary is None else {"categories": len(data.vocabulary)}
 
 
@@ -211,7 +211,7 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
 
 
 def _call(argument: str, factory: Factory, *sizes: object, **offers: object) -> nn.Module:
-    """Build a component from its sizes, and from those of the offers that its signature names."""
+    """Build a component from its sizes and those offered arguments that it accepts."""
     target = target_of(factory)
     parameters = inspect.signature(target).parameters
     wanted = {name: value for name, value in offers.items() if name in parameters}
@@ -238,7 +238,7 @@ def _call(argument: str, factory: Factory, *sizes: object, **offers: object) -> 
 
 
 def _check_not_contradicted(argument: str, factory: Factory, name: str, value: object) -> None:
-    """Raise `InvalidInput` if the user gave another value for what follows from the data."""
+    """Raise `InvalidInput` if a user's value contradicts the one that the data imply."""
     own = _given(factory).get(name)
     is_default = own == inspect.signature(target_of(factory)).parameters[name].default
     if own and not is_default and (tuple(own) if isinstance(own, list) else own) != value:
@@ -252,7 +252,7 @@ def _check_not_contradicted(argument: str, factory: Factory, name: str, value: o
 
 
 def target_of(factory: Callable[..., object]) -> Callable[..., object]:
-    """The class behind a factory: jsonargparse wraps it as the last argument of a partial call."""
+    """The class behind a factory, which jsonargparse wraps as a partial's last argument."""
     return factory.args[-1] if isinstance(factory, partial) and factory.args else factory
 
 

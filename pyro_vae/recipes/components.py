@@ -35,7 +35,7 @@ FAMILIES: dict[str, ModuleType] = {
 
 
 def component_names(family: str) -> list[str]:
-    """The components of this package that a recipe's key takes by name.
+    """This package's components that a recipe's key accepts by name.
 
     Of the programs, only those that are built from a prior, a likelihood and a posterior.
 
@@ -54,7 +54,7 @@ def component_names(family: str) -> list[str]:
 
 
 def resolve_component(family: str, name: str) -> str:
-    """The import path of a component, which is named as a class of its family or by its path.
+    """The import path of a component, given by class name or by path.
 
     Raises:
         InvalidInput: if there is no such component; the error names the nearest one.

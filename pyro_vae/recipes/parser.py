@@ -34,7 +34,7 @@ class RecipeParser:
         return parse_components(self.parser, argv, recipe)
 
     def recipe(self, namespace: Namespace) -> Recipe:
-        """The recipe that parsed arguments stand for, with its components ready to be called."""
+        """The recipe that parsed arguments describe, with its components as factories."""
         built = self.parser.instantiate(namespace)
         return Recipe(**{field.name: built[field.name] for field in fields(Recipe)})
 

@@ -1,4 +1,4 @@
-"""Recipes: everything that determines a run, and how YAML files spell it.
+"""Recipes: everything that determines a run, and its form in YAML.
 
 The signature of `Recipe` is the one declaration: flags, YAML keys, their types and their help
 follow from it. A component is named by a class of its family or by an import path, and takes its

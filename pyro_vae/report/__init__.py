@@ -1,4 +1,4 @@
-"""Reports: the figures and numbers that a fitted program gets, and the HTML page of a run.
+"""Reports: figures and numbers of a fitted program, and the HTML page of a run.
 
 What a program can be shown as, and in which words, is decided here; figures are drawn in
 `pyro_vae.plotting`, and numbers are computed on the floors below.

@@ -1,4 +1,4 @@
-"""Figures and numbers of the decoder: what it makes of the latent space."""
+"""Figures and numbers of the decoder: how it maps the latent space to data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def show_classes(subject: Subject, gallery: Gallery) -> None:
 
 
 def show_decoder(subject: Subject, gallery: Gallery, label: int | None = None) -> None:
-    """What the decoder makes of the latent space, under one label where it takes labels."""
+    """Draw how the decoder maps the latent space, under one label if it takes labels."""
     decoder = Decoder(subject.program, context=label, site=subject.site, seed=subject.seed)
     under = "" if label is None else f", under the label {label}"
     if decoder.is_smooth:
@@ -115,7 +115,7 @@ def _show_traversals(subject: Subject, gallery: Gallery, decoder: Decoder, under
 def _show_plane(
     subject: Subject, gallery: Gallery, decoder: Decoder, pairs: list[tuple[int, int]], under: str
 ) -> None:
-    """The whole of a two-dimensional latent: what it decodes to, its metric, shortest paths."""
+    """Draw a whole two-dimensional latent space: decoded, its metric, its shortest paths."""
     means, labels = subject.means, subject.labels
     with gallery.where_defined():
         grid = plotting.still(manifold(decoder, 20, seed=subject.seed))

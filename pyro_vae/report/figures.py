@@ -1,4 +1,4 @@
-"""What every figure of a gallery needs: the program and data it shows, and where it goes."""
+"""The context of every figure in a gallery: its program, its data and its folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Gallery", "Subject", "embedding"]
 
 @dataclass
 class Gallery:
-    """Figures in a folder with their captions, and the numbers that were measured for them.
+    """Figures in a folder, with captions and the numbers measured for them.
 
     Args:
         folder: where the figures lie.
@@ -53,27 +53,27 @@ class Gallery:
     def grid(
         self, name: str, caption: str, draw: Callable[[np.ndarray], np.ndarray], count: int
     ) -> None:
-        """Draw a square of axes into a file of that name."""
+        """Draw a square grid of axes into a file of that name."""
         plotting.save_grid(self.folder / f"{name}.png", draw, count)
         self.captions[f"{name}.png"] = caption
 
     @contextmanager
     def where_defined(self) -> Iterator[None]:
-        """Go on where something has no meaning for a program, with the reason as a warning."""
+        """Skip what is undefined for a program, with the reason as a warning."""
         try:
             yield
         except (NoBound, NoDraws) as refusal:
             self.leave_out(f"Left out: {refusal}.")
 
     def leave_out(self, reason: str) -> None:
-        """Say once what is missing."""
+        """Warn once about what is left out."""
         if reason not in self.warnings:
             self.warnings.append(reason)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A fitted program and the data that it is looked at with.
+    """A fitted program and the data used to inspect it.
 
     Args:
         program: the program.
@@ -98,12 +98,12 @@ class Subject:
 
     @property
     def is_visible(self) -> bool:
-        """Whether a datum is something to look at: an image or a sentence."""
+        """Whether a datum can be shown: an image or a sentence."""
         return len(self.test.event_shape) == 3 or self.test.vocabulary is not None
 
 
 def embedding(program: ProgramLike, data: Dataset, site: str, numbers: Findings) -> Tensor:
-    """Means of q(z | x) (N, D), or draws where there are none, which the numbers then say."""
+    """Means of q(z | x) (N, D), or draws if it has none, which the findings record."""
     try:
         return embed(program, data, draws=False, site=site)
     except InvalidInput:

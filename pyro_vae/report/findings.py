@@ -1,4 +1,4 @@
-"""Findings: the numbers that an inspection of a program yields, without words."""
+"""Findings: the numbers that an inspection of a program yields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Findings", "LabelProbe", "LocalDimension", "Outliers", "Reference", 
 
 @dataclass(frozen=True)
 class TwoSample:
-    """How often a classifier tells the aggregated posterior from the prior.
+    """The accuracy of a classifier of the aggregated posterior against the prior.
 
     Args:
         accuracy: on draws that it was not fitted on; 0.5 if the two are one distribution.
@@ -23,7 +23,7 @@ class TwoSample:
 
 @dataclass(frozen=True)
 class LabelProbe:
-    """How well a classifier reads labels off the latent.
+    """The accuracy with which a classifier predicts labels from the latent.
 
     Args:
         classifier: its name.
@@ -42,7 +42,7 @@ class LabelProbe:
 
 @dataclass(frozen=True)
 class LocalDimension:
-    """In how many directions the decoder moves x.
+    """The number of directions in which the decoder moves x.
 
     Args:
         median: over test data.
@@ -59,7 +59,7 @@ class LocalDimension:
 
 @dataclass(frozen=True)
 class Outliers:
-    """How well a score tells test data from other data.
+    """The AUROC of a score that separates test data from other data.
 
     Args:
         score: ``"elbo"`` or ``"reconstruction"``.
@@ -82,7 +82,7 @@ class Outliers:
 
 @dataclass(frozen=True)
 class Reference:
-    """How q(z | x) differs from draws of NUTS.
+    """The difference between q(z | x) and draws of NUTS.
 
     Args:
         r_hat: the largest R-hat of chains that start from dispersed points.
@@ -108,7 +108,7 @@ class Reference:
 
 @dataclass
 class Findings:
-    """Everything that an inspection measured; what has no meaning for a program is ``None``.
+    """Everything that an inspection measured; ``None`` where a program leaves it undefined.
 
     Args:
         latent_dims: dimensions of the latent nearest to x.
@@ -134,7 +134,7 @@ class Findings:
 
     @classmethod
     def from_json(cls, values: Mapping) -> Findings:
-        """The findings that ``dataclasses.asdict`` made these values of."""
+        """The findings from the values that ``dataclasses.asdict`` made."""
         made = dict(values)
         for name, kind in (
             ("aggregate", TwoSample),

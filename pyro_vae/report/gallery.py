@@ -30,7 +30,7 @@ def inspect(
     seed: int = 0,
     progress: bool = False,
 ) -> Gallery:
-    """Draw every figure that makes sense for a program and its data, and measure what it shows.
+    """Draw every figure that applies to a program and its data, and measure its numbers.
 
     Args:
         program: any program with a vector latent nearest to x.
@@ -67,7 +67,7 @@ def inspect(
 
 
 def _show_outliers(subject: Subject, outside: Dataset, gallery: Gallery) -> None:
-    """How well scores tell the test data from data of another kind."""
+    """Draw and measure how well scores separate the test data from other data."""
     inside = subject.test
     for score in ("elbo", "reconstruction"):
         with gallery.where_defined():

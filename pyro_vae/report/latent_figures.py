@@ -1,4 +1,4 @@
-"""Figures and numbers of the latent space: where the data lie, and what can be read off it."""
+"""Figures and numbers of the latent space: where the data lie, and what can be predicted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def show_aggregate(subject: Subject, gallery: Gallery) -> None:
 
 
 def show_neighbours(subject: Subject, gallery: Gallery) -> None:
-    """The graph of nearest neighbours, and a few data beside theirs."""
+    """Draw the graph of nearest neighbours, and a few data beside their neighbours."""
     test, means, labels = subject.test, subject.means, subject.labels
     most = IMAGES if test.vocabulary is None else SENTENCES
     found = neighbours(means, min(most, len(test) - 1))
@@ -93,7 +93,7 @@ def show_neighbours(subject: Subject, gallery: Gallery) -> None:
 
 
 def probe_labels(subject: Subject, gallery: Gallery) -> None:
-    """How well classifiers read the labels off the latent."""
+    """Measure how well classifiers predict the labels from the latent."""
     some, labels, numbers = subject.train[:10_000], subject.labels, gallery.numbers
     features = embedding(subject.program, some, subject.site, numbers)
     numbers.is_given_labels = context_of(subject.program) is not None

@@ -1,4 +1,4 @@
-"""HTML: text, tables and pictures that need no other file."""
+"""HTML that needs no other file: text, tables and pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _row(cells: Sequence[str], tag: str, numbers: int) -> str:
 
 
 def facts(values: Mapping[str, object]) -> str:
-    """A table of names and what they are."""
+    """A table of names and values."""
     rows = "".join(
         f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in values.items()
     )
@@ -49,7 +49,7 @@ def facts(values: Mapping[str, object]) -> str:
 
 
 def embedded(data: bytes, kind: str) -> str:
-    """An image as an address that holds it."""
+    """An image as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -25,7 +25,7 @@ ROLES = {
 
 
 def name_of(program: ProgramLike) -> str:
-    """What a program is called: its class, or CVAE for a conditional VAE."""
+    """A program's name: its class, or CVAE for a conditional VAE."""
     name = type(program).__name__
     return "CVAE" if name == "VAE" and context_of(program) is not None else name
 

@@ -31,7 +31,7 @@ SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "see
 
 
 def report(folder: str | Path, program: ProgramLike) -> str:
-    """The page of a run, as HTML that needs no other file.
+    """The page of a run, as self-contained HTML.
 
     What the folder does not hold is left out; the page then names the command that makes it.
 
@@ -81,7 +81,7 @@ def report(folder: str | Path, program: ProgramLike) -> str:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """What `pyro-vae inspect` found, in words, and the captions of its figures."""
+    """The results of `pyro-vae inspect` in words, and the captions of its figures."""
 
     facts: Mapping[str, str]
     warnings: list[str]

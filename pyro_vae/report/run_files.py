@@ -31,7 +31,7 @@ class Estimate(TypedDict, total=False):
 
 
 class ParetoK(TypedDict):
-    """Pareto k over data, and how many data are above the threshold: ``None`` if K is too small.
+    """Pareto k over data, and the number above the threshold; ``None`` if K is too small.
 
     Version 0.1.0 did not write the share of data whose log p(x) is a bound.
     """
@@ -71,7 +71,7 @@ class Evaluation(TypedDict, total=False):
 
 
 def is_bound(scores: Evaluation) -> bool:
-    """Whether the log p(x) of an evaluation is known only to be at least its mean.
+    """Whether the log p(x) of an evaluation is only a lower bound.
 
     It is where the Pareto k of some data is above the threshold, or where K is too small for one.
     """

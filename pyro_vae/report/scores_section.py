@@ -12,7 +12,7 @@ __all__ = ["score_warnings", "scores_section"]
 
 
 def score_warnings(scores: Evaluation) -> Iterator[str]:
-    """What a reader must know before believing the scores."""
+    """Caveats to read before trusting the scores."""
     shape, ll = scores.get("pareto_k"), scores.get("log_likelihood")
     if shape and ll and shape["above_threshold"] is None:
         yield (
@@ -47,7 +47,7 @@ def scores_section(scores: Evaluation, run: str) -> str:
 
 
 def _without_bound(scores: Evaluation) -> str:
-    """The scores of a program whose guide is a point."""
+    """The scores of a program whose guide is a point mass."""
     rows = []
     if "log_joint" in scores:
         loss = scores["log_joint"]

@@ -1,4 +1,4 @@
-"""Numbers in words: what the report and the command line say about an inspection."""
+"""The findings of an inspection in words, for the report and the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["facts_of", "warnings_of"]
 
 
 def facts_of(numbers: Findings) -> dict[str, str]:
-    """What was measured, by what it is."""
+    """The measurements by name."""
     facts = {
         "active dimensions of the latent": f"{numbers.active_dims} of {numbers.latent_dims}",
     }
@@ -32,7 +32,7 @@ def facts_of(numbers: Findings) -> dict[str, str]:
 
 
 def warnings_of(numbers: Findings) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Caveats to read before trusting the numbers."""
     warnings, reference = [], numbers.reference
     if not numbers.has_means:
         warnings.append("q(z | x) has no mean in closed form: embeddings are single draws from it.")

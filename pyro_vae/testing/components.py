@@ -85,7 +85,7 @@ class _SharingPrior(Bindable, Prior, Protocol):
 
 
 class _Bound(nn.Module):
-    """As much of a program as a prior can ask for."""
+    """The part of a program that a prior may use."""
 
     event_shape = (3,)
 
@@ -158,7 +158,7 @@ def _check_component(
 
 
 def _check_draws(density: Distribution) -> Tensor:
-    """Check what is drawn from a density against what it says of itself; returns the draws."""
+    """Check draws of a density against its stated shape and support; return the draws."""
     batch, event, support = density.batch_shape, density.event_shape, density.support
     assert support is not None, "it must state its support"
     values = density.sample(torch.Size((2, 3)))
@@ -190,14 +190,14 @@ def _check_draws(density: Distribution) -> Tensor:
 
 
 def _loss(density: Distribution, values: Tensor) -> Tensor:
-    """A loss that depends on all of a density: what it says of points, and of its own draws."""
+    """A loss that depends on all of a density: its values at points, and its draws."""
     torch.manual_seed(0)
     draw = density.rsample() if density.has_rsample else density.sample()
     return density.log_prob(values).sum() + density.log_prob(draw).sum() + draw.square().sum()
 
 
 def _check_flat(density: Flat) -> Tensor:
-    """Check a prior without a distribution: it refuses to be drawn from; returns some points."""
+    """Check that an improper prior is zero and refuses to be sampled; return some points."""
     values = torch.randn(2, 3, *density.batch_shape, *density.event_shape, dtype=torch.float64)
     assert torch.equal(density.log_prob(values), values.new_zeros(2, 3, *density.batch_shape)), (
         "its log-density must be zero"
@@ -235,7 +235,7 @@ def _check_conditional(
 
 
 def _scored(density: Distribution, points: Tensor) -> Tensor:
-    """Log-densities of points, or, for a point mass, where it lies.
+    """Log-densities of points, or the location of a point mass.
 
     A point mass scores a rounding error as it scores any other miss.
     """

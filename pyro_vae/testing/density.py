@@ -112,7 +112,7 @@ def _check_joint_density(distribution: Distribution, tolerance: float) -> None:
 
 
 def _propose(distribution: Distribution, num: int) -> tuple[Tensor, Tensor]:
-    r"""Points (num, \*batch, \*event) all over a density, and the log-density of their source."""
+    r"""Points (num, \*batch, \*event) that cover a density, and their proposal's log-density."""
     batch, event = distribution.batch_shape, distribution.event_shape
     base = support_of(distribution)
     base = base.base_constraint if isinstance(base, constraints.independent) else base

@@ -1,4 +1,4 @@
-"""Laws of components, networks and programs: gradients, copies, unchanged globals."""
+"""Checks for all components, networks and programs: gradients, copies, unchanged globals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_gradients(module: M, loss: Callable[[M], Tensor]) -> None:
 
 
 def check_copies(module: M, result: Callable[[M], Tensor]) -> None:
-    """Check that a copy, and what is saved and loaded, give the same result to the bit."""
+    """Check that copying, and saving and loading, keep results identical bit for bit."""
     expected = _evaluated(module, result)
     copied = copy.deepcopy(module)
     _check_same(_evaluated(copied, result), expected, "a deep copy differs")

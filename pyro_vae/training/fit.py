@@ -1,4 +1,4 @@
-"""Fit any program by stochastic variational inference, resumable to the bit.
+"""Fit any program by stochastic variational inference, and resume it bit for bit.
 
 Everything random in an epoch follows from the run's seed and the epoch's index
 (`pyro_vae.training.steps`), so a checkpoint needs no random state, and a run that was killed and
@@ -278,7 +278,7 @@ def _claimed(folder: Path | None) -> Iterator[None]:
 
 
 def _settings_of(thing: object) -> object:
-    """A setting in the form in which two runs are compared: a class's name and its numbers."""
+    """A setting in a form that runs can compare: a class's name and its numbers."""
     if isinstance(thing, partial):
         return [_settings_of(part) for part in (thing.func, list(thing.args), thing.keywords)]
     if isinstance(thing, dict):

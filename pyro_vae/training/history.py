@@ -35,7 +35,7 @@ class TrainingDiverged(ArithmeticError):
 
 
 class Row(TypedDict):
-    """What was measured in one epoch: scores in nats per datum, rates of the epoch's last step."""
+    """One epoch's measurements: scores in nats per datum, and rates of its last step."""
 
     epoch: int
     step: int

@@ -14,7 +14,7 @@ PREFIX = "optimizer."
 
 
 class Scalars(TypedDict):
-    """What an optimiser keeps beside tensors, in its groups and for each parameter."""
+    """The values besides tensors that an optimiser keeps, by group and by parameter."""
 
     groups: list[dict[str, object]]
     slots: list[dict[str, object]]
@@ -41,7 +41,7 @@ class OptimizerState:
         }
 
     def scalars(self) -> Scalars:
-        """All that is no tensor."""
+        """Everything except tensors."""
         groups = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
@@ -87,7 +87,7 @@ class OptimizerState:
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy; one of the parameter's shape is laid out in memory as the parameter is.
+    """A copy, with the parameter's memory layout if it has the parameter's shape.
 
     A file does not tell the layout, and a fused update relies on it.
     """

@@ -21,7 +21,7 @@ __all__ = ["leaves_of", "refuse_foreign"]
 
 
 def leaves_of(loss: Tensor) -> dict[int, Tensor]:
-    """The leaves of a loss's graph, which a backward pass gives a gradient, by identity."""
+    """The leaves of a loss's graph, which receive gradients, by identity."""
     leaves: dict[int, Tensor] = {}
     seen: set[Node] = set()
     waiting = [loss.grad_fn]
@@ -38,7 +38,7 @@ def leaves_of(loss: Tensor) -> dict[int, Tensor]:
 
 
 def refuse_foreign(program: ProgramLike, leaves: Iterable[Tensor]) -> None:
-    """Raise `InvalidInput` if a leaf that the loss reaches is no parameter of the program.
+    """Raise `InvalidInput` if the loss reaches a leaf that the program does not own.
 
     The error names the module that has it, if the functions of the program or an attribute of one
     of its modules refer to that module.
@@ -78,7 +78,7 @@ def refuse_foreign(program: ProgramLike, leaves: Iterable[Tensor]) -> None:
 
 
 def _referred_to_by(program: ProgramLike) -> Iterator[tuple[str, object]]:
-    """Modules and tensors, each once, by a name under which the program's code refers to it."""
+    """The modules and tensors to which the program's code refers, by one name each."""
     internal = vars(nn.Module()).keys()
     seen: dict[int, object] = {id(program): program}
     yield from _within("model", program.model, seen)
@@ -91,7 +91,7 @@ def _referred_to_by(program: ProgramLike) -> Iterator[tuple[str, object]]:
 
 
 def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple[str, object]]:
-    """What a value is or refers to: closures, globals, bound objects, partials, containers."""
+    """A value and everything it refers to: closures, globals, bound objects, containers."""
     if id(value) in seen:
         return
     seen[id(value)] = value  # kept alive, so that no other object gets its identity

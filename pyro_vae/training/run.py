@@ -167,7 +167,7 @@ class Run:
         return len(self.history) - max(self.best.epoch, self.steps.warmup) >= self.patience
 
     def _diagnosis(self, epoch: int, losses: Tensor) -> TrainingDiverged:
-        """Run the epoch again up to its first bad loss, and look at the sites there.
+        """Rerun the epoch up to its first bad loss, and examine the sites there.
 
         The seed makes the epoch the same.
         """
@@ -224,7 +224,7 @@ class Run:
         )
 
     def restore(self) -> None:
-        """Go to where the run in the folder is."""
+        """Restore the state of the run in the folder."""
         assert self.folder is not None
         if not checkpoint.exists(self.folder, "training"):
             raise InvalidInput(
@@ -278,7 +278,7 @@ class Run:
 
 
 def _curves(row: Row) -> dict[str, float]:
-    """What TensorBoard draws against the step."""
+    """The curves that TensorBoard draws against the step."""
     curves = {
         "objective": row["objective"],
         "validation_elbo": row["validation_elbo"],

@@ -1,4 +1,4 @@
-"""Schedules: the factor on the learning rate, by the fraction of a run that is done.
+"""Schedules: the learning rate's factor as a function of the completed fraction of a run.
 
 They hold no state, so a resumed run needs nothing to continue them.
 """
@@ -13,7 +13,7 @@ __all__ = ["Constant", "Cosine", "Exponential", "Stages", "Steps"]
 
 @dataclass(frozen=True)
 class Constant:
-    """The learning rate as it is.
+    """A constant learning rate.
 
     Example:
         >>> Constant()(0.7)

@@ -46,7 +46,7 @@ PREFIX = "program."  # of the names of the program's tensors in a state
 
 
 class Batch(NamedTuple):
-    """What a step takes.
+    """The inputs of a step.
 
     Args:
         places: of the batch's data in the data set.
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class GradientSteps:
-    """The steps by which a run of `fit` trains a program.
+    """The gradient steps with which `fit` trains a program.
 
     They change the program and the optimiser's state.
 
@@ -134,7 +134,7 @@ class GradientSteps:
 
     @property
     def device(self) -> torch.device:
-        """Where the data are, and the program."""
+        """The device of the data and the program."""
         return self.data.values.device
 
     # before the first step
@@ -159,13 +159,13 @@ class GradientSteps:
             objective.max_plate_nesting = -plates.particle_dim - 1 + has_particles
 
     def initialize(self) -> None:
-        """Let parts that start from data, such as pseudo-inputs, do so."""
+        """Initialise from data the parts that need it, such as pseudo-inputs."""
         if isinstance(self.program, Initializable):
             everything = torch.arange(len(self.data), device=self.device)
             self.program.initialize(*self.data.batch(everything))
 
     def validate(self) -> None:
-        """Look at the loss once with all of Pyro's checks on, and at the parameters it reaches.
+        """Check the loss once with all of Pyro's checks, and the parameters that it reaches.
 
         The checks wait for the device, so the steps run without them.
 
@@ -221,7 +221,7 @@ class GradientSteps:
             ]
 
     def compile(self) -> None:
-        """Compile what was decided, in a resumed run the same, so that it goes on to the bit."""
+        """Compile what was decided; a resumed run compiles the same, to match bit for bit."""
         self.program.train()
         graphs = [
             self.loss_and_gradients.captured(*self._first_batch(size))
@@ -253,7 +253,7 @@ class GradientSteps:
         return torch.hstack(losses) if losses else torch.empty(0, device=self.device)
 
     def batches(self, epoch: int) -> list[Batch]:
-        """This epoch's batches, the data in a new order; everything random is seeded here."""
+        """Shuffle the data into this epoch's batches, and seed everything random."""
         seed_generators(self.device, hash((self.seed, epoch)) % 2**63)
         order = torch.randperm(len(self.data), device=self.device)
         steps = range(epoch * self.per_epoch, (epoch + 1) * self.per_epoch)

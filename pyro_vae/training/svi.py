@@ -98,7 +98,7 @@ class CompiledSVI:
         return value.item()
 
     def _forget_what_was_replaced(self) -> None:
-        """Start anew where parameters have moved in memory, as after ``module.double()``.
+        """Discard graphs whose parameters have moved in memory, as after ``module.double()``.
 
         Graphs and updates refer to the memory of before.
         """
@@ -107,7 +107,7 @@ class CompiledSVI:
             self.places, self.steps, self.update = places, {}, Update(self.optim, self.parameters)
 
     def evaluate_loss(self, *args: object, **kwargs: object) -> float:
-        """The loss without a step."""
+        """Compute the loss without taking a step."""
         with torch.no_grad():
             return self.objective.differentiable_loss(
                 self.model, self.guide, *args, **kwargs

@@ -431,7 +431,8 @@ class Average(torch.nn.Module):
 
     def forward(self, x, context=None):
         h = self.inner(x)
-        self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+        if self.training:  # as batch normalisation does: in evaluation a datum is on its own
+            self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
         return h + self.mean
 
 

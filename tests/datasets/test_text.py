@@ -335,7 +335,7 @@ def test_other_words_are_no_data_of_the_run(file, tmp_path, capsys):
     path.write_text(path.read_text().replace("attribute", "property"))
     for command in (["evaluate", str(run)], ["inspect", str(run)]):
         assert main(command) == 2
-        assert "do not stand for the words of" in capsys.readouterr().err
+        assert "whose vocabulary differs from" in capsys.readouterr().err
     assert (
         main(
             [
