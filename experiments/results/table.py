@@ -18,7 +18,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.evaluation.comparison import compare, load_scores
-from pyro_vae.evaluation.importance_score import pareto_k_threshold
+from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.report.run_files import is_bound
 
 HERE = Path(__file__).resolve().parent

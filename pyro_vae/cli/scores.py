@@ -13,12 +13,8 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import save_scores
 from pyro_vae.evaluation.importance import evaluate, log_joint
-from pyro_vae.evaluation.importance_score import (
-    ImportanceScore,
-    draws_needed,
-    pareto_k_threshold,
-    share_of_bounds,
-)
+from pyro_vae.evaluation.importance_score import ImportanceScore, draws_needed, share_of_bounds
+from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions

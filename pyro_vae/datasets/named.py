@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.datasets.archives import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Binarize, Dataset, as_tensor
 from pyro_vae.datasets.files import Part, Parts, Texts, read_images, read_npz, read_text
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
+from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import InvalidInput, check_choice, nearest_name

@@ -44,10 +44,9 @@ from pyro_vae.evaluation.importance_score import (
     ImportanceScore,
     UnreliableEstimate,
     convergence,
-    pareto_k,
-    pareto_k_threshold,
     summarize,
 )
+from pyro_vae.evaluation.pareto import pareto_k, pareto_k_threshold
 from pyro_vae.evaluation.proposals import (
     Defensive,
     Guide,

@@ -18,13 +18,9 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.evaluation.importance_score import (
-    ImportanceScore,
-    UnreliableEstimate,
-    pareto_k_threshold,
-    summarize,
-)
+from pyro_vae.evaluation.importance_score import ImportanceScore, UnreliableEstimate, summarize
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
+from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
 from pyro_vae.runtime.memory import DEFAULT_MEMORY

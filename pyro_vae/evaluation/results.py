@@ -9,7 +9,8 @@ from dataclasses import fields, is_dataclass
 from torch import Tensor
 
 from pyro_vae.evaluation.arviz_compat import ArvizData, elpd_data, inference_data
-from pyro_vae.evaluation.importance_score import ImportanceScore, pareto_k_threshold
+from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score, versions
 
 __all__ = ["to_dict", "to_elpd", "to_inference_data"]

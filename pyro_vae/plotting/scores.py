@@ -11,7 +11,8 @@ from torch import Tensor
 from pyro_vae.diagnostics.calibration import Calibration
 from pyro_vae.diagnostics.two_sample import PosteriorComparison
 from pyro_vae.evaluation.annealing import RateDistortion
-from pyro_vae.evaluation.importance_score import ImportanceScore, convergence, pareto_k_threshold
+from pyro_vae.evaluation.importance_score import ImportanceScore, convergence
+from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.inspection.anomaly import Anomaly
 from pyro_vae.plotting.files import COLOURS

@@ -16,13 +16,8 @@ import pyro_vae as pv
 from pyro_vae.evaluation import log_weights, scores
 from pyro_vae.evaluation.arviz_compat import arviz, psis_tail_shape
 from pyro_vae.evaluation.importance import evaluate, importance_weights
-from pyro_vae.evaluation.importance_score import (
-    UnreliableEstimate,
-    convergence,
-    pareto_k,
-    pareto_k_threshold,
-    summarize,
-)
+from pyro_vae.evaluation.importance_score import UnreliableEstimate, convergence, summarize
+from pyro_vae.evaluation.pareto import pareto_k, pareto_k_threshold
 from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
 from pyro_vae.evaluation.scores import bits_per_dim
 from pyro_vae.runtime.conditioned import conditioned

@@ -58,7 +58,7 @@ def test_the_prior_to_imitate_keeps_the_contract(document, tmp_path, monkeypatch
 
 def test_contributing_names_files_that_exist():
     named = set(re.findall(r"`([\w./]+/[\w.]*)`", (ROOT / "CONTRIBUTING.md").read_text()))
-    assert "evaluation/importance_score.py" in named
+    assert "evaluation/pareto.py" in named
     for name in named - {"../shared/data"}:
         assert (ROOT / name).exists() or (ROOT / "pyro_vae" / name).exists(), name
 
