@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from commands import FAST
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -23,19 +24,6 @@ from pyro_vae.report.scores_section import scores_section
 from pyro_vae.report.sentences import facts_of
 from pyro_vae.training.history import History
 
-FAST = [
-    "--epochs",
-    "2",
-    "--num-samples",
-    "20",
-    "--limit",
-    "30",
-    "--encoder.hidden",
-    "[16]",
-    "--decoder.hidden=[16]",
-    "--latent",
-    "2",
-]
 BROWSER = shutil.which("chromium")
 
 
