@@ -19,7 +19,7 @@ check:
 test *options:
     uv run pytest {{options}}
 
-# Write the README's component tables from the docstrings.
+# Write docs/components.md from the docstrings.
 docs:
     uv run python tests/tables.py
 

@@ -1,6 +1,6 @@
-"""The README's component tables, made from the docstrings of each family's `__all__`.
+"""The component tables of docs/components.md, made from the docstrings of each family's `__all__`.
 
-``python tests/tables.py`` writes them between the README's markers; a test holds them there.
+``python tests/tables.py`` writes them between that file's markers; a test holds them there.
 """
 
 import inspect
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyro_vae as pv
 
-README = Path(__file__).parent.parent / "README.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "components.md"
 FAMILIES = {"prior": pv.priors, "likelihood": pv.likelihoods, "posterior": pv.posteriors}
 BEGIN, END = "<!-- tables: python tests/tables.py -->", "<!-- end of tables -->"
 
@@ -39,11 +39,11 @@ def tables() -> str:
 
 
 def with_tables(text: str) -> str:
-    """A README with the tables between its markers."""
+    """A document with the tables between its markers."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
