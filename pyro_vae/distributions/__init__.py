@@ -17,6 +17,7 @@ from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
 from pyro_vae.distributions.levels import Binomial, CategoricalCode, DiscretizedLogistic
 from pyro_vae.distributions.mixtures import MixtureOfNormals
+from pyro_vae.distributions.paths import GaussianMarkovPath, MarkovPath, ParallelPaths
 from pyro_vae.distributions.pixels import AutoregressiveBits
 from pyro_vae.distributions.real import StudentT
 from pyro_vae.distributions.sequences import AutoregressiveSequences
@@ -49,14 +50,17 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Flat",
+    "GaussianMarkovPath",
     "JointlyEnumerated",
     "LogisticNormal",
+    "MarkovPath",
     "Mixture",
     "MixtureOfNormals",
     "MultinomialGivenTotal",
     "NegativeBinomial",
     "NoDraws",
     "ObservedEntries",
+    "ParallelPaths",
     "Poisson",
     "PushForward",
     "RelaxedBernoulli",

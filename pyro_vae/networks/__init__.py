@@ -34,6 +34,7 @@ from pyro_vae.networks.shapes import (
     over_batch,
     tell_event_dim,
 )
+from pyro_vae.networks.steps import RecurrentSmoother, StepwiseMLP
 
 __all__ = [
     "MLP",
@@ -46,4 +47,6 @@ __all__ = [
     "ConvTranspose1d",
     "Recurrent",
     "RecurrentDecoder",
+    "RecurrentSmoother",
+    "StepwiseMLP",
 ]

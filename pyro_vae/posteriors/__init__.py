@@ -18,6 +18,7 @@ from pyro_vae.posteriors.codes import (
 )
 from pyro_vae.posteriors.flow import Flow
 from pyro_vae.posteriors.manifolds import LogisticNormal, VonMisesFisher
+from pyro_vae.posteriors.paths import DeepMarkov, GaussianMarkov
 from pyro_vae.posteriors.real import Delta, DiagonalNormal, FullRankNormal, LowRankNormal, Mixture
 
 __all__ = [
@@ -33,5 +34,7 @@ __all__ = [
     "EnumeratedBernoulli",
     "EnumeratedCategorical",
     "Codebook",
+    "GaussianMarkov",
+    "DeepMarkov",
     "Delta",
 ]

@@ -114,20 +114,16 @@ class FullRankNormal(nn.Module):
         self.head = Head(out_shape_of(network), self.entries, parameters=2)
         below = self.entries * (self.entries - 1) // 2
         self.covariances = Head(out_shape_of(network), below) if below else None
-        # Where each entry of the matrix comes from: its place in the list of those below the
-        # diagonal, else a zero.
-        places = torch.full((self.entries, self.entries), below)
-        rows, columns = torch.tril_indices(self.entries, self.entries, offset=-1)
-        places[rows, columns] = torch.arange(below)
-        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("places", places_below(self.entries), persistent=False)
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         features = features_of(self.network, x, context)
         loc, raw_scale = self.head(features)
-        tril = torch.diag_embed(nn.functional.softplus(raw_scale) + 1e-4)
-        if self.covariances is not None:
-            (below,) = self.covariances(features)
-            tril = tril + nn.functional.pad(below, (0, 1))[..., self.places]
+        scale = nn.functional.softplus(raw_scale) + 1e-4
+        if self.covariances is None:
+            tril = torch.diag_embed(scale)
+        else:
+            tril = lower_triangular(scale, self.covariances(features)[0], self.places)
         normal = dist.MultivariateNormal(loc, scale_tril=tril)
         return normal if len(self.latent) == 1 else Reshaped(normal, self.latent)
 
@@ -197,3 +193,20 @@ class Delta(nn.Module):
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (loc,) = self.head(features_of(self.network, x, context))
         return dist.Delta(loc, event_dim=len(self.latent))
+
+
+def places_below(entries: int) -> Tensor:
+    """Where each entry of a matrix comes from in the list of those below its diagonal.
+
+    The place behind the last one, which `lower_triangular` fills with a zero, for all the others.
+    """
+    below = entries * (entries - 1) // 2
+    places = torch.full((entries, entries), below)
+    rows, columns = torch.tril_indices(entries, entries, offset=-1)
+    places[rows, columns] = torch.arange(below)
+    return places
+
+
+def lower_triangular(diagonal: Tensor, below: Tensor, places: Tensor) -> Tensor:
+    """A lower triangular matrix of its diagonal and the list of the entries below it."""
+    return torch.diag_embed(diagonal) + nn.functional.pad(below, (0, 1))[..., places]

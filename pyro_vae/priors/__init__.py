@@ -12,6 +12,7 @@ from pyro_vae.priors.codebook import PixelCNN, UniformCodes
 from pyro_vae.priors.codes import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
 from pyro_vae.priors.flow import Flow
 from pyro_vae.priors.manifolds import Dirichlet, LogisticNormal, UniformOnSphere
+from pyro_vae.priors.paths import DeepMarkov, GaussianMarkov, GaussianProcess
 from pyro_vae.priors.real import (
     ConditionalNormal,
     Flat,
@@ -39,5 +40,8 @@ __all__ = [
     "Categorical",
     "UniformCodes",
     "PixelCNN",
+    "GaussianMarkov",
+    "DeepMarkov",
+    "GaussianProcess",
     "Flat",
 ]
