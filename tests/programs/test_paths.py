@@ -1,6 +1,5 @@
 """Paths of latents: against the Kalman filter, exact Gaussian processes and dense normals."""
 
-import copy
 import math
 
 import pyro.distributions as dist
@@ -276,13 +275,8 @@ def test_unequal_series_train_score_and_come_back_from_disk(prior, posterior, tm
         getattr(pv.posteriors, posterior)((8, 2), pv.networks.WithMask((2, 8), network)),
     )
     before = pv.elbo(program, data, num_samples=5)
-    other = copy.deepcopy(program)
-    fit = {"epochs": 6, "batch_size": 20, "learning_rate": 1e-2, "progress": False}
-    pv.fit(program, data, compile="off", **fit)
-    if prior == "DeepMarkov":
-        pv.fit(other, data, compile="on", **fit)
-        for name, value in program.state_dict().items():
-            torch.testing.assert_close(other.state_dict()[name], value, msg=name)
+    options = {"batch_size": 20, "learning_rate": 1e-2, "compile": "off", "progress": False}
+    pv.fit(program, data, epochs=6, **options)
     after = pv.elbo(program, data, num_samples=5)
     assert after.mean - before.mean > 5 * (before.se + after.se)
     pv.save(program, tmp_path / "saved")
