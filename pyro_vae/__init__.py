@@ -1,26 +1,27 @@
 """Deep latent-variable models in Pyro, trained by SVI and scored with errors."""
 
-import importlib
-from typing import Any
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-from pyro_vae import (
-    datasets,
-    diagnostics,
-    evaluation,
-    inspection,
-    likelihoods,
-    networks,
-    objectives,
-    posteriors,
-    priors,
-    training,
-)
-from pyro_vae.checkpoint import load, save
-from pyro_vae.diagnostics import to_inference_data
-from pyro_vae.evaluation import elbo, log_likelihood
-from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
-from pyro_vae.runtime.predictive import encode, generate, reconstruct
-from pyro_vae.training import CompiledSVI, fit
+if TYPE_CHECKING:  # all of it is imported on first use, so that a command starts at once
+    from pyro_vae import (
+        datasets,
+        diagnostics,
+        evaluation,
+        inspection,
+        likelihoods,
+        networks,
+        objectives,
+        posteriors,
+        priors,
+        training,
+    )
+    from pyro_vae.checkpoint import load, save
+    from pyro_vae.diagnostics import to_inference_data
+    from pyro_vae.evaluation import elbo, log_likelihood
+    from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
+    from pyro_vae.runtime.predictive import encode, generate, reconstruct
+    from pyro_vae.training import CompiledSVI, fit
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,11 @@ __all__ = [
     "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
     "priors", "reconstruct", "save", "to_inference_data", "training",
 ]  # fmt: skip
+
+# The packages that define the functions and classes named above.
+_HOMES = (
+    "checkpoint", "programs", "training", "evaluation", "diagnostics", "runtime.predictive",
+)  # fmt: skip
 
 # Names of version 0.1.0, and where they live now.
 _FORMER_NAMES = {
@@ -51,12 +57,17 @@ _FORMER_NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import plotting on first use, and resolve the names of version 0.1.0."""
-    if name == "plotting":
-        return importlib.import_module("pyro_vae.plotting")
-    if name in _FORMER_NAMES:
-        package, member = _FORMER_NAMES[name].split(".")
-        return getattr(importlib.import_module(f"pyro_vae.{package}"), member)
+    """Import what is asked for on first use, and resolve the names of version 0.1.0."""
+    if not name.startswith("_"):
+        if name in _FORMER_NAMES:
+            package, member = _FORMER_NAMES[name].split(".")
+            return getattr(importlib.import_module(f"pyro_vae.{package}"), member)
+        if importlib.util.find_spec(f"pyro_vae.{name}") is not None:
+            return importlib.import_module(f"pyro_vae.{name}")
+        for home in _HOMES if name in __all__ else ():
+            module = importlib.import_module(f"pyro_vae.{home}")
+            if name in module.__all__:
+                return globals().setdefault(name, getattr(module, name))
     raise AttributeError(f"module 'pyro_vae' has no attribute {name!r}")
 
 

@@ -1,7 +1,23 @@
-"""``python -m pyro_vae`` is ``pyro-vae``."""
+"""``python -m pyro_vae`` is ``pyro-vae``; both start here, before anything heavy is imported."""
 
+import os
 import sys
+from pathlib import Path
 
-from pyro_vae.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run a command; an interrupt while its libraries are imported is one line, too."""
+    try:
+        from pyro_vae.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("pyro-vae: interrupted before anything was done", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    # Python looks in the working folder first. From here on, only for what the user names there.
+    if sys.path[:1] == [os.getcwd()] and Path(__file__).parents[1] != Path(sys.path[0]):
+        del sys.path[0]
+    sys.exit(main())

@@ -19,14 +19,18 @@ from pyro_vae.checkpoint.files import (
 )
 from pyro_vae.checkpoint.program import description_of, load, save
 from pyro_vae.checkpoint.states import exists, read_state, write_state
+from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
 
 __all__ = [
     "CheckpointError",
+    "Untrusted",
     "build",
     "current_path",
     "describe",
     "description_of",
     "exists",
+    "import_of_the_users",
+    "is_trusted_class",
     "load",
     "read_state",
     "replace_file",

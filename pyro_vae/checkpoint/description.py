@@ -7,13 +7,15 @@ import inspect
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from pyro_vae.checkpoint.files import CheckpointError
+from pyro_vae.checkpoint.trust import Untrusted, class_at, is_trusted_class
+from pyro_vae.reading import checked
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["build", "current_path", "describe", "resolve", "with_current_paths"]
@@ -155,7 +157,7 @@ def _init_args(module: nn.Module) -> dict[str, object] | None:
         # Torch's layers keep neither device nor dtype, which the weights carry, nor arguments that
         # torch has given up.
         is_torchs = type(module).__module__.startswith("torch.")
-        needless = name in ("device", "dtype") or (is_torchs and parameter.default is None)
+        needless = name in NOT_DESCRIBED or (is_torchs and parameter.default is None)
         if value is not NOT_KEPT and parameter.kind is not parameter.VAR_KEYWORD:
             # Torch's layers keep the flag `bias` as the parameter that it asks for.
             is_flag = isinstance(parameter.default, bool) and not isinstance(value, bool)
@@ -171,6 +173,7 @@ def _init_args(module: nn.Module) -> dict[str, object] | None:
 
 
 NOT_KEPT = object()
+NOT_DESCRIBED = ("device", "dtype")  # of a layer of torch: its weights carry them
 
 _RECURRENT = {
     *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
@@ -188,15 +191,24 @@ _CONTAINERS: dict[type, Callable[[nn.Module], dict[str, object]]] = {
 }
 
 
-def build(description: Json, source: Path | str = "description") -> nn.Module:
+def build(
+    description: Json, source: Path | str = "description", trust: Sequence[str] = ()
+) -> nn.Module:
     """The module that a description stands for, with freshly drawn weights.
 
+    Args:
+        description: what `describe` gave.
+        source: the file that it comes from, for errors.
+        trust: the modules besides this package's whose classes it may name.
+
     Raises:
-        CheckpointError: if it names anything but module classes, or arguments that they do not
-            take.
+        Untrusted: if it names a class that no file may name, see `pyro_vae.checkpoint.trust`.
+        CheckpointError: if it is malformed, or a class does not take its arguments.
     """
     try:
-        module = _build(description, "program", {})
+        module = _Builder(trust).build(description, "program")
+    except Untrusted:
+        raise
     except Exception as error:  # whatever a class raises on the arguments in the file
         raise CheckpointError(
             str(source),
@@ -214,33 +226,70 @@ def build(description: Json, source: Path | str = "description") -> nn.Module:
     return module
 
 
-def _build(value: Any, place: str, built: dict[str, nn.Module]) -> Any:
-    """Build what a file describes; raise on anything malformed."""
+class _Builder:
+    """Builds what a file describes; raises on anything malformed.
 
-    def each(values: dict[str, Json]) -> OrderedDict:
-        parts = {key: _build(item, f"{place}.{key}", built) for key, item in values.items()}
+    Args:
+        trust: the modules whose classes the file may name.
+    """
+
+    def __init__(self, trust: Sequence[str]):
+        self.trust = trust
+        self.built: dict[str, nn.Module] = {}  # by place
+
+    def build(self, value: Json, place: str) -> object:
+        if isinstance(value, list):
+            return [self.build(item, f"{place}[{i}]") for i, item in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if value.keys() == {"same_as"}:
+            return self.built[value["same_as"]]
+        if value.keys() == {"dict"}:
+            return self._each(value["dict"], place)
+        if value.keys() == {"import"}:
+            return self._class(value["import"])
+        if value.keys() == {"method", "of"}:
+            return self._method(self.build(value["of"], f"{place}.of"), value["method"])
+        return self._module(value, place)
+
+    def _each(self, values: dict[str, Json], place: str) -> OrderedDict[str, object]:
+        parts = {key: self.build(item, f"{place}.{key}") for key, item in values.items()}
+        if isinstance(named := parts.get("class_path"), str) and "." in named:
+            parts["class_path"] = self._class(named)  # of a likelihood inside of another
         return OrderedDict(parts)
 
-    if isinstance(value, list):
-        return [_build(item, f"{place}[{i}]", built) for i, item in enumerate(value)]
-    if not isinstance(value, dict):
-        return value
-    if "same_as" in value:
-        return built[value["same_as"]]
-    if "method" in value:
-        return getattr(_build(value["of"], f"{place}.of", built), value["method"])
-    if "dict" in value:
-        return each(value["dict"])
-    path = value["import"] if "import" in value else value["class"]
-    cls = resolve(path)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise TypeError(f"{path} is not a module class")
-    if "import" in value:
-        return cls
-    if value["args"] is None:
-        raise TypeError(f"a {cls.__name__} of plain functions: pass pv.load(folder, program=...)")
-    args = each(value["args"])
-    module = built[place] = cls(*args.pop("*", ()), **args)
-    if "out_shape" in value:
-        vars(module)["out_shape"] = tuple(value["out_shape"])
-    return module
+    def _class(self, path: str) -> type[nn.Module]:
+        return class_at(current_path(path), self.trust)
+
+    def _module(self, value: dict[str, Json], place: str) -> nn.Module:
+        cls = self._class(value["class"])
+        if value["args"] is None:
+            raise TypeError(
+                f"a {cls.__name__} of plain functions: pass pv.load(folder, program=...)"
+            )
+        args = self._each(value["args"], place)
+        positional = args.pop("*", ())
+        if cls.__module__.startswith("torch."):
+            # Where a layer lies and what it starts from is no file's to say.
+            refused = [name for name in args if name.startswith("_") or name in NOT_DESCRIBED]
+            if refused:
+                raise TypeError(f"{cls.__name__} with {refused[0]}")
+        module = self.built[place] = cls(*checked(positional, list[Any]), **args)
+        if "out_shape" in value:
+            vars(module)["out_shape"] = tuple(checked(value["out_shape"], list[int]))
+        return module
+
+    def _method(self, module: object, name: str) -> types.MethodType:
+        """A method that the module's own class defines, found without asking the module."""
+        for cls in type(module).__mro__:
+            if cls.__module__.startswith("torch."):
+                break
+            method = vars(cls).get(name)
+            if (
+                isinstance(method, types.FunctionType)
+                and method.__module__ == cls.__module__
+                and not name.startswith("_")
+                and is_trusted_class(cls, self.trust)
+            ):
+                return types.MethodType(method, module)
+        raise TypeError(f"{name} is not a method that {type(module).__name__} defines")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -40,27 +41,31 @@ def save(program: ProgramLike, folder: str | Path) -> None:
     write_state(folder, "program", program.state_dict(), description_of(program))
 
 
-def load(folder: str | Path, program: ProgramLike | None = None) -> ProgramLike:
+def load(
+    folder: str | Path, program: ProgramLike | None = None, *, trust: Sequence[str] = ()
+) -> ProgramLike:
     """Read a program that `save` wrote.
 
     Args:
         folder: the folder that `save` or training wrote.
         program: a program of the same structure, which receives the weights; by default one is
-            built from the classes' import paths. A program of plain functions needs this.
+            built from the classes that the folder names. A program of plain functions needs this.
+        trust: modules whose classes the folder may name, with all that lies inside of them, such as
+            ``["mylab"]``. By default it may name this package's components, layers of torch, and
+            classes that your program has imported from files of its own.
 
     Raises:
         CheckpointError: if the state is missing, truncated, altered, of another format or of
-            another structure.
+            another structure, or names a class that is not trusted.
 
-    Nothing is unpickled, and only subclasses of `torch.nn.Module` are called. The state names them
-    by import path, and importing a module runs it: a state from a stranger is as safe as the
-    modules that it can name on this machine.
+    Nothing is unpickled, and no name in the folder is imported unless it is trusted: see
+    docs/threat-model.md for what a folder from a stranger can do.
     """
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"
     if program is None:
         with torch.random.fork_rng():  # building draws initial weights
-            program = cast(ProgramLike, build(meta.get("program"), source))
+            program = cast(ProgramLike, build(meta.get("program"), source, trust))
     own = program.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
         name for name in own if own[name].shape != tensors[name].shape

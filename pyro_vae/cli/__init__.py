@@ -26,8 +26,6 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for a user's mistake, or 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # finds mylab.MyPrior in the working folder, as python -m does
     warnings.showwarning = one_line_warning
     try:
         if not argv or argv[0] in ("-h", "--help"):

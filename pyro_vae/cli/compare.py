@@ -10,11 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pyro_vae.checkpoint import with_current_paths
 from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.runs import recipe_of
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
 from pyro_vae.evaluation.importance_score import share_of_bounds
 from pyro_vae.evaluation.scores import Score, versions
-from pyro_vae.recipes.recipe import read_recipe
 from pyro_vae.report.run_files import write_json
 from pyro_vae.validation import InvalidInput, check_choice
 
@@ -118,9 +119,10 @@ def _score_of(run: str, name: str) -> Score:
 
 def _recipe_without_seed(folder: Path) -> str:
     """The recipe without its seed, to group runs by; the folder if there is no recipe."""
-    if not (folder / "recipe.yaml").exists():
+    settings = recipe_of(folder)
+    if not settings:
         return str(folder)
-    recipe = {**read_recipe(folder / "recipe.yaml"), "seed": None}
+    recipe = with_current_paths({**settings, "seed": None})
     return json.dumps(recipe, sort_keys=True, default=str)
 
 

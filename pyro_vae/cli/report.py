@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pyro_vae import checkpoint
 from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.runs import add_trust_argument, trusted
 from pyro_vae.report.page import report
 
 
@@ -18,6 +19,8 @@ def run(argv: list[str]) -> None:
         "It shows what train, evaluate and inspect have written.",
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder")
-    folder = Path(parse(parser, argv).run)
-    checkpoint.write_text(folder / "report.html", report(folder, checkpoint.load(folder)))
+    add_trust_argument(parser)
+    options = parse(parser, argv)
+    folder, program = Path(options.run), checkpoint.load(options.run, trust=trusted(options.trust))
+    checkpoint.write_text(folder / "report.html", report(folder, program))
     Console().print(str(folder / "report.html"), highlight=False, soft_wrap=True)

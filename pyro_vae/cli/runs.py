@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -12,17 +13,36 @@ from pyro_vae import checkpoint, datasets
 from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.recipes.recipe import read_recipe
+from pyro_vae.reading import MEGABYTE, Kind, read_text
+from pyro_vae.recipes.recipe import Values, read_settings
 from pyro_vae.runtime.environment import choose_device
 from pyro_vae.validation import InvalidInput
 
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
+WORDS = Kind(
+    "run", "the words of the run, as train writes them", "restore it from a copy", 64 * MEGABYTE
+)
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
+    add_trust_argument(parser)
+
+
+def add_trust_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        type=str,
+        default="",
+        help="modules of your own, separated by commas, whose classes the run or recipe may name",
+    )
+
+
+def trusted(names: str) -> list[str]:
+    """The modules that ``--trust`` names."""
+    return [name for name in names.split(",") if name]
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
@@ -33,13 +53,16 @@ def add_data_arguments(parser: ArgumentParser) -> None:
 
 
 def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
-    device, program = choose_device(options.device), checkpoint.load(options.run)
+    device, program = (
+        choose_device(options.device),
+        checkpoint.load(options.run, trust=trusted(options.trust)),
+    )
     program.to(device)
     return Path(options.run), program
 
 
 def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
-    recipe = read_recipe(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else {}
+    recipe = recipe_of(folder)
     name = options.data or recipe.get("data")
     if name is None:
         raise InvalidInput(
@@ -58,6 +81,12 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     )
     check_vocabulary(folder, test_set)
     return {"train": train_set, "test": test_set}
+
+
+def recipe_of(folder: Path) -> Values:
+    """The settings in a run's recipe; none where it has no recipe."""
+    path = folder / "recipe.yaml"
+    return read_settings(path, inside=folder) if os.path.lexists(path) else {}
 
 
 def write_vocabulary(folder: Path, data: Dataset) -> None:
@@ -85,7 +114,9 @@ def check_vocabulary(folder: Path, data: Dataset) -> None:
 def vocabulary_of(folder: Path) -> Vocabulary | None:
     """The vocabulary of a run on text."""
     path = folder / VOCABULARY
-    return Vocabulary(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
+    if not os.path.lexists(path):
+        return None
+    return Vocabulary(read_text(path, WORDS, inside=folder).splitlines())
 
 
 def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | None:

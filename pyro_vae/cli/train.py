@@ -10,11 +10,11 @@ from rich.console import Console
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.figures import draw_figures
 from pyro_vae.cli.options import explaining, new_parser, scan
-from pyro_vae.cli.runs import write_vocabulary
+from pyro_vae.cli.runs import add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.recipes.build import build_optimizer, build_program
-from pyro_vae.recipes.parser import RecipeParser
+from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
 from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device
@@ -34,7 +34,7 @@ def run(argv: list[str]) -> None:
     )
     recipes = RecipeParser(parser)
     _add_arguments(parser)
-    layers = _layers(scan(argv, {"recipe": 0, "--out": 1, "--resume": 0}))
+    layers = _layers(scan(argv, {"recipe": 0, "--out": 1, "--resume": 0, "--trust": 1}), argv)
     with explaining(parser):
         namespace = recipes.parse(argv, layers)
     _check(namespace)
@@ -101,10 +101,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--num_samples", type=int, default=1000, help="draws for the log-likelihood at the end"
     )
     parser.add_argument("--limit", type=int, default=1000, help="test data scored at the end")
+    add_trust_argument(parser)
 
 
-def _layers(given: dict[str, str]) -> Values:
-    """The recipes that flags override: the resumed run's, then the one named."""
+def _layers(given: dict[str, str], argv: list[str]) -> Values:
+    """The recipes that flags override: the resumed run's, then the one named.
+
+    They may name components of the modules that the user named, by --trust or in a flag.
+    """
+    trust = [*trusted(given.get("--trust", "")), *modules_of_flags(argv)]
     if "--resume" in given and "--out" not in given:
         raise InvalidInput(
             "resume",
@@ -114,9 +119,9 @@ def _layers(given: dict[str, str]) -> Values:
         )
     layers: Values = {}
     if "--resume" in given and (Path(given["--out"]) / "recipe.yaml").exists():
-        layers = read_recipe(Path(given["--out"]) / "recipe.yaml")
+        layers = read_recipe(Path(given["--out"]) / "recipe.yaml", trust, inside=given["--out"])
     if "recipe" in given:
-        layers = {**layers, **read_recipe(given["recipe"])}
+        layers = {**layers, **read_recipe(given["recipe"], trust)}
     return layers
 
 

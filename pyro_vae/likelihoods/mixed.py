@@ -21,7 +21,7 @@ class Group(TypedDict, total=False):
     """A group of columns with a likelihood of its own, in the words of a recipe."""
 
     columns: Sequence[int]
-    class_path: str
+    class_path: str | type[nn.Module]
     init_args: Mapping[str, object]
 
 
@@ -133,16 +133,22 @@ def _likelihood_class(group: Group) -> Callable[..., nn.Module]:
             expected="columns, class_path and init_args",
             fix="see the example of likelihoods.Mixed",
         )
+    named = group["class_path"]
+    if isinstance(named, type) and issubclass(named, nn.Module):
+        return named
     family = importlib.import_module("pyro_vae.likelihoods")
-    path, _, name = str(group["class_path"]).rpartition(".")
+    path, _, name = named.rpartition(".") if isinstance(named, str) else ("", "", repr(named))
     try:
         if not path and name not in family.__all__:
             raise AttributeError(name)
-        return getattr(importlib.import_module(path) if path else family, name)
+        found = getattr(importlib.import_module(path) if path else family, name)
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise AttributeError(name)
+        return found
     except (ImportError, AttributeError):
         raise InvalidInput(
             "groups",
-            got=f"class_path {group['class_path']!r}",
+            got=f"class_path {named!r}",
             expected="a likelihood or an import path",
             fix=nearest_name(name, family.__all__),
         ) from None

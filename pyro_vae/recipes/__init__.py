@@ -6,7 +6,7 @@ Text becomes components here; commands and what they print belong in `pyro_vae.c
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
 from pyro_vae.recipes.parser import RecipeParser, parse_components
-from pyro_vae.recipes.recipe import Recipe, Shape, read_recipe
+from pyro_vae.recipes.recipe import Recipe, Shape, read_recipe, read_settings
 
 __all__ = [
     "FAMILIES",
@@ -18,5 +18,6 @@ __all__ = [
     "component_names",
     "parse_components",
     "read_recipe",
+    "read_settings",
     "resolve_component",
 ]

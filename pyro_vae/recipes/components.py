@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 
 import torch
 
 from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs
-from pyro_vae.checkpoint.description import current_path
+from pyro_vae.checkpoint import Untrusted, current_path, import_of_the_users
+from pyro_vae.checkpoint.trust import LAYERS, class_at
 from pyro_vae.evaluation import proposals
 from pyro_vae.networks import corruptions
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["FAMILIES", "component_names", "resolve_component"]
+__all__ = ["FAMILIES", "check_trusted", "component_names", "resolve_component"]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors,
@@ -72,7 +74,7 @@ def resolve_component(family: str, name: str) -> str:
     name = current_path(name)
     path, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(path), attribute) if path else None
+        found = getattr(import_of_the_users(path), attribute) if path else None
     except ImportError as error:
         # A missing module and a failing import inside it raise the same exception: say which.
         raise InvalidInput(
@@ -86,7 +88,7 @@ def resolve_component(family: str, name: str) -> str:
             family,
             got=f"{name!r}, a name that {path} does not have",
             expected="an import path",
-            fix=nearest_name(attribute, dir(importlib.import_module(path))),
+            fix=nearest_name(attribute, dir(import_of_the_users(path))),
         ) from None
     if not callable(found):
         raise InvalidInput(
@@ -96,3 +98,46 @@ def resolve_component(family: str, name: str) -> str:
             fix=nearest_name(name, known),
         )
     return name
+
+
+def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str]) -> None:
+    """Raise `Untrusted` if a recipe names what no file may name, before anything is imported.
+
+    Args:
+        values: the recipe.
+        source: the file that it comes from.
+        trust: modules that the user named.
+    """
+    for family in values.keys() & FAMILIES.keys():
+        for name in _names_in(values[family], is_class=True):
+            if not _may_name(current_path(name), trust):
+                raise Untrusted(name, f"{source}: {family}")
+
+
+def _names_in(value: object, is_class: bool = False) -> Iterator[str]:
+    """Texts in a component's description that are import paths, or that name a class."""
+    if isinstance(value, str) and (is_class or "." in value):
+        yield value
+    if isinstance(value, list):
+        for item in value:
+            yield from _names_in(item)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _names_in(item, is_class=key == "class_path")
+
+
+def _may_name(name: str, trust: Sequence[str]) -> bool:
+    path, _, attribute = name.rpartition(".")
+    named = [(module, each) for module in FAMILIES.values() for each in module.__all__]
+    if not path:
+        return attribute in LAYERS or any(attribute == each for _, each in named)
+    # A component of ours goes by any module that holds it; `Program` calls what it is given.
+    found = vars(sys.modules[path]).get(attribute) if path in sys.modules else None
+    if any(found is vars(module)[each] for module, each in named if each in vars(module)):
+        return found is not programs.Program
+    try:
+        return class_at(name, trust) is not programs.Program
+    except Untrusted:
+        return False
+    except (ImportError, TypeError):
+        return True  # of a module that may be named: `resolve_component` says what is wrong

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_vae.checkpoint import current_path, import_of_the_users
 from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
 from pyro_vae.recipes.recipe import Recipe, Values
 
-__all__ = ["RecipeParser", "parse_components"]
+__all__ = ["RecipeParser", "modules_of_flags", "parse_components"]
 
 
 class RecipeParser:
@@ -50,6 +53,9 @@ class RecipeParser:
 def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values) -> Namespace:
     """Parse flags over given values; flags name components as `resolve_component` reads them."""
     values = dict(values)
+    for module in modules_of_flags(argv):
+        with suppress(ImportError):  # which is explained where the component is looked up
+            import_of_the_users(module)
     rest: list[str] = []
     tokens = iter(argv)
     for token in tokens:
@@ -66,6 +72,23 @@ def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values
             rest.append(token)
     parser.set_defaults(values)
     return parser.parse_args(rest)
+
+
+def modules_of_flags(argv: Sequence[str]) -> list[str]:
+    """The modules of the import paths that the user typed as components or in their options.
+
+    Example:
+        >>> modules_of_flags(["--prior", "mylab.Gumbel", "--encoder.activation=torch.nn.Tanh"])
+        ['mylab', 'torch.nn']
+    """
+    found = []
+    for token, following in zip(argv, [*argv[1:], ""]):
+        flag, equals, value = token.partition("=")
+        path = value if equals else following
+        is_component = flag.startswith("--") and flag[2:].partition(".")[0] in FAMILIES
+        if is_component and re.fullmatch(r"([^\W\d]\w*\.)+[^\W\d]\w*", path):
+            found.append(current_path(path).rpartition(".")[0])
+    return found
 
 
 def _class_path(component: object) -> object:

@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 import pyro.infer
 import torch
-import yaml
 from torch import nn
 
 from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs
-from pyro_vae.recipes.components import FAMILIES, resolve_component
+from pyro_vae.reading import MEGABYTE, Kind, read_yaml
+from pyro_vae.recipes.components import FAMILIES, check_trusted, resolve_component
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["Recipe", "Shape", "Values", "read_recipe"]
+__all__ = ["Recipe", "Shape", "Values", "read_recipe", "read_settings"]
 
 Shape = Sequence[int]
 Values = Mapping[str, Any]  # a recipe as YAML holds it
@@ -114,55 +114,58 @@ class Recipe:
     autocast: bool = False
 
 
-def read_recipe(path: str | Path) -> Values:
+RECIPE = Kind(
+    "recipe", "a YAML file of key: value lines", "see experiments/vae_mnist.yaml for one", MEGABYTE
+)
+
+
+def read_recipe(
+    path: str | Path, trust: Sequence[str] = (), inside: str | Path | None = None
+) -> Values:
     """Read a YAML recipe, check its keys and give its components their import paths.
+
+    Args:
+        path: the recipe.
+        trust: modules besides this package's whose components it may name.
+        inside: the folder that it must lie in once symbolic links are followed; by default any.
 
     Raises:
         InvalidInput: if the file is missing or holds no mapping, or if it names an unknown key or
             component; the error then names the nearest one.
+        Untrusted: if it names a component of a module that is not trusted.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise InvalidInput(
-            "recipe",
-            got=f"{path}, which does not exist",
-            expected="a YAML file",
-            fix="check the path",
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput(
-            "recipe",
-            got=f"{path}, which cannot be read ({error})",
-            expected="a YAML file",
-            fix="see experiments/vae_mnist.yaml for one",
-        ) from None
+    values = read_settings(path, inside)
+    check_trusted(values, str(path), trust)
+    return {name: _with_import_path(name, value) for name, value in values.items()}
+
+
+def read_settings(path: str | Path, inside: str | Path | None = None) -> Values:
+    """Read a YAML recipe and check its keys; what it names is neither looked up nor imported.
+
+    Raises:
+        InvalidInput: as `read_recipe` does.
+    """
+    values = read_yaml(path, RECIPE, inside)
     if not isinstance(values, Mapping):
-        raise InvalidInput(
-            "recipe",
-            got=f"{path}, which holds no keys",
-            expected="key: value lines",
-            fix="see experiments/vae_mnist.yaml for one",
-        )
-    return normalize(values, str(path))
-
-
-def normalize(values: Values, source: str) -> Values:
-    """Check the keys of a recipe and replace components' names by import paths."""
+        RECIPE.refuse(path, "which holds no keys")
     known = list(inspect.signature(Recipe).parameters)
     out = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:
             raise InvalidInput(
-                f"{source}: {key}",
+                f"{path}: {key}",
                 got="an unknown key",
                 expected="a key of a recipe",
                 fix=nearest_name(name, known),
             )
-        if name in FAMILIES and isinstance(value, str):
-            value = resolve_component(name, value)
-        elif name in FAMILIES and isinstance(value, Mapping) and "class_path" in value:
-            value = {**value, "class_path": resolve_component(name, value["class_path"])}
         out[name] = value
     return out
+
+
+def _with_import_path(family: str, value: object) -> object:
+    if family in FAMILIES and isinstance(value, str):
+        return resolve_component(family, value)
+    if family in FAMILIES and isinstance(value, Mapping) and "class_path" in value:
+        return {**value, "class_path": resolve_component(family, str(value["class_path"]))}
+    return value

@@ -351,7 +351,7 @@ def test_components_outside_the_package_are_chosen_by_import_path(tmp_path):
         capture_output=True,
     )
     subprocess.run(
-        [*command, "evaluate", "run", "--num-samples", "7", "--limit", "5"],
+        [*command, "evaluate", "run", "--num-samples", "7", "--limit", "5", "--trust", "mylab"],
         cwd=tmp_path,
         check=True,
         capture_output=True,

@@ -68,11 +68,12 @@ def test_the_table_of_floors_names_every_room():
     assert sorted(ORDER) == sorted({room(path) for path in modules()})
 
 
-def test_only_contracts_and_validation_stand_outside_a_package():
+def test_only_three_modules_stand_outside_a_package():
     assert {path.stem for path in PACKAGE.glob("*.py")} == {
         "__init__",
         "__main__",
         "contracts",
+        "reading",
         "validation",
     }
 
