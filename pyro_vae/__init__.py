@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.evaluation import elbo, log_likelihood
     from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
-    from pyro_vae.training import CompiledSVI, fit
+    from pyro_vae.training import CompiledSVI, fit  # type: ignore[no-redef]  # a module, too
 
 __version__ = "0.1.0"
 
