@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.diagnostics import to_inference_data
     from pyro_vae.evaluation import elbo, log_likelihood
     from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
+    from pyro_vae.runtime.conditioned import at_globals
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
     from pyro_vae.training import CompiledSVI, fit  # type: ignore[no-redef]  # a module, too
 
@@ -27,14 +28,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE",
-    "datasets", "diagnostics", "elbo", "encode", "evaluation", "fit", "generate", "inspection",
-    "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
-    "priors", "reconstruct", "save", "to_inference_data", "training",
+    "at_globals", "datasets", "diagnostics", "elbo", "encode", "evaluation", "fit", "generate",
+    "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting",
+    "posteriors", "priors", "reconstruct", "save", "to_inference_data", "training",
 ]  # fmt: skip
 
 # The packages that define the functions and classes named above.
 _HOMES = (
     "checkpoint", "programs", "training", "evaluation", "diagnostics", "runtime.predictive",
+    "runtime.conditioned",
 )  # fmt: skip
 
 # Names of version 0.1.0, and where they live now.

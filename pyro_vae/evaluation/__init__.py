@@ -33,6 +33,7 @@ from pyro_vae.evaluation.decomposition import (
     inference_gap,
 )
 from pyro_vae.evaluation.fidelity import Fidelity, fidelity
+from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance import (
     elbo,
     evaluate,
@@ -67,10 +68,12 @@ __all__ = [
     "Difference",
     "Fidelity",
     "Geometric",
+    "GlobalELBO",
     "Guide",
     "ImportanceScore",
     "InferenceGap",
     "Linear",
+    "PredictiveScore",
     "Proposal",
     "RateDistortion",
     "GuideProposal",

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_vae.checkpoint.files import writing_to
+from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
@@ -30,6 +32,7 @@ SCORES: dict[str, type[Score]] = {
     "log_joint": Score,
     "squared_error": Score,
 }
+OF_GLOBALS: dict[str, type[Score]] = {"elbo": GlobalELBO, "log_likelihood": PredictiveScore}
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,7 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
     for name, score in scores.items():
         arrays |= {f"{name}/{key}": value.cpu().numpy() for key, value in score.per_datum.items()}
         arrays[name] = np.array(
-            json.dumps(
-                {"num_samples": score.num_samples, "seed": score.seed, "sha256": score.sha256}
-            )
+            json.dumps({key: v for key, v in vars(score).items() if not isinstance(v, Tensor)})
         )
     with writing_to(Path(path).parent):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +176,8 @@ def load_scores(path: str | Path) -> dict[str, Score]:
                 if key.startswith(f"{name}/")
             }
             stated = json.loads(str(arrays[name]))
-            scores[name] = SCORES[name](**(stated | numbers))
+            kind = OF_GLOBALS[name] if "mean_error" in stated else SCORES[name]
+            scores[name] = kind(**(stated | numbers))
         return scores
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(

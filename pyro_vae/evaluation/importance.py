@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
 from pyro_vae.evaluation.importance_score import ImportanceScore, UnreliableEstimate, summarize
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
+from pyro_vae.runtime.global_latents import HasGlobals
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.validation import check_count
@@ -54,6 +56,8 @@ def elbo(
 
     .. math:: \widehat{\mathrm{ELBO}}(x) = \frac1K \sum_k \log w_k, \quad
               w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
+
+    With global latents it is a `GlobalELBO`: their KL is kept apart from the parts of the data.
 
     Args:
         program: any program.
@@ -103,16 +107,17 @@ def log_likelihood(
 
     with q the guide, or what ``proposal`` makes of it.
 
-    Its expectation is a lower bound on log p(x) that tightens with K. The Monte Carlo error is the
-    delta method's,
-    :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`. It can be believed where Pareto k lies under its
-    threshold; above it the estimate is likely too low by more than its error. On probabilistic PCA
-    at K = 1000, nominal 95% intervals covered the exact value for 95% of the data where the guide's
-    median k is below 0.4, 92% between 0.4 and 0.5, 87% up to 0.6, 78% up to 0.7, 59% up to 0.8, 46%
-    up to 1 and 19% above it (``experiments/evaluation``). Neither k nor ESS can see a mode of the
-    posterior that q misses altogether: there both look perfect, and annealing from the prior
-    (`pyro_vae.ais`) or NUTS is the remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z) for
-    each draw; this is log p(x).)
+    With global latents it is a `PredictiveScore`, of log p(x | training data), and the draws are
+    divided between both kinds. Its expectation is a lower bound on log p(x) that tightens with K.
+    The Monte Carlo error is the delta method's, :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`. It can
+    be believed where Pareto k lies under its threshold; above it the estimate is likely too low by
+    more than its error. On probabilistic PCA at K = 1000, nominal 95% intervals covered the exact
+    value for 95% of the data where the guide's median k is below 0.4, 92% between 0.4 and 0.5, 87%
+    up to 0.6, 78% up to 0.7, 59% up to 0.8, 46% up to 1 and 19% above it
+    (``experiments/evaluation``). Neither k nor ESS can see a mode of the posterior that q misses
+    altogether: there both look perfect, and annealing from the prior (`pyro_vae.ais`) or NUTS is
+    the remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z) for each draw; this is
+    log p(x).)
 
     Args:
         program: any program.
@@ -153,7 +158,7 @@ def log_likelihood(
     assert isinstance(score, ImportanceScore)
     if score.above_threshold:
         warnings.warn(
-            f"Pareto k is above {pareto_k_threshold(num_samples):.2f} for "
+            f"Pareto k is above {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
             "likely too low by more than the stated error. Raise num_samples, refine the guide for "
             "each datum (proposal=Refitted()), anneal (ais), or use a more flexible posterior",
@@ -189,11 +194,27 @@ def evaluate(
     """
     check_count("num_samples", num_samples)
     summaries = summaries or {"elbo": elbo_score, "log_likelihood": summarize}
-    parts: dict[str, list[Score]] = {name: [] for name in summaries}
     data = as_dataset(data)
     settings = Settings(seed, memory_budget, compile, progress)
+    try:
+        weights = iterate_log_weights(program, data, num_samples, proposal, settings)
+        scores = _summarized(weights, summaries)
+    except HasGlobals:
+        scores = score_with_globals(program, data, num_samples, proposal, settings)
+    return {
+        name: replace(score, seed=seed, sha256=data.sha256)
+        for name, score in scores.items()
+        if name in summaries
+    }
+
+
+def _summarized(
+    weights: Iterator[Weighed], summaries: Mapping[str, Callable[[Tensor], Score]]
+) -> dict[str, Score]:
+    """Scores made from log-weights of a few data at a time."""
+    parts: dict[str, list[Score]] = {name: [] for name in summaries}
     rounding = 0.0
-    for weighed in iterate_log_weights(program, data, num_samples, proposal, settings):
+    for weighed in weights:
         rounding = max(rounding, rounding_of(weighed.weights).max().item())
         for name, summary in summaries.items():
             score = summary(weighed.weights)
@@ -207,12 +228,9 @@ def evaluate(
             f"Log-weights are so large that rounding alone may change a score by {rounding:.2g} "
             "nats. Score in float64 (program.double()), or rescale the data",
             UnreliableEstimate,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return {
-        name: replace(concatenate(scores), seed=seed, sha256=data.sha256)
-        for name, scores in parts.items()
-    }
+    return {name: concatenate(scores) for name, scores in parts.items()}
 
 
 def summary_error(summary: Callable[[Tensor], Score], weighed: Weighed) -> Tensor:
@@ -232,10 +250,14 @@ def summary_error(summary: Callable[[Tensor], Score], weighed: Weighed) -> Tenso
 def validation_elbo(program: ProgramLike, data: Data, seed: int) -> float:
     """Estimate the mean ELBO from one draw for each datum, between the epochs of a training run.
 
-    The run has looked at the program before its first step (`Conditioned.checked`).
+    The run has looked at the program before its first step (`Conditioned.checked`). With global
+    latents it is the local part alone, which bounds what is predicted of these data.
     """
     weighed = iterate_log_weights(program, data, 1, Guide(), Settings(seed), looked_at=True)
-    return concatenate([elbo_score(few.weights) for few in weighed]).mean
+    try:
+        return concatenate([elbo_score(few.weights) for few in weighed]).mean
+    except HasGlobals:
+        return local_bound(program, data, seed)
 
 
 def log_joint(

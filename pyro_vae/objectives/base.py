@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import pyro.infer
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.contracts import StochasticFunction, Trace
-from pyro_vae.validation import check_count
+from pyro_vae.runtime.independence import Given
+from pyro_vae.runtime.latents import Values
+from pyro_vae.runtime.traces import Plates, paired_traces, plates_of
+from pyro_vae.runtime.ways import Way, scored_by_vmap, tell, way_of
+from pyro_vae.validation import InvalidInput, check_count
 
-__all__ = ["Objective", "ObjectiveLike", "is_same"]
+__all__ = ["Objective", "ObjectiveLike", "is_same", "look"]
 
 
 @runtime_checkable
@@ -31,9 +38,41 @@ class Objective(pyro.infer.ELBO):
         num_particles: number of draws K for each datum.
     """
 
+    globals: frozenset[str] = frozenset()  # sites outside the data plate, once it has looked
+    way: Way = "plate"  # in which the draws are made
+    takes_ways = True  # whether each draw is one of the global latents too
+
     def __init__(self, num_particles: int):
         check_count("num_particles", num_particles)
         super().__init__(num_particles=num_particles, vectorize_particles=num_particles > 1)
+
+    def _guess_max_plate_nesting(
+        self,
+        model: StochasticFunction,
+        guide: StochasticFunction,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        super()._guess_max_plate_nesting(model, guide, args, kwargs)
+        self._look_once(model, guide, args, kwargs)
+
+    def _look_once(
+        self,
+        model: StochasticFunction,
+        guide: StochasticFunction,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        """Look at a program that no training has looked at."""
+        with poutine.block(), torch.no_grad(), torch.random.fork_rng([]):
+            model, guide = partial(model, **kwargs), partial(guide, **kwargs)
+            traces = paired_traces(model, guide, *args)
+        try:
+            plates = plates_of(*traces, scored=False)
+        except InvalidInput:  # a model of another kind, whose latents none can tell apart
+            return
+        if plates.globals:
+            look(self, model, guide, args, plates)
 
     @abstractmethod
     def bound(self, model: Trace, guide: Trace) -> Tensor:
@@ -46,6 +85,20 @@ class Objective(pyro.infer.ELBO):
         self, model: StochasticFunction, guide: StochasticFunction, *args: object, **kwargs: object
     ) -> Tensor:
         """Minus the bound, summed over the batch, as a tensor to differentiate."""
+        if self.max_plate_nesting == math.inf:
+            if self.vectorize_particles:
+                self._guess_max_plate_nesting(model, guide, args, kwargs)
+            elif not self.takes_ways:
+                self._look_once(model, guide, args, kwargs)
+        if self.way == "vmap":
+
+            def bound(values: Values) -> Tensor:
+                return self.bound(*self._get_trace(model, Given(values)(guide), args, kwargs))
+
+            draws = [
+                poutine.trace(guide).get_trace(*args, **kwargs) for _ in range(self.num_particles)
+            ]
+            return -scored_by_vmap(bound, draws).sum()
         first, *others = self._get_traces(model, guide, args, kwargs)
         return -sum((self.bound(*traces) for traces in others), start=self.bound(*first))
 
@@ -63,6 +116,42 @@ class Objective(pyro.infer.ELBO):
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward(retain_graph=self.retain_graph)
         return loss.item()
+
+
+def look(
+    objective: ObjectiveLike,
+    model: StochasticFunction,
+    guide: StochasticFunction,
+    args: tuple[object, ...],
+    plates: Plates,
+) -> None:
+    """Tell an objective where its draws go, and find out how those of global latents are made.
+
+    Args:
+        objective: one of ours or of Pyro's, which is changed.
+        model: the model.
+        guide: the guide.
+        args: what both are called with, a few data.
+        plates: where their plates are.
+    """
+    if not isinstance(objective, pyro.infer.ELBO):
+        return
+    way: Way = "plate"
+    in_plate = objective.vectorize_particles and objective.num_particles > 1
+    if isinstance(objective, Objective):
+        objective.globals = plates.globals
+        in_plate, takes_ways = objective.num_particles > 1, objective.takes_ways
+    else:
+        takes_ways = True
+    if plates.globals and in_plate and takes_ways:
+        way = way_of(model, guide, args, plates)
+        way = way if way == "plate" or isinstance(objective, Objective) else "scan"
+        tell(way, f"{objective.num_particles} draws", plates.globals)
+        objective.vectorize_particles = in_plate = way == "plate"
+    if isinstance(objective, Objective):
+        objective.way = way
+    if plates.globals or objective.max_plate_nesting == math.inf:
+        objective.max_plate_nesting = -plates.particle_dim - 1 + in_plate
 
 
 def is_same(a: Tensor | float | None, b: Tensor | float | None) -> bool:

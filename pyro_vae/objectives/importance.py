@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective, is_same
+from pyro_vae.programs import particles
 from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, plates_of
 from pyro_vae.validation import InvalidInput
 
@@ -53,8 +54,29 @@ class LogWeights:
 
     @cached_property
     def latents(self) -> list[Site]:
-        """The sites that the guide draws, in its order."""
-        return list(latent_sites(self.guide).values())
+        """The sites that the guide draws for each datum, in its order."""
+        sites = latent_sites(self.guide).items()
+        return [site for name, site in sites if name not in self.plates.globals]
+
+    @cached_property
+    def of_globals(self) -> Tensor:
+        """The part of the bound that is of the one draw of global latents, scaled."""
+        total = torch.zeros(())
+        for sign, trace in ((1, self.model), (-1, self.guide)):
+            for name, site in sites_of(trace).items():
+                if name in self.plates.globals:
+                    value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+                    total = total + sign * scale_and_mask(value, site["scale"], site["mask"]).sum()
+        return total
+
+    def of_choices(self, value: Tensor) -> Tensor:
+        """Zero, with the score function's gradient of global latents without a path."""
+        total = torch.zeros(())
+        for name, site in latent_sites(self.guide).items():
+            if name in self.plates.globals and not site["fn"].has_rsample:
+                score = _drawn_from(site).log_prob(site["value"]).sum()
+                total = total + value.detach() * (score - score.detach())
+        return total
 
     @cached_property
     def scale(self) -> float | Tensor:
@@ -107,7 +129,8 @@ class LogWeights:
         start = sites_of(self.model)["x"]["value"].new_zeros(
             self.num_particles, self.plates.num_data
         )
-        return sum((self.log_prob(site) for site in sites), start=start)
+        local = (site for site in sites if site["name"] not in self.plates.globals)
+        return sum((self.log_prob(site) for site in local), start=start)
 
     @cached_property
     def log_p(self) -> Tensor:
@@ -122,7 +145,11 @@ class LogWeights:
     @cached_property
     def penalties(self) -> Tensor | None:
         """The guide's factors (K, N), which are training terms: a mean over draws, outside s."""
-        factors = [site for site in sites_of(self.guide).values() if site["is_observed"]]
+        factors = [
+            site
+            for name, site in sites_of(self.guide).items()
+            if site["is_observed"] and name not in self.plates.globals
+        ]
         if not factors:
             return None
         values = [s["fn"].log_prob(s["value"], *s["args"], **s["kwargs"]) for s in factors]
@@ -130,13 +157,29 @@ class LogWeights:
         return torch.stack([self.per_datum(value) for value in scaled]).sum(0) / self.num_particles
 
     def value(self, bound: Tensor) -> Tensor:
-        """The scaled sum over data of each datum's bound (N,), less the penalties."""
-        total = (self.scale * bound).sum()
+        """The scaled sum over data of each datum's bound (N,), and what is of no datum."""
+        total = (self.scale * bound).sum() + self.of_globals
         return total if self.penalties is None else total - self.penalties.sum()
 
 
 class OfLogWeights(Objective):
-    """A bound that is a function of the log-weights (K, N), summed over data."""
+    r"""A bound that is a function of the log-weights (K, N), summed over data.
+
+    Global latents are drawn once for all K draws of the local ones:
+
+    .. math:: \sum_n f(\log w_{1n}(\theta), \ldots, \log w_{Kn}(\theta)) + \log p(\theta)
+              - \log q(\theta), \quad \theta \sim q
+
+    A draw of them for each k would put the expectation over :math:`\theta` inside each datum's
+    logarithm, which bounds the sum of marginals and not the evidence of all data together.
+    """
+
+    takes_ways = False
+
+    def _vectorized_num_particles(self, fn: StochasticFunction) -> StochasticFunction:
+        if self.num_particles == 1:
+            return fn
+        return particles(fn, self.num_particles, -int(self.max_plate_nesting), self.globals)
 
     def _get_trace(
         self,
@@ -147,6 +190,18 @@ class OfLogWeights(Objective):
     ) -> tuple[Trace, Trace]:
         guide_trace, model_trace = paired_traces(model, guide, *args, **kwargs)
         return model_trace, guide_trace
+
+    def weights(self, model: Trace, guide: Trace) -> LogWeights:
+        """The log-weights of two traces."""
+        weights = LogWeights(model, guide, self.num_particles)
+        if weights.plates.globals != self.globals:
+            raise InvalidInput(
+                "objective",
+                got="a program with other global latents than it was first used with",
+                expected="one program for each objective",
+                fix="make a new objective for it",
+            )
+        return weights
 
 
 class IWAE(OfLogWeights):
@@ -177,9 +232,11 @@ class IWAE(OfLogWeights):
         super().__init__(num_particles)
 
     def bound(self, model: Trace, guide: Trace) -> Tensor:
-        weights = LogWeights(model, guide, self.num_particles)
+        weights = self.weights(model, guide)
         log_w = weights.log_p - weights.log_q
         bound = log_mean_exp(log_w)
+        value = weights.value(bound)
+        value = value + weights.of_choices(value)
         drawn = [site for site in weights.latents if not site["fn"].has_rsample]
         if drawn:
             # Of the density that was drawn from: no scale or mask changes how often a draw comes.
@@ -188,8 +245,8 @@ class IWAE(OfLogWeights):
             signal = weights.scale * (bound - _without_each(log_w))
             if weights.penalties is not None:
                 signal = signal - weights.penalties
-            return weights.value(bound) + (signal.detach() * (score - score.detach())).sum()
-        return weights.value(bound)
+            return value + (signal.detach() * (score - score.detach())).sum()
+        return value
 
 
 def _drawn_from(site: Site) -> Distribution:

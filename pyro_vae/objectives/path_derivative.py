@@ -24,7 +24,7 @@ of an auxiliary latent: its Jacobian is no score, and keeps its own gradient.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from pyro.distributions import MaskedDistribution
@@ -67,11 +67,11 @@ class PathDerivative(OfLogWeights):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> tuple[Trace, Trace]:
-        with CutDraws():
+        with CutDraws(self.globals):
             return super()._get_trace(model, guide, args, kwargs)
 
     def bound(self, model: Trace, guide: Trace) -> Tensor:
-        weights = LogWeights(model, guide, self.num_particles)
+        weights = self.weights(model, guide)
         log_w = weights.log_p - weights.log_q
         bound, first, second = self.coefficients(log_w.detach())
         value = weights.value(bound)
@@ -142,7 +142,14 @@ def _draw_of(site: Site) -> Tensor:
 
 
 class CutDraws(Messenger):
-    """Replace every draw by a detached leaf, and keep the draw in ``infer["draw"]``."""
+    """Replace every draw by a detached leaf, and keep the draw in ``infer["draw"]``.
+
+    Global latents stay as they are: a bound has one draw of them, with its ordinary gradient.
+    """
+
+    def __init__(self, outside: Collection[str] = ()):
+        super().__init__()
+        self.outside = outside
 
     def _pyro_post_sample(self, msg: Site) -> None:
         # What the model is given are the guide's leaves.
@@ -156,6 +163,8 @@ class CutDraws(Messenger):
                 expected="one that can",
                 fix="choose ELBO or IWAE, or a relaxed posterior",
             )
+        if msg["name"] in self.outside:
+            return
         msg["infer"] = {**msg["infer"], "draw": msg["value"]}
         msg["value"] = msg["value"].detach().requires_grad_()
 

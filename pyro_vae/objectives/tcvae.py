@@ -9,6 +9,7 @@ from torch.distributions import Independent
 
 from pyro_vae.contracts import Site
 from pyro_vae.objectives.elbo import SumOverSites, guide_log_prob, unwrapped
+from pyro_vae.runtime.traces import is_local
 from pyro_vae.validation import InvalidInput, check_count, check_weight
 
 __all__ = ["BetaTCVAE"]
@@ -28,7 +29,8 @@ class BetaTCVAE(SumOverSites):
     one the terms telescope to the ELBO, whatever the batch and the sites' own scales. A larger
     :math:`\beta` gives a lower bound on the ELBO but for that logarithm's bias, a smaller weight no
     bound. The gradient is pathwise, the score function's for latents that cannot be reparametrised.
-    With several latent sites each is taken apart by itself. The posterior must be a product over
+    With several latent sites each is taken apart by itself; one outside the data plate, which
+    belongs to no datum, counts as in the ELBO. The posterior must be a product over
     dimensions, such as DiagonalNormal; the prior may be any.
 
     Args:
@@ -66,6 +68,8 @@ class BetaTCVAE(SumOverSites):
         self.alpha, self.beta, self.gamma, self.num_data = alpha, beta, gamma, num_data
 
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
+        if not is_local(q):
+            return p["log_prob"] - guide_log_prob(q)
         joint, product = (
             scale_and_mask(log_prob, q["scale"], q["mask"])
             for log_prob in _aggregate(q, self.num_data)

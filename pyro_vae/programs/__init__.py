@@ -11,6 +11,7 @@ draws or inspects takes a program and nothing more special.
 
 # ruff: noqa: F401  (what programs are run with is found here, outside of __all__)
 from pyro_vae.contracts import ProgramLike
+from pyro_vae.programs.at_globals import AtGlobals
 from pyro_vae.programs.hierarchical import HierarchicalVAE
 from pyro_vae.programs.parts import particles
 from pyro_vae.programs.program import Program
@@ -18,4 +19,4 @@ from pyro_vae.programs.refined import Refined, ShiftParameters, parameters_of
 from pyro_vae.programs.semi_supervised import SemiSupervisedVAE
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["VAE", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE"]
+__all__ = ["AtGlobals", "VAE", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import overload
 
 import pyro
 import torch
-from pyro.poutine.runtime import InferDict
+from pyro.poutine.runtime import InferDict, Message
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -85,12 +85,27 @@ def join_context(features: Tensor | None, latents: Sequence[Tensor]) -> Tensor |
     return torch.cat(broadcast_batch(*parts), dim=-1) if parts else None
 
 
-def particles(fn: StochasticFunction, num_particles: int, dim: int) -> StochasticFunction:
+def particles(
+    fn: StochasticFunction, num_particles: int, dim: int, outside: Collection[str] = ()
+) -> StochasticFunction:
     """Run a model or guide for several particles at once, in a new outermost plate.
 
     Args:
         fn: the model or the guide.
         num_particles: number of particles K.
         dim: the particle plate's dimension, -1 - (number of plate dimensions of the program).
+        outside: sites that are drawn once for all particles, such as global latents.
     """
-    return pyro.plate("particles", num_particles, dim=dim)(fn)
+    return ParticlePlate(num_particles, dim, outside)(fn)
+
+
+class ParticlePlate(pyro.plate):
+    """A plate of particles that some sites stay outside of."""
+
+    def __init__(self, num_particles: int, dim: int, outside: Collection[str]):
+        super().__init__("particles", num_particles, dim=dim)
+        self.outside = frozenset(outside)
+
+    def _process_message(self, msg: Message) -> None:
+        if msg["name"] not in self.outside:
+            super()._process_message(msg)

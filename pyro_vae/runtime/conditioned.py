@@ -20,9 +20,10 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Trace, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.distributions import given_datum
-from pyro_vae.programs import particles
+from pyro_vae.programs import AtGlobals, particles
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random, reference_parameter
+from pyro_vae.runtime.global_latents import GlobalDraw, HasGlobals, check_globals, draw_globals
 from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -40,12 +41,18 @@ from pyro_vae.runtime.traces import (
 )
 from pyro_vae.validation import InvalidInput, rows_of
 
-__all__ = ["Conditioned", "conditioned"]
+__all__ = ["Conditioned", "at_globals", "conditioned"]
 
 
 @contextmanager
 def conditioned(
-    program: ProgramLike, data: Data, seed: int, *, scored: bool = True, looked_at: bool = False
+    program: ProgramLike,
+    data: Data,
+    seed: int,
+    *,
+    scored: bool = True,
+    looked_at: bool = False,
+    has_globals: bool = False,
 ) -> Iterator[Conditioned]:
     r"""A program given data, in evaluation mode, with random numbers from a seed.
 
@@ -56,14 +63,18 @@ def conditioned(
         scored: whether the program must have a density.
         looked_at: whether the program has been looked at before (`Conditioned.checked`), as between
             the epochs of a training run.
+        has_globals: whether it may have latents outside the data plate.
 
     Raises:
         InvalidInput: on data or a program that cannot be scored.
+        HasGlobals: for a program with global latents where none is expected.
     """
     program = _in_single_precision(program)
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         plates = find_plates(program, x, context, scored=scored, whole=True)
+        if plates.globals and not has_globals:
+            raise HasGlobals(plates.globals)
         given = Conditioned(program, x, context, plates)
         if not looked_at:
             given = given.checked()
@@ -92,15 +103,29 @@ class Conditioned:
 
     @classmethod
     def of(
-        cls, program: ProgramLike, x: Tensor, context: Tensor | None, *, scored: bool = True
+        cls,
+        program: ProgramLike,
+        x: Tensor,
+        context: Tensor | None,
+        *,
+        scored: bool = True,
+        globals_seed: int | None = None,
     ) -> Conditioned:
         """A program given tensors, its plates found and its laws checked by running it on a few.
 
+        Global latents are put at one draw from the guide, of a seed, where one is given.
+
         Raises:
             InvalidInput: if a datum's log-weight depends on other data or on the number of draws.
+            HasGlobals: for a program with global latents, without a seed.
         """
         plates = find_plates(program, x, context, scored=scored, whole=True)
-        return cls(program, x, context, plates).checked()
+        if plates.globals and globals_seed is None:
+            raise HasGlobals(plates.globals)
+        given = cls(program, x, context, plates).checked()
+        if globals_seed is None:
+            return given
+        return given.at_one_draw(globals_seed)
 
     def checked(self) -> Conditioned:
         """The same, after a look at whether each datum's log-weight is its own.
@@ -108,6 +133,9 @@ class Conditioned:
         Raises:
             InvalidInput: if it depends on other data or on the number of draws.
         """
+        if self.plates.globals:
+            check_globals(self.program, self[:1].args, self[len(self) - 1 :].args, self.plates)
+            return replace(self, noise=self.at_one_draw(0).checked().noise)
         with isolated_random(self.x.device, 0), validation_enabled(False), torch.no_grad():
             few = self[_spread(len(self))]
             noise = 0 if has_own_noise(self.program.guide, *few.args) else None
@@ -115,6 +143,22 @@ class Conditioned:
             look = Look(self.program, few.guide, *few.args, self.plates)
             check_independence(look, has_noise=noise is not None)
         return replace(self, noise=noise)
+
+    def globals(self, num_samples: int, seed: int) -> Iterator[GlobalDraw]:
+        """Draws of the global latents from the guide, the same for any data."""
+        return draw_globals(self.program, self[:1].args, self.plates, num_samples, seed)
+
+    def at(self, values: Values) -> Conditioned:
+        """The program at given values of its global latents, one of local latents alone."""
+        program = AtGlobals(self.program, values, self.plates.globals)
+        return replace(self, program=program, plates=replace(self.plates, globals=frozenset()))
+
+    def at_one_draw(self, seed: int) -> Conditioned:
+        """The program at one draw of its global latents; itself if it has none."""
+        if not self.plates.globals:
+            return self
+        (draw,) = self.globals(1, seed)
+        return self.at(draw.values)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -265,3 +309,31 @@ def _spread(num_data: int) -> list[int]:
     """A few data, the first and the last among them."""
     count = min(num_data, MOST_DATA)
     return [i * (num_data - 1) // max(1, count - 1) for i in range(count)]
+
+
+def at_globals(program: ProgramLike, data: Data, seed: int = 0) -> ProgramLike:
+    r"""Draw a program's global latents from its guide, and put the program there.
+
+    .. math:: \theta \sim q(\theta): \quad p(x, z \mid \theta), \quad q(z \mid x, \theta)
+
+    The result is a program of local latents: `pyro_vae.ais`, NUTS, figures and all else take it.
+
+    Args:
+        program: any program; one without global latents is returned as it is.
+        data: a data set, a tensor x (N, \*event), or a pair (x, context); what is drawn does not
+            depend on them.
+        seed: seed of the draw.
+
+    Raises:
+        InvalidInput: on unusable data.
+
+    Example:
+        >>> pv.at_globals(vae, torch.zeros(3, 1, 8, 8)) is vae
+        True
+    """
+    with evaluating(program, seed):
+        args = checked_data(program, data)
+        plates = find_plates(program, *args, scored=False)
+        if not plates.globals:
+            return program
+        return Conditioned(program, *args, plates).at_one_draw(seed).program

@@ -8,17 +8,19 @@ from functools import partial
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.distributions import given_datum, representative_of
+from pyro_vae.programs import AtGlobals
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.settings import Settings
-from pyro_vae.runtime.traces import latent_sites
+from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import InvalidInput, check_context, check_count
 
 __all__ = ["encode", "generate", "posterior_predictive", "prior_predictive", "reconstruct"]
@@ -36,6 +38,9 @@ def generate(
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
     r"""Generate new data: run the unconditioned model at ``num`` empty events.
+
+    Global latents are drawn from the guide, not from their prior, and once for all: new data are
+    draws of the posterior predictive, and each seed has its own world.
 
     Args:
         program: any program whose event shape is known.
@@ -66,6 +71,7 @@ def generate(
         )
         given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
     check_context(program, torch.empty(num), given)
+    program = _at_posterior(program, None if given is None else given[:1], seed)
 
     def run(few: slice) -> Sites:
         labels = None if given is None else given[few]
@@ -112,7 +118,8 @@ def reconstruct(
     """
     data = as_dataset(data)
     with evaluating(program, seed):
-        given = Conditioned.of(program, *checked_data(program, data), scored=False)
+        args = checked_data(program, data)
+        given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
     def run(few: slice) -> Sites:
         return observed_of(posterior_predictive(given[few]))
@@ -151,7 +158,8 @@ def encode(
         torch.Size([3, 2])
     """
     with evaluating(program, seed):
-        given = Conditioned.of(program, *checked_data(program, data), scored=False)
+        args = checked_data(program, data)
+        given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
     def run(few: slice) -> Sites:
         return latent_sites(given[few].traces()[0])
@@ -201,8 +209,28 @@ def _value(site: Site, draws: bool) -> Tensor:
         ) from None
 
 
+def _at_posterior(program: ProgramLike, context: Tensor | None, seed: int) -> ProgramLike:
+    """The program at a draw of its global latents from the guide; itself if it has none."""
+    with evaluating(program, seed):
+        model = prune_subsample_sites(prior_predictive(program, 1, context))
+        outside = [name for name, site in sites_of(model).items() if not is_local(site)]
+        if not outside:
+            return program
+        guide = poutine.trace(program.guide).get_trace(_empty(program, 1), context)
+        drawn = latent_sites(prune_subsample_sites(guide)).items()
+        values = {name: site["value"] for name, site in drawn if not is_local(site)}
+        return AtGlobals(program, values, outside)
+
+
 def prior_predictive(program: ProgramLike, num: int, context: Tensor | None = None) -> Trace:
     """A trace of the unconditioned model at ``num`` empty events."""
+    return poutine.trace(poutine.uncondition(program.model)).get_trace(
+        _empty(program, num), context
+    )
+
+
+def _empty(program: ProgramLike, num: int) -> Tensor:
+    """So many empty events."""
     if program.event_shape is None:
         raise InvalidInput(
             "event_shape",
@@ -211,8 +239,7 @@ def prior_predictive(program: ProgramLike, num: int, context: Tensor | None = No
             fix="pass event_shape= to Program, or run it on data first",
         )
     reference = next(program.parameters(), torch.empty(()))
-    empty = reference.new_zeros(num, *program.event_shape)
-    return poutine.trace(poutine.uncondition(program.model)).get_trace(empty, context)
+    return reference.new_zeros(num, *program.event_shape)
 
 
 def posterior_predictive(given: Conditioned) -> Trace:

@@ -34,6 +34,7 @@ __all__ = [
     "culprit",
     "find_plates",
     "importance_traces",
+    "is_local",
     "is_no_weight",
     "latent_sites",
     "paired_traces",
@@ -60,6 +61,7 @@ class Plates:
         is_deterministic: whether every latent of the guide is a point, as the code that an encoder
             chooses: all draws are one.
         is_whole: whether no plate inside the data plate is subsampled.
+        globals: the names of the sites outside the data plate, which belong to all data together.
     """
 
     data_dim: int
@@ -68,6 +70,7 @@ class Plates:
     particle_dim: int
     is_deterministic: bool = False
     is_whole: bool = True
+    globals: frozenset[str] = frozenset()
 
     @property
     def data_axis(self) -> int:
@@ -96,9 +99,9 @@ def find_plates(
             training alone can do with some of their entries.
 
     Raises:
-        InvalidInput: if the model has no data plate or no site ``"x"``, a site lies outside the
-            plate, model and guide differ in their latent sites, a local plate is subsampled, or (a
-            `NoBound`) the guide puts a point mass on a continuous latent.
+        InvalidInput: if the model has no data plate or no site ``"x"``, model and guide differ in
+            their latent sites, a local plate is subsampled, or (a `NoBound`) the guide puts a point
+            mass on a continuous latent of a datum.
     """
     few = slice(0, 2)
     guide, model = importance_traces(program, x[few], rows_of(context, few))
@@ -155,16 +158,9 @@ def plates_of(
             expected="pyro.sample('x', ..., obs=x)",
             fix="name the observed site 'x'",
         )
-    for name, site in sites:
-        if not any(frame.name == "data" for frame in site["cond_indep_stack"]):
-            raise InvalidInput(
-                name,
-                got="a site outside the data plate",
-                expected="latents that belong to one datum each",
-                fix="move it inside pyro.plate('data', len(x)), or make it an nn.Parameter",
-            )
     plate, data_dim = frames["data"]
-    _check_latents(model, guide, scored)
+    outside = frozenset(name for name, site in sites if not is_local(site))
+    _check_latents(model, guide, scored, outside)
     if scored:
         _check_whole(model, guide)
     leftmost = min(dim for _, dim in frames.values())
@@ -173,13 +169,32 @@ def plates_of(
         num_data=plate.size,
         data_scale=(plate.full_size or plate.size) / plate.size,
         particle_dim=leftmost if has_particles else leftmost - 1,
-        is_deterministic=all(is_point_mass(site["fn"]) for site in latent_sites(guide).values()),
+        is_deterministic=all(
+            is_point_mass(site["fn"])
+            for name, site in latent_sites(guide).items()
+            if name not in outside
+        ),
         is_whole=not any(True for _ in _subsampled(model, guide)),
+        globals=outside,
     )
 
 
-def _check_latents(model: Trace, guide: Trace, scored: bool) -> None:
-    q, p = latent_sites(guide), latent_sites(model)
+def is_local(site: Site) -> bool:
+    """Whether a site belongs to one datum each, by lying in the data plate."""
+    return any(frame.name == "data" for frame in site["cond_indep_stack"])
+
+
+def _check_latents(model: Trace, guide: Trace, scored: bool, outside: frozenset[str]) -> None:
+    for inside in (True, False):
+        q, p = (
+            {n: site for n, site in latent_sites(trace).items() if (n in outside) != inside}
+            for trace in (guide, model)
+        )
+        _check_pairs(q, p, scored and inside)
+
+
+def _check_pairs(q: dict[str, Site], p: dict[str, Site], scored: bool) -> None:
+    """Check latents of the guide and of the model, either all local or all global ones."""
     # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which
     # carries the Jacobian. One without such a latent would count with nothing in the model against
     # it.
@@ -229,8 +244,8 @@ def _subsampled(*traces: Trace) -> Iterator[CondIndepStackFrame]:
     for trace in traces:
         for site in sites_of(trace).values():
             for frame in site["cond_indep_stack"]:
-                is_local = frame.full_size is not None and frame.name != "data"
-                if is_local and frame.size != frame.full_size:
+                is_inner = frame.full_size is not None and frame.name != "data"
+                if is_inner and frame.size != frame.full_size:
                     yield frame
 
 
@@ -269,12 +284,15 @@ def paired_traces(
 
 
 def weights_of(guide: Trace, model: Trace, plates: Plates, shape: tuple[int, int]) -> Tensor:
-    """Log-weights (K, N) of two traces, as they come: nothing here depends on their values."""
-    total = torch.as_tensor(
-        sum(site_log_prob(site, plates, shape) for site in sites_of(model).values())
-    )
-    for site in latent_sites(guide).values():
-        total = total - site_log_prob(site, plates, shape)
+    """Log-weights (K, N) of two traces, as they come: nothing here depends on their values.
+
+    They are those of the data, given the global latents.
+    """
+    total = next(iter(sites_of(model).values()))["value"].new_zeros(())
+    for sign, sites in ((1, sites_of(model)), (-1, latent_sites(guide))):
+        for name, site in sites.items():
+            if name not in plates.globals:
+                total = total + sign * site_log_prob(site, plates, shape)
     return total
 
 

@@ -8,12 +8,10 @@ same whatever came before.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import pyro.infer
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
@@ -26,7 +24,8 @@ from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import Initializable, ProgramLike, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.objectives.base import ObjectiveLike
+from pyro_vae.objectives.base import ObjectiveLike, look
+from pyro_vae.objectives.global_latents import weigh_globals
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
@@ -130,6 +129,7 @@ class GradientSteps:
             lambda n: n in (self.compiled_sizes or ()),
             as_module(self.program),
         )
+        self.globals: frozenset[str] = frozenset()  # the sites that belong to all data together
         self.per_epoch = -(-len(self.data) // self.batch_size)
 
     @property
@@ -144,6 +144,7 @@ class GradientSteps:
         x, context = self.data.batch(*self._first_batch(min(MOST_DATA, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
             plates = find_plates(self.program, x, context, scored=False)
+            self.globals = plates.globals
             if plates.is_whole:
                 Conditioned(self.program, x, context, plates).checked()
         if plates.data_scale != 1:
@@ -154,9 +155,8 @@ class GradientSteps:
                 fix="leave its size out",
             )
         objective = self.objective
-        if isinstance(objective, pyro.infer.ELBO) and objective.max_plate_nesting == math.inf:
-            has_particles = objective.vectorize_particles and objective.num_particles > 1
-            objective.max_plate_nesting = -plates.particle_dim - 1 + has_particles
+        with evaluating(self.program, self.seed):
+            look(objective, self.program.model, self.program.guide, (x, context), plates)
 
     def initialize(self) -> None:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
@@ -332,7 +332,9 @@ class GradientSteps:
         Its data are looked up and drawn here, as a part of the captured graph.
         """
         x, context = self.data.batch(index, keys)
-        model, guide = self.program.model, self.program.guide
+        share = len(x) / len(self.data)
+        model = weigh_globals(self.program.model, self.globals, share)
+        guide = weigh_globals(self.program.guide, self.globals, share)
         if weight is not None:
             model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):

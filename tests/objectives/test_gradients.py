@@ -352,13 +352,6 @@ class Factors(torch.nn.Module):
             pyro.sample("z", dist.Normal(x[:, :2], 1e-3).to_event(1))
 
 
-@pytest.mark.parametrize("name", ["ELBO", "AnalyticELBO", "FreeBits"])
-def test_a_product_of_draws_with_draws_is_refused(float64, name):
-    program, x = Factors(), torch.randn(5, 3)
-    with pytest.raises(InvalidInput, match=r"x: got log-probabilities of shape \(3, 3, 5\)"):
-        getattr(pv.objectives, name)(num_particles=3).loss(program.model, program.guide, x)
-
-
 def test_compiled_svi_draws_one_after_another_where_pyros_loss_does(float64):
     program, x = Factors(), torch.randn(5, 3)
     svi = pv.CompiledSVI(

@@ -1,0 +1,66 @@
+"""A program with its global latents at given values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vae.contracts import ProgramLike, StochasticFunction, as_module, context_of
+
+__all__ = ["AtGlobals"]
+
+
+class AtGlobals(nn.Module):
+    r"""A program with its global latents at given values: a program of local latents alone.
+
+    .. math:: p(x, z \mid \theta), \quad q(z \mid x, \theta)
+
+    Whatever takes a program takes this one, so that everything known of local latents holds at each
+    draw of the global ones: scores, annealing, NUTS, figures. `pyro_vae.at_globals` makes one.
+
+    Args:
+        program: a program with latents outside its data plate.
+        values: the value of each of them, those of the guide's auxiliary sites among them.
+        hidden: further sites outside the data plate, such as factors, that no score is to count.
+
+    Example:
+        >>> likelihood = pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [4]))
+        >>> bayesian = pv.VAE(vae.prior, pv.networks.Bayesian(likelihood), vae.posterior)
+        >>> x = torch.zeros(3, 1, 8, 8)
+        >>> fixed = pv.at_globals(bayesian, x, seed=0)
+        >>> pv.elbo(fixed, x, num_samples=5).values.shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self, program: ProgramLike, values: Mapping[str, Tensor], hidden: Iterable[str] = ()
+    ):
+        super().__init__()
+        self.program = program
+        self.names, self.hidden = list(values), sorted({*values, *hidden})
+        for i, value in enumerate(values.values()):  # buffers, which move with the program
+            self.register_buffer(f"value_{i}", value.detach())
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """The values of the global latents by name."""
+        return dict(zip(self.names, self.buffers(recurse=False)))
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None:
+        return self.program.event_shape
+
+    @property
+    def context(self) -> nn.Module | None:
+        return context_of(as_module(self.program))
+
+    def model(self, x: Tensor, context: Tensor | None = None) -> object:
+        return self._fixed(self.program.model)(x, context)
+
+    def guide(self, x: Tensor, context: Tensor | None = None) -> object:
+        return self._fixed(self.program.guide)(x, context)
+
+    def _fixed(self, fn: StochasticFunction) -> StochasticFunction:
+        return poutine.block(poutine.condition(fn, data=self.values), hide=self.hidden)
