@@ -26,11 +26,7 @@ class AtGlobals(nn.Module):
         hidden: further sites outside the data plate, such as factors, that no score is to count.
 
     Example:
-        >>> likelihood = pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [4]))
-        >>> bayesian = pv.VAE(vae.prior, pv.networks.Bayesian(likelihood), vae.posterior)
-        >>> x = torch.zeros(3, 1, 8, 8)
-        >>> fixed = pv.at_globals(bayesian, x, seed=0)
-        >>> pv.elbo(fixed, x, num_samples=5).values.shape
+        >>> pv.elbo(AtGlobals(vae, {}), torch.zeros(3, 1, 8, 8), num_samples=5).values.shape
         torch.Size([3])
     """
 
