@@ -33,11 +33,25 @@ __all__ = [
     "posteriors", "priors", "reconstruct", "save", "to_inference_data", "training",
 ]  # fmt: skip
 
-# The packages that define the functions and classes named above.
-_HOMES = (
-    "checkpoint", "programs", "training", "evaluation", "diagnostics", "runtime.predictive",
-    "runtime.conditioned",
-)  # fmt: skip
+# Where the functions and classes named above are defined.
+_HOMES = {
+    "VAE": "programs",
+    "CompiledSVI": "training",
+    "HierarchicalVAE": "programs",
+    "Program": "programs",
+    "Refined": "programs",
+    "SemiSupervisedVAE": "programs",
+    "at_globals": "runtime.conditioned",
+    "elbo": "evaluation",
+    "encode": "runtime.predictive",
+    "fit": "training",
+    "generate": "runtime.predictive",
+    "load": "checkpoint",
+    "log_likelihood": "evaluation",
+    "reconstruct": "runtime.predictive",
+    "save": "checkpoint",
+    "to_inference_data": "diagnostics",
+}
 
 # Names of version 0.1.0, and where they live now.
 _FORMER_NAMES = {
@@ -64,12 +78,11 @@ def __getattr__(name: str) -> Any:
         if name in _FORMER_NAMES:
             package, member = _FORMER_NAMES[name].split(".")
             return getattr(importlib.import_module(f"pyro_vae.{package}"), member)
+        if name in _HOMES:
+            home = importlib.import_module(f"pyro_vae.{_HOMES[name]}")
+            return globals().setdefault(name, getattr(home, name))
         if importlib.util.find_spec(f"pyro_vae.{name}") is not None:
             return importlib.import_module(f"pyro_vae.{name}")
-        for home in _HOMES if name in __all__ else ():
-            module = importlib.import_module(f"pyro_vae.{home}")
-            if name in module.__all__:
-                return globals().setdefault(name, getattr(module, name))
     raise AttributeError(f"module 'pyro_vae' has no attribute {name!r}")
 
 

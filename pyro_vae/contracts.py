@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 
 __all__ = [
     "Bindable",
+    "EventShape",
     "Initializable",
     "Likelihood",
     "ModuleLike",
@@ -35,6 +36,7 @@ __all__ = [
     "StatesShape",
     "StatesTrainingTerm",
     "StochasticFunction",
+    "Tensors",
     "Trace",
     "as_module",
     "as_program",
@@ -44,6 +46,10 @@ __all__ = [
 ]
 
 StochasticFunction = Callable[..., object]  # a Pyro model or guide
+
+# Data or contexts: one tensor (N, ...), or one for each name, all of one length N.
+Tensors = Tensor | dict[str, Tensor]
+EventShape = tuple[int, ...] | dict[str, tuple[int, ...]]  # of one datum, or of each of its parts
 
 
 class ModuleLike(Protocol):
@@ -101,9 +107,13 @@ class ProgramLike(ModuleLike, Protocol):
     """A Pyro model and guide as one module, whose parameters are its own ``nn.Parameter``s."""
 
     @property
-    def event_shape(self) -> tuple[int, ...] | None: ...
-    def model(self, x: Tensor, context: Tensor | None = None) -> object: ...
-    def guide(self, x: Tensor, context: Tensor | None = None) -> object: ...
+    def event_shape(self) -> EventShape | None: ...
+
+    # x and context are `Tensors`: a program says which of the two forms it takes.
+    @property
+    def model(self) -> StochasticFunction: ...
+    @property
+    def guide(self) -> StochasticFunction: ...
 
 
 class ProgramOfParts(ProgramLike, Protocol):
@@ -150,7 +160,7 @@ class Bindable(Protocol):
 class Initializable(Protocol):
     """A component initialised from data, once, before a new run's first step."""
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None: ...
+    def initialize(self, x: Tensors, context: Tensors | None = None) -> None: ...
 
 
 @runtime_checkable

@@ -8,18 +8,19 @@ command line prints that line and exits with code 2; Python users get an excepti
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import EventShape, ProgramLike, Tensors
 
 __all__ = [
     "InvalidInput",
+    "T",
     "as_counts",
     "check_choice",
     "check_context",
@@ -32,8 +33,11 @@ __all__ = [
     "check_seed",
     "check_support",
     "check_weight",
+    "count_of",
+    "map_tensors",
     "nearest_name",
     "rows_of",
+    "tensors_of",
 ]
 
 
@@ -173,8 +177,12 @@ def check_latent(latent: Sequence[int], least: int, what: str) -> None:
         )
 
 
-def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
+def check_finite(argument: str, value: Tensors, missing: bool = False) -> None:
     """Raise `InvalidInput` on an infinity, or on a NaN unless NaN may mark ``missing``."""
+    if not isinstance(value, Tensor):
+        for name, part in value.items():
+            check_finite(f"{argument}[{name!r}]", part, missing)
+        return
     if not value.is_floating_point():
         return
     bad = torch.isinf(value) if missing else ~torch.isfinite(value)
@@ -189,8 +197,13 @@ def check_finite(argument: str, value: Tensor, missing: bool = False) -> None:
         )
 
 
-def check_event_shape(x: Tensor, event_shape: Sequence[int]) -> None:
+def check_event_shape(x: Tensors, event_shape: EventShape, argument: str = "x") -> None:
     """Raise `InvalidInput` unless ``x`` has shape ``(N, *event_shape)`` with N >= 1."""
+    if isinstance(x, dict) or isinstance(event_shape, dict):
+        _check_names(x, event_shape)
+        for name, part in tensors_of(x).items():
+            check_event_shape(part, event_shape[name], f"x[{name!r}]")  # type: ignore[call-overload]
+        return
     expected = tuple(event_shape)
     if x.dim() != 1 + len(expected) or tuple(x.shape[1:]) != expected:
         wanted = ", ".join(["N", *map(str, expected)])
@@ -201,11 +214,28 @@ def check_event_shape(x: Tensor, event_shape: Sequence[int]) -> None:
             else "reshape x or build the program for that event shape"
         )
         raise InvalidInput(
-            "x", got=f"shape {tuple(x.shape)}", expected=f"shape ({wanted})", fix=fix
+            argument, got=f"shape {tuple(x.shape)}", expected=f"shape ({wanted})", fix=fix
         )
     if len(x) == 0:
         raise InvalidInput(
-            "x", got="no data", expected="at least one datum", fix="check the split or the slice"
+            argument,
+            got="no data",
+            expected="at least one datum",
+            fix="check the split or the slice",
+        )
+
+
+def _check_names(x: Tensors, event_shape: EventShape) -> None:
+    """Raise `InvalidInput` unless x has the parts that a program observes."""
+    ours = set(x) if isinstance(x, dict) else None
+    theirs = set(event_shape) if isinstance(event_shape, dict) else None
+    if ours != theirs:
+        names = [f"parts {sorted(part)}" if part else "one tensor" for part in (ours, theirs)]
+        raise InvalidInput(
+            "x",
+            got=names[0],
+            expected=names[1],
+            fix="pass x as the program observes it: a tensor, or a dictionary of tensors by name",
         )
 
 
@@ -252,15 +282,45 @@ def _name_of(constraint: constraints.Constraint) -> str:
 class ChecksContext(Protocol):
     """A context module that refuses values it cannot turn into features."""
 
-    def check(self, values: Tensor) -> None: ...
+    def check(self, values: Tensors) -> None: ...
 
 
-def rows_of(context: Tensor | None, rows: slice | Sequence[int] | Tensor) -> Tensor | None:
-    """The rows of a context; none where there is no context."""
-    return None if context is None else context[rows]
+T = TypeVar("T", Tensor, Tensors, "Tensor | None", "Tensors | None")
+Rows = slice | Sequence[int] | Tensor
 
 
-def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> None:
+def map_tensors(fn: Callable[[Tensor], Tensor], values: T) -> T:
+    """Apply a function to a tensor, or to each of several by name; none stays none."""
+    if values is None:
+        return values
+    if isinstance(values, Tensor):
+        return fn(values)
+    return {name: fn(value) for name, value in values.items()}
+
+
+def rows_of(values: T, rows: Rows) -> T:
+    """Rows of data or of a context; none where there is none."""
+    return map_tensors(lambda value: value[rows], values)
+
+
+def tensors_of(values: Tensors | None) -> dict[str, Tensor]:
+    """Data or a context as tensors by name; a single tensor has the name ``""``."""
+    if values is None:
+        return {}
+    return {"": values} if isinstance(values, Tensor) else values
+
+
+def count_of(values: Tensors) -> int:
+    """The number of data: the length of a tensor, or of each of several.
+
+    Example:
+        >>> count_of({"image": torch.zeros(5, 1, 8, 8), "text": torch.zeros(5, 20)})
+        5
+    """
+    return len(next(iter(tensors_of(values).values())))
+
+
+def check_context(program: ProgramLike, num_data: int, context: Tensors | None) -> None:
     """Raise `InvalidInput` if the context is missing, of another length or out of range.
 
     A program that takes a context has a module ``program.context``, which may be one that
@@ -273,14 +333,14 @@ def check_context(program: ProgramLike, x: Tensor, context: Tensor | None) -> No
         raise InvalidInput(
             "context",
             got="none",
-            expected=f"{len(x)} labels or covariates, one for each datum",
+            expected=f"{num_data} labels or covariates, one for each datum",
             fix="pass a pair (x, context), or data that carry labels (y in an .npz)",
         )
-    if len(context) != len(x):
+    if count_of(context) != num_data:
         raise InvalidInput(
             "context",
-            got=f"{len(context)} entries",
-            expected=f"{len(x)}, one for each datum of x",
+            got=f"{count_of(context)} entries",
+            expected=f"{num_data}, one for each datum of x",
             fix="align the labels with the data",
         )
     check_finite("context", context)

@@ -27,7 +27,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, folder: 
     figures: dict[str, tuple[Callable[[Axes], Axes], tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5))
     }
-    is_clip = plotting.is_clip(test.event_shape)
+    is_clip = plotting.is_clip(test.datum_shape)
     few = test[:4] if is_clip else test[:10]
     reconstructions = reconstruct(program, few)
     figures["reconstructions"] = (
@@ -38,7 +38,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, folder: 
     num = 64 if context is None else len(context)
     latents = _latents(program, test)
     figures["latents"] = (
-        lambda ax: plotting.plot_latents(latents, ax, test.context),
+        lambda ax: plotting.plot_latents(latents, ax, test.labels),
         (6.5, 6.0),
     )
     try:

@@ -107,8 +107,8 @@ def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | 
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
-    observed = (~torch.isnan(data.x)).double().mean().item()  # per entry that there is
-    return bits_per_dim(score, data.event_shape) / observed if observed else None
+    observed = (~torch.isnan(data.tensor)).double().mean().item()  # per entry that there is
+    return bits_per_dim(score, data.datum_shape) / observed if observed else None
 
 
 def print_scores(

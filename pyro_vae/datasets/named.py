@@ -176,7 +176,7 @@ def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator
 def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
     """Keep ``labelled`` labels, equally many per class; the others become -1."""
     classes = data.num_classes
-    if classes is None or data.context is None:
+    if classes is None or data.labels is None:
         raise InvalidInput(
             "labelled",
             got=f"{labelled} with data {data.name!r}, which have no labels",
@@ -184,15 +184,15 @@ def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
             fix="leave it out",
         )
     each, rest = divmod(labelled, classes)
-    if rest or not 0 < each <= int(torch.bincount(data.context).min()):
+    if rest or not 0 < each <= int(torch.bincount(data.labels).min()):
         raise InvalidInput(
             "labelled",
             got=str(labelled),
             expected=f"a multiple of {classes}, equally many of each label, within those available",
-            fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.context).min())))}",
+            fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.labels).min())))}",
         )
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    kept = torch.cat([order[data.context[order] == label][:each] for label in range(classes)])
-    context = torch.full_like(data.context, -1)
-    context[kept] = data.context[kept]
-    return data._like(data.values, data.x, context)
+    kept = torch.cat([order[data.labels[order] == label][:each] for label in range(classes)])
+    context = torch.full_like(data.labels, -1)
+    context[kept] = data.labels[kept]
+    return data.with_context(context)

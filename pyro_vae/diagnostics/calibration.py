@@ -141,7 +141,7 @@ def calibrate(
     check_count("num_samples", num_samples)
     context = like_parameters(program, context)
     num_data = num_data if context is None else len(context)
-    check_context(program, torch.empty(num_data), context)
+    check_context(program, num_data, context)
     ranks, density_ranks = [], []
     with evaluating(program, seed), validation_enabled(False):
         trace = prior_predictive(program, num_data, context)

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
 from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
@@ -46,7 +46,7 @@ from pyro_vae.runtime.latents import Values, draws_in, in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import latent_sites
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_count, tensors_of
 
 __all__ = ["LARGEST_R_HAT", "UnreliableDraws", "to_inference_data"]
 
@@ -124,7 +124,7 @@ def to_inference_data(
     with conditioned(program, data, seed, scored=False) as given, bar as advance:
         one = given[:1]
         size = rows_within(memory_budget, lambda k: _decoded(one, k)) // num_samples
-        predictive = max(1, memory_budget // given.x[0].nbytes // len(given))
+        predictive = max(1, memory_budget // given.nbytes)
         for part, _ in given.in_chunks(max(1, size)):
             drawn = sampler(part, num_samples)
             parts.append(_Groups(part, drawn, predictive, memory_budget).arrays())
@@ -177,7 +177,7 @@ class _Groups:
         """Everything by group and name, as (chain, draw, obs, ...) or (obs, ...)."""
         given = self.given
         values = {
-            name: value.to(given.x.dtype) if value.is_floating_point() else value
+            name: value.to(given.dtype) if value.is_floating_point() else value
             for name, value in self.drawn.values.items()
         }
         try:
@@ -198,12 +198,10 @@ class _Groups:
             "prior_predictive": {"x": self._draws_of_x(prior)} if prior else {},
             "log_likelihood": {"x": self._by_chain(densities[1])},
             "sample_stats": {name: self._by_chain(value) for name, value in stats.items()},
-            "observed_data": {"x": given.x.cpu().numpy()},
-            "constant_data": {},
+            "observed_data": _named("x", given.x),
+            "constant_data": _named("context", given.context),
             "diagnostics": {name: value.cpu().numpy() for name, value in diagnostics.items()},
         }
-        if given.context is not None:
-            arrays["constant_data"]["context"] = given.context.cpu().numpy()
         return arrays
 
     def _statistics(
@@ -345,3 +343,8 @@ def _settings(sampler: Sampler) -> dict[str, str | int | float]:
         name: value if type(value) in (str, int, float) else str(value)
         for name, value in settings.items()
     }
+
+
+def _named(name: str, values: Tensors | None) -> dict[str, np.ndarray]:
+    """Data or contexts as arrays by name; a single tensor has the name that is given."""
+    return {key or name: value.cpu().numpy() for key, value in tensors_of(values).items()}

@@ -22,7 +22,7 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import Plates
-from pyro_vae.validation import InvalidInput, check_choice, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count, map_tensors
 
 __all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler"]
 
@@ -274,7 +274,9 @@ def _in_double(given: Conditioned) -> Conditioned:
     except InvalidInput:
         program = given.program
     dtype = next((p.dtype for p in program.parameters()), torch.float64)
-    context = given.context
-    if context is not None and context.is_floating_point():
-        context = context.to(dtype)
-    return replace(given, program=program, x=given.x.to(dtype), context=context)
+
+    def convert(value: Tensor) -> Tensor:
+        return value.to(dtype) if value.is_floating_point() else value
+
+    x, context = map_tensors(convert, given.x), map_tensors(convert, given.context)
+    return replace(given, program=program, x=x, context=context)

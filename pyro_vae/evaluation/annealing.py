@@ -233,7 +233,7 @@ def bdmc(
     betas = temperatures(schedule, num_temperatures)
     context = like_parameters(program, context)
     num_data = num_data if context is None else len(context)
-    check_context(program, torch.empty(num_data), context)
+    check_context(program, num_data, context)
     total = 2 * num_data * num_temperatures
     bar = progress_bar("annealing both ways", total=total, shown=progress)
     lower, upper = [], []

@@ -83,14 +83,14 @@ def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
     terms = {
         f"kl/{name}": site_log_prob(site, given.plates, shape) for name, site in latents.items()
     }
-    reconstruction = given.x.new_zeros(shape)
+    reconstruction = given.zeros(shape)
     for name, site in sites_of(model).items():
         value = site_log_prob(site, given.plates, shape)
         if name in latents:
             terms[f"kl/{name}"] = terms[f"kl/{name}"] - value
         else:
             reconstruction = reconstruction + value
-    kl = sum(terms.values(), start=given.x.new_zeros(shape))
+    kl = sum(terms.values(), start=given.zeros(shape))
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
 
 

@@ -162,10 +162,10 @@ class AnnealedPath:
         """
         inner = betas[1:-1]
         if not inner:
-            return self.given.x.new_zeros(0, len(self.given))
+            return self.given.zeros((0, len(self.given)))
         stride = -(-len(inner) // PILOT_TEMPERATURES)
         point, steps = self.point(self.begin(PILOT_CHAINS)), []
-        step = self.given.x.new_full((len(self.given),), 0.1)
+        step = self.given.zeros((len(self.given),)) + 0.1
         for i, beta in enumerate([inner[0]] * PILOT_WARMUP + inner[::stride]):
             point, acceptance = self.transition(point, beta, step)
             step = step * torch.exp(ADAPTATION * (acceptance.mean(0) - TARGET_ACCEPTANCE))
@@ -207,7 +207,7 @@ class AnnealedPath:
         for part in chunks(num_chains, self.rows):
             count = part.stop - part.start
             begin = self.begin(count) if u is None else u.expand(count, -1, -1)
-            total = self.given.x.new_zeros(len(self.given))
+            total = self.given.zeros((len(self.given),))
             try:
                 for state in self.walk(betas, steps, begin):
                     total = total + state.acceptance.mean(0)

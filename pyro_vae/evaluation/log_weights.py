@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import is_worth_compiling
@@ -64,7 +65,7 @@ class Blocks:
         # Made before the measurement, which labels that the program ignores must not change.
         parts = {count: given[[0] * count] for count in (1, 2)}
         cost = Cost.of(lambda num_data, draws: proposal(parts[num_data])(draws))
-        budget = BLOCK_BYTES.get(given.x.device.type, BLOCK_BYTES["cuda"])
+        budget = BLOCK_BYTES.get(given.device.type, BLOCK_BYTES["cuda"])
         rows = cost.draws_at_once(budget, num_samples)
         if given.noise is not None:
             rows = min(rows, max(1, num_samples // NOISES))
@@ -80,7 +81,7 @@ class Blocks:
             rows = [*range(few.start, few.stop), *[few.stop - 1] * (self.size - count)]
             part = given[rows]
             own = block_seed(seed, block)
-            seed_generators(given.x.device, own)
+            seed_generators(given.device, own)
             if part.noise is not None:
                 part = replace(part, noise=block_seed(own, 0))
             yield part, few.start, count
@@ -158,24 +159,25 @@ class CompiledGuide:
         self.graph: Captured | None = None
 
     def __call__(self, given: Conditioned) -> Callable[[int], Tensor]:
-        inputs = [part for part in given.args if part is not None]
+        inputs, form = tree_flatten(given.args)
 
         def draw(num_samples: int) -> Tensor:
             shape = (num_samples, len(given))
 
-            def weights(x: Tensor, *context: Tensor) -> Tensor:
-                here = replace(given, x=x, context=context[0] if context else None)
+            def weights(*tensors: Tensor) -> Tensor:
+                x, context = tree_unflatten(tensors, form)
+                here = replace(given, x=x, context=context)
                 return weights_of(*here.traces(num_samples), given.plates, shape)
 
             if self.shape is None:
                 self.shape, self.graph = shape, self._captured(weights, inputs)
             if self.graph is None or self.shape != shape:
                 return given.log_weights(num_samples)
-            before = random_state(given.x.device)
+            before = random_state(given.device)
             (drawn,) = self.graph(*inputs)
             if is_no_weight(drawn).any():
                 # The same draws again, for the error that names the site.
-                set_random_state(given.x.device, before)
+                set_random_state(given.device, before)
                 return given.log_weights(num_samples)
             return drawn
 

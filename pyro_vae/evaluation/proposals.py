@@ -215,7 +215,7 @@ class Defensive:
 
         def mixture_log_weights(num_samples: int) -> Tensor:
             values, others = (given.draw(fn, num_samples) for fn in (guide, given.model))
-            from_prior = torch.rand(num_samples, len(given), device=given.x.device) < self.weight
+            from_prior = torch.rand(num_samples, len(given), device=given.device) < self.weight
             values = {
                 name: torch.where(
                     _in_shape_of(value, from_prior, given.plates), others[name], value

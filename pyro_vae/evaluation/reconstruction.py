@@ -48,7 +48,7 @@ def squared_error(
             expected="numbers that can be near one another",
             fix="read the reconstructions, or score them by log_joint or by elbo",
         )
-    x = data.x if target is None else as_dataset(target).x
+    x = (data if target is None else as_dataset(target)).tensor
     errors = (reconstruct(program, data, seed=seed).cpu() - x.cpu()).square().flatten(1).mean(1)
     return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
 
@@ -58,7 +58,7 @@ def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, see
     parts = []
     with conditioned(program, data, seed, scored=False) as given:
         for part, few in given.in_chunks(max(1, 10_000 // num_samples)):
-            with isolated_random(part.x.device, seed + few.start):
+            with isolated_random(part.device, seed + few.start):
                 values = part.draw(part.guide, num_samples)
             parts.append(part.densities(values)[1].double().mean(0))
     return torch.cat(parts)

@@ -248,7 +248,7 @@ def perplexity(score: Score, data: Dataset) -> float | None:
     """
     if data.vocabulary is None:
         return None
-    words = (data.x != END).sum() + (data.x == END).any(-1).sum()
+    words = (data.tensor != END).sum() + (data.tensor == END).any(-1).sum()
     return math.exp(-score.values.double().sum().item() / words.item())
 
 

@@ -60,7 +60,7 @@ class Decoder:
         labels = None if context is None else torch.as_tensor(context)[None]
         x = like_parameters(program, torch.zeros(1, *program.event_shape))
         with evaluating(program, seed), validation_enabled(False):
-            check_context(program, x, labels)
+            check_context(program, 1, labels)
             self.given = Conditioned.of(program, x, like_parameters(program, labels), scored=False)
             self.site = latent_site(program, self.given.args, site)
             here = self.given.draw(self.given.guide, 1)[self.site]
@@ -90,7 +90,7 @@ class Decoder:
             for name, value in self.others.items()
         }
         values = others | {self.site: out_of_rows(rows, plates)}
-        with validation_enabled(False), isolated_random(given.x.device, self.seed):
+        with validation_enabled(False), isolated_random(given.device, self.seed):
             density = given.observation(values)
             shown = representative_of(density)
         return in_rows(shown.expand(*density.batch_shape, *density.event_shape), plates)[0]

@@ -298,7 +298,7 @@ def manifold(decoder: Decoder, size: int = 20, *, draws: int = 4000, seed: int =
     given = decoder.given
     with (
         evaluating(decoder.program, seed),
-        isolated_random(given.x.device, seed),
+        isolated_random(given.device, seed),
         validation_enabled(False),
     ):
         prior = in_rows(given.draw(given.model, draws)[decoder.site], given.plates)

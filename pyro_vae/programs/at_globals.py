@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vae.contracts import ProgramLike, StochasticFunction, as_module, context_of
+from pyro_vae.contracts import (
+    EventShape,
+    ProgramLike,
+    StochasticFunction,
+    Tensors,
+    as_module,
+    context_of,
+)
 
 __all__ = ["AtGlobals"]
 
@@ -45,17 +52,17 @@ class AtGlobals(nn.Module):
         return dict(zip(self.names, self.buffers(recurse=False)))
 
     @property
-    def event_shape(self) -> tuple[int, ...] | None:
+    def event_shape(self) -> EventShape | None:
         return self.program.event_shape
 
     @property
     def context(self) -> nn.Module | None:
         return context_of(as_module(self.program))
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> object:
+    def model(self, x: Tensors, context: Tensors | None = None) -> object:
         return self._fixed(self.program.model)(x, context)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> object:
+    def guide(self, x: Tensors, context: Tensors | None = None) -> object:
         return self._fixed(self.program.guide)(x, context)
 
     def _fixed(self, fn: StochasticFunction) -> StochasticFunction:

@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints, transform_to
 
-from pyro_vae.contracts import Initializable, ProgramLike, Site, context_of
+from pyro_vae.contracts import EventShape, Initializable, ProgramLike, Site, context_of
 from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -74,7 +74,7 @@ class Refined(nn.Module):
         super().__setattr__(name, value)  # type: ignore[arg-type]  # torch means any value
 
     @property
-    def event_shape(self) -> tuple[int, ...] | None:
+    def event_shape(self) -> EventShape | None:
         return self.program.event_shape
 
     @property

@@ -17,7 +17,7 @@ from pyro_vae.contracts import ProgramLike, as_program
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.recipes.recipe import Recipe, Shape
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["build_optimizer", "build_program"]
 
@@ -124,18 +124,18 @@ class _Builder:
     def encoder(self, features: int | None = None) -> nn.Module:
         """The posterior's network, for the context's features or another number of features."""
         recipe, data = self.recipe, self.data
-        seen = networks.WithMask.doubled(data.event_shape) if data.missing else data.event_shape
+        seen = networks.WithMask.doubled(data.datum_shape) if data.missing else data.datum_shape
         given = self.features if features is None else features
         network = self._network("encoder", seen, given, **_categories(data))
         if data.missing:
-            network = networks.WithMask(data.event_shape, network)
+            network = networks.WithMask(data.datum_shape, network)
         if recipe.corruption is None:
             return network
         return networks.Corrupted(network, recipe.corruption)
 
     def likelihood(self, latent: Shape, features: int) -> nn.Module:
         """p(x | z) with its decoder, for missing entries where the data have some."""
-        event_shape = self.data.event_shape
+        event_shape = self.data.datum_shape
         decoder = self._network("decoder", latent, features, size=event_shape)
         likelihood = _call(
             "likelihood", self.recipe.likelihood, event_shape, decoder, **_categories(self.data)
@@ -191,12 +191,15 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
             expected="data with labels or covariates",
             fix="add y to the .npz, or leave --context out",
         )
-    if recipe.context == "covariates":
-        return Covariates(), 1 if data.context.dim() == 1 else data.context.shape[-1]
+    covariates = tensors_of(data.context)
+    if recipe.context == "covariates" and list(covariates) == [""]:
+        values = covariates[""]
+        return Covariates(), 1 if values.dim() == 1 else values.shape[-1]
     if data.num_classes is None:
         raise InvalidInput(
             "context",
-            got=f"'labels' with y of {data.context.dtype}, shape {tuple(data.context.shape)}",
+            got=f"{recipe.context!r} with y of "
+            + ", ".join(f"{y.dtype}, shape {tuple(y.shape)}" for y in covariates.values()),
             expected="integer labels (N,)",
             fix="pass --context covariates, or make y integers",
         )

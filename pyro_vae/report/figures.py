@@ -94,7 +94,7 @@ class Subject:
     @property
     def labels(self) -> Tensor | None:
         """The labels of the test data (N,), or ``None`` where they have none."""
-        return self.test.context if self.test.num_classes is not None else None
+        return self.test.labels
 
     @property
     def is_visible(self) -> bool:

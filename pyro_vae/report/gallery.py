@@ -56,7 +56,7 @@ def inspect(
         decoder_figures.show_decoder(subject, gallery)
     elif num_classes_of(program) is not None:
         decoder_figures.show_classes(subject, gallery)
-        label = 0 if test.context is None else int(test.context[0])
+        label = 0 if test.labels is None else int(test.labels[0])
         decoder_figures.show_decoder(subject, gallery, label)
     if outside is not None:
         _show_outliers(subject, outside, gallery)

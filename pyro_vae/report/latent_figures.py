@@ -82,7 +82,7 @@ def show_neighbours(subject: Subject, gallery: Gallery) -> None:
         "neighbours",
         "Test data (first in each row) and their nearest neighbours in the latent space.",
         lambda ax: plotting.plot_data(
-            plotting.still(test.x[few]),
+            plotting.still(test.tensor[few]),
             ax,
             columns=1 + found.index.shape[1],
             title="data (first) and their neighbours",

@@ -7,10 +7,10 @@ import re
 import torch
 from pyro import validation_enabled
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import (
     innermost_support,
@@ -33,12 +33,14 @@ from pyro_vae.validation import (
     check_event_shape,
     check_finite,
     check_support,
+    rows_of,
+    tensors_of,
 )
 
 __all__ = ["check_data", "checked_data", "support_of"]
 
 
-def checked_data(program: ProgramLike, data: Data) -> tuple[Tensor, Tensor | None]:
+def checked_data(program: ProgramLike, data: Data) -> tuple[Tensors, Tensors | None]:
     """Check data, and put them on the program's device as tensors (x, context) of its dtype."""
     dataset = as_dataset(data)
     check_data(program, dataset)
@@ -51,11 +53,13 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     if program.event_shape is not None:
         check_event_shape(x, program.event_shape)
     check_finite("x", x, missing=data.missing)
-    check_context(program, x, context)
+    check_context(program, len(data), context)
     guide, model = _traces_at_first_datum(program, x, context)
-    if "x" in sites_of(model):
-        support = stated_support(sites_of(model)["x"]["fn"])
-        check_support(x.to(reference_parameter(program).device), support)
+    sites = sites_of(model)
+    for name, part in tensors_of(x).items():
+        if (name or "x") in sites:
+            support = stated_support(sites[name or "x"]["fn"])
+            check_support(part.to(reference_parameter(program).device), support)
     check_latent_supports(guide, model)
 
 
@@ -105,21 +109,21 @@ def _words(support: Constraint) -> str:
     return str(innermost_support(support)).removesuffix("()")
 
 
-def support_of(program: ProgramLike, x: Tensor, context: Tensor | None) -> Constraint | None:
+def support_of(program: ProgramLike, x: Tensors, context: Tensors | None) -> Constraint | None:
     """The support of p(x | z) at the first datum; ``None`` without a site ``"x"``."""
     site = sites_of(_traces_at_first_datum(program, x, context)[1]).get("x")
     return None if site is None else site["fn"].support
 
 
 def _traces_at_first_datum(
-    program: ProgramLike, x: Tensor, context: Tensor | None
+    program: ProgramLike, x: Tensors, context: Tensors | None
 ) -> tuple[Trace, Trace]:
     with evaluating(program, seed=0), validation_enabled(False):
         try:
             return importance_traces(
                 program,
-                like_parameters(program, x[:1]),
-                like_parameters(program, context if context is None else context[:1]),
+                like_parameters(program, rows_of(x, slice(0, 1))),
+                like_parameters(program, rows_of(context, slice(0, 1))),
             )
         except (RuntimeError, ValueError) as error:
             if "more than 1 value per channel" in str(error):

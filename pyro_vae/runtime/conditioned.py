@@ -17,7 +17,7 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors, Trace, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, particles
@@ -39,7 +39,7 @@ from pyro_vae.runtime.traces import (
     site_log_prob,
     weights_of,
 )
-from pyro_vae.validation import InvalidInput, rows_of
+from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
 __all__ = ["Conditioned", "at_globals", "conditioned"]
 
@@ -88,16 +88,16 @@ class Conditioned:
 
     Args:
         program: any program, in evaluation mode.
-        x: data (N, \*event) on the program's device.
-        context: context (N, ...) or ``None``.
+        x: data (N, \*event) on the program's device, or a dictionary of such.
+        context: context (N, ...), a dictionary of such, or ``None``.
         plates: the program's plates.
         noise: seed of the random numbers that the guide draws beside its sites; ``None`` if it
             draws none.
     """
 
     program: ProgramLike
-    x: Tensor
-    context: Tensor | None
+    x: Tensors
+    context: Tensors | None
     plates: Plates
     noise: int | None = None
 
@@ -105,8 +105,8 @@ class Conditioned:
     def of(
         cls,
         program: ProgramLike,
-        x: Tensor,
-        context: Tensor | None,
+        x: Tensors,
+        context: Tensors | None,
         *,
         scored: bool = True,
         globals_seed: int | None = None,
@@ -136,9 +136,9 @@ class Conditioned:
         if self.plates.globals:
             check_globals(self.program, self[:1].args, self[len(self) - 1 :].args, self.plates)
             return replace(self, noise=self.at_one_draw(0).checked().noise)
-        with isolated_random(self.x.device, 0), validation_enabled(False), torch.no_grad():
+        with isolated_random(self.device, 0), validation_enabled(False), torch.no_grad():
             few = self[_spread(len(self))]
-            noise = 0 if has_own_noise(self.program.guide, *few.args) else None
+            noise = 0 if has_own_noise(self.program.guide, self.device, *few.args) else None
             few = replace(few, noise=noise)
             look = Look(self.program, few.guide, *few.args, self.plates)
             check_independence(look, has_noise=noise is not None)
@@ -161,18 +161,42 @@ class Conditioned:
         return self.at(draw.values)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return count_of(self.x)
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Conditioned:
         """The same program given some of the data."""
-        return replace(self, x=self.x[rows], context=rows_of(self.context, rows))
+        return replace(self, x=rows_of(self.x, rows), context=rows_of(self.context, rows))
 
     def in_chunks(self, size: int) -> Iterator[tuple[Conditioned, slice]]:
         """The program given ``size`` data at a time, in order, and which these are."""
         return ((self[few], few) for few in chunks(len(self), size))
 
     @property
-    def args(self) -> tuple[Tensor, Tensor | None]:
+    def device(self) -> torch.device:
+        """The device of the data."""
+        return self._reference.device
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the data in memory, without their context."""
+        return sum(part.nbytes for part in tensors_of(self.x).values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type in which log-probabilities are added up."""
+        return self._reference.dtype
+
+    def zeros(self, shape: Sequence[int]) -> Tensor:
+        """Zeros like the data."""
+        return torch.zeros(*shape, dtype=self.dtype, device=self.device)
+
+    @property
+    def _reference(self) -> Tensor:
+        parts = list(tensors_of(self.x).values())
+        return next((part for part in parts if part.is_floating_point()), parts[0])
+
+    @property
+    def args(self) -> tuple[Tensors, Tensors | None]:
         """What model and guide are called with."""
         return self.x, self.context
 
@@ -185,7 +209,7 @@ class Conditioned:
         """The guide as one density: random numbers of its own are the same at every run."""
         if self.noise is None:
             return self.program.guide
-        return FixedNoise(self.x.device, self.noise)(self.program.guide)
+        return FixedNoise(self.device, self.noise)(self.program.guide)
 
     def trace(
         self, fn: StochasticFunction, num_samples: int, values: Values | None = None
@@ -219,7 +243,7 @@ class Conditioned:
         """
         num_samples = draws_in(values)
         shape = (num_samples, len(self))
-        latents, rest = self.x.new_zeros(shape), self.x.new_zeros(shape)
+        latents, rest = self.zeros(shape), self.zeros(shape)
         for name, site in sites_of(self.trace(fn, num_samples, values)).items():
             value = site_log_prob(site, self.plates, shape)
             latents, rest = (latents + value, rest) if name in values else (latents, rest + value)

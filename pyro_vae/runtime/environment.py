@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import overload
 
 import torch
 from torch import Tensor
 
 from pyro_vae.contracts import ModuleLike, ProgramLike
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, T, check_choice, map_tensors
 
 __all__ = [
     "choose_device",
@@ -56,16 +55,13 @@ def reference_parameter(program: ModuleLike) -> Tensor:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
 
 
-@overload
-def like_parameters(program: ProgramLike, value: Tensor) -> Tensor: ...
-@overload
-def like_parameters(program: ProgramLike, value: Tensor | None) -> Tensor | None: ...
-def like_parameters(program: ProgramLike, value: Tensor | None) -> Tensor | None:
-    """Put a value on the program's device, and in its dtype unless it is an integer."""
-    if value is None:
-        return None
-    reference = reference_parameter(program)
-    return value.to(reference) if value.is_floating_point() else value.to(reference.device)
+def like_parameters(program: ProgramLike, values: T) -> T:
+    """Put data on the program's device, and in its dtype unless they are integers."""
+    like = reference_parameter(program)
+    return map_tensors(
+        lambda value: value.to(like) if value.is_floating_point() else value.to(like.device),
+        values,
+    )
 
 
 @contextmanager

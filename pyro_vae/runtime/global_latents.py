@@ -17,9 +17,9 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, sites_of
 from pyro_vae.distributions import is_point_mass
-from pyro_vae.runtime.environment import isolated_random
+from pyro_vae.runtime.environment import isolated_random, reference_parameter
 from pyro_vae.runtime.noise import block_seed
 from pyro_vae.runtime.traces import Plates, importance_traces, latent_sites
 from pyro_vae.validation import InvalidInput
@@ -77,7 +77,7 @@ def points_among(one: GlobalDraw, other: GlobalDraw) -> frozenset[str]:
 
 def draw_globals(
     program: ProgramLike,
-    args: tuple[Tensor, Tensor | None],
+    args: tuple[Tensors, Tensors | None],
     plates: Plates,
     num_samples: int,
     seed: int,
@@ -94,7 +94,7 @@ def draw_globals(
         seed: of all of them.
     """
     for number in range(num_samples):
-        with isolated_random(args[0].device, block_seed(seed, number)):
+        with isolated_random(reference_parameter(program).device, block_seed(seed, number)):
             guide, model = importance_traces(program, *args)
         log_p, log_q = global_log_probs(guide, model, plates)
         sites = {n: site for n, site in latent_sites(guide).items() if n in plates.globals}
@@ -134,13 +134,13 @@ def _total(sites: dict[str, Site], plates: Plates, num_samples: int = 1) -> Tens
 
 def check_globals(
     program: ProgramLike,
-    one: tuple[Tensor, Tensor | None],
-    other: tuple[Tensor, Tensor | None],
+    one: tuple[Tensors, Tensors | None],
+    other: tuple[Tensors, Tensors | None],
     plates: Plates,
 ) -> None:
     """Raise `InvalidInput` if a density of global latents depends on which data are at hand."""
     (draw,) = draw_globals(program, one, plates, 1, seed=0)
-    with isolated_random(one[0].device, 0):
+    with isolated_random(reference_parameter(program).device, 0):
         guide, model = (
             sites_of(poutine.trace(poutine.condition(fn, data=draw.values)).get_trace(*other))
             for fn in (program.guide, program.model)

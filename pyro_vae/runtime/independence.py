@@ -19,12 +19,12 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, sites_of
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors, sites_of
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, site_log_prob, weights_of
-from pyro_vae.validation import InvalidInput, rows_of
+from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
 __all__ = ["check_independence"]
 
@@ -60,8 +60,8 @@ class Look:
 
     program: ProgramLike
     guide: StochasticFunction
-    x: Tensor
-    context: Tensor | None
+    x: Tensors
+    context: Tensors | None
     plates: Plates
 
     def run(self, rows: list[int], values: Values | None = None, draws: int = 0) -> Run:
@@ -71,7 +71,7 @@ class Look:
         if draws:
             dim = self.plates.particle_dim
             guide, model = particles(guide, draws, dim), particles(model, draws, dim)
-        traces = paired_traces(model, guide, self.x[rows], rows_of(self.context, rows))
+        traces = paired_traces(model, guide, rows_of(self.x, rows), rows_of(self.context, rows))
         shape = (max(1, draws), len(rows))
         weights = weights_of(*traces, self.plates, shape).double()
         size = sum(
@@ -88,13 +88,13 @@ class Look:
 
     def values_at(self, sources: dict[str, Site], rows: list[int]) -> Values:
         """The values of a run without a plate of draws, for some of its data."""
-        index = torch.tensor(rows, device=self.x.device)
+        index = torch.tensor(rows)
         found = {}
         for name, site in sources.items():
             axis = self.plates.data_dim - len(site["fn"].event_shape)
             value = site["value"]
             local = any(frame.name == "data" for frame in site["cond_indep_stack"])
-            found[name] = value.index_select(axis, index) if local else value
+            found[name] = value.index_select(axis, index.to(value.device)) if local else value
         return found
 
     def one_of(self, drawn: dict[str, Site], draw: int, like: dict[str, Site]) -> Values:
@@ -123,9 +123,12 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
         has_noise: whether the guide draws random numbers of its own. They depend on shapes, so only
             comparisons that keep the shapes are made.
     """
-    everyone = list(range(len(look.x)))
+    everyone = list(range(count_of(look.x)))
     whole = look.run(everyone)
-    unit = torch.finfo(look.x.dtype).eps if look.x.is_floating_point() else 1e-7
+    unit = max(
+        torch.finfo(part.dtype).eps if part.is_floating_point() else 1e-7
+        for part in tensors_of(look.x).values()
+    )
     scale = unit * max(1.0, whole.size.nan_to_num(0, 0, 0).max().item())
     if not torch.isfinite(whole.weights).all():
         return  # scoring says which datum and site it is

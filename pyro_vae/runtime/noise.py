@@ -16,7 +16,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.contracts import Site, StochasticFunction
+from pyro_vae.contracts import Site, StochasticFunction, Tensors
 from pyro_vae.runtime.environment import seed_generators
 
 __all__ = ["FixedNoise", "block_seed", "has_own_noise"]
@@ -123,9 +123,9 @@ class _OwnNoise(Messenger):
         self.last = self.generators.state()
 
 
-def has_own_noise(guide: StochasticFunction, x: Tensor, context: Tensor | None) -> bool:
+def has_own_noise(guide: StochasticFunction, device: torch.device, *args: Tensors | None) -> bool:
     """Whether a guide draws random numbers other than those of its sites."""
-    noise = _OwnNoise(x.device)
+    noise = _OwnNoise(device)
     with noise:
-        poutine.trace(guide).get_trace(x, context)
+        poutine.trace(guide).get_trace(*args)
     return noise.found

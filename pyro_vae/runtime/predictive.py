@@ -70,7 +70,7 @@ def generate(
             given.dim() == 1 and given.is_floating_point() and len(given) != num
         )
         given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
-    check_context(program, torch.empty(num), given)
+    check_context(program, num, given)
     program = _at_posterior(program, None if given is None else given[:1], seed)
 
     def run(few: slice) -> Sites:
@@ -126,7 +126,10 @@ def reconstruct(
 
     value = partial(_value, draws=draws or data.missing)
     made = _in_chunks(program, run, value, len(given), Settings(seed, memory_budget))["x"]
-    return torch.where(torch.isnan(given.x), made, given.x) if data.missing else made
+    if not data.missing:
+        return made
+    x = like_parameters(program, data.tensor)
+    return torch.where(torch.isnan(x), made, x)
 
 
 def encode(

@@ -22,10 +22,10 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors, Trace, sites_of
 from pyro_vae.distributions import is_point_mass, stated_support
 from pyro_vae.programs import particles
-from pyro_vae.validation import InvalidInput, rows_of
+from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
 __all__ = [
     "NoBound",
@@ -80,8 +80,8 @@ class Plates:
 
 def find_plates(
     program: ProgramLike,
-    x: Tensor,
-    context: Tensor | None = None,
+    x: Tensors,
+    context: Tensors | None = None,
     *,
     scored: bool = True,
     whole: bool = False,
@@ -104,7 +104,7 @@ def find_plates(
             mass on a continuous latent of a datum.
     """
     few = slice(0, 2)
-    guide, model = importance_traces(program, x[few], rows_of(context, few))
+    guide, model = importance_traces(program, rows_of(x, few), rows_of(context, few))
     for name, site in [*model.nodes.items(), *guide.nodes.items()]:
         if site["type"] == "param":
             raise InvalidInput(
@@ -114,12 +114,21 @@ def find_plates(
                 fix="make it an nn.Parameter of the program, which is what is trained and saved",
             )
     plates = plates_of(guide, model, scored=scored)
+    for name in [part or "x" for part in tensors_of(x)]:
+        if name not in sites_of(model) or not sites_of(model)[name]["is_observed"]:
+            raise InvalidInput(
+                "model",
+                got=f"no observed site named {name!r}",
+                expected=f"pyro.sample({name!r}, ..., obs=...)",
+                fix="name the observed site as the data are: 'x', or the keys of a dictionary x",
+            )
     if whole:
         _check_whole(model, guide)
-    if plates.num_data != len(x[few]):
+    expected = min(2, count_of(x))
+    if plates.num_data != expected:
         raise InvalidInput(
             "data plate",
-            got=f"size {plates.num_data} for {len(x[few])} data",
+            got=f"size {plates.num_data} for {expected} data",
             expected="one entry for each datum",
             fix="write pyro.plate('data', len(x))",
         )
@@ -150,13 +159,6 @@ def plates_of(
             got="no plate named 'data'",
             expected="all sites inside pyro.plate('data', len(x))",
             fix="wrap the local latents and x in that plate",
-        )
-    if "x" not in sites_of(model) or not sites_of(model)["x"]["is_observed"]:
-        raise InvalidInput(
-            "model",
-            got="no observed site named 'x'",
-            expected="pyro.sample('x', ..., obs=x)",
-            fix="name the observed site 'x'",
         )
     plate, data_dim = frames["data"]
     outside = frozenset(name for name, site in sites if not is_local(site))
@@ -251,8 +253,8 @@ def _subsampled(*traces: Trace) -> Iterator[CondIndepStackFrame]:
 
 def importance_traces(
     program: ProgramLike,
-    x: Tensor,
-    context: Tensor | None = None,
+    x: Tensors,
+    context: Tensors | None = None,
     num_samples: int | None = None,
     particle_dim: int = -2,
     guide: StochasticFunction | None = None,

@@ -135,7 +135,7 @@ class GradientSteps:
     @property
     def device(self) -> torch.device:
         """The device of the data and the program."""
-        return self.data.values.device
+        return self.data.device
 
     # before the first step
 
@@ -337,8 +337,8 @@ class GradientSteps:
         guide = weigh_globals(self.program.guide, self.globals, share)
         if weight is not None:
             model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-            return self.objective.differentiable_loss(model, guide, x, context) / len(x)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            return self.objective.differentiable_loss(model, guide, x, context) / len(index)
 
     # their state
 

@@ -99,7 +99,7 @@ def test_data_in_every_form(tmp_path):
     assert as_dataset(x).context is None
     assert as_dataset(torch.utils.data.TensorDataset(x)).context is None
     with pytest.raises(InvalidInput, match="pair"):
-        as_dataset({"x": x})
+        as_dataset({x})
 
 
 def test_npz_files(tmp_path):

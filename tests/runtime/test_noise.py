@@ -34,9 +34,9 @@ def drawn(guide, x):
 
 def test_a_guide_that_refits_is_told_from_one_that_only_draws():
     vae = small_vae()
-    assert not has_own_noise(vae.guide, data(), None)
-    assert has_own_noise(pv.Refined(vae, steps=2).guide, data(), None)
-    assert has_own_noise(with_dropout(), torch.randn(3, 2), None)
+    assert not has_own_noise(vae.guide, CPU, data(), None)
+    assert has_own_noise(pv.Refined(vae, steps=2).guide, CPU, data(), None)
+    assert has_own_noise(with_dropout(), CPU, torch.randn(3, 2), None)
 
 
 def test_a_point_and_several_sites_are_no_noise_of_a_guides_own():
@@ -45,7 +45,7 @@ def test_a_point_and_several_sites_are_no_noise_of_a_guides_own():
             a = pyro.sample("a", dist.Normal(x[:, 0], 1.0))
             pyro.sample("z", dist.Delta(a))
 
-    assert not has_own_noise(guide, torch.randn(3, 2), None)
+    assert not has_own_noise(guide, CPU, torch.randn(3, 2), None)
 
 
 @pytest.mark.parametrize("kind", ["refined", "dropout"])
