@@ -61,9 +61,9 @@ def run(argv: list[str]) -> None:
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
-        outside = datasets.load(options.outside, binarize=test.binarize, root=options.data_root)[1][
-            : options.limit
-        ]
+        outside = datasets.load(
+            options.outside, binarize=test.binarize, root=options.data_root, fetch=False
+        )[1][: options.limit]
         check_vocabulary(folder, outside)
         check_data(program, outside)
     idata = to_inference_data(

@@ -78,6 +78,7 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
         root=options.data_root or recipe.get("data_root"),
         missing=recipe.get("missing", False),
         missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0,
+        fetch=False,
     )
     check_vocabulary(folder, test_set)
     return {"train": train_set, "test": test_set}

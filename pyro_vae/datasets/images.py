@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 from pyro_vae.datasets.files import Part, Parts
-from pyro_vae.validation import InvalidInput
+from pyro_vae.datasets.idx import read_idx_parts
 
 __all__ = ["coloured_digits", "moving_digits", "torchvision_images"]
 
@@ -17,30 +17,8 @@ FRAMES, FRAME = 8, 32  # frames of a clip, and their height and width
 
 
 def torchvision_images(name: str) -> Callable[[Path], Parts]:
-    """Grey levels and labels of a torchvision data set, downloaded if missing."""
-
-    def read(folder: Path) -> Parts:
-        from torchvision.datasets import KMNIST, MNIST, FashionMNIST
-
-        kind = {"MNIST": MNIST, "FashionMNIST": FashionMNIST, "KMNIST": KMNIST}[name]
-        parts: Parts = {}
-        for split in ("train", "test"):
-            try:
-                data = kind(str(folder), train=split == "train", download=True)
-            except (RuntimeError, OSError) as error:
-                _remove_empty(folder / name / "raw")
-                _remove_empty(folder / name)
-                raise InvalidInput(
-                    "data-root",
-                    got=f"{folder}, without the files of {name} and no way to fetch them "
-                    f"({str(error).splitlines()[0]})",
-                    expected=f"{folder / name / 'raw'}",
-                    fix="set PYRO_VAE_DATA or --data-root to a folder that holds them",
-                ) from error
-            parts[split] = Part(data.data[:, None].float() / 255, data.targets)
-        return parts
-
-    return read
+    """Grey levels and labels of a torchvision data set, from a folder that holds its files."""
+    return lambda folder: read_idx_parts(name, folder)
 
 
 def moving_digits(folder: Path) -> Parts:
@@ -79,9 +57,3 @@ def coloured_digits(folder: Path) -> Parts:
         colour = (2 - 6 * distance).clamp(0, 1)
         parts[split] = Part((x * colour[:, :, None, None] * 255).round() / 255, y)
     return parts
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove an empty folder left by a failed download."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

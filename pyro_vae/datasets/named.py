@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Binarize, Dataset, as_tensor
 from pyro_vae.datasets.files import Part, Parts, Texts, read_images, read_npz, read_text
+from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
@@ -36,6 +37,15 @@ READERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "wine_and_class": (table("wine", with_label=True), "none"),
     "breast_cancer": (table("breast_cancer"), "none"),
     "topics": (topics, "none"),
+}
+
+# What a download fetches, from torchvision's servers.
+DOWNLOADS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "moving_digits": "MNIST",
+    "coloured_digits": "MNIST",
 }
 
 TEXTS: dict[str, Callable[[], Texts]] = {"sentences": python_sentences}
@@ -66,6 +76,7 @@ def load(
     missing_fraction: float = 0.0,
     labelled: int | None = None,
     labelled_seed: int | None = None,
+    fetch: bool = True,
 ) -> tuple[Dataset, Dataset]:
     """Read a data set by name, or an ``.npz``, a text or a folder of images, as (train, test).
 
@@ -86,7 +97,8 @@ def load(
             become -1, unknown. By default all keep theirs.
         labelled_seed: seed of the choice of labelled data; by default ``seed``.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``,
-            else ``~/.cache/pyro_vae``. Torchvision's are downloaded to it if they are not there.
+            else ``~/.cache/pyro_vae``.
+        fetch: whether torchvision's data sets are downloaded to the root if they are not there.
 
     Raises:
         InvalidInput: for an unknown name, files that are missing or hold no data, or a fraction
@@ -99,7 +111,9 @@ def load(
     """
     if binarize is not None:
         check_choice("binarize", binarize, BINARIZE)
-    folder = Path(root or os.environ.get("PYRO_VAE_DATA") or Path.home() / ".cache" / "pyro_vae")
+    folder = _root(root)
+    if fetch and name in DOWNLOADS:
+        download(DOWNLOADS[name], folder)
     source = _read(name, folder)
     parts = source.parts
     if not 0 <= missing_fraction < 1:
@@ -133,6 +147,16 @@ def load(
     if labelled is not None:
         train = _partly_labelled(train, labelled, seed if labelled_seed is None else labelled_seed)
     return train, test
+
+
+def _root(root: str | Path | None) -> Path:
+    """The folder of the data sets' files: as given, the environment's, or a cache."""
+    if given := root or os.environ.get("PYRO_VAE_DATA"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "pyro_vae"
+    except RuntimeError:  # of a user without a home: what needs a folder will say how to name one
+        return Path(os.devnull) / "pyro_vae"
 
 
 def _read(name: str, folder: Path) -> Source:

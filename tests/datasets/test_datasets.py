@@ -1,7 +1,11 @@
+import gzip
 import hashlib
 import io
 import math
+import os
+import pickle
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,6 +238,78 @@ def test_kmnist_reads_torchvisions_layout(tmp_path):
         )
     train, test = load("kmnist", root=tmp_path)
     assert len(train) == 6 and len(test) == 4 and test.context.tolist() == [0, 1, 2, 3]
+
+
+def write_idx(raw, counts=(6, 4), opened=open):
+    """Torchvision's files of a data set: bytes that count, with the labels 0, 1, ..."""
+    raw.mkdir(parents=True)
+    for prefix, num in zip(("train", "t10k"), counts):
+        images, labels = np.arange(num * 784).astype(np.uint8), np.arange(num, dtype=np.uint8)
+        for name, magic, array in (
+            ("images-idx3", [0x803, num, 28, 28], images),
+            ("labels-idx1", [0x801, num], labels),
+        ):
+            suffix = ".gz" if opened is not open else ""
+            with opened(raw / f"{prefix}-{name}-ubyte{suffix}", "wb") as file:
+                file.write(np.array(magic, dtype=">i4").tobytes() + array.tobytes())
+
+
+def test_packed_files_are_read_like_plain_ones(tmp_path):
+    write_idx(tmp_path / "a" / "KMNIST" / "raw")
+    write_idx(tmp_path / "b" / "KMNIST" / "raw", opened=gzip.open)
+    plain, packed = (load("kmnist", root=tmp_path / name)[0] for name in "ab")
+    assert plain.sha256 == packed.sha256
+
+
+def test_no_pickle_of_torchvisions_is_read(tmp_path, monkeypatch):
+    """Its readers take processed/training.pt, where there is one, instead of the raw files."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path / "exploded").mkdir, ()
+
+    for name in ("training.pt", "test.pt"):
+        path = tmp_path / "MNIST" / "processed" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(Bomb()))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(InvalidInput, match="no train-images-idx3-ubyte there"):
+        load("mnist", root=tmp_path, fetch=False)
+    write_idx(tmp_path / "MNIST" / "raw")
+    assert len(load("mnist", root=tmp_path)[0]) == 6
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes() + b"0"),
+        lambda path: path.write_bytes(b"\0\0\x0d\3" + path.read_bytes()[4:]),
+        lambda path: path.write_bytes(path.read_bytes()[:4] + b"\xff" * 12),
+        lambda path: path.write_bytes(path.read_bytes()[:4] + b"\0\0\0\5" + path.read_bytes()[8:]),
+        lambda path: (path.unlink(), path.mkdir()),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: (
+            path.unlink(),
+            path.with_name(path.name + ".gz").write_bytes(b"\x1f\x8b\x08"),
+        ),
+    ],
+)
+def test_damaged_idx_files_are_one_line(tmp_path, damage):
+    write_idx(tmp_path / "MNIST" / "raw")
+    damage(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte")
+    with pytest.raises(InvalidInput, match="data-root: got"):
+        load("mnist", root=tmp_path)
+
+
+def test_who_has_no_home_is_told_how_to_name_a_folder(monkeypatch):
+    monkeypatch.delenv("PYRO_VAE_DATA", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert len(load("digits")[0]) == 1437
+    with pytest.raises(InvalidInput, match="PYRO_VAE_DATA or --data-root"):
+        load("mnist", fetch=False)
 
 
 def test_missing_files_name_the_folder(tmp_path):
