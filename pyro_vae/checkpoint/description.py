@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from pyro_vae.checkpoint.budget import Budget, check_integers
 from pyro_vae.checkpoint.files import CheckpointError
 from pyro_vae.checkpoint.trust import Untrusted, class_at, is_trusted_class
 from pyro_vae.reading import checked
@@ -192,7 +193,10 @@ _CONTAINERS: dict[type, Callable[[nn.Module], dict[str, object]]] = {
 
 
 def build(
-    description: Json, source: Path | str = "description", trust: Sequence[str] = ()
+    description: Json,
+    source: Path | str = "description",
+    trust: Sequence[str] = (),
+    weights: int = 0,
 ) -> nn.Module:
     """The module that a description stands for, with freshly drawn weights.
 
@@ -200,13 +204,16 @@ def build(
         description: what `describe` gave.
         source: the file that it comes from, for errors.
         trust: the modules besides this package's whose classes it may name.
+        weights: bytes of the weights that it gets, which bound what its parts may take.
 
     Raises:
         Untrusted: if it names a class that no file may name, see `pyro_vae.checkpoint.trust`.
         CheckpointError: if it is malformed, or a class does not take its arguments.
     """
     try:
-        module = _Builder(trust).build(description, "program")
+        check_integers(description, weights)
+        with Budget(weights):
+            module = _Builder(trust).build(description, "program")
     except Untrusted:
         raise
     except Exception as error:  # whatever a class raises on the arguments in the file

@@ -65,7 +65,8 @@ def load(
     source = Path(folder) / "program.json"
     if program is None:
         with torch.random.fork_rng():  # building draws initial weights
-            program = cast(ProgramLike, build(meta.get("program"), source, trust))
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            program = cast(ProgramLike, build(meta.get("program"), source, trust, size))
     own = program.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
         name for name in own if own[name].shape != tensors[name].shape
@@ -77,6 +78,14 @@ def load(
             expected="the structure that was saved",
             fix="load it with the version and the classes that saved it",
         )
+    for name, _ in program.named_parameters():
+        if not torch.isfinite(tensors[name]).all():
+            raise CheckpointError(
+                str(source),
+                got=f"weights that are NaN or infinite (first in {name!r})",
+                expected="numbers",
+                fix="restore the folder from a copy, or train again",
+            )
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         program.to(dtypes.pop())  # also the constants that are not saved
