@@ -249,7 +249,7 @@ def perplexity(score: Score, data: Dataset) -> float | None:
     if data.vocabulary is None:
         return None
     words = (data.tensor != END).sum() + (data.tensor == END).any(-1).sum()
-    return math.exp(-score.values.double().sum().item() / words.item())
+    return (-score.values.double().sum() / words).exp().item()  # infinite where floats end
 
 
 def versions() -> dict[str, str]:

@@ -89,7 +89,8 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
         x, pull_back = torch.func.vjp(decoder, z)[:2]
         push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(x))[1]
         columns = [
-            push_forward(directions[..., d].contiguous())[0].flatten(1) for d in range(z.shape[1])
+            push_forward(directions[..., d].contiguous())[0].reshape(len(z), -1)
+            for d in range(z.shape[1])
         ]
     jacobian = torch.stack(columns, dim=-1).detach()
     basis, stretches, _ = torch.linalg.svd(jacobian, full_matrices=False)
