@@ -16,7 +16,7 @@ from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.reading import MEGABYTE, Kind, read_text
 from pyro_vae.recipes.recipe import Values, read_settings
 from pyro_vae.runtime.environment import choose_device
-from pyro_vae.validation import InvalidInput, check_seed
+from pyro_vae.validation import InvalidInput
 
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
 WORDS = Kind(

@@ -25,7 +25,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("description", BOMBS)
 def test_sizes_that_the_weights_do_not_have_are_refused(description):
-    with pytest.raises(checkpoint.CheckpointError, match=r"cannot be built \((Memory|Runtime)Error"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"cannot be built \((Memory|Runtime)Error"
+    ):
         checkpoint.build(description)
-
-
