@@ -6,7 +6,10 @@ with a Pyro ``model`` and ``guide``. Everything that trains, scores or inspects 
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, TypedDict, cast, overload, runtime_checkable
 
 import torch
@@ -38,6 +41,7 @@ __all__ = [
     "StochasticFunction",
     "Tensors",
     "Trace",
+    "alone",
     "as_module",
     "as_program",
     "context_of",
@@ -225,3 +229,30 @@ def sites_of(trace: Trace) -> dict[str, Site]:
     """
     sites: dict[str, Site] = trace.nodes  # type: ignore[assignment]  # Pyro's type allows unhandled messages
     return {name: site for name, site in sites.items() if site["type"] == "sample"}
+
+
+# Torch's random numbers and Pyro's stack of handlers exist once in a process.
+_alone = threading.RLock()
+
+SOON = 10.0  # seconds of waiting that need no word
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep other threads of the process from running a program meanwhile; they wait.
+
+    Torch's random numbers and Pyro's stack of handlers belong to the process: programs that run in
+    two threads at once would draw one another's numbers and see one another's sites.
+    """
+    if not _alone.acquire(timeout=SOON):
+        warnings.warn(
+            "waiting for another thread that trains or scores: Pyro's handlers and torch's random "
+            "numbers belong to the whole process; use processes to run several at once",
+            UserWarning,
+            stacklevel=3,
+        )
+        _alone.acquire()
+    try:
+        yield
+    finally:
+        _alone.release()

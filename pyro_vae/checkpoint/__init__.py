@@ -3,6 +3,7 @@
 The files of a run folder are written and read here; nothing here trains or scores.
 """
 
+from pyro_vae.checkpoint.commit import claimed, commit, committing, current, read_current
 from pyro_vae.checkpoint.description import (
     build,
     current_path,
@@ -12,19 +13,27 @@ from pyro_vae.checkpoint.description import (
 )
 from pyro_vae.checkpoint.files import (
     CheckpointError,
+    append_bytes,
     replace_file,
+    subfolder,
     write_bytes,
     write_text,
     writing_to,
 )
 from pyro_vae.checkpoint.program import description_of, load, save
-from pyro_vae.checkpoint.states import exists, read_state, write_state
+from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
 from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
 
 __all__ = [
-    "CheckpointError",
     "Untrusted",
+    "add_state",
+    "append_bytes",
     "build",
+    "CheckpointError",
+    "claimed",
+    "commit",
+    "committing",
+    "current",
     "current_path",
     "describe",
     "description_of",
@@ -32,10 +41,12 @@ __all__ = [
     "import_of_the_users",
     "is_trusted_class",
     "load",
+    "read_current",
     "read_state",
     "replace_file",
     "resolve",
     "save",
+    "subfolder",
     "with_current_paths",
     "write_bytes",
     "write_state",

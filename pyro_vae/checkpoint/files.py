@@ -1,30 +1,47 @@
-"""Write files so that a reader sees the old content or the new, never a part."""
+"""Write files so that a reader sees the old content or the new, never a part.
+
+Everything that the library writes is written here: to a temporary file beside the target, under a
+name that nobody can guess, which is flushed to the disk and then renamed. No link is followed: a
+target that is a link is itself replaced, and a folder of a run that is a link is refused. A log,
+which grows by whole records, is the exception to the renaming.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["CheckpointError", "replace_file", "write_bytes", "write_text", "writing_to"]
+__all__ = [
+    "CheckpointError",
+    "append_bytes",
+    "remove_leftovers",
+    "replace_file",
+    "subfolder",
+    "write_bytes",
+    "write_text",
+    "writing_to",
+]
+
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe without a reader is then refused at once
+
+# Our temporary files; the latter those of version 0.1.0, which had the number of their process.
+TEMPORARY = re.compile(
+    r"\..+\.[0-9a-f]{16}\.tmp"
+    r"|\.(?:program|training|metrics|recipe|evaluation|posterior|report|samples|vocabulary)"
+    r"[\w.-]*\.\d+\.tmp"
+)
 
 
 class CheckpointError(InvalidInput):
     """A state that cannot be written or read back."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: the old content stays whole if the disk is full."""
-    with writing_to(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data)
 
 
 class writing_to:
@@ -42,21 +59,110 @@ class writing_to:
                 "out",
                 got=f"{self.folder}, which cannot be written ({error.strerror or error})",
                 expected="a folder with space left and permission to write",
-                fix="free some space or choose another folder; the last good checkpoint is whole, "
-                "and --resume continues from it",
+                fix="free some space or choose another folder; what was there before is whole, and "
+                "--resume continues a training run from it",
             ) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: the old content stays whole if the disk is full."""
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+
+
 def replace_file(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside ``path``, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write to a temporary file beside ``path``, then rename it; raise `OSError` if it fails."""
+    temporary = temporary_of(path, secrets.token_hex(8))
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(temporary, data)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+    flush_folder(path.parent)
+
+
+def temporary_of(path: Path, token: str) -> Path:
+    """The temporary file beside ``path`` that a token stands for; names have 255 bytes at most."""
+    stem = path.name.encode()[:200].decode(errors="ignore")
+    return path.with_name(f".{stem}.{token}.tmp")
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet, and flush it to the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
+    try:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Append a record to a log, all of it or, if the disk is full, nothing.
+
+    Raises:
+        OSError: if it cannot be written, or is a link.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINK | NO_WAIT, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            _write_all(descriptor, data)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a power failure, where the system can."""
+    with suppress(OSError):  # not on Windows, nor on every network's file system
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """A folder within a run's folder, made if need be.
+
+    Raises:
+        CheckpointError: if a link stands in its place, which would lead out of the run.
+    """
+    inner = folder / name
+    if inner.is_symlink():
+        raise CheckpointError(
+            "run",
+            got=f"{inner}, a symbolic link",
+            expected="a folder of the run's own",
+            fix="replace the link by the folder that it leads to",
+        )
+    with writing_to(folder):
+        inner.mkdir(parents=True, exist_ok=True)
+    return inner
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder.
+
+    Only who holds the folder's lock may do so: the files of a living process look the same.
+    """
+    for name in os.listdir(folder):
+        if TEMPORARY.fullmatch(name) and stat.S_ISREG((folder / name).lstat().st_mode):
+            (folder / name).unlink(missing_ok=True)

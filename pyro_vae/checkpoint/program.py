@@ -14,7 +14,7 @@ import torch
 from pyro_vae.checkpoint.description import build, describe
 from pyro_vae.checkpoint.files import CheckpointError
 from pyro_vae.checkpoint.states import Meta, read_state, write_state
-from pyro_vae.contracts import ProgramLike, as_module
+from pyro_vae.contracts import ProgramLike, alone, as_module
 
 __all__ = ["description_of", "load", "save"]
 
@@ -64,7 +64,7 @@ def load(
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"
     if program is None:
-        with torch.random.fork_rng():  # building draws initial weights
+        with alone(), torch.random.fork_rng():  # building draws initial weights
             size = sum(tensor.nbytes for tensor in tensors.values())
             program = cast(ProgramLike, build(meta.get("program"), source, trust, size))
     own = program.state_dict()

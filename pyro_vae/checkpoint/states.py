@@ -1,9 +1,9 @@
 """States on disk: weights as safetensors, all else as JSON, never a pickle.
 
 A state is two files. ``NAME-DIGEST.safetensors`` holds the tensors and is written first, under a
-name that no older state has. ``NAME.json`` names that file with its SHA-256 and is then replaced in
-one rename. So a reader finds the old state or the new one, whole, even if the run is killed or the
-disk is full.
+name that no older state has. ``NAME.json`` names that file with its SHA-256 and is then replaced
+(`pyro_vae.checkpoint.commit`). So a reader finds the old state or the new one, whole, even if the
+run is killed or the disk is full.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from pyro_vae.checkpoint.files import CheckpointError, replace_file, writing_to
+from pyro_vae.checkpoint.commit import Add, committing, current, weights_named_by
+from pyro_vae.checkpoint.files import CheckpointError
 
-__all__ = ["Meta", "exists", "read_state", "write_state"]
+__all__ = ["Meta", "add_state", "exists", "read_state", "write_state"]
 
 Meta = dict[str, Any]  # JSON beside the tensors
 
@@ -29,49 +30,41 @@ PICKLES = {".pt", ".pth", ".pkl", ".ckpt", ".bin"}
 
 def exists(folder: str | Path, name: str) -> bool:
     """Whether ``folder`` holds a state of that name."""
-    return (Path(folder) / f"{name}.json").exists()
+    return current(Path(folder), f"{name}.json").exists()
 
 
 def write_state(folder: str | Path, name: str, tensors: dict[str, Tensor], meta: Meta) -> None:
     """Write tensors and JSON as one state, so that a kill leaves the old state or the new."""
-    folder = Path(folder)
+    with committing(Path(folder)) as add:
+        add_state(add, name, tensors, meta)
+
+
+def add_state(add: Add, name: str, tensors: dict[str, Tensor], meta: Meta) -> None:
+    """Add a state to a commit that holds other files too."""
     # Tied tensors share memory, which safetensors refuses; their clones do not.
     own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     data = safetensors.torch.save(own)
     digest = hashlib.sha256(data).hexdigest()
-    weights = folder / f"{name}-{digest[:12]}.safetensors"
-    index = {"format": FORMAT, "weights": weights.name, "sha256": digest, **meta}
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        before = _weights_named_by(folder / f"{name}.json")
-        replace_file(weights, data)
-        replace_file(folder / f"{name}.json", json.dumps(index, indent=1).encode())
-        if before is not None and before != weights:
-            before.unlink(missing_ok=True)
-
-
-def _weights_named_by(index: Path) -> Path | None:
-    try:
-        return index.parent / Path(json.loads(index.read_bytes())["weights"]).name
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    weights = f"{name}-{digest[:12]}.safetensors"
+    index = {"format": FORMAT, "weights": weights, "sha256": digest, **meta}
+    add(weights, data)
+    add(f"{name}.json", json.dumps(index, indent=1).encode())
 
 
 def read_state(folder: str | Path, name: str) -> tuple[dict[str, Tensor], Meta]:
     """Read what `write_state` wrote, as (tensors, meta), after checking it."""
-    index = Path(folder) / f"{name}.json"
     for _ in range(3):  # a writer may replace both files while we read them
         try:
             return _read_state(Path(folder), name)
         except CheckpointError:
-            weights = _weights_named_by(index)
-            if weights is None or weights.exists():
+            weights = weights_named_by(current(Path(folder), f"{name}.json"))
+            if weights is None or (Path(folder) / weights).exists():
                 raise
     return _read_state(Path(folder), name)
 
 
 def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], Meta]:
-    index = folder / f"{name}.json"
+    index = current(folder, f"{name}.json")
     expected = f"{name}.json and the .safetensors file that it names, as training writes them"
     if not index.is_file():
         found = folder.exists()

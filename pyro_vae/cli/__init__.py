@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
 from pyro_vae.cli.options import as_options, one_line_warning
 from pyro_vae.evaluation.scores import versions
+from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.training.history import TrainingDiverged
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["main"]
+
+SMALLER = "lower the sizes that it was given, of the data, the draws or the networks"
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
@@ -35,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(versions()["pyro-vae"])
             return 0
         check_choice("command", argv[0], COMMANDS)
-        COMMANDS[argv[0]].run(as_options(argv[1:]))
+        with enough_memory(f"pyro-vae {argv[0]}", SMALLER):
+            COMMANDS[argv[0]].run(as_options(argv[1:]))
         return 0
     except (InvalidInput, TrainingDiverged) as error:
         print(f"pyro-vae: {error}", file=sys.stderr)

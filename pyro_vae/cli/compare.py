@@ -12,12 +12,15 @@ from rich.table import Table
 
 from pyro_vae.checkpoint import with_current_paths
 from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.outputs import check_replaceable, write_output
 from pyro_vae.cli.runs import recipe_of
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
 from pyro_vae.evaluation.importance_score import share_of_bounds
 from pyro_vae.evaluation.scores import Score, versions
-from pyro_vae.report.run_files import write_json
+from pyro_vae.report.run_files import as_json
 from pyro_vae.validation import InvalidInput, check_choice
+
+COMMAND = "pyro-vae compare"
 
 # Of a difference, by whether its first and its second score are bounds.
 SIGNS = {(False, False): "", (True, False): ">= ", (False, True): "<= ", (True, True): "~ "}
@@ -41,6 +44,9 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--out", type=str, default=None, help="a .json file for the numbers")
     options = parse(parser, argv)
     check_choice("score", options.score, ["log_likelihood", "elbo", "log_joint", "squared_error"])
+    if options.out:
+        check_choice("out", Path(options.out).suffix, [".json"])
+        check_replaceable(Path(options.out), COMMAND)
     if len(options.runs) < 2:
         raise InvalidInput(
             "RUN", got="one run", expected="two or more", fix="name the runs to compare"
@@ -48,7 +54,8 @@ def run(argv: list[str]) -> None:
     compared = _compare({name: _score_of(name, options.score) for name in options.runs})
     _print_comparison(options.score, compared)
     if options.out:
-        write_json(Path(options.out), {"score": options.score, **compared.to_json()})
+        found = {"written_by": COMMAND, "score": options.score, **compared.to_json()}
+        write_output(Path(options.out), as_json(found), COMMAND)
 
 
 @dataclass(frozen=True)

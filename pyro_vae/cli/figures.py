@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from torch import Tensor
 
-from pyro_vae import plotting
+from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import parse_context
 from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
@@ -19,11 +19,13 @@ from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["draw_figures"]
+__all__ = ["FIGURES", "draw_figures"]
+
+FIGURES = ("training", "reconstructions", "latents", "samples")
 
 
-def draw_figures(program: ProgramLike, test: Dataset, history: History, folder: Path) -> list[Path]:
-    """Draw the training curve, reconstructions, latents and samples; returns the files."""
+def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Path) -> list[Path]:
+    """Draw the training curve, reconstructions, latents and samples; returns the run's files."""
     figures: dict[str, tuple[Callable[[Axes], Axes], tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5))
     }
@@ -58,10 +60,12 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, folder: 
             ),
             (6.0, 6.0),
         )
-    return [
-        plotting.save_figure(folder / f"{name}.png", draw, size)
-        for name, (draw, size) in figures.items()
-    ]
+    folder = checkpoint.subfolder(run, "figures")
+    pictures = {
+        f"{name}.png": plotting.figure_png(draw, size) for name, (draw, size) in figures.items()
+    }
+    checkpoint.commit(folder, pictures)
+    return [folder / name for name in pictures]
 
 
 def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], Tensor | None]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from rich.console import Console
 
-from pyro_vae import datasets
+from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.runs import (
     add_data_arguments,
@@ -18,7 +16,6 @@ from pyro_vae.cli.runs import (
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import write_netcdf
 from pyro_vae.report.gallery import inspect as inspect_program
-from pyro_vae.report.run_files import write_json
 from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.validation import check_count
@@ -80,20 +77,11 @@ def run(argv: list[str]) -> None:
         program,
         data["train"],
         test,
-        folder / "inspection",
+        checkpoint.subfolder(folder, "inspection"),
         outside=outside,
         reference=options.reference,
         seed=options.seed,
         progress=True,
-    )
-    write_json(
-        gallery.folder / "inspection.json",
-        {
-            "captions": gallery.captions,
-            "numbers": asdict(gallery.numbers),
-            "warnings": gallery.warnings,
-            "seed": options.seed,
-        },
     )
     console = Console()
     for name, value in facts_of(gallery.numbers).items():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.validation import check_choice, check_count
+
+COMMAND = "pyro-vae sample"
 
 
 def run(argv: list[str]) -> None:
@@ -46,26 +47,28 @@ def run(argv: list[str]) -> None:
     kinds = [".png", ".npz", ".wav"] if vocabulary is None else [".txt", ".png", ".npz"]
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
+    if options.out and target.suffix != ".txt":  # text carries no name and must be compared
+        check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num)
     x = generate(
         program, options.num, context=context, draws=options.draws, seed=options.seed
     ).cpu()
-    whole = io.BytesIO()
     if target.suffix == ".npz":
-        if context is None:
-            np.savez_compressed(whole, x=x.numpy())
-        else:
-            np.savez_compressed(whole, x=x.numpy(), context=context.cpu().numpy())
+        given = {} if context is None else {"context": context.cpu().numpy()}
+        data = npz(COMMAND, x=x.numpy(), **given)
     elif target.suffix == ".txt" and vocabulary is not None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))
-        whole.write(lines.encode())
+        data = lines.encode()
         print(lines, end="")
     elif target.suffix == ".wav":
         with isolated_random(x.device, options.seed):
-            whole.write(wav(waveform(x).flatten()))
+            data = marked_wav(COMMAND, wav(waveform(x).flatten()))
     else:
-        plotting.write_figure(
-            whole, lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), size=(6, 6)
+        data = plotting.figure_png(
+            lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), (6, 6), COMMAND
         )
-    checkpoint.write_bytes(target, whole.getvalue())
+    if options.out:
+        write_output(target, data, COMMAND)
+    else:
+        checkpoint.write_bytes(target, data)
     Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)

@@ -9,16 +9,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.evaluation.comparison import save_scores
+from pyro_vae.evaluation.comparison import scores_npz
 from pyro_vae.evaluation.importance import evaluate, log_joint
 from pyro_vae.evaluation.importance_score import ImportanceScore, draws_needed, share_of_bounds
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
-from pyro_vae.report.run_files import Estimate, Evaluation, write_json
+from pyro_vae.report.run_files import Estimate, Evaluation, as_json
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.traces import NoBound
 
@@ -33,7 +34,7 @@ def score_run(
     seed: int,
     proposal: Proposal = Guide(),
 ) -> dict[str, Score]:
-    """Score a program and write ``evaluation.json`` and ``evaluation.npz`` into a folder."""
+    """Score a program, and write ``evaluation.json`` and ``evaluation.npz`` at one moment."""
     try:
         scores = evaluate(program, data, num_samples, seed=seed, progress=True)
     except NoBound as refusal:
@@ -56,8 +57,9 @@ def score_run(
         "sha256": data.sha256,
     }
     result["seed"], result["versions"] = seed, versions()
-    save_scores(folder / "evaluation.npz", scores)
-    write_json(folder / "evaluation.json", result)
+    checkpoint.commit(
+        folder, {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result)}
+    )
     return scores
 
 

@@ -8,18 +8,33 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.cli.figures import draw_figures
+from pyro_vae.cli.figures import FIGURES, draw_figures
 from pyro_vae.cli.options import explaining, new_parser, scan
-from pyro_vae.cli.runs import add_trust_argument, trusted, write_vocabulary
+from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
 from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device
-from pyro_vae.training.fit import check_settings, fit
+from pyro_vae.training.fit import check_settings, continues, fit
 from pyro_vae.validation import InvalidInput, check_count
+
+RECIPE = "recipe.yaml"
+
+RECIPES = Kind("out", "a recipe, as pyro-vae train writes it", "choose another folder", MEGABYTE)
+
+# What training writes beside it, but for checkpoints.
+FILES = (
+    VOCABULARY,
+    "evaluation.json",
+    "evaluation.npz",
+    *(f"figures/{name}.png" for name in FIGURES),
+)
+
+WRITTEN = "# Written by pyro-vae train, which replaces it when the run is trained again.\n"
 
 SETTINGS = (
     "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "patience", "seed", "compile"
@@ -45,13 +60,7 @@ def run(argv: list[str]) -> None:
     data, validation, test = _load(recipe)
     program = build_program(recipe, data)
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
-    if not namespace.resume and _holds_run(folder):
-        raise InvalidInput(
-            "out",
-            got=f"{folder}, which holds a run already",
-            expected="a new folder",
-            fix="choose another folder, or continue that run with --resume",
-        )
+    continues(folder, namespace.resume)  # what is wrong with the folder is said now
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(program, part)
     parameters = sum(parameter.numel() for parameter in program.parameters())
@@ -60,35 +69,60 @@ def run(argv: list[str]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if not namespace.resume:
-        checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
-        write_vocabulary(folder, data)
-    history = fit(
-        program,
-        data,
-        objective=objective,
-        optimizer=optimizer,
-        schedule=recipe.schedule,
-        validation=validation,
-        device=recipe.device,
-        autocast=recipe.autocast,
-        out=folder,
-        resume=namespace.resume,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        warmup=recipe.warmup,
-        clip_norm=recipe.clip_norm,
-        patience=recipe.patience,
-        seed=recipe.seed,
-        compile=recipe.compile,
-    )
-    # Written again: a resumed run may have more epochs.
-    checkpoint.write_text(folder / "recipe.yaml", recipes.dump(namespace))
-    test = test[: namespace.limit]
-    scores = score_run(program, test, namespace.num_samples, folder, recipe.seed)
-    figures = draw_figures(program, test, history, folder / "figures")
+    with checkpoint.claimed(folder):
+        if not continues(folder, namespace.resume):
+            _begin(folder, recipes.dump(namespace))
+            write_vocabulary(folder, data)
+        history = fit(
+            program,
+            data,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=recipe.schedule,
+            validation=validation,
+            device=recipe.device,
+            autocast=recipe.autocast,
+            out=folder,
+            resume=namespace.resume,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            warmup=recipe.warmup,
+            clip_norm=recipe.clip_norm,
+            patience=recipe.patience,
+            seed=recipe.seed,
+            compile=recipe.compile,
+        )
+        # Written again: a resumed run may have more epochs.
+        checkpoint.write_text(folder / RECIPE, WRITTEN + recipes.dump(namespace))
+        test = test[: namespace.limit]
+        scores = score_run(program, test, namespace.num_samples, folder, recipe.seed)
+        figures = draw_figures(program, test, history, folder)
     print_scores(scores, test, folder, figures)
+
+
+def _begin(folder: Path, recipe: str) -> None:
+    """Write the recipe of a new run, the first of its files.
+
+    Raises:
+        InvalidInput: if the folder holds files that a run would replace and that are not from one
+            that was killed at its start.
+    """
+    path = folder / RECIPE
+    if path.exists() or path.is_symlink():
+        found = b"" if path.is_symlink() else read_bytes(path, RECIPES)
+        is_ours = found.startswith(WRITTEN.encode()) or found == recipe.encode()
+        foreign = [] if is_ours else [path]
+    else:
+        foreign = [folder / name for name in FILES if (folder / name).exists()]
+    if foreign:
+        raise InvalidInput(
+            "out",
+            got=f"{foreign[0]}, which no run of this folder wrote and which training would replace",
+            expected="a folder without such a file",
+            fix="choose another folder for --out, or move that file elsewhere",
+        )
+    checkpoint.write_text(path, WRITTEN + recipe)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -96,7 +130,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "recipe", nargs="?", metavar="RECIPE.yaml", help="a recipe; flags override it"
     )
     parser.add_argument("--out", type=str, help="run folder; by default a new one under runs/")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out, or start it if there is none yet",
+    )
     parser.add_argument(
         "--num_samples", type=int, default=1000, help="draws for the log-likelihood at the end"
     )
@@ -158,8 +196,4 @@ def _load(recipe: Recipe) -> tuple[Dataset, Dataset | None, Dataset]:
 
 def _new_folder(root: Path, name: str) -> Path:
     names = (name, *(f"{name}-{i}" for i in range(2, 10**6)))
-    return root / next(candidate for candidate in names if not _holds_run(root / candidate))
-
-
-def _holds_run(folder: Path) -> bool:
-    return checkpoint.exists(folder, "program")
+    return root / next(name for name in names if not checkpoint.exists(root / name, "program"))

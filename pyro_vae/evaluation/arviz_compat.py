@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pyro_vae.checkpoint.files import write_bytes
 
 if TYPE_CHECKING:
     import xarray
@@ -81,36 +82,44 @@ def inference_data(
 
 def group_of(data: ArvizData, name: str) -> xarray.Dataset | None:
     """A group of ArviZ data; ``None`` if there is no such group."""
-    if hasattr(data, "children"):
-        return data[name].to_dataset() if name in data.children else None
-    return data[name] if name in data.groups() else None
+    return _group(data, name) if name in _groups_of(data) else None
+
+
+def _group(data: ArvizData, name: str) -> xarray.Dataset:
+    return data[name].to_dataset() if _is_tree(data) else data[name]
 
 
 def write_netcdf(data: ArvizData, path: str | Path) -> Path:
     """Write ArviZ data as a compressed netCDF file, which `arviz.from_netcdf` reads.
 
-    The compression loses nothing. The file is replaced as a whole.
+    The compression loses nothing. It is made in memory, because HDF5 crashes where a disk is full,
+    and the file is replaced as a whole.
+
+    Raises:
+        CheckpointError: if it cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if _is_0x(arviz()):
-            data.to_netcdf(str(temporary), compress=True)
-        else:
-            packed = {
-                f"/{name}": {
-                    variable: {"zlib": True}
-                    for variable, values in data[name].to_dataset().items()
-                    if values.dtype.kind in "biuf"
-                }
-                for name in data.children
-            }
-            data.to_netcdf(temporary, encoding=packed, engine="h5netcdf")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    import xarray
+
+    groups = {name: _group(data, name) for name in _groups_of(data)}
+    tree = xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=dict(data.attrs)), **groups})
+    packed = {
+        f"/{name}": {
+            variable: {"zlib": True}
+            for variable, values in group.variables.items()
+            if values.dtype.kind in "biuf"
+        }
+        for name, group in groups.items()
+    }
+    write_bytes(Path(path), bytes(tree.to_netcdf(None, encoding=packed, engine="h5netcdf")))
+    return Path(path)
+
+
+def _groups_of(data: ArvizData) -> list[str]:
+    return list(data.children if _is_tree(data) else data.groups())
+
+
+def _is_tree(data: ArvizData) -> bool:
+    return hasattr(data, "children")
 
 
 def r_hat(draws: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ difference.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.checkpoint.files import writing_to
+from pyro_vae.checkpoint.commit import read_current
+from pyro_vae.checkpoint.files import write_bytes
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.scores import Score
+from pyro_vae.reading import Kind, read_npz
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "spread"]
+__all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "scores_npz", "spread"]
+
+PER_DATUM = Kind(
+    "run",
+    "evaluation.npz, as pyro-vae evaluate writes it",
+    "run pyro-vae evaluate on that run first",
+    2**32,
+)
 
 SCORES: dict[str, type[Score]] = {
     "elbo": Score,
@@ -146,15 +156,20 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
         >>> bool((load_scores(folder / "scores.npz")["elbo"].values == scores["elbo"].values).all())
         True
     """
+    write_bytes(Path(path), scores_npz(scores))
+
+
+def scores_npz(scores: Mapping[str, Score]) -> bytes:
+    """The scores of each datum as the content of an ``.npz`` file."""
     arrays: dict[str, Any] = {}
     for name, score in scores.items():
         arrays |= {f"{name}/{key}": value.cpu().numpy() for key, value in score.per_datum.items()}
         arrays[name] = np.array(
             json.dumps({key: v for key, v in vars(score).items() if not isinstance(v, Tensor)})
         )
-    with writing_to(Path(path).parent):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **arrays)
+    whole = io.BytesIO()
+    np.savez_compressed(whole, **arrays)
+    return whole.getvalue()
 
 
 def load_scores(path: str | Path) -> dict[str, Score]:
@@ -166,8 +181,9 @@ def load_scores(path: str | Path) -> dict[str, Score]:
         InvalidInput: if there is no such file, or it holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_current(
+            Path(path).parent, Path(path).name, lambda place: read_npz(place, PER_DATUM)
+        )
         scores = {}
         for name in SCORES.keys() & arrays.keys():
             numbers = {
@@ -179,10 +195,8 @@ def load_scores(path: str | Path) -> dict[str, Score]:
             kind = OF_GLOBALS[name] if "mean_error" in stated else SCORES[name]
             scores[name] = kind(**(stated | numbers))
         return scores
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            "run",
-            got=f"{path}, which cannot be read as scores ({type(error).__name__})",
-            expected="evaluation.npz, as pyro-vae evaluate writes it",
-            fix="run pyro-vae evaluate on that run first",
-        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        reason = type(error).__name__
+        if isinstance(error, InvalidInput):
+            reason = (error.got or "").removeprefix(f"{path}, ")
+        PER_DATUM.refuse(path, f"which cannot be read as scores ({reason})")

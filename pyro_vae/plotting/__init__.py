@@ -4,7 +4,7 @@ Drawing lives here; a number that a table would report is computed elsewhere.
 """
 
 from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions, plot_text, still
-from pyro_vae.plotting.files import save_figure, save_grid, write_figure
+from pyro_vae.plotting.files import figure_png, grid_png, save_figure
 from pyro_vae.plotting.latent import (
     plot_latents,
     plot_neighbours,
@@ -47,8 +47,8 @@ __all__ = [
     "plot_text",
     "plot_training",
     "plot_weights",
+    "figure_png",
+    "grid_png",
     "save_figure",
-    "save_grid",
     "still",
-    "write_figure",
 ]

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from pyro_vae import likelihoods, networks
-from pyro_vae.contracts import ProgramLike, as_program
+from pyro_vae.contracts import ProgramLike, alone, as_program
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.recipes.recipe import Recipe, Shape
+from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["build_optimizer", "build_program"]
@@ -24,13 +25,15 @@ __all__ = ["build_optimizer", "build_program"]
 Modules = nn.Module | list[nn.Module]  # one for each level of a hierarchy
 Factory = Callable[..., nn.Module]
 
+NARROWER = "lower latent or the widths of the networks (--encoder.hidden, --decoder.hidden)"
+
 
 def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
     """Build the program that a recipe describes, sized for the data.
 
     Its weights are drawn from the recipe's seed.
     """
-    with torch.random.fork_rng():
+    with alone(), enough_memory("the program", NARROWER), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         embed, features = _context_module(recipe, data)
         has_levels = _takes_levels(recipe)

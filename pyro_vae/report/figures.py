@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from pyro_vae import plotting
+from pyro_vae import checkpoint, plotting
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
 from pyro_vae.inspection.embedding import embed
 from pyro_vae.report.findings import Findings
+from pyro_vae.report.run_files import as_json
 from pyro_vae.runtime.traces import NoBound
 from pyro_vae.validation import InvalidInput
 
@@ -29,12 +30,14 @@ class Gallery:
 
     Args:
         folder: where the figures lie.
+        pictures: PNG by file name, which `save` writes.
         captions: by file name, in the order of drawing.
         numbers: what was measured.
         warnings: what was left out, and why.
     """
 
     folder: Path
+    pictures: dict[str, bytes] = field(default_factory=dict)
     captions: dict[str, str] = field(default_factory=dict)
     numbers: Findings = field(default_factory=Findings)
     warnings: list[str] = field(default_factory=list)
@@ -46,16 +49,26 @@ class Gallery:
         draw: Callable[[Axes], Axes],
         size: tuple[float, float] = (6.0, 4.5),
     ) -> None:
-        """Draw one pair of axes into a file of that name."""
-        plotting.save_figure(self.folder / f"{name}.png", draw, size)
+        """Draw one pair of axes under that name."""
+        self.pictures[f"{name}.png"] = plotting.figure_png(draw, size)
         self.captions[f"{name}.png"] = caption
 
     def grid(
         self, name: str, caption: str, draw: Callable[[np.ndarray], np.ndarray], count: int
     ) -> None:
-        """Draw a square grid of axes into a file of that name."""
-        plotting.save_grid(self.folder / f"{name}.png", draw, count)
+        """Draw a square grid of axes under that name."""
+        self.pictures[f"{name}.png"] = plotting.grid_png(draw, count)
         self.captions[f"{name}.png"] = caption
+
+    def save(self, seed: int) -> None:
+        """Write the figures and ``inspection.json`` at one moment."""
+        found = {
+            "captions": self.captions,
+            "numbers": asdict(self.numbers),
+            "warnings": self.warnings,
+            "seed": seed,
+        }
+        checkpoint.commit(self.folder, {**self.pictures, "inspection.json": as_json(found)})
 
     @contextmanager
     def where_defined(self) -> Iterator[None]:

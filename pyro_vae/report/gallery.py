@@ -36,7 +36,7 @@ def inspect(
         program: any program with a vector latent nearest to x.
         train: training data, which the probes are fitted on.
         test: data to look at.
-        folder: where the figures go.
+        folder: where the figures and ``inspection.json`` go, all at one moment.
         outside: other data of the same shape, for an anomaly score.
         reference: data whose posterior NUTS draws from; 0 for none.
         reference_draws: NUTS draws for each of them, over four chains.
@@ -63,6 +63,7 @@ def inspect(
     if reference:
         few = test[:reference]
         compare_with_nuts(subject, few, reference_draws, gallery, progress=progress)
+    gallery.save(seed)
     return gallery
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
+from pyro_vae.reading import MEGABYTE, Kind, read_bytes, read_text
 from pyro_vae.report import markup
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.markup import text
 from pyro_vae.report.model_section import count_parameters, model_section, name_of
-from pyro_vae.report.run_files import Evaluation, Json, damaged, read_file
+from pyro_vae.report.run_files import FILES, Evaluation, Json, damaged, read_file
 from pyro_vae.report.scores_section import score_warnings, scores_section
 from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.report.style import STYLE
@@ -26,6 +28,15 @@ CAPTIONS = {
     "where x has no mean.",
     "latents.png": "Where the test data lie in the latent space.",
 }
+
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
+
+FIGURES = Kind(
+    "run", "PNG files beside inspection.json", "run pyro-vae inspect again", 64 * MEGABYTE
+)
+
+# A browser loads nothing and runs nothing of the page but its own style and pictures.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "seed", "device")
 
@@ -43,10 +54,10 @@ def report(folder: str | Path, program: ProgramLike) -> str:
         InvalidInput: if a file of the run cannot be read.
     """
     folder = Path(folder)
-    recipe = read_file(folder / "recipe.yaml")
-    settings = read_file(folder / "training.json").get("settings", {})
-    scores: Evaluation = read_file(folder / "evaluation.json")  # type: ignore[assignment]
-    inspection = _read_inspection(folder / "inspection" / "inspection.json")
+    recipe = read_file(folder, "recipe.yaml")
+    settings = read_file(folder, "training.json").get("settings", {})
+    scores: Evaluation = read_file(folder, "evaluation.json")  # type: ignore[assignment]
+    inspection = _read_inspection(folder)
     data = scores["data"]["name"] if scores else recipe.get("data", "data")
     title = text(f"{name_of(program)} on {data}")
     warnings = [*score_warnings(scores), *(inspection.warnings if inspection else [])]
@@ -63,7 +74,7 @@ def report(folder: str | Path, program: ProgramLike) -> str:
         _data(scores),
         "<h2>Training</h2>",
         _training(recipe, settings),
-        _figures(folder / "figures", CAPTIONS),
+        _figures(folder, "figures", CAPTIONS),
         "<h2>Inspection</h2>",
         _inspection(inspection, folder),
         "<h2>How to reproduce it</h2>",
@@ -71,6 +82,7 @@ def report(folder: str | Path, program: ProgramLike) -> str:
     ]
     head = (
         '<meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{title}</title><style>{STYLE}</style>'
     )
@@ -88,9 +100,10 @@ class _Inspection:
     captions: Mapping[str, str]
 
 
-def _read_inspection(path: Path) -> _Inspection | None:
+def _read_inspection(folder: Path) -> _Inspection | None:
     """Read what `pyro-vae inspect` wrote; version 0.1.0 wrote sentences in place of numbers."""
-    found = read_file(path)
+    path = folder / "inspection" / "inspection.json"
+    found = read_file(folder / "inspection", "inspection.json", folder)
     if not found:
         return None
     try:
@@ -106,7 +119,7 @@ def _read_inspection(path: Path) -> _Inspection | None:
 def _inspection(inspection: _Inspection | None, folder: Path) -> str:
     if inspection is None:
         return f"<p>None yet: <code>pyro-vae inspect {text(folder.name)}</code></p>"
-    figures = _figures(folder / "inspection", inspection.captions)
+    figures = _figures(folder, "inspection", inspection.captions)
     return markup.facts(inspection.facts) + figures
 
 
@@ -134,15 +147,34 @@ def _training(recipe: Json, settings: Json) -> str:
     return markup.facts(facts)
 
 
-def _figures(folder: Path, captions: Mapping[str, str]) -> str:
+def _figures(folder: Path, inner: str, captions: Mapping[str, str]) -> str:
+    pictures = {name: _picture(folder, inner, name) for name in captions}
     figures = [
-        f'<figure><img loading=eager alt="{text(caption)}" '
-        f'src="{markup.embedded((folder / name).read_bytes(), "png")}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
-        for name, caption in captions.items()
-        if (folder / name).exists()
+        f'<figure><img loading=eager alt="{text(captions[name])}" '
+        f'src="{markup.embedded(picture, "png")}">'
+        f"<figcaption>{text(captions[name])}</figcaption></figure>"
+        for name, picture in pictures.items()
+        if picture
     ]
     return f"<div class=figures>{''.join(figures)}</div>"
+
+
+def _picture(folder: Path, inner: str, name: str) -> bytes:
+    """A PNG file in a folder of the run; nothing if there is none of that name.
+
+    Raises:
+        InvalidInput: for a file of another kind, or outside that folder.
+    """
+    if Path(name).name != name or "\0" in name:
+        FIGURES.refuse(folder / inner / name, "no plain name")
+    if not checkpoint.current(folder / inner, name).exists():
+        return b""
+    picture = checkpoint.read_current(
+        folder / inner, name, lambda path: read_bytes(path, FIGURES, folder)
+    )
+    if not picture.startswith(PNG):
+        FIGURES.refuse(folder / inner / name, "no PNG")
+    return picture
 
 
 def _reproduce(folder: Path, scores: Evaluation) -> str:
@@ -159,7 +191,8 @@ def _reproduce(folder: Path, scores: Evaluation) -> str:
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]
     page = f"<pre>{text(chr(10).join(commands))}</pre>"
     if recipe.exists():
-        page += f"<p><code>recipe.yaml</code>:</p><pre>{text(recipe.read_text())}</pre>"
+        words = read_text(recipe, FILES, folder)
+        page += f"<p><code>recipe.yaml</code>:</p><pre>{text(words)}</pre>"
     if versions := scores.get("versions"):
         words = ", ".join(f"{name} {version}" for name, version in versions.items())
         page += f"<p class=quiet>Scored with {text(words)}.</p>"

@@ -8,15 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-import yaml
-
 from pyro_vae import checkpoint
+from pyro_vae.reading import MEGABYTE, Kind, read_json, read_yaml
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
-    "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "damaged", "is_bound", "read_file",
-    "write_json",
+    "FILES", "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "as_json", "damaged",
+    "is_bound", "read_file",
 ]  # fmt: skip
+
+FILES = Kind(
+    "run",
+    "the file that train, evaluate or inspect wrote",
+    "restore it from a copy, or run that command again",
+    64 * MEGABYTE,
+)
 
 Json = dict[str, Any]  # the content of a JSON or YAML file
 
@@ -81,33 +87,39 @@ def is_bound(scores: Evaluation) -> bool:
     return shape.get("share_of_bounds", shape["above_threshold"] != 0) > 0
 
 
-def read_file(path: Path) -> Json:
-    """Read a JSON or YAML file of a run; nothing where there is no such file.
+def read_file(folder: Path, name: str, run: Path | None = None) -> Json:
+    """Read a JSON or YAML file of a folder of a run; nothing where there is no such file.
 
     Raises:
-        InvalidInput: if the file is damaged.
+        InvalidInput: if the file is damaged, or a link leads to it out of the run.
     """
-    if not path.exists():
+    run = run or folder
+    if not checkpoint.current(folder, name).exists():
         return {}
-    try:
-        return (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text()) or {}
-    except (ValueError, yaml.YAMLError) as error:
-        raise damaged(path, error) from None
+    if name.endswith(".yaml"):
+        found = read_yaml(folder / name, FILES, run)
+    else:
+        found = checkpoint.read_current(
+            folder, name, lambda path: read_json(path, FILES, dict[str, Any], run)
+        )
+    if not isinstance(found, dict):
+        FILES.refuse(folder / name, "which holds no values by name")
+    return found
 
 
 def damaged(path: Path, error: Exception) -> InvalidInput:
     """The error for a file that holds something other than what a command wrote."""
     return InvalidInput(
-        "run",
+        FILES.argument,
         got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
-        expected="the file that train, evaluate or inspect wrote",
-        fix="restore it from a copy, or run that command again",
+        expected=FILES.expected,
+        fix=FILES.fix,
     )
 
 
-def write_json(path: Path, values: Mapping[str, object]) -> None:
-    """Write values as JSON, which has neither NaN nor infinity: both become null."""
-    checkpoint.write_text(path, json.dumps(_finite(values), indent=1) + "\n")
+def as_json(values: Mapping[str, object]) -> bytes:
+    """Values as JSON, which has neither NaN nor infinity: both become null."""
+    return (json.dumps(_finite(values), indent=1) + "\n").encode()
 
 
 def _finite(value: object) -> object:

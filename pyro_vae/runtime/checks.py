@@ -26,6 +26,7 @@ from pyro_vae.runtime.environment import (
     like_parameters,
     reference_parameter,
 )
+from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.runtime.traces import importance_traces, latent_sites
 from pyro_vae.validation import (
     InvalidInput,
@@ -134,9 +135,8 @@ def _traces_at_first_datum(
                     expected="a score of each datum that is its own",
                     fix="keep running statistics (track_running_stats=True), or use LayerNorm",
                 ) from error
-            if isinstance(error, InvalidInput) or not re.search(
-                "shape|size|broadcast", str(error), re.IGNORECASE
-            ):
+            is_of_shapes = re.search("shape|size|broadcast", str(error), re.IGNORECASE)
+            if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:
                 raise
             raise InvalidInput(
                 "program",

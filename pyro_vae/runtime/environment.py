@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ModuleLike, ProgramLike
+from pyro_vae.contracts import ModuleLike, ProgramLike, alone
+from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.validation import InvalidInput, T, check_choice, map_tensors
 
 __all__ = [
@@ -66,8 +67,11 @@ def like_parameters(program: ProgramLike, values: T) -> T:
 
 @contextmanager
 def isolated_random(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the random numbers inside, and restore the caller's random state."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    """Seed the random numbers inside, and restore the caller's random state.
+
+    Other threads wait until they can do the same.
+    """
+    with alone(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         seed_generators(device, seed)
         yield
 
@@ -96,6 +100,12 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
         torch.set_rng_state(state)
 
 
+SMALLER = (
+    "lower the number of draws (num_samples, --num-samples or --num) or memory_budget, or use "
+    "fewer data (--limit)"
+)
+
+
 @contextmanager
 def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
     """Run a program without gradients or dropout, on random numbers from ``seed``.
@@ -105,7 +115,11 @@ def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
     modes = {module: module.training for module in program.modules()}
     program.eval()
     try:
-        with torch.no_grad(), isolated_random(reference_parameter(program).device, seed):
+        with (
+            enough_memory("a program that is run on data", SMALLER),
+            isolated_random(reference_parameter(program).device, seed),
+            torch.no_grad(),
+        ):
             yield
     finally:
         for module, mode in modes.items():

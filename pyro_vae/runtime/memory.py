@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Cost", "DEFAULT_MEMORY", "bytes_allocated", "chunks", "rows_within"]
+from pyro_vae.validation import InvalidInput
+
+__all__ = [
+    "Cost",
+    "DEFAULT_MEMORY",
+    "bytes_allocated",
+    "chunks",
+    "enough_memory",
+    "is_out_of_memory",
+    "rows_within",
+]
 
 DEFAULT_MEMORY = 256 * 2**20
 
@@ -49,6 +62,54 @@ class Cost:
     def data_at_once(self, budget: int, num_samples: int) -> int:
         """How many data fit with that many draws each, at least one."""
         return max(1, budget // (self.per_datum + num_samples * self.per_draw))
+
+
+@contextmanager
+def enough_memory(what: str, fix: str) -> Iterator[None]:
+    """Turn running out of memory, on the host or a GPU, into one line.
+
+    Args:
+        what: what needs the memory.
+        fix: what to lower.
+
+    Raises:
+        InvalidInput: with how much was asked for.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = re.search(r"allocate ([\d.,]+ ?(?:bytes|[KMGT]i?B))", str(error))
+        place = "GPU" if isinstance(error, torch.OutOfMemoryError) else "host"
+        raise InvalidInput(
+            "memory",
+            got=f"{what}, which asked for {_in_units(size[1]) if size else 'some'} more than the "
+            f"{place} has free",
+            expected="arrays that fit",
+            fix=fix,
+        ) from error
+
+
+OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|bad_alloc|ALLOC_FAILED|Unable to allocate", re.IGNORECASE
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host or a GPU."""
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
+
+
+def _in_units(size: str) -> str:
+    """A size in bytes in larger units; one in units stays.
+
+    Example:
+        >>> _in_units("40000000000 bytes"), _in_units("2.5 GiB")
+        ('37.3 GiB', '2.5 GiB')
+    """
+    count, _, unit = size.partition(" ")
+    return f"{int(count) / 2**30:,.1f} GiB" if unit == "bytes" else size
 
 
 def bytes_allocated(run: Callable[[int], object]) -> int:

@@ -18,7 +18,7 @@ from pyro_vae.programs import AtGlobals
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
+from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, enough_memory, rows_within
 from pyro_vae.runtime.settings import Settings
 from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import InvalidInput, check_context, check_count
@@ -71,6 +71,9 @@ def generate(
         )
         given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
     check_context(program, num, given)
+    if isinstance(program.event_shape, tuple):
+        with enough_memory("what is generated", "lower num (--num)"):
+            torch.empty(num, *program.event_shape)  # none of it is touched
     program = _at_posterior(program, None if given is None else given[:1], seed)
 
     def run(few: slice) -> Sites:

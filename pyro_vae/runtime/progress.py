@@ -15,7 +15,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "say"]
+
+
+def say(words: str) -> None:
+    """Print a line on standard error."""
+    Console(stderr=True).print(words, highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager

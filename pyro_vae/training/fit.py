@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -17,22 +17,28 @@ from typing import Literal
 
 import pyro.infer
 import torch
-from filelock import FileLock, Timeout
 
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.objectives import ELBO
 from pyro_vae.objectives.base import ObjectiveLike
+from pyro_vae.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
+from pyro_vae.runtime.memory import enough_memory
+from pyro_vae.runtime.progress import say
 from pyro_vae.training.history import History
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant
 from pyro_vae.training.steps import GradientSteps, MakeOptimizer
 from pyro_vae.validation import InvalidInput, check_choice, check_count, check_positive, check_seed
 
-__all__ = ["fit"]
+__all__ = ["check_settings", "continues", "fit"]
+
+METRICS = Kind("out", "metrics.csv, as training writes it", "choose another folder", 64 * MEGABYTE)
+
+SMALLER = "lower batch_size (--batch-size), latent or the widths of the networks"
 
 FOUND = "max_plate_nesting"  # an objective's number that no user sets
 
@@ -87,14 +93,14 @@ def fit(
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch
             device.
         out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
-        resume: continue the run in ``out``.
+        resume: continue the run in ``out``, or start it, and say so, if there is none yet.
         compile: ``"auto"`` captures and compiles the step where that pays over the planned number
             of steps. Counts decide, so that the decision is the same every time; it is recorded
             and kept when resuming.
         autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
         checkpoint_seconds: how often to save, at the end of an epoch, and at the end of training.
         progress: show a bar with the epoch, the objective (or its value on validation data) and the
-            time left.
+            time left; say if ``resume`` found nothing to continue.
 
     Raises:
         InvalidInput: on unusable data or settings, a run folder that is in use, or a program whose
@@ -186,16 +192,11 @@ def fit(
     )
     folder = None if out is None else Path(out)
     run = Run(steps, compile, held, patience, folder, checkpoint_seconds, settings)
-    with _claimed(run.folder):
-        if resume:
+    with nullcontext() if folder is None else checkpoint.claimed(folder):
+        if folder is not None and continues(folder, resume):
             run.restore()
-        elif run.folder is not None and checkpoint.exists(run.folder, "program"):
-            raise InvalidInput(
-                "out",
-                got=f"{run.folder}, which holds a run already",
-                expected="a new folder",
-                fix="choose another folder, or continue that run with resume=True (--resume)",
-            )
+        elif resume and progress:
+            say(f"resume: {folder} holds no training yet, so it starts from the beginning")
         if out is not None and "<lambda>" in str(settings):
             raise InvalidInput(
                 "schedule or optimizer",
@@ -203,7 +204,11 @@ def fit(
                 expected="a function with a name, which a resumed run can compare",
                 fix="define it with def",
             )
-        with isolated_random(target, seed), _modes_put_back(program):
+        with (
+            enough_memory("training", SMALLER),
+            isolated_random(target, seed),
+            _modes_put_back(program),
+        ):
             run.train(progress)
     return run.history
 
@@ -243,6 +248,42 @@ def check_settings(
     check_choice("compile", compile, ["auto", "on", "off"])
 
 
+def continues(folder: Path, resume: bool) -> bool:
+    """Whether training continues the run in a folder; if not, it starts one there.
+
+    A training that was killed before its first checkpoint was whole has left nothing to continue,
+    and its folder is taken over.
+
+    Raises:
+        InvalidInput: if that would replace a run, or a program that no training wrote.
+    """
+    if checkpoint.exists(folder, "training"):
+        if resume:
+            return True
+        raise InvalidInput(
+            "out",
+            got=f"{folder}, which holds a run already",
+            expected="a new folder",
+            fix="choose another folder, or continue that run with resume=True (--resume)",
+        )
+    holds = checkpoint.exists(folder, "program") or (folder / "metrics.csv").exists()
+    if holds and not _holds_half_a_checkpoint(folder):
+        raise InvalidInput(
+            "out",
+            got=f"{folder}, which holds a program or metrics but no training to continue",
+            expected="a new folder, or a run's",
+            fix="choose another folder",
+        )
+    return False
+
+
+def _holds_half_a_checkpoint(folder: Path) -> bool:
+    """Whether version 0.1.0 was killed within its first checkpoint: curves begun, no epoch done."""
+    metrics = folder / "metrics.csv"
+    is_empty = not metrics.exists() or len(read_bytes(metrics, METRICS).splitlines()) < 2
+    return (folder / "tensorboard").is_dir() and is_empty
+
+
 @contextmanager
 def _modes_put_back(program: ProgramLike) -> Iterator[None]:
     modes = {module: module.training for module in program.modules()}
@@ -251,30 +292,6 @@ def _modes_put_back(program: ProgramLike) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def _claimed(folder: Path | None) -> Iterator[None]:
-    """Hold a lock on the run folder; the system releases it even if the process is killed."""
-    if folder is None:
-        yield
-        return
-    with checkpoint.writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise InvalidInput(
-                "out",
-                got=f"{folder}, in which another process is training",
-                expected="a folder of its own",
-                fix="choose another folder, or wait for that run to end",
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _settings_of(thing: object) -> object:

@@ -206,33 +206,26 @@ class Run:
         if self.folder is None:
             return
         best = self.best.weights if self.best is not None else self.program.state_dict()
-        checkpoint.write_state(
-            self.folder, "program", best, checkpoint.description_of(self.program)
-        )
-        checkpoint.write_text(self.folder / "metrics.csv", self.history.to_csv())
-        checkpoint.write_state(
-            self.folder,
-            "training",
-            self.steps.state(),
-            {
-                "settings": self.settings,
-                "compiled_sizes": self.steps.compiled_sizes,
-                "optimizer": self.steps.optimizer_state.scalars(),
-                "history": self.history.rows,
-                "best": self.best and [self.best.score, self.best.epoch],
-            },
-        )
+        described = checkpoint.description_of(self.program)
+        with checkpoint.committing(self.folder) as add:
+            checkpoint.add_state(add, "program", best, described)
+            add("metrics.csv", self.history.to_csv().encode())
+            checkpoint.add_state(
+                add,
+                "training",
+                self.steps.state(),
+                {
+                    "settings": self.settings,
+                    "compiled_sizes": self.steps.compiled_sizes,
+                    "optimizer": self.steps.optimizer_state.scalars(),
+                    "history": self.history.rows,
+                    "best": self.best and [self.best.score, self.best.epoch],
+                },
+            )
 
     def restore(self) -> None:
         """Restore the state of the run in the folder."""
         assert self.folder is not None
-        if not checkpoint.exists(self.folder, "training"):
-            raise InvalidInput(
-                "resume",
-                got=f"{self.folder}, which holds no training to continue",
-                expected="a run's folder",
-                fix="check the path, or train without resume",
-            )
         state, meta = checkpoint.read_state(self.folder, "training")
         saved = checkpoint.with_current_paths(meta["settings"])
         for name, value in self.settings.items():
@@ -274,7 +267,7 @@ class Run:
             return None
         next_step = len(self.history) * self.steps.per_epoch + 1
         with checkpoint.writing_to(self.folder):
-            return EventFile(self.folder / "tensorboard", purge_step=next_step)
+            return EventFile(checkpoint.subfolder(self.folder, "tensorboard"), purge_step=next_step)
 
 
 def _curves(row: Row) -> dict[str, float]:

@@ -6,6 +6,7 @@ nothing can catch.
 
 from __future__ import annotations
 
+import io
 import socket
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from pyro_vae.checkpoint.files import append_bytes
+
 __all__ = ["EventFile"]
 
 
@@ -22,8 +25,8 @@ class EventFile:
     """A file of scalars for TensorBoard.
 
     Args:
-        folder: where the file is made, under a name of its own; TensorBoard joins those of one
-            folder.
+        folder: an existing folder, where the file is made under a name of its own; TensorBoard
+            joins those of one folder.
         purge_step: what earlier files say of this step and later ones is void: a resumed run writes
             it again.
 
@@ -39,7 +42,6 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
         self._append(
             Event(wall_time=time.time(), file_version="brain.Event:2"),
@@ -56,6 +58,7 @@ class EventFile:
         self._append(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _append(self, *events: Event) -> None:
-        with open(self.path, "ab") as file:
-            for event in events:
-                RecordWriter(file).write(event.SerializeToString())
+        records = io.BytesIO()
+        for event in events:
+            RecordWriter(records).write(event.SerializeToString())
+        append_bytes(self.path, records.getvalue())

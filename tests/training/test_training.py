@@ -167,8 +167,43 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         pv.fit(small_vae(), digits(299), epochs=2, out=tmp_path, resume=True, **OPTIONS)
     with pytest.raises(InvalidInput, match="program: got other components"):
         pv.fit(small_vae(hidden=17), digits(), epochs=2, out=tmp_path, resume=True, **OPTIONS)
+
+
+def test_resuming_what_was_never_saved_starts_it_and_says_so(tmp_path, capsys):
+    whole = small_vae()
+    pv.fit(whole, digits(50), epochs=2, out=tmp_path / "whole", **OPTIONS)
+    late, options = small_vae(), OPTIONS | {"progress": True}
+    pv.fit(late, digits(50), epochs=2, out=tmp_path / "new", resume=True, **options)
+    assert "holds no training yet, so it starts from the beginning" in capsys.readouterr().err
+    assert_same(weights(late), weights(whole))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_half_a_first_checkpoint_is_taken_over(tmp_path, resume):
+    """As version 0.1.0 left it, which wrote the program before the training's state."""
+    pv.fit(small_vae(seed=5), digits(50), epochs=1, out=tmp_path, **OPTIONS)
+    (tmp_path / "training.json").unlink()
+    (tmp_path / "metrics.csv").unlink()
+    whole, late = small_vae(), small_vae()
+    pv.fit(whole, digits(50), epochs=2, **OPTIONS)
+    pv.fit(late, digits(50), epochs=2, out=tmp_path, resume=resume, **OPTIONS)
+    assert_same(weights(pv.load(tmp_path)), weights(whole))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("whose", ["saved by hand", "its training was deleted", "metrics"])
+def test_no_file_that_is_not_a_training_s_is_taken_over(tmp_path, whose, resume):
+    if whose == "saved by hand":
+        pv.save(small_vae(), tmp_path)
+    elif whose == "metrics":
+        (tmp_path / "metrics.csv").write_text("mine\n1\n")
+    else:
+        pv.fit(small_vae(), digits(50), epochs=1, out=tmp_path, **OPTIONS)
+        (tmp_path / "training.json").unlink()
+    kept = {path: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
     with pytest.raises(InvalidInput, match="no training to continue"):
-        pv.fit(small_vae(), digits(), epochs=2, out=tmp_path / "typo", resume=True, **OPTIONS)
+        pv.fit(small_vae(), digits(50), epochs=1, out=tmp_path, resume=resume, **OPTIONS)
+    assert all(path.read_bytes() == content for path, content in kept.items())
 
 
 def test_a_run_folder_in_use_is_refused(tmp_path):

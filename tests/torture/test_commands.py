@@ -1,0 +1,290 @@
+"""Commands that are killed, find the disk full, or meet one another: nothing is lost or half done.
+
+What every folder must hold after that is stated once, in `Folder.check`. This is the long form,
+``pytest -n 0 -s -m torture tests/torture``; the short one is `test_commits.py`.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torture.faults import Fault, forked
+
+import pyro_vae as pv
+from pyro_vae import checkpoint
+from pyro_vae.cli import main
+from pyro_vae.evaluation.arviz_compat import arviz
+from pyro_vae.evaluation.comparison import load_scores
+from pyro_vae.report.page import report
+from pyro_vae.report.run_files import read_file
+
+pytestmark = pytest.mark.torture
+
+SIZES = ["--latent", "2", "--encoder.hidden", "[8]", "--decoder.hidden", "[8]"]
+TRAIN = ["train", *SIZES, "--num-samples", "5", "--limit", "20", "--batch-size", "400"]
+EVALUATE = ["evaluate", "RUN", "--num-samples", "6", "--limit", "15", "--seed", "1"]
+INSPECT = ["inspect", "RUN", "--num-samples", "5", "--limit", "12", "--reference", "0"]
+COMMANDS = {
+    "train": [*TRAIN, "--epochs", "3", "--out", "RUN", "--resume"],
+    "evaluate": EVALUATE,
+    "inspect": [*INSPECT, "--seed", "1"],
+    "report": ["report", "RUN"],
+    "sample": ["sample", "RUN", "--num", "4", "--seed", "1"],
+    "compare": ["compare", "RUN", "OTHER", "--out", "RUN/compared.json"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of two epochs with every kind of output, and the same after each command."""
+    folder = tmp_path_factory.mktemp("made")
+    assert main([*TRAIN, "--epochs", "2", "--out", str(folder / "old")]) == 0
+    run(folder / "old", [*INSPECT, "--seed", "0"])
+    for name in ("sample", "report"):
+        run(folder / "old", COMMANDS[name][:2])
+    shutil.copytree(folder / "old", folder / "other")
+    run(folder / "old", [*COMMANDS["compare"], "--score", "elbo"], folder / "other")
+    return folder
+
+
+def run(folder, argv, other=None):
+    names = {"RUN": str(folder), "OTHER": str(other or folder.parent / "other")}
+    words = [argv[0], *(_named(word, names) for word in argv[1:])]
+    assert main(words) == 0
+
+
+def _named(word, names):
+    for short, path in names.items():
+        word = word.replace(short, path)
+    return word
+
+
+@dataclass
+class Folder:
+    """A copy of a run, a command on it, and what may be found there after a fault."""
+
+    made: Path
+    scratch: Path
+    command: str
+
+    def __post_init__(self):
+        self.run, self.other = self.scratch / "run", self.made / "other"
+        self.old = self.made / "old"
+        self.new = self.scratch / "new"
+        shutil.copytree(self.old, self.new)
+        self.allowed = [self._seen(self.old)]
+        run(self.new, COMMANDS[self.command], self.other)
+        self.allowed.append(self._seen(self.new))
+        self.weights = pv.load(self.new).state_dict()
+
+    def prepare(self):
+        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.copytree(self.old, self.run)
+
+    def work(self):
+        words = [
+            _named(w, {"RUN": str(self.run), "OTHER": str(self.other)})
+            for w in COMMANDS[self.command]
+        ]
+        return lambda: main(words)
+
+    def check(self):
+        """All outputs are there, each group of them that of before or that of after."""
+        found = self._seen(self.run)
+        for group, content in found.items():
+            known = [each[group] for each in self.allowed]
+            assert any(same(content, each) for each in known), f"{group} is half done or lost"
+        report(self.run, pv.load(self.run))
+
+    def finish(self):
+        """The command, run again, ends as if nothing had happened, and leaves nothing behind."""
+        run(self.run, COMMANDS[self.command], self.other)
+        again = self._seen(self.run)
+        assert all(same(again[group], self.allowed[1][group]) for group in again)
+        left = [
+            path.name for path in self.run.rglob(".*") if path.name not in (".lock", ".commit.lock")
+        ]
+        assert not left and len(list(self.run.glob("*.safetensors"))) == 2
+        weights = pv.load(self.run).state_dict()
+        assert all(torch.equal(weights[name], value) for name, value in self.weights.items())
+
+    def _seen(self, folder):
+        inner = folder / "inspection"
+        captions = read_file(inner, "inspection.json")
+        scores = load_scores(folder / "evaluation.npz")
+        result = read_file(folder, "evaluation.json")
+        for name, score in scores.items():  # the two files are of one evaluation
+            assert score.mean == pytest.approx(result[name]["mean"], rel=1e-12)
+        state, meta = checkpoint.read_state(folder, "training")
+        arviz().from_netcdf(str(folder / "posterior.nc"))
+        program = {name: value.numpy() for name, value in pv.load(folder).state_dict().items()}
+        return {
+            "evaluation": {"json": result, "npz": {k: v.values.numpy() for k, v in scores.items()}},
+            "inspection": {
+                "json": captions,
+                **{name: content(inner, name) for name in captions["captions"]},
+            },
+            "training": {
+                "epochs": len(meta["history"]),
+                "state": {name: value.numpy() for name, value in state.items()},
+                "program": program,
+                "metrics": len(content(folder, "metrics.csv").splitlines()),
+            },
+            "figures": {
+                name.name: content(folder / "figures", name.name)
+                for name in (folder / "figures").glob("*.png")
+            },
+            "samples": content(folder, "samples.png"),
+            "compared": self._compared(folder),
+            "report": is_whole(content(folder, "report.html")),
+            "recipe": "epochs" in read_file(folder, "recipe.yaml"),
+        }
+
+    def _compared(self, folder):
+        text = content(folder, "compared.json")
+        for path in (self.old, self.run, self.new):
+            text = text.replace(str(path).encode(), b"RUN")
+        return json.loads(text)
+
+
+def content(folder, name):
+    return checkpoint.read_current(folder, name, Path.read_bytes)
+
+
+def is_whole(page):
+    return page.endswith(b"</html>\n")
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b, equal_nan=True)
+    return a == b
+
+
+def tortured(folder, tmp_path, kind, operations, finish_every=1):
+    """A fault at each of these operations; returns how often the command was killed by it."""
+    killed = 0
+    for i, at in enumerate(operations):
+        folder.prepare()
+        ended = forked(folder.work(), Fault(folder.run, kind, at), tmp_path)
+        ended.check(*((-signal.SIGKILL, 0) if kind == "kill" else (0, 2)))
+        killed += ended.code == -signal.SIGKILL
+        folder.check()
+        if i % finish_every == 0:
+            folder.finish()
+    return killed
+
+
+def count(folder, tmp_path):
+    folder.prepare()
+    ended = forked(folder.work(), Fault(folder.run), tmp_path)
+    ended.check(0)
+    return ended.operations
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", ["kill", "full"])
+def test_a_fault_at_every_operation(made, tmp_path, command, kind):
+    folder = Folder(made, tmp_path, command)
+    operations = count(folder, tmp_path)
+    killed = tortured(folder, tmp_path, kind, range(operations), finish_every=5)
+    print(f"{command}, {kind}: {operations} operations, {killed} kills")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_kill_at_a_random_time(made, tmp_path, command):
+    folder, draws = Folder(made, tmp_path, command), random.Random(0)
+    folder.prepare()
+    start = time.monotonic()
+    forked(folder.work(), Fault(folder.run), tmp_path).check(0)
+    whole, kills = time.monotonic() - start, 0
+    for i in range(int(os.environ.get("TORTURE_KILLS", "30"))):
+        folder.prepare()
+        ended = forked(folder.work(), Fault(folder.run), tmp_path, draws.uniform(0, whole))
+        ended.check(-signal.SIGKILL, 0)
+        kills += ended.code != 0
+        folder.check()
+        if i % 5 == 0:
+            folder.finish()
+    print(f"{command}: {kills} kills at random times")
+
+
+@pytest.mark.parametrize("kind", ["kill", "full"])
+def test_a_fault_at_every_operation_of_a_first_training(made, tmp_path, kind):
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    argv = [*TRAIN, "--epochs", "2", "--out"]
+    assert main([*argv, str(whole)]) == 0
+    expected = pv.load(whole).state_dict()
+    operations = forked(lambda: main([*argv, str(folder)]), Fault(folder), tmp_path).operations
+    for at in range(operations):
+        shutil.rmtree(folder, ignore_errors=True)
+        ended = forked(lambda: main([*argv, str(folder)]), Fault(folder, kind, at), tmp_path)
+        ended.check(*((-signal.SIGKILL, 0) if kind == "kill" else (0, 2)))
+        is_run = checkpoint.exists(folder, "training")
+        again = [*argv, str(folder), *(["--resume"] if is_run or at % 2 else [])]
+        ended = forked(partial(main, again), Fault(folder), tmp_path)
+        ended.check(0)
+        got = pv.load(folder).state_dict()
+        assert all(torch.equal(got[name], value) for name, value in expected.items())
+        assert not list(folder.rglob("*.tmp"))
+    print(f"first training, {kind}: {operations} operations")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_on_a_file_system_of_its_own(made, tmp_path, command):
+    """A disk that is really full, and one that is really read-only."""
+    folder = Folder(made, tmp_path, command)
+    place = tmp_path / "disk"
+    place.mkdir()
+    used = sum(path.stat().st_size + 4096 for path in folder.old.rglob("*"))
+    for spare in (0, 8, 32, 64, 128, 256):
+        size = (used // 1024 + spare) * 1024
+        made_it = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place])
+        if made_it.returncode:
+            pytest.skip("file systems cannot be mounted here")
+        try:
+            folder.run = place / "run"
+            shutil.copytree(folder.old, folder.run, dirs_exist_ok=True)
+            forked(folder.work(), Fault(tmp_path / "none"), tmp_path).check(0, 2)
+            folder.check()
+            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+            forked(folder.work(), Fault(tmp_path / "none"), tmp_path).check(2)
+            folder.check()
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_two_processes_at_once(made, tmp_path, command):
+    folder = Folder(made, tmp_path, command)
+    for _ in range(5):
+        folder.prepare()
+        ends = {}
+
+        def second(name, ends=ends):
+            (tmp_path / name).mkdir(exist_ok=True)
+            ends[name] = forked(folder.work(), Fault(folder.run), tmp_path / name)
+
+        threads = [threading.Thread(target=second, args=(name,)) for name in ("a", "b")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for ended in ends.values():
+            ended.check(0, 2)
+        assert 0 in {ended.code for ended in ends.values()}
+        folder.check()
+        folder.finish()
