@@ -159,14 +159,14 @@ class CompiledGuide:
         self.graph: Captured | None = None
 
     def __call__(self, given: Conditioned) -> Callable[[int], Tensor]:
-        inputs, form = tree_flatten(given.args)
+        inputs, form = tree_flatten([part for part in given.args if part is not None])
 
         def draw(num_samples: int) -> Tensor:
             shape = (num_samples, len(given))
 
             def weights(*tensors: Tensor) -> Tensor:
-                x, context = tree_unflatten(tensors, form)
-                here = replace(given, x=x, context=context)
+                x, *context = tree_unflatten(tensors, form)
+                here = replace(given, x=x, context=context[0] if context else None)
                 return weights_of(*here.traces(num_samples), given.plates, shape)
 
             if self.shape is None:

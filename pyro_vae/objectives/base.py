@@ -41,6 +41,7 @@ class Objective(pyro.infer.ELBO):
     globals: frozenset[str] = frozenset()  # sites outside the data plate, once it has looked
     way: Way = "plate"  # in which the draws are made
     takes_ways = True  # whether each draw is one of the global latents too
+    has_looked = False  # a second look within a captured graph would become a part of it
 
     def __init__(self, num_particles: int):
         check_count("num_particles", num_particles)
@@ -64,6 +65,7 @@ class Objective(pyro.infer.ELBO):
         kwargs: dict[str, object],
     ) -> None:
         """Look at a program that no training has looked at."""
+        self.has_looked = True
         with poutine.block(), torch.no_grad(), torch.random.fork_rng([]):
             model, guide = partial(model, **kwargs), partial(guide, **kwargs)
             traces = paired_traces(model, guide, *args)
@@ -88,7 +90,7 @@ class Objective(pyro.infer.ELBO):
         if self.max_plate_nesting == math.inf:
             if self.vectorize_particles:
                 self._guess_max_plate_nesting(model, guide, args, kwargs)
-            elif not self.takes_ways:
+            elif not self.takes_ways and not self.has_looked:
                 self._look_once(model, guide, args, kwargs)
         if self.way == "vmap":
 
