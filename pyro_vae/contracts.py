@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypedDict, cast, overload, runtime_checkable
 
 import torch
@@ -26,24 +27,32 @@ __all__ = [
     "EventShape",
     "Initializable",
     "Likelihood",
+    "MadeAtFirstRun",
     "ModuleLike",
     "Network",
     "Posterior",
     "Prior",
     "ProgramLike",
     "ProgramOfParts",
+    "Place",
+    "Preparable",
+    "PyroPair",
     "Site",
     "StatesClasses",
+    "StatesEvent",
     "StatesInfer",
     "StatesMeasure",
     "StatesShape",
     "StatesTrainingTerm",
     "StochasticFunction",
+    "SumsLatents",
+    "TakesOneDraw",
     "Tensors",
     "Trace",
     "alone",
     "as_module",
     "as_program",
+    "joint_of",
     "context_of",
     "num_classes_of",
     "sites_of",
@@ -120,6 +129,52 @@ class ProgramLike(ModuleLike, Protocol):
     def guide(self) -> StochasticFunction: ...
 
 
+@runtime_checkable
+class Preparable(Protocol):
+    """A program that is run once before its parameters are read, which some of it is made by."""
+
+    def prepare(self, x: Tensors, context: Tensors | None = None) -> None: ...
+
+
+@runtime_checkable
+class MadeAtFirstRun(Protocol):
+    """A program of which some modules are made at its first run."""
+
+    def run_once(self) -> None: ...
+
+
+@runtime_checkable
+class TakesOneDraw(Protocol):
+    """A program that may be run for one draw at a time, and is where ``one_draw`` says so."""
+
+    one_draw: bool
+
+
+@runtime_checkable
+class SumsLatents(Protocol):
+    """A program whose model may sum over latents that its ``joint`` draws."""
+
+    @property
+    def summed(self) -> tuple[str, ...]: ...
+
+    def joint(self, x: Tensors, context: Tensors | None = None) -> object: ...
+
+
+@runtime_checkable
+class PyroPair(Protocol):
+    """A module with a Pyro model and guide, whatever their arguments and names."""
+
+    @property
+    def model(self) -> StochasticFunction: ...
+    @property
+    def guide(self) -> StochasticFunction: ...
+
+
+@runtime_checkable
+class StatesEvent(ProgramLike, Protocol):
+    """A program that states the shape of one datum, or ``None`` until it has seen data."""
+
+
 class ProgramOfParts(ProgramLike, Protocol):
     """A program made of components; a prior may share its posterior."""
 
@@ -137,6 +192,11 @@ def as_module(part: ModuleLike) -> nn.Module:
 def as_program(module: nn.Module) -> ProgramLike:
     """Tell the type checker that a module has a model and a guide."""
     return cast(ProgramLike, module)
+
+
+def joint_of(program: ProgramLike) -> StochasticFunction:
+    """A program's model with every latent drawn."""
+    return program.joint if isinstance(program, SumsLatents) else program.model
 
 
 def context_of(program: ModuleLike) -> nn.Module | None:
@@ -200,6 +260,30 @@ class StatesShape(Protocol):
     """A module that states the shape of its outputs."""
 
     out_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which part of x a site observes; a program leaves it with the site, ``infer["x"]``.
+
+    Args:
+        event: the shape of one datum of x.
+        axis: the axis of x, counted with the data's, that the part is a slice of; ``None`` for all.
+        start: the first index of the slice.
+        count: the number of indices.
+    """
+
+    event: tuple[int, ...]
+    axis: int | None = None
+    start: int = 0
+    count: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the part of one datum."""
+        if self.axis is None:
+            return self.event
+        return (*self.event[: self.axis - 1], self.count, *self.event[self.axis :])
 
 
 class Site(TypedDict):

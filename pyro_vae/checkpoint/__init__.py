@@ -20,7 +20,7 @@ from pyro_vae.checkpoint.files import (
     write_text,
     writing_to,
 )
-from pyro_vae.checkpoint.program import description_of, load, save
+from pyro_vae.checkpoint.program import described_or_named, description_of, load, save
 from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
 from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
 
@@ -36,6 +36,7 @@ __all__ = [
     "current",
     "current_path",
     "describe",
+    "described_or_named",
     "description_of",
     "exists",
     "import_of_the_users",

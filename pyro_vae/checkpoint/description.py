@@ -9,7 +9,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import nn
 
@@ -19,7 +19,15 @@ from pyro_vae.checkpoint.trust import Untrusted, class_at, is_trusted_class
 from pyro_vae.reading import checked
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["build", "current_path", "describe", "resolve", "with_current_paths"]
+__all__ = [
+    "add_parts",
+    "added_parts",
+    "build",
+    "current_path",
+    "describe",
+    "resolve",
+    "with_current_paths",
+]
 
 # Modules whose classes version 0.1.0 wrote into run folders, and where these classes live now.
 FORMER_MODULES = {
@@ -28,6 +36,14 @@ FORMER_MODULES = {
     "pyro_vae.proposals": "pyro_vae.evaluation.proposals",
     "pyro_vae.schedules": "pyro_vae.training.schedules",
 }
+
+
+@runtime_checkable
+class AddedPart(Protocol):
+    """A part that a module gets after its constructor has run, such as at its first data."""
+
+    is_added: bool
+
 
 Json = Any  # None, a number, a text, or lists and dictionaries of these, as json reads them
 
@@ -75,6 +91,8 @@ def _describe(value: object, place: str, seen: dict[int, str]) -> Json:
         described: dict[str, Json] = {"class": path, "args": None if args is None else each(args)}
         if type(value).__module__.startswith("torch.") and "out_shape" in vars(value):
             described["out_shape"] = list(vars(value)["out_shape"])  # set to make it a network
+        if added := added_parts(value):
+            described["added"] = each(added)
         return described
     if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
         return {"method": value.__name__, "of": _describe(value.__self__, f"{place}.of", seen)}
@@ -271,9 +289,8 @@ class _Builder:
     def _module(self, value: dict[str, Json], place: str) -> nn.Module:
         cls = self._class(value["class"])
         if value["args"] is None:
-            raise TypeError(
-                f"a {cls.__name__} of plain functions: pass pv.load(folder, program=...)"
-            )
+            reason = value.get("reason", f"a {cls.__name__} of plain functions")
+            raise TypeError(f"{reason}; or pass pv.load(folder, program=...)")
         args = self._each(value["args"], place)
         positional = args.pop("*", ())
         if cls.__module__.startswith("torch."):
@@ -284,7 +301,16 @@ class _Builder:
         module = self.built[place] = cls(*checked(positional, list[Any]), **args)
         if "out_shape" in value:
             vars(module)["out_shape"] = tuple(checked(value["out_shape"], list[int]))
+        self.add_parts(module, value)
         return module
+
+    def add_parts(self, module: nn.Module, value: dict[str, Json]) -> None:
+        """Give a module the parts that it had beside what its constructor makes."""
+        for name, part in checked(value.get("added", {}), dict[str, Any]).items():
+            built = self.build(part, name)
+            if not isinstance(built, AddedPart):
+                raise TypeError(f"{name} is no part that a program adds")
+            module.add_module(name, cast(nn.Module, built))
 
     def _method(self, module: object, name: str) -> types.MethodType:
         """A method that the module's own class defines, found without asking the module."""
@@ -300,3 +326,13 @@ class _Builder:
             ):
                 return types.MethodType(method, module)
         raise TypeError(f"{name} is not a method that {type(module).__name__} defines")
+
+
+def added_parts(module: nn.Module) -> dict[str, object]:
+    """The parts that a module got after its constructor had run, by name."""
+    return {name: part for name, part in module._modules.items() if isinstance(part, AddedPart)}
+
+
+def add_parts(module: nn.Module, description: Json, trust: Sequence[str] = ()) -> None:
+    """Give a module the parts that its description has beside its constructor's arguments."""
+    _Builder(trust).add_parts(module, description)

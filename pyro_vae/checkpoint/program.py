@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
-from pyro_vae.checkpoint.description import build, describe
+from pyro_vae.checkpoint.description import Json, add_parts, added_parts, build, describe
 from pyro_vae.checkpoint.files import CheckpointError
 from pyro_vae.checkpoint.states import Meta, read_state, write_state
-from pyro_vae.contracts import ProgramLike, alone, as_module
+from pyro_vae.contracts import MadeAtFirstRun, ProgramLike, alone, as_module
+from pyro_vae.validation import InvalidInput
 
-__all__ = ["description_of", "load", "save"]
+__all__ = ["described_or_named", "description_of", "load", "save"]
 
 
 def save(program: ProgramLike, folder: str | Path) -> None:
@@ -67,6 +69,10 @@ def load(
         with alone(), torch.random.fork_rng():  # building draws initial weights
             size = sum(tensor.nbytes for tensor in tensors.values())
             program = cast(ProgramLike, build(meta.get("program"), source, trust, size))
+    elif program.state_dict().keys() != tensors.keys():
+        add_parts(as_module(program), meta["program"], trust)
+    if isinstance(program, MadeAtFirstRun) and program.state_dict().keys() != tensors.keys():
+        program.run_once()
     own = program.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
         name for name in own if own[name].shape != tensors[name].shape
@@ -100,9 +106,25 @@ def load(
 def description_of(program: ProgramLike) -> Meta:
     """The description that `load` needs in addition to the weights."""
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
-    described = describe(as_module(program))
+    described = described_or_named(as_module(program))
     _warn_of_script(described)
     return {"program": described, "frozen": frozen}
+
+
+def described_or_named(module: nn.Module) -> Json:
+    """A program's description; without arguments where its author did not keep them.
+
+    Such a program is loaded into one that is built first, ``pv.load(folder, program=...)``.
+    """
+    try:
+        return describe(module)
+    except InvalidInput as error:
+        reason, added = str(error), added_parts(module)
+        if not added:  # made of components, whose contract is to keep them
+            raise
+    parts = {name: describe(part) for name, part in added.items()}
+    path = f"{type(module).__module__}.{type(module).__qualname__}"
+    return {"class": path, "args": None, "reason": reason, "added": parts}
 
 
 def _warn_of_script(described: object) -> None:

@@ -19,6 +19,7 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, rows_within
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.validation import check_context, check_count
 
@@ -145,7 +146,7 @@ def calibrate(
     ranks, density_ranks = [], []
     with evaluating(program, seed), validation_enabled(False):
         trace = prior_predictive(program, num_data, context)
-        given = Conditioned.of(program, sites_of(trace)["x"]["value"], context)
+        given = Conditioned.of(program, observed_of(trace)["value"], context)
         given.check_no_auxiliary()
         one = given[:1]
         size = rows_within(memory_budget, lambda k: one.draw(one.guide, k)) // num_samples

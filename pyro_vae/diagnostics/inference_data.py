@@ -240,7 +240,7 @@ class _Groups:
         step = 1
         if total > 1:
             step = rows_within(self.memory_budget, lambda count: at(slice(0, count)))
-        return self._site(torch.cat([at(few) for few in chunks(total, step)]))
+        return self._by_chain(torch.cat([at(few) for few in chunks(total, step)]))
 
 
 def _has_density(given: Conditioned) -> bool:
@@ -298,7 +298,7 @@ def _assembled(
             f"{name}_dim"
             if group not in ("posterior", "prior", "diagnostics")
             else "latent"
-            if single
+            if single and site != "latent"
             else f"{site}_latent"
         )
         count = rank - len(lead)

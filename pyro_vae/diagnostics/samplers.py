@@ -220,7 +220,7 @@ class _Posterior:
 
     def __init__(self, given: Conditioned):
         self.given = given
-        self.latents = Unconstrained(given.trace(given.model, 1), given.plates)
+        self.latents = Unconstrained(given.trace(given.joint, 1), given.plates)
 
     def potential(self, values: dict[str, Tensor]) -> Tensor:
         """Minus the logarithm of the joint density at u (D,)."""

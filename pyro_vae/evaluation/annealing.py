@@ -21,7 +21,7 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, sites_of
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
@@ -30,6 +30,7 @@ from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoi
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import check_context, check_count
@@ -239,7 +240,7 @@ def bdmc(
     lower, upper = [], []
     with evaluating(program, seed), bar as advance:
         trace = prior_predictive(program, num_data, context)
-        x = sites_of(trace)["x"]["value"]
+        x = observed_of(trace)["value"]
         given = Conditioned.of(program, x, context)
         with validation_enabled(False):
             for path, few in paths_in_chunks(given, chains, memory_budget, advance):

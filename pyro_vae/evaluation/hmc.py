@@ -235,7 +235,7 @@ def paths_in_chunks(
     if chains.start == "guide":
         given.check_no_auxiliary()
     one = given[:1]
-    latents = Unconstrained(one.trace(one.model, 1), given.plates)
+    latents = Unconstrained(one.trace(one.joint, 1), given.plates)
     probe = AnnealedPath(one, latents, chains, 1, advance)
     rows = rows_within(memory_budget, lambda count: probe.point(probe.begin(count)))
     for part, few in given.in_chunks(max(1, rows // chains.num_chains)):

@@ -132,7 +132,8 @@ def iterate_log_weights(
         blocks = Blocks.of(given, proposal, num_samples // repeats)
         if is_guide:
             runs = -(-len(given) // blocks.size) * len(blocks.draws)
-            proposal = CompiledGuide(settings.compile, runs)
+            compile = "off" if given.plates.one_draw else settings.compile
+            proposal = CompiledGuide(compile, runs)
         label = f"log-weights, K = {num_samples}"
         with progress_bar(label, total=len(given), shown=settings.progress) as advance:
             for part, start, count in blocks.over(given, settings.seed):

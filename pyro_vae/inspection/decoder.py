@@ -12,6 +12,7 @@ from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
 from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.validation import InvalidInput, check_context
 
 __all__ = ["Decoder"]
@@ -66,9 +67,9 @@ class Decoder:
             here = self.given.draw(self.given.guide, 1)[self.site]
             rest = poutine.condition(self.given.model, {self.site: here})
             self.others: Values = self.given.draw(rest, 1)
-            sites = sites_of(self.given.traces()[1])
-            self.support = stated_support(sites[self.site]["fn"])
-            self.is_smooth = has_mean(sites["x"]["fn"])
+            model = self.given.traces()[1]
+            self.support = stated_support(sites_of(model)[self.site]["fn"])
+            self.is_smooth = has_mean(observed_of(model)["fn"])
         self.event = in_rows(here, self.given.plates).shape[2:]
 
     @property
@@ -93,4 +94,4 @@ class Decoder:
         with validation_enabled(False), isolated_random(given.device, self.seed):
             density = given.observation(values)
             shown = representative_of(density)
-        return in_rows(shown.expand(*density.batch_shape, *density.event_shape), plates)[0]
+        return shown.expand(*density.batch_shape, *density.event_shape)[0]

@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.contracts import StochasticFunction, Trace
+from pyro_vae.programs.names import AllDrawn
 from pyro_vae.runtime.independence import Given
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import Plates, paired_traces, plates_of
@@ -54,7 +55,8 @@ class Objective(pyro.infer.ELBO):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> None:
-        super()._guess_max_plate_nesting(model, guide, args, kwargs)
+        with AllDrawn():
+            super()._guess_max_plate_nesting(model, guide, args, kwargs)
         self._look_once(model, guide, args, kwargs)
 
     def _look_once(

@@ -57,7 +57,8 @@ class SumOverSites(Objective):
                         name,
                         got="a latent site of the model that the guide does not have",
                         expected="a guide for every latent",
-                        fix="sample it in the guide",
+                        fix="sample it in the guide, or pass objective=EnumeratedELBO() for one "
+                        'that is marked infer={"enumerate": "parallel"}',
                     )
                 after = set(order[order.index(name) :])
                 comes_first = before.isdisjoint(after)

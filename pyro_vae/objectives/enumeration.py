@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyro.infer
 import torch
+from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from pyro.infer.util import Dice
 from pyro.ops import packed
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from pyro_vae.contracts import StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.kl_weight import weigh_latents
+from pyro_vae.programs.names import AllDrawn
 from pyro_vae.validation import check_count, check_weight
 
 __all__ = ["EnumeratedELBO"]
@@ -26,9 +28,11 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
     sites whose posterior asks for it (``infer = {"enumerate": "parallel"}``, as
     `pyro_vae.posteriors.EnumeratedBernoulli` does). Other latents are drawn K times and
     differentiated as Pyro's `TraceEnum_ELBO` does: pathwise, or by the score function with DiCE.
-    Unlike Pyro's, this objective never asks the device whether a probability is zero. It sums over
-    the joint states of all such sites, which is made for one code or a few. Losses are summed over
-    the data of the batch, in nats. A site's own scale weighs its term, and no probability.
+    A model's sites that the guide leaves to it are summed over within the logarithm, as Pyro does.
+    Otherwise, unlike Pyro's, this objective never asks the device whether a probability is zero. It
+    sums over the joint states of all such sites, which is made for one code or a few. Losses are
+    summed over the data of the batch, in nats. A site's own scale weighs its term, and no
+    probability.
 
     Args:
         num_particles: number of draws K of the latents that are not summed over, run at once.
@@ -65,11 +69,34 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         if self.beta != 1.0:
             model, guide = weigh_latents(model, self.beta), weigh_latents(guide, self.beta)
         traces = self._get_traces(model, guide, args, kwargs)
-        return -torch.stack([_expected_elbo(*pair) for pair in traces]).sum() / self.num_particles
+        bounds = [_bound(*pair) for pair in traces]
+        return -torch.stack(bounds).sum() / self.num_particles
+
+    def _guess_max_plate_nesting(
+        self,
+        model: StochasticFunction,
+        guide: StochasticFunction,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        with AllDrawn():
+            super()._guess_max_plate_nesting(model, guide, args, kwargs)
 
     # Those of every objective, over the differentiable loss above.
     loss = Objective.loss  # type: ignore[assignment]
     loss_and_grads = Objective.loss_and_grads  # type: ignore[assignment]
+
+
+def _bound(model: Trace, guide: Trace) -> Tensor:
+    """The ELBO of packed traces; Pyro's own where the model sums over latents of its own."""
+    sites, drawn = sites_of(model), sites_of(guide)
+    is_summed = any(
+        name not in drawn and site["infer"].get("_enumerate_dim") is not None
+        for name, site in sites.items()
+    )
+    if is_summed:
+        return torch.as_tensor(_compute_dice_elbo(model, guide))
+    return _expected_elbo(model, guide)
 
 
 def _expected_elbo(model: Trace, guide: Trace) -> Tensor:

@@ -16,7 +16,14 @@ from torch.distributions import Distribution
 from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective, is_same
 from pyro_vae.programs import particles
-from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, plates_of
+from pyro_vae.runtime.traces import (
+    Plates,
+    is_local,
+    latent_sites,
+    paired_traces,
+    plates_of,
+    terms_of,
+)
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["IWAE", "LogWeights", "OfLogWeights", "log_mean_exp"]
@@ -79,9 +86,16 @@ class LogWeights:
         return total
 
     @cached_property
+    def observed(self) -> Site:
+        """The site of x, or the first one that observes a part of it."""
+        sites = sites_of(self.model)
+        local = (site for site in sites.values() if site["is_observed"] and is_local(site))
+        return sites["x"] if "x" in sites else next(local)
+
+    @cached_property
     def scale(self) -> float | Tensor:
         """The scale s of each datum's bound: a number, or one for each datum (N,)."""
-        x = sites_of(self.model)["x"]
+        x = self.observed
         inner = math.prod(
             frame.full_size / frame.size
             for frame in x["cond_indep_stack"]
@@ -126,15 +140,25 @@ class LogWeights:
 
     def total(self, sites: Iterable[Site]) -> Tensor:
         """The sum (K, N) of the weighted log-probabilities of some sites."""
-        start = sites_of(self.model)["x"]["value"].new_zeros(
-            self.num_particles, self.plates.num_data
-        )
+        start = self.observed["value"].new_zeros(self.num_particles, self.plates.num_data)
         local = (site for site in sites if site["name"] not in self.plates.globals)
         return sum((self.log_prob(site) for site in local), start=start)
 
     @cached_property
     def log_p(self) -> Tensor:
         """The model's part (K, N)."""
+        if self.plates.summed:
+            for name, site in sites_of(self.model).items():
+                if not is_same(self.weight(site), 1.0):
+                    raise InvalidInput(
+                        name,
+                        got="a weight of its own beside latents that the model sums over",
+                        expected="one scale for all sites",
+                        fix="train without warmup, or with EnumeratedELBO",
+                    )
+            shape = (self.num_particles, self.plates.num_data)
+            terms = terms_of(self.model, self.plates, shape)
+            return torch.stack(list(terms.values())).sum(0)
         return self.total(sites_of(self.model).values())
 
     @cached_property

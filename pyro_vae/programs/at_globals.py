@@ -11,9 +11,11 @@ from pyro_vae.contracts import (
     EventShape,
     ProgramLike,
     StochasticFunction,
+    SumsLatents,
     Tensors,
     as_module,
     context_of,
+    joint_of,
 )
 
 __all__ = ["AtGlobals"]
@@ -61,6 +63,14 @@ class AtGlobals(nn.Module):
 
     def model(self, x: Tensors, context: Tensors | None = None) -> object:
         return self._fixed(self.program.model)(x, context)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The latents that the model sums over."""
+        return self.program.summed if isinstance(self.program, SumsLatents) else ()
+
+    def joint(self, x: Tensors, context: Tensors | None = None) -> object:
+        return self._fixed(joint_of(self.program))(x, context)
 
     def guide(self, x: Tensors, context: Tensors | None = None) -> object:
         return self._fixed(self.program.guide)(x, context)

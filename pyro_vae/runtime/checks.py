@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from pyro import validation_enabled
@@ -10,7 +12,7 @@ from pyro.distributions import TorchDistribution
 from torch import nn
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, sites_of
+from pyro_vae.contracts import Preparable, ProgramLike, Site, Tensors, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import (
     innermost_support,
@@ -55,13 +57,39 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
         check_event_shape(x, program.event_shape)
     check_finite("x", x, missing=data.missing)
     check_context(program, len(data), context)
+    if isinstance(program, Preparable):
+        few = slice(0, 3)
+        with _explaining(program):
+            program.prepare(
+                like_parameters(program, rows_of(x, few)),
+                like_parameters(program, rows_of(context, few)),
+            )
     guide, model = _traces_at_first_datum(program, x, context)
-    sites = sites_of(model)
-    for name, part in tensors_of(x).items():
-        if (name or "x") in sites:
-            support = stated_support(sites[name or "x"]["fn"])
-            check_support(part.to(reference_parameter(program).device), support)
+    for name in tensors_of(x):
+        if (name or "x") in sites_of(model):
+            _check_support(program, x, context, name, sites_of(model)[name or "x"])
     check_latent_supports(guide, model)
+
+
+def _check_support(
+    program: ProgramLike, x: Tensors, context: Tensors | None, name: str, site: Site
+) -> None:
+    """Check a part of x against its density at the first datum, and what lies outside at its own.
+
+    A support may depend on the data, as the total of a multinomial does.
+    """
+    part = tensors_of(x)[name]
+    values, support = part.to(reference_parameter(program).device), stated_support(site["fn"])
+    shape = site["value"].shape[1:]
+    if shape.numel() == part[0].numel():  # as a pair observes x
+        values = values.reshape(len(part), *shape)
+    inside = support.check(values).reshape(len(part), -1).all(1)
+    if not inside.all():
+        rows = (~inside).nonzero().flatten().cpu()
+        _, model = _traces_at(program, rows_of(x, rows), rows_of(context, rows))
+        own = sites_of(model)[name or "x"]["fn"]
+        if not stated_support(own).check(values[rows]).all():
+            check_support(values, support)
 
 
 def check_latent_supports(guide: Trace, model: Trace) -> None:
@@ -119,32 +147,40 @@ def support_of(program: ProgramLike, x: Tensors, context: Tensors | None) -> Con
 def _traces_at_first_datum(
     program: ProgramLike, x: Tensors, context: Tensors | None
 ) -> tuple[Trace, Trace]:
-    with evaluating(program, seed=0), validation_enabled(False):
-        try:
-            return importance_traces(
-                program,
-                like_parameters(program, rows_of(x, slice(0, 1))),
-                like_parameters(program, rows_of(context, slice(0, 1))),
-            )
-        except (RuntimeError, ValueError) as error:
-            if "more than 1 value per channel" in str(error):
-                raise InvalidInput(
-                    "program",
-                    got="a BatchNorm that uses the statistics of its batch in evaluation mode"
-                    + "".join(f", module {name!r}" for name in _without_statistics(program)[:1]),
-                    expected="a score of each datum that is its own",
-                    fix="keep running statistics (track_running_stats=True), or use LayerNorm",
-                ) from error
-            is_of_shapes = re.search("shape|size|broadcast", str(error), re.IGNORECASE)
-            if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:
-                raise
+    return _traces_at(program, rows_of(x, slice(0, 1)), rows_of(context, slice(0, 1)))
+
+
+def _traces_at(program: ProgramLike, x: Tensors, context: Tensors | None) -> tuple[Trace, Trace]:
+    with evaluating(program, seed=0), validation_enabled(False), _explaining(program):
+        return importance_traces(
+            program, like_parameters(program, x), like_parameters(program, context)
+        )
+
+
+@contextmanager
+def _explaining(program: ProgramLike) -> Iterator[None]:
+    """Turn what torch and Pyro raise on parts that do not fit into one line."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if "more than 1 value per channel" in str(error):
             raise InvalidInput(
                 "program",
-                got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
-                expected="networks built for the shapes of x, latent and context that they get",
-                fix="check latent, in_shape and context= of each part, and that a density's event "
-                "shape is the latent's (Independent)",
+                got="a BatchNorm that uses the statistics of its batch in evaluation mode"
+                + "".join(f", module {name!r}" for name in _without_statistics(program)[:1]),
+                expected="a score of each datum that is its own",
+                fix="keep running statistics (track_running_stats=True), or use LayerNorm",
             ) from error
+        is_of_shapes = re.search("shape|size|broadcast", str(error), re.IGNORECASE)
+        if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:
+            raise
+        raise InvalidInput(
+            "program",
+            got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
+            expected="networks built for the shapes of x, latent and context that they get",
+            fix="check latent, in_shape and context= of each part, and that a density's event "
+            "shape is the latent's (Independent)",
+        ) from error
 
 
 def _without_statistics(program: ProgramLike) -> list[str]:

@@ -17,17 +17,26 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors, Trace, sites_of
+from pyro_vae.contracts import (
+    ProgramLike,
+    StochasticFunction,
+    Tensors,
+    Trace,
+    joint_of,
+    sites_of,
+)
 from pyro_vae.datasets.dataset import Data
-from pyro_vae.distributions import given_datum
-from pyro_vae.programs import AtGlobals, particles
+from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random, reference_parameter
 from pyro_vae.runtime.global_latents import GlobalDraw, HasGlobals, check_globals, draw_globals
-from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
+from pyro_vae.runtime.independence import MOST_DATA, DrawsMixed, Look, check_independence
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.noise import FixedNoise, has_own_noise
+from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.one_draw import run_by_draw, take_one_draw, trace_by_draw
+from pyro_vae.runtime.summed import is_summed, latents_alone, with_drawn
 from pyro_vae.runtime.traces import (
     NonFiniteLogWeight,
     Plates,
@@ -37,6 +46,7 @@ from pyro_vae.runtime.traces import (
     is_no_weight,
     latent_sites,
     site_log_prob,
+    terms_of,
     weights_of,
 )
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
@@ -69,7 +79,7 @@ def conditioned(
         InvalidInput: on data or a program that cannot be scored.
         HasGlobals: for a program with global latents where none is expected.
     """
-    program = _in_single_precision(program)
+    program = _in_single_precision(as_program(program))
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         plates = find_plates(program, x, context, scored=scored, whole=True)
@@ -119,6 +129,7 @@ class Conditioned:
             InvalidInput: if a datum's log-weight depends on other data or on the number of draws.
             HasGlobals: for a program with global latents, without a seed.
         """
+        program = as_program(program)
         plates = find_plates(program, x, context, scored=scored, whole=True)
         if plates.globals and globals_seed is None:
             raise HasGlobals(plates.globals)
@@ -135,13 +146,19 @@ class Conditioned:
         """
         if self.plates.globals:
             check_globals(self.program, self[:1].args, self[len(self) - 1 :].args, self.plates)
-            return replace(self, noise=self.at_one_draw(0).checked().noise)
+            one = self.at_one_draw(0).checked()
+            plates = replace(self.plates, one_draw=one.plates.one_draw)
+            return replace(self, noise=one.noise, plates=plates)
         with isolated_random(self.device, 0), validation_enabled(False), torch.no_grad():
             few = self[_spread(len(self))]
             noise = 0 if has_own_noise(self.program.guide, self.device, *few.args) else None
             few = replace(few, noise=noise)
             look = Look(self.program, few.guide, *few.args, self.plates)
-            check_independence(look, has_noise=noise is not None)
+            try:
+                check_independence(look, has_noise=noise is not None)
+            except DrawsMixed as refusal:
+                take_one_draw(self.program, refusal)
+                return replace(self, noise=noise, plates=replace(self.plates, one_draw=True))
         return replace(self, noise=noise)
 
     def globals(self, num_samples: int, seed: int) -> Iterator[GlobalDraw]:
@@ -205,6 +222,11 @@ class Conditioned:
         return self.program.model
 
     @property
+    def joint(self) -> StochasticFunction:
+        """The model with every latent drawn, those that it sums over among them."""
+        return joint_of(self.program)
+
+    @property
     def guide(self) -> StochasticFunction:
         """The guide as one density: random numbers of its own are the same at every run."""
         if self.noise is None:
@@ -214,7 +236,9 @@ class Conditioned:
     def trace(
         self, fn: StochasticFunction, num_samples: int, values: Values | None = None
     ) -> Trace:
-        """The trace of a model or a guide run for K draws at once, its latents at given values."""
+        """The trace of a model or a guide run for K draws, its latents at given values."""
+        if self.plates.one_draw:
+            return trace_by_draw(fn, self.args, num_samples, values, self.plates.particle_dim)
         fn = particles(fn, num_samples, self.plates.particle_dim)
         if values is not None:
             fn = poutine.condition(fn, data=values)
@@ -224,14 +248,17 @@ class Conditioned:
         self, num_samples: int | None = None, guide: StochasticFunction | None = None
     ) -> tuple[Trace, Trace]:
         """Traces (guide, model) of K draws, or of a single one, from the guide or another one."""
-        return importance_traces(
-            self.program, *self.args, num_samples, self.plates.particle_dim, guide
-        )
+        guide, dim = guide or self.guide, self.plates.particle_dim
+        if num_samples is not None and self.plates.one_draw:
+            return run_by_draw(self.model, guide, self.args, num_samples, dim)
+        return importance_traces(self.program, *self.args, num_samples, dim, guide)
 
     def draw(self, fn: StochasticFunction, num_samples: int) -> Values:
         """K draws of every latent site from a guide, or from a model's prior."""
-        sites = latent_sites(self.trace(fn, num_samples))
-        return {name: site["value"] for name, site in sites.items()}
+        if self.plates.summed and fn == self.model:
+            fn = self.joint  # its states one by one, as the prior draws them
+        sites = latent_sites(self.trace(fn, num_samples)).items()
+        return {name: site["value"] for name, site in sites if name not in self.plates.summed}
 
     def log_density(self, fn: StochasticFunction, values: Values) -> tuple[Tensor, Tensor]:
         """The log-density of a model or a guide at K given latents: theirs and the rest.
@@ -244,7 +271,12 @@ class Conditioned:
         num_samples = draws_in(values)
         shape = (num_samples, len(self))
         latents, rest = self.zeros(shape), self.zeros(shape)
-        for name, site in sites_of(self.trace(fn, num_samples, values)).items():
+        trace = self.trace(fn, num_samples, values)
+        if any(is_summed(site) for site in sites_of(trace).values()):
+            both = (latents_alone(trace, values), trace)
+            latents, total = (sum(terms_of(t, self.plates, shape).values(), rest) for t in both)
+            return latents, total - latents
+        for name, site in sites_of(trace).items():
             value = site_log_prob(site, self.plates, shape)
             latents, rest = (latents + value, rest) if name in values else (latents, rest + value)
         return latents, rest
@@ -271,16 +303,21 @@ class Conditioned:
         return tuple(torch.cat(part) for part in zip(*parts))
 
     def observation(self, values: Values) -> TorchDistribution:
-        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, ..., N)."""
-        return self._observed_at(values)["fn"]
+        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
+        return observed_of(self._at(values))["fn"]
 
     def predictive(self, values: Values) -> TorchDistribution:
         """As `observation`, with what each datum fixes of it, such as the total of its counts."""
-        site = self._observed_at(values)
-        return given_datum(site["fn"], site["value"])
+        return observed_of(self._at(values), at_datum=True)["fn"]
 
-    def _observed_at(self, values: Values) -> Site:
-        return sites_of(self.trace(self.model, draws_in(values), values))["x"]
+    def _at(self, values: Values) -> Trace:
+        """The model at given latents, those that it sums over drawn given them and x."""
+        dim = self.plates.particle_dim
+        if not self.plates.summed:
+            return self.trace(self.model, draws_in(values), values)
+        fixed = poutine.condition(particles(self.joint, draws_in(values), dim), data=values)
+        drawn = with_drawn(fixed, self.args, self.plates.summed, dim - 1)
+        return prune_subsample_sites(poutine.trace(drawn).get_trace(*self.args))
 
     def log_weights(self, num_samples: int, guide: StochasticFunction | None = None) -> Tensor:
         """Log-weights (K, N) in nats of K draws from the guide, or from another one.

@@ -19,19 +19,23 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors, sites_of
+from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.runtime.latents import Values
-from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, site_log_prob, weights_of
+from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, terms_of, weights_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
-__all__ = ["check_independence"]
+__all__ = ["DrawsMixed", "check_independence"]
 
 MOST_DATA = 4
 DRAWS = 2
 ROUNDING = 16  # times eps and the sum of all absolute log-probabilities
 ROUNDING_OF_ONE = 4096  # the same where shapes differ, so that products are rounded differently
+
+
+class DrawsMixed(InvalidInput):
+    """A program that cannot be run for several draws at once."""
 
 
 class Given(Messenger):
@@ -75,9 +79,9 @@ class Look:
         shape = (max(1, draws), len(rows))
         weights = weights_of(*traces, self.plates, shape).double()
         size = sum(
-            site_log_prob(site, self.plates, shape).double().abs()
+            term.double().abs()
             for trace in traces
-            for site in sites_of(trace).values()
+            for term in terms_of(trace, self.plates, shape).values()
         )
         sources = {
             name: site
@@ -146,7 +150,8 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
         change = (alone[0, 0] - whole.weights[0, 0]).abs().item()
         if not change <= ROUNDING_OF_ONE * scale:
             raise _refusal("the number of data in its batch", change, "")
-    _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
+    if not look.plates.one_draw:
+        _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
 
 
 def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> None:
@@ -157,11 +162,11 @@ def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> N
             single = look.run(rows, values).weights[0]
             change = (many.weights[k] - single).abs().max().item()
             if not change <= tolerance and torch.isfinite(single).all():
-                raise _refusal("the other draws of its latents", change, "")
+                raise _refusal("the other draws of its latents", change, "", DrawsMixed)
     except InvalidInput:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise InvalidInput(
+        raise DrawsMixed(
             "program",
             got=f"a program that does not run with {DRAWS} draws in front of the data "
             f"({str(error).splitlines()[0]})",
@@ -189,9 +194,11 @@ def _mixes(
     return _refusal("the other data in its batch", change, "")
 
 
-def _refusal(on: str, change: float, module: str) -> InvalidInput:
+def _refusal(
+    on: str, change: float, module: str, kind: type[InvalidInput] = InvalidInput
+) -> InvalidInput:
     where = f", first in module {module!r}" if module else ""
-    return InvalidInput(
+    return kind(
         "program",
         got=f"a log-weight of one datum that depends on {on} (by {change:.3g} nats){where}",
         expected="a score of each datum that is its own",

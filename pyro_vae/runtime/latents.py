@@ -76,6 +76,8 @@ class Unconstrained:
     def __init__(self, prior: Trace, plates: Plates):
         self.plates, self.transforms, self.shapes = plates, {}, {}
         for name, site in latent_sites(prior).items():
+            if name in plates.summed:
+                continue
             self.transforms[name] = to_real(name, site["fn"])
             real = self.transforms[name].inv(site["value"])
             self.shapes[name] = in_rows(real, plates).shape[2:]

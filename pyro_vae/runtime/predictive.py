@@ -11,15 +11,17 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Site, Trace, joint_of, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.distributions import given_datum, representative_of
-from pyro_vae.programs import AtGlobals
+from pyro_vae.programs import AtGlobals, as_program
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, enough_memory, rows_within
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.settings import Settings
+from pyro_vae.runtime.summed import with_drawn
 from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import InvalidInput, check_context, check_count
 
@@ -63,6 +65,7 @@ def generate(
         torch.Size([64, 1, 8, 8])
     """
     check_count("num", num)
+    program = as_program(program)
     given = None
     if context is not None:
         given = torch.as_tensor(context)
@@ -78,7 +81,7 @@ def generate(
 
     def run(few: slice) -> Sites:
         labels = None if given is None else given[few]
-        return observed_of(prior_predictive(program, few.stop - few.start, labels))
+        return {"x": observed_of(prior_predictive(program, few.stop - few.start, labels))}
 
     settings = Settings(seed, memory_budget)
     return _in_chunks(program, run, partial(_value, draws=draws), num, settings)["x"]
@@ -119,13 +122,13 @@ def reconstruct(
         >>> pv.reconstruct(vae, torch.zeros(3, 1, 8, 8)).shape
         torch.Size([3, 1, 8, 8])
     """
-    data = as_dataset(data)
+    program, data = as_program(program), as_dataset(data)
     with evaluating(program, seed):
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
     def run(few: slice) -> Sites:
-        return observed_of(posterior_predictive(given[few]))
+        return {"x": observed_of(posterior_predictive(given[few]))}
 
     value = partial(_value, draws=draws or data.missing)
     made = _in_chunks(program, run, value, len(given), Settings(seed, memory_budget))["x"]
@@ -163,6 +166,7 @@ def encode(
         >>> pv.encode(vae, torch.zeros(3, 1, 8, 8))["z"].shape
         torch.Size([3, 2])
     """
+    program = as_program(program)
     with evaluating(program, seed):
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
@@ -196,6 +200,8 @@ def _in_chunks(
 
 
 def _data_dim(site: Site) -> int:
+    if site["name"] == "x":
+        return 0
     frames = site["cond_indep_stack"]
     plate_dim = next(f.dim for f in frames if f.name == "data" and f.dim is not None)
     return plate_dim - len(site["fn"].event_shape)
@@ -230,9 +236,18 @@ def _at_posterior(program: ProgramLike, context: Tensor | None, seed: int) -> Pr
 
 def prior_predictive(program: ProgramLike, num: int, context: Tensor | None = None) -> Trace:
     """A trace of the unconditioned model at ``num`` empty events."""
-    return poutine.trace(poutine.uncondition(program.model)).get_trace(
-        _empty(program, num), context
-    )
+    empty = _empty(program, num)
+    try:
+        return poutine.trace(_Unconditioned()(joint_of(program))).get_trace(empty, context)
+    except InvalidInput:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise InvalidInput(
+            "model",
+            got=f"one that cannot run at empty events ({str(error).splitlines()[0]})",
+            expected="a model that reads nothing off x but the number of data",
+            fix="give it what it reads, such as a total, by a context: model(x, context)",
+        ) from error
 
 
 def _empty(program: ProgramLike, num: int) -> Tensor:
@@ -251,20 +266,30 @@ def _empty(program: ProgramLike, num: int) -> Tensor:
 def posterior_predictive(given: Conditioned) -> Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
     guide = poutine.trace(given.guide).get_trace(*given.args)
-    replayed = poutine.replay(given.model, trace=guide)
+    replayed = poutine.replay(given.joint, trace=guide)
+    if given.plates.summed:
+        values = {name: site["value"] for name, site in latent_sites(guide).items()}
+        fixed = poutine.condition(given.joint, data=values)
+        first_dim = given.plates.particle_dim - 1
+        replayed = with_drawn(fixed, given.args, given.plates.summed, first_dim)
     with _GivenData():
-        return poutine.trace(poutine.uncondition(replayed)).get_trace(*given.args)
+        return poutine.trace(_Unconditioned()(replayed)).get_trace(*given.args)
+
+
+class _Unconditioned(Messenger):
+    """Draw x instead of observing it; what else is observed, such as labels, is given."""
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["is_observed"] and (msg["name"] == "x" or "x" in msg["infer"]):
+            msg["infer"] = {**msg["infer"], "obs": msg["value"]}
+            msg["is_observed"] = False
+            msg["value"], msg["done"] = None, False  # type: ignore[typeddict-item, typeddict-unknown-key]
 
 
 class _GivenData(Messenger):
     """Give an unconditioned site what `given_datum` fixes of its datum, before it is drawn."""
 
     def _pyro_sample(self, site: Site) -> None:
-        datum = site["infer"].get("obs")  # left there by uncondition
+        datum = site["infer"].get("obs")  # left there by _Unconditioned
         if isinstance(datum, Tensor):
             site["fn"] = given_datum(site["fn"], datum)
-
-
-def observed_of(trace: Trace) -> Sites:
-    """The observed site of a trace, by its name."""
-    return {"x": sites_of(trace)["x"]}

@@ -13,7 +13,7 @@ the guide are training terms (a commitment loss, a penalty) and do not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pyro import poutine
@@ -22,9 +22,19 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors, Trace, sites_of
+from pyro_vae.contracts import (
+    Preparable,
+    ProgramLike,
+    Site,
+    StochasticFunction,
+    TakesOneDraw,
+    Tensors,
+    Trace,
+    sites_of,
+)
 from pyro_vae.distributions import is_point_mass, stated_support
 from pyro_vae.programs import particles
+from pyro_vae.runtime.summed import is_summed, marginal_terms
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
 __all__ = [
@@ -40,6 +50,7 @@ __all__ = [
     "paired_traces",
     "plates_of",
     "site_log_prob",
+    "terms_of",
     "weights_of",
 ]
 
@@ -55,22 +66,23 @@ class Plates:
     Args:
         data_dim: the data plate's dimension, negative.
         num_data: number of data in the run that this was read off.
-        data_scale: full size of the data plate over the number of data in it; 1 unless the program
-            subsamples.
         particle_dim: the first dimension left of every plate of the program, negative.
         is_deterministic: whether every latent of the guide is a point, as the code that an encoder
             chooses: all draws are one.
         is_whole: whether no plate inside the data plate is subsampled.
         globals: the names of the sites outside the data plate, which belong to all data together.
+        one_draw: whether the program is run for one draw at a time.
+        summed: the names of the model's discrete latents that it sums over.
     """
 
     data_dim: int
     num_data: int
-    data_scale: float
     particle_dim: int
     is_deterministic: bool = False
     is_whole: bool = True
     globals: frozenset[str] = frozenset()
+    one_draw: bool = False
+    summed: frozenset[str] = frozenset()
 
     @property
     def data_axis(self) -> int:
@@ -99,7 +111,7 @@ def find_plates(
             training alone can do with some of their entries.
 
     Raises:
-        InvalidInput: if the model has no data plate or no site ``"x"``, model and guide differ in
+        InvalidInput: if the model has no data plate or no observed site, model and guide differ in
             their latent sites, a local plate is subsampled, or (a `NoBound`) the guide puts a point
             mass on a continuous latent of a datum.
     """
@@ -114,8 +126,12 @@ def find_plates(
                 fix="make it an nn.Parameter of the program, which is what is trained and saved",
             )
     plates = plates_of(guide, model, scored=scored)
-    for name in [part or "x" for part in tensors_of(x)]:
-        if name not in sites_of(model) or not sites_of(model)[name]["is_observed"]:
+    observed = {name: site for name, site in sites_of(model).items() if site["is_observed"]}
+    # A pair of Pyro's functions may observe pieces of x, or what it makes of x.
+    is_pair = isinstance(program, Preparable) and bool(observed)
+    has_pieces = any("x" in site["infer"] for site in observed.values())
+    for name in () if is_pair or has_pieces else [part or "x" for part in tensors_of(x)]:
+        if name not in observed:
             raise InvalidInput(
                 "model",
                 got=f"no observed site named {name!r}",
@@ -132,7 +148,8 @@ def find_plates(
             expected="one entry for each datum",
             fix="write pyro.plate('data', len(x))",
         )
-    return plates
+    one_draw = isinstance(program, TakesOneDraw) and program.one_draw
+    return replace(plates, one_draw=one_draw)
 
 
 def plates_of(
@@ -169,7 +186,6 @@ def plates_of(
     return Plates(
         data_dim=data_dim,
         num_data=plate.size,
-        data_scale=(plate.full_size or plate.size) / plate.size,
         particle_dim=leftmost if has_particles else leftmost - 1,
         is_deterministic=all(
             is_point_mass(site["fn"])
@@ -178,6 +194,7 @@ def plates_of(
         ),
         is_whole=not any(True for _ in _subsampled(model, guide)),
         globals=outside,
+        summed=frozenset(n for n, site in sites_of(model).items() if is_summed(site)),
     )
 
 
@@ -189,7 +206,11 @@ def is_local(site: Site) -> bool:
 def _check_latents(model: Trace, guide: Trace, scored: bool, outside: frozenset[str]) -> None:
     for inside in (True, False):
         q, p = (
-            {n: site for n, site in latent_sites(trace).items() if (n in outside) != inside}
+            {
+                n: site
+                for n, site in latent_sites(trace).items()
+                if (n in outside) != inside and not is_summed(site)
+            }
             for trace in (guide, model)
         )
         _check_pairs(q, p, scored and inside)
@@ -217,7 +238,8 @@ def _check_pairs(q: dict[str, Site], p: dict[str, Site], scored: bool) -> None:
             name,
             got="a latent site of the model that the guide does not have",
             expected="a guide for every latent",
-            fix="sample it in the guide",
+            fix="sample it in the guide, or, if it is discrete, have the model sum over it: "
+            'infer={"enumerate": "parallel"}',
         )
     for name in shared if scored and not auxiliary else ():
         is_point = is_point_mass(q[name]["fn"])
@@ -291,11 +313,25 @@ def weights_of(guide: Trace, model: Trace, plates: Plates, shape: tuple[int, int
     They are those of the data, given the global latents.
     """
     total = next(iter(sites_of(model).values()))["value"].new_zeros(())
-    for sign, sites in ((1, sites_of(model)), (-1, latent_sites(guide))):
-        for name, site in sites.items():
-            if name not in plates.globals:
-                total = total + sign * site_log_prob(site, plates, shape)
+    for sign, terms in ((1, terms_of(model, plates, shape)), (-1, terms_of(guide, plates, shape))):
+        for name, term in terms.items():
+            if sign == 1 or not sites_of(guide)[name]["is_observed"]:
+                total = total + sign * term
     return total
+
+
+def terms_of(trace: Trace, plates: Plates, shape: tuple[int, int]) -> dict[str, Tensor]:
+    """The terms (K, N) of a trace by site; what depends on summed latents is one term each."""
+    sums = marginal_terms(trace, plates.particle_dim - 1) if plates.summed else {}
+    found = {name: _per_datum(value, plates, shape) for name, value in sums.items()}
+    for name, site in sites_of(trace).items():
+        if name in plates.globals:
+            continue
+        if not sums:
+            found[name] = site_log_prob(site, plates, shape)
+        elif (value := _log_prob(site)).dim() <= -plates.particle_dim:
+            found[name] = _per_datum(value, plates, shape)
+    return found
 
 
 def is_no_weight(log_weights: Tensor) -> Tensor:
@@ -327,8 +363,16 @@ class NonFiniteLogWeight(InvalidInput):
 
 def site_log_prob(site: Site, plates: Plates, shape: tuple[int, int]) -> Tensor:
     """One site's unscaled, masked log-probability, summed over its local plates: (K, N)."""
+    return _per_datum(_log_prob(site), plates, shape)
+
+
+def _log_prob(site: Site) -> Tensor:
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    value = scale_and_mask(value, mask=site["mask"])
+    return scale_and_mask(value, mask=site["mask"])
+
+
+def _per_datum(value: Tensor, plates: Plates, shape: tuple[int, int]) -> Tensor:
+    """The sum (K, N) of a tensor over all plates but those of the draws and the data."""
     rank = -plates.particle_dim
     value = value.reshape((1,) * (rank - value.dim()) + value.shape)
     others = [d for d in range(-rank, 0) if d not in (plates.particle_dim, plates.data_dim)]
@@ -339,8 +383,8 @@ def culprit(
     traces: tuple[Trace, Trace], plates: Plates, shape: tuple[int, int], bad: Tensor
 ) -> str:
     """Which site the log-weights marked as bad (K, N) come from, in words."""
-    for name, site in [item for trace in traces for item in sites_of(trace).items()]:
-        if not torch.isfinite(site_log_prob(site, plates, shape)[bad]).all():
+    for name, term in [item for t in traces for item in terms_of(t, plates, shape).items()]:
+        if not torch.isfinite(term[bad]).all():
             return f"first at site {name!r}"
     return "at no single site"
 

@@ -19,10 +19,11 @@ import pyro.infer
 import torch
 
 from pyro_vae import checkpoint
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, SumsLatents, as_module
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.objectives import ELBO
+from pyro_vae.objectives import ELBO, EnumeratedELBO
 from pyro_vae.objectives.base import ObjectiveLike
+from pyro_vae.programs import as_program
 from pyro_vae.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
@@ -77,7 +78,8 @@ def fit(
         program: any program. It is moved to ``device`` and left there, with its last weights, or
             with those of the best validation ELBO if there are validation data.
         data: training data, a data set, a tensor x (N, *event), or a pair (x, context).
-        objective: a Pyro ELBO; by default `pyro_vae.objectives.ELBO`.
+        objective: a Pyro ELBO; by default `pyro_vae.objectives.ELBO`, or `EnumeratedELBO` for a
+            model that sums over latents.
         epochs: passes over the data in total; a resumed run does those that are left.
         batch_size: data in a batch; the last of an epoch may be smaller.
         learning_rate: the optimiser's, before the schedule.
@@ -141,6 +143,7 @@ def fit(
                 expected="a class or a function",
                 fix="pass torch.optim.Adam" if name == "optimizer" else "pass schedules.Cosine()",
             )
+    owner, program = program, as_program(program)  # a module's folder holds the module
     train = as_dataset(data)
     check_data(program, train)
     target = choose_device(device)
@@ -157,11 +160,14 @@ def fit(
             expected="an ELBO with a differentiable loss",
             fix="choose one of pyro_vae.objectives",
         )
+    if objective is None:
+        sums = isinstance(program, SumsLatents) and program.summed
+        objective = EnumeratedELBO() if sums else ELBO()
     trainable = [name for name, p in program.named_parameters() if p.requires_grad]
     settings: dict[str, object] = {
         "data": train.sha256,
         "binarize": train.binarize,
-        "objective": _settings_of(objective or ELBO()),
+        "objective": _settings_of(objective),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "optimizer": _settings_of(optimizer),
@@ -172,14 +178,14 @@ def fit(
         "patience": patience,
         "seed": seed,
         "autocast": autocast,
-        "program": None if out is None else checkpoint.describe(program),
+        "program": None if out is None else checkpoint.described_or_named(as_module(owner)),
         "epochs": None if isinstance(schedule, Constant) else epochs,
         "trainable": trainable,
     }
     steps = GradientSteps(
         program,
         train.to(target, dtype),
-        copy.copy(objective) if objective is not None else ELBO(),
+        copy.copy(objective),
         epochs,
         batch_size,
         learning_rate,
@@ -191,7 +197,7 @@ def fit(
         autocast,
     )
     folder = None if out is None else Path(out)
-    run = Run(steps, compile, held, patience, folder, checkpoint_seconds, settings)
+    run = Run(owner, steps, compile, held, patience, folder, checkpoint_seconds, settings)
     with nullcontext() if folder is None else checkpoint.claimed(folder):
         if folder is not None and continues(folder, resume):
             run.restore()

@@ -12,7 +12,7 @@ from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae import checkpoint
-from pyro_vae.contracts import Trace, sites_of
+from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.runtime.progress import progress_bar
@@ -44,7 +44,8 @@ class Run:
     """One run of `fit`: its steps, the measurements after each epoch, and its folder.
 
     Args:
-        steps: the gradient steps.
+        program: what is trained, scored and saved.
+        steps: the gradient steps, which may hold a module with model and guide as a program.
         compile: whether to compile them.
         validation: data whose score is taken after every epoch.
         patience: stop after so many epochs without a better validation score.
@@ -53,6 +54,7 @@ class Run:
         settings: what a resumed run must have in common with the one in the folder.
     """
 
+    program: ProgramLike
     steps: GradientSteps
     compile: Literal["auto", "on", "off"]
     validation: Dataset | None
@@ -62,7 +64,6 @@ class Run:
     settings: dict[str, object]
 
     def __post_init__(self) -> None:
-        self.program = self.steps.program
         self.history = History()
         self.best: Best | None = None
 
@@ -183,7 +184,7 @@ class Run:
             return TrainingDiverged(step - 1, f"parameter {broken!r}", OVERFLOWED, self.folder)
         x, context = steps.data.batch(batch.places, batch.keys)
         with torch.no_grad(), validation_enabled(False):
-            guide, model = importance_traces(self.program, x, context)
+            guide, model = importance_traces(steps.program, x, context)
         for part, trace in (("guide", guide), ("model", model)):
             name = _first_site_that_is_not_finite(trace)
             if name is not None:

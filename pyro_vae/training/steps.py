@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import pyro.infer
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from pyro_vae.contracts import Initializable, ProgramLike, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.objectives.base import ObjectiveLike, look
+from pyro_vae.objectives.data_scale import without_data_scale
+from pyro_vae.objectives.elbo import SumOverSites
 from pyro_vae.objectives.global_latents import weigh_globals
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.runtime.conditioned import Conditioned
@@ -146,17 +149,12 @@ class GradientSteps:
             plates = find_plates(self.program, x, context, scored=False)
             self.globals = plates.globals
             if plates.is_whole:
-                Conditioned(self.program, x, context, plates).checked()
-        if plates.data_scale != 1:
-            raise InvalidInput(
-                "data plate",
-                got=f"a full size that scales the loss by {plates.data_scale:g}",
-                expected="pyro.plate('data', len(x)): losses are per datum here",
-                fix="leave its size out",
-            )
+                plates = Conditioned(self.program, x, context, plates).checked().plates
         objective = self.objective
         with evaluating(self.program, self.seed):
             look(objective, self.program.model, self.program.guide, (x, context), plates)
+        if plates.one_draw:
+            _run_draws_one_by_one(objective)
 
     def initialize(self) -> None:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
@@ -333,8 +331,8 @@ class GradientSteps:
         """
         x, context = self.data.batch(index, keys)
         share = len(x) / len(self.data)
-        model = weigh_globals(self.program.model, self.globals, share)
-        guide = weigh_globals(self.program.guide, self.globals, share)
+        pair = map(without_data_scale, (self.program.model, self.program.guide))
+        model, guide = (weigh_globals(fn, self.globals, share) for fn in pair)
         if weight is not None:
             model, guide = weigh_latents(model, weight), weigh_latents(guide, weight)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
@@ -360,6 +358,22 @@ class GradientSteps:
             {key.removeprefix(PREFIX): value for key, value in program.items()}
         )
         self.optimizer_state.restore(state)
+
+
+def _run_draws_one_by_one(objective: ObjectiveLike) -> None:
+    """Let a bound that is a sum over sites make its draws one after another."""
+    if not isinstance(objective, pyro.infer.ELBO) or not objective.vectorize_particles:
+        return
+    if not isinstance(objective, SumOverSites):
+        raise InvalidInput(
+            "objective",
+            got=f"{type(objective).__name__} with {objective.num_particles} draws at once, for a "
+            "program that is run one draw at a time",
+            expected="a bound that is a sum over sites",
+            fix="pass objective=pv.objectives.ELBO(num_particles="
+            f"{objective.num_particles}) (--objective ELBO)",
+        )
+    objective.vectorize_particles = False
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import MethodType
-
 import pyro.infer
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,8 @@ from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import StochasticFunction
 from pyro_vae.objectives import ELBO
 from pyro_vae.objectives.base import ObjectiveLike
+from pyro_vae.programs.references import modules_of
+from pyro_vae.programs.store import Store
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["CompiledSVI"]
@@ -58,13 +58,13 @@ class CompiledSVI:
                 expected="a torch optimiser over all parameters",
                 fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)",
             )
-        self.model, self.guide, self.optim, self.objective = model, guide, optim, objective_of(loss)
+        self.optim, self.objective = optim, objective_of(loss)
         given = [p for group in optim.param_groups for p in group["params"]]
         self.parameters = [p for p in given if p.requires_grad]
         self.update = Update(optim, self.parameters)
-        owners = [fn.__self__ if isinstance(fn, MethodType) else fn for fn in (model, guide)]
-        modules = {id(owner): owner for owner in owners if isinstance(owner, nn.Module)}
-        self.modules = nn.ModuleList(modules.values())
+        self.modules = nn.ModuleList(modules_of(model, guide))
+        store = Store()
+        self.model, self.guide = (self._in_store(fn, store) for fn in (model, guide))
         self.steps: dict[object, LossAndGradients] = {}
         self.places: list[int] = []
 
@@ -96,6 +96,27 @@ class CompiledSVI:
                     self.update.compile()
         self.update(gradients)
         return value.item()
+
+    def _in_store(self, fn: StochasticFunction, store: Store) -> StochasticFunction:
+        """A function that finds its own parameters in Pyro's store, and leaves none there."""
+
+        def run(*args: object, **kwargs: object) -> object:
+            with store.scope(self.modules, adopts=True):
+                made = fn(*args, **kwargs)
+            own = {id(parameter) for parameter in self.parameters}
+            for name, parameter in store.named_parameters():
+                if id(parameter) not in own:
+                    raise InvalidInput(
+                        "optim",
+                        got=f"no parameter of pyro.param({name!r}), which is made at the first run",
+                        expected="a torch optimiser over all parameters",
+                        fix="write program = pv.Program(model, guide); program.prepare(x), and "
+                        "pass program.model, program.guide and an optimiser over "
+                        "program.parameters()",
+                    )
+            return made
+
+        return run
 
     def _forget_what_was_replaced(self) -> None:
         """Discard graphs whose parameters have moved in memory, as after ``module.double()``.

@@ -72,19 +72,6 @@ def test_a_pair_of_ones_own_trains_scores_generates_and_reconstructs():
     assert torch.equal(pv.elbo(program, (x, torch.arange(50))).values, pv.elbo(program, x).values)
 
 
-@pytest.mark.parametrize(
-    "register", [lambda net: pyro.module("net", net), lambda net: pyro.param("w", torch.ones(()))]
-)
-def test_global_parameters_are_refused_with_the_rewrite(register):
-    net = torch.nn.Linear(3, 2)
-
-    def model(x):
-        register(net)
-
-    with pytest.raises(InvalidInput, match=r"modules=\.\.\."):
-        pv.Program(model, model, modules=net).model(torch.zeros(2, 3))
-
-
 def test_a_context_reaches_encoder_and_decoder():
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(2),

@@ -95,16 +95,32 @@ def test_a_model_that_mixes_data_is_refused(change):
     assert "depends on the other data in its batch" in said
 
 
-def test_a_model_that_mixes_draws_is_refused():
-    def centred(z):
-        return z - z.mean(0) if z.dim() == 3 else z
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda z: z - z.mean(0) if z.dim() == 3 else z,
+            "depends on the other draws of its latents",
+        ),
+        (
+            lambda z: z.reshape(-1, 2),
+            r"does not run with 2 draws in front of the data \(",
+        ),
+    ],
+    ids=["mixes", "fails"],
+)
+def test_a_pair_that_takes_no_draws_in_front_is_run_one_draw_at_a_time(float64, change, words):
+    x = torch.randn(5, 2)
+    exact = dist.Normal(torch.zeros(2), 2**0.5).to_event(1).log_prob(x)
+    with pytest.warns(UserWarning, match=f"{words}.*one draw at a time"):
+        score = pv.log_likelihood(written_out(change), x, 300)
+    assert ((score.values - exact).abs() < 4.5 * score.mc_se).all()
 
-    said = refusal(written_out(centred), torch.randn(5, 2))
-    assert "depends on the other draws of its latents" in said
 
-
-def test_a_model_that_takes_no_draws_in_front_is_refused_with_what_it_said():
-    said = refusal(written_out(lambda z: z.reshape(-1, 2)), torch.randn(5, 2))
+def test_a_program_of_parts_that_mixes_draws_is_refused():
+    decoder = Mixing(lambda h: h.reshape(-1, 8))
+    decoder.takes_draws = True  # which is not so
+    said = refusal(vae_through(decoder), torch.randn(5, 4))
     assert "does not run with 2 draws in front of the data (" in said
 
 

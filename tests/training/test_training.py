@@ -504,20 +504,27 @@ def test_training_modes_and_gradients_are_left_as_they_were():
     assert not program.training and all(p.grad is None for p in program.parameters())
 
 
-def test_a_subsampling_plate_and_functions_without_their_modules_are_refused():
+def test_the_loss_per_datum_has_nothing_of_the_scale_of_the_data_plate():
+    def losses(size):
+        vae = small_vae(seed=3)
+
+        def model(x):
+            with pyro.plate("data", size or len(x), subsample=torch.arange(len(x))):
+                z = pyro.sample("z", vae.prior())
+                pyro.sample("x", vae.likelihood(z), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", size or len(x), subsample=torch.arange(len(x))):
+                pyro.sample("z", vae.posterior(x))
+
+        program = pv.Program(model, guide)
+        return pv.fit(program, digits(50), batch_size=20, epochs=2, progress=False)["objective"]
+
+    assert losses(1000) == pytest.approx(losses(None), rel=1e-6)
+
+
+def test_functions_without_their_modules_are_refused():
     vae = small_vae()
-
-    def model(x):
-        with pyro.plate("data", 1000, subsample_size=len(x)):
-            z = pyro.sample("z", vae.prior())
-            pyro.sample("x", vae.likelihood(z), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", 1000, subsample_size=len(x)):
-            pyro.sample("z", vae.posterior(x))
-
-    with pytest.raises(InvalidInput, match="scales the loss by 500"):
-        pv.fit(pv.Program(model, guide, modules=vae), digits(50), progress=False)
     other = torch.nn.Linear(1, 1)
     with pytest.raises(InvalidInput, match=r"parameters of 'model\.__self__', which"):
         strange = pv.Program(vae.model, vae.guide, modules=other, event_shape=(1, 8, 8))

@@ -1,0 +1,93 @@
+"""Find the modules and tensors that a function refers to, by closures, globals and owners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+
+from torch import Tensor, nn
+
+from pyro_vae.contracts import ProgramLike
+
+__all__ = ["modules_of", "referred_to_by"]
+
+LIBRARIES = {"functools", "builtins", "numpy", "pyro", "pyro_vae", "torch"}  # not searched
+
+
+def modules_of(*functions: Callable[..., object]) -> list[nn.Module]:
+    """The modules that functions refer to, each once, without those that another one holds.
+
+    Example:
+        >>> net = torch.nn.Linear(2, 3)
+        >>> modules_of(lambda z: net(z)) == [net]
+        True
+    """
+    seen: dict[int, object] = {}
+    found = {
+        id(value): value
+        for function in functions
+        for _, value in _within("", function, seen)
+        if isinstance(value, nn.Module)
+    }
+    inner = {id(part) for m in found.values() for part in m.modules() if part is not m}
+    return [module for key, module in found.items() if key not in inner]
+
+
+def referred_to_by(program: ProgramLike) -> Iterator[tuple[str, object]]:
+    """The modules and tensors to which the program's code refers, by one name each."""
+    internal = vars(nn.Module()).keys()
+    seen: dict[int, object] = {id(program): program}
+    yield from _within("model", program.model, seen)
+    yield from _within("guide", program.guide, seen)
+    for path, module in program.named_modules():
+        for name, value in vars(module).items():
+            if name not in internal:
+                full = f"{path}.{name}" if path else name.removesuffix("_fn")
+                yield from _within(full, value, seen)
+
+
+def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple[str, object]]:
+    """A value and everything it refers to: closures, globals, bound objects, containers."""
+    if id(value) in seen:
+        return
+    seen[id(value)] = value  # kept alive, so that no other object gets its identity
+    parts: dict[str, object] = {}
+    if isinstance(value, nn.Module | Tensor):
+        yield name, value
+    elif isinstance(value, MethodType):
+        parts = {f"{name}.__self__": value.__self__, name: value.__func__}
+    elif isinstance(value, partial):
+        arguments = {f"{name}.args[{i}]": given for i, given in enumerate(value.args)}
+        parts = {name: value.func, **arguments, **value.keywords}
+    elif isinstance(value, FunctionType):
+        parts = {} if _is_of_library(value) else _names_used_by(value)
+    elif isinstance(value, list | tuple):
+        parts = {f"{name}[{i}]": item for i, item in enumerate(value)}
+    elif isinstance(value, dict):
+        parts = {f"{name}[{key!r}]": item for key, item in value.items()}
+    elif not isinstance(value, type | ModuleType) and not _is_of_library(type(value)):
+        # a plain object that holds the networks
+        parts = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
+    for part, item in parts.items():
+        yield from _within(part, item, seen)
+
+
+def _is_of_library(thing: FunctionType | type) -> bool:
+    return (thing.__module__ or "").split(".")[0] in LIBRARIES
+
+
+def _names_used_by(function: FunctionType) -> dict[str, object]:
+    """The objects that a function's code refers to from outside it, by name."""
+    used: dict[str, object] = {}
+    codes = [function.__code__]
+    for code in codes:  # which grows by the functions defined within
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        used |= {n: function.__globals__[n] for n in code.co_names if n in function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        try:
+            used[name] = cell.cell_contents
+        except ValueError:  # a name that has no value yet
+            continue
+    wrapped = vars(function).get("__wrapped__")
+    return used if wrapped is None else {**used, "__wrapped__": wrapped}

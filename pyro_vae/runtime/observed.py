@@ -1,0 +1,142 @@
+"""The distribution of x in a trace, whichever sites observe it.
+
+A program of ours observes x at one site of x's own shape. A pair of Pyro functions may observe
+(N, 784) of an image, or the steps of a sequence one by one, in plates of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_vae.contracts import Place, Site, Trace, sites_of
+from pyro_vae.distributions import given_datum
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["observed_of"]
+
+
+def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
+    r"""The site of x of a model's trace, its value and its distribution (\*draws, N, \*event).
+
+    Args:
+        trace: of a model.
+        at_datum: whether what each datum fixes of its distribution is fixed, such as a total.
+
+    Raises:
+        InvalidInput: if no site observes x as it is.
+    """
+    pieces = [
+        _Piece.of(site, at_datum) for site in sites_of(trace).values() if "x" in site["infer"]
+    ]
+    if not pieces and "x" in sites_of(trace):
+        pieces = [_Piece.of(sites_of(trace)["x"], at_datum)]
+    if not pieces:
+        raise InvalidInput(
+            "model",
+            got="no site that observes x as it is",
+            expected="pyro.sample('x', ..., obs=x)",
+            fix="observe x itself: a change of its scale belongs into the data set or a transform "
+            "of the distribution",
+        )
+    site = pieces[0].site.copy()
+    site["name"] = "x"
+    if len(pieces) > 1 or not pieces[0].is_whole:
+        site["fn"] = _Joined(pieces)
+        site["value"] = _joined(pieces, lambda piece: piece.site["value"])
+    return site
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A site that observes x or a part of it."""
+
+    site: Site
+    place: Place | None
+
+    @classmethod
+    def of(cls, site: Site, at_datum: bool) -> _Piece:
+        if at_datum:
+            site = site.copy()
+            site["fn"] = given_datum(site["fn"], site["value"])
+        return cls(site, site["infer"].get("x"))  # type: ignore[arg-type]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the site's values are x itself, the data in front."""
+        if self.place is None:
+            return True
+        fn, (dims, data) = self.site["fn"], self.dims
+        right = (*fn.batch_shape[len(fn.batch_shape) + data :][1:], *fn.event_shape)
+        return (
+            self.place.axis is None
+            and right == self.place.event
+            and not any(d < data for d in dims)
+        )
+
+    @property
+    def dims(self) -> tuple[list[int], int]:
+        """The dimensions of the site's plates in a datum, from the left, and that of the data."""
+        found = {f.name: f.dim for f in self.site["cond_indep_stack"] if f.dim is not None}
+        return sorted(d for n, d in found.items() if n not in ("data", "particles")), found["data"]
+
+    def in_rows(self, value: Tensor) -> Tensor:
+        r"""A value of the site as (\*draws, N, \*part of x)."""
+        fn, (dims, data) = self.site["fn"], self.dims
+        assert self.place is not None
+        value = value.expand(*fn.batch_shape, *fn.event_shape)
+        rank = len(fn.batch_shape)
+        inner = [rank + d for d in dims if rank + d >= 0]
+        first = [d for d in range(rank) if d not in inner and d != rank + data]
+        draws = tuple(fn.batch_shape[d] for d in first if fn.batch_shape[d] != 1)
+        if any(f.name == "particles" for f in self.site["cond_indep_stack"]):
+            draws = (fn.batch_shape[first[0]],)
+        value = value.permute(*first, rank + data, *inner, *range(rank, value.dim()))
+        return value.reshape(*draws, fn.batch_shape[data], *self.place.shape)
+
+
+class _Joined(TorchDistribution):
+    """The distributions of sites that observe pieces of x, as one of x."""
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real
+
+    def __init__(self, pieces: Sequence[_Piece]):
+        self.pieces = pieces
+        mean = _joined(pieces, lambda piece: piece.site["fn"].sample())
+        place = pieces[0].place
+        event = place.event if place is not None else ()
+        rank = mean.dim() - len(event)
+        super().__init__(mean.shape[:rank], mean.shape[rank:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return _joined(self.pieces, lambda piece: piece.site["fn"].mean)
+
+    @property
+    def mode(self) -> Tensor:
+        return _joined(self.pieces, lambda piece: piece.site["fn"].mode)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        draws = [
+            _joined(self.pieces, lambda piece: piece.site["fn"].sample())
+            for _ in range(torch.Size(sample_shape).numel())
+        ]
+        return torch.stack(draws).reshape(*sample_shape, *draws[0].shape)
+
+
+def _joined(pieces: Sequence[_Piece], value: Callable[[_Piece], Tensor]) -> Tensor:
+    r"""Values of the pieces put together as x (\*draws, N, \*event)."""
+    rows = [(piece.in_rows(value(piece)), piece.place) for piece in pieces]
+    first, place = rows[0]
+    assert place is not None
+    if place.axis is None:
+        return first
+    axis = place.axis - len(place.event) - 1
+    ordered = sorted(rows, key=lambda row: 0 if row[1] is None else row[1].start)
+    return torch.cat([value for value, _ in ordered], dim=axis)
