@@ -108,9 +108,10 @@ def _too_large(size: int, kind: Kind) -> str:
 def read_bytes(path: str | Path, kind: Kind, inside: str | Path | None = None) -> bytes:
     """Read a whole file; the arguments are those of `open_file`."""
     with open_file(path, kind, inside) as file, parsing(path, kind):
-        data = file.read(kind.max_bytes + 1)
-    if len(data) > kind.max_bytes:  # of a file that says it has none, or that grows
-        kind.refuse(path, _too_large(len(data), kind))
+        data = file.read(os.fstat(file.fileno()).st_size + 1)
+        rest = file.read(min(MEGABYTE, kind.max_bytes) + 1)
+        if rest:  # of a file that says it has none, such as the system's own, or that grows
+            kind.refuse(path, "which changes while it is read")
     return data
 
 

@@ -11,19 +11,41 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import safetensors.torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import Add, committing, current, weights_named_by
 from pyro_vae.checkpoint.files import CheckpointError
+from pyro_vae.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_json
 
 __all__ = ["Meta", "add_state", "exists", "read_state", "write_state"]
 
 Meta = dict[str, Any]  # JSON beside the tensors
 
-FORMAT = 1
+FORMAT = 2
+UNCHECKED = 1  # of version 0.1.0, without a checksum of the JSON
+
+INDEX, WEIGHTS = (
+    Kind(
+        "run",
+        f"{what}, as training writes it",
+        "restore it from a copy, or train again",
+        size * MEGABYTE,
+        CheckpointError,
+    )
+    for what, size in (("JSON of a state", 32), ("the weights of a state", 2**16))
+)
+
+
+class Index(TypedDict):
+    """What the JSON of every state holds."""
+
+    format: int
+    weights: str
+    sha256: str
+
 
 PICKLES = {".pt", ".pth", ".pkl", ".ckpt", ".bin"}
 
@@ -46,7 +68,9 @@ def add_state(add: Add, name: str, tensors: dict[str, Tensor], meta: Meta) -> No
     data = safetensors.torch.save(own)
     digest = hashlib.sha256(data).hexdigest()
     weights = f"{name}-{digest[:12]}.safetensors"
-    index = {"format": FORMAT, "weights": weights, "sha256": digest, **meta}
+    rest = json.loads(json.dumps(meta))  # as it will be read
+    index = {"format": FORMAT, "weights": weights, "sha256": digest, **rest}
+    index["checksum"] = checksum_of(index)
     add(weights, data)
     add(f"{name}.json", json.dumps(index, indent=1).encode())
 
@@ -75,38 +99,26 @@ def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], Meta]:
         raise CheckpointError(
             "run", got=got, expected=expected, fix="check the path, or train first"
         )
-    try:
-        meta = json.loads(index.read_bytes())
-        weights, digest = folder / Path(meta["weights"]).name, meta["sha256"]
-        version = meta["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    meta = read_json(index, INDEX, Meta, inside=folder)
+    with parsing(index, INDEX):
+        stated = checked(meta, Index)
+    if stated["format"] not in (FORMAT, UNCHECKED):
         raise CheckpointError(
             "run",
-            got=f"{index}, which is damaged ({type(error).__name__}: {error})",
-            expected=expected,
-            fix="restore it from a copy, or train again",
-        ) from None
-    if version != FORMAT:
-        raise CheckpointError(
-            "run",
-            got=f"{index} of format {version}",
+            got=f"{index} of format {stated['format']}",
             expected=f"format {FORMAT}",
             fix="load it with the version that wrote it",
         )
-    try:
-        data = weights.read_bytes()
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise CheckpointError(
-                "run",
-                got=f"{weights}, truncated or altered: its SHA-256 is not that in {index.name}",
-                expected=f"SHA-256 {digest[:12]}...",
-                fix="restore it from a copy, or train again",
-            )
+    if stated["format"] == FORMAT and meta.pop("checksum", None) != checksum_of(meta):
+        INDEX.refuse(index, "altered: its checksum is not that of its values")
+    weights = folder / Path(stated["weights"]).name
+    data = read_bytes(weights, WEIGHTS, inside=folder)
+    if hashlib.sha256(data).hexdigest() != stated["sha256"]:
+        WEIGHTS.refuse(weights, f"truncated or altered: its SHA-256 is not that in {index.name}")
+    with parsing(weights, WEIGHTS):
         return safetensors.torch.load(data), meta
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            "run",
-            got=f"{weights}, which cannot be read ({error})",
-            expected=expected,
-            fix="restore it from a copy, or train again",
-        ) from None
+
+
+def checksum_of(meta: Meta) -> str:
+    """The SHA-256 of a state's JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

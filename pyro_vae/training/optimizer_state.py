@@ -74,16 +74,34 @@ class OptimizerState:
                 del self.optimizer.state[parameter]
 
     def restore_scalars(self, scalars: Scalars) -> None:
-        """Put back what `scalars` gave."""
-        for group, values in zip(self.optimizer.param_groups, scalars["groups"]):
+        """Put back what `scalars` gave.
+
+        Raises:
+            ValueError: for a setting that the optimiser does not have, or of another type.
+        """
+        for group, values in zip(self.optimizer.param_groups, scalars["groups"], strict=True):
             for key, value in values.items():
-                group[key] = tuple(value) if isinstance(value, list) else value
+                put = tuple(value) if isinstance(value, list) else value
+                if key not in group or not _are_alike(put, group[key]):
+                    raise ValueError(f"no setting {key} = {value!r} of this optimiser")
+                group[key] = put
         for parameter, values in zip(self.parameters, scalars["slots"]):
             if values:
                 self.optimizer.state[parameter].update(values)
 
     def _slots(self) -> Iterable[Mapping[str, object]]:
         return (self.optimizer.state.get(parameter, {}) for parameter in self.parameters)
+
+
+def _are_alike(value: object, other: object) -> bool:
+    """Whether two settings are of one type; ``None`` and a flag mean that torch chooses."""
+    if value is None or other is None:
+        return isinstance(value, bool | int | float | str | None)
+    if isinstance(value, bool) or isinstance(other, bool):
+        return isinstance(value, bool) and isinstance(other, bool)
+    if isinstance(value, int | float):
+        return isinstance(other, int | float)
+    return type(value) is type(other)
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

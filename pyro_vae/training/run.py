@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from pyro import validation_enabled
@@ -15,9 +15,11 @@ from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
+from pyro_vae.reading import MEGABYTE, Kind, checked, parsing
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.history import History, Row, TrainingDiverged
+from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
 from pyro_vae.training.tensorboard import EventFile
 from pyro_vae.validation import InvalidInput
@@ -28,6 +30,25 @@ OVERFLOWED = (
     "its gradient overflowed: lower learning_rate, set clip_norm, "
     "or bound the scales of the likelihood"
 )
+
+
+STATE = Kind(
+    "run",
+    "the state of a training, as fit writes it",
+    "restore it from a copy, or train again",
+    32 * MEGABYTE,
+    checkpoint.CheckpointError,
+)
+
+
+class Saved(TypedDict):
+    """The JSON of a training's state; ``best`` is a score and its epoch."""
+
+    settings: dict[str, object]
+    compiled_sizes: list[int] | None
+    optimizer: Scalars
+    history: list[Row]
+    best: tuple[float, int] | None
 
 
 @dataclass(frozen=True)
@@ -227,7 +248,9 @@ class Run:
     def restore(self) -> None:
         """Restore the state of the run in the folder."""
         assert self.folder is not None
-        state, meta = checkpoint.read_state(self.folder, "training")
+        state, found = checkpoint.read_state(self.folder, "training")
+        with parsing(self.folder / "training.json", STATE):
+            meta = checked(found, Saved)
         saved = checkpoint.with_current_paths(meta["settings"])
         for name, value in self.settings.items():
             if name == "program" and saved.get(name) != value:
@@ -247,7 +270,7 @@ class Run:
         try:
             self.steps.restore(state)
             self.steps.optimizer_state.restore_scalars(meta["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise InvalidInput(
                 "program",
                 got=f"another structure than the run in {self.folder} has "

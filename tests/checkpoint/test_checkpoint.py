@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import small_vae
+from mutations import with_checksum
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
@@ -238,7 +239,7 @@ def damage_pickle_with_its_hash(folder):
     damage_pickle(folder)
     index = json.loads((folder / "program.json").read_text())
     index["sha256"] = hashlib.sha256(weights_file(folder).read_bytes()).hexdigest()
-    (folder / "program.json").write_text(json.dumps(index))
+    (folder / "program.json").write_text(json.dumps(with_checksum(index)))
 
 
 def damage_missing(folder):
@@ -262,7 +263,7 @@ def damage_format(folder):
 def damage_class(folder):
     index = json.loads((folder / "program.json").read_text())
     index["program"]["args"]["prior"] = {"class": "os.mkdir", "args": {"path": os.environ["BOMB"]}}
-    (folder / "program.json").write_text(json.dumps(index))
+    (folder / "program.json").write_text(json.dumps(with_checksum(index)))
 
 
 def damage_function(folder):
@@ -270,25 +271,25 @@ def damage_function(folder):
     index["program"]["args"]["posterior"]["args"]["network"]["args"]["activation"] = {
         "import": "pyro.clear_param_store"
     }
-    (folder / "program.json").write_text(json.dumps(index))
+    (folder / "program.json").write_text(json.dumps(with_checksum(index)))
 
 
 def damage_nonsense(folder):
     index = json.loads((folder / "program.json").read_text())
     index["program"]["args"]["prior"]["args"]["latent"] = [-3]
-    (folder / "program.json").write_text(json.dumps(index))
+    (folder / "program.json").write_text(json.dumps(with_checksum(index)))
 
 
 def damage_path(folder):
     index = json.loads((folder / "program.json").read_text())
     index["program"]["class"] = "nodot"
-    (folder / "program.json").write_text(json.dumps(index))
+    (folder / "program.json").write_text(json.dumps(with_checksum(index)))
 
 
 def damage_structure(folder):
     index = json.loads((folder / "program.json").read_text())
     index["program"]["args"]["posterior"]["args"]["network"]["args"]["hidden"] = [3]
-    (folder / "program.json").write_text(json.dumps(index))
+    (folder / "program.json").write_text(json.dumps(with_checksum(index)))
 
 
 @pytest.mark.parametrize(
@@ -304,6 +305,53 @@ def test_a_damaged_checkpoint_is_refused_in_one_line_and_never_runs(tmp_path, mo
         pv.load(tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_one_bit_of_the_json_is_noticed(tmp_path):
+    """One of a likelihood's scale moved log p(x) by nats, and nothing was said."""
+    pv.save(small_vae(), tmp_path)
+    path = tmp_path / "program.json"
+    whole, (_, expected) = path.read_bytes(), checkpoint.read_state(tmp_path, "program")
+    for place in range(0, len(whole)):
+        bit = 1 << (place * 5 % 8)
+        changed = bytes([*whole[:place], whole[place] ^ bit, *whole[place + 1 :]])
+        path.write_bytes(changed)
+        try:
+            assert checkpoint.read_state(tmp_path, "program")[1] == expected  # of white space
+        except checkpoint.CheckpointError as error:
+            assert "\n" not in str(error)
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path):
+    vae = small_vae()
+    vae.posterior.head.layer.bias.data[0] = torch.nan
+    pv.save(vae, tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"NaN .* 'posterior\.head\.layer\.bias'"):
+        pv.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.touch()],
+    ids=["fifo", "folder", "device", "empty"],
+)
+@pytest.mark.parametrize("name", ["program.json", "weights"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, put, name):
+    pv.save(small_vae(), tmp_path)
+    path = weights_file(tmp_path) if name == "weights" else tmp_path / name
+    path.unlink()
+    put(path)
+    with pytest.raises(checkpoint.CheckpointError):
+        pv.load(tmp_path)
+
+
+def test_weights_outside_of_the_folder_are_not_read(tmp_path):
+    pv.save(small_vae(), tmp_path / "run")
+    weights = weights_file(tmp_path / "run")
+    outside = weights.rename(tmp_path / weights.name)
+    weights.symlink_to(outside)
+    with pytest.raises(checkpoint.CheckpointError, match="outside of"):
+        pv.load(tmp_path / "run")
 
 
 def test_a_missing_folder_says_so(tmp_path):
