@@ -37,10 +37,12 @@ __all__ = [
     "Place",
     "Preparable",
     "PyroPair",
+    "Quantity",
     "Site",
     "StatesClasses",
     "StatesEvent",
     "StatesInfer",
+    "StatesKnown",
     "StatesMeasure",
     "StatesShape",
     "StatesTrainingTerm",
@@ -54,6 +56,7 @@ __all__ = [
     "as_program",
     "joint_of",
     "context_of",
+    "known_by",
     "num_classes_of",
     "sites_of",
 ]
@@ -99,7 +102,9 @@ class Likelihood(ModuleLike, Protocol):
 
     @property
     def event_shape(self) -> tuple[int, ...]: ...
-    def __call__(self, *latents: Tensor, context: Tensor | None = None) -> Distribution: ...
+    def __call__(
+        self, *latents: Tensor, context: Tensor | None = None, **known: Tensor
+    ) -> Distribution: ...
 
 
 class Posterior(ModuleLike, Protocol):
@@ -204,6 +209,11 @@ def context_of(program: ModuleLike) -> nn.Module | None:
     return getattr(program, "context", None)
 
 
+def known_by(likelihood: object) -> Mapping[str, Quantity]:
+    """The known quantities that a likelihood takes, by name."""
+    return likelihood.known if isinstance(likelihood, StatesKnown) else {}
+
+
 def num_classes_of(program: ModuleLike) -> int | None:
     """The number of labels that a program conditions on; ``None`` for any other context."""
     embed = context_of(program)
@@ -239,6 +249,31 @@ class StatesInfer(Protocol):
     """A posterior that tells Pyro how to treat its site, such as to sum over its states."""
 
     infer: InferDict
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is known of each datum beside x and is not modelled, such as its size factor.
+
+    Args:
+        expected: the values that it may have, in words.
+        holds: from the quantity (N, ...) and x (N, ...) to whether each entry is such a value; the
+            quantity's trailing dimensions are as many as those of x, or none.
+    """
+
+    expected: str
+    holds: Callable[[Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class StatesKnown(Protocol):
+    """A likelihood that takes known quantities of each datum by keyword, and names them.
+
+    They are entries of the context dictionary, which a program passes on to its likelihood.
+    """
+
+    @property
+    def known(self) -> Mapping[str, Quantity]: ...
 
 
 @runtime_checkable

@@ -86,15 +86,15 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f"did you mean {folded[matches[0]]!r}?"
 
 
-def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
+def check_choice(argument: str, value: str | None, known: Iterable[str | None]) -> None:
     """Raise `InvalidInput`, with the nearest name, unless ``value`` is in ``known``."""
     known = list(known)
     if value not in known:
         raise InvalidInput(
             argument,
             got=repr(value),
-            expected=f"one of {', '.join(known)}",
-            fix=nearest_name(value, known),
+            expected=f"one of {', '.join(map(str, known))}",
+            fix=nearest_name(str(value), map(str, known)),
         )
 
 

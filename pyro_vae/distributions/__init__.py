@@ -5,6 +5,7 @@ Nothing here has trainable parameters or knows a program.
 """
 
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
+from pyro_vae.distributions.censored import CensoredEntries
 from pyro_vae.distributions.codebook import AutoregressiveCodes, CodeGrid, nearest_code
 from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli
 from pyro_vae.distributions.counts import (
@@ -15,11 +16,18 @@ from pyro_vae.distributions.counts import (
 )
 from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
 from pyro_vae.distributions.flows import PushForward
-from pyro_vae.distributions.levels import Binomial, CategoricalCode, DiscretizedLogistic
+from pyro_vae.distributions.levels import (
+    Binomial,
+    BinomialOfTrials,
+    CategoricalCode,
+    DiscretizedLogistic,
+    OrderedCategory,
+)
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.paths import GaussianMarkovPath, MarkovPath, ParallelPaths
 from pyro_vae.distributions.pixels import AutoregressiveBits
-from pyro_vae.distributions.real import StudentT
+from pyro_vae.distributions.positive import Gamma, Weibull
+from pyro_vae.distributions.real import NormalWithNoise, StudentT
 from pyro_vae.distributions.sequences import AutoregressiveSequences
 from pyro_vae.distributions.simplex import LogisticNormal
 from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
@@ -36,7 +44,10 @@ from pyro_vae.distributions.supports import (
     representative_of,
     stated_support,
 )
+from pyro_vae.distributions.tails import log_between, log_tails
+from pyro_vae.distributions.truncated import TruncatedEntries
 from pyro_vae.distributions.unit import Beta, ContinuousBernoulli
+from pyro_vae.distributions.zero_inflated import ZeroInflatedEntries
 
 __all__ = [
     "AutoregressiveBits",
@@ -44,12 +55,15 @@ __all__ = [
     "AutoregressiveSequences",
     "Beta",
     "Binomial",
+    "BinomialOfTrials",
     "CategoricalCode",
+    "CensoredEntries",
     "CodeGrid",
     "Columns",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Flat",
+    "Gamma",
     "GaussianMarkovPath",
     "JointlyEnumerated",
     "LogisticNormal",
@@ -59,7 +73,9 @@ __all__ = [
     "MultinomialGivenTotal",
     "NegativeBinomial",
     "NoDraws",
+    "NormalWithNoise",
     "ObservedEntries",
+    "OrderedCategory",
     "ParallelPaths",
     "Poisson",
     "PushForward",
@@ -68,7 +84,10 @@ __all__ = [
     "SphericalUniform",
     "StudentT",
     "TorchToPyro",
+    "TruncatedEntries",
     "VonMisesFisher",
+    "Weibull",
+    "ZeroInflatedEntries",
     "ZeroInflatedNegativeBinomial",
     "as_pyro",
     "entries_of",
@@ -77,6 +96,8 @@ __all__ = [
     "innermost_support",
     "is_point_mass",
     "is_thin",
+    "log_between",
+    "log_tails",
     "measure_of",
     "nearest_code",
     "points_of",

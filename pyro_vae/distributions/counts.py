@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from pyro_vae.distributions.tails import log_tails, poisson_tails
+
 __all__ = [
     "MultinomialGivenTotal",
     "NegativeBinomial",
@@ -96,23 +98,53 @@ class MultinomialGivenTotal(dist.TorchDistribution):
         return counts
 
 
-class Poisson(dist.Poisson):
-    r"""Poisson counts, their log-probability computed in double precision.
+class Poisson(dist.TorchDistribution):
+    r"""Poisson counts given by their log-rate, in double precision.
 
-    .. math:: P(x) = \frac{\lambda^x e^{-\lambda}}{x!}
+    .. math:: \log P(x) = x \log \lambda - \lambda - \log x!
 
     In float32 the three terms of torch's own cancel: at a rate of :math:`e^{12}` it is off by 0.04.
+    Where a rate underflows, torch's own has no gradient.
+
+    Args:
+        log_rate: :math:`\log \lambda` (\*batch).
 
     Example:
-        >>> Poisson(torch.tensor(162755.0)).log_prob(torch.tensor(162755.0))
-        tensor(-6.9189)
+        >>> Poisson(torch.tensor([12.0, -1e4])).log_prob(torch.tensor([162755.0, 1.0]))
+        tensor([-6.9189e+00, -1.0000e+04])
     """
+
+    arg_constraints = {"log_rate": constraints.real}
+    support = constraints.nonnegative_integer
+
+    def __init__(self, log_rate: Tensor, validate_args: bool | None = None):
+        self.log_rate = log_rate
+        super().__init__(log_rate.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> Poisson:
+        return Poisson(self.log_rate.expand(torch.Size(batch_shape)), validate_args=False)
+
+    @property
+    def rate(self) -> Tensor:
+        return self.log_rate.exp()
+
+    mean = variance = rate
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        return torch.poisson(self.rate.expand(self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        exact = dist.Poisson(self.rate.double(), validate_args=False).log_prob(value.double())
-        return exact.to(self.rate.dtype)
+        log_rate, x = self.log_rate.double(), value.double()
+        exact = x * log_rate - log_rate.exp() - torch.lgamma(x + 1)
+        return exact.to(self.log_rate.dtype)
+
+
+@log_tails.register
+def _poisson(p: Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
+    return poisson_tails(p.log_rate.double(), x.double())
 
 
 class NegativeBinomial(dist.NegativeBinomial):

@@ -10,7 +10,14 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
-__all__ = ["Binomial", "CategoricalCode", "DiscretizedLogistic", "Grid"]
+__all__ = [
+    "Binomial",
+    "BinomialOfTrials",
+    "CategoricalCode",
+    "DiscretizedLogistic",
+    "Grid",
+    "OrderedCategory",
+]
 
 
 class Binomial(dist.Binomial):
@@ -33,6 +40,17 @@ class Binomial(dist.Binomial):
         ways = torch.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
         exact = ways + x * logsigmoid(logits) + (n - x) * logsigmoid(-logits)
         return exact.to(self.logits.dtype)
+
+
+class BinomialOfTrials(Binomial):
+    """`Binomial`, each datum with its own number of trials, so of any count."""
+
+    support = constraints.nonnegative_integer
+    has_enumerate_support = False
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        occurs = value <= self.total_count
+        return torch.where(occurs, super().log_prob(torch.where(occurs, value, 0.0)), -torch.inf)
 
 
 class Grid(constraints.Constraint):
@@ -173,3 +191,94 @@ class CategoricalCode(dist.Categorical):
     @property
     def _codes(self) -> Tensor:
         return torch.arange(self._num_events, dtype=self.logits.dtype, device=self.logits.device)
+
+
+class OrderedCategory(TorchDistribution):
+    r"""An ordered category 0, ..., C - 1: the interval in which a logistic variable falls.
+
+    .. math:: P(x \le k) = \mathrm{sigmoid}(c_k - \mu)
+
+    with cutpoints :math:`c_0 < \dots < c_{C-2}`. As for `DiscretizedLogistic`, no difference of
+    probabilities is taken.
+
+    Args:
+        loc: :math:`\mu` (\*batch).
+        first: the first cutpoint (\*batch).
+        gaps: the distances between cutpoints (\*batch, C - 2), positive.
+
+    Source: McCullagh (1980), Regression Models for Ordinal Data.
+
+    Example:
+        >>> p = OrderedCategory(torch.tensor(0.0), torch.tensor(-1.0), torch.tensor([2.0]))
+        >>> p.log_prob(torch.tensor([0.0, 1.0, 2.0])).exp()
+        tensor([0.2689, 0.4621, 0.2689])
+    """
+
+    arg_constraints: dict = {}
+    has_enumerate_support = True
+
+    def __init__(self, loc: Tensor, first: Tensor, gaps: Tensor):
+        batch = torch.broadcast_shapes(loc.shape, first.shape, gaps.shape[:-1])
+        self.loc, self.first = loc.expand(batch), first.expand(batch)
+        self.gaps = gaps.expand(*batch, -1)
+        super().__init__(batch, validate_args=False)
+
+    @property
+    def categories(self) -> int:
+        return self.gaps.shape[-1] + 2
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self):
+        return constraints.integer_interval(0, self.categories - 1)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> OrderedCategory:
+        batch = torch.Size(batch_shape)
+        return OrderedCategory(
+            self.loc.expand(batch), self.first.expand(batch), self.gaps.expand(*batch, -1)
+        )
+
+    @property
+    def logits(self) -> Tensor:
+        """The log-probability of each category (\\*batch, C)."""
+        first = (self.first - self.loc).unsqueeze(-1)
+        below = torch.cat([first, first + self.gaps.cumsum(-1)], -1)  # c_k - mu
+        between = (
+            logsigmoid(below[..., 1:])
+            + logsigmoid(-below[..., :-1])
+            + torch.log(-torch.expm1(-self.gaps))
+        )
+        return torch.cat([logsigmoid(below[..., :1]), between, logsigmoid(-below[..., -1:])], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits, which = torch.broadcast_tensors(self.logits, value.unsqueeze(-1).long())
+        return logits.gather(-1, which[..., :1]).squeeze(-1)
+
+    @property
+    def probs(self) -> Tensor:
+        return self.logits.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.probs * self._codes).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.probs * self._codes.square()).sum(-1) - self.mean.square()
+
+    @property
+    def _codes(self) -> Tensor:
+        return torch.arange(self.categories, dtype=self.loc.dtype, device=self.loc.device)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        return (
+            torch.distributions.Categorical(logits=self.logits)
+            .sample(sample_shape)
+            .reshape(shape)
+            .to(self.loc.dtype)
+        )
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        values = self._codes.reshape(-1, *(1,) * len(self.batch_shape))
+        return values.expand(-1, *self.batch_shape) if expand else values

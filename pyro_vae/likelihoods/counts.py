@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.likelihoods.positive import Positive
+from pyro_vae.contracts import Quantity
+from pyro_vae.likelihoods.parameters import (
+    LOG_RATE,
+    SIZE_FACTOR,
+    Positive,
+    bounded,
+    per_entry,
+    required,
+)
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["Multinomial", "NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
-
-LOG_RATE = 12.0  # rates lie within e^-12 and e^12
 
 
 class Poisson(nn.Module):
@@ -28,9 +33,18 @@ class Poisson(nn.Module):
 
     close to f(z) for rates that occur, and bounded, so that no rate overflows.
 
+    With a ``size_factor`` the context dictionary has an entry of that name, s > 0, (N,) or (N,
+    \*event), and
+
+    .. math:: \lambda = s\, e^{12 \tanh(f(z) / 12)} \quad (\text{"exposure"}), \qquad
+              \lambda = s\, \mathrm{softmax}(f(z)) \quad (\text{"total"}),
+
+    the softmax over all entries of x: s is then the total that a datum's counts have on average.
+
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
+        size_factor: ``None``, ``"exposure"`` or ``"total"``, the meaning of each datum's own.
 
     Source: McCullagh and Nelder (1989), Generalized Linear Models.
 
@@ -40,14 +54,31 @@ class Poisson(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        size_factor: Literal["exposure", "total"] | None = None,
+    ):
         super().__init__()
-        self.event_shape, self.network = as_shape(event_shape), network
+        self.event_shape, self.network, self.size_factor = (
+            as_shape(event_shape),
+            network,
+            size_factor,
+        )
         self.head = Head(out_shape_of(network), self.event_shape)
+        self.rate = LogRate(self.event_shape, size_factor)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return self.rate.known
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, z, context))
-        return distributions.Poisson(log_rate_of(raw).exp()).to_event(len(self.event_shape))
+        log_rate = self.rate(raw, size_factor)
+        return distributions.Poisson(log_rate).to_event(len(self.event_shape))
 
 
 class NegativeBinomial(nn.Module):
@@ -65,8 +96,9 @@ class NegativeBinomial(nn.Module):
         network: the decoder, from z to features.
         concentration: r, that of the Gamma; where it starts if it is learned.
         learn_concentration: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
-            ``"per_feature"`` one each.
+            ``"per_feature"`` one each; ``"network"`` computes one for each entry of each datum.
         concentration_bounds: the interval of a learned concentration.
+        size_factor: ``None``, ``"exposure"`` or ``"total"``, see `Poisson`.
 
     Raises:
         InvalidInput: if the concentration does not lie strictly within its bounds.
@@ -84,22 +116,31 @@ class NegativeBinomial(nn.Module):
         event_shape: Size,
         network: nn.Module,
         concentration: float = 10.0,
-        learn_concentration: Literal["shared", "per_feature"] | None = "per_feature",
+        learn_concentration: Literal["shared", "per_feature", "network"] | None = "per_feature",
         concentration_bounds: Sequence[float] = (1e-2, 1e4),
+        size_factor: Literal["exposure", "total"] | None = None,
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds = tuple(concentration_bounds)
-        self.head = Head(out_shape_of(network), self.event_shape)
+        self.concentration_bounds, self.size_factor = tuple(concentration_bounds), size_factor
+        count = 1 + (learn_concentration == "network")
+        self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds
         self.shape = Positive(
             concentration, self.event_shape, learn_concentration, bounds, "concentration"
         )
+        self.rate = LogRate(self.event_shape, size_factor)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        (raw,) = self.head(features_of(self.network, z, context))
-        log_mean, concentration = log_rate_of(raw), self.shape()
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return self.rate.known
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> dist.TorchDistribution:
+        raw, *spread = self.head(features_of(self.network, z, context))
+        log_mean, concentration = self.rate(raw, size_factor), self.shape(*spread)
         logits = log_mean - concentration.log()
         return distributions.NegativeBinomial(concentration, logits=logits).to_event(
             len(self.event_shape)
@@ -119,8 +160,9 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         network: the decoder, from z to features.
         concentration: r, see `NegativeBinomial`; where it starts if it is learned.
         learn_concentration: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
-            ``"per_feature"`` one each.
+            ``"per_feature"`` one each; ``"network"`` computes one for each entry of each datum.
         concentration_bounds: the interval of a learned concentration.
+        size_factor: ``None``, ``"exposure"`` or ``"total"``, see `Poisson`.
 
     Raises:
         InvalidInput: if the concentration does not lie strictly within its bounds.
@@ -137,22 +179,31 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         event_shape: Size,
         network: nn.Module,
         concentration: float = 10.0,
-        learn_concentration: Literal["shared", "per_feature"] | None = "per_feature",
+        learn_concentration: Literal["shared", "per_feature", "network"] | None = "per_feature",
         concentration_bounds: Sequence[float] = (1e-2, 1e4),
+        size_factor: Literal["exposure", "total"] | None = None,
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds = tuple(concentration_bounds)
-        self.head = Head(out_shape_of(network), self.event_shape, parameters=2)
+        self.concentration_bounds, self.size_factor = tuple(concentration_bounds), size_factor
+        count = 2 + (learn_concentration == "network")
+        self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds
         self.shape = Positive(
             concentration, self.event_shape, learn_concentration, bounds, "concentration"
         )
+        self.rate = LogRate(self.event_shape, size_factor)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        raw, gate = self.head(features_of(self.network, z, context))
-        log_mean, concentration = log_rate_of(raw), self.shape()
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return self.rate.known
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> dist.TorchDistribution:
+        raw, gate, *spread = self.head(features_of(self.network, z, context))
+        log_mean, concentration = self.rate(raw, size_factor), self.shape(*spread)
         return distributions.ZeroInflatedNegativeBinomial(
             concentration, logits=log_mean - concentration.log(), gate_logits=gate
         ).to_event(len(self.event_shape))
@@ -166,12 +217,14 @@ class Multinomial(nn.Module):
 
     The likelihood of a bag of words. The total n is not modelled: each datum is scored given its
     own, which is read off x, and scores are log P(x | n). Draws and means have ``total_count``
-    words.
+    words, or each as many as its ``size_factor`` says, an entry of the context dictionary (N,).
 
     Args:
         event_shape: (V,), at least two words: counts in a single cell are their total.
         network: the decoder, from z to features.
         total_count: the total of draws and means.
+        size_factor: ``"total"`` where each datum's own total is known; reconstructions have that of
+            their datum in any case.
 
     Raises:
         InvalidInput: if the event is no vector of at least two counts.
@@ -184,11 +237,18 @@ class Multinomial(nn.Module):
         tensor([60., 60., 60., 60., 60.])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, total_count: int = 100):
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        total_count: int = 100,
+        size_factor: Literal["total"] | None = None,
+    ):
         super().__init__()
         check_count("total_count", total_count)
+        check_choice("size_factor", size_factor, [None, "total"])
         self.event_shape, self.network = as_shape(event_shape), network
-        self.total_count = total_count
+        self.total_count, self.size_factor = total_count, size_factor
         if len(self.event_shape) != 1 or math.prod(self.event_shape) < 2:
             raise InvalidInput(
                 "event_shape",
@@ -198,11 +258,46 @@ class Multinomial(nn.Module):
             )
         self.head = Head(out_shape_of(network), self.event_shape)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return {"size_factor": TOTAL} if self.size_factor else {}
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, size_factor: Tensor | None = None
+    ) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, z, context))
-        return distributions.MultinomialGivenTotal(self.total_count, logits=logits)
+        total = required("size_factor", size_factor) if self.size_factor else self.total_count
+        return distributions.MultinomialGivenTotal(total, logits=logits)
 
 
-def log_rate_of(raw: Tensor) -> Tensor:
-    """A log-rate within its bounds."""
-    return LOG_RATE * torch.tanh(raw / LOG_RATE)
+TOTAL = Quantity("whole numbers >= 0", lambda total, x: (total >= 0) & (total == total.round()))
+
+
+class LogRate(nn.Module):
+    """The logarithms of rates, from what a network computes and the sizes of data.
+
+    Args:
+        event_shape: the shape of x.
+        size_factor: ``None``, ``"exposure"`` or ``"total"``, see `Poisson`.
+
+    Raises:
+        InvalidInput: on any other size factor.
+    """
+
+    def __init__(self, event_shape: Sequence[int], size_factor: str | None):
+        super().__init__()
+        check_choice("size_factor", size_factor, [None, "exposure", "total"])
+        self.event_shape, self.size_factor = tuple(event_shape), size_factor
+
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return {"size_factor": SIZE_FACTOR} if self.size_factor else {}
+
+    def forward(self, raw: Tensor, size_factor: Tensor | None) -> Tensor:
+        if self.size_factor is None:
+            return bounded(raw, LOG_RATE)
+        log_size = per_entry(required("size_factor", size_factor), self.event_shape).log()
+        if self.size_factor == "exposure":
+            return log_size + bounded(raw, LOG_RATE)
+        flat = raw.flatten(raw.dim() - len(self.event_shape))
+        return log_size + flat.log_softmax(-1).reshape(raw.shape)

@@ -10,11 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.likelihoods.positive import Positive, bounded_exp
+from pyro_vae.contracts import Quantity
+from pyro_vae.likelihoods.parameters import Positive, bounded_exp, per_entry, required
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import check_count
 
-__all__ = ["Binomial", "Categorical", "DiscretizedLogistic", "DiscretizedLogisticMixture"]
+__all__ = [
+    "Binomial",
+    "Categorical",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Ordinal",
+]
 
 
 class DiscretizedLogistic(nn.Module):
@@ -167,6 +174,47 @@ class Categorical(nn.Module):
         )
 
 
+class Ordinal(nn.Module):
+    r"""Independent ordered categories 0, ..., C - 1, cut from a latent scale that z moves.
+
+    .. math:: P(x \mid z) = \prod_d P(c_{x_d - 1} < f_d(z) + \varepsilon \le c_{x_d}), \quad
+              \varepsilon \sim \mathrm{Logistic}, \quad c_{-1} = -\infty, \; c_{C-1} = \infty
+
+    Cumulative logits: :math:`P(x \le k) = \mathrm{sigmoid}(c_k - f(z))`. Grades, stages, answers
+    from "never" to "always". The cutpoints are learned, each entry's own, in order by their
+    positive distances, which move between e^-5 and e^5; the first starts so that all are about 0.
+
+    Args:
+        event_shape: the shape of x.
+        network: the decoder, from z to features.
+        categories: the number of categories C, at least two.
+
+    Raises:
+        InvalidInput: if there are fewer than two categories.
+
+    Source: McCullagh (1980), Regression Models for Ordinal Data.
+
+    Example:
+        >>> p = Ordinal(3, pv.networks.MLP(2, [8]), categories=4)
+        >>> p(torch.zeros(5, 2)).log_prob(torch.tensor([0.0, 3.0, 2.0])).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, event_shape: Size, network: nn.Module, categories: int = 5):
+        super().__init__()
+        check_count("categories", categories, minimum=2)
+        self.event_shape, self.network, self.categories = as_shape(event_shape), network, categories
+        self.head = Head(out_shape_of(network), self.event_shape)
+        self.first = nn.Parameter(torch.full(self.event_shape, 1 - categories / 2))
+        self.log_gaps = nn.Parameter(torch.zeros(*self.event_shape, categories - 2))
+
+    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
+        (loc,) = self.head(features_of(self.network, z, context))
+        gaps = bounded_exp(self.log_gaps, 5.0)
+        ordered = distributions.OrderedCategory(loc, self.first, gaps)
+        return ordered.to_event(len(self.event_shape))
+
+
 class Binomial(nn.Module):
     r"""Independent numbers of successes in n trials; the network computes their log-odds.
 
@@ -177,6 +225,8 @@ class Binomial(nn.Module):
         event_shape: the shape of x.
         network: the decoder, from z to features.
         total_count: the number of trials n, of every entry.
+        trials: whether n is known of each datum instead: the context dictionary's entry ``trials``,
+            (N,) or (N, \*event).
 
     Raises:
         InvalidInput: if there is no trial.
@@ -189,18 +239,31 @@ class Binomial(nn.Module):
         tensor([False])
     """
 
-    def __init__(self, event_shape: Size, network: nn.Module, total_count: int = 10):
+    def __init__(
+        self, event_shape: Size, network: nn.Module, total_count: int = 10, trials: bool = False
+    ):
         super().__init__()
         check_count("total_count", total_count)
-        self.event_shape, self.network, self.total_count = (
-            as_shape(event_shape),
-            network,
-            total_count,
-        )
+        self.event_shape, self.network = as_shape(event_shape), network
+        self.total_count, self.trials = total_count, trials
         self.head = Head(out_shape_of(network), self.event_shape)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return {"trials": TRIALS} if self.trials else {}
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, trials: Tensor | None = None
+    ) -> dist.TorchDistribution:
         (logits,) = self.head(features_of(self.network, z, context))
-        return distributions.Binomial(self.total_count, logits=logits).to_event(
-            len(self.event_shape)
-        )
+        event_dim = len(self.event_shape)
+        if not self.trials:
+            return distributions.Binomial(self.total_count, logits=logits).to_event(event_dim)
+        total = per_entry(required("trials", trials), self.event_shape)
+        return distributions.BinomialOfTrials(total, logits=logits).to_event(event_dim)
+
+
+TRIALS = Quantity(
+    "whole numbers of at least x",
+    lambda trials, x: (trials == trials.round()) & ((trials >= x) | torch.isnan(x)) & (trials >= 0),
+)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Likelihood
+from pyro_vae.contracts import Likelihood, Quantity, known_by
 from pyro_vae.distributions import ObservedEntries, entries_of
 from pyro_vae.networks import as_shape
 
@@ -47,6 +48,12 @@ class Missing(nn.Module):
     def event_shape(self) -> tuple[int, ...]:
         return as_shape(self.likelihood.event_shape)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        entries = entries_of(self.likelihood(z, context=context))
+    @property
+    def known(self) -> Mapping[str, Quantity]:
+        return known_by(self.likelihood)
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, **known: Tensor
+    ) -> dist.TorchDistribution:
+        entries = entries_of(self.likelihood(z, context=context, **known))
         return ObservedEntries(entries).to_event(len(self.event_shape))

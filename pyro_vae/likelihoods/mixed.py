@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.contracts import Likelihood, Quantity, as_module, known_by
 from pyro_vae.distributions import Columns, entries_of
-from pyro_vae.networks import Size, as_shape, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput, nearest_name
+from pyro_vae.likelihoods.inner import Inner, likelihood_on
+from pyro_vae.networks import Size, as_shape, features_of
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["Group", "Mixed"]
 
 
-class Group(TypedDict, total=False):
+class Group(Inner, total=False):
     """A group of columns with a likelihood of its own, in the words of a recipe."""
 
     columns: Sequence[int]
-    class_path: str | type[nn.Module]
-    init_args: Mapping[str, object]
 
 
 class Mixed(nn.Module):
@@ -40,6 +39,9 @@ class Mixed(nn.Module):
             groups:
             - {columns: [0, 1], class_path: StudentT, init_args: {df: 4}}
             - {columns: [2], class_path: Categorical, init_args: {categories: 3}}
+
+    Known quantities, such as ``censored``, are one number for a datum, (N,), or one for each of its
+    columns, (N, D), of which each group takes its own.
 
     Args:
         event_shape: (D,), the number of columns.
@@ -81,18 +83,41 @@ class Mixed(nn.Module):
         described = self.groups or [everything]
         columns = [list(group.get("columns", ())) for group in described]
         self.check_columns([column for some in columns for column in some])
-        features = Features(out_shape_of(network))  # the network runs once, for all groups
-        self.parts = nn.ModuleList(
-            _likelihood_class(group)((len(some),), features, **group.get("init_args", {}))
-            for group, some in zip(described, columns)
+        self.parts = nn.ModuleList(  # the network runs once, for all groups
+            as_module(self._part(group, len(some))) for group, some in zip(described, columns)
         )
         for i, some in enumerate(columns):
             self.register_buffer(f"columns_{i}", torch.tensor(some), persistent=False)
 
-    def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
+    def _part(self, group: Group, num_columns: int) -> Likelihood:
+        unknown = set(group) - {"columns", "class_path", "init_args"}
+        if unknown or "class_path" not in group:
+            raise InvalidInput(
+                "groups",
+                got=f"a group with {', '.join(sorted(group)) or 'nothing'}",
+                expected="columns, class_path and init_args",
+                fix="see the example of likelihoods.Mixed",
+            )
+        inner = Inner(class_path=group["class_path"], init_args=group.get("init_args", {}))
+        return likelihood_on(inner, (num_columns,), self.network, "groups")
+
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return {name: q for part in self.parts for name, q in known_by(part).items()}
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, **known: Tensor
+    ) -> dist.TorchDistribution:
         features = features_of(self.network, z, context)
-        entries = [entries_of(part(features), "groups") for part in self.parts]
         columns = [self.get_buffer(f"columns_{i}") for i in range(len(self.parts))]
+        entries = []
+        for part, some in zip(self.parts, columns):
+            taken = {name: known[name] for name in known_by(part) if name in known}
+            own = {
+                name: value if value.dim() == 1 else value.index_select(-1, some)
+                for name, value in taken.items()
+            }
+            entries.append(entries_of(part(features, **own), "groups"))
         return Columns(entries, columns).to_event(1)
 
     def check_columns(self, columns: Sequence[int]) -> None:
@@ -109,46 +134,3 @@ class Mixed(nn.Module):
                 expected=f"every column from 0 to {size - 1} in one group",
                 fix="correct the groups' columns",
             )
-
-
-class Features(nn.Module):
-    """A network that passes on the features that another module has computed."""
-
-    takes_draws = True
-
-    def __init__(self, out_shape: Size):
-        super().__init__()
-        self.out_shape = as_shape(out_shape)
-
-    def forward(self, features: Tensor, context: Tensor | None = None) -> Tensor:
-        return features
-
-
-def _likelihood_class(group: Group) -> Callable[..., nn.Module]:
-    unknown = set(group) - {"columns", "class_path", "init_args"}
-    if unknown or "class_path" not in group:
-        raise InvalidInput(
-            "groups",
-            got=f"a group with {', '.join(sorted(group)) or 'nothing'}",
-            expected="columns, class_path and init_args",
-            fix="see the example of likelihoods.Mixed",
-        )
-    named = group["class_path"]
-    if isinstance(named, type) and issubclass(named, nn.Module):
-        return named
-    family = importlib.import_module("pyro_vae.likelihoods")
-    path, _, name = named.rpartition(".") if isinstance(named, str) else ("", "", repr(named))
-    try:
-        if not path and name not in family.__all__:
-            raise AttributeError(name)
-        found = getattr(importlib.import_module(path) if path else family, name)
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):
-            raise AttributeError(name)
-        return found
-    except (ImportError, AttributeError):
-        raise InvalidInput(
-            "groups",
-            got=f"class_path {named!r}",
-            expected="a likelihood or an import path",
-            fix=nearest_name(name, family.__all__),
-        ) from None

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.likelihoods.positive import Positive
+from pyro_vae.contracts import Quantity
+from pyro_vae.likelihoods.parameters import Positive, per_entry, required
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, check_choice
 
-__all__ = ["Laplace", "Normal", "StudentT"]
+__all__ = ["Laplace", "Normal", "NormalWithNoise", "StudentT"]
 
 
 class Normal(nn.Module):
@@ -32,7 +34,7 @@ class Normal(nn.Module):
         network: the decoder, from z to features.
         scale: the standard deviation, in the units of x; where it starts if it is learned.
         learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
-            ``"per_feature"`` one each.
+            ``"per_feature"`` one each; ``"network"`` computes one for each entry of each datum.
         scale_bounds: the interval (a, b) of a learned scale.
 
     Raises:
@@ -52,18 +54,19 @@ class Normal(nn.Module):
         event_shape: Size,
         network: nn.Module,
         scale: float = 1.0,
-        learn_scale: Literal["shared", "per_feature"] | None = None,
+        learn_scale: Literal["shared", "per_feature", "network"] | None = None,
         scale_bounds: Sequence[float] = (1e-3, 1e3),
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
-        self.head = Head(out_shape_of(network), self.event_shape)
+        count = 1 + (learn_scale == "network")
+        self.head = Head(out_shape_of(network), self.event_shape, count)
         self.sigma = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        (loc,) = self.head(features_of(self.network, z, context))
-        return dist.Normal(loc, self.sigma()).to_event(len(self.event_shape))
+        loc, *raw = self.head(features_of(self.network, z, context))
+        return dist.Normal(loc, self.sigma(*raw)).to_event(len(self.event_shape))
 
 
 class Laplace(nn.Module):
@@ -80,7 +83,7 @@ class Laplace(nn.Module):
         network: the decoder, from z to features.
         scale: the scale b, in the units of x; where it starts if it is learned.
         learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
-            ``"per_feature"`` one each.
+            ``"per_feature"`` one each; ``"network"`` computes one for each entry of each datum.
         scale_bounds: the interval of a learned scale.
 
     Raises:
@@ -99,18 +102,19 @@ class Laplace(nn.Module):
         event_shape: Size,
         network: nn.Module,
         scale: float = 1.0,
-        learn_scale: Literal["shared", "per_feature"] | None = None,
+        learn_scale: Literal["shared", "per_feature", "network"] | None = None,
         scale_bounds: Sequence[float] = (1e-3, 1e3),
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
-        self.head = Head(out_shape_of(network), self.event_shape)
+        count = 1 + (learn_scale == "network")
+        self.head = Head(out_shape_of(network), self.event_shape, count)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        (loc,) = self.head(features_of(self.network, z, context))
-        return dist.Laplace(loc, self.spread()).to_event(len(self.event_shape))
+        loc, *raw = self.head(features_of(self.network, z, context))
+        return dist.Laplace(loc, self.spread(*raw)).to_event(len(self.event_shape))
 
 
 class StudentT(nn.Module):
@@ -128,7 +132,7 @@ class StudentT(nn.Module):
         df: degrees of freedom nu, above 1, so that the mean exists, which generation shows.
         scale: the scale s, in the units of x; where it starts if it is learned.
         learn_scale: ``None`` keeps it fixed; ``"shared"`` learns one for all entries,
-            ``"per_feature"`` one each.
+            ``"per_feature"`` one each; ``"network"`` computes one for each entry of each datum.
         scale_bounds: the interval of a learned scale.
 
     Raises:
@@ -149,7 +153,7 @@ class StudentT(nn.Module):
         network: nn.Module,
         df: float = 4.0,
         scale: float = 1.0,
-        learn_scale: Literal["shared", "per_feature"] | None = None,
+        learn_scale: Literal["shared", "per_feature", "network"] | None = None,
         scale_bounds: Sequence[float] = (1e-3, 1e3),
     ):
         super().__init__()
@@ -162,11 +166,72 @@ class StudentT(nn.Module):
             )
         self.event_shape, self.network, self.df = as_shape(event_shape), network, df
         self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
-        self.head = Head(out_shape_of(network), self.event_shape)
+        count = 1 + (learn_scale == "network")
+        self.head = Head(out_shape_of(network), self.event_shape, count)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        (loc,) = self.head(features_of(self.network, z, context))
-        return distributions.StudentT(loc.new_tensor(self.df), loc, self.spread()).to_event(
+        loc, *raw = self.head(features_of(self.network, z, context))
+        return distributions.StudentT(loc.new_tensor(self.df), loc, self.spread(*raw)).to_event(
             len(self.event_shape)
         )
+
+
+class NormalWithNoise(nn.Module):
+    r"""Independent normal entries whose noise is known of each, as of a calibrated instrument.
+
+    .. math:: p(x \mid z) = \prod_d \mathcal{N}(x_d;\, f_d(z),\, \sigma_d^2)
+
+    The noise travels with the data: the context dictionary's entry of the name ``noise``, (N,
+    \*event) or (N,), is the scale :math:`\sigma`, or the inverse variance :math:`1 / \sigma^2`. An
+    entry of infinite scale (inverse variance 0) was not measured: it adds nothing, whatever number
+    stands in x, and draws of it are NaN. The posterior's network sees that number, so let it be 0.
+
+    Args:
+        event_shape: the shape of x.
+        network: the decoder, from z to features.
+        noise: ``"scale"`` or ``"inverse_variance"``, what the entry is called and what it holds.
+
+    Raises:
+        InvalidInput: on any other noise; when called without it.
+
+    Source: Bailey (2012), Principal Component Analysis with Noisy and/or Missing Data.
+
+    Example:
+        >>> p = NormalWithNoise(2, pv.networks.MLP(3, [8]))
+        >>> noise = torch.tensor([[0.1, torch.inf]])
+        >>> p(torch.zeros(1, 3), scale=noise).log_prob(torch.tensor([[0.0, -999.0]])).shape
+        torch.Size([1])
+    """
+
+    def __init__(
+        self,
+        event_shape: Size,
+        network: nn.Module,
+        noise: Literal["scale", "inverse_variance"] = "scale",
+    ):
+        super().__init__()
+        check_choice("noise", noise, NOISES)
+        self.event_shape, self.network, self.noise = as_shape(event_shape), network, noise
+        self.head = Head(out_shape_of(network), self.event_shape)
+
+    @property
+    def known(self) -> dict[str, Quantity]:
+        return {self.noise: NOISES[self.noise]}
+
+    def forward(
+        self, z: Tensor, *, context: Tensor | None = None, **known: Tensor
+    ) -> dist.TorchDistribution:
+        (loc,) = self.head(features_of(self.network, z, context))
+        noise = per_entry(required(self.noise, known.get(self.noise)), self.event_shape)
+        scale = noise if self.noise == "scale" else noise.rsqrt()
+        return distributions.NormalWithNoise(loc, scale).to_event(len(self.event_shape))
+
+
+NOISES = {
+    "scale": Quantity("numbers > 0, infinite where x is missing", lambda scale, x: scale > 0),
+    "inverse_variance": Quantity(
+        "finite numbers >= 0, 0 where x is missing",
+        lambda inverse, x: (inverse >= 0) & torch.isfinite(inverse),
+    ),
+}

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.likelihoods.positive import bounded_exp
+from pyro_vae.likelihoods.parameters import bounded_exp
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 
 __all__ = ["Bernoulli", "Beta", "ContinuousBernoulli"]

@@ -15,7 +15,8 @@ size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import pyro
@@ -100,13 +101,21 @@ class _Bound(nn.Module):
         prior.bind(cast(ProgramOfParts, self))
 
 
-def check_likelihood(likelihood: Likelihood, z: Tensor, *, context: Tensor | None = None) -> None:
+def check_likelihood(
+    likelihood: Likelihood,
+    z: Tensor,
+    *,
+    context: Tensor | None = None,
+    known: Mapping[str, Tensor] | None = None,
+) -> None:
     r"""Check the contract of a likelihood.
 
     Args:
         likelihood: the likelihood.
         z: latents (N, \*latent), such as draws from the prior.
         context: features (N, C) for a likelihood whose network takes them.
+        known: the known quantities that it takes, (N,) or (N, \*event), for which its density
+            integrates to one.
 
     Raises:
         AssertionError: if the contract is broken.
@@ -117,8 +126,9 @@ def check_likelihood(likelihood: Likelihood, z: Tensor, *, context: Tensor | Non
     assert getattr(likelihood, "event_shape", None) is not None, (
         "it must state event_shape, the shape of one datum"
     )
-    _check_conditional(likelihood, z, context)
-    assert tuple(likelihood(z, context=context).event_shape) == as_shape(likelihood.event_shape), (
+    given = _Given(z, context, known or {})
+    _check_conditional(likelihood, given)
+    assert tuple(given.of(likelihood).event_shape) == as_shape(likelihood.event_shape), (
         "a likelihood's distribution must have the event shape that the module states"
     )
 
@@ -138,7 +148,7 @@ def check_posterior(posterior: Posterior, x: Tensor, *, context: Tensor | None =
         >>> posterior = pv.posteriors.DiagonalNormal(1, pv.networks.MLP(3, [8]))
         >>> check_posterior(posterior, torch.randn(4, 3))
     """
-    _check_conditional(posterior, x, context)
+    _check_conditional(posterior, _Given(x, context, {}))
 
 
 def _check_component(
@@ -209,26 +219,40 @@ def _check_flat(density: Flat) -> Tensor:
     raise AssertionError("a flat prior must refuse to be drawn from")
 
 
-def _check_conditional(
-    module: Likelihood | Posterior, given: Tensor, context: Tensor | None
-) -> None:
-    def forward(module: Likelihood | Posterior) -> Distribution:
-        return module(given.to(dtype_of(module)), context=_as_dtype_of(module, context))
+@dataclass(frozen=True)
+class _Given:
+    """What a conditional density is given: data or latents, a context, known quantities."""
 
-    tell_event_dim(as_module(module), given.dim() - 1)
-    _check_component(module, forward, (len(given),))
-    double, x = in_float64(module), given.double()
-    c = _as_dtype_of(double, context)
-    density = double(x, context=c)
+    values: Tensor
+    context: Tensor | None
+    known: Mapping[str, Tensor]
+
+    def of(self, module: Likelihood | Posterior) -> Distribution:
+        """The density, its inputs in the module's dtype."""
+        dtype = dtype_of(module)
+        known = {name: value.to(dtype) for name, value in self.known.items()}
+        context = None if self.context is None else self.context.to(dtype)
+        call: Callable[..., Distribution] = module
+        return call(self.values.to(dtype), context=context, **known)
+
+    def row(self, i: int) -> _Given:
+        one = slice(i, i + 1)
+        context = None if self.context is None else self.context[one]
+        return _Given(self.values[one], context, {k: v[one] for k, v in self.known.items()})
+
+
+def _check_conditional(module: Likelihood | Posterior, given: _Given) -> None:
+    num = len(given.values)
+    tell_event_dim(as_module(module), given.values.dim() - 1)
+    _check_component(module, given.of, (num,))
+    double = in_float64(module)
+    density = given.of(double)
     value = density.sample()
-    rows = [
-        _scored(double(x[i : i + 1], context=None if c is None else c[i : i + 1]), value[i : i + 1])
-        for i in range(len(x))
-    ]
+    rows = [_scored(given.row(i).of(double), value[i : i + 1]) for i in range(num)]
     loop = torch.cat(rows)
     check_close(_scored(density, value), loop, "a batch must equal a loop")
-    leading = double(x.expand(2, *x.shape), context=c)
-    assert tuple(leading.batch_shape) == (2, len(x)), (
+    leading = replace(given, values=given.values.expand(2, *given.values.shape)).of(double)
+    assert tuple(leading.batch_shape) == (2, num), (
         f"inputs (K, N) gave batch shape {tuple(leading.batch_shape)}"
     )
     check_close(_scored(leading, value), loop.expand(2, -1), "leading dimensions")

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, biject_to, constraints
 
-from pyro_vae.distributions import CodeGrid, Columns, ObservedEntries
+from pyro_vae.distributions import (
+    CodeGrid,
+    Columns,
+    ObservedEntries,
+    ZeroInflatedEntries,
+    innermost_support,
+)
 from pyro_vae.distributions.sphere import log_area
 
 __all__ = ["LARGEST_INTEGRATED", "check_density"]
@@ -38,6 +44,9 @@ def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
         for part in entries.parts:  # a product of sums and integrals: each factor by itself
             check_density(part.to_event(1), tolerance)
         return
+    if isinstance(entries, ZeroInflatedEntries) and not entries.base.support.is_discrete:
+        _check_zeros(entries, tolerance)
+        return
     if math.prod(event) > 1 or isinstance(distribution, CodeGrid):
         _check_joint_density(distribution, tolerance)
         return
@@ -54,6 +63,7 @@ def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
         u = base + torch.sinh(t).reshape(-1, *(1,) * (len(batch) + len(event)))
         x = transform(u)
         inside = torch.isfinite(x) & (x.abs() < 1e12)
+        inside = inside & innermost_support(support_of(distribution)).check(x)
         x = torch.where(inside, x, transform(base))
         jacobian = _flat(transform.log_abs_det_jacobian(u, x), batch)
         log_density = (
@@ -76,6 +86,21 @@ def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
     error = (draws.mean(0) - mean).abs() / (spread.clamp_min(1e-12) / num).sqrt()
     assert (error[known] < 5).all(), (
         f"the samples' mean is {error[known].max():.1f} standard errors from the density's"
+    )
+
+
+def _check_zeros(entries: ZeroInflatedEntries, tolerance: float) -> None:
+    """Check a density with a point at zero: the point's mass, the rest's, and their draws."""
+    check_density(entries.base, tolerance)
+    draws = entries.sample(torch.Size((20_000,)))
+    share = (draws == 0).to(draws.dtype).mean(0)
+    mass = entries.log_prob(torch.zeros_like(share)).exp()
+    error = (share - mass).abs() / (mass * (1 - mass) / len(draws)).sqrt()
+    assert (error < 5).all(), f"the share of zeros is {error.max():.1f} standard errors off"
+    x = entries.base.sample()
+    rest = (entries.log_prob(x) - entries.base.log_prob(x)).exp()
+    assert torch.allclose(rest + mass, torch.ones_like(mass), atol=tolerance), (
+        f"zeros and the rest add up to {(rest + mass).flatten().tolist()}"
     )
 
 

@@ -13,11 +13,18 @@ SINGLE = {  # of one parameter of any shape
     "ContinuousBernoulli": own.ContinuousBernoulli,
     "DiscretizedLogistic": lambda t: own.DiscretizedLogistic(t, t.exp(), 8),
     "NegativeBinomial": lambda t: own.NegativeBinomial(t.exp(), logits=t),
+    "BinomialOfTrials": lambda t: own.BinomialOfTrials(5 + 0 * t, logits=t),
+    "CensoredEntries": lambda t: own.CensoredEntries(Normal(t, t.exp()), torch.ones_like(t)),
+    "Gamma": lambda t: own.Gamma(t.exp(), t.exp()),
+    "NormalWithNoise": lambda t: own.NormalWithNoise(t, t.exp()),
     "ObservedEntries": lambda t: own.ObservedEntries(Normal(t, t.exp())),
-    "Poisson": lambda t: own.Poisson(t.exp()),
+    "Poisson": lambda t: own.Poisson(t),
     "RelaxedBernoulli": lambda t: own.RelaxedBernoulli(0.5, t),
     "StudentT": lambda t: own.StudentT(3 + t.exp(), t, t.exp()),
     "TorchToPyro": lambda t: own.TorchToPyro(torch.distributions.Normal(t, t.exp())),
+    "TruncatedEntries": lambda t: own.TruncatedEntries(Normal(t, t.exp()), 1.0, 2.0),
+    "Weibull": lambda t: own.Weibull(t, t.exp()),
+    "ZeroInflatedEntries": lambda t: own.ZeroInflatedEntries(own.Gamma(t.exp(), t.exp()), t),
     "ZeroInflatedNegativeBinomial": lambda t: own.ZeroInflatedNegativeBinomial(
         t.exp(), logits=t, gate_logits=t
     ),
@@ -35,6 +42,7 @@ VECTORS = {  # of a vector of three
     "Mixture": lambda t: own.Mixture(torch.distributions.Categorical(logits=t), Normal(t, t.exp())),
     "MixtureOfNormals": lambda t: own.MixtureOfNormals(t, t[:, None], t[:, None].exp()),
     "MultinomialGivenTotal": lambda t: own.MultinomialGivenTotal(7, t),
+    "OrderedCategory": lambda t: own.OrderedCategory(t[0], t[1], t.exp()),
     "Reshaped": lambda t: own.Reshaped(Independent(Normal(t, t.exp()), 1), (1, 3)),
     "SphericalUniform": own.SphericalUniform,
     "VonMisesFisher": lambda t: own.VonMisesFisher(

@@ -7,7 +7,7 @@ import math
 import pytest
 import scipy.stats
 import torch
-from conftest import has_entries, likelihood_of
+from conftest import has_entries, known_of, likelihood_of
 
 import pyro_vae as pv
 from pyro_vae import distributions
@@ -29,12 +29,11 @@ MLP = pv.networks.MLP
 @pytest.mark.parametrize("event", [1, 3, (1, 4, 4)])
 @pytest.mark.parametrize("name", pv.likelihoods.__all__)
 def test_likelihood(name, event):
-    check_likelihood(likelihood_of(name, event, MLP(2, [8])), torch.randn(4, 2))
-    check_likelihood(
-        likelihood_of(name, event, MLP(2, [8], context=3)),
-        torch.randn(4, 2),
-        context=torch.randn(4, 3),
-    )
+    likelihood = likelihood_of(name, event, MLP(2, [8]))
+    known = known_of(likelihood, 4)
+    check_likelihood(likelihood, torch.randn(4, 2), known=known)
+    conditional = likelihood_of(name, event, MLP(2, [8], context=3))
+    check_likelihood(conditional, torch.randn(4, 2), context=torch.randn(4, 3), known=known)
 
 
 LEARNED = [
@@ -45,7 +44,7 @@ LEARNED = [
 ]
 
 
-@pytest.mark.parametrize("learn", [None, "shared", "per_feature"])
+@pytest.mark.parametrize("learn", [None, "shared", "per_feature", "network"])
 @pytest.mark.parametrize("name, argument", LEARNED)
 def test_every_kind_of_scale(name, argument, learn):
     likelihood = getattr(pv.likelihoods, name)(1, MLP(2, [8]), **{argument: learn})
@@ -57,7 +56,8 @@ def test_every_kind_of_scale(name, argument, learn):
 
 @pytest.mark.parametrize("name", pv.likelihoods.__all__)
 def test_means_are_those_of_the_draws(name):
-    p = likelihood_of(name, 3, MLP(2, [8]))(torch.randn(4, 2))
+    likelihood = likelihood_of(name, 3, MLP(2, [8]))
+    p = likelihood(torch.randn(4, 2), **known_of(likelihood, 4))
     draws = p.sample((20_000,))
     if name == "AutoregressiveCategorical":  # names of things have no mean
         assert not has_mean(p) and torch.equal(representative_of(p), p.mode)
@@ -74,12 +74,13 @@ def test_means_are_those_of_the_draws(name):
 @pytest.mark.parametrize("name", pv.likelihoods.__all__)
 def test_weights_however_large_give_finite_gradients(name, size):
     likelihood = likelihood_of(name, 3, MLP(2, [8], activation=torch.nn.Tanh))
-    x = likelihood(torch.randn(6, 2)).sample()
+    known = known_of(likelihood, 6)
+    x = likelihood(torch.randn(6, 2), **known).sample()
     with torch.no_grad():  # what one bad step of an optimiser does
         for parameter in likelihood.parameters():
             parameter.mul_(size)
     z = torch.randn(6, 2, requires_grad=True)
-    likelihood(z).log_prob(x).sum().backward()
+    likelihood(z, **known).log_prob(x).sum().backward()
     assert z.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in likelihood.parameters() if p.grad is not None)
 
@@ -187,6 +188,10 @@ SCIPY = {
     "Beta": lambda p: scipy.stats.beta(p.concentration1, p.concentration0).logpdf,
     "Binomial": lambda p: scipy.stats.binom(p.total_count, p.probs).logpmf,
     "Poisson": lambda p: scipy.stats.poisson(p.rate).logpmf,
+    "Exponential": lambda p: scipy.stats.expon(scale=1 / p.rate).logpdf,
+    "Gamma": lambda p: scipy.stats.gamma(p.concentration, scale=1 / p.rate).logpdf,
+    "LogNormal": lambda p: scipy.stats.lognorm(p.scale, scale=p.loc.exp()).logpdf,
+    "Weibull": lambda p: scipy.stats.weibull_min(p.concentration, scale=p.log_scale.exp()).logpdf,
     "NegativeBinomial": lambda p: scipy.stats.nbinom(p.total_count, 1 - p.probs).logpmf,
 }
 

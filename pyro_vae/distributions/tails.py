@@ -1,0 +1,242 @@
+r"""Logarithms of tail probabilities, right to the last digits however far out.
+
+In a suitable coordinate y the densities of Gamma, Student t and Beta are log-concave. So the tail
+beyond :math:`y_0`, on the side away from the mode, is
+
+.. math:: e^{h(y_0)} \int_0^\infty e^{g(\delta)}\, d\delta, \quad g(\delta) = h(y_0 + \delta) -
+          h(y_0) \le 0,
+
+which an exponential quadrature gives with its derivatives in all parameters; the other tail is its
+complement. Poisson and negative binomial tails are those of Gamma and Beta.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Beta,
+    Distribution,
+    Exponential,
+    Gamma,
+    Laplace,
+    LogNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
+from torch.nn.functional import logsigmoid
+from torch.special import log_ndtr
+
+from pyro_vae.distributions.adapters import TorchToPyro
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["log1mexp", "log_between", "log_tails", "poisson_tails"]
+
+Tails = tuple[Tensor, Tensor]  # log P(X <= x) and log P(X >= x)
+
+
+@singledispatch
+def log_tails(distribution: Distribution, value: Tensor) -> Tails:
+    r"""The logarithms of :math:`P(X \le x)` and :math:`P(X \ge x)`, in double precision.
+
+    Both are finite, with gradients, where the probabilities underflow. A distribution of your own
+    needs a method ``cdf``, and is then right to where that rounds to 0 or 1; or register a function
+    for its class by ``log_tails.register``.
+
+    Args:
+        distribution: of single numbers (\*batch).
+        value: x (\*batch).
+
+    Raises:
+        InvalidInput: for a distribution without a distribution function.
+
+    Example:
+        >>> log_tails(torch.distributions.Normal(0.0, 1.0), torch.tensor(1e4))[1]
+        tensor(-50000010.1293, dtype=torch.float64)
+    """
+    try:
+        below = distribution.cdf(value).double()
+    except NotImplementedError:
+        raise InvalidInput(
+            "of",
+            got=f"{type(distribution).__name__}, whose tail probabilities are unknown",
+            expected="a density with a distribution function",
+            fix="choose one such as Normal, LogNormal, Gamma or Weibull",
+        ) from None
+    return below.log(), torch.log1p(-below)
+
+
+def log_between(distribution: Distribution, low: Tensor, high: Tensor) -> Tensor:
+    r"""The logarithm of :math:`P(a \le X \le b)`, from the side on which less is subtracted.
+
+    Example:
+        >>> far = torch.tensor([40.0, 41.0])
+        >>> log_between(torch.distributions.Normal(0.0, 1.0), *far)
+        tensor(-804.6084, dtype=torch.float64)
+    """
+    step = int(distribution.support.is_discrete)  # type: ignore[union-attr]  # all of ours state one
+    above_low, below_high = log_tails(distribution, low)[1], log_tails(distribution, high)[0]
+    before, after = low - step, high + step
+    if step:  # nothing lies below zero
+        before = before.clamp_min(0)
+    below_low, above_high = log_tails(distribution, before)[0], log_tails(distribution, after)[1]
+    if step:
+        below_low = torch.where(low > 0, below_low, -math.inf)
+    is_low = below_high < above_low
+    whole = torch.where(is_low, below_high, above_low)
+    return whole + log1mexp(torch.where(is_low, below_low, above_high) - whole)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - e^x) for x <= 0, exact at both ends; minus infinity at 0, without a slope.
+
+    Example:
+        >>> log1mexp(torch.tensor([-1e-20, -50.0], dtype=torch.float64))
+        tensor([-4.6052e+01, -1.9287e-22], dtype=torch.float64)
+    """
+    is_near, is_below = x > -math.log(2), x < 0
+    near, far = torch.where(is_near & is_below, x, -1.0), torch.where(is_near, -1.0, x)
+    exact = torch.where(is_near, torch.log(-torch.expm1(near)), torch.log1p(-torch.exp(far)))
+    return torch.where(is_below, exact, -math.inf)
+
+
+# in closed form
+
+
+@log_tails.register
+def _wrapped(p: TorchToPyro, x: Tensor) -> Tails:
+    return log_tails(p.wrapped, x)
+
+
+@log_tails.register
+def _normal(p: Normal, x: Tensor) -> Tails:
+    z = (x.double() - p.loc.double()) / p.scale.double()
+    return log_ndtr(z), log_ndtr(-z)
+
+
+@log_tails.register
+def _log_normal(p: LogNormal, x: Tensor) -> Tails:
+    return log_tails(p.base_dist, x.double().log())
+
+
+@log_tails.register
+def _laplace(p: Laplace, x: Tensor) -> Tails:
+    z = (x.double() - p.loc.double()) / p.scale.double()
+    size = torch.where(z < 0, -z, z)
+    far = -size - math.log(2)
+    return _by_side(z < 0, far, log1mexp(far))
+
+
+@log_tails.register
+def _exponential(p: Exponential, x: Tensor) -> Tails:
+    above = -x.double() * p.rate.double()
+    return log1mexp(above), above
+
+
+# by quadrature
+
+
+@log_tails.register
+def _gamma(p: Gamma, x: Tensor) -> Tails:
+    return gamma_tails(p.concentration.double(), x.double().log() + p.rate.double().log())
+
+
+@log_tails.register
+def _poisson(p: Poisson, x: Tensor) -> Tails:
+    return poisson_tails(p.rate.double().log(), x.double())
+
+
+@log_tails.register
+def _beta(p: Beta, x: Tensor) -> Tails:
+    a, b, x = p.concentration1.double(), p.concentration0.double(), x.double()
+    return beta_tails(a, b, x.log() - torch.log1p(-x))
+
+
+@log_tails.register
+def _negative_binomial(p: NegativeBinomial, x: Tensor) -> Tails:
+    r, y, k = p.total_count.double(), -p.logits.double(), x.double()
+    above = beta_tails(r, k.clamp_min(1), y)[1]
+    return beta_tails(r, k + 1, y)[0], torch.where(k > 0, above, 0.0)
+
+
+@log_tails.register
+def _student(p: StudentT, x: Tensor) -> Tails:
+    df, z = p.df.double(), (x.double() - p.loc.double()) / p.scale.double()
+    size = torch.where(z < 0, -z, z) / df.sqrt()
+    y = torch.asinh(size)
+    rest = torch.sigmoid(-2 * y)
+
+    def gain(step: Tensor) -> Tensor:
+        return -df * (step + torch.log1p(rest * torch.expm1(-2 * step)))
+
+    log_cosh = y + torch.log1p(torch.exp(-2 * y)) - math.log(2)
+    normaliser = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * math.log(math.pi)
+    far = normaliser - df * log_cosh + log_integral(gain, y)
+    return _by_side(z < 0, far, log1mexp(far))
+
+
+def poisson_tails(log_rate: Tensor, k: Tensor) -> Tails:
+    """Log-probabilities of at most and of at least k counts."""
+    above = gamma_tails(k.clamp_min(1), log_rate)[0]
+    return gamma_tails(k + 1, log_rate)[1], torch.where(k > 0, above, 0.0)
+
+
+def gamma_tails(a: Tensor, y: Tensor) -> Tails:
+    """Log-probabilities that a Gamma variable of concentration a lies below and above e^y."""
+    a, y = torch.broadcast_tensors(a, y)
+    r = y.exp()
+    is_low = r < a
+
+    def gain(step: Tensor) -> Tensor:
+        lower = -a * step - r * torch.expm1(-step)
+        upper = a * step - r * torch.expm1(step.clamp_max(300))
+        return torch.where(is_low, lower, upper)
+
+    far = a * y - r - torch.lgamma(a) + log_integral(gain, y)
+    return _by_side(is_low, far, log1mexp(far))
+
+
+def beta_tails(a: Tensor, b: Tensor, y: Tensor) -> Tails:
+    """Log-probabilities that the log-odds of a Beta variable lie below and above y."""
+    a, b, y = torch.broadcast_tensors(a, b, y)
+    is_low = y < torch.log(a / b)
+    falls, side = torch.where(is_low, a, b), torch.where(is_low, y, -y)
+    rest = torch.sigmoid(side)
+
+    def gain(step: Tensor) -> Tensor:
+        return -falls * step - (a + b) * torch.log1p(rest * torch.expm1(-step))
+
+    normaliser = torch.lgamma(a + b) - torch.lgamma(a) - torch.lgamma(b)
+    start = a * logsigmoid(y) + b * logsigmoid(-y)
+    far = normaliser + start + log_integral(gain, y)
+    return _by_side(is_low, far, log1mexp(far))
+
+
+NODES = torch.linspace(-3.8, 3.8, 128, dtype=torch.float64)
+HALVINGS = 12
+
+
+def log_integral(gain: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """log of the integral of e^g over steps from 0 to infinity, for concave g with g(0) = 0."""
+    with torch.no_grad():  # a step at which g is about -1, between e^-90 and e^90
+        log_scale, half = torch.zeros_like(like), 45.0
+        for _ in range(HALVINGS):
+            is_far = gain(log_scale.exp()) < -1
+            log_scale, half = log_scale + torch.where(is_far, -half, half), half / 2
+    tau = NODES.to(like.device)
+    step = torch.exp(tau - torch.exp(-tau))
+    log_weights = (tau[1] - tau[0]).log() + step.log() + torch.log1p(torch.exp(-tau))
+    scale = log_scale.exp()
+    at_nodes = [gain(s * scale) + w for s, w in zip(step, log_weights)]
+    return log_scale + torch.stack(at_nodes).logsumexp(0)
+
+
+def _by_side(is_low: Tensor, far: Tensor, rest: Tensor) -> Tails:
+    """The tails at a point, from the one on the side away from the mode and its complement."""
+    return torch.where(is_low, far, rest), torch.where(is_low, rest, far)
