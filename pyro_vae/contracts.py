@@ -41,6 +41,7 @@ __all__ = [
     "Site",
     "StatesClasses",
     "StatesEvent",
+    "StatesEntries",
     "StatesInfer",
     "StatesKnown",
     "StatesMeasure",
@@ -209,9 +210,9 @@ def context_of(program: ModuleLike) -> nn.Module | None:
     return getattr(program, "context", None)
 
 
-def known_by(likelihood: object) -> Mapping[str, Quantity]:
-    """The known quantities that a likelihood takes, by name."""
-    return likelihood.known if isinstance(likelihood, StatesKnown) else {}
+def known_by(part: object) -> Mapping[str, Quantity]:
+    """The known quantities that a likelihood or a program takes, by name."""
+    return part.known if isinstance(part, StatesKnown) else {}
 
 
 def num_classes_of(program: ModuleLike) -> int | None:
@@ -245,6 +246,16 @@ class StatesClasses(Protocol):
 
 
 @runtime_checkable
+class StatesEntries(Protocol):
+    """A context module that takes a dictionary, and states the names of its entries.
+
+    Any other takes a tensor: the one entry of the context that is not a known quantity.
+    """
+
+    entries: tuple[str, ...]  # none for a module that takes a tensor
+
+
+@runtime_checkable
 class StatesInfer(Protocol):
     """A posterior that tells Pyro how to treat its site, such as to sum over its states."""
 
@@ -269,7 +280,8 @@ class Quantity:
 class StatesKnown(Protocol):
     """A likelihood that takes known quantities of each datum by keyword, and names them.
 
-    They are entries of the context dictionary, which a program passes on to its likelihood.
+    They are entries of the context dictionary. A program passes them on to its likelihood, and
+    states them too; its context module gets the other entries.
     """
 
     @property

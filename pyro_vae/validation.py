@@ -10,20 +10,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_vae.contracts import EventShape, ProgramLike, Tensors
+from pyro_vae.contracts import EventShape, Tensors
 
 __all__ = [
     "InvalidInput",
     "T",
     "as_counts",
     "check_choice",
-    "check_context",
     "check_count",
     "check_event_shape",
     "check_finite",
@@ -278,13 +277,6 @@ def _name_of(constraint: constraints.Constraint) -> str:
     return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
-@runtime_checkable
-class ChecksContext(Protocol):
-    """A context module that refuses values it cannot turn into features."""
-
-    def check(self, values: Tensors) -> None: ...
-
-
 T = TypeVar("T", Tensor, Tensors, "Tensor | None", "Tensors | None")
 Rows = slice | Sequence[int] | Tensor
 
@@ -318,31 +310,3 @@ def count_of(values: Tensors) -> int:
         5
     """
     return len(next(iter(tensors_of(values).values())))
-
-
-def check_context(program: ProgramLike, num_data: int, context: Tensors | None) -> None:
-    """Raise `InvalidInput` if the context is missing, of another length or out of range.
-
-    A program that takes a context has a module ``program.context``, which may be one that
-    `ChecksContext`.
-    """
-    module = getattr(program, "context", None)
-    if module is None:
-        return
-    if context is None:
-        raise InvalidInput(
-            "context",
-            got="none",
-            expected=f"{num_data} labels or covariates, one for each datum",
-            fix="pass a pair (x, context), or data that carry labels (y in an .npz)",
-        )
-    if count_of(context) != num_data:
-        raise InvalidInput(
-            "context",
-            got=f"{count_of(context)} entries",
-            expected=f"{num_data}, one for each datum of x",
-            fix="align the labels with the data",
-        )
-    check_finite("context", context)
-    if isinstance(module, ChecksContext):
-        module.check(context)

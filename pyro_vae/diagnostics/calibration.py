@@ -14,14 +14,15 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, sites_of
+from pyro_vae.contracts import ProgramLike, Tensors, sites_of
+from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, rows_within
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
-from pyro_vae.validation import check_context, check_count
+from pyro_vae.validation import check_count, count_of
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
 
@@ -108,7 +109,7 @@ def calibrate(
     num_data: int = 1000,
     num_samples: int = 99,
     *,
-    context: Tensor | None = None,
+    context: Tensors | None = None,
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
 ) -> Calibration:
@@ -141,7 +142,7 @@ def calibrate(
     check_count("num_data", num_data)
     check_count("num_samples", num_samples)
     context = like_parameters(program, context)
-    num_data = num_data if context is None else len(context)
+    num_data = num_data if context is None else count_of(context)
     check_context(program, num_data, context)
     ranks, density_ranks = [], []
     with evaluating(program, seed), validation_enabled(False):

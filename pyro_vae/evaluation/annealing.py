@@ -21,19 +21,20 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
 from pyro_vae.evaluation.scores import Score, concatenate
 from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoid, temperatures
+from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import check_context, check_count
+from pyro_vae.validation import check_count, count_of
 
 __all__ = [
     "Geometric",
@@ -64,7 +65,7 @@ class Sandwich:
     lower: AnnealedScore
     upper: AnnealedScore
     x: Tensor
-    context: Tensor | None
+    context: Tensors | None
 
     @property
     def gap(self) -> float:
@@ -186,7 +187,7 @@ def bdmc(
     num_chains: int = 16,
     num_temperatures: int = 500,
     *,
-    context: Tensor | None = None,
+    context: Tensors | None = None,
     schedule: Schedule = Sigmoid(),
     num_leapfrog: int = 10,
     start: Literal["prior", "guide"] = "prior",
@@ -233,7 +234,7 @@ def bdmc(
     chains = Chains(num_chains, num_leapfrog, start)
     betas = temperatures(schedule, num_temperatures)
     context = like_parameters(program, context)
-    num_data = num_data if context is None else len(context)
+    num_data = num_data if context is None else count_of(context)
     check_context(program, num_data, context)
     total = 2 * num_data * num_temperatures
     bar = progress_bar("annealing both ways", total=total, shown=progress)

@@ -9,11 +9,13 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.distributions import has_mean, representative_of, stated_support
 from pyro_vae.inspection.embedding import latent_site
+from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
 from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
 from pyro_vae.runtime.observed import observed_of
-from pyro_vae.validation import InvalidInput, check_context
+from pyro_vae.runtime.predictive import Context, context_for_each
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["Decoder"]
 
@@ -46,7 +48,7 @@ class Decoder:
         self,
         program: ProgramLike,
         *,
-        context: int | float | Tensor | None = None,
+        context: Context = None,
         site: str | None = None,
         seed: int = 0,
     ):
@@ -58,7 +60,7 @@ class Decoder:
                 fix="pass event_shape= to Program, or run it on data first",
             )
         self.seed, self.program = seed, program
-        labels = None if context is None else torch.as_tensor(context)[None]
+        labels = context_for_each(program, context, 1)
         x = like_parameters(program, torch.zeros(1, *program.event_shape))
         with evaluating(program, seed), validation_enabled(False):
             check_context(program, 1, labels)

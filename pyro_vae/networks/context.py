@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.contracts import Tensors
 from pyro_vae.networks.shapes import Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput
 
@@ -12,16 +15,42 @@ __all__ = ["Corrupted", "Covariates", "OneHot", "WithMask", "WithoutContext"]
 
 
 class Covariates(nn.Module):
-    """Covariates (N,) or (N, C) as features (N, C), in the program's dtype and on its device."""
+    r"""Covariates (N,) or (N, C) as features (N, C); or several entries of a context, joined.
+
+    .. math:: c = [m_1(y_1), m_2(y_2), \dots]
+
+    Args:
+        parts: a module for each entry of the context dictionary, `OneHot` for categories,
+            `torch.nn.Identity` for numbers; by default the context is a tensor of numbers.
+
+    Example:
+        >>> context = Covariates({"batch": OneHot(3), "age": torch.nn.Identity()})
+        >>> context({"batch": torch.tensor([2]), "age": torch.tensor([0.5])})
+        tensor([[0.0000, 0.0000, 1.0000, 0.5000]])
+    """
 
     one: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module] | nn.ModuleDict | None = None):
         super().__init__()
+        self.parts = nn.ModuleDict(dict(parts or {}))
+        self.entries = tuple(self.parts)
         self.register_buffer("one", torch.ones(()), persistent=False)  # for its device and dtype
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensors) -> Tensor:
+        if isinstance(values, Tensor):
+            return self._columns(values)
+        made = [self._columns(part(values[name])) for name, part in self.parts.items()]
+        return torch.cat(made, -1)
+
+    def _columns(self, values: Tensor) -> Tensor:
         return values.to(self.one).reshape(len(values), -1)
+
+    def check(self, values: Tensors) -> None:
+        """Raise `InvalidInput` if a part of it refuses its entry."""
+        for name, part in self.parts.items():
+            if isinstance(part, OneHot) and isinstance(values, dict):
+                part.check(values[name], f"context[{name!r}]")
 
 
 class WithMask(nn.Module):
@@ -147,14 +176,14 @@ class OneHot(nn.Module):
     def forward(self, labels: Tensor) -> Tensor:
         return self.vectors[labels.long()]
 
-    def check(self, labels: Tensor) -> None:
+    def check(self, labels: Tensor, argument: str = "context") -> None:
         """Raise `InvalidInput` unless all labels are integers in range."""
         whole = labels if not labels.is_floating_point() else labels.round()
         bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
         if labels.dim() != 1 or bad.any():
             one_each = labels.dim() == 1
             raise InvalidInput(
-                "context",
+                argument,
                 got=f"label {labels[bad][0].item()}" if one_each else f"shape {(*labels.shape,)}",
                 expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
                 fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes",

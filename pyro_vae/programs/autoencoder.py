@@ -7,8 +7,18 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Bindable, Initializable, Likelihood, Posterior, Prior
+from pyro_vae.contracts import (
+    Bindable,
+    Initializable,
+    Likelihood,
+    Posterior,
+    Prior,
+    Quantity,
+    Tensors,
+    known_by,
+)
 from pyro_vae.networks import as_shape
+from pyro_vae.programs.contexts import known_values
 from pyro_vae.programs.parts import features_of_context
 from pyro_vae.validation import InvalidInput
 
@@ -35,10 +45,10 @@ class Autoencoder(nn.Module, ABC):
         return {"prior": self.prior, "likelihood": self.likelihood, "posterior": self.posterior}
 
     @abstractmethod
-    def model(self, x: Tensor, context: Tensor | None = None) -> object: ...
+    def model(self, x: Tensor, context: Tensors | None = None) -> object: ...
 
     @abstractmethod
-    def guide(self, x: Tensor, context: Tensor | None = None) -> object: ...
+    def guide(self, x: Tensor, context: Tensors | None = None) -> object: ...
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -67,16 +77,25 @@ class Autoencoder(nn.Module, ABC):
                 vars(part)[BOUND_TO] = self  # where it is not registered as a part of the part
         object.__setattr__(self, "_bound", components)
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+    def initialize(self, x: Tensors, context: Tensors | None = None) -> None:
         """Initialise components from data; training calls this before its first step."""
         features = self.context_features(context)
         for part in self.components().values():
             if isinstance(part, Initializable):
                 part.initialize(x, features)
 
-    def context_features(self, context: Tensor | None) -> Tensor | None:
+    @property
+    def known(self) -> Mapping[str, Quantity]:
+        """The known quantities that the likelihood takes from the context, by name."""
+        return known_by(self.likelihood)
+
+    def context_features(self, context: Tensors | None) -> Tensor | None:
         """Features of a context; none where the program takes no context."""
-        return features_of_context(self.context, context)
+        return features_of_context(self.context, context, self.known)
+
+    def known_values(self, context: Tensors | None) -> dict[str, Tensor]:
+        """The known quantities in a context, which go to the likelihood."""
+        return known_values(self.known, context)
 
 
 def check_components(components: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import pyro
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, as_module
+from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, Tensors, as_module
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder, check_components
 from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context
@@ -120,10 +120,10 @@ class HierarchicalVAE(Autoencoder):
                 )
         super().bind_components()
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def model(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         warn_of_unmoved(self)
         self.bind_components()
-        features = self.context_features(context)
+        features, known = self.context_features(context), self.known_values(context)
         above: list[Tensor] = []
         with pyro.plate("data", len(x), dim=-1):
             density = self.priors[-1](context=features)
@@ -131,12 +131,12 @@ class HierarchicalVAE(Autoencoder):
                 z = pyro.sample(f"z{level + 1}", as_pyro(density))
                 component = self.priors[level - 1] if level else self.likelihood
                 above_z = [flattened(z, density), *above]
-                event_dim, context = len(density.event_shape), join_context(features, above)
-                density = density_of(component, z, event_dim, context)
+                event_dim, given = len(density.event_shape), join_context(features, above)
+                density = density_of(component, z, event_dim, given, {} if level else known)
                 above = above_z if self.skip else []
             return pyro.sample("x", as_pyro(density), obs=x)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> None:
+    def guide(self, x: Tensor, context: Tensors | None = None) -> None:
         self.bind_components()
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import overload
 
 import pyro
@@ -17,10 +17,12 @@ from pyro_vae.contracts import (
     StatesInfer,
     StatesTrainingTerm,
     StochasticFunction,
+    Tensors,
     as_module,
 )
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import broadcast_batch, flatten_event, tell_event_dim
+from pyro_vae.programs.contexts import context_for
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -34,29 +36,44 @@ __all__ = [
 
 
 @overload
-def features_of_context(module: nn.Module, context: Tensor | None) -> Tensor: ...
+def features_of_context(
+    module: nn.Module, context: Tensors | None, known: Iterable[str] = ()
+) -> Tensor: ...
 @overload
-def features_of_context(module: nn.Module | None, context: Tensor | None) -> Tensor | None: ...
-def features_of_context(module: nn.Module | None, context: Tensor | None) -> Tensor | None:
-    """A module's features of a context; ``None`` without a module."""
+def features_of_context(
+    module: nn.Module | None, context: Tensors | None, known: Iterable[str] = ()
+) -> Tensor | None: ...
+def features_of_context(
+    module: nn.Module | None, context: Tensors | None, known: Iterable[str] = ()
+) -> Tensor | None:
+    """A module's features of a context, of which some entries are known quantities.
+
+    There are none without a module.
+    """
     if module is None:
         return None
-    if context is None:
+    given = context_for(module, context, known)
+    if given is None:
         raise InvalidInput(
             "context",
             got="none",
             expected="one label or covariate vector for each datum",
             fix="pass a pair (x, context), or context= when generating",
         )
-    return module(context)
+    return module(given)
 
 
 def density_of(
-    component: Likelihood | Posterior, given: Tensor, event_dim: int, context: Tensor | None
+    component: Likelihood | Posterior,
+    given: Tensor,
+    event_dim: int,
+    context: Tensor | None,
+    known: Mapping[str, Tensor] | None = None,
 ) -> Distribution:
     """A component's distribution given data or a latent, of ``event_dim`` event dimensions."""
     tell_event_dim(as_module(component), event_dim)
-    return component(given, context=context)
+    density: Callable[..., Distribution] = component
+    return density(given, context=context, **(known or {}))
 
 
 def draw_latent(name: str, posterior: object, density: Distribution) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from pyro import poutine
@@ -12,7 +12,16 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints, transform_to
 
-from pyro_vae.contracts import EventShape, Initializable, ProgramLike, Site, context_of
+from pyro_vae.contracts import (
+    EventShape,
+    Initializable,
+    ProgramLike,
+    Quantity,
+    Site,
+    Tensors,
+    context_of,
+    known_by,
+)
 from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -81,18 +90,22 @@ class Refined(nn.Module):
     def context(self) -> nn.Module | None:
         return context_of(self.program)
 
-    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
+    @property
+    def known(self) -> Mapping[str, Quantity]:
+        return known_by(self.program)
+
+    def initialize(self, x: Tensors, context: Tensors | None = None) -> None:
         """Start the wrapped program from data."""
         if isinstance(self.program, Initializable):
             self.program.initialize(x, context)
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> object:
+    def model(self, x: Tensors, context: Tensors | None = None) -> object:
         return self.program.model(x, context)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> object:
+    def guide(self, x: Tensors, context: Tensors | None = None) -> object:
         return ShiftParameters(self._offsets(x, context))(self.program.guide)(x, context)
 
-    def _offsets(self, x: Tensor, context: Tensor | None) -> Offsets:
+    def _offsets(self, x: Tensors, context: Tensors | None) -> Offsets:
         """The shift of each site's parameters from the encoder's values."""
         training = torch.is_grad_enabled()
         # Blocked, so that the steps are taken once for each datum, outside the plate of particles
@@ -108,7 +121,7 @@ class Refined(nn.Module):
                     offsets[site] = moved if training else moved.detach().requires_grad_()
         return shift.offsets
 
-    def _elbo(self, shift: ShiftParameters, x: Tensor, context: Tensor | None) -> Tensor:
+    def _elbo(self, shift: ShiftParameters, x: Tensors, context: Tensors | None) -> Tensor:
         """The ELBO, summed over the data, of one draw from the guide with shifted parameters."""
         guide = poutine.trace(shift(self.program.guide)).get_trace(x, context)
         replayed = poutine.replay(self.program.model, trace=guide)

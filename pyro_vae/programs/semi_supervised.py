@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Likelihood, Posterior, Prior
+from pyro_vae.contracts import Likelihood, Posterior, Prior, Tensors
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import MLP, Head, OneHot
 from pyro_vae.programs.autoencoder import Autoencoder
@@ -108,20 +108,20 @@ class SemiSupervisedVAE(Autoencoder):
                 fix="choose ConditionalNormal, or hidden=[400]",
             )
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def model(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         warn_of_unmoved(self)
         self.bind_components()
-        known = features_of_context(self.context, context)
+        labels, known = self.labels(context), self.known_values(context)
         with pyro.plate("data", len(x), dim=-1):
-            y = pyro.sample("y", label_density(known, torch.zeros_like(known)))
+            y = pyro.sample("y", label_density(labels, torch.zeros_like(labels)))
             prior = self.prior(context=y)
             z = pyro.sample("z", as_pyro(prior))
-            density = density_of(self.likelihood, z, len(prior.event_shape), y)
+            density = density_of(self.likelihood, z, len(prior.event_shape), y, known)
             return pyro.sample("x", as_pyro(density), obs=x)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> None:
+    def guide(self, x: Tensor, context: Tensors | None = None) -> None:
         self.bind_components()
-        known = features_of_context(self.context, context)
+        known = self.labels(context)
         with pyro.plate("data", len(x), dim=-1):
             if self.hidden is None:
                 density = density_of(self.posterior, x, x.dim() - 1, None)
@@ -132,6 +132,10 @@ class SemiSupervisedVAE(Autoencoder):
                 y = self._classify(known, logits)
                 density = density_of(self.posterior, x, x.dim() - 1, y)
                 draw_latent("z", self.posterior, density)
+
+    def labels(self, context: Tensors | None) -> Tensor:
+        """The known labels as unit vectors, zeros where they are unknown."""
+        return features_of_context(self.context, context, self.known)
 
     def _given(self, z: Tensor) -> Tensor:
         """log p(z | y) of each label (*batch, C), the log-odds of the label given z."""

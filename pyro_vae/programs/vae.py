@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Likelihood, Posterior, Prior
+from pyro_vae.contracts import Likelihood, Posterior, Prior, Tensors
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.parts import density_of, draw_latent
@@ -26,7 +26,9 @@ class VAE(Autoencoder):
         posterior: q(z | x).
         context: a module from labels or covariates (N, ...) to features (N, C),
             `pyro_vae.networks.OneHot` or `torch.nn.Identity` for instance; ``None`` for a model
-            without labels, which ignores those of the data.
+            without labels, which ignores those of the data. Of a context dictionary the likelihood
+            takes the known quantities that it states, such as ``size_factor``. The module takes the
+            one other entry, or several by name if it is a `pyro_vae.networks.Covariates` of them.
 
     Source: Kingma and Welling (2014), Auto-Encoding Variational Bayes; Sohn, Lee and Yan (2015) for
     the CVAE.
@@ -56,17 +58,17 @@ class VAE(Autoencoder):
         self.likelihood = likelihood
         self.bind_components()
 
-    def model(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def model(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         warn_of_unmoved(self)
         self.bind_components()
-        features = self.context_features(context)
+        features, known = self.context_features(context), self.known_values(context)
         with pyro.plate("data", len(x), dim=-1):
             prior = self.prior(context=features)
             z = pyro.sample("z", as_pyro(prior))
-            density = density_of(self.likelihood, z, len(prior.event_shape), features)
+            density = density_of(self.likelihood, z, len(prior.event_shape), features, known)
             return pyro.sample("x", as_pyro(density), obs=x)
 
-    def guide(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def guide(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         self.bind_components()
         features = self.context_features(context)
         with pyro.plate("data", len(x), dim=-1):

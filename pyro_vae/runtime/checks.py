@@ -22,6 +22,7 @@ from pyro_vae.distributions import (
     points_of,
     stated_support,
 )
+from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import (
     evaluating,
     isolated_random,
@@ -32,7 +33,6 @@ from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.runtime.traces import importance_traces, latent_sites
 from pyro_vae.validation import (
     InvalidInput,
-    check_context,
     check_event_shape,
     check_finite,
     check_support,
@@ -56,7 +56,7 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     if program.event_shape is not None:
         check_event_shape(x, program.event_shape)
     check_finite("x", x, missing=data.missing)
-    check_context(program, len(data), context)
+    check_context(program, len(data), context, x)
     if isinstance(program, Preparable):
         few = slice(0, 3)
         with _explaining(program):

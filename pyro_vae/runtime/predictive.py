@@ -11,10 +11,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, Trace, joint_of, sites_of
+from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, joint_of, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.distributions import given_datum, representative_of
 from pyro_vae.programs import AtGlobals, as_program
+from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
@@ -23,18 +24,34 @@ from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.settings import Settings
 from pyro_vae.runtime.summed import with_drawn
 from pyro_vae.runtime.traces import is_local, latent_sites
-from pyro_vae.validation import InvalidInput, check_context, check_count
+from pyro_vae.validation import InvalidInput, check_count, rows_of
 
-__all__ = ["encode", "generate", "posterior_predictive", "prior_predictive", "reconstruct"]
+__all__ = [
+    "Context",
+    "Entry",
+    "Sites",
+    "at_posterior",
+    "context_for_each",
+    "data_dim",
+    "encode",
+    "generate",
+    "in_chunks",
+    "posterior_predictive",
+    "prior_predictive",
+    "reconstruct",
+    "shown_value",
+]
 
 Sites = Mapping[str, Site]
+Entry = int | float | Tensor | list
+Context = Entry | dict[str, Entry] | None
 
 
 def generate(
     program: ProgramLike,
     num: int = 1,
     *,
-    context: int | float | Tensor | list | None = None,
+    context: Context = None,
     draws: bool = False,
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
@@ -47,7 +64,8 @@ def generate(
     Args:
         program: any program whose event shape is known.
         num: how many.
-        context: one label or vector of covariates for all, or one for each (num, ...).
+        context: one label or vector of covariates for all, or one for each (num, ...); or a
+            dictionary of such, with the known quantities that the likelihood takes.
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers
             show, or its mode where x has no mean, as sentences have none, or a draw where neither
             is known, as of pixels that depend on one another.
@@ -66,25 +84,19 @@ def generate(
     """
     check_count("num", num)
     program = as_program(program)
-    given = None
-    if context is not None:
-        given = torch.as_tensor(context)
-        one_for_all = given.dim() == 0 or (
-            given.dim() == 1 and given.is_floating_point() and len(given) != num
-        )
-        given = like_parameters(program, given.expand(num, *given.shape) if one_for_all else given)
+    given = context_for_each(program, context, num)
     check_context(program, num, given)
     if isinstance(program.event_shape, tuple):
         with enough_memory("what is generated", "lower num (--num)"):
             torch.empty(num, *program.event_shape)  # none of it is touched
-    program = _at_posterior(program, None if given is None else given[:1], seed)
+    program = at_posterior(program, rows_of(given, slice(0, 1)), seed)
 
     def run(few: slice) -> Sites:
-        labels = None if given is None else given[few]
-        return {"x": observed_of(prior_predictive(program, few.stop - few.start, labels))}
+        trace = prior_predictive(program, few.stop - few.start, rows_of(given, few))
+        return {"x": observed_of(trace)}
 
     settings = Settings(seed, memory_budget)
-    return _in_chunks(program, run, partial(_value, draws=draws), num, settings)["x"]
+    return in_chunks(program, run, partial(shown_value, draws=draws), num, settings)["x"]
 
 
 def reconstruct(
@@ -130,8 +142,8 @@ def reconstruct(
     def run(few: slice) -> Sites:
         return {"x": observed_of(posterior_predictive(given[few]))}
 
-    value = partial(_value, draws=draws or data.missing)
-    made = _in_chunks(program, run, value, len(given), Settings(seed, memory_budget))["x"]
+    value = partial(shown_value, draws=draws or data.missing)
+    made = in_chunks(program, run, value, len(given), Settings(seed, memory_budget))["x"]
     if not data.missing:
         return made
     x = like_parameters(program, data.tensor)
@@ -175,10 +187,26 @@ def encode(
         return latent_sites(given[few].traces()[0])
 
     settings = Settings(seed, memory_budget)
-    return _in_chunks(program, run, partial(_value, draws=draws), len(given), settings)
+    return in_chunks(program, run, partial(shown_value, draws=draws), len(given), settings)
 
 
-def _in_chunks(
+def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensors | None:
+    """A context for each of ``num`` data, where one may be given for all."""
+
+    def each(value: Entry) -> Tensor:
+        given = torch.as_tensor(value)
+        is_vector = given.dim() == 1 and given.is_floating_point()
+        is_datum = given.dim() > 0 and tuple(given.shape) == program.event_shape
+        one_for_all = given.dim() == 0 or ((is_vector or is_datum) and len(given) != num)
+        return given.expand(num, *given.shape) if one_for_all else given
+
+    if isinstance(context, dict):
+        made: Tensors = {name: each(value) for name, value in context.items()}
+        return like_parameters(program, made)
+    return None if context is None else like_parameters(program, each(context))
+
+
+def in_chunks(
     program: ProgramLike,
     run: Callable[[slice], Sites],
     value: Callable[[Site], Tensor],
@@ -194,12 +222,13 @@ def _in_chunks(
     with evaluating(program, settings.seed):
         parts = [run(few) for few in chunks(num, size)]
         return {
-            name: torch.cat([value(part[name]) for part in parts], dim=_data_dim(site))
+            name: torch.cat([value(part[name]) for part in parts], dim=data_dim(site))
             for name, site in parts[0].items()
         }
 
 
-def _data_dim(site: Site) -> int:
+def data_dim(site: Site) -> int:
+    """The dimension of the data in a site's value, counted from the right."""
     if site["name"] == "x":
         return 0
     frames = site["cond_indep_stack"]
@@ -207,7 +236,8 @@ def _data_dim(site: Site) -> int:
     return plate_dim - len(site["fn"].event_shape)
 
 
-def _value(site: Site, draws: bool) -> Tensor:
+def shown_value(site: Site, draws: bool) -> Tensor:
+    """A site's mean, or its draw; what represents x where x has no mean."""
     if draws:
         return site["value"]
     try:
@@ -221,7 +251,7 @@ def _value(site: Site, draws: bool) -> Tensor:
         ) from None
 
 
-def _at_posterior(program: ProgramLike, context: Tensor | None, seed: int) -> ProgramLike:
+def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> ProgramLike:
     """The program at a draw of its global latents from the guide; itself if it has none."""
     with evaluating(program, seed):
         model = prune_subsample_sites(prior_predictive(program, 1, context))
@@ -234,11 +264,17 @@ def _at_posterior(program: ProgramLike, context: Tensor | None, seed: int) -> Pr
         return AtGlobals(program, values, outside)
 
 
-def prior_predictive(program: ProgramLike, num: int, context: Tensor | None = None) -> Trace:
-    """A trace of the unconditioned model at ``num`` empty events."""
+def prior_predictive(
+    program: ProgramLike,
+    num: int,
+    context: Tensors | None = None,
+    latents: Mapping[str, Tensor] | None = None,
+) -> Trace:
+    """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given."""
     empty = _empty(program, num)
+    model = poutine.condition(_Unconditioned()(joint_of(program)), data=dict(latents or {}))
     try:
-        return poutine.trace(_Unconditioned()(joint_of(program))).get_trace(empty, context)
+        return poutine.trace(model).get_trace(empty, context)
     except InvalidInput:
         raise
     except (RuntimeError, ValueError) as error:

@@ -1,0 +1,157 @@
+"""What of a context goes where: known quantities to the likelihood, the rest to a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pyro_vae.contracts import (
+    EventShape,
+    ProgramLike,
+    Quantity,
+    StatesEntries,
+    Tensors,
+    context_of,
+    known_by,
+)
+from pyro_vae.validation import InvalidInput, check_finite, tensors_of
+
+__all__ = ["check_context", "context_for", "known_values"]
+
+
+@runtime_checkable
+class ChecksContext(Protocol):
+    """A context module that refuses values it cannot turn into features."""
+
+    def check(self, values: Tensors) -> None: ...
+
+
+def check_context(
+    program: ProgramLike, num_data: int, context: Tensors | None, x: Tensors | None = None
+) -> None:
+    """Raise `InvalidInput` if the context is missing, of another length or out of range.
+
+    A program that takes a context has a module ``program.context``, which may be one that
+    `ChecksContext`; one whose likelihood takes known quantities has ``program.known``.
+    """
+    module, known = context_of(program), known_by(program)
+    if module is None and not known:
+        return
+    if context is None:
+        names = ", ".join(map(repr, known))
+        raise InvalidInput(
+            "context",
+            got="none",
+            expected=f"a dictionary with {names}, of each of the {num_data} data"
+            if known
+            else f"{num_data} labels or covariates, one for each datum",
+            fix=f"pass a pair (x, {{{next(iter(known))!r}: values}})"
+            if known
+            else "pass a pair (x, context), or data that carry labels (y in an .npz)",
+        )
+    for name, part in tensors_of(context).items():
+        if len(part) != num_data:
+            raise InvalidInput(
+                f"context[{name!r}]" if name else "context",
+                got=f"{len(part)} entries",
+                expected=f"{num_data}, one for each datum of x",
+                fix="align it with the data",
+            )
+    for name, value in known_values(known, context).items():
+        _check_quantity(name, value, known[name], program.event_shape, x)
+    rest = context_for(module, context, known)
+    if module is not None and rest is not None:
+        check_finite("context", rest)
+        if isinstance(module, ChecksContext):
+            module.check(rest)
+
+
+def _check_quantity(
+    name: str, value: Tensor, quantity: Quantity, event_shape: EventShape | None, x: Tensors | None
+) -> None:
+    """Raise `InvalidInput` unless a known quantity has a shape and values that it can have."""
+    argument, shape = f"context[{name!r}]", event_shape if isinstance(event_shape, tuple) else ()
+    if value.dim() not in (1, 1 + len(shape)) or any(
+        size not in (1, full) for size, full in zip(value.shape[1:], shape)
+    ):
+        words = ", ".join(["N", *map(str, shape)])
+        raise InvalidInput(
+            argument,
+            got=f"shape {tuple(value.shape)}",
+            expected=f"shape (N,), one number for each datum, or ({words}), one for each entry",
+            fix="reshape it",
+        )
+    aligned = value.reshape(len(value), *(value.shape[1:] or (1,) * len(shape)))
+    seen = x.to(value.device) if isinstance(x, Tensor) else torch.full_like(aligned, torch.nan)
+    holds = quantity.holds(aligned, seen)
+    if not holds.all():
+        bad = (~holds).reshape(len(value), -1).any(1).nonzero()[0].item()
+        raise InvalidInput(
+            argument,
+            got=f"{int((~holds).sum())} other numbers (first in datum {bad})",
+            expected=quantity.expected,
+            fix=f"correct {name}",
+        )
+
+
+def known_values(known: Iterable[str], context: Tensors | None) -> dict[str, Tensor]:
+    """The known quantities in a context dictionary.
+
+    Raises:
+        InvalidInput: if one is not there.
+    """
+    entries = context if isinstance(context, dict) else {}
+    missing = [name for name in known if name not in entries]
+    if missing:
+        got = "a tensor" if isinstance(context, Tensor) else ", ".join(map(repr, entries)) or "none"
+        raise InvalidInput(
+            f"context[{missing[0]!r}]",
+            got=f"none (the context is {got})",
+            expected="a known quantity of each datum, which the likelihood takes",
+            fix=f"pass it in the context, {{{missing[0]!r}: values}}",
+        )
+    return {name: entries[name] for name in known}
+
+
+def context_for(
+    module: object, context: Tensors | None, known: Iterable[str] = ()
+) -> Tensors | None:
+    """What a context module takes of a context: the entries that are not known quantities.
+
+    A module that `StatesEntries` takes a dictionary of these; any other the one entry there is.
+
+    Raises:
+        InvalidInput: if there are others than the module takes.
+
+    Example:
+        >>> sizes, labels = torch.ones(2), torch.tensor([0, 1])
+        >>> context_for(None, {"size_factor": sizes, "batch": labels}, ["size_factor"])
+        tensor([0, 1])
+    """
+    wanted = module.entries if isinstance(module, StatesEntries) else ()
+    if not isinstance(context, dict):
+        if context is not None and wanted:
+            raise _other_entries("a tensor", ", ".join(map(repr, wanted)))
+        return context
+    known = set(known)
+    rest = {name: value for name, value in context.items() if name not in known}
+    names = ", ".join(map(repr, rest))
+    if wanted:
+        if set(wanted) - set(rest):
+            raise _other_entries(names or "none", ", ".join(map(repr, wanted)))
+        return {name: rest[name] for name in wanted}
+    if module is not None and len(rest) > 1:
+        raise _other_entries(names, "one entry")
+    return next(iter(rest.values()), None)
+
+
+def _other_entries(got: str, expected: str) -> InvalidInput:
+    return InvalidInput(
+        "context",
+        got=f"{got} for the program's context module",
+        expected=expected,
+        fix="name the entries that it takes: pv.networks.Covariates({'age': torch.nn.Identity()})",
+    )

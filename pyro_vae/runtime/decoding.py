@@ -1,0 +1,138 @@
+"""Given latents decoded: what a program makes of them, under any context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from pyro import validation_enabled
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.programs.contexts import check_context
+from pyro_vae.runtime.environment import evaluating, like_parameters
+from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.predictive import (
+    Context,
+    Entry,
+    Sites,
+    context_for_each,
+    data_dim,
+    in_chunks,
+    observed_of,
+    prior_predictive,
+    shown_value,
+)
+from pyro_vae.runtime.settings import Settings
+from pyro_vae.runtime.traces import latent_sites
+from pyro_vae.validation import InvalidInput, rows_of, tensors_of
+
+__all__ = ["decode"]
+
+
+def decode(
+    program: ProgramLike,
+    z: Tensors,
+    context: Context = None,
+    *,
+    draws: bool = False,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY,
+) -> Tensor:
+    r"""Decode given latents: the mean of p(x | z, c), or draws from it.
+
+    "As if from another batch" is this of the latents of one context under another::
+
+        z = pv.encode(program, data)["z"]
+        other = pv.decode(program, z, context={**context, "batch": torch.zeros(len(z))})
+
+    Args:
+        program: any program whose event shape is known.
+        z: latents (N, \*latent) or (K, N, \*latent); for several latent sites a dictionary of them
+            by name, as `encode` gives it.
+        context: one label or vector of covariates for all, or one for each (N, ...); or a
+            dictionary of such, with the known quantities that the likelihood takes.
+        draws: draws of x; by default the mean of p(x | z), or what `generate` shows without one.
+        seed: seed of the draws; the caller's random state is left as it was.
+        memory_budget: bytes of activations allowed at once.
+
+    Returns:
+        x of shape (N, \*event) or (K, N, \*event).
+
+    Raises:
+        InvalidInput: on latents of another shape or name, or a context that is missing.
+
+    Example:
+        >>> pv.decode(vae, torch.zeros(3, 2)).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    counts = next(iter(tensors_of(z).values())).shape[:2]  # N, or K and N, are among them
+    one = _context_of_one(program, context, counts)
+    with evaluating(program, seed), validation_enabled(False):
+        trace = prune_subsample_sites(prior_predictive(program, 1, one))
+    sites = {name: site for name, site in latent_sites(trace).items() if name != "x"}
+    values: dict[str, Tensor] = z if isinstance(z, dict) else dict.fromkeys(list(sites)[:1], z)
+    if values.keys() != sites.keys():
+        raise InvalidInput(
+            "z",
+            got=f"latents of {', '.join(z)}" if isinstance(z, dict) else "a tensor",
+            expected=f"a dictionary of {', '.join(sites)}",
+            fix="pass the latents by name, as pv.encode gives them",
+        )
+    first = next(iter(sites))
+    leading = values[first].dim() - sites[first]["value"].dim()
+    rows: dict[str, Tensor] = {}
+    for name, site_value in values.items():
+        value = like_parameters(program, site_value)
+        shape = sites[name]["value"].movedim(data_dim(sites[name]), 0).shape[1:]
+        if value.dim() != len(shape) + 1 + leading or leading not in (0, 1):
+            raise _other_shape(name, value, shape)
+        moved = value.movedim(data_dim(sites[name]), leading)
+        if moved.shape[leading + 1 :] != shape:
+            raise _other_shape(name, value, shape)
+        lead = moved.shape[: leading + 1]
+        rows[name] = moved.reshape(-1, *shape)
+    num, total = lead[-1], lead.numel()
+    given = context_for_each(program, context, num)
+    check_context(program, num, given)
+    spread = rows_of(given, torch.arange(total) % num)
+
+    def run(few: slice) -> Sites:
+        at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
+        part = rows_of(spread, few)
+        return observed_of(prior_predictive(program, few.stop - few.start, part, at))
+
+    settings = Settings(seed, memory_budget)
+    x = in_chunks(program, run, partial(shown_value, draws=draws), total, settings)["x"]
+    return x.reshape(*lead, *x.shape[1:])
+
+
+def _context_of_one(
+    program: ProgramLike, context: Context, counts: Sequence[int]
+) -> Tensors | None:
+    """The context of the first datum, from one for all or one for each of so many data."""
+
+    def first(value: Entry) -> Entry:
+        given = torch.as_tensor(value)
+        return given[0] if given.dim() > 0 and len(given) in counts else given
+
+    if context is None:
+        return None
+    one: Context = (
+        {name: first(value) for name, value in context.items()}
+        if isinstance(context, dict)
+        else first(context)
+    )
+    return context_for_each(program, one, 1)
+
+
+def _other_shape(name: str, value: Tensor, shape: torch.Size) -> InvalidInput:
+    words = ", ".join(map(str, shape))
+    return InvalidInput(
+        f"z[{name!r}]",
+        got=f"shape {tuple(value.shape)}",
+        expected=f"(N, {words}) or (K, N, {words})",
+        fix="pass latents as pv.encode gives them",
+    )
