@@ -3,6 +3,7 @@
 import inspect
 
 import torch
+from conftest import known_of
 
 import pyro_vae as pv
 from pyro_vae.runtime.checks import checked_data
@@ -48,7 +49,11 @@ def program(prior_name, posterior_name, likelihood_name="Bernoulli", latent=2, e
 def data_of(program, num=6):
     """Data drawn from the likelihood, so that they lie in its support."""
     labels = torch.arange(num) % 3 if program.context is not None else None
-    x = program.likelihood(torch.randn(num, 2), context=program.embed(labels)).sample()
+    known = known_of(program.likelihood, num)
+    features = None if labels is None else program.context(labels)
+    x = program.likelihood(torch.randn(num, 2), context=features, **known).sample()
+    if known:
+        return x, known if labels is None else {"labels": labels, **known}
     return x if labels is None else (x, labels)
 
 
@@ -58,7 +63,9 @@ def program_with(family, name):
         [name] if family is pv.priors else sorted(pv.priors.__all__, key=needs_context)
     ):
         for posterior_name in [name] if family is pv.posteriors else pv.posteriors.__all__:
-            found = program(prior_name, posterior_name)
+            found = program(
+                prior_name, posterior_name, name if family is pv.likelihoods else "Bernoulli"
+            )
             try:
                 checked_data(found, data_of(found))
             except InvalidInput:

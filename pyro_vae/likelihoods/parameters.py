@@ -98,8 +98,16 @@ class Positive(nn.Module):
 
 
 def bounded(x: Tensor, limit: float) -> Tensor:
-    r"""An argument squashed smoothly into (-limit, limit), :math:`B \tanh(x / B)`."""
-    return limit * torch.tanh(x / limit)
+    r"""An argument squashed smoothly into (-limit, limit), :math:`B \tanh(x / B)`.
+
+    Its derivative has all its digits also where the argument is far out; that of torch's own tanh
+    is a difference.
+    """
+    scaled = x / limit
+    near = torch.where(scaled.abs() < 0.5, scaled, 0.0)
+    rest = torch.exp(-2 * torch.where(x < 0, -scaled, scaled))  # 1 - tanh = 2 rest / (1 + rest)
+    far = torch.where(x < 0, -1.0, 1.0) * (1 - rest) / (1 + rest)
+    return limit * torch.where(scaled.abs() < 0.5, torch.tanh(near), far)
 
 
 def bounded_exp(x: Tensor, limit: float) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.objectives import ELBO
 from pyro_vae.runtime.predictive import generate
@@ -16,7 +16,7 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["check_program"]
 
 
-def check_program(program: ProgramLike, x: Tensor, *, context: Tensor | None = None) -> None:
+def check_program(program: ProgramLike, x: Tensor, *, context: Tensors | None = None) -> None:
     r"""Check the contract of a program: it trains, scores, generates, copies, saves and loads.
 
     The score of a datum must depend on no other datum, and on no number of draws.
@@ -46,5 +46,5 @@ def check_program(program: ProgramLike, x: Tensor, *, context: Tensor | None = N
         check_copies(program, lambda other: evaluate(other, (x, context), 5)["elbo"].values)
 
 
-def _loss_of(x: Tensor, context: Tensor | None) -> Callable[[ProgramLike], Tensor]:
+def _loss_of(x: Tensor, context: Tensors | None) -> Callable[[ProgramLike], Tensor]:
     return lambda program: ELBO().differentiable_loss(program.model, program.guide, x, context)

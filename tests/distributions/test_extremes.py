@@ -6,6 +6,7 @@ A likelihood's network is the identity here, so its latent is what a network wou
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import mpmath as mp
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae import distributions as own
+from pyro_vae.networks import Head
 
 WIDE = (-1e4, -100.0, -20.0, -1.0, 0.0, 1e-3, 1.0, 20.0, 100.0, 1e4)
 FEW = (-1e4, -3.0, 0.0, 3.0, 1e4)
@@ -52,16 +54,23 @@ class Identity(nn.Module):
         return x
 
 
-def likelihood(name, parameters=1, event=1, **arguments):
-    """From parameters (P,) to the likelihood of which they are all that the network computes."""
+def likelihood(name, parameters=1, event=1, known=MappingProxyType({}), **arguments):
+    """From parameters (P,) to the likelihood of which they are all that the network computes.
+
+    Heads of several parts take one parameter each, in the order of the parts.
+    """
 
     def density(theta):
         module = getattr(pv.likelihoods, name)((event,), Identity(parameters), **arguments)
-        heads = [part.head for part in module.modules() if hasattr(part, "head")]
-        for head in heads:
-            nn.init.eye_(head.layer.weight)
+        heads = [part for part in module.modules() if isinstance(part, Head)]
+        for place, head in enumerate(heads):  # several share the parameters out
+            nn.init.zeros_(head.layer.weight)
+            rows = len(head.layer.weight)
+            first = place if len(heads) > 1 else 0
+            head.layer.weight.data[:, first : first + rows] = torch.eye(rows)
             nn.init.zeros_(head.layer.bias)
-        return module.to(theta.dtype)(theta)
+        values = {key: torch.tensor([value], dtype=theta.dtype) for key, value in known.items()}
+        return module.to(theta.dtype)(theta, **values)
 
     return density
 
@@ -180,6 +189,69 @@ def discretized_mixture(*values):
     scales = [as_float(0.1) * mp.exp(bounded(width, 5)) for width in widths]
     parts = [discretized(256, (c + mp.mpf(1) / 2) / 2 + shifts[c], scales[c], x) for c in range(2)]
     return log_sum([w - log_sum(weights) + part for w, part in zip(weights, parts)])
+
+
+def exponential(raw, x):
+    log_mean = bounded(raw, 20)
+    return -log_mean - x * mp.exp(-log_mean)
+
+
+def gamma(a):
+    def exact(raw, x):
+        b = as_float(a) * mp.exp(-bounded(raw, 20))
+        return as_float(a) * mp.log(b) + (as_float(a) - 1) * mp.log(x) - b * x - mp.loggamma(a)
+
+    return exact
+
+
+def log_normal(scale):
+    def exact(raw, x):
+        return normal(scale)(bounded(raw, 20), mp.log(x)) - mp.log(x)
+
+    return exact
+
+
+def weibull(k):
+    def exact(raw, x):
+        ratio = mp.log(x) - bounded(raw, 20)
+        return mp.log(as_float(k)) + as_float(k) * ratio - mp.log(x) - mp.exp(as_float(k) * ratio)
+
+    return exact
+
+
+def log_weibull_above(k):
+    return lambda raw, x: -mp.exp(as_float(k) * (mp.log(x) - bounded(raw, 20)))
+
+
+def log_normal_above(scale, sign=1):
+    def exact(raw, x):
+        z = (mp.log(x) - bounded(raw, 20)) / as_float(scale)
+        return mp.log(mp.erfc(sign * z / mp.sqrt(2)) / 2)
+
+    return exact
+
+
+def ordinal(categories):
+    def exact(loc, x):
+        cuts = [1 - mp.mpf(categories) / 2 + k - loc for k in range(categories - 1)]
+        if x == 0:
+            return log_s(cuts[0])
+        if x == categories - 1:
+            return log_s(-cuts[-1])
+        low, high = cuts[int(x) - 1], cuts[int(x)]
+        return log_s(high) + log_s(-low) + mp.log(-mp.expm1(low - high))
+
+    return exact
+
+
+def zero_inflated_poisson(raw, gate, x):
+    counted = log_s(-gate) + poisson(bounded(raw, 12), x)
+    return counted if x else log_sum([log_s(gate), counted])
+
+
+def truncated_normal(loc, x):
+    z = -loc / mp.sqrt(2)
+    return normal(1.0)(loc, x) - mp.log(mp.erfc(z) / 2)
 
 
 def relaxed_bernoulli(temperature):
@@ -337,6 +409,79 @@ LIKELIHOODS = {
             ("Laplace", {"scale": 2.0}, laplace(2.0), (0.5, -1e4)),
             ("ContinuousBernoulli", {}, continuous_bernoulli, (0.0, 0.3, 1.0)),
         )
+    ],
+    "NormalWithNoise": [
+        Case(likelihood("NormalWithNoise", known={"scale": s}), normal(s), POINTS, (0.0, 1e4))
+        for s in (1e-3, 999.0)
+    ],
+    "Exponential": [
+        Case(likelihood("Exponential"), exponential, POINTS, (1e-30, 0.5, 1e4), size=1e13)
+    ],
+    "Gamma": [
+        Case(
+            likelihood("Gamma", concentration=a, learn_concentration=None),
+            gamma(a),
+            POINTS,
+            (1e-30, 0.5, 1e4),
+            size=1e13,
+        )
+        for a in (0.06, 1.0, 9e3)
+    ],
+    "LogNormal": [
+        Case(
+            likelihood("LogNormal", scale=s, learn_scale=None),
+            log_normal(s),
+            POINTS,
+            (1e-30, 0.5, 1e4),
+            rounding=4,
+        )
+        for s in (0.011, 4.9)
+    ],
+    "Weibull": [
+        Case(
+            likelihood("Weibull", concentration=k, learn_concentration=None),
+            weibull(k),
+            POINTS,
+            (1e-30, 0.5, 1e3),
+            rounding=64,  # an exponent of 80 is rounded before the exponential
+        )
+        for k in (0.21, 1.0, 3.0)
+    ],
+    "Ordinal": [
+        Case(likelihood("Ordinal", categories=n), ordinal(n), POINTS, (0, 1, n - 1)) for n in (2, 5)
+    ],
+    "Censored": [
+        Case(
+            likelihood("Censored", of="Weibull", of_args=fixed, known={"censored": code}),
+            exact,
+            POINTS,
+            (1e-30, 0.5, 1e3),
+            rounding=64,
+        )
+        for fixed in ({"concentration": 3.0, "learn_concentration": None},)
+        for code, exact in ((0.0, weibull(3.0)), (1.0, log_weibull_above(3.0)))
+    ]
+    + [
+        Case(
+            likelihood(
+                "Censored",
+                of_args={"scale": 0.5, "learn_scale": None},
+                known={"censored": code},
+            ),
+            log_normal_above(0.5, code),
+            POINTS,
+            (1e-30, 0.5, 1e4),
+            rounding=64,
+        )
+        for code in (-1.0, 1.0)
+    ],
+    "Truncated": [
+        Case(
+            likelihood("Truncated", of="Normal"), truncated_normal, POINTS, (0.5, 1e4), rounding=1e4
+        )
+    ],
+    "ZeroInflated": [
+        Case(likelihood("ZeroInflated", 2), zero_inflated_poisson, columns(FEW, FEW), (0, 1, 3000))
     ],
     "AutoregressiveBernoulli": [],  # its log-odds are a Bernoulli's, see the test below
     "AutoregressiveCategorical": [],  # its log-odds are a Categorical's

@@ -361,7 +361,8 @@ def test_a_step_can_be_captured_as_one_graph(name, missing, monkeypatch):
     )  # interpreted: the same bits as eager
     likelihood = likelihood_of(name, 4, MLP(2, [8]))
     network = MLP(4, [8])
-    x = likelihood(torch.randn(6, 2)).sample()
+    known = known_of(likelihood, 6)
+    x = likelihood(torch.randn(6, 2), **known).sample()
     if missing:
         likelihood, network = (
             pv.likelihoods.Missing(likelihood),
@@ -371,7 +372,7 @@ def test_a_step_can_be_captured_as_one_graph(name, missing, monkeypatch):
     vae = pv.VAE(pv.priors.StandardNormal(2), likelihood, pv.posteriors.DiagonalNormal(2, network))
 
     def loss(x):
-        return pv.objectives.ELBO().differentiable_loss(vae.model, vae.guide, x)
+        return pv.objectives.ELBO().differentiable_loss(vae.model, vae.guide, x, known)
 
     results = []
     for compiled in (False, True):

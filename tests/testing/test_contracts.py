@@ -4,7 +4,7 @@ import families
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import likelihood_of
+from conftest import known_of, likelihood_of
 
 import pyro_vae as pv
 from pyro_vae.distributions import is_point_mass
@@ -127,8 +127,9 @@ def test_conditional_program(likelihood):
         posterior=pv.posteriors.DiagonalNormal(2, MLP(likelihood.event_shape, [8], context=3)),
         context=pv.networks.OneHot(3),
     )
-    labels = torch.tensor([0, 1, 2, 1])
-    check_program(program, pv.generate(program, 4, context=labels, draws=True), context=labels)
+    context, known = torch.tensor([0, 1, 2, 1]), known_of(likelihood, 4)
+    context = {"labels": context, **known} if known else context
+    check_program(program, pv.generate(program, 4, context=context, draws=True), context=context)
 
 
 class Broken(torch.nn.Module):
