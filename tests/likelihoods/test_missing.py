@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import LinearGaussian
-from conftest import has_entries, likelihood_of
+from conftest import has_entries, known_of, likelihood_of
 from torch import nn
 
 import pyro_vae as pv
@@ -120,23 +120,21 @@ def test_all_but_these_have_entries_to_leave_out():
 @pytest.mark.parametrize("name", ENTRYWISE)
 def test_every_likelihood_counts_the_observed_entries_only(name, float64):
     program = missing_program(name)
-    z = torch.randn(5, 2)
+    z, known = torch.randn(5, 2), known_of(program.likelihood, 5)
     likelihood = program.likelihood
-    check_likelihood(likelihood, z)
-    complete = likelihood(z).sample()
+    check_likelihood(likelihood, z, known=known)
+    p, whole = likelihood(z, **known), likelihood.likelihood(z, **known)
+    complete, entries = p.sample(), entries_of(whole)
     x = with_holes(complete)
-    p, entries = likelihood(z), entries_of(likelihood.likelihood(z))
     each = torch.where(torch.isnan(x), 0.0, entries.log_prob(complete)).sum(-1)
     torch.testing.assert_close(p.log_prob(x), each)
-    torch.testing.assert_close(p.log_prob(complete), likelihood.likelihood(z).log_prob(complete))
-    assert (
-        p.support.check(x).all()
-        and p.support.is_discrete == likelihood.likelihood(z).support.is_discrete
-    )
+    torch.testing.assert_close(p.log_prob(complete), whole.log_prob(complete))
+    assert p.support.check(x).all() and p.support.is_discrete == whole.support.is_discrete
     # Different masks in one batch: as one by one, in values and in gradients, which are finite.
-    rows = [likelihood(z[i : i + 1]).log_prob(x[i : i + 1]) for i in range(len(x))]
+    ones = [slice(i, i + 1) for i in range(len(x))]
+    rows = [likelihood(z[i], **{k: v[i] for k, v in known.items()}).log_prob(x[i]) for i in ones]
     torch.testing.assert_close(p.log_prob(x), torch.cat(rows))
-    loss = ELBO().differentiable_loss(program.model, program.guide, x)
+    loss = ELBO().differentiable_loss(program.model, program.guide, x, known)
     loss.backward()
     assert loss.isfinite() and all(
         parameter.grad.isfinite().all() for parameter in program.parameters()
@@ -146,14 +144,16 @@ def test_every_likelihood_counts_the_observed_entries_only(name, float64):
 @pytest.mark.parametrize("name", ENTRYWISE)
 def test_programs_for_missing_entries_train_score_and_complete(name, tmp_path):
     program = missing_program(name)
-    complete = pv.generate(program, 20, draws=True)
-    check_program(program, complete)
-    data = Dataset(with_holes(complete), missing=True)
+    known = known_of(program.likelihood, 20)
+    context = known or None
+    complete = pv.generate(program, 20, context=context, draws=True)
+    check_program(program, complete, context=context)
+    data = Dataset(with_holes(complete), context, missing=True)
     pv.fit(program, data, epochs=2, progress=False)
     filled = pv.reconstruct(program, data)
     assert torch.equal(filled[~data.x.isnan()], data.x[~data.x.isnan()]) and filled.isfinite().all()
     assert not torch.equal(filled, pv.reconstruct(program, data, seed=1))
-    assert program.likelihood(torch.zeros(20, 2)).support.check(filled).all()
+    assert program.likelihood(torch.zeros(20, 2), **known).support.check(filled).all()
     pv.save(program, tmp_path)
     assert torch.equal(pv.elbo(pv.load(tmp_path), data).values, pv.elbo(program, data).values)
 

@@ -123,7 +123,7 @@ class Exact(nn.Module):
 
 def test_known_noise_gives_the_exact_marginal(float64):
     """Of a linear model whose noise differs from entry to entry: log p(x) in closed form."""
-    likelihood = pv.likelihoods.NormalWithNoise(5, MLP(2, []))
+    likelihood = pv.likelihoods.NormalWithNoise(5, pv.networks.WithoutContext(MLP(2, [])))
     linear = likelihood.head.layer
     program = pv.VAE(pv.priors.StandardNormal(2), likelihood, Exact(linear), nn.Identity())
     scale = torch.rand(40, 5) + 0.3
