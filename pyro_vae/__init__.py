@@ -30,9 +30,8 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE",
     "at_globals", "datasets", "decode", "diagnostics", "elbo", "encode", "evaluation", "fit",
-    "generate",
-    "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting",
-    "posteriors", "priors", "reconstruct", "save", "to_inference_data", "training",
+    "generate", "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives",
+    "plotting", "posteriors", "priors", "reconstruct", "save", "to_inference_data", "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.
@@ -44,6 +43,7 @@ _HOMES = {
     "Refined": "programs",
     "SemiSupervisedVAE": "programs",
     "at_globals": "runtime.conditioned",
+    "decode": "runtime.decoding",
     "elbo": "evaluation",
     "encode": "runtime.predictive",
     "fit": "training",

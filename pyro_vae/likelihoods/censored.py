@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.distributions import CensoredEntries, entries_of
-from pyro_vae.likelihoods.inner import likelihood_named
+from pyro_vae.likelihoods.inner import Inner, likelihood_on
 from pyro_vae.likelihoods.parameters import per_entry, required
 from pyro_vae.networks import Size, as_shape, features_of
 
@@ -37,9 +35,9 @@ class Censored(nn.Module):
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
-        of: the likelihood of X, a name or an import path; its entries are independent and have a
-            distribution function, as all of real and positive numbers and of counts do.
-        of_args: its further arguments.
+        of: the likelihood of X: a name, or a mapping with ``class_path`` and ``init_args`` as in
+            `Mixed`. Its entries are independent and have a distribution function, as those of all
+            real and positive numbers and of counts do.
         interval: whether some entries are intervals.
 
     Raises:
@@ -58,14 +56,13 @@ class Censored(nn.Module):
         self,
         event_shape: Size,
         network: nn.Module,
-        of: str = "LogNormal",
-        of_args: Mapping[str, object] | None = None,
+        of: str | Inner = "LogNormal",
         interval: bool = False,
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.of, self.of_args, self.interval = of, dict(of_args or {}), interval
-        self.part = likelihood_named(of, self.event_shape, network, of_args)
+        self.of, self.interval = of, interval
+        self.part = likelihood_on(of, self.event_shape, network)
 
     @property
     def known(self) -> dict[str, Quantity]:

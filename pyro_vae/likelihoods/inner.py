@@ -63,7 +63,7 @@ def _class_named(text: str, argument: str, with_path: bool) -> type[nn.Module]:
     family = importlib.import_module("pyro_vae.likelihoods")
     path, _, name = text.rpartition(".") if isinstance(text, str) else ("", "", repr(text))
     try:
-        if path and not with_path or not path and name not in family.__all__:
+        if (path and not with_path) or (not path and name not in family.__all__):
             raise AttributeError(name)
         found = getattr(importlib.import_module(path) if path else family, name)
         if not (isinstance(found, type) and issubclass(found, nn.Module)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.distributions import TruncatedEntries, entries_of
-from pyro_vae.likelihoods.inner import likelihood_named
+from pyro_vae.likelihoods.inner import Inner, likelihood_on
 from pyro_vae.networks import Size, as_shape, features_of
 from pyro_vae.validation import InvalidInput
 
@@ -30,11 +30,11 @@ class Truncated(nn.Module):
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
-        of: the likelihood that is truncated, a name or an import path; its entries are independent
-            and have a distribution function, as all of real and positive numbers and of counts do.
+        of: the likelihood that is truncated: a name, or a mapping with ``class_path`` and
+            ``init_args`` as in `Mixed`. Its entries are independent and have a distribution
+            function, as those of all real and positive numbers and of counts do.
         low: a; ``None`` for no lower bound.
         high: b; ``None`` for no upper bound.
-        of_args: further arguments of the likelihood that is truncated.
 
     Raises:
         InvalidInput: if there is no such likelihood, or a < b does not hold.
@@ -51,14 +51,13 @@ class Truncated(nn.Module):
         self,
         event_shape: Size,
         network: nn.Module,
-        of: str = "Normal",
+        of: str | Inner = "Normal",
         low: float | None = 0.0,
         high: float | None = None,
-        of_args: Mapping[str, object] | None = None,
     ):
         super().__init__()
         self.event_shape, self.network, self.of = as_shape(event_shape), network, of
-        self.low, self.high, self.of_args = low, high, dict(of_args or {})
+        self.low, self.high = low, high
         self.bounds = (-math.inf if low is None else low, math.inf if high is None else high)
         if not self.bounds[0] < self.bounds[1]:
             raise InvalidInput(
@@ -67,7 +66,7 @@ class Truncated(nn.Module):
                 expected="low < high",
                 fix="pass low=0, high=1, or None for no bound",
             )
-        self.part = likelihood_named(of, self.event_shape, network, of_args)
+        self.part = likelihood_on(of, self.event_shape, network)
 
     @property
     def known(self) -> Mapping[str, Quantity]:

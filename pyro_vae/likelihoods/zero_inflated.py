@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.distributions import ZeroInflatedEntries, entries_of
-from pyro_vae.likelihoods.inner import likelihood_named
+from pyro_vae.likelihoods.inner import Inner, likelihood_on
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 
 __all__ = ["ZeroInflated"]
@@ -27,8 +27,8 @@ class ZeroInflated(nn.Module):
     Args:
         event_shape: the shape of x.
         network: the decoder, from z to features.
-        of: the likelihood beside the zeros, a name or an import path; its entries are independent.
-        of_args: its further arguments.
+        of: the likelihood beside the zeros: a name, or a mapping with ``class_path`` and
+            ``init_args`` as in `Mixed`. Its entries are independent.
 
     Raises:
         InvalidInput: if there is no such likelihood.
@@ -45,13 +45,12 @@ class ZeroInflated(nn.Module):
         self,
         event_shape: Size,
         network: nn.Module,
-        of: str = "Poisson",
-        of_args: Mapping[str, object] | None = None,
+        of: str | Inner = "Poisson",
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.of, self.of_args = of, dict(of_args or {})
-        self.part = likelihood_named(of, self.event_shape, network, of_args)
+        self.of = of
+        self.part = likelihood_on(of, self.event_shape, network)
         self.gate = Head(out_shape_of(network), self.event_shape)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from pyro_vae.runtime.predictive import (
     Context,
     Entry,
     Sites,
+    at_posterior,
     context_for_each,
     data_dim,
     in_chunks,
@@ -70,6 +71,7 @@ def decode(
     """
     counts = next(iter(tensors_of(z).values())).shape[:2]  # N, or K and N, are among them
     one = _context_of_one(program, context, counts)
+    program = at_posterior(program, one, seed)
     with evaluating(program, seed), validation_enabled(False):
         trace = prune_subsample_sites(prior_predictive(program, 1, one))
     sites = {name: site for name, site in latent_sites(trace).items() if name != "x"}
@@ -122,7 +124,7 @@ def _context_of_one(
         return None
     one: Context = (
         {name: first(value) for name, value in context.items()}
-        if isinstance(context, dict)
+        if isinstance(context, Mapping)
         else first(context)
     )
     return context_for_each(program, one, 1)

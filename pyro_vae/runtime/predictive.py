@@ -44,7 +44,7 @@ __all__ = [
 
 Sites = Mapping[str, Site]
 Entry = int | float | Tensor | list
-Context = Entry | dict[str, Entry] | None
+Context = Entry | Mapping[str, Entry] | None
 
 
 def generate(
@@ -200,7 +200,7 @@ def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensor
         one_for_all = given.dim() == 0 or ((is_vector or is_datum) and len(given) != num)
         return given.expand(num, *given.shape) if one_for_all else given
 
-    if isinstance(context, dict):
+    if isinstance(context, Mapping):
         made: Tensors = {name: each(value) for name, value in context.items()}
         return like_parameters(program, made)
     return None if context is None else like_parameters(program, each(context))

@@ -75,6 +75,10 @@ def likelihood(name, parameters=1, event=1, known=MappingProxyType({}), **argume
     return density
 
 
+def fixed(name, **arguments):
+    return {"class_path": name, "init_args": arguments}
+
+
 def columns(*values):
     return [tuple(point) for point in itertools.product(*values)]
 
@@ -452,20 +456,20 @@ LIKELIHOODS = {
     ],
     "Censored": [
         Case(
-            likelihood("Censored", of="Weibull", of_args=fixed, known={"censored": code}),
+            likelihood("Censored", of=of, known={"censored": code}),
             exact,
             POINTS,
             (1e-30, 0.5, 1e3),
             rounding=64,
         )
-        for fixed in ({"concentration": 3.0, "learn_concentration": None},)
+        for of in (fixed("Weibull", concentration=3.0, learn_concentration=None),)
         for code, exact in ((0.0, weibull(3.0)), (1.0, log_weibull_above(3.0)))
     ]
     + [
         Case(
             likelihood(
                 "Censored",
-                of_args={"scale": 0.5, "learn_scale": None},
+                of=fixed("LogNormal", scale=0.5, learn_scale=None),
                 known={"censored": code},
             ),
             log_normal_above(0.5, code),
