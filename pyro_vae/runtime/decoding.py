@@ -11,9 +11,11 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import (
     Context,
     Entry,
@@ -22,7 +24,6 @@ from pyro_vae.runtime.predictive import (
     context_for_each,
     data_dim,
     in_chunks,
-    observed_of,
     prior_predictive,
     shown_value,
 )
@@ -69,6 +70,7 @@ def decode(
         >>> pv.decode(vae, torch.zeros(3, 2)).shape
         torch.Size([3, 1, 8, 8])
     """
+    program = as_program(program)
     counts = next(iter(tensors_of(z).values())).shape[:2]  # N, or K and N, are among them
     one = _context_of_one(program, context, counts)
     program = at_posterior(program, one, seed)
@@ -104,7 +106,7 @@ def decode(
     def run(few: slice) -> Sites:
         at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
         part = rows_of(spread, few)
-        return observed_of(prior_predictive(program, few.stop - few.start, part, at))
+        return {"x": observed_of(prior_predictive(program, few.stop - few.start, part, at))}
 
     settings = Settings(seed, memory_budget)
     x = in_chunks(program, run, partial(shown_value, draws=draws), total, settings)["x"]
