@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.evaluation import elbo, log_likelihood
     from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
     from pyro_vae.runtime.conditioned import at_globals
+    from pyro_vae.runtime.imputation import impute
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
     from pyro_vae.training import CompiledSVI, fit  # type: ignore[no-redef]  # a module, too
 
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE",
     "at_globals", "datasets", "diagnostics", "elbo", "encode", "evaluation", "fit", "generate",
+    "impute",
     "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting",
     "posteriors", "priors", "reconstruct", "save", "to_inference_data", "training",
 ]  # fmt: skip
@@ -46,6 +48,7 @@ _HOMES = {
     "encode": "runtime.predictive",
     "fit": "training",
     "generate": "runtime.predictive",
+    "impute": "runtime.imputation",
     "load": "checkpoint",
     "log_likelihood": "evaluation",
     "reconstruct": "runtime.predictive",

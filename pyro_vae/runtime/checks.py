@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import torch
 from pyro import validation_enabled
@@ -26,6 +27,7 @@ from pyro_vae.runtime.environment import (
     like_parameters,
     reference_parameter,
 )
+from pyro_vae.runtime.extremes import check_extremes
 from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.runtime.traces import importance_traces, latent_sites
 from pyro_vae.validation import (
@@ -38,7 +40,7 @@ from pyro_vae.validation import (
     tensors_of,
 )
 
-__all__ = ["check_data", "checked_data", "support_of"]
+__all__ = ["check_data", "checked_data", "support_of", "traces_at"]
 
 
 def checked_data(program: ProgramLike, data: Data) -> tuple[Tensors, Tensors | None]:
@@ -55,12 +57,14 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
         check_event_shape(x, program.event_shape)
     check_finite("x", x, missing=data.missing)
     check_context(program, len(data), context)
-    guide, model = _traces_at_first_datum(program, x, context)
+    guide, model = traces_at(program, x, context)
     sites = sites_of(model)
     for name, part in tensors_of(x).items():
         if (name or "x") in sites:
             support = stated_support(sites[name or "x"]["fn"])
-            check_support(part.to(reference_parameter(program).device), support)
+            names = data.columns.names if data.columns is not None else None
+            check_support(part.to(reference_parameter(program).device), support, names)
+    check_extremes(program, x, context, partial(traces_at, program, x, context))
     check_latent_supports(guide, model)
 
 
@@ -112,19 +116,21 @@ def _words(support: Constraint) -> str:
 
 def support_of(program: ProgramLike, x: Tensors, context: Tensors | None) -> Constraint | None:
     """The support of p(x | z) at the first datum; ``None`` without a site ``"x"``."""
-    site = sites_of(_traces_at_first_datum(program, x, context)[1]).get("x")
+    site = sites_of(traces_at(program, x, context)[1]).get("x")
     return None if site is None else site["fn"].support
 
 
-def _traces_at_first_datum(
-    program: ProgramLike, x: Tensors, context: Tensors | None
+def traces_at(
+    program: ProgramLike, x: Tensors, context: Tensors | None, place: int = 0
 ) -> tuple[Trace, Trace]:
+    """Traces of guide and model at one datum."""
+    few = slice(place, place + 1)
     with evaluating(program, seed=0), validation_enabled(False):
         try:
             return importance_traces(
                 program,
-                like_parameters(program, rows_of(x, slice(0, 1))),
-                like_parameters(program, rows_of(context, slice(0, 1))),
+                like_parameters(program, rows_of(x, few)),
+                like_parameters(program, rows_of(context, few)),
             )
         except (RuntimeError, ValueError) as error:
             if "more than 1 value per channel" in str(error):
@@ -135,12 +141,22 @@ def _traces_at_first_datum(
                     expected="a score of each datum that is its own",
                     fix="keep running statistics (track_running_stats=True), or use LayerNorm",
                 ) from error
-            is_of_shapes = re.search("shape|size|broadcast", str(error), re.IGNORECASE)
+            # Pyro adds a table of shapes below any error's first line.
+            first = (str(error).splitlines() or [""])[0]
+            if "dtype" in first and not isinstance(error, InvalidInput):
+                raise InvalidInput(
+                    "program",
+                    got=f"parts of different dtypes ({first})",
+                    expected="one dtype in all parts",
+                    fix="convert the program, program.double(), or build its tensors from its "
+                    "inputs, as z.new_zeros does",
+                ) from error
+            is_of_shapes = re.search("shape|size|broadcast", first, re.IGNORECASE)
             if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:
                 raise
             raise InvalidInput(
                 "program",
-                got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
+                got=f"parts that do not fit one another or x ({first})",
                 expected="networks built for the shapes of x, latent and context that they get",
                 fix="check latent, in_shape and context= of each part, and that a density's event "
                 "shape is the latent's (Independent)",

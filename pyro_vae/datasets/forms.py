@@ -1,0 +1,114 @@
+"""The form in which a data set holds what was read: numbers, labels, channels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_vae.contracts import Tensors
+from pyro_vae.datasets.arrays import read_array
+from pyro_vae.datasets.columns import Column, Columns
+from pyro_vae.datasets.sources import Source
+from pyro_vae.validation import InvalidInput, check_choice, tensors_of
+
+__all__ = ["channels_first", "labels_by_name", "labels_of", "only_tensor", "scaled", "sha256_of"]
+
+
+def labels_of(source: Source) -> tuple[dict[str, object], Columns | None]:
+    """The context of each split, texts numbered in one order for all."""
+    read = {
+        split: None if part.y is None or isinstance(part.y, Mapping) else read_array("y", part.y)
+        for split, part in source.parts.items()
+    }
+    names = sorted({name for each in read.values() if each is not None for name in each.names})
+    if not names:
+        return {split: part.y for split, part in source.parts.items()}, None
+    places = {name: i for i, name in enumerate(names)}
+    numbered: dict[str, object] = {
+        split: each
+        and torch.tensor([places[each.names[int(i)]] if i >= 0 else -1 for i in each.values])
+        for split, each in read.items()
+    }
+    return numbered, Columns((Column("label", "category", tuple(names)),))
+
+
+def labels_by_name(context: object) -> tuple[Tensors, tuple[str, ...]]:
+    """Labels or covariates, one tensor or several by name; and the names of labels."""
+    if isinstance(context, Mapping):
+        return {key: _labels("y", part)[0] for key, part in context.items()}, ()
+    return _labels("y", context)
+
+
+def _labels(argument: str, context: object) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels (N,) as integers, -1 where one is missing, or covariates; and the labels' names."""
+    read = read_array(argument, context)
+    values = read.values
+    if not values.is_floating_point():
+        return values.long(), read.names
+    if read.missing and values.dim() == 1:
+        known = values[~torch.isnan(values)]
+        if bool((known % 1 == 0).all()):
+            return torch.nan_to_num(values, nan=-1.0).long(), read.names
+    return values, read.names
+
+
+def scaled(values: Tensor, scale: float) -> Tensor:
+    """Values as floating point, divided by ``scale``; float64 where float32 would round them."""
+    if not values.is_floating_point():
+        exact = 2**24  # up to which float32 holds every integer
+        is_exact = values.dtype in (torch.bool, torch.uint8) or not values.numel()
+        is_exact = is_exact or max(-int(values.min()), int(values.max())) <= exact
+        values = values.float() if is_exact else values.double()
+    return values if scale == 1 else values / scale
+
+
+def channels_first(values: Tensor, channels: Literal["first", "last"] | None) -> Tensor:
+    """Images with their channels before height and width.
+
+    Raises:
+        InvalidInput: if they look as if channels come last, and nothing was said about them.
+    """
+    if channels is not None:
+        check_choice("channels", channels, ["first", "last"])
+    if values.dim() != 4 or channels == "first":
+        return values
+    if channels == "last":
+        return values.permute(0, 3, 1, 2).contiguous()
+    _, first, second, last = values.shape
+    if last in (3, 4) and first > 4 and second > 4:
+        raise InvalidInput(
+            "x",
+            got=f"shape {tuple(values.shape)}, as of images whose channels come last",
+            expected=f"channels first: ({len(values)}, {last}, {first}, {second})",
+            fix="pass channels='last' (--channels last) to move them, or channels='first' if "
+            f"there are {first} channels",
+        )
+    return values
+
+
+def only_tensor(values: Tensors) -> Tensor:
+    """The tensor of data with one observed site; raise `InvalidInput` if there are several."""
+    if isinstance(values, dict):
+        raise InvalidInput(
+            "x",
+            got=f"a dictionary of {', '.join(values)}",
+            expected="one tensor of data",
+            fix=f"choose one of its parts, data.parts[{next(iter(values))!r}]",
+        )
+    return values
+
+
+def sha256_of(x: Tensors, context: Tensors | None, words: Sequence[Sequence[str]] = ()) -> str:
+    """The SHA-256 of data, their context, and the words that texts among them are spelt with."""
+    digest = hashlib.sha256()
+    for name, part in [*tensors_of(x).items(), *tensors_of(context).items()]:
+        array = part.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(array.data)
+    for vocabulary in words:
+        digest.update("\n".join(vocabulary).encode())
+    return digest.hexdigest()
