@@ -21,6 +21,7 @@ from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, Texts
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import exact_words
+from pyro_vae.reading import Kind, read_npz
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["KINDS_OF_FILES", "open_npz", "read_path", "read_text"]
 
 SPLITS = ("validation", "test")
+
+NPZ = Kind(
+    "data",
+    "an .npz file without pickles",
+    "write it with numpy.savez(path, x=x, y=y), x an array of numbers",
+    2**40,
+)
 
 
 def read_path(path: Path, reading: Reading = Reading()) -> Source | None:
@@ -47,7 +55,7 @@ def read_path(path: Path, reading: Reading = Reading()) -> Source | None:
     reader = KINDS_OF_FILES.get(path.suffix.lower())
     if reader is None:
         return None
-    with reported(path, f"{path.suffix} of numbers, as its ending says"):
+    with reported(path, f"a {path.suffix} file of numbers"):
         return _named(reader(path, reading), path)
 
 
@@ -71,7 +79,7 @@ def reported(path: Path, expected: str) -> Iterator[None]:
             raise InvalidInput(
                 "data",
                 got=f"{path}, which is empty",
-                expected=f"a file {expected}",
+                expected=expected,
                 fix="write it anew",
             )
         yield
@@ -82,7 +90,7 @@ def reported(path: Path, expected: str) -> Iterator[None]:
         raise InvalidInput(
             "data",
             got=f"{path}, which does not exist",
-            expected=f"a file {expected}",
+            expected=expected,
             fix="check the path, or set PYRO_VAE_DATA or --data-root to the folder that holds it",
         ) from None
     except MemoryError:
@@ -99,7 +107,7 @@ def reported(path: Path, expected: str) -> Iterator[None]:
         raise InvalidInput(
             "data",
             got=f"{path}, which cannot be read ({reason})",
-            expected=f"a file {expected}",
+            expected=expected,
             fix="write it anew, or check that its ending is right",
         ) from None
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
@@ -116,11 +124,8 @@ def reported(path: Path, expected: str) -> Iterator[None]:
 
 def open_npz(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an ``.npz``; pickles in it are refused."""
-    with (
-        reported(path, "by numpy.savez(path, x=x, y=y), without pickles"),
-        np.load(path, allow_pickle=False) as arrays,
-    ):
-        return {name: arrays[name] for name in arrays.files}
+    with reported(path, NPZ.expected):
+        return read_npz(path, NPZ)
 
 
 def _npz(path: Path, reading: Reading) -> Source:
@@ -276,7 +281,7 @@ KINDS_OF_FILES: dict[str, Callable[[Path, Reading], Source]] = {
 
 def read_text(path: Path) -> Texts:
     """Read a text with one sentence per line; every tenth is a test sentence."""
-    with reported(path, "encoded in UTF-8, with a sentence on each line"):
+    with reported(path, "a text in UTF-8, with a sentence on each line"):
         lines = [exact_words(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line]
     if len(lines) < 10:

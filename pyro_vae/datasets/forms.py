@@ -13,9 +13,18 @@ from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.arrays import read_array
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.sources import Source
-from pyro_vae.validation import InvalidInput, check_choice, tensors_of
+from pyro_vae.validation import InvalidInput, check_choice, check_finite, tensors_of
 
-__all__ = ["channels_first", "labels_by_name", "labels_of", "only_tensor", "scaled", "sha256_of"]
+__all__ = [
+    "channels_first",
+    "check_grey",
+    "check_lengths",
+    "labels_by_name",
+    "labels_of",
+    "only_tensor",
+    "scaled",
+    "sha256_of",
+]
 
 
 def labels_of(source: Source) -> tuple[dict[str, object], Columns | None]:
@@ -88,6 +97,32 @@ def channels_first(values: Tensor, channels: Literal["first", "last"] | None) ->
             f"there are {first} channels",
         )
     return values
+
+
+def check_grey(values: Tensor, missing: bool) -> None:
+    """Raise `InvalidInput` unless all values are grey values in [0, 1], or may be missing."""
+    check_finite("x", values, missing)
+    seen = values[~torch.isnan(values)]
+    low, high = (seen.min().item(), seen.max().item()) if len(seen) else (0.0, 1.0)
+    if low < 0 or high > 1:
+        advice = "pass scale=255 (--scale 255) for bytes" if 1 < high <= 255 else "rescale x"
+        raise InvalidInput(
+            "x",
+            got=f"values from {low:.4g} to {high:.4g} to binarise",
+            expected="grey values in [0, 1]",
+            fix=f"{advice}, or pass binarize='none'",
+        )
+
+
+def check_lengths(lengths: dict[str, int]) -> None:
+    """Raise `InvalidInput` unless the parts of each datum are as many."""
+    if len(set(lengths.values())) != 1:
+        raise InvalidInput(
+            "x",
+            got=f"parts of lengths {lengths}" if lengths else "an empty dictionary",
+            expected="the same number of data in each",
+            fix="align them, with NaN where a datum lacks a part (missing=True)",
+        )
 
 
 def only_tensor(values: Tensors) -> Tensor:

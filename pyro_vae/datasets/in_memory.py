@@ -26,14 +26,21 @@ from pyro_vae.contracts import EventShape, Tensors
 from pyro_vae.datasets.arrays import read_array
 from pyro_vae.datasets.binarize import FixedDraw, batch_keys, grey_levels, uniform
 from pyro_vae.datasets.columns import Column, Columns, known_columns
-from pyro_vae.datasets.forms import channels_first, labels_by_name, only_tensor, scaled, sha256_of
+from pyro_vae.datasets.forms import (
+    channels_first,
+    check_grey,
+    check_lengths,
+    labels_by_name,
+    only_tensor,
+    scaled,
+    sha256_of,
+)
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import (
     InvalidInput,
     check_choice,
     check_count,
-    check_finite,
     check_positive,
     count_of,
     map_tensors,
@@ -157,19 +164,7 @@ class Dataset(torch.utils.data.Dataset):
         if self.missing:  # one of the many NaNs, so that equal data have equal bytes
             values = torch.where(torch.isnan(values), torch.nan, values)
         if self.binarize != "none":
-            check_finite("x", values, self.missing)
-            seen = values[~torch.isnan(values)]
-            low, high = (seen.min().item(), seen.max().item()) if len(seen) else (0.0, 1.0)
-            if low < 0 or high > 1:
-                advice = (
-                    "pass scale=255 (--scale 255) for bytes" if 1 < high <= 255 else "rescale x"
-                )
-                raise InvalidInput(
-                    "x",
-                    got=f"values from {low:.4g} to {high:.4g} to binarise",
-                    expected="grey values in [0, 1]",
-                    fix=f"{advice}, or pass binarize='none'",
-                )
+            check_grey(values, self.missing)
         return self._fixed_draw(values) if self.binarize == "fixed" else values
 
     @property
@@ -283,6 +278,12 @@ class Dataset(torch.utils.data.Dataset):
         if not isinstance(context, Tensor) or context.is_floating_point() or context.dim() != 1:
             return None
         return context
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ..., if they have names."""
+        columns = self.context_columns
+        return columns[0].categories if columns is not None and self.labels is not None else ()
 
     def __len__(self) -> int:
         return len(next(iter(self.parts.values()))) if self.parts else count_of(self._stored)
@@ -404,12 +405,5 @@ def _parts_of(
         name: part if isinstance(part, Dataset) else Dataset(part, seed=seed, missing=missing)
         for name, part in values.items()
     }
-    lengths = {name: len(part) for name, part in parts.items()}
-    if len(set(lengths.values())) != 1:
-        raise InvalidInput(
-            "x",
-            got=f"parts of lengths {lengths}" if parts else "an empty dictionary",
-            expected="the same number of data in each",
-            fix="align them, with NaN where a datum lacks a part (missing=True)",
-        )
+    check_lengths({name: len(part) for name, part in parts.items()})
     return parts
