@@ -52,7 +52,10 @@ def run(argv: list[str]) -> None:
     kinds += [".csv"] if known.columns is not None else []
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
-    if options.out and target.suffix not in (".txt", ".csv"):  # text carries no name and must be compared
+    if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
+        ".txt",
+        ".csv",
+    ):  # text carries no name and must be compared
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num, known.context_columns)
     x = generate(

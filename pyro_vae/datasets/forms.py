@@ -19,6 +19,8 @@ __all__ = [
     "channels_first",
     "check_grey",
     "check_lengths",
+    "check_one_each",
+    "check_some",
     "labels_by_name",
     "labels_of",
     "only_tensor",
@@ -112,6 +114,29 @@ def check_grey(values: Tensor, missing: bool) -> None:
             expected="grey values in [0, 1]",
             fix=f"{advice}, or pass binarize='none'",
         )
+
+
+def check_some(values: Tensor) -> None:
+    """Raise `InvalidInput` unless there is a datum."""
+    if values.dim() == 0 or len(values) == 0:
+        raise InvalidInput(
+            "x",
+            got="no data" if values.dim() else "a single number",
+            expected="data (N, *event)",
+            fix="check the split or the file" if values.dim() else "stack the data",
+        )
+
+
+def check_one_each(context: Tensors | None, num_data: int) -> None:
+    """Raise `InvalidInput` unless there is an entry of the context for each datum."""
+    for key, part in tensors_of(context).items():
+        if part.dim() == 0 or len(part) != num_data:
+            raise InvalidInput(
+                "y" + f"[{key!r}]" * bool(key),
+                got=f"{len(part) if part.dim() else 'one'} labels",
+                expected=f"{num_data}, one for each datum",
+                fix="align y with x",
+            )
 
 
 def check_lengths(lengths: dict[str, int]) -> None:

@@ -30,6 +30,8 @@ from pyro_vae.datasets.forms import (
     channels_first,
     check_grey,
     check_lengths,
+    check_one_each,
+    check_some,
     labels_by_name,
     only_tensor,
     scaled,
@@ -45,7 +47,6 @@ from pyro_vae.validation import (
     count_of,
     map_tensors,
     rows_of,
-    tensors_of,
 )
 
 if TYPE_CHECKING:
@@ -127,14 +128,7 @@ class Dataset(torch.utils.data.Dataset):
             self.context, named = labels_by_name(context)
             if named and context_columns is None:
                 self.context_columns = Columns((Column("label", "category", named),))
-        for key, part in tensors_of(self.context).items():
-            if part.dim() == 0 or len(part) != len(self):
-                raise InvalidInput(
-                    "y" + f"[{key!r}]" * bool(key),
-                    got=f"{len(part) if part.dim() else 'one'} labels",
-                    expected=f"{len(self)}, one for each datum",
-                    fix="align y with x",
-                )
+        check_one_each(self.context, len(self))
 
     def _read(
         self, given: object, scale: float | None, channels: Literal["first", "last"] | None
@@ -149,13 +143,7 @@ class Dataset(torch.utils.data.Dataset):
             values = read.values  # a quarter of the memory of numbers, and as good
         else:
             values = scaled(read.values, scale)
-        if values.dim() == 0 or len(values) == 0:
-            raise InvalidInput(
-                "x",
-                got="no data" if values.dim() else "a single number",
-                expected="data (N, *event)",
-                fix="check the split or the file" if values.dim() else "stack the data",
-            )
+        check_some(values)
         return self._checked(channels_first(values, channels))
 
     def _checked(self, values: Tensor) -> Tensor:
