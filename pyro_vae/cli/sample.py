@@ -53,9 +53,6 @@ def run(argv: list[str]) -> None:
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
     if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
-        ".txt",
-        ".csv",
-    ):  # text carries no name and must be compared
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num, known.context_columns)
     x = generate(
