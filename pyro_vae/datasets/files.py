@@ -281,7 +281,7 @@ KINDS_OF_FILES: dict[str, Callable[[Path, Reading], Source]] = {
 
 def read_text(path: Path) -> Texts:
     """Read a text with one sentence per line; every tenth is a test sentence."""
-    with reported(path, "a text in UTF-8, with a sentence on each line"):
+    with reported(path, "a text encoded in UTF-8, with a sentence on each line"):
         lines = [exact_words(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line]
     if len(lines) < 10:
