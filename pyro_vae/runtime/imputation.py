@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.columns import Columns
-from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
+from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Imputation", "impute"]
+
+AT_ONCE = 2**22  # entries that are drawn at once
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,14 @@ def impute(
     rows, inverse = places[:, 0].unique(return_inverse=True)
     few = dataset[rows]
     few.missing = True
-    index = (inverse, *places.T[1:])
-    made = [reconstruct(program, few, seed=seed + i).cpu()[index] for i in range(num_draws)]
-    draws = torch.stack(made).to(x.dtype)
+    draws = torch.cat(
+        [
+            _completions(program, few, chunk.stop - chunk.start, seed + chunk.start)[
+                :, inverse, *places.T[1:]
+            ].to(x.dtype)
+            for chunk in chunks(num_draws, max(1, AT_ONCE // max(1, few.tensor.numel())))
+        ]
+    )
     quantiles = torch.tensor([(1 - probability) / 2, 0.5, (1 + probability) / 2], dtype=x.dtype)
     low, middle, high = draws.quantile(quantiles, dim=0)
     columns = dataset.columns
@@ -144,3 +152,9 @@ def impute(
     if columns is not None and given is not None and isinstance(context, Tensor):
         frame = given.frame(context.reshape(len(context), -1))
     return Imputation(completed, places, draws, low, high, columns, frame)
+
+
+def _completions(program: ProgramLike, data: Dataset, num_draws: int, seed: int) -> Tensor:
+    r"""The data completed (S, N, \*event): each datum is there S times, with draws of its own."""
+    many = data[torch.arange(len(data)).repeat(num_draws)]
+    return reconstruct(program, many, seed=seed).cpu().unflatten(0, (num_draws, len(data)))
