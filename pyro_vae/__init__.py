@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
     from pyro_vae.runtime.conditioned import at_globals
     from pyro_vae.runtime.decoding import decode
+    from pyro_vae.runtime.imputation import impute
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
     from pyro_vae.training import CompiledSVI, fit  # type: ignore[no-redef]  # a module, too
 
@@ -30,8 +31,9 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE",
     "at_globals", "datasets", "decode", "diagnostics", "elbo", "encode", "evaluation", "fit",
-    "generate", "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives",
-    "plotting", "posteriors", "priors", "reconstruct", "save", "to_inference_data", "training",
+    "generate", "impute", "inspection", "likelihoods", "load", "log_likelihood", "networks",
+    "objectives", "plotting", "posteriors", "priors", "reconstruct", "save", "to_inference_data",
+    "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.
@@ -48,6 +50,7 @@ _HOMES = {
     "encode": "runtime.predictive",
     "fit": "training",
     "generate": "runtime.predictive",
+    "impute": "runtime.imputation",
     "load": "checkpoint",
     "log_likelihood": "evaluation",
     "reconstruct": "runtime.predictive",

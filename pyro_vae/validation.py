@@ -26,6 +26,7 @@ __all__ = [
     "check_count",
     "check_event_shape",
     "check_finite",
+    "check_known_context",
     "check_latent",
     "check_positive",
     "check_probability",
@@ -238,11 +239,17 @@ def _check_names(x: Tensors, event_shape: EventShape) -> None:
         )
 
 
-def check_support(x: Tensor, support: constraints.Constraint) -> None:
-    """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support."""
+def check_support(
+    x: Tensor, support: constraints.Constraint, names: Sequence[str] | None = None
+) -> None:
+    """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support.
+
+    ``names`` are those of the columns of a table.
+    """
     inside = support.check(x)
     if inside.all():
         return
+    whole = inside
     inside = inside.reshape(len(x), -1).all(dim=1)
     first = int((~inside).nonzero()[0])
     if torch.isnan(x[first]).any() and not support.check(torch.full_like(x[:1], torch.nan)).all():
@@ -265,15 +272,30 @@ def check_support(x: Tensor, support: constraints.Constraint) -> None:
     raise InvalidInput(
         "x",
         got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
-        f"(datum {first} spans {low:.4g} to {high:.4g})",
+        f"(datum {first} spans {low:.4g} to {high:.4g}{_column_outside(whole, x, base, names)})",
         expected=f"values in {_name_of(base)}",
         fix=fix,
     )
 
 
+def _column_outside(
+    inside: Tensor, x: Tensor, base: constraints.Constraint, names: Sequence[str] | None
+) -> str:
+    """The first column of a table with a value outside, in words; "" if x is no table."""
+    if x.dim() != 2:
+        return ""
+    entries = inside if inside.shape == x.shape else base.check(x)
+    if entries.shape != x.shape or entries.all():
+        return ""
+    column = int((~entries).any(0).nonzero()[0])
+    values = x[~entries[:, column], column]
+    name = repr(names[column]) if names else str(column)
+    return f"; column {name} has {float(values[0]):.4g}"
+
+
 def _name_of(constraint: constraints.Constraint) -> str:
     """A constraint in words; bounds that are tensors are left out."""
-    words = str(constraint).rstrip("()")
+    words = str(constraint).removesuffix("()")
     return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
@@ -310,3 +332,24 @@ def count_of(values: Tensors) -> int:
         5
     """
     return len(next(iter(tensors_of(values).values())))
+
+
+def check_known_context(context: Tensors) -> None:
+    """Raise `InvalidInput` on a label or a covariate that is NaN or infinite."""
+    if not isinstance(context, Tensor):
+        for part in context.values():
+            check_known_context(part)
+        return
+    if not context.is_floating_point() or torch.isfinite(context).all():
+        return
+    bad = ~torch.isfinite(context)
+    first = int(bad.reshape(len(context), -1).any(dim=1).nonzero()[0])
+    is_label = context.dim() == 1 and bool((context[~bad] % 1 == 0).all())
+    raise InvalidInput(
+        "context",
+        got=f"{int(bad.sum())} NaN or infinite entries (first in datum {first})",
+        expected="integer labels" if is_label else "covariates that are all known",
+        fix="give data without a label the label -1, for a SemiSupervisedVAE, or leave them out"
+        if is_label
+        else "fill them in, leave those data out, or model that covariate as part of x",
+    )

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from pyro_vae.cli import compare, evaluate, inspect, report, sample, train
+from pyro_vae.cli import compare, evaluate, impute, inspect, report, sample, train
 from pyro_vae.cli.options import as_options, one_line_warning
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.runtime.memory import enough_memory
@@ -22,7 +22,7 @@ SMALLER = "lower the sizes that it was given, of the data, the draws or the netw
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (train, evaluate, compare, sample, inspect, report)
+    for module in (train, evaluate, compare, sample, impute, inspect, report)
 }
 
 

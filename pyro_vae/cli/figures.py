@@ -40,7 +40,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Pat
     num = 64 if context is None else len(context)
     latents = _latents(program, test)
     figures["latents"] = (
-        lambda ax: plotting.plot_latents(latents, ax, test.labels),
+        lambda ax: plotting.plot_latents(latents, ax, test.labels, names=test.label_names),
         (6.5, 6.0),
     )
     try:
@@ -72,7 +72,9 @@ def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], T
     """Row names for the samples, and their context: labels in turn, or the data's covariates."""
     classes = num_classes_of(program)
     if classes is not None:
-        return [str(label) for label in range(classes)], parse_context(program, None, 8 * classes)
+        names = test.label_names
+        rows = [names[i] if i < len(names) else str(i) for i in range(classes)]
+        return rows, parse_context(program, None, 8 * classes)
     if context_of(program) is not None:
         return [], test[torch.arange(64) % len(test)].context
     return [], None

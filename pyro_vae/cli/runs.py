@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets
+from pyro_vae.cli.run_data import read_data
 from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
+from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.reading import MEGABYTE, Kind, read_text
+from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.recipe import Values, read_settings
 from pyro_vae.runtime.environment import choose_device
 from pyro_vae.validation import InvalidInput
@@ -62,7 +66,31 @@ def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
 
 
 def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
+    """The training and the test data of a run, or the data of --data in the run's units."""
+    name, reading = _reading_of(folder, options)
     recipe = recipe_of(folder)
+    is_the_runs = options.data in (None, recipe.get("data"))
+    train_set, test_set = datasets.load(
+        name,
+        **reading,
+        fetch=False,
+        binarize=recipe.get("binarize") if is_the_runs else None,
+        missing=recipe.get("missing", False),
+        missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0,
+    )
+    check_vocabulary(folder, test_set)
+    return {"train": train_set, "test": test_set}
+
+
+def whole_data_of(folder: Path, options: Namespace) -> Dataset:
+    """All rows of a run's data, or of --data, in their order and in the run's units."""
+    name, reading = _reading_of(folder, options)
+    return datasets.load_whole(name, **reading)
+
+
+def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
+    """The name of the data, and how they are read."""
+    recipe, known = recipe_of(folder), read_data(folder)
     name = options.data or recipe.get("data")
     if name is None:
         raise InvalidInput(
@@ -71,17 +99,12 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
             expected="data to score",
             fix="add --data NAME",
         )
-    is_the_runs = options.data in (None, recipe.get("data"))
-    train_set, test_set = datasets.load(
-        name,
-        binarize=recipe.get("binarize") if is_the_runs else None,
-        root=options.data_root or recipe.get("data_root"),
-        missing=recipe.get("missing", False),
-        missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0,
-        fetch=False,
-    )
-    check_vocabulary(folder, test_set)
-    return {"train": train_set, "test": test_set}
+    return name, {
+        **reading_of(recipe),
+        "root": options.data_root or recipe.get("data_root"),
+        "like": known.columns,
+        "context_like": known.context_columns if known.columns is not None else None,
+    }
 
 
 def recipe_of(folder: Path) -> Values:
@@ -120,8 +143,14 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     return Vocabulary(read_text(path, WORDS, inside=folder).splitlines())
 
 
-def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | None:
-    """The context from the command line; by default, each label in turn."""
+def parse_context(
+    program: ProgramLike, text: str | None, num: int, columns: Columns | None = None
+) -> Tensor | None:
+    """The context from the command line; by default, each label in turn.
+
+    ``columns`` are those of the run's context: labels then have names, and columns are given as
+    ``island=Biscoe,year=2007``.
+    """
     embed = context_of(program)
     if embed is None:
         if text is not None:
@@ -135,14 +164,24 @@ def parse_context(program: ProgramLike, text: str | None, num: int) -> Tensor | 
     if text is None:
         classes = num_classes_of(program)
         return None if classes is None else torch.arange(num) * classes // max(num, classes)
+    if columns is not None and "=" in text:
+        pairs = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+        named = columns.numbers({name.strip(): value.strip() for name, value in pairs.items()})
+        return torch.tensor(named).expand(num, len(named))
+    names = columns[0].categories if columns is not None and len(columns) == 1 else ()
+    if text in names:
+        return torch.full((num,), names.index(text))
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         raise InvalidInput(
             "context",
             got=repr(text),
-            expected="a label, or numbers separated by commas",
-            fix="pass for instance --context 7",
+            expected=f"one of {', '.join(names[:10])}"
+            if names
+            else "a label, or numbers separated by commas",
+            fix="pass for instance --context "
+            + (",".join(f"{name}=..." for name in columns.names) if columns and not names else "7"),
         ) from None
     value = torch.tensor(values if len(values) > 1 else values[0])
     is_label = isinstance(embed, StatesClasses) and value.dim() == 0 and value % 1 == 0

@@ -9,6 +9,7 @@ from rich.console import Console
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
+from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.runtime.environment import isolated_random
@@ -30,30 +31,37 @@ def run(argv: list[str]) -> None:
         "--context",
         type=str,
         default=None,
-        help="a label, or covariates separated by commas; by default the labels in turn",
+        help="a label or its name, covariates separated by commas, or columns of a table as "
+        "island=Biscoe,year=2007; by default the labels in turn",
     )
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means or modes")
     parser.add_argument(
         "--out",
         type=str,
         default=None,
-        help="a .png or .npz file; for text also .txt; for log-spectrograms also .wav, the sounds "
-        "one after another; by default RUN/samples.png, for text RUN/samples.txt",
+        help="a .png or .npz file; for text also .txt; for a table also .csv; for log-spectrograms "
+        "also .wav, the sounds one after another; by default RUN/samples.png, for text "
+        "RUN/samples.txt",
     )
     options = parse(parser, argv)
     check_count("num", options.num)
     folder, program = load_run(options)
     vocabulary = vocabulary_of(folder)
+    known = read_data(folder)
     kinds = [".png", ".npz", ".wav"] if vocabulary is None else [".txt", ".png", ".npz"]
+    kinds += [".csv"] if known.columns is not None else []
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
-    if options.out and target.suffix != ".txt":  # text carries no name and must be compared
+    if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
         check_replaceable(target, COMMAND)
-    context = parse_context(program, options.context, options.num)
+    context = parse_context(program, options.context, options.num, known.context_columns)
     x = generate(
         program, options.num, context=context, draws=options.draws, seed=options.seed
     ).cpu()
-    if target.suffix == ".npz":
+    if target.suffix == ".csv" and known.columns is not None:
+        data = known.columns.frame(x).to_csv(index=False).encode()
+    elif target.suffix == ".npz":
+        x = known.columns.restore(x) if known.columns is not None else x
         given = {} if context is None else {"context": context.cpu().numpy()}
         data = npz(COMMAND, x=x.numpy(), **given)
     elif target.suffix == ".txt" and vocabulary is not None:

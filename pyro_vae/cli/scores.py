@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pyro_vae import checkpoint
+from pyro_vae.cli.run_data import units_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import scores_npz
@@ -57,6 +58,8 @@ def score_run(
         "sha256": data.sha256,
     }
     result["seed"], result["versions"] = seed, versions()
+    if units := units_of(data):
+        result["units"] = units
     checkpoint.commit(
         folder, {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result)}
     )
@@ -129,8 +132,10 @@ def print_scores(
     else:
         notes = _add_losses(table, scores)
     console.print(table)
+    units = units_of(data)
     for line in (
         *notes,
+        *([units] if units else []),
         f"run      {folder}",
         f"scores   {folder / 'evaluation.json'}",
         *(f"figure   {path}" for path in figures),

@@ -10,11 +10,13 @@ from rich.console import Console
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.figures import FIGURES, draw_figures
 from pyro_vae.cli.options import explaining, new_parser, scan
+from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.recipes.build import build_optimizer, build_program
+from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
 from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
 from pyro_vae.runtime.checks import check_data
@@ -73,6 +75,7 @@ def run(argv: list[str]) -> None:
         if not continues(folder, namespace.resume):
             _begin(folder, recipes.dump(namespace))
             write_vocabulary(folder, data)
+            write_data(folder, data, test)
         history = fit(
             program,
             data,
@@ -182,6 +185,7 @@ def _load(recipe: Recipe) -> tuple[Dataset, Dataset | None, Dataset]:
         recipe.data,
         binarize=recipe.binarize,
         root=recipe.data_root,
+        **reading_of(vars(recipe)),
         missing=recipe.missing,
         missing_fraction=recipe.missing_fraction,
         labelled=recipe.labelled,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch.utils.data
 from torch import Tensor
 
-__all__ = ["batch_keys", "grey_levels", "uniform"]
+__all__ = ["FixedDraw", "batch_keys", "grey_levels", "uniform"]
+
+BLOCK = 4096  # data whose uniform numbers are held at once
 
 
 def grey_levels(values: Tensor) -> Tensor | None:
@@ -22,6 +25,49 @@ def grey_levels(values: Tensor) -> Tensor | None:
         if not torch.equal((levels[-1].float() / 255).to(values.dtype), part):
             return None
     return torch.cat(levels) if levels else None
+
+
+@dataclass(frozen=True)
+class FixedDraw:
+    """The draw of fixed binarisation: a datum's does not depend on which others are chosen.
+
+    Args:
+        seed: of all draws.
+        total: how many data were drawn for, if those at hand are a part of them.
+        rows: the places (N,) of those at hand among them.
+    """
+
+    seed: int
+    total: int | None = None
+    rows: Tensor | None = None
+
+    def of(self, num: int, index: slice | Sequence[int] | Tensor) -> FixedDraw:
+        """The draw of a part of ``num`` data."""
+        rows = torch.arange(num) if self.rows is None else self.rows
+        chosen = index.cpu() if isinstance(index, Tensor) else index
+        return FixedDraw(self.seed, self.total or num, rows[chosen])
+
+    def __call__(self, stored: Tensor, draw: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What ``draw`` makes of data and their uniform numbers, a block of data at a time."""
+        total, event = self.total or len(stored), stored.shape[1:]
+        generator = torch.Generator().manual_seed(self.seed)
+        first = draw(stored[:1], torch.zeros(1, *event, device=stored.device))
+        made = first.new_empty(stored.shape)
+        order = None if self.rows is None else self.rows.argsort()
+        for start in range(0, total, BLOCK):
+            size = min(BLOCK, total - start)
+            drawn = torch.rand((size, *event), generator=generator, dtype=torch.float32)
+            if self.rows is None or order is None:
+                here = torch.arange(start, start + size)
+                which = here - start
+            else:
+                ends = torch.searchsorted(self.rows[order], torch.tensor([start, start + size]))
+                here = order[int(ends[0]) : int(ends[1])]
+                which = self.rows[here] - start
+            if len(here):
+                few = here.to(stored.device)
+                made[few] = draw(stored[few], drawn[which].to(stored.device))
+        return made
 
 
 def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_vae.datasets.files import Part, Parts
+from pyro_vae.datasets.sources import Part, Parts
 from pyro_vae.reading import MEGABYTE, Kind, open_file, parsing
 from pyro_vae.validation import InvalidInput
 

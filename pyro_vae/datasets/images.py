@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate, pad
 
-from pyro_vae.datasets.files import Part, Parts
 from pyro_vae.datasets.idx import read_idx_parts
+from pyro_vae.datasets.sources import Part, Parts
 
 __all__ = ["coloured_digits", "moving_digits", "torchvision_images"]
 

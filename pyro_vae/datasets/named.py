@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Binarize, Dataset, as_tensor
-from pyro_vae.datasets.files import Part, Parts, Texts, read_images, read_npz, read_text
+from pyro_vae.datasets.arrays import as_tensor
+from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.containers import read_object
+from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Dataset, from_source
+from pyro_vae.datasets.files import KINDS_OF_FILES, read_path, read_text
 from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
+from pyro_vae.datasets.sources import Binarize, Part, Parts, Reading, Source, Texts, say
+from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import InvalidInput, check_choice, nearest_name
 
-__all__ = ["load", "names"]
+__all__ = ["load", "load_whole", "names"]
 
 READERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "digits": (digits, "dynamic"),
@@ -51,23 +55,13 @@ DOWNLOADS = {
 TEXTS: dict[str, Callable[[], Texts]] = {"sentences": python_sentences}
 
 
-@dataclass(frozen=True)
-class Source:
-    """The parts of a data set as read, before any binarisation."""
-
-    name: str
-    parts: Parts
-    binarize: Binarize = "none"  # unless the user asks for another policy
-    vocabulary: Vocabulary | None = None
-
-
 def names() -> list[str]:
     """The names that `load` knows."""
     return sorted([*READERS, *TEXTS])
 
 
 def load(
-    name: str,
+    name: object,
     *,
     binarize: Binarize | None = None,
     seed: int = BINARIZE_SEED,
@@ -77,16 +71,31 @@ def load(
     labelled: int | None = None,
     labelled_seed: int | None = None,
     fetch: bool = True,
+    key: str | None = None,
+    scale: float | None = None,
+    resize: Sequence[int] | None = None,
+    channels: Literal["first", "last"] | None = None,
+    target: str | None = None,
+    context: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    standardize: bool = False,
+    like: Columns | None = None,
+    context_like: Columns | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Read a data set by name, or an ``.npz``, a text or a folder of images, as (train, test).
+    """Read a data set by name, a file, a folder or an object, as (train, test).
+
+    Without a test part, a tenth is held out at random from ``seed``. Folders, dictionaries and
+    arrays named after train, test and val(idation) are those parts (for the last, see
+    `Dataset.hold_out`). What is skipped, resized or filled in is logged, a line each, and kept as
+    ``notes`` of both.
 
     Args:
-        name: one of `names`; or a path to an ``.npz`` with ``x`` and optionally ``y`` (and
-            ``x_test``, ``y_test``, ``x_validation``, ``y_validation``: see `Dataset.hold_out`); or
-            a folder of images of one size, whose subfolders, if any, are the labels. Without a test
-            part, a tenth is held out at random from ``seed``. A ``.txt`` has a sentence on each
-            line, every tenth a test sentence; its words become numbers, see
-            `pyro_vae.datasets.text.Vocabulary`.
+        name: one of `names`; or a path; or any object that `as_dataset` takes. A path is that of
+            an ``.npz``, ``.h5`` or ``.zarr`` with ``x`` and optionally ``y`` (and ``x_test``,
+            ``y_test``, ``x_validation``, ``y_validation``); of an ``.npy``; of a table, ``.csv``,
+            ``.tsv`` or ``.parquet``; of an ``.h5ad``; of a ``.txt`` with a sentence on each line,
+            every tenth a test sentence, see `pyro_vae.datasets.Vocabulary`; or of a folder of
+            images or ``.wav``, whose subfolders, if any, are the labels.
         binarize: the policy; by default ``"dynamic"`` for characters and clothes, else
             ``"none"``.
         seed: seed of fixed binarisation, of a held-out part and of removed entries.
@@ -99,6 +108,22 @@ def load(
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``,
             else ``~/.cache/pyro_vae``.
         fetch: whether torchvision's data sets are downloaded to the root if they are not there.
+        key: the array or layer that is x, where there are several.
+        scale: what x is divided by, such as 255 for bytes in an ``.npz``; images in files are grey
+            levels in [0, 1] by their bit depth.
+        resize: height and width that images are resized to.
+        channels: ``"last"`` moves the channels of images (N, H, W, C) first; ``"first"`` says that
+            they are there.
+        target: the column of a table with the labels.
+        context: the columns of a table that are the context; one with categories makes labels.
+        columns: the kind of columns by name, or their likelihood, or ``"drop"``, see
+            `pyro_vae.datasets.Columns`; by default the narrowest kind that holds their values.
+        standardize: subtract the mean of the training rows and divide by their standard deviation,
+            column by column; positive columns are divided by their mean, counts and categories
+            stay. `Dataset.frame` undoes it.
+        like: the columns of x that a table must have, with their units and categories, such as
+            ``train.columns`` of the data that a program was trained on.
+        context_like: the columns of the context likewise.
 
     Raises:
         InvalidInput: for an unknown name, files that are missing or hold no data, or a fraction
@@ -111,11 +136,10 @@ def load(
     """
     if binarize is not None:
         check_choice("binarize", binarize, BINARIZE)
-    folder = _root(root)
-    if fetch and name in DOWNLOADS:
-        download(DOWNLOADS[name], folder)
-    source = _read(name, folder)
-    parts = source.parts
+    if fetch and isinstance(name, str) and name in DOWNLOADS:
+        download(DOWNLOADS[name], _root(root))
+    reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
+    source = _read(name, root, reading)
     if not 0 <= missing_fraction < 1:
         raise InvalidInput(
             "missing_fraction",
@@ -125,27 +149,40 @@ def load(
         )
     if missing_fraction:
         draws = torch.Generator().manual_seed(seed)
-        parts = {s: Part(_removed(x, missing_fraction, draws), y) for s, (x, y) in parts.items()}
-    sets = {
-        split: Dataset(
-            x,
-            y,
-            name=source.name,
-            split=split,
-            binarize=binarize or source.binarize,
-            seed=seed,
-            missing=missing or missing_fraction > 0,
-            vocabulary=source.vocabulary,
+        parts = source.parts.items()
+        source.parts.update(
+            {s: Part(_removed(x, missing_fraction, draws), y) for s, (x, y) in parts}
         )
-        for split, (x, y) in parts.items()
-    }
+    sets = from_source(
+        source,
+        binarize=binarize,
+        seed=seed,
+        missing=missing or missing_fraction > 0,
+        scale=scale,
+        channels=channels,
+    )
     train, test = sets["train"], sets.get("test")
     if test is None:
+        if len(train) < 2:
+            raise InvalidInput(
+                "data",
+                got=f"{source.name} with one datum",
+                expected="two or more: one to train on and one to test on",
+                fix="add data, or give a test part",
+            )
         train, test = train.hold_out(max(1, len(train) // 10), seed)
         test.split = "test"
     train.published_validation = sets.get("validation")
+    if like is not None and like.is_standardized:
+        validation = train.published_validation
+        train, test = (in_units_of(part, like, context_like) for part in (train, test))
+        if validation is not None:
+            train.published_validation = in_units_of(validation, like, context_like)
+    elif standardize:
+        train, test = standardized(train, test)
     if labelled is not None:
         train = _partly_labelled(train, labelled, seed if labelled_seed is None else labelled_seed)
+    say(source.name, train.notes)
     return train, test
 
 
@@ -159,9 +196,73 @@ def _root(root: str | Path | None) -> Path:
         return Path(os.devnull) / "pyro_vae"
 
 
-def _read(name: str, folder: Path) -> Source:
-    """Read the named data set, from ``folder`` if it is there, or read the path itself."""
-    path = Path(name)
+def load_whole(
+    name: object,
+    *,
+    root: str | Path | None = None,
+    key: str | None = None,
+    scale: float | None = None,
+    resize: Sequence[int] | None = None,
+    channels: Literal["first", "last"] | None = None,
+    target: str | None = None,
+    context: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    standardize: bool = False,
+    like: Columns | None = None,
+    context_like: Columns | None = None,
+) -> Dataset:
+    """Read all data as one set, in their order; the arguments are those of `load`.
+
+    ``standardize`` is by all rows, unless ``like`` says in which units the columns are.
+
+    Example:
+        >>> len(load_whole("wine"))
+        178
+    """
+    reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
+    sets = from_source(_read(name, root, reading), scale=scale, channels=channels)
+    whole, *others = sets.values()
+    if others:
+        parts = list(sets.values())
+        contexts = [part.context for part in parts if isinstance(part.context, Tensor)]
+        joined = torch.cat(contexts) if len(contexts) == len(parts) else None
+        kept = torch.cat([part.kept for part in parts])
+        whole = whole._like(kept, joined, {})
+    if like is not None:
+        whole = in_units_of(whole, like, context_like) if like.is_standardized else whole
+    elif standardize:
+        whole, _ = standardized(whole, whole)
+    whole.split = "all"
+    say(whole.name, whole.notes)
+    return whole
+
+
+def _check_columns(source: Source, reading: Reading) -> None:
+    """Raise `InvalidInput` if columns were named of data that have none."""
+    named = [*filter(None, [reading.target]), *reading.context, *reading.columns]
+    if named and source.columns is None and source.context_columns is None:
+        raise InvalidInput(
+            "context" if reading.context else "target" if reading.target else "columns",
+            got=f"{named[0]!r} for {source.name}, whose data have no columns",
+            expected="labels or covariates" if reading.context else "a table",
+            fix=nearest_name(named[0], ["labels", "covariates"])
+            if reading.context
+            else "leave it out",
+        )
+
+
+def _read(name: object, root: str | Path | None, reading: Reading) -> Source:
+    """Read the named data set, from the root folder if it is there, a path, or an object."""
+    source = _source_of(name, root, reading)
+    _check_columns(source, reading)
+    return source
+
+
+def _source_of(name: object, root: str | Path | None, reading: Reading) -> Source:
+    if not isinstance(name, str | Path):
+        return read_object(name, reading)
+    folder = _root(root)
+    path, name = Path(name), str(name)
     if name in READERS:
         reader, binarize = READERS[name]
         return Source(name, reader(folder), binarize)
@@ -169,16 +270,16 @@ def _read(name: str, folder: Path) -> Source:
         return _numbered(name, TEXTS[name]())
     if path.suffix == ".txt":
         return _numbered(path.stem, read_text(path))
-    if path.suffix == ".npz":
-        return Source(path.stem, read_npz(path))
-    if path.is_dir():
-        return Source(path.name, read_images(path))
-    raise InvalidInput(
-        "data",
-        got=repr(name),
-        expected="the name of a data set, an .npz or .txt file or a folder of images",
-        fix=nearest_name(name, names()),
-    )
+    source = read_path(path, reading)
+    if source is None:
+        raise InvalidInput(
+            "data",
+            got=repr(name),
+            expected="the name of a data set, a folder, or a file that ends in "
+            + ", ".join([".txt", *KINDS_OF_FILES]),
+            fix=nearest_name(name, names()),
+        )
+    return source
 
 
 def _numbered(name: str, texts: Texts) -> Source:
@@ -189,9 +290,9 @@ def _numbered(name: str, texts: Texts) -> Source:
     return Source(name, parts, vocabulary=vocabulary)
 
 
-def _removed(x: np.ndarray | Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+def _removed(x: object, fraction: float, generator: torch.Generator) -> Tensor:
     """The values, each entry removed with the given probability."""
-    values = as_tensor("x", x) if isinstance(x, np.ndarray) else x
+    values = as_tensor("x", x)
     values = values if values.is_floating_point() else values.float()
     drawn = torch.rand(values.shape, generator=generator, dtype=torch.float32)
     return torch.where(drawn < fraction, torch.nan, values)

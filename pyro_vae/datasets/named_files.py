@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_vae.datasets.files import Part, Parts, open_npz
+from pyro_vae.datasets.files import open_npz
+from pyro_vae.datasets.sources import Part, Parts
 from pyro_vae.datasets.spectrograms import STEP, log_spectrogram
 
 __all__ = ["frey_faces", "omniglot", "spoken_digits", "static_mnist"]

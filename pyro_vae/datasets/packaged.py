@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyro_vae.datasets.files import Part, Parts, Texts
+from pyro_vae.datasets.sources import Part, Parts, Texts
 from pyro_vae.datasets.text import sections, sentences, words
 
 __all__ = ["digits", "python_sentences", "table", "topics"]

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["END", "UNKNOWN", "Vocabulary", "sections", "sentences", "words"]
+__all__ = [
+    "END",
+    "UNKNOWN",
+    "Vocabulary",
+    "exact_words",
+    "joined",
+    "sections",
+    "sentences",
+    "words",
+]
 
 END, UNKNOWN = 0, 1
 
@@ -27,6 +36,10 @@ PROSE = re.compile(r"[A-Z(\"“*][\w\s.,;:()'\u2019\"“”*`?!—-]+[.:]")
 CODE = re.compile(r"\S\([^)\s]|\.\.\.|>>>")
 
 WORD = re.compile(r"\w+(?:[.'-]\w+)*|[.,;:()?!—]")
+ANY_WORD = re.compile(r"\w+(?:[.'-]\w+)*|[^\w\s]")
+
+# In front of a word that stands behind another, or apart from it, other than in prose.
+TIE, GAP = "\u2040", "\u2423"
 
 
 class Vocabulary:
@@ -81,8 +94,7 @@ class Vocabulary:
         """The sentences that numbers (N, length) stand for, a ``_`` for each unknown word."""
         shown = ["", "_", *self.words]
         rows = [takewhile(lambda number: number != END, row) for row in x.long().tolist()]
-        lines = [" ".join(shown[number] for number in row) for row in rows]
-        return [re.sub(r"\( ", "(", re.sub(r" ([.,;:)?!])", r"\1", line)) for line in lines]
+        return [joined([shown[number] for number in row]) for row in rows]
 
 
 def sections(text: str) -> list[str]:
@@ -114,3 +126,43 @@ def words(sentence: str) -> list[str]:
         ['the', 'print', 'function', "isn't", 'a', 'statement', '.']
     """
     return WORD.findall(sentence.lower().replace("\u2019", "'").replace("()", ""))
+
+
+def exact_words(line: str) -> list[str]:
+    """The words and signs of a line such that `joined` gives the line back.
+
+    Runs of white space become one space; nothing else is changed. A word that stands apart from the
+    one before, or together with it, other than in prose, is marked as such.
+
+    Example:
+        >>> exact_words("CC(=O)Oc1")
+        ['CC', '\u2040(', '=', '\u2040O', ')', '\u2040Oc1']
+        >>> joined(exact_words("CC(=O)Oc1")), exact_words("It is (so) here.")
+        ('CC(=O)Oc1', ['It', 'is', '(', 'so', ')', 'here', '.'])
+    """
+    line = " ".join(line.split())
+    found: list[str] = []
+    for match in ANY_WORD.finditer(line):
+        word, before = match[0], line[: match.start()]
+        apart = before.endswith(" ")
+        if not before or apart == _stands_apart(before.rstrip(), word):
+            found.append(word)
+        else:
+            found.append((GAP if apart else TIE) + word)
+    return found
+
+
+def joined(tokens: Iterable[str]) -> str:
+    """The line that words and signs spell."""
+    line = ""
+    for token in tokens:
+        if token[:1] in (TIE, GAP) and len(token) > 1:
+            line += (" " if token[0] == GAP else "") + token[1:]
+        else:
+            line += (" " if line and _stands_apart(line, token) else "") + token
+    return line
+
+
+def _stands_apart(before: str, word: str) -> bool:
+    """Whether prose has a space between a word and what stands before it."""
+    return not (word[:1] in set(".,;:)?!") or before.endswith("("))

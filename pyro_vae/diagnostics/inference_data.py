@@ -138,11 +138,15 @@ def to_inference_data(
             "binarize": data.binarize,
             "sha256": data.sha256,
             "draws": type(sampler).__name__,
+            "label_names": ",".join(data.label_names),
         }
         | {f"draws_{name}": value for name, value in _settings(sampler).items()}
         | versions()
     )
-    return _assembled(parts, drawn, labels, attributes)
+    coordinates: dict[str, object] = {"obs": labels}
+    if data.columns is not None:
+        coordinates["x_dim_0"] = data.columns.names
+    return _assembled(parts, drawn, coordinates, attributes)
 
 
 class UnreliableDraws(UserWarning):
@@ -259,7 +263,7 @@ def _has_density(given: Conditioned) -> bool:
 def _assembled(
     parts: list[Arrays],
     drawn: Drawn,
-    labels: np.ndarray,
+    coordinates: dict[str, object],
     attributes: dict[str, object],
 ) -> ArvizData:
     """The parts of all data put together along ``obs``, with names for every dimension."""
@@ -281,7 +285,7 @@ def _assembled(
         for group, variables in parts[0].items()
     }
     single = len(drawn.values) == 1
-    arrays["constant_data"]["index"] = labels
+    arrays["constant_data"]["index"] = np.asarray(coordinates["obs"])
     if drawn.chains:
         for name, chains in arrays["posterior"].items():
             prefix = "" if single else f"{name}_"
@@ -319,7 +323,7 @@ def _assembled(
         for group, variables in arrays.items()
         if variables
     }
-    return inference_data(groups, attributes, {"obs": labels})
+    return inference_data(groups, attributes, coordinates)
 
 
 def _warn_if_unreliable(diagnostics: dict[str, np.ndarray]) -> None:

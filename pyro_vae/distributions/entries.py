@@ -119,7 +119,7 @@ class PerColumn(constraints.Constraint):
         return self._join([part.check(few) for part, few in zip(self.parts, self._split(value))])
 
     def __repr__(self) -> str:
-        names = dict.fromkeys(str(part).rstrip("()") for part in self.parts)
+        names = dict.fromkeys(str(part).removesuffix("()") for part in self.parts)
         return " and ".join(names) + " by column"
 
 

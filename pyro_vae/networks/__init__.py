@@ -9,13 +9,21 @@ images or sequences is told their shape by ``size=``. A network that keeps this 
 serves too: it is called on a single batch dimension. Nothing is inherited.
 
 Layers and what wraps a network live here, densities do not. ``__all__`` holds the networks alone,
-for choices and tests are derived from it: not `OneHot` and `Covariates`, which turn a context into
-features, nor `WithMask`, `Corrupted` and `WithoutContext`, which wrap a network.
+for choices and tests are derived from it: not `OneHot`, `Covariates` and `ColumnFeatures`, which
+turn a context into features, nor `WithMask`, `Corrupted` and `WithoutContext`, which wrap a
+network.
 """
 
 # ruff: noqa: F401  (components and programs import the other names from here)
 from pyro_vae.networks import corruptions
-from pyro_vae.networks.context import Corrupted, Covariates, OneHot, WithMask, WithoutContext
+from pyro_vae.networks.context import (
+    ColumnFeatures,
+    Corrupted,
+    Covariates,
+    OneHot,
+    WithMask,
+    WithoutContext,
+)
 from pyro_vae.networks.dense import MLP, GatedMLP
 from pyro_vae.networks.head import Head, Join
 from pyro_vae.networks.images import Conv, ConvTranspose

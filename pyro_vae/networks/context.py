@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from pyro_vae.contracts import Tensors
 from pyro_vae.networks.shapes import Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Corrupted", "Covariates", "OneHot", "WithMask", "WithoutContext"]
+__all__ = ["ColumnFeatures", "Corrupted", "Covariates", "OneHot", "WithMask", "WithoutContext"]
 
 
 class Covariates(nn.Module):
@@ -51,6 +51,55 @@ class Covariates(nn.Module):
         for name, part in self.parts.items():
             if isinstance(part, OneHot) and isinstance(values, dict):
                 part.check(values[name], f"context[{name!r}]")
+
+
+class ColumnFeatures(nn.Module):
+    r"""Columns of a table as features: numbers as they are, categories as unit vectors.
+
+    Args:
+        categories: for each column the number of its categories, or 0 for one of numbers.
+
+    Example:
+        >>> ColumnFeatures([0, 3])(torch.tensor([[0.5, 2.0]]))
+        tensor([[0.5000, 0.0000, 0.0000, 1.0000]])
+    """
+
+    vectors: Tensor
+
+    def __init__(self, categories: Sequence[int]):
+        super().__init__()
+        self.categories = list(categories)
+        self.out_shape = (sum(count or 1 for count in self.categories),)
+        vectors = torch.eye(max([1, *self.categories]))
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = values.to(self.vectors)
+        features = [
+            self.vectors[values[..., i].long()][..., :count] if count else values[..., i : i + 1]
+            for i, count in enumerate(self.categories)
+        ]
+        return torch.cat(features, -1)
+
+    def check(self, values: Tensor) -> None:
+        """Raise `InvalidInput` unless each column has its number, and categories are in range."""
+        if values.dim() != 2 or values.shape[1] != len(self.categories):
+            raise InvalidInput(
+                "context",
+                got=f"shape {tuple(values.shape)}",
+                expected=f"(N, {len(self.categories)}), a number for each column",
+                fix="pass all columns of the context in their order",
+            )
+        for i, count in enumerate(self.categories):
+            column = values[:, i]
+            bad = (column % 1 != 0) | (column < 0) | (column >= count)
+            if count and bool(bad.any()):
+                raise InvalidInput(
+                    "context",
+                    got=f"category {column[bad][0].item():g} in column {i}",
+                    expected=f"one of 0 to {count - 1}",
+                    fix="number the categories as in the training data",
+                )
 
 
 class WithMask(nn.Module):

@@ -110,6 +110,14 @@ def out_shape_of(network: nn.Module) -> Shape:
 
 def check_context_features(expected: int, context: Tensor | None) -> None:
     """Raise `InvalidInput` unless the context has as many features as the network takes."""
+    if context is not None and context.dim() == 1:
+        raise InvalidInput(
+            "context",
+            got=f"{len(context)} numbers, one for each datum, which no module made features of",
+            expected=f"{expected} features" if expected else "none by this network",
+            fix="give the program context=pv.networks.OneHot(10) for labels 0 to 9, or "
+            "context=pv.networks.Covariates()",
+        )
     got = 0 if context is None else context.shape[-1]
     if got != expected:
         raise InvalidInput(

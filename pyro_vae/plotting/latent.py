@@ -27,7 +27,11 @@ __all__ = [
 
 
 def plot_latents(
-    z: Tensor, ax: Axes, labels: Tensor | None = None, title: str = "latent map: mean of q(z | x)"
+    z: Tensor,
+    ax: Axes,
+    labels: Tensor | None = None,
+    title: str = "latent map: mean of q(z | x)",
+    names: Sequence[str] = (),
 ) -> Axes:
     r"""Draw a map of latents: two dimensions, or the first two principal components of more.
 
@@ -37,6 +41,7 @@ def plot_latents(
         labels: integers (N,) to colour by. A label always has the same colour; twenty labels have
             colours of their own.
         title: what is shown.
+        names: of the labels 0, 1, ...; by default their numbers.
     """
     points, names = _plane(z)
     size = float(np.clip(6000 / len(points), 5, 20))
@@ -62,7 +67,7 @@ def plot_latents(
             )
             # The label stands in its cluster, for readers who cannot tell ten colours apart.
             ax.annotate(
-                str(label),
+                names[label] if 0 <= label < len(names) else str(label),
                 place,
                 ha="center",
                 va="center",

@@ -17,7 +17,7 @@ from pyro_vae.contracts import (
     context_of,
     known_by,
 )
-from pyro_vae.validation import InvalidInput, check_finite, tensors_of
+from pyro_vae.validation import InvalidInput, check_known_context, tensors_of
 
 __all__ = ["check_context", "context_for", "known_values"]
 
@@ -64,7 +64,7 @@ def check_context(
         _check_quantity(name, value, known[name], program.event_shape, x)
     rest = context_for(module, context, known)
     if module is not None and rest is not None:
-        check_finite("context", rest)
+        check_known_context(rest)
         if isinstance(module, ChecksContext):
             module.check(rest)
 

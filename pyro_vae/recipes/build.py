@@ -140,9 +140,11 @@ class _Builder:
         """p(x | z) with its decoder, for missing entries where the data have some."""
         event_shape = self.data.datum_shape
         decoder = self._network("decoder", latent, features, size=event_shape)
-        likelihood = _call(
-            "likelihood", self.recipe.likelihood, event_shape, decoder, **_categories(self.data)
-        )
+        factory = self.recipe.likelihood or _default_likelihood(self.data)
+        offers: dict[str, object] = {**_categories(self.data)}
+        if self.data.columns is not None and not _given(factory).get("groups"):
+            offers["groups"] = self.data.columns.groups()
+        likelihood = _call("likelihood", factory, event_shape, decoder, **offers)
         return likelihoods.Missing(likelihood) if self.data.missing else likelihood
 
     def _network(
@@ -178,6 +180,11 @@ class _Builder:
         return _call("level_prior", component, (to,), network)
 
 
+def _default_likelihood(data: Dataset) -> Factory:
+    """A likelihood for each column of a table; else that of 0 and 1."""
+    return likelihoods.Bernoulli if data.columns is None else likelihoods.Mixed
+
+
 def _categories(data: Dataset) -> dict[str, int]:
     """The number of categories of a text's entries."""
     return {} if data.vocabulary is None else {"categories": len(data.vocabulary)}
@@ -194,7 +201,10 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
             expected="data with labels or covariates",
             fix="add y to the .npz, or leave --context out",
         )
-    covariates = tensors_of(data.context)
+    covariates, columns = tensors_of(data.context), data.context_columns
+    if recipe.context not in ("labels", "covariates") and data.num_classes is None and columns:
+        embed = networks.ColumnFeatures([len(column.categories) for column in columns])
+        return embed, embed.out_shape[0]
     if recipe.context == "covariates" and list(covariates) == [""]:
         values = covariates[""]
         return Covariates(), 1 if values.dim() == 1 else values.shape[-1]
@@ -213,7 +223,8 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
             expected="labels 0, 1, 2, ...",
             fix="number them anew, for instance by numpy.unique(y, return_inverse=True)",
         )
-    return networks.OneHot(data.num_classes), data.num_classes
+    classes = max(data.num_classes, len(columns[0].categories) if columns else 0)
+    return networks.OneHot(classes), classes
 
 
 def _call(argument: str, factory: Factory, *sizes: object, **offers: object) -> nn.Module:

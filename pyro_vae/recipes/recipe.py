@@ -17,7 +17,7 @@ import pyro.infer
 import torch
 from torch import nn
 
-from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs
+from pyro_vae import networks, objectives, posteriors, priors, programs
 from pyro_vae.reading import MEGABYTE, Kind, read_yaml
 from pyro_vae.recipes.components import FAMILIES, check_trusted, resolve_component
 from pyro_vae.training import schedules
@@ -34,7 +34,8 @@ class Recipe:
     """Everything that determines a run.
 
     Args:
-        data: a data set's name, an .npz file with x and optionally y, or a folder of images.
+        data: a data set's name, a file (.npz, .npy, .csv, .tsv, .parquet, .h5ad, .zarr, .h5, .txt),
+            or a folder of images or sounds.
         data_root: folder of the data sets' files; by default $PYRO_VAE_DATA, else a cache folder.
         binarize: how grey values become 0 or 1; by default what suits the data set.
         missing: NaN in the data marks a missing entry. The encoder then also takes the mask of
@@ -45,12 +46,23 @@ class Recipe:
             SemiSupervisedVAE; by default all.
         labelled_repeats: how many times an epoch visits each datum that kept its label, so that
             every batch has some.
-        context: condition on the data's labels or on its covariates, as a CVAE does.
+        key: the array or the layer of a file that is x, where there are several.
+        scale: what x is divided by, such as 255 for bytes.
+        resize: height and width that images are resized to.
+        channels: where the channels of images in arrays (N, *, *, *) are.
+        target: the column of a table with the labels.
+        columns: a kind (real, positive, count, binary, category, ordinal), a likelihood or drop for
+            columns of a table, by name.
+        standardize: bring the columns of a table to mean 0 and standard deviation 1 by the training
+            rows. It is undone in what is sampled and imputed.
+        context: condition on the data's labels or on its covariates, as a CVAE does, or on columns
+            of a table, separated by commas.
         context_to: which parts take the context; p(z | y) p(x | z) is [prior].
         latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level
             that is a grid is itself a list, as in [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
-        likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path.
+        likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path; by default Mixed
+            for a table whose columns are of several kinds, else Bernoulli.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
@@ -84,13 +96,20 @@ class Recipe:
     missing_fraction: float = 0.0
     labelled: int | None = None
     labelled_repeats: int = 1
-    context: Literal["labels", "covariates"] | None = None
+    key: str | None = None
+    scale: float | None = None
+    resize: list[int] | None = None
+    channels: Literal["first", "last"] | None = None
+    target: str | None = None
+    columns: dict[str, str] | None = None
+    standardize: bool = False
+    context: str | None = None
     context_to: list[Literal["prior", "encoder", "decoder"]] = field(
         default_factory=lambda: ["prior", "encoder", "decoder"]
     )
     latent: int | list[int | list[int]] = 20
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
-    likelihood: Callable[[Shape, nn.Module], nn.Module] = likelihoods.Bernoulli
+    likelihood: Callable[[Shape, nn.Module], nn.Module] | None = None
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP

@@ -27,7 +27,7 @@ def show_map(subject: Subject, gallery: Gallery) -> None:
     gallery.figure(
         "latents",
         "Where the data lie in the latent space" + (", by label." if labels is not None else "."),
-        lambda ax: plotting.plot_latents(subject.means, ax, labels),
+        lambda ax: plotting.plot_latents(subject.means, ax, labels, names=subject.test.label_names),
         (6.5, 6),
     )
 

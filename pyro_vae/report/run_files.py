@@ -70,6 +70,7 @@ class Evaluation(TypedDict, total=False):
     proposal: dict[str, str]
     bits_per_dim: float | None
     perplexity: float | None
+    units: str
     num_data: int
     data: ScoredData
     seed: int

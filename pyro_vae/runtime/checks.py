@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from pyro import validation_enabled
@@ -29,6 +30,7 @@ from pyro_vae.runtime.environment import (
     like_parameters,
     reference_parameter,
 )
+from pyro_vae.runtime.extremes import check_extremes
 from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.runtime.traces import importance_traces, latent_sites
 from pyro_vae.validation import (
@@ -40,7 +42,7 @@ from pyro_vae.validation import (
     tensors_of,
 )
 
-__all__ = ["check_data", "checked_data", "support_of"]
+__all__ = ["check_data", "checked_data", "support_of", "traces_at"]
 
 
 def checked_data(program: ProgramLike, data: Data) -> tuple[Tensors, Tensors | None]:
@@ -64,21 +66,27 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
                 like_parameters(program, rows_of(x, few)),
                 like_parameters(program, rows_of(context, few)),
             )
-    guide, model = _traces_at_first_datum(program, x, context)
+    guide, model = traces_at(program, x, context)
+    names = data.columns.names if data.columns is not None else None
     for name in tensors_of(x):
         if (name or "x") in sites_of(model):
-            _check_support(program, x, context, name, sites_of(model)[name or "x"])
+            _check_support(program, (x, context), name, sites_of(model)[name or "x"], names)
+    check_extremes(program, x, context, partial(traces_at, program, x, context))
     check_latent_supports(guide, model)
 
 
 def _check_support(
-    program: ProgramLike, x: Tensors, context: Tensors | None, name: str, site: Site
+    program: ProgramLike,
+    args: tuple[Tensors, Tensors | None],
+    name: str,
+    site: Site,
+    columns: Sequence[str] | None,
 ) -> None:
     """Check a part of x against its density at the first datum, and what lies outside at its own.
 
     A support may depend on the data, as the total of a multinomial does.
     """
-    part = tensors_of(x)[name]
+    part = tensors_of(args[0])[name]
     values, support = part.to(reference_parameter(program).device), stated_support(site["fn"])
     shape = site["value"].shape[1:]
     if shape.numel() == part[0].numel():  # as a pair observes x
@@ -86,10 +94,10 @@ def _check_support(
     inside = support.check(values).reshape(len(part), -1).all(1)
     if not inside.all():
         rows = (~inside).nonzero().flatten().cpu()
-        _, model = _traces_at(program, rows_of(x, rows), rows_of(context, rows))
+        _, model = _traces_at(program, rows_of(args[0], rows), rows_of(args[1], rows))
         own = sites_of(model)[name or "x"]["fn"]
         if not stated_support(own).check(values[rows]).all():
-            check_support(values, support)
+            check_support(values, support, columns)
 
 
 def check_latent_supports(guide: Trace, model: Trace) -> None:
@@ -140,14 +148,16 @@ def _words(support: Constraint) -> str:
 
 def support_of(program: ProgramLike, x: Tensors, context: Tensors | None) -> Constraint | None:
     """The support of p(x | z) at the first datum; ``None`` without a site ``"x"``."""
-    site = sites_of(_traces_at_first_datum(program, x, context)[1]).get("x")
+    site = sites_of(traces_at(program, x, context)[1]).get("x")
     return None if site is None else site["fn"].support
 
 
-def _traces_at_first_datum(
-    program: ProgramLike, x: Tensors, context: Tensors | None
+def traces_at(
+    program: ProgramLike, x: Tensors, context: Tensors | None, place: int = 0
 ) -> tuple[Trace, Trace]:
-    return _traces_at(program, rows_of(x, slice(0, 1)), rows_of(context, slice(0, 1)))
+    """Traces of guide and model at one datum."""
+    few = slice(place, place + 1)
+    return _traces_at(program, rows_of(x, few), rows_of(context, few))
 
 
 def _traces_at(program: ProgramLike, x: Tensors, context: Tensors | None) -> tuple[Trace, Trace]:
@@ -171,12 +181,22 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
                 expected="a score of each datum that is its own",
                 fix="keep running statistics (track_running_stats=True), or use LayerNorm",
             ) from error
-        is_of_shapes = re.search("shape|size|broadcast", str(error), re.IGNORECASE)
+        # Pyro adds a table of shapes below any error's first line.
+        first = (str(error).splitlines() or [""])[0]
+        if "dtype" in first and not isinstance(error, InvalidInput):
+            raise InvalidInput(
+                "program",
+                got=f"parts of different dtypes ({first})",
+                expected="one dtype in all parts",
+                fix="convert the program, program.double(), or build its tensors from its inputs, "
+                "as z.new_zeros does",
+            ) from error
+        is_of_shapes = re.search("shape|size|broadcast", first, re.IGNORECASE)
         if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:
             raise
         raise InvalidInput(
             "program",
-            got=f"parts that do not fit one another or x ({str(error).splitlines()[0]})",
+            got=f"parts that do not fit one another or x ({first})",
             expected="networks built for the shapes of x, latent and context that they get",
             fix="check latent, in_shape and context= of each part, and that a density's event "
             "shape is the latent's (Independent)",

@@ -25,6 +25,7 @@ from pyro_vae.objectives import ELBO, EnumeratedELBO
 from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.programs import as_program
 from pyro_vae.reading import MEGABYTE, Kind, read_bytes
+from pyro_vae.runtime.before_training import check_batches, warn_of_scales
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
 from pyro_vae.runtime.memory import enough_memory
@@ -146,6 +147,8 @@ def fit(
     owner, program = program, as_program(program)  # a module's folder holds the module
     train = as_dataset(data)
     check_data(program, train)
+    check_batches(program, train, batch_size)
+    warn_of_scales(program, train)
     target = choose_device(device)
     program.to(target)
     dtype = reference_parameter(program).dtype

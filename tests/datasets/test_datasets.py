@@ -74,7 +74,7 @@ def test_grey_levels_kept_as_bytes_are_drawn_from_as_their_values_are(dtype, las
     data = Dataset(grey, binarize="dynamic").to("cpu", dtype)
     values = Dataset(grey.to(dtype), binarize="dynamic")
     index, (keys,) = torch.randperm(5000), batch_keys(1)
-    assert (data._levels is None) == (last == 0.3) and data[:5]._levels is None
+    assert (data._stored.dtype != torch.uint8) == (last == 0.3)
     assert torch.equal(data.batch(index, keys)[0], values.batch(index, keys)[0])
 
 
@@ -87,6 +87,26 @@ def test_a_datums_fixed_draw_does_not_depend_on_its_neighbours():
     assert torch.equal(torch.cat([rest.x, held.x]).sum(0), data.x.sum(0))
     x, label = data[7]
     assert torch.equal(x, data.x[7]) and label == data.context[7]
+
+
+@pytest.mark.parametrize("index", [slice(40, 9000, 7), torch.tensor([8191, 3, 4096, 3, 4095])])
+def test_a_draw_made_in_blocks_is_one_draw_and_bytes_are_numbers(index):
+    levels = torch.randint(0, 256, (9001, 3), dtype=torch.uint8)
+    kept = Dataset(levels, binarize="dynamic", scale=255)
+    numbers = Dataset(levels.float() / 255, binarize="dynamic")
+    drawn = torch.rand(9001, 3, generator=torch.Generator().manual_seed(777))
+    whole = (drawn < levels.float() / 255).float()
+    assert kept._stored.dtype == torch.uint8 and torch.equal(kept.values, numbers.values)
+    for data in (kept, numbers):
+        part = data[index]  # before the whole is drawn, and after
+        assert torch.equal(part[1:].x, whole[index][1:]) and torch.equal(data.x, whole)
+        assert torch.equal(data[index].x, whole[index])
+    assert kept.sha256 == numbers.sha256
+    batch, keys = torch.tensor([5, 2]), batch_keys(1)[0]
+    assert torch.equal(kept.batch(batch, keys)[0], numbers.batch(batch, keys)[0])
+    in_double = kept.to("cpu", torch.float64)
+    assert in_double.values.dtype == in_double.x.dtype == torch.float64
+    assert torch.equal(in_double.x.float(), whole)
 
 
 def test_data_in_every_form(tmp_path):
@@ -102,7 +122,7 @@ def test_data_in_every_form(tmp_path):
         assert torch.equal(dataset.x, x) and torch.equal(dataset.context, y)
     assert as_dataset(x).context is None
     assert as_dataset(torch.utils.data.TensorDataset(x)).context is None
-    with pytest.raises(InvalidInput, match="pair"):
+    with pytest.raises(InvalidInput, match="a set"):
         as_dataset({x})
 
 
@@ -124,7 +144,10 @@ def test_npz_files(tmp_path):
     with pytest.raises(InvalidInput, match="1 to 20 data held out of 20"):
         train.hold_out(21)
     np.savez(path, x=np.array([[0, 255]], dtype=np.uint8).repeat(20, 0))
-    assert load(str(path), binarize="dynamic")[0].x[0].tolist() == [0.0, 1.0]
+    assert load(str(path))[0].x[0].tolist() == [0.0, 255.0]
+    assert load(str(path), binarize="dynamic", scale=255)[0].x[0].tolist() == [0.0, 1.0]
+    with pytest.raises(InvalidInput, match="scale=255"):
+        load(str(path), binarize="dynamic")
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def _unchecked_pair(x, context):
         (torch.full((3, 1, 8, 8), 2.0), "support"),
         (torch.zeros(3, 64), "shape"),
         (torch.zeros(1, 8, 8), "batch dimension"),
-        (torch.zeros(0, 1, 8, 8), "at least one datum"),
+        (torch.zeros(0, 1, 8, 8), "got no data"),
     ],
 )
 def test_bad_x(x, message):

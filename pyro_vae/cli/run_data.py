@@ -1,0 +1,78 @@
+"""What a run keeps of its data: columns with their units and names, and what was changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from pyro_vae import checkpoint
+from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.reading import MEGABYTE, Kind, read_json
+
+__all__ = ["RunData", "read_data", "units_of", "write_data"]
+
+DATA = Kind(
+    "run", "the description of its data, as train writes it", "restore it from a copy",
+    64 * MEGABYTE,
+)  # fmt: skip
+
+
+class _Description(TypedDict):
+    name: str
+    num_train: int
+    num_test: int
+    notes: list[str]
+    columns: list[dict[str, object]] | None
+    context_columns: list[dict[str, object]] | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The columns of x and of the context that a run was trained on, where it was a table."""
+
+    columns: Columns | None = None
+    context_columns: Columns | None = None
+
+
+def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
+    """Save the columns of a run's data, and what was skipped, rescaled or filled in."""
+    given = train.context_columns
+    description: _Description = {
+        "name": train.name,
+        "num_train": len(train),
+        "num_test": len(test),
+        "notes": list(train.notes),
+        "columns": None if train.columns is None else train.columns.to_json(),
+        "context_columns": None if given is None else given.to_json(),
+    }
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    checkpoint.write_text(folder / "data.json", text + "\n")
+
+
+def read_data(folder: Path) -> RunData:
+    """What `write_data` saved; nothing for a run without it."""
+    path = folder / "data.json"
+    if not os.path.lexists(path):
+        return RunData()
+    found = read_json(path, DATA, _Description, inside=folder)
+    columns, given = found.get("columns"), found.get("context_columns")
+    return RunData(
+        None if columns is None else Columns.from_json(columns),
+        None if given is None else Columns.from_json(given),
+    )
+
+
+def units_of(data: Dataset) -> str | None:
+    """In which units the scores of standardised data are, in words."""
+    columns = data.columns
+    if columns is None or not columns.is_standardized:
+        return None
+    lower = columns.log_scale
+    return (
+        "scores are in standardised units; in the columns' own, log p(x) of a complete row is "
+        f"{abs(lower):.2f} nats {'lower' if lower >= 0 else 'higher'}"
+    )

@@ -1,0 +1,183 @@
+"""Folders of images or sounds, with splits and labels by the names of the folders inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pyro_vae.datasets.arrays import as_tensor
+from pyro_vae.datasets.columns import Column, Columns
+from pyro_vae.datasets.image_files import Levels, read_image, stacked
+from pyro_vae.datasets.sounds import read_sound
+from pyro_vae.datasets.sources import Part, Reading, Source, by_split, split_of
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["read_folder"]
+
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+SOUNDS = {".wav", ".flac", ".ogg"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The data files of a split's folder, in order, with their labels."""
+
+    files: list[Path]
+    labels: list[str]  # the folder of each within its split; "" where it lies in none
+
+
+def read_folder(folder: Path, reading: Reading) -> Source:
+    """A folder of images of one size, or of sounds of one rate.
+
+    Folders named train, test and val(idation) are splits; the folders in them, or in a folder
+    without splits, are labels.
+
+    Raises:
+        InvalidInput: if there are no data, two kinds, sizes or rates, or files that no reader
+            knows beside splits.
+    """
+    folders = [path.name for path in folder.iterdir() if path.is_dir() and _is_shown(path)]
+    splits = by_split(folders, str(folder))
+    if not splits and any(split_of(name) for name in folders):
+        raise InvalidInput(
+            "data",
+            got=f"{folder} with {', '.join(sorted(filter(split_of, folders)))} but no train",
+            expected="a folder train beside them",
+            fix="name the folder of the training data train",
+        )
+    roots = {split: folder / name for split, name in splits.items()} or {"train": folder}
+    found = {split: _found(root) for split, root in roots.items()}
+    everything = [path for path in folder.rglob("*") if path.is_file() and _is_shown(path)]
+    used = {path for each in found.values() for path in each.files}
+    endings = {path.suffix.lower() for path in used}
+    if not used or (endings & SOUNDS and endings & IMAGES):
+        raise InvalidInput(
+            "data",
+            got=f"{folder}, without images or sounds" if not used else f"{folder} with both",
+            expected="images (png, jpg, tif, bmp, gif) or sounds (wav)",
+            fix="check the folder",
+        )
+    skipped = sorted(str(path.relative_to(folder)) for path in everything if path not in used)
+    notes = []
+    if skipped:
+        some = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        notes.append(f"left out {len(skipped)} files that are no data of a split: {some}")
+    names, more = _labels(found)
+    notes += more
+    read = _sounds if endings & SOUNDS else _images
+    x, scale, missing, more = read(folder, found, reading)
+    ends = np.cumsum([len(each.files) for each in found.values()])[:-1]
+    values = dict(zip(found, np.split(x, ends)))
+    numbers = {name: i for i, name in enumerate(names)}
+    parts = {
+        split: Part(
+            values[split],
+            np.array([numbers.get(label, -1) for label in each.labels]) if names else None,
+        )
+        for split, each in found.items()
+    }
+    return Source(
+        folder.name,
+        parts,
+        scale=scale,
+        missing=missing,
+        context_columns=Columns((Column("label", "category", tuple(names)),)) if names else None,
+        notes=(*notes, *more),
+    )
+
+
+def _is_shown(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name not in ("Thumbs.db", "desktop.ini")
+
+
+def _found(root: Path) -> Found:
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGES | SOUNDS and path.is_file() and _is_shown(path)
+    )
+    inside = [path.relative_to(root).parts for path in files]
+    return Found(files, [parts[0] if len(parts) > 1 else "" for parts in inside])
+
+
+def _labels(found: dict[str, Found]) -> tuple[list[str], list[str]]:
+    """The labels of all splits; none if there is only one."""
+    names = sorted({label for each in found.values() for label in each.labels} - {""})
+    if len(names) < 2:
+        return [], []
+    notes = []
+    without = sum(label == "" for each in found.values() for label in each.labels)
+    if without:
+        notes.append(f"{without} files lie in no label's folder: their label is -1, unknown")
+    trained = set(found["train"].labels)
+    new = [name for name in names if name not in trained]
+    if new:
+        notes.append(f"no training data have the labels {', '.join(new[:5])}")
+    return names, notes
+
+
+Values = tuple[np.ndarray, float, bool, list[str]]  # x, its scale, whether some are missing, notes
+
+
+def _images(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
+    from PIL import Image, UnidentifiedImageError
+
+    files = [path for each in found.values() for path in each.files]
+    images: list[Levels] = []
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                images.append(read_image(image, str(path), reading.resize))
+        except InvalidInput:
+            raise
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError,
+                SyntaxError, RuntimeError) as error:  # fmt: skip
+            raise InvalidInput(
+                "data",
+                got=f"{path}, which cannot be read ({error})",
+                expected="an image",
+                fix="remove or repair it",
+            ) from None
+        if images[-1].values.shape != images[0].values.shape:
+            raise InvalidInput(
+                "data",
+                got=f"{path} of shape {images[-1].values.shape}",
+                expected=f"{images[0].values.shape}, as {files[0]}",
+                fix="resize the images to one size (--resize '[32, 32]') and one colour mode",
+            )
+    x, scale = stacked(images)
+    notes = []
+    dropped = sum(image.dropped == "alpha" for image in images)
+    if dropped:
+        notes.append(f"the transparency of {dropped} images is left out")
+    if reading.resize is not None:
+        notes.append(f"images are resized to {tuple(reading.resize)}")
+    return x, scale, False, notes
+
+
+def _sounds(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
+    sounds = [read_sound(path) for each in found.values() for path in each.files]
+    files = [path for each in found.values() for path in each.files]
+    _check_one([sound.rate for sound in sounds], files, "samples a second")
+    _check_one([sound.values.shape[0] for sound in sounds], files, "channels")
+    lengths = {sound.values.shape[-1] for sound in sounds}
+    if len(lengths) == 1:
+        return np.stack([sound.values for sound in sounds]), 1.0, False, []
+    # The time comes first where lengths differ, and goes back to the end.
+    longest = as_tensor("x", [np.ascontiguousarray(sound.values.T) for sound in sounds])
+    note = f"sounds of {min(lengths)} to {max(lengths)} samples, filled with missing (NaN)"
+    return longest.transpose(1, 2).numpy(), 1.0, True, [note]
+
+
+def _check_one(values: Sequence[int], files: Sequence[Path], what: str) -> None:
+    for value, path in zip(values, files):
+        if value != values[0]:
+            raise InvalidInput(
+                "data",
+                got=f"{path} of {value} {what}",
+                expected=f"{values[0]}, as {files[0]}",
+                fix="convert the sounds to one format",
+            )

@@ -1,0 +1,174 @@
+"""The form in which a data set holds what was read: numbers, labels, channels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyro_vae.contracts import Tensors
+from pyro_vae.datasets.arrays import read_array
+from pyro_vae.datasets.columns import Column, Columns
+from pyro_vae.datasets.sources import Source
+from pyro_vae.validation import InvalidInput, check_choice, check_finite, tensors_of
+
+__all__ = [
+    "channels_first",
+    "check_grey",
+    "check_lengths",
+    "check_one_each",
+    "check_some",
+    "labels_by_name",
+    "labels_of",
+    "only_tensor",
+    "scaled",
+    "sha256_of",
+]
+
+
+def labels_of(source: Source) -> tuple[dict[str, object], Columns | None]:
+    """The context of each split, texts numbered in one order for all."""
+    read = {
+        split: None if part.y is None or isinstance(part.y, Mapping) else read_array("y", part.y)
+        for split, part in source.parts.items()
+    }
+    names = sorted({name for each in read.values() if each is not None for name in each.names})
+    if not names:
+        return {split: part.y for split, part in source.parts.items()}, None
+    places = {name: i for i, name in enumerate(names)}
+    numbered: dict[str, object] = {
+        split: each
+        and torch.tensor([places[each.names[int(i)]] if i >= 0 else -1 for i in each.values])
+        for split, each in read.items()
+    }
+    return numbered, Columns((Column("label", "category", tuple(names)),))
+
+
+def labels_by_name(context: object) -> tuple[Tensors, tuple[str, ...]]:
+    """Labels or covariates, one tensor or several by name; and the names of labels."""
+    if isinstance(context, Mapping):
+        return {key: _labels("y", part)[0] for key, part in context.items()}, ()
+    return _labels("y", context)
+
+
+def _labels(argument: str, context: object) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels (N,) as integers, -1 where one is missing, or covariates; and the labels' names."""
+    read = read_array(argument, context)
+    values = read.values
+    if not values.is_floating_point():
+        return values.long(), read.names
+    if read.missing and values.dim() == 1:
+        known = values[~torch.isnan(values)]
+        if bool((known % 1 == 0).all()):
+            return torch.nan_to_num(values, nan=-1.0).long(), read.names
+    return values, read.names
+
+
+def scaled(values: Tensor, scale: float) -> Tensor:
+    """Values as floating point, divided by ``scale``; float64 where float32 would round them."""
+    if not values.is_floating_point():
+        exact = 2**24  # up to which float32 holds every integer
+        is_exact = values.dtype in (torch.bool, torch.uint8) or not values.numel()
+        is_exact = is_exact or max(-int(values.min()), int(values.max())) <= exact
+        values = values.float() if is_exact else values.double()
+    return values if scale == 1 else values / scale
+
+
+def channels_first(values: Tensor, channels: Literal["first", "last"] | None) -> Tensor:
+    """Images with their channels before height and width.
+
+    Raises:
+        InvalidInput: if they look as if channels come last, and nothing was said about them.
+    """
+    if channels is not None:
+        check_choice("channels", channels, ["first", "last"])
+    if values.dim() != 4 or channels == "first":
+        return values
+    if channels == "last":
+        return values.permute(0, 3, 1, 2).contiguous()
+    _, first, second, last = values.shape
+    if last in (3, 4) and first > 4 and second > 4:
+        raise InvalidInput(
+            "x",
+            got=f"shape {tuple(values.shape)}, as of images whose channels come last",
+            expected=f"channels first: ({len(values)}, {last}, {first}, {second})",
+            fix="pass channels='last' (--channels last) to move them, or channels='first' if "
+            f"there are {first} channels",
+        )
+    return values
+
+
+def check_grey(values: Tensor, missing: bool) -> None:
+    """Raise `InvalidInput` unless all values are grey values in [0, 1], or may be missing."""
+    check_finite("x", values, missing)
+    seen = values[~torch.isnan(values)]
+    low, high = (seen.min().item(), seen.max().item()) if len(seen) else (0.0, 1.0)
+    if low < 0 or high > 1:
+        advice = "pass scale=255 (--scale 255) for bytes" if 1 < high <= 255 else "rescale x"
+        raise InvalidInput(
+            "x",
+            got=f"values from {low:.4g} to {high:.4g} to binarise",
+            expected="grey values in [0, 1]",
+            fix=f"{advice}, or pass binarize='none'",
+        )
+
+
+def check_some(values: Tensor) -> None:
+    """Raise `InvalidInput` unless there is a datum."""
+    if values.dim() == 0 or len(values) == 0:
+        raise InvalidInput(
+            "x",
+            got="no data" if values.dim() else "a single number",
+            expected="data (N, *event)",
+            fix="check the split or the file" if values.dim() else "stack the data",
+        )
+
+
+def check_one_each(context: Tensors | None, num_data: int) -> None:
+    """Raise `InvalidInput` unless there is an entry of the context for each datum."""
+    for key, part in tensors_of(context).items():
+        if part.dim() == 0 or len(part) != num_data:
+            raise InvalidInput(
+                "y" + f"[{key!r}]" * bool(key),
+                got=f"{len(part) if part.dim() else 'one'} labels",
+                expected=f"{num_data}, one for each datum",
+                fix="align y with x",
+            )
+
+
+def check_lengths(lengths: dict[str, int]) -> None:
+    """Raise `InvalidInput` unless the parts of each datum are as many."""
+    if len(set(lengths.values())) != 1:
+        raise InvalidInput(
+            "x",
+            got=f"parts of lengths {lengths}" if lengths else "an empty dictionary",
+            expected="the same number of data in each",
+            fix="align them, with NaN where a datum lacks a part (missing=True)",
+        )
+
+
+def only_tensor(values: Tensors) -> Tensor:
+    """The tensor of data with one observed site; raise `InvalidInput` if there are several."""
+    if isinstance(values, dict):
+        raise InvalidInput(
+            "x",
+            got=f"a dictionary of {', '.join(values)}",
+            expected="one tensor of data",
+            fix=f"choose one of its parts, data.parts[{next(iter(values))!r}]",
+        )
+    return values
+
+
+def sha256_of(x: Tensors, context: Tensors | None, words: Sequence[Sequence[str]] = ()) -> str:
+    """The SHA-256 of data, their context, and the words that texts among them are spelt with."""
+    digest = hashlib.sha256()
+    for name, part in [*tensors_of(x).items(), *tensors_of(context).items()]:
+        array = part.detach().cpu().contiguous().numpy()
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(array.data)
+    for vocabulary in words:
+        digest.update("\n".join(vocabulary).encode())
+    return digest.hexdigest()

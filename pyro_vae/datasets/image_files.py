@@ -1,0 +1,143 @@
+"""Images of any bit depth as arrays of levels (channels, height, width)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pyro_vae.datasets.optional import optional
+from pyro_vae.validation import InvalidInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Levels", "read_image", "stacked"]
+
+# By Pillow's mode: the mode that its levels are read in, the highest level, and whether an alpha
+# channel is dropped.
+MODES = {
+    "1": ("L", 255, False),
+    "L": ("L", 255, False),
+    "LA": ("L", 255, True),
+    "La": ("L", 255, True),
+    "P": ("RGB", 255, False),
+    "PA": ("RGB", 255, True),
+    "RGB": ("RGB", 255, False),
+    "RGBA": ("RGB", 255, True),
+    "RGBa": ("RGB", 255, True),
+    "RGBX": ("RGB", 255, False),
+    "CMYK": ("RGB", 255, False),
+    "YCbCr": ("RGB", 255, False),
+    "LAB": ("RGB", 255, False),
+    "HSV": ("RGB", 255, False),
+    "I;16": ("I;16", 65535, False),
+    "I;16L": ("I;16L", 65535, False),
+    "I;16B": ("I;16B", 65535, False),
+    "I;16N": ("I;16N", 65535, False),
+}
+
+
+class Levels(NamedTuple):
+    """An image's levels (C, H, W) from 0 to ``top``, and what was dropped of it."""
+
+    values: np.ndarray
+    top: int
+    dropped: str = ""
+
+
+def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> Levels:
+    """The levels of an image by its bit depth, upright, resized to (height, width) if asked.
+
+    Raises:
+        InvalidInput: on a film, or on levels without a highest one (floating point, 32 bits).
+    """
+    from PIL import Image as pillow
+    from PIL import ImageOps
+
+    deep = _sixteen_bit_colours(image)
+    if deep is not None:
+        dropped = "alpha" if image.mode in ("RGBA", "LA") else ""
+        return _resized(deep, 65535, resize)._replace(dropped=dropped)
+    if _has_frames(image):
+        raise InvalidInput(
+            "data",
+            got=f"{name}, of several frames",
+            expected="images of one frame",
+            fix="save each frame as an image",
+        )
+    is_16_bit_png = image.mode == "I" and image.format == "PNG"
+    mode, top, has_alpha = MODES.get(image.mode, ("", 0, False))
+    if is_16_bit_png:
+        mode, top = "I", 65535
+    if not mode:
+        raise InvalidInput(
+            "data",
+            got=f"{name}, whose pixels are {image.mode} in Pillow's words, without a highest level",
+            expected="images of 1, 8 or 16 bits",
+            fix="save them in an .npz as x, an array of numbers",
+        )
+    upright = ImageOps.exif_transpose(image)
+    if resize is not None and top == 255:
+        whole = upright.convert(mode)
+        size = (int(resize[1]), int(resize[0]))
+        if whole.size != size:
+            whole = whole.resize(size, pillow.Resampling.BILINEAR)
+        return Levels(_channels_first(np.asarray(whole)), top, "alpha" if has_alpha else "")
+    array = np.asarray(upright if upright.mode == mode else upright.convert(mode))
+    levels = _resized(_channels_first(array), top, resize)
+    return levels._replace(dropped="alpha" if has_alpha else "")
+
+
+def _has_frames(image: Image) -> bool:
+    try:
+        image.seek(1)
+    except (EOFError, ValueError):
+        return False
+    image.seek(0)
+    return True
+
+
+def _sixteen_bit_colours(image: Image) -> np.ndarray | None:
+    """The levels (3, H, W) of a file of 16-bit colours, of which Pillow would keep 8 bits."""
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    if isinstance(image, PngImageFile) and image.mode in ("RGB", "RGBA", "LA"):
+        with open(image.filename, "rb") as file:
+            if file.read(25)[24:] == b"\x10":  # the header's bit depth
+                file.seek(0)
+                width, height, rows, _ = optional("png", "images").Reader(file=file).asDirect()
+                levels = np.vstack([np.asarray(row, dtype=np.uint16) for row in rows])
+                levels = levels.reshape(height, width, -1)
+                return _channels_first(levels[:, :, : 3 if levels.shape[2] > 2 else 1])
+    if isinstance(image, TiffImageFile) and max(np.atleast_1d(image.tag_v2.get(258, 8))) > 8:
+        if image.mode not in ("RGB", "RGBA"):
+            return None
+        tifffile = optional("tifffile", "images")
+        return _channels_first(tifffile.imread(image.filename)[..., :3])
+    return None
+
+
+def _channels_first(array: np.ndarray) -> np.ndarray:
+    return np.atleast_3d(array).transpose(2, 0, 1)
+
+
+def _resized(levels: np.ndarray, top: int, resize: Sequence[int] | None) -> Levels:
+    if resize is None or levels.shape[1:] == tuple(resize):
+        return Levels(levels, top)
+    from PIL import Image as pillow
+
+    size = (int(resize[1]), int(resize[0]))
+    planes = [pillow.fromarray(plane.astype(np.float32)) for plane in levels]
+    resized = [np.asarray(plane.resize(size, pillow.Resampling.BILINEAR)) for plane in planes]
+    return Levels(np.stack(resized), top)
+
+
+def stacked(images: Sequence[Levels]) -> tuple[np.ndarray, float]:
+    """Images (N, C, H, W) and what to divide them by: bytes and 255, or grey levels and 1."""
+    if all(image.values.dtype == np.uint8 and image.top == 255 for image in images):
+        return np.stack([image.values for image in images]), 255.0
+    grey = [image.values.astype(np.float32) / image.top for image in images]
+    return np.stack(grey), 1.0

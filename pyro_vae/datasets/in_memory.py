@@ -1,0 +1,397 @@
+r"""Data sets: tensors in memory with a name, an explicit binarisation policy and a SHA-256.
+
+A Bernoulli has no density on grey pixels, so the binarisation policy is part of the data and of
+every number reported about them:
+
+- ``"none"``: values stay as they are.
+- ``"fixed"``: each grey value v in [0, 1] becomes 1 with probability v, once, from a seed.
+- ``"dynamic"``: v is drawn anew at each visit in training; scores use the draw of ``"fixed"``, so
+  that a test set is the same for everyone.
+
+A NaN is an error unless ``missing=True`` says that it marks a missing entry.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import torch.utils.data
+from torch import Tensor
+
+from pyro_vae.contracts import EventShape, Tensors
+from pyro_vae.datasets.arrays import read_array
+from pyro_vae.datasets.binarize import FixedDraw, batch_keys, grey_levels, uniform
+from pyro_vae.datasets.columns import Column, Columns, known_columns
+from pyro_vae.datasets.forms import (
+    channels_first,
+    check_grey,
+    check_lengths,
+    check_one_each,
+    check_some,
+    labels_by_name,
+    only_tensor,
+    scaled,
+    sha256_of,
+)
+from pyro_vae.datasets.sources import Binarize
+from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.validation import (
+    InvalidInput,
+    check_choice,
+    check_count,
+    check_positive,
+    count_of,
+    map_tensors,
+    rows_of,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["BINARIZE", "BINARIZE_SEED", "Dataset"]
+
+BINARIZE = get_args(Binarize)
+BINARIZE_SEED = 777
+
+
+class Dataset(torch.utils.data.Dataset):
+    r"""Data in memory, to be scored (``x``) and to be trained on (``batch``).
+
+    Slices, index tensors and masks give a `Dataset`; an integer gives one datum, ``x`` or ``(x,
+    context)``.
+
+    Args:
+        values: data (N, \*event), made floating point; grey values in [0, 1] if they are
+            binarised. For several observed sites, a dictionary of data by the sites' names; an
+            entry may be a `Dataset` with a binarisation or a vocabulary of its own.
+        context: labels (N,) or covariates (N, C), or a dictionary of such by name, or ``None``.
+        name: its name in results.
+        split: ``"train"``, ``"test"`` or another part's name.
+        binarize: the policy: ``"none"``, ``"fixed"`` or ``"dynamic"``, see the module.
+        seed: seed of the fixed draw.
+        missing: whether NaN marks a missing entry.
+        vocabulary: of text, the words whose numbers x holds.
+        scale: what values are divided by, such as 255 for bytes.
+        channels: ``"last"`` moves the channels of images (N, H, W, C) first; ``"first"`` says that
+            they are there.
+        columns: of a table, the columns of x, see `pyro_vae.datasets.Columns`.
+        context_columns: of a table, the columns of the context; of labels, their names.
+
+    Raises:
+        InvalidInput: if values to be binarised lie outside [0, 1], or the context has another
+            length.
+
+    Example:
+        >>> data = Dataset(torch.rand(100, 1, 8, 8), torch.arange(100) % 10, binarize="dynamic")
+        >>> len(data[:20]), data[:20].x.unique().tolist(), len(data.sha256)
+        (20, [0.0, 1.0], 64)
+    """
+
+    def __init__(
+        self,
+        values: object,
+        context: object = None,
+        *,
+        name: str = "data",
+        split: str = "train",
+        binarize: Binarize = "none",
+        seed: int = BINARIZE_SEED,
+        missing: bool = False,
+        vocabulary: Vocabulary | None = None,
+        scale: float | None = None,
+        channels: Literal["first", "last"] | None = None,
+        columns: Columns | None = None,
+        context_columns: Columns | None = None,
+    ):
+        check_choice("binarize", binarize, BINARIZE)
+        self.name, self.split, self.vocabulary = name, split, vocabulary
+        self.binarize, self.seed, self.missing = binarize, seed, missing
+        self.columns, self.context_columns = columns, context_columns
+        self.notes: tuple[str, ...] = ()
+        self.published_validation: Dataset | None = None
+        self._draw = FixedDraw(seed)
+        self._dtype = torch.float32  # of values that are kept as bytes
+        self.parts: dict[str, Dataset] = {}
+        self.context: Tensors | None = None
+        if isinstance(values, Mapping):
+            self.parts = _parts_of(values, binarize, seed, missing)
+            self.missing = any(part.missing for part in self.parts.values())
+            self.notes = tuple(note for part in self.parts.values() for note in part.notes)
+            self._stored: Tensors = {}
+        else:
+            self._stored = self._read(values, scale, channels)
+        if context is not None:
+            self.context, named = labels_by_name(context)
+            if named and context_columns is None:
+                self.context_columns = Columns((Column("label", "category", named),))
+        check_one_each(self.context, len(self))
+
+    def _read(
+        self, given: object, scale: float | None, channels: Literal["first", "last"] | None
+    ) -> Tensor:
+        """The values of a single observed site, as they are kept."""
+        if scale is not None:
+            check_positive("scale", scale)
+        read = read_array("x", given)
+        self.missing, self.notes = self.missing or read.missing, read.notes
+        scale = read.scale if scale is None else scale
+        if self.binarize == "dynamic" and scale == 255 and read.values.dtype == torch.uint8:
+            values = read.values  # a quarter of the memory of numbers, and as good
+        else:
+            values = scaled(read.values, scale)
+        check_some(values)
+        return self._checked(channels_first(values, channels))
+
+    def _checked(self, values: Tensor) -> Tensor:
+        if values.dtype == torch.uint8:
+            return values
+        if self.missing:  # one of the many NaNs, so that equal data have equal bytes
+            values = torch.where(torch.isnan(values), torch.nan, values)
+        if self.binarize != "none":
+            check_grey(values, self.missing)
+        return self._fixed_draw(values) if self.binarize == "fixed" else values
+
+    @property
+    def values(self) -> Tensors:
+        r"""The data (N, \*event) before they are drawn."""
+        if self.parts:
+            return {name: part.kept for name, part in self.parts.items()}
+        return map_tensors(self._decoded, self._stored)
+
+    def _decoded(self, stored: Tensor) -> Tensor:
+        """Numbers of what is kept, which may be grey levels as bytes."""
+        if stored.dtype != torch.uint8:
+            return stored
+        return (stored.float() / 255).to(self._dtype)
+
+    @cached_property
+    def x(self) -> Tensors:
+        r"""The data that are scored (N, \*event): the values, or their fixed draw."""
+        if self.parts:
+            return {name: part.tensor for name, part in self.parts.items()}
+        stored = only_tensor(self._stored)
+        return self._fixed_draw(stored) if self.binarize == "dynamic" else stored
+
+    def _fixed_draw(self, stored: Tensor) -> Tensor:
+        return self._draw(stored, lambda few, drawn: self._binarized(self._decoded(few), drawn))
+
+    @property
+    def tensor(self) -> Tensor:
+        r"""The data that are scored (N, \*event), of one observed site.
+
+        Raises:
+            InvalidInput: if there are several.
+        """
+        return only_tensor(self.x)
+
+    @property
+    def kept(self) -> Tensor:
+        r"""The values (N, \*event) before they are drawn, of one observed site."""
+        return only_tensor(self.values)
+
+    @property
+    def datum_shape(self) -> tuple[int, ...]:
+        """The shape of one datum of a single observed site."""
+        return tuple(only_tensor(self._stored).shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the data."""
+        parts = list(self.parts.values())
+        return parts[0].device if parts else only_tensor(self._stored).device
+
+    def batch(self, index: Tensor, keys: Tensor | None = None) -> tuple[Tensors, Tensors | None]:
+        """A training batch (x, context) of the data at ``index``.
+
+        Args:
+            index: places of the data.
+            keys: keys of the draw of dynamic binarisation, see `batch_keys`; by default new ones.
+        """
+        if keys is None:
+            keys = batch_keys(1, self.device)[0]
+        x = self._batch(index, keys)
+        return x, map_tensors(lambda value: value.index_select(0, index), self.context)
+
+    def _batch(self, index: Tensor, keys: Tensor) -> Tensors:
+        # Other keys for each part, or two parts would share their random numbers.
+        if self.parts:
+            parts = enumerate(self.parts.items())
+            return {name: part._batch_of(index, keys + place) for place, (name, part) in parts}
+        return self._batch_of(index, keys)
+
+    def _batch_of(self, index: Tensor, keys: Tensor) -> Tensor:
+        x = self._decoded(only_tensor(self._stored).index_select(0, index))
+        if self.binarize == "dynamic":
+            x = self._binarized(x, uniform(x.shape, keys).to(x.dtype))
+        return x
+
+    def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:
+        """Draw 1 with the value as its probability, else 0; missing values stay missing."""
+        drawn = (uniform < values).to(values.dtype)
+        return torch.where(torch.isnan(values), values, drawn) if self.missing else drawn
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the data that are scored: of x, the context and a text's words."""
+        sources = (self, *self.parts.values())
+        words = [source.vocabulary.words for source in sources if source.vocabulary is not None]
+        return sha256_of(self.x, self.context, words)
+
+    @property
+    def text(self) -> list[str] | None:
+        """The sentences that x spells; ``None`` if x is not a text."""
+        return None if self.vocabulary is None else self.vocabulary.decode(self.tensor)
+
+    @property
+    def event_shape(self) -> EventShape:
+        """The shape of one datum, or of each of its parts."""
+        if self.parts:
+            return {name: part.datum_shape for name, part in self.parts.items()}
+        return self.datum_shape
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes, the largest label + 1; ``None`` if the context has no labels."""
+        labels = self.labels
+        return None if labels is None else int(labels.max()) + 1
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The context if it is one label (N,) for each datum, else ``None``."""
+        context = self.context
+        if not isinstance(context, Tensor) or context.is_floating_point() or context.dim() != 1:
+            return None
+        return context
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ..., if they have names."""
+        columns = self.context_columns
+        return columns[0].categories if columns is not None and self.labels is not None else ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values()))) if self.parts else count_of(self._stored)
+
+    def __getitem__(self, index):
+        if isinstance(index, int | np.integer):
+            x, context = (map_tensors(lambda v: v[index], part) for part in (self.x, self.context))
+            return x if context is None else (x, context)
+        parts = {name: part[index] for name, part in self.parts.items()}
+        part = self._like(rows_of(self._stored, index), rows_of(self.context, index), parts)
+        if self.binarize == "dynamic" and not parts:
+            part._draw = self._draw.of(len(self), index)
+            if "x" in vars(self):
+                vars(part)["x"] = rows_of(self.x, index)
+        return part
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Dataset:
+        """The same data on another device, with floating-point tensors in another dtype."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
+        parts = {name: part.to(device, dtype) for name, part in self.parts.items()}
+        stored = map_tensors(move, self._stored)
+        moved = self._like(stored, map_tensors(move, self.context), parts)
+        moved._dtype = dtype or self._dtype
+        if self.binarize == "dynamic" and not parts:  # before rounding may change the draw
+            vars(moved)["x"] = map_tensors(move, self.x)
+            values = only_tensor(stored)
+            levels = grey_levels(values) if values.is_floating_point() else None
+            if levels is not None:
+                moved._stored, moved._dtype = levels, values.dtype
+        return moved
+
+    def frame(self, x: Tensor | None = None) -> pandas.DataFrame:
+        """A pandas table of x, or of the data, in the columns' own units and with their names.
+
+        Raises:
+            InvalidInput: if the data are no table.
+        """
+        return known_columns(self.name, self.columns).frame(self.tensor if x is None else x)
+
+    def with_context(self, context: Tensors | None) -> Dataset:
+        """The same data with another context."""
+        part = self._like(self._stored, context, self.parts)
+        if "x" in vars(self):
+            vars(part)["x"] = self.x
+        return part
+
+    def hold_out(self, size: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Split into training data and ``size`` validation data, at random by ``seed``.
+
+        If the data set was published with validation data, they are chosen from those, and all of
+        this data set is left to train on.
+
+        Raises:
+            InvalidInput: if there are too few.
+        """
+        source = self.published_validation or self
+        most = len(source) - (source is self)  # some must be left to train on
+        if not 0 < size <= most:
+            raise InvalidInput(
+                "validation",
+                got=str(size),
+                expected=f"1 to {most} data held out of {len(source)}",
+                fix="hold out fewer",
+            )
+        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+        held = source[order[:size].sort().values]
+        held.split = "validation"
+        return (self[order[size:].sort().values] if source is self else self), held
+
+    def repeat_labelled(self, times: int) -> Dataset:
+        """The data with each labelled datum repeated ``times`` times, and label -1 kept once.
+
+        If 100 of 60,000 images have a label, one batch of 256 in three holds any of them. Visited
+        60 times an epoch, they are a tenth of every batch, and count 60 times in the epoch's
+        objective.
+        """
+        check_count("labelled_repeats", times)
+        if times == 1:
+            return self
+        labels = self.labels
+        if labels is None:
+            raise InvalidInput(
+                "labelled_repeats",
+                got=f"{times} with data {self.name!r}, which have no labels",
+                expected="data with labels",
+                fix="leave it out",
+            )
+        known = (labels >= 0).nonzero()[:, 0]
+        once = torch.arange(len(self), device=known.device)
+        return self[torch.cat([once, known.repeat(times - 1)])]
+
+    def _like(self, stored: Tensors, context: Tensors | None, parts: dict[str, Dataset]) -> Dataset:
+        """Other data with the same policy, and the same draw of each datum."""
+        part = copy.copy(self)
+        part._stored, part.context, part.parts = stored, context, parts
+        for cached in ("x", "sha256"):
+            vars(part).pop(cached, None)
+        return part
+
+
+def _parts_of(
+    values: Mapping[str, object],
+    binarize: Binarize,
+    seed: int,
+    missing: bool,
+) -> dict[str, Dataset]:
+    """The data of each observed site."""
+    if binarize != "none":
+        raise InvalidInput(
+            "binarize",
+            got=f"{binarize!r} for a dictionary of {', '.join(values)}",
+            expected="a policy for each of its parts",
+            fix=f"pass Dataset({{name: Dataset(x, binarize={binarize!r}), ...}})",
+        )
+    parts = {
+        name: part if isinstance(part, Dataset) else Dataset(part, seed=seed, missing=missing)
+        for name, part in values.items()
+    }
+    check_lengths({name: len(part) for name, part in parts.items()})
+    return parts

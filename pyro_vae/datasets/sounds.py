@@ -1,0 +1,61 @@
+"""Sounds in files as waveforms in [-1, 1]."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pyro_vae.datasets.optional import optional
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Sound", "read_sound"]
+
+
+class Sound(NamedTuple):
+    """A waveform (channels, samples) and how many samples a second has."""
+
+    values: np.ndarray
+    rate: int
+
+
+def read_sound(path: Path) -> Sound:
+    """Read a waveform in [-1, 1] by its bit depth: soundfile reads it where it is installed.
+
+    Raises:
+        InvalidInput: if it cannot be read, or is empty.
+    """
+    try:
+        if path.suffix.lower() != ".wav" or importlib.util.find_spec("soundfile"):
+            found, rate = optional("soundfile", "audio").read(path, dtype="float32", always_2d=True)
+            values = np.asarray(found)
+        else:
+            values, rate = _by_scipy(path)
+    except InvalidInput:
+        raise
+    except Exception as error:  # whatever the codec raises on a truncated file
+        raise InvalidInput(
+            "data",
+            got=f"{path}, which cannot be read ({error})",
+            expected="a sound",
+            fix="remove or repair it",
+        ) from None
+    if not len(values):
+        raise InvalidInput(
+            "data", got=f"{path}, without samples", expected="a sound", fix="remove it"
+        )
+    return Sound(np.ascontiguousarray(values.T), int(rate))
+
+
+def _by_scipy(path: Path) -> tuple[np.ndarray, int]:
+    from scipy.io import wavfile
+
+    rate, samples = wavfile.read(path)
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32), rate
+    if samples.dtype == np.uint8:
+        return ((samples.astype(np.float32) - 128) / 128), rate
+    return (samples / np.float64(np.iinfo(samples.dtype).max + 1)).astype(np.float32), rate

@@ -1,0 +1,126 @@
+"""What readers of files and objects return: parts of a data set, and what is known about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Binarize", "Part", "Parts", "Reading", "Source", "Texts", "say", "split_of"]
+
+Binarize = Literal["none", "dynamic", "fixed"]
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+
+LOG = logging.getLogger("pyro_vae.datasets")
+
+
+class Part(NamedTuple):
+    """A part of a data set as read: values, and labels if there are any."""
+
+    x: np.ndarray | Tensor
+    y: np.ndarray | Tensor | None = None
+
+
+Parts = dict[str, Part]  # by split
+Texts = dict[str, list[list[str]]]  # by split, the words of each sentence
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says about data that are to be read.
+
+    Args:
+        key: the name of the array, layer or column that is x, where there are several.
+        resize: height and width that images are resized to.
+        target: the column with the labels.
+        context: the columns that are the context.
+        columns: a kind or a likelihood for columns, by name.
+        like: the columns of x that the table must have, with their numbers for categories.
+        context_like: the columns of the context likewise.
+    """
+
+    key: str | None = None
+    resize: Sequence[int] | None = None
+    target: str | None = None
+    context: Sequence[str] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    like: Columns | None = None
+    context_like: Columns | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The parts of a data set as read, before any binarisation.
+
+    Args:
+        name: the data set's name.
+        parts: what was read, by split.
+        binarize: the policy, unless the user asks for another one.
+        vocabulary: of text.
+        scale: what x is to be divided by, such as 255 for images of 8 bits; by default what its
+            kind says.
+        missing: whether the source marks missing entries, which are NaN in x.
+        columns: of a table, the columns of x.
+        context_columns: of a table, the columns of the context.
+        notes: what was skipped, rescaled or dropped, a sentence each.
+    """
+
+    name: str
+    parts: Parts
+    binarize: Binarize = "none"
+    vocabulary: Vocabulary | None = None
+    scale: float | None = None
+    missing: bool = False
+    columns: Columns | None = None
+    context_columns: Columns | None = None
+    notes: tuple[str, ...] = ()
+
+
+def say(name: str, notes: Sequence[str]) -> None:
+    """Log what a reader changed, a line each, under ``pyro_vae.datasets``."""
+    for note in notes:
+        LOG.warning("%s: %s", name, note)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or a part is named after.
+
+    Example:
+        >>> split_of("Val"), split_of("cats")
+        ('validation', None)
+    """
+    return next((split for split, names in SPLITS.items() if name.lower() in names), None)
+
+
+def by_split(names: Sequence[str], where: str) -> dict[str, str]:
+    """Splits and the names that stand for them; empty unless a name stands for training data.
+
+    Raises:
+        InvalidInput: if two names stand for one split.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split is not None and split in found:
+            raise InvalidInput(
+                "data",
+                got=f"{where} with both {found[split]} and {name}",
+                expected=f"one part for {split}",
+                fix="merge or rename them",
+            )
+        if split is not None:
+            found[split] = name
+    return found if "train" in found else {}

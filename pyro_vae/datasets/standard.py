@@ -1,0 +1,73 @@
+"""Standardisation by the training rows, which belongs to the data set and is undone by it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_vae.datasets.columns import Column, Columns
+from pyro_vae.datasets.in_memory import Dataset
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["in_units_of", "standardized"]
+
+
+def standardized(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
+    """Training and test data in the units of the training rows.
+
+    Covariates are standardised likewise. The validation data that a data set was published with
+    are too.
+
+    Raises:
+        InvalidInput: unless x is a table (N, C) of numbers that are not binarised.
+    """
+    shape = train.event_shape
+    if len(shape) != 1 or isinstance(shape, dict) or train.binarize != "none" or train.text:
+        raise InvalidInput(
+            "standardize",
+            got=f"data of shape {shape}"
+            + (", to be binarised" if train.binarize != "none" else ""),
+            expected="a table (N, C) of numbers",
+            fix="leave it out, or pass scale=255 (--scale 255) for bytes",
+        )
+    columns = train.columns or Columns(tuple(Column(f"x{i}", "real") for i in range(shape[0])))
+    columns = columns.fitted(train.kept)
+    given, context = train.context_columns, _covariates(train)
+    if given is not None and context is not None:
+        given = given.fitted(context)
+    changed = sum((column.center, column.scale) != (0.0, 1.0) for column in columns)
+    note = f"{changed} of {len(columns)} columns are standardised by the training rows"
+    parts = [_in_units(part, columns, given, note) for part in (train, test)]
+    if train.published_validation is not None:
+        parts[0].published_validation = _in_units(train.published_validation, columns, given, note)
+    return parts[0], parts[1]
+
+
+def in_units_of(data: Dataset, columns: Columns, given: Columns | None) -> Dataset:
+    """Data in the units of other training rows.
+
+    Raises:
+        InvalidInput: if they have other columns.
+    """
+    if data.event_shape != (len(columns),):
+        raise InvalidInput(
+            "data",
+            got=f"data of shape {data.event_shape}",
+            expected=f"{len(columns)} columns, as the training data",
+            fix="choose data with the same columns",
+        )
+    return _in_units(data, columns, given, "standardised as the training rows were")
+
+
+def _covariates(data: Dataset) -> Tensor | None:
+    context = data.context
+    return context if isinstance(context, Tensor) and context.is_floating_point() else None
+
+
+def _in_units(data: Dataset, columns: Columns, given: Columns | None, note: str) -> Dataset:
+    values, context = columns.standardize(data.kept), _covariates(data)
+    if given is not None and context is not None:
+        data = data.with_context(given.standardize(context))
+    part = data._like(values, data.context, {})
+    part.columns, part.context_columns = columns, given
+    part.notes = (*data.notes, note)
+    return part

@@ -1,0 +1,185 @@
+"""Tables as data sets: columns of x, a context, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyro_vae.datasets.columns import KINDS, Column, Columns
+from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers
+from pyro_vae.datasets.sources import Part, Parts, Reading, Source
+from pyro_vae.validation import InvalidInput, nearest_name
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["check_named", "covariates", "read_frames"]
+
+
+def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: str) -> Source:
+    """Tables by split as one data set, their columns of the kinds that all rows have.
+
+    Raises:
+        InvalidInput: for unknown columns, columns of dates, identifiers or mixed entries, or a
+            covariate that is missing.
+    """
+    import pandas
+
+    whole = pandas.concat(list(frames.values()), ignore_index=True)
+    whole, notes = _without_row_numbers(whole)
+    if not len(whole):
+        raise InvalidInput(
+            "data", got=f"{name}, without rows", expected="at least one row", fix="check the file"
+        )
+    if reading.like is not None:
+        return _like(frames, whole, reading, name)
+    given = [reading.target] if reading.target is not None else list(reading.context)
+    known = list(map(str, whole.columns))
+    check_named((*given, *reading.columns), known)
+    dropped = [column for column, said in reading.columns.items() if said == DROP]
+    if dropped:
+        notes.append(f"left out as asked: {', '.join(dropped)}")
+    kept = [column for column in known if column not in (*given, *dropped)]
+    if not kept:
+        raise InvalidInput(
+            "columns", got="none left for x", expected="one or more", fix="leave fewer out"
+        )
+    entries = dict(whole.items())
+    found = [numbers_of(column, entries[column], reading.columns.get(column)) for column in kept]
+    x = np.column_stack([column.values for column in found])
+    columns = Columns(tuple(column.column for column in found))
+    y, context_columns = covariates(whole, given, reading)
+    if reading.columns or not all(column.kind == "real" for column in columns):
+        notes.append(f"columns are {_typed(columns)}")
+    missing = np.isnan(x)
+    if missing.any():
+        places = f"{int(missing.any(0).sum())} of {len(columns)} columns"
+        notes.append(f"{int(missing.sum()):,} entries in {places} are missing (NaN)")
+    return Source(
+        name,
+        _parts(frames, x, y),
+        missing=bool(missing.any()),
+        columns=columns,
+        context_columns=context_columns,
+        notes=tuple(notes),
+    )
+
+
+def _parts(frames: Mapping[str, pandas.DataFrame], x: np.ndarray, y: np.ndarray | None) -> Parts:
+    """The rows of each split."""
+    ends = np.cumsum([len(frame) for frame in frames.values()])[:-1]
+    labels = [None] * len(frames) if y is None else np.split(y, ends)
+    return {split: Part(*both) for split, both in zip(frames, zip(np.split(x, ends), labels))}
+
+
+def _like(
+    frames: Mapping[str, pandas.DataFrame], whole: pandas.DataFrame, reading: Reading, name: str
+) -> Source:
+    """Tables by split whose columns are those of another data set."""
+    columns, given = reading.like, reading.context_like
+    assert columns is not None
+    check_named([*columns.names, *(given.names if given else ())], list(map(str, whole.columns)))
+    x = np.column_stack([_numbers_like(column, whole[column.name]) for column in columns])
+    y = None
+    if given is not None:
+        y = np.column_stack([_numbers_like(column, whole[column.name]) for column in given])
+        if len(given) == 1 and given[0].categories:
+            y = np.where(np.isnan(y[:, 0]), -1, y[:, 0]).astype(np.int64)
+    used = {*columns.names, *(given.names if given else ())}
+    unused = [str(column) for column in whole.columns if str(column) not in used]
+    notes = (f"left out columns that the run did not use: {', '.join(unused[:5])}",)
+    return Source(
+        name,
+        _parts(frames, x, y),
+        missing=True,
+        columns=columns,
+        context_columns=given,
+        notes=notes if unused else (),
+    )
+
+
+def _numbers_like(column: Column, series: pandas.Series) -> np.ndarray:
+    """A column's numbers, with the numbers that another data set gave its categories."""
+    import pandas
+
+    if not column.categories:
+        numbers = plain_numbers(column.name, series, column.kind)
+        if numbers is None:
+            raise InvalidInput(
+                f"columns {column.name}",
+                got="texts or categories",
+                expected=f"numbers ({column.kind}), as in the training data",
+                fix="convert the column",
+            )
+        return numbers
+    places = {category: i for i, category in enumerate(column.categories)}
+    texts = [None if pandas.isna(entry) else _text(entry) for entry in series]
+    unknown = [text for text in texts if text is not None and text not in places]
+    if unknown:
+        raise InvalidInput(
+            f"columns {column.name}",
+            got=repr(unknown[0]),
+            expected=f"one of {', '.join(column.categories[:10])}, as in the training data",
+            fix="correct it, or leave it empty, as unknown",
+        )
+    return np.array([np.nan if text is None else places[text] for text in texts])
+
+
+def _text(entry: object) -> str:
+    """The name of a category: 3 for 3.0, which a column with gaps makes of 3."""
+    return str(int(entry)) if isinstance(entry, float) and entry % 1 == 0 else str(entry)
+
+
+def check_named(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise `InvalidInput`, with the nearest name, unless all columns are in a table."""
+    for name in wanted:
+        if name not in known:
+            raise InvalidInput(
+                "columns",
+                got=repr(name),
+                expected="a column of the table",
+                fix=nearest_name(name, known),
+            )
+
+
+def _without_row_numbers(frame: pandas.DataFrame) -> tuple[pandas.DataFrame, list[str]]:
+    """The table without the column that pandas' `to_csv` writes its row numbers to."""
+    first = str(frame.columns[0]) if len(frame.columns) else ""
+    if first.startswith("Unnamed: ") and np.array_equal(
+        frame.iloc[:, 0].to_numpy(), np.arange(len(frame))
+    ):
+        return frame.iloc[:, 1:], ["left out the first column, which has no name and numbers rows"]
+    return frame, []
+
+
+def covariates(
+    whole: pandas.DataFrame, given: Sequence[str], reading: Reading
+) -> tuple[np.ndarray | None, Columns | None]:
+    """Labels (N,) of one column with categories, or covariates (N, C)."""
+    if not given:
+        return None, None
+    found = [numbers_of(name, whole[name], reading.columns.get(name), True) for name in given]
+    columns = Columns(tuple(each.column for each in found))
+    values = np.column_stack([each.values for each in found])
+    if len(found) == 1 and columns[0].categories:
+        return np.where(np.isnan(values[:, 0]), -1, values[:, 0]).astype(np.int64), columns
+    if np.isnan(values).any():
+        row, place = np.argwhere(np.isnan(values))[0]
+        raise InvalidInput(
+            f"context {columns[int(place)].name}",
+            got=f"a missing entry in row {row}",
+            expected="covariates that are all known",
+            fix="fill it in, leave the row out, or model the column as part of x",
+        )
+    return values, columns
+
+
+def _typed(columns: Columns) -> str:
+    if len(columns) > 12:
+        counts = {kind: sum(column.kind == kind for column in columns) for kind in KINDS}
+        said = ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count)
+    else:
+        said = ", ".join(f"{column.name} {column.likelihood or column.kind}" for column in columns)
+    return f"{said}; columns={{'{columns[0].name}': 'real'}} says otherwise for one"

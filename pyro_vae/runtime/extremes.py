@@ -1,0 +1,73 @@
+"""Data that are unlike the first datum: labels out of range, and missing entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.contracts import ProgramLike, Tensors, Trace
+from pyro_vae.runtime.traces import latent_sites
+from pyro_vae.validation import InvalidInput, tensors_of
+
+__all__ = ["check_extremes"]
+
+Traces = Callable[[int], tuple[Trace, Trace]]  # guide and model at one datum
+
+
+def check_extremes(
+    program: ProgramLike, x: Tensors, context: Tensors | None, traces_at: Traces
+) -> None:
+    """Raise `InvalidInput` if a datum with an extreme number or a missing entry cannot be scored.
+
+    The first datum may be the only one that can: an embedding has a row for its label, and none for
+    the largest.
+    """
+    if any(isinstance(module, nn.Embedding) for module in program.modules()):
+        for argument, values in (("context", context), ("x", x)):
+            for part in tensors_of(values).values():
+                for place in _extremes(part):
+                    _check_rows(argument, part, place, traces_at)
+    for part in tensors_of(x).values():
+        _check_missing(part, traces_at)
+
+
+def _extremes(values: Tensor) -> Iterator[int]:
+    """The data with the least and with the largest number, if all numbers are whole."""
+    rows = values.reshape(len(values), -1)
+    known = rows[~torch.isnan(rows)]
+    if len(known) and bool((known % 1 == 0).all()):
+        yield int(rows.nan_to_num(float(known.min())).amax(1).argmax())
+        yield int(rows.nan_to_num(float(known.max())).amin(1).argmin())
+
+
+def _check_rows(argument: str, values: Tensor, place: int, traces_at: Traces) -> None:
+    try:
+        traces_at(place)
+    except IndexError as error:
+        numbers = values[place].flatten()
+        raise InvalidInput(
+            argument,
+            got=f"{numbers.max().item():g} in datum {place}, for which an embedding has no row",
+            expected="numbers from 0 to below the embedding's size",
+            fix="number them anew from 0, or build the embedding for more",
+        ) from error
+
+
+def _check_missing(values: Tensor, traces_at: Traces) -> None:
+    if not values.is_floating_point():
+        return
+    is_missing = torch.isnan(values.reshape(len(values), -1)).any(1)
+    if not is_missing.any():
+        return
+    first = int(is_missing.nonzero()[0])
+    for name, site in latent_sites(traces_at(first)[0]).items():
+        if torch.isnan(site["value"]).any():
+            raise InvalidInput(
+                "x",
+                got=f"missing entries (first in datum {first}), of which the guide makes NaN at "
+                f"site {name!r}",
+                expected="an encoder of data with missing entries",
+                fix="wrap its network: pv.networks.WithMask(in_shape, network)",
+            )

@@ -1,0 +1,96 @@
+"""The commands on a table: columns by kind, covariates by name, units undone, gaps filled in."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import FAST, fails
+
+from pyro_vae.cli import main
+
+
+def table(num=200):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=num)
+    frame = pd.DataFrame(
+        {
+            "mass": (4200 + 700 * z + 100 * rng.normal(size=num)).round(),
+            "temperature": z + 0.3 * rng.normal(size=num),
+            "eggs": rng.poisson(np.exp(0.5 * z)),
+            "sex": rng.choice(["f", "m"], num),
+            "island": rng.choice(["Biscoe", "Dream"], num),
+            "species": np.where(z > 0.3, "Gentoo", "Adelie"),
+        }
+    )
+    for column in ("mass", "temperature", "sex"):
+        frame.loc[rng.random(num) < 0.1, column] = None
+    return frame
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    table().to_csv(folder / "birds.csv", index=False)
+    options = ["--data", str(folder / "birds.csv"), "--standardize", "true"]
+    options += ["--context", "species,island", "--out", str(folder / "run")]
+    assert main(["train", *options, *FAST]) == 0
+    return folder
+
+
+def test_a_run_keeps_what_its_columns_are_and_what_was_changed(run):
+    kept = json.loads((run / "run" / "data.json").read_text())
+    assert [column["name"] for column in kept["columns"]] == ["mass", "temperature", "eggs", "sex"]
+    assert kept["context_columns"][0]["categories"] == ["Adelie", "Gentoo"]
+    notes = " ".join(kept["notes"])
+    assert "missing (NaN)" in notes and "2 of 4 columns are standardised" in notes
+    scores = json.loads((run / "run" / "evaluation.json").read_text())
+    lower = sum(np.log(column["scale"]) for column in kept["columns"])
+    assert f"{abs(lower):.2f} nats" in scores["units"]
+
+
+def test_samples_come_in_the_tables_own_units_and_names(run, capsys):
+    out = run / "new.csv"
+    named = ["--context", "species=Gentoo,island=Dream", "--draws"]
+    assert main(["sample", str(run / "run"), *named, "--num", "50", "--out", str(out)]) == 0
+    made = pd.read_csv(out)
+    assert list(made.columns) == ["mass", "temperature", "eggs", "sex"]
+    assert 100 < made["mass"].abs().mean() < 20_000 and set(made["sex"]) <= {"f", "m"}
+    line = fails(capsys, "sample", run / "run", "--context", "species=Gento,island=Dream")
+    assert "one of Adelie, Gentoo" in line
+
+
+def test_imputing_completes_every_row_in_order(run):
+    out = run / "full.csv"
+    arguments = ["--num-draws", "5", "--out", str(out)]
+    assert main(["impute", str(run / "run"), *arguments]) == 0
+    filled, given = pd.read_csv(out), table()
+    assert len(filled) == len(given) and filled.notna().all().all()
+    for column in given.columns:
+        known = given[column].notna()
+        if given[column].dtype == object:
+            assert (filled[column][known] == given[column][known]).all()
+        else:
+            np.testing.assert_allclose(filled[column][known], given[column][known], rtol=1e-4)
+    entries = pd.read_csv(run / "full-entries.csv")
+    assert len(entries) == given[["mass", "temperature", "sex"]].isna().sum().sum()
+    masses = entries[entries["column"] == "mass"][["low", "value", "high"]].astype(float)
+    assert (masses["low"] <= masses["value"]).all() and (masses["value"] <= masses["high"]).all()
+    others = given[:20].assign(species="Adelie")
+    others.to_csv(run / "others.csv", index=False)
+    other = ["--data", str(run / "others.csv"), "--out", str(run / "others-full.csv")]
+    assert main(["impute", str(run / "run"), "--num-draws", "5", *other]) == 0
+    assert len(pd.read_csv(run / "others-full.csv")) == 20
+
+
+def test_names_that_are_no_columns_are_refused(run, capsys, tmp_path):
+    data = ["train", "--data", run / "birds.csv", "--out", tmp_path / "x", *FAST]
+    assert "did you mean 'species'" in fails(capsys, *data, "--context", "specie")
+    assert "did you mean 'island'" in fails(capsys, *data, "--target", "islands")
+    digits = ["train", "--data", "digits", "--out", tmp_path / "x", *FAST]
+    assert "did you mean 'labels'" in fails(capsys, *digits, "--context", "lables")
+
+
+def test_a_negative_covariate_is_no_option(run, capsys):
+    line = fails(capsys, "sample", run / "run", "--context", "-1,0,0")
+    assert "shape (64, 3)" in line and "unknown option" not in line
