@@ -10,6 +10,7 @@ from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
+from pyro_vae.datasets.arrays import only_tensor
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import generate
@@ -50,8 +51,8 @@ def run(argv: list[str]) -> None:
     if options.out and target.suffix != ".txt":  # text carries no name and must be compared
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num)
-    x = generate(
-        program, options.num, context=context, draws=options.draws, seed=options.seed
+    x = only_tensor(
+        generate(program, options.num, context=context, draws=options.draws, seed=options.seed)
     ).cpu()
     if target.suffix == ".npz":
         given = {} if context is None else {"context": context.cpu().numpy()}

@@ -26,6 +26,7 @@ from pyro_vae.contracts import (
     sites_of,
 )
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random, reference_parameter
@@ -302,13 +303,22 @@ class Conditioned:
         parts = [at(few) for few in chunks(num_samples, rows)]
         return tuple(torch.cat(part) for part in zip(*parts))
 
-    def observation(self, values: Values) -> TorchDistribution:
-        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
-        return observed_of(self._at(values))["fn"]
+    @property
+    def observed_names(self) -> list[str]:
+        """The names of the observed sites: "x", or those of the parts of x."""
+        return [name or "x" for name in tensors_of(self.x)]
 
-    def predictive(self, values: Values) -> TorchDistribution:
+    def observation(self, values: Values, name: str = "x") -> TorchDistribution:
+        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
+        trace = self._at(values)
+        return (observed_of(trace) if name == "x" else sites_of(trace)[name])["fn"]
+
+    def predictive(self, values: Values, name: str = "x") -> TorchDistribution:
         """As `observation`, with what each datum fixes of it, such as the total of its counts."""
-        return observed_of(self._at(values), at_datum=True)["fn"]
+        if name == "x":
+            return observed_of(self._at(values), at_datum=True)["fn"]
+        site = sites_of(self._at(values))[name]
+        return given_datum(site["fn"], site["value"])
 
     def _at(self, values: Values) -> Trace:
         """The model at given latents, those that it sums over drawn given them and x."""
