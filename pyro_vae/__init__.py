@@ -19,7 +19,14 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.checkpoint import load, save
     from pyro_vae.diagnostics import to_inference_data
     from pyro_vae.evaluation import elbo, log_likelihood
-    from pyro_vae.programs import VAE, HierarchicalVAE, Program, Refined, SemiSupervisedVAE
+    from pyro_vae.programs import (
+        VAE,
+        HierarchicalVAE,
+        MultimodalVAE,
+        Program,
+        Refined,
+        SemiSupervisedVAE,
+    )
     from pyro_vae.runtime.conditioned import at_globals
     from pyro_vae.runtime.decoding import decode
     from pyro_vae.runtime.imputation import impute
@@ -29,11 +36,11 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
 __version__ = "0.1.0"
 
 __all__ = [
-    "VAE", "CompiledSVI", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE",
-    "at_globals", "datasets", "decode", "diagnostics", "elbo", "encode", "evaluation", "fit",
-    "generate", "impute", "inspection", "likelihoods", "load", "log_likelihood", "networks",
-    "objectives", "plotting", "posteriors", "priors", "reconstruct", "save", "to_inference_data",
-    "training",
+    "VAE", "CompiledSVI", "HierarchicalVAE", "MultimodalVAE", "Program", "Refined",
+    "SemiSupervisedVAE", "at_globals", "datasets", "decode", "diagnostics", "elbo", "encode",
+    "evaluation", "fit", "generate", "impute", "inspection", "likelihoods", "load",
+    "log_likelihood", "networks", "objectives", "plotting", "posteriors", "priors", "reconstruct",
+    "save", "to_inference_data", "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.
@@ -41,6 +48,7 @@ _HOMES = {
     "VAE": "programs",
     "CompiledSVI": "training",
     "HierarchicalVAE": "programs",
+    "MultimodalVAE": "programs",
     "Program": "programs",
     "Refined": "programs",
     "SemiSupervisedVAE": "programs",

@@ -49,6 +49,7 @@ __all__ = [
     "StatesTrainingTerm",
     "StochasticFunction",
     "SumsLatents",
+    "TakesMissingParts",
     "TakesOneDraw",
     "Tensors",
     "Trace",
@@ -300,6 +301,13 @@ class StatesTrainingTerm(Protocol):
     """A posterior's density with a term (N,), in nats, that is used only in training."""
 
     training_term: Tensor
+
+
+@runtime_checkable
+class TakesMissingParts(Protocol):
+    """A program of several observed sites that takes an x without some of them."""
+
+    takes_missing_parts: bool
 
 
 @runtime_checkable

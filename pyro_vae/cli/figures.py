@@ -14,6 +14,7 @@ from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import parse_context
 from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.distributions import NoDraws
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
@@ -31,7 +32,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Pat
     }
     is_clip = plotting.is_clip(test.datum_shape)
     few = test[:4] if is_clip else test[:10]
-    reconstructions = reconstruct(program, few)
+    reconstructions = only_tensor(reconstruct(program, few))
     figures["reconstructions"] = (
         lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax, test.vocabulary),
         (7.5, 7.0) if is_clip else (8.0, 1.9),
@@ -44,7 +45,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Pat
         (6.5, 6.0),
     )
     try:
-        samples = generate(program, num, context=context).cpu()
+        samples = only_tensor(generate(program, num, context=context)).cpu()
     except NoDraws as refusal:
         Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     else:

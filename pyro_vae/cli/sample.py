@@ -11,6 +11,7 @@ from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
 from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
+from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import generate
@@ -55,8 +56,8 @@ def run(argv: list[str]) -> None:
     if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num, known.context_columns)
-    x = generate(
-        program, options.num, context=context, draws=options.draws, seed=options.seed
+    x = only_tensor(
+        generate(program, options.num, context=context, draws=options.draws, seed=options.seed)
     ).cpu()
     if target.suffix == ".csv" and known.columns is not None:
         data = known.columns.frame(x).to_csv(index=False).encode()

@@ -13,6 +13,9 @@ r"""Draws of a program as ArviZ data, for ArviZ's own summaries and figures, and
 - ``diagnostics``: for each datum ``ess`` and ``pareto_k`` of importance weights, or R-hat and ESS
   of chains.
 
+Several observed sites have their own names in place of ``x``, but for ``log_likelihood``, where
+``x`` is all of them together.
+
 **What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots
 are about Markov chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or
 absent, with one chain) and ESS the number of draws however wrong q is: they mean nothing, and the
@@ -153,8 +156,9 @@ class UnreliableDraws(UserWarning):
     """Draws that do not stand for their posterior, by their own diagnostics."""
 
 
-def _decoded(given: Conditioned, num_samples: int) -> Tensor:
-    return given.predictive(given.draw(given.guide, num_samples)).sample()
+def _decoded(given: Conditioned, num_samples: int) -> list[Tensor]:
+    drawn = given.draw(given.guide, num_samples)
+    return [given.predictive(drawn, name).sample() for name in given.observed_names]
 
 
 @dataclass(frozen=True)
@@ -197,9 +201,9 @@ class _Groups:
         stats, diagnostics = self._statistics(*densities)
         arrays: Arrays = {
             "posterior": {name: self._site(value) for name, value in values.items()},
-            "posterior_predictive": {"x": self._draws_of_x(values)},
+            "posterior_predictive": self._draws_of_x(values),
             "prior": {name: self._site(value) for name, value in prior.items()},
-            "prior_predictive": {"x": self._draws_of_x(prior)} if prior else {},
+            "prior_predictive": self._draws_of_x(prior) if prior else {},
             "log_likelihood": {"x": self._by_chain(densities[1])},
             "sample_stats": {name: self._by_chain(value) for name, value in stats.items()},
             "observed_data": _named("x", given.x),
@@ -227,8 +231,11 @@ class _Groups:
     def _site(self, value: Tensor) -> np.ndarray:
         return self._by_chain(in_rows(value, self.given.plates))
 
-    def _draws_of_x(self, latents: Values) -> np.ndarray:
-        """x drawn at the first draws of each chain, as many of them as there is memory for."""
+    def _draws_of_x(self, latents: Values) -> dict[str, np.ndarray]:
+        """x drawn at the first draws of each chain, as many of them as there is memory for.
+
+        By the name of the observed site.
+        """
         per_chain = draws_in(latents) // self.chains
         kept = min(per_chain, max(1, self.predictive // self.chains))
         first = {
@@ -236,15 +243,20 @@ class _Groups:
             for name, value in latents.items()
         }
 
-        def at(few: slice) -> Tensor:
-            some = {name: value[few] for name, value in first.items()}
-            return self.given.predictive(some).sample()
+        return {name: self._draws_at(first, name) for name in self.given.observed_names}
 
-        total = kept * self.chains
-        step = 1
+    def _draws_at(self, latents: Values, name: str) -> np.ndarray:
+        """Draws of one observed site, one at each of the given latents."""
+
+        def at(few: slice) -> Tensor:
+            some = {site: value[few] for site, value in latents.items()}
+            return self.given.predictive(some, name).sample()
+
+        total, step = draws_in(latents), 1
         if total > 1:
             step = rows_within(self.memory_budget, lambda count: at(slice(0, count)))
-        return self._by_chain(torch.cat([at(few) for few in chunks(total, step)]))
+        drawn = torch.cat([at(few) for few in chunks(total, step)])
+        return self._by_chain(drawn) if name == "x" else self._site(drawn)
 
 
 def _has_density(given: Conditioned) -> bool:

@@ -15,6 +15,7 @@ from pyro_vae.distributions.counts import (
     ZeroInflatedNegativeBinomial,
 )
 from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
+from pyro_vae.distributions.events import ObservedEvents, is_missing
 from pyro_vae.distributions.flows import PushForward
 from pyro_vae.distributions.levels import (
     Binomial,
@@ -75,6 +76,7 @@ __all__ = [
     "NoDraws",
     "NormalWithNoise",
     "ObservedEntries",
+    "ObservedEvents",
     "OrderedCategory",
     "ParallelPaths",
     "Poisson",
@@ -94,6 +96,7 @@ __all__ = [
     "given_datum",
     "has_mean",
     "innermost_support",
+    "is_missing",
     "is_point_mass",
     "is_thin",
     "log_between",

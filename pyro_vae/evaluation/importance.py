@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.evaluation.conditional_score import difference, only_parts
 from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
 from pyro_vae.evaluation.importance_score import ImportanceScore, UnreliableEstimate, summarize
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
@@ -99,6 +100,7 @@ def log_likelihood(
     memory_budget: int = DEFAULT_MEMORY,
     compile: Compile = "auto",
     progress: bool = False,
+    given: Sequence[str] = (),
 ) -> ImportanceScore:
     r"""Estimate log p(x) of each datum by importance sampling.
 
@@ -131,10 +133,13 @@ def log_likelihood(
         compile: ``"auto"`` compiles the guide's log-weights as one graph where there are enough of
             them for it to pay, which is decided by counting and so is the same every time.
         progress: show a bar.
+        given: names of the parts of x that the others are scored given,
+            :math:`\log p(x_a \mid x_b) = \log p(x_a, x_b) - \log p(x_b)`. Both are estimated, from
+            draws of their own, see `pyro_vae.evaluation.ConditionalScore`.
 
     Raises:
-        InvalidInput: on unusable data, K < 1, a program without a density, or weights that are NaN
-            or all zero.
+        InvalidInput: on unusable data, K < 1, a program without a density, weights that are NaN
+            or all zero, or ``given`` that names no parts of x, or all.
 
     Source: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders; Vehtari et al.
     (2024) for k.
@@ -144,18 +149,26 @@ def log_likelihood(
         >>> score.values.shape, score.ess.shape, score.pareto_k.shape
         (torch.Size([3]), torch.Size([3]), torch.Size([3]))
     """
-    score = evaluate(
-        program,
-        data,
-        num_samples,
-        proposal=proposal,
-        seed=seed,
-        memory_budget=memory_budget,
-        compile=compile,
-        progress=progress,
-        summaries={"log_likelihood": summarize},
-    )["log_likelihood"]
-    assert isinstance(score, ImportanceScore)
+
+    def estimated(data: Data, seed: int) -> ImportanceScore:
+        score = evaluate(
+            program,
+            data,
+            num_samples,
+            proposal=proposal,
+            seed=seed,
+            memory_budget=memory_budget,
+            compile=compile,
+            progress=progress,
+            summaries={"log_likelihood": summarize},
+        )["log_likelihood"]
+        assert isinstance(score, ImportanceScore)
+        return score
+
+    score = estimated(data, seed)
+    if given:
+        # From a seed of its own, so that the two errors are independent.
+        score = difference(score, estimated(only_parts(data, given), seed + 1))
     if score.above_threshold:
         warnings.warn(
             f"Pareto k is above {pareto_k_threshold(score.num_samples):.2f} for "

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.environment import isolated_random
@@ -49,7 +50,12 @@ def squared_error(
             fix="read the reconstructions, or score them by log_joint or by elbo",
         )
     x = (data if target is None else as_dataset(target)).tensor
-    errors = (reconstruct(program, data, seed=seed).cpu() - x.cpu()).square().flatten(1).mean(1)
+    errors = (
+        (only_tensor(reconstruct(program, data, seed=seed)).cpu() - x.cpu())
+        .square()
+        .flatten(1)
+        .mean(1)
+    )
     return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
 
 

@@ -4,6 +4,7 @@ Embeddings, probes, anomaly scores and geometry live here. Scores with errors an
 """
 
 from pyro_vae.inspection.anomaly import Anomaly, anomaly
+from pyro_vae.inspection.coherence import Coherence, coherence
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.embedding import Neighbours, embed, latent_site, neighbours, prior_draws
 from pyro_vae.inspection.geometry import (
@@ -21,11 +22,13 @@ from pyro_vae.inspection.probes import Accuracy, knn_accuracy, linear_probe
 __all__ = [
     "Accuracy",
     "Anomaly",
+    "Coherence",
     "Decoder",
     "Neighbours",
     "LatentPath",
     "TangentPlane",
     "anomaly",
+    "coherence",
     "embed",
     "geodesic",
     "interpolate",

@@ -7,6 +7,9 @@ A posterior may state ``infer``, which Pyro is told about its site: ``{"enumerat
 for one whose states are to be summed over. Its distribution may have a ``training_term`` (N,), in
 nats, that training adds to the bound and no score sees. One that starts from data has
 ``initialize(x, features)``, as a prior. Nothing needs to be inherited.
+
+`ProductOfExperts` and `MixtureOfExperts` take posteriors where the others take a network, and a
+dictionary of data, so they stay out of ``__all__``, from which choices and tests are derived.
 """
 
 from pyro_vae.posteriors.codebook import Codebook
@@ -16,6 +19,8 @@ from pyro_vae.posteriors.codes import (
     RelaxedBernoulli,
     RelaxedCategorical,
 )
+from pyro_vae.posteriors.experts import MixtureOfExperts as MixtureOfExperts
+from pyro_vae.posteriors.experts import ProductOfExperts as ProductOfExperts
 from pyro_vae.posteriors.flow import Flow
 from pyro_vae.posteriors.manifolds import LogisticNormal, VonMisesFisher
 from pyro_vae.posteriors.paths import DeepMarkov, GaussianMarkov

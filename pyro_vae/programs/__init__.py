@@ -13,6 +13,7 @@ draws or inspects takes a program and nothing more special.
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.programs.at_globals import AtGlobals
 from pyro_vae.programs.hierarchical import HierarchicalVAE
+from pyro_vae.programs.multimodal import MultimodalVAE
 from pyro_vae.programs.parts import particles
 from pyro_vae.programs.program import Program, as_program
 from pyro_vae.programs.refined import Refined, ShiftParameters, parameters_of
@@ -20,4 +21,12 @@ from pyro_vae.programs.semi_supervised import SemiSupervisedVAE
 from pyro_vae.programs.store import Store
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["AtGlobals", "VAE", "HierarchicalVAE", "Program", "Refined", "SemiSupervisedVAE"]
+__all__ = [
+    "AtGlobals",
+    "VAE",
+    "HierarchicalVAE",
+    "MultimodalVAE",
+    "Program",
+    "Refined",
+    "SemiSupervisedVAE",
+]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.contracts import num_classes_of
+from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.geometry import geodesic, interpolate, manifold, tangent_planes, traverse
 from pyro_vae.report.figures import Gallery, Subject
@@ -23,7 +24,9 @@ def show_classes(subject: Subject, gallery: Gallery) -> None:
     program, vocabulary = subject.program, subject.test.vocabulary
     classes = num_classes_of(program) or 0
     labels = torch.arange(10 * classes) // 10
-    images = plotting.still(generate(program, len(labels), context=labels, seed=subject.seed))
+    images = plotting.still(
+        only_tensor(generate(program, len(labels), context=labels, seed=subject.seed))
+    )
     gallery.figure(
         "classes",
         "Draws from the prior, decoded under each label.",

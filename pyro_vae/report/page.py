@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
-from pyro_vae.reading import MEGABYTE, Kind, read_bytes, read_text
+from pyro_vae.reading import MEGABYTE, Kind, parsing, read_bytes, read_text
 from pyro_vae.report import markup
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.markup import text
 from pyro_vae.report.model_section import count_parameters, model_section, name_of
-from pyro_vae.report.run_files import FILES, Evaluation, Json, damaged, read_file
+from pyro_vae.report.run_files import FILES, Evaluation, Json, read_file
 from pyro_vae.report.scores_section import score_warnings, scores_section
 from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.report.style import STYLE
@@ -55,30 +56,39 @@ def report(folder: str | Path, program: ProgramLike) -> str:
     """
     folder = Path(folder)
     recipe = read_file(folder, "recipe.yaml")
-    settings = read_file(folder, "training.json").get("settings", {})
+    training = read_file(folder, "training.json")
     scores: Evaluation = read_file(folder, "evaluation.json")  # type: ignore[assignment]
-    inspection = _read_inspection(folder)
-    data = scores["data"]["name"] if scores else recipe.get("data", "data")
-    title = text(f"{name_of(program)} on {data}")
-    warnings = [*score_warnings(scores), *(inspection.warnings if inspection else [])]
+    # Whatever a file holds is one line if it cannot be shown.
+    with parsing(folder / "evaluation.json", FILES):
+        name = scores["data"]["name"] if scores else recipe.get("data", "data")
+        warnings = list(score_warnings(scores))
+        scored, data = scores_section(scores, folder.name), _data(scores)
+        reproduce = _reproduce(folder, scores)
+    with parsing(folder / "training.json", FILES):
+        trained = _training(recipe, training.get("settings", {}))
+    with parsing(folder / "inspection" / "inspection.json", FILES):
+        inspection = _read_inspection(folder)
+        inspected = _inspection(inspection, folder)
+    warnings += inspection.warnings if inspection else []
+    title = text(f"{name_of(program)} on {name}")
     body = [
         f"<h1>{title}</h1>",
         f"<p class=quiet>Run <code>{text(folder.resolve().name)}</code>; "
         f"{count_parameters(program):,} parameters.</p>",
         *(f"<div class=warning>{text(warning)}</div>" for warning in warnings),
         "<h2>Scores</h2>",
-        scores_section(scores, folder.name),
+        scored,
         "<h2>The model</h2>",
         model_section(program),
         "<h2>Data</h2>",
-        _data(scores),
+        data,
         "<h2>Training</h2>",
-        _training(recipe, settings),
+        trained,
         _figures(folder, "figures", CAPTIONS),
         "<h2>Inspection</h2>",
-        _inspection(inspection, folder),
+        inspected,
         "<h2>How to reproduce it</h2>",
-        _reproduce(folder, scores),
+        reproduce,
     ]
     head = (
         '<meta charset="utf-8">'
@@ -102,18 +112,14 @@ class _Inspection:
 
 def _read_inspection(folder: Path) -> _Inspection | None:
     """Read what `pyro-vae inspect` wrote; version 0.1.0 wrote sentences in place of numbers."""
-    path = folder / "inspection" / "inspection.json"
     found = read_file(folder / "inspection", "inspection.json", folder)
     if not found:
         return None
-    try:
-        numbers, warnings = found["numbers"], found["warnings"]
-        if not all(isinstance(value, str) for value in numbers.values()):
-            findings = Findings.from_json(numbers)
-            numbers, warnings = facts_of(findings), [*warnings_of(findings), *warnings]
-        return _Inspection(numbers, warnings, found["captions"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, error) from None
+    numbers, warnings = found["numbers"], found["warnings"]
+    if not all(isinstance(value, str) for value in numbers.values()):
+        findings = Findings.from_json(numbers)
+        numbers, warnings = facts_of(findings), [*warnings_of(findings), *warnings]
+    return _Inspection(dict(numbers), list(warnings), dict(found["captions"]))
 
 
 def _inspection(inspection: _Inspection | None, folder: Path) -> str:
@@ -179,14 +185,15 @@ def _picture(folder: Path, inner: str, name: str) -> bytes:
 
 def _reproduce(folder: Path, scores: Evaluation) -> str:
     """The commands that make the run again, its recipe, and the versions that scored it."""
-    run, recipe = folder.name, folder / "recipe.yaml"
+    run, recipe = shlex.quote(folder.name), folder / "recipe.yaml"
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
     if scores:
         ll = scores.get("log_likelihood")
-        draws = f"--num-samples {ll['num_samples']} " if ll else ""
+        # A reader may paste them into a shell: they hold numbers, and words in quotes.
+        draws = f"--num-samples {int(ll['num_samples'])} " if ll else ""
         commands.append(
-            f"pyro-vae evaluate {run} {draws}--split {scores['data']['split']} "
-            f"--limit {scores['num_data']} --seed {scores.get('seed', 0)}"
+            f"pyro-vae evaluate {run} {draws}--split {shlex.quote(scores['data']['split'])} "
+            f"--limit {int(scores['num_data'])} --seed {int(scores.get('seed', 0))}"
         )
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]
     page = f"<pre>{text(chr(10).join(commands))}</pre>"

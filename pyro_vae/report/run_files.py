@@ -10,10 +10,9 @@ from typing import Any, NotRequired, TypedDict
 
 from pyro_vae import checkpoint
 from pyro_vae.reading import MEGABYTE, Kind, read_json, read_yaml
-from pyro_vae.validation import InvalidInput
 
 __all__ = [
-    "FILES", "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "as_json", "damaged",
+    "FILES", "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "as_json",
     "is_bound", "read_file",
 ]  # fmt: skip
 
@@ -106,16 +105,6 @@ def read_file(folder: Path, name: str, run: Path | None = None) -> Json:
     if not isinstance(found, dict):
         FILES.refuse(folder / name, "which holds no values by name")
     return found
-
-
-def damaged(path: Path, error: Exception) -> InvalidInput:
-    """The error for a file that holds something other than what a command wrote."""
-    return InvalidInput(
-        FILES.argument,
-        got=f"{path}, which cannot be read ({type(error).__name__}: {error})",
-        expected=FILES.expected,
-        fix=FILES.fix,
-    )
 
 
 def as_json(values: Mapping[str, object]) -> bytes:

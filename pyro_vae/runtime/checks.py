@@ -13,7 +13,16 @@ from pyro.distributions import TorchDistribution
 from torch import nn
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.contracts import Preparable, ProgramLike, Site, Tensors, Trace, sites_of
+from pyro_vae.contracts import (
+    EventShape,
+    Preparable,
+    ProgramLike,
+    Site,
+    TakesMissingParts,
+    Tensors,
+    Trace,
+    sites_of,
+)
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import (
     innermost_support,
@@ -56,7 +65,7 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     """Raise `InvalidInput` on data of a wrong shape, value, context or support."""
     x, context = data.x, data.context
     if program.event_shape is not None:
-        check_event_shape(x, program.event_shape)
+        check_event_shape(x, _shape_of_parts(program.event_shape, program, x))
     check_finite("x", x, missing=data.missing)
     check_context(program, len(data), context, x)
     if isinstance(program, Preparable):
@@ -98,6 +107,14 @@ def _check_support(
         own = sites_of(model)[name or "x"]["fn"]
         if not stated_support(own).check(values[rows]).all():
             check_support(values, support, columns)
+
+
+def _shape_of_parts(shape: EventShape, program: ProgramLike, x: Tensors) -> EventShape:
+    """The shape of a datum, without the parts that x may lack."""
+    if isinstance(shape, dict) and isinstance(x, dict) and isinstance(program, TakesMissingParts):
+        present = {name: part for name, part in shape.items() if name in x}
+        return present if present.keys() == x.keys() and present else shape
+    return shape
 
 
 def check_latent_supports(guide: Trace, model: Trace) -> None:

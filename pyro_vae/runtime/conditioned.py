@@ -6,7 +6,6 @@ of every number is held here once.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,9 +25,14 @@ from pyro_vae.contracts import (
     sites_of,
 )
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating, isolated_random, reference_parameter
+from pyro_vae.runtime.environment import (
+    evaluating,
+    in_single_precision,
+    isolated_random,
+)
 from pyro_vae.runtime.global_latents import GlobalDraw, HasGlobals, check_globals, draw_globals
 from pyro_vae.runtime.independence import MOST_DATA, DrawsMixed, Look, check_independence
 from pyro_vae.runtime.latents import Values, draws_in
@@ -79,7 +83,7 @@ def conditioned(
         InvalidInput: on data or a program that cannot be scored.
         HasGlobals: for a program with global latents where none is expected.
     """
-    program = _in_single_precision(as_program(program))
+    program = in_single_precision(as_program(program))
     with evaluating(program, seed):
         x, context = checked_data(program, data)
         plates = find_plates(program, x, context, scored=scored, whole=True)
@@ -302,13 +306,22 @@ class Conditioned:
         parts = [at(few) for few in chunks(num_samples, rows)]
         return tuple(torch.cat(part) for part in zip(*parts))
 
-    def observation(self, values: Values) -> TorchDistribution:
-        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
-        return observed_of(self._at(values))["fn"]
+    @property
+    def observed_names(self) -> list[str]:
+        """The names of the observed sites: "x", or those of the parts of x."""
+        return [name or "x" for name in tensors_of(self.x)]
 
-    def predictive(self, values: Values) -> TorchDistribution:
+    def observation(self, values: Values, name: str = "x") -> TorchDistribution:
+        r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
+        trace = self._at(values)
+        return (observed_of(trace) if name == "x" else sites_of(trace)[name])["fn"]
+
+    def predictive(self, values: Values, name: str = "x") -> TorchDistribution:
         """As `observation`, with what each datum fixes of it, such as the total of its counts."""
-        return observed_of(self._at(values), at_datum=True)["fn"]
+        if name == "x":
+            return observed_of(self._at(values), at_datum=True)["fn"]
+        site = sites_of(self._at(values))[name]
+        return given_datum(site["fn"], site["value"])
 
     def _at(self, values: Values) -> Trace:
         """The model at given latents, those that it sums over drawn given them and x."""
@@ -348,22 +361,6 @@ class Conditioned:
                 expected="a guide whose density at z is known",
                 fix="use a guide without auxiliary sites, or start annealing from the prior",
             )
-
-
-def _in_single_precision(program: ProgramLike) -> ProgramLike:
-    """A copy of a program in half precision, which adds up log-probabilities in float32.
-
-    Half precision has three digits, too few for a sum over the entries of x. A program of plain
-    functions cannot be copied and stays as it is.
-    """
-    if reference_parameter(program).dtype not in (torch.bfloat16, torch.float16):
-        return program
-    try:
-        copied = copy.deepcopy(program)
-    except InvalidInput:
-        return program
-    copied.to(torch.float32)
-    return copied
 
 
 def _spread(num_data: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from pyro_vae.validation import InvalidInput, T, check_choice, map_tensors
 __all__ = [
     "choose_device",
     "evaluating",
+    "in_single_precision",
     "isolated_random",
     "like_parameters",
     "random_state",
@@ -124,3 +126,19 @@ def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def in_single_precision(program: ProgramLike) -> ProgramLike:
+    """A copy of a program in half precision, which adds up log-probabilities in float32.
+
+    Half precision has three digits, too few for a sum over the entries of x. A program of plain
+    functions cannot be copied and stays as it is.
+    """
+    if reference_parameter(program).dtype not in (torch.bfloat16, torch.float16):
+        return program
+    try:
+        copied = copy.deepcopy(program)
+    except InvalidInput:
+        return program
+    copied.to(torch.float32)
+    return copied

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
+from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.validation import InvalidInput, check_count
@@ -157,4 +158,5 @@ def impute(
 def _completions(program: ProgramLike, data: Dataset, num_draws: int, seed: int) -> Tensor:
     r"""The data completed (S, N, \*event): each datum is there S times, with draws of its own."""
     many = data[torch.arange(len(data)).repeat(num_draws)]
-    return reconstruct(program, many, seed=seed).cpu().unflatten(0, (num_draws, len(data)))
+    made = only_tensor(reconstruct(program, many, seed=seed))
+    return made.cpu().unflatten(0, (num_draws, len(data)))

@@ -6,7 +6,7 @@ A program of ours observes x at one site of x's own shape. A pair of Pyro functi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_vae.contracts import Place, Site, Trace, sites_of
+from pyro_vae.contracts import EventShape, Place, Site, Tensors, Trace, sites_of
 from pyro_vae.distributions import given_datum
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["observed_of"]
+__all__ = ["like_parts", "observed_of", "observed_parts", "parts_of"]
 
 
 def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
@@ -140,3 +140,18 @@ def _joined(pieces: Sequence[_Piece], value: Callable[[_Piece], Tensor]) -> Tens
     axis = place.axis - len(place.event) - 1
     ordered = sorted(rows, key=lambda row: 0 if row[1] is None else row[1].start)
     return torch.cat([value for value, _ in ordered], dim=axis)
+
+
+def observed_parts(trace: Trace, parts: Iterable[str]) -> dict[str, Site]:
+    """The observed sites of a trace by name, those of some parts of x; of a tensor it is "x"."""
+    return {name or "x": sites_of(trace)[name] if name else observed_of(trace) for name in parts}
+
+
+def parts_of(shape: EventShape | None) -> list[str]:
+    """The names of the parts of x; of a single tensor, the empty one."""
+    return list(shape) if isinstance(shape, dict) else [""]
+
+
+def like_parts(made: dict[str, Tensor], parts: Sequence[str]) -> Tensors:
+    """What was made of x in the form of x: a dictionary, or the only tensor."""
+    return made["x"] if list(parts) == [""] else made

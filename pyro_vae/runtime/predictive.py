@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, joint_of, sites_of
-from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import given_datum, representative_of
 from pyro_vae.programs import AtGlobals, as_program
 from pyro_vae.programs.contexts import check_context
@@ -20,11 +20,11 @@ from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, enough_memory, rows_within
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import like_parts, observed_parts, parts_of
 from pyro_vae.runtime.settings import Settings
 from pyro_vae.runtime.summed import with_drawn
 from pyro_vae.runtime.traces import is_local, latent_sites
-from pyro_vae.validation import InvalidInput, check_count, rows_of
+from pyro_vae.validation import InvalidInput, check_count, count_of, rows_of, tensors_of
 
 __all__ = [
     "Context",
@@ -52,11 +52,15 @@ def generate(
     num: int = 1,
     *,
     context: Context = None,
+    given: dict[str, Tensor] | None = None,
     draws: bool = False,
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
-) -> Tensor:
+) -> Tensors:
     r"""Generate new data: run the unconditioned model at ``num`` empty events.
+
+    With ``given``, the other parts of x are generated from some: :math:`x_a \sim p(x_a \mid z), z
+    \sim q(z \mid x_b)`. They are as good as q is.
 
     Global latents are drawn from the guide, not from their prior, and once for all: new data are
     draws of the posterior predictive, and each seed has its own world.
@@ -66,6 +70,7 @@ def generate(
         num: how many.
         context: one label or vector of covariates for all, or one for each (num, ...); or a
             dictionary of such, with the known quantities that the likelihood takes.
+        given: parts of x by name (num, \*event), or one datum (1, \*event) for all.
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers
             show, or its mode where x has no mean, as sentences have none, or a draw where neither
             is known, as of pixels that depend on one another.
@@ -73,10 +78,11 @@ def generate(
         memory_budget: bytes of activations allowed at once.
 
     Returns:
-        x of shape (num, \*event).
+        x of shape (num, \*event); a dictionary of such where there are several observed sites.
 
     Raises:
-        InvalidInput: on num < 1 or a context that is missing, out of range or of another length.
+        InvalidInput: on num < 1, a context that is missing, out of range or of another length, or
+            given parts that the program does not have, or cannot do without others.
 
     Example:
         >>> pv.generate(vae, 64).shape
@@ -84,19 +90,29 @@ def generate(
     """
     check_count("num", num)
     program = as_program(program)
-    given = context_for_each(program, context, num)
-    check_context(program, num, given)
-    if isinstance(program.event_shape, tuple):
-        with enough_memory("what is generated", "lower num (--num)"):
-            torch.empty(num, *program.event_shape)  # none of it is touched
-    program = at_posterior(program, rows_of(given, slice(0, 1)), seed)
+    num = num if given is None else max(num, count_of(given))
+    labels = context_for_each(program, context, num)
+    check_context(program, num, labels)
+    shape = program.event_shape
+    with enough_memory("what is generated", "lower num (--num)"):
+        for part in shape.values() if isinstance(shape, dict) else [shape or ()]:
+            torch.empty(num, *part)  # none of it is touched
+    program = at_posterior(program, rows_of(labels, slice(0, 1)), seed)
+    parts = [name for name in parts_of(shape) if not given or name not in given]
+    if given is None:
 
-    def run(few: slice) -> Sites:
-        trace = prior_predictive(program, few.stop - few.start, rows_of(given, few))
-        return {"x": observed_of(trace)}
+        def run(few: slice) -> Sites:
+            trace = prior_predictive(program, few.stop - few.start, rows_of(labels, few))
+            return observed_parts(trace, parts)
 
-    settings = Settings(seed, memory_budget)
-    return in_chunks(program, run, partial(shown_value, draws=draws), num, settings)["x"]
+    else:
+        some = _given_parts(program, given, labels, num, seed)
+
+        def run(few: slice) -> Sites:
+            return observed_parts(_completed(some[few]), parts)
+
+    value, settings = partial(shown_value, draws=draws), Settings(seed, memory_budget)
+    return like_parts(in_chunks(program, run, value, num, settings), parts)
 
 
 def reconstruct(
@@ -106,7 +122,7 @@ def reconstruct(
     draws: bool = False,
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY,
-) -> Tensor:
+) -> Tensors:
     r"""Reconstruct data: E[x | z] at one draw z ~ q(z | x).
 
     Where x has no mean, as sentences have none, it is the mode of p(x | z), or a draw where neither
@@ -125,7 +141,7 @@ def reconstruct(
         memory_budget: bytes of activations allowed at once.
 
     Returns:
-        x of shape (N, \*event).
+        x of shape (N, \*event), or a dictionary as the data are.
 
     Raises:
         InvalidInput: on unusable data.
@@ -140,14 +156,15 @@ def reconstruct(
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
     def run(few: slice) -> Sites:
-        return {"x": observed_of(posterior_predictive(given[few]))}
+        return observed_parts(posterior_predictive(given[few]), x)
 
+    x = tensors_of(given.x)
     value = partial(shown_value, draws=draws or data.missing)
-    made = in_chunks(program, run, value, len(given), Settings(seed, memory_budget))["x"]
-    if not data.missing:
-        return made
-    x = like_parameters(program, data.tensor)
-    return torch.where(torch.isnan(x), made, x)
+    made = in_chunks(program, run, value, len(given), Settings(seed, memory_budget))
+    if data.missing:
+        for name, seen in x.items():
+            made[name or "x"] = torch.where(torch.isnan(seen), made[name or "x"], seen)
+    return like_parts(made, list(x))
 
 
 def encode(
@@ -241,7 +258,8 @@ def shown_value(site: Site, draws: bool) -> Tensor:
     if draws:
         return site["value"]
     try:
-        return site["fn"].mean if site["name"] != "x" else representative_of(site["fn"])
+        is_latent = "obs" not in site["infer"]
+        return site["fn"].mean if is_latent else representative_of(site["fn"])
     except NotImplementedError:
         raise InvalidInput(
             "draws",
@@ -272,7 +290,8 @@ def prior_predictive(
 ) -> Trace:
     """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given."""
     empty = _empty(program, num)
-    model = poutine.condition(_Unconditioned()(joint_of(program)), data=dict(latents or {}))
+    drawn = _Unconditioned(tensors_of(empty))(joint_of(program))
+    model = poutine.condition(drawn, data=dict(latents or {}))
     try:
         return poutine.trace(model).get_trace(empty, context)
     except InvalidInput:
@@ -286,9 +305,10 @@ def prior_predictive(
         ) from error
 
 
-def _empty(program: ProgramLike, num: int) -> Tensor:
+def _empty(program: ProgramLike, num: int) -> Tensors:
     """So many empty events."""
-    if program.event_shape is None:
+    shape = program.event_shape
+    if shape is None:
         raise InvalidInput(
             "event_shape",
             got="none",
@@ -296,7 +316,9 @@ def _empty(program: ProgramLike, num: int) -> Tensor:
             fix="pass event_shape= to Program, or run it on data first",
         )
     reference = next(program.parameters(), torch.empty(()))
-    return reference.new_zeros(num, *program.event_shape)
+    if isinstance(shape, dict):
+        return {name: reference.new_zeros(num, *part) for name, part in shape.items()}
+    return reference.new_zeros(num, *shape)
 
 
 def posterior_predictive(given: Conditioned) -> Trace:
@@ -309,17 +331,64 @@ def posterior_predictive(given: Conditioned) -> Trace:
         first_dim = given.plates.particle_dim - 1
         replayed = with_drawn(fixed, given.args, given.plates.summed, first_dim)
     with _GivenData():
-        return poutine.trace(_Unconditioned()(replayed)).get_trace(*given.args)
+        model = _Unconditioned(tensors_of(given.x))(replayed)
+        return poutine.trace(model).get_trace(*given.args)
 
 
 class _Unconditioned(Messenger):
-    """Draw x instead of observing it; what else is observed, such as labels, is given."""
+    """Draw x instead of observing it; what else is observed, such as labels, is given.
+
+    Args:
+        parts: the names of the parts of x.
+    """
+
+    def __init__(self, parts: Iterable[str]):
+        super().__init__()
+        self.names = {name or "x" for name in parts}
 
     def _pyro_sample(self, msg: Site) -> None:
-        if msg["is_observed"] and (msg["name"] == "x" or "x" in msg["infer"]):
+        if msg["is_observed"] and (msg["name"] in self.names or "x" in msg["infer"]):
             msg["infer"] = {**msg["infer"], "obs": msg["value"]}
             msg["is_observed"] = False
             msg["value"], msg["done"] = None, False  # type: ignore[typeddict-item, typeddict-unknown-key]
+
+
+def _given_parts(
+    program: ProgramLike,
+    given: dict[str, Tensor],
+    context: Tensors | None,
+    num: int,
+    seed: int,
+) -> Conditioned:
+    """The program given some parts of ``num`` data, or of one for all of them."""
+    parts = parts_of(program.event_shape)
+    if not given or not set(given) < set(parts):
+        raise InvalidInput(
+            "given",
+            got=", ".join(map(repr, given)) or "nothing",
+            expected=f"some parts of x, of {', '.join(map(repr, parts))}, but not all",
+            fix="pass given={'text': text} to generate the others",
+        )
+    if count_of(given) == 1:
+        given = {name: value.expand(num, *value.shape[1:]) for name, value in given.items()}
+    data = Dataset(given, context, missing=True)
+    if len(data) != num:
+        raise InvalidInput(
+            "num",
+            got=f"{num} with {len(data)} given",
+            expected="one for each of the given, or several for a single one",
+            fix="leave num out, or give one datum",
+        )
+    with evaluating(program, seed):
+        return Conditioned.of(program, *checked_data(program, data), scored=False)
+
+
+def _completed(given: Conditioned) -> Trace:
+    """A trace of the unconditioned model with all parts of x, its latents drawn at those given."""
+    guide = poutine.trace(given.guide).get_trace(*given.args)
+    x = {**tensors_of(_empty(given.program, len(given))), **tensors_of(given.x)}
+    model = _Unconditioned(x)(poutine.replay(given.model, trace=guide))
+    return poutine.trace(model).get_trace(x, given.context)
 
 
 class _GivenData(Messenger):

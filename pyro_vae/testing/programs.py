@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.objectives import ELBO
 from pyro_vae.runtime.predictive import generate
@@ -41,7 +42,7 @@ def check_program(program: ProgramLike, x: Tensor, *, context: Tensors | None = 
             raise AssertionError(str(refusal)) from refusal
         for name, score in scores.items():
             assert score.values.shape == (len(x),), f"{name} must have one value for each datum"
-        new = generate(program, len(x), context=context, draws=True)
+        new = only_tensor(generate(program, len(x), context=context, draws=True))
         assert new.shape == x.shape, f"generated {tuple(new.shape)} for data of {tuple(x.shape)}"
         check_copies(program, lambda other: evaluate(other, (x, context), 5)["elbo"].values)
 

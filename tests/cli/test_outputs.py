@@ -4,15 +4,19 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import FAST, fails
 
+import pyro_vae as pv
 from pyro_vae import checkpoint
 from pyro_vae.cli import main
 from pyro_vae.cli.outputs import marked_wav, npz, write_output
+from pyro_vae.report.findings import Findings, LocalDimension, TwoSample
+from pyro_vae.report.page import report
 from pyro_vae.validation import InvalidInput
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -239,3 +243,47 @@ def test_no_command_writes_through_a_linked_file(stranger, name):
         (stranger / "evaluation.json").symlink_to(mine)
     assert main([command, str(stranger), *flags]) == 0
     assert mine.read_bytes() == b"mine" and not (stranger / name).is_symlink()
+
+
+WRONG = [None, "<b>", "1; echo", [], {}, {"a": 1}, [[1]], -1, True, 1e300, 10**400, float("nan")]
+
+
+def variants(values):
+    """The same values with one of them replaced or left out, for each of them in turn."""
+    for key in list(values):
+        yield {name: value for name, value in values.items() if name != key}
+        for wrong in WRONG:
+            yield {**values, key: wrong}
+        if isinstance(values[key], dict):
+            yield from ({**values, key: inner} for inner in variants(values[key]))
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "inspection/inspection.json", "training.json"])
+def test_whatever_a_file_holds_is_a_page_or_one_line(stranger, monkeypatch, name):
+    monkeypatch.setattr("pyro_vae.report.markup.formula", lambda latex: "")
+    program, pages, refused = pv.load(stranger), 0, 0
+    (stranger / "inspection" / "a.png").write_bytes(PNG)
+    findings = {
+        **asdict(Findings(2, 1, outliers=[])),
+        "probes": [],
+        "local_dimension": vars(LocalDimension(2.0, 9, 2, None)),
+        "aggregate": vars(TwoSample(0.5, 0.1)),
+    }
+    inspection(stranger)
+    values = json.loads((stranger / name).read_text())
+    if name == "training.json":
+        values = {"settings": {"objective": {"class": "ELBO"}, "schedule": None}}
+    elif name.startswith("inspection"):
+        values["numbers"] = findings
+    tried = list(variants(values))[::5]
+    for changed in tried:
+        (stranger / name).write_text(json.dumps(changed))
+        try:
+            page = report(stranger, program)
+        except InvalidInput as error:
+            refused += "\n" not in str(error)
+        else:
+            pages += (
+                page.endswith("</html>\n") and "<b>" not in page and "split 1; echo" not in page
+            )
+    assert pages + refused == len(tried) and refused

@@ -88,7 +88,9 @@ def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exact
 
 
 def test_every_class_of_programs_is_among_the_cases():
-    assert {type(program).__name__ for program, _ in PROGRAMS.values()} >= set(pv.programs.__all__)
+    known = {type(program).__name__ for program, _ in PROGRAMS.values()}
+    of_several_sites = {"MultimodalVAE"}  # whose data are no tensor: programs/test_multimodal.py
+    assert known | of_several_sites >= set(pv.programs.__all__)
 
 
 @pytest.mark.usefixtures("interpreted")
