@@ -76,4 +76,5 @@ class AtGlobals(nn.Module):
         return self._fixed(self.program.guide)(x, context)
 
     def _fixed(self, fn: StochasticFunction) -> StochasticFunction:
-        return poutine.block(poutine.condition(fn, data=self.values), hide=self.hidden)
+        fixed = poutine.condition(fn, data=self.values)
+        return poutine.block(fixed, hide_fn=lambda site: site["name"] in self.hidden)
