@@ -6,6 +6,7 @@ guide. Their sites are named after the module: ``likelihood.network.layers.0.inp
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 
@@ -176,7 +177,7 @@ class ARD(WithGlobals):
         super().__init__()
         check_positive("scale", scale)
         self.latent, self.network, self.scale = as_shape(latent), network, scale
-        self.loc = nn.Parameter(torch.zeros(self.latent))
+        self.loc = nn.Parameter(torch.full(self.latent, math.log(scale)))
         self.raw_scale = nn.Parameter(torch.full(self.latent, raw(0.1)))
 
     @property

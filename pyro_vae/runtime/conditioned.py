@@ -29,7 +29,13 @@ from pyro_vae.datasets.dataset import Data
 from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, isolated_random, reference_parameter
-from pyro_vae.runtime.global_latents import GlobalDraw, HasGlobals, check_globals, draw_globals
+from pyro_vae.runtime.global_latents import (
+    GlobalDraw,
+    HasGlobals,
+    check_globals,
+    draw_globals,
+    log_prior_of,
+)
 from pyro_vae.runtime.independence import MOST_DATA, DrawsMixed, Look, check_independence
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -165,6 +171,10 @@ class Conditioned:
         """Draws of the global latents from the guide, the same for any data."""
         return draw_globals(self.program, self[:1].args, self.plates, num_samples, seed)
 
+    def log_prior(self, values: Values) -> Tensor:
+        """log p(theta) (1,) at given values of the global latents."""
+        return log_prior_of(self.program, self[:1].args, self.plates, values)
+
     def at(self, values: Values) -> Conditioned:
         """The program at given values of its global latents, one of local latents alone."""
         program = AtGlobals(self.program, values, self.plates.globals)
@@ -252,6 +262,10 @@ class Conditioned:
         if num_samples is not None and self.plates.one_draw:
             return run_by_draw(self.model, guide, self.args, num_samples, dim)
         return importance_traces(self.program, *self.args, num_samples, dim, guide)
+
+    def prior(self) -> Trace:
+        """The trace of a single draw from the model's prior, the data as they are."""
+        return prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args))
 
     def draw(self, fn: StochasticFunction, num_samples: int) -> Values:
         """K draws of every latent site from a guide, or from a model's prior."""

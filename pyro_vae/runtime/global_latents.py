@@ -30,6 +30,7 @@ __all__ = [
     "check_globals",
     "draw_globals",
     "global_log_probs",
+    "log_prior_of",
     "points_among",
 ]
 
@@ -46,6 +47,9 @@ class HasGlobals(InvalidInput):
         )
 
 
+Values = dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class GlobalDraw:
     r"""One draw of the global latents from the guide.
@@ -57,7 +61,7 @@ class GlobalDraw:
         masses: the names of the sites that are point masses: points, or images of other sites.
     """
 
-    values: dict[str, Tensor]
+    values: Values
     log_p: Tensor
     log_q: Tensor
     masses: frozenset[str]
@@ -130,6 +134,14 @@ def _total(sites: dict[str, Site], plates: Plates, num_samples: int = 1) -> Tens
         else:
             total = total.to(value) + value.sum()
     return total
+
+
+def log_prior_of(
+    program: ProgramLike, args: tuple[Tensor, Tensor | None], plates: Plates, values: Values
+) -> Tensor:
+    """log p(theta) (1,) at given values of the global latents."""
+    model = poutine.condition(program.model, data=values)
+    return _total(sites_of(poutine.trace(model).get_trace(*args)), plates)
 
 
 def check_globals(

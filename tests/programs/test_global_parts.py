@@ -128,7 +128,7 @@ def test_a_dimension_that_no_datum_needs_loses_its_scale():
         Bayesian(Normal(4, ARD(2, MLP(2, []), scale=0.1), scale=0.1)),
         pv.posteriors.DiagonalNormal(2, MLP(4, [])),
     )
-    pv.fit(program, x, epochs=150, learning_rate=0.03, compile="off", progress=False)
+    pv.fit(program, x, epochs=250, learning_rate=0.1, compile="off", progress=False)
     low, high = program.likelihood.network.network.relevance.sort().values
     assert high > 4 * low
 
