@@ -87,22 +87,22 @@ def test_a_sampler_of_single_data_is_refused():
 
 def test_loo_ranks_bayesian_decoders_as_held_out_log_p_does():
     torch.manual_seed(3)
-    data = torch.randn(120, 2) @ torch.randn(2, 5) + 0.3 * torch.randn(120, 5)
+    data = torch.randn(120, 2) @ torch.randn(2, 5) + 0.7 * torch.randn(120, 5)
     train, test = data[:80], data[80:]
     loo, held_out = {}, {}
     for latent in (1, 2):
-        likelihood = pv.likelihoods.Normal(5, pv.networks.MLP(latent, []), scale=0.3)
+        likelihood = pv.likelihoods.Normal(5, pv.networks.MLP(latent, []), scale=0.7)
         program = pv.VAE(
             pv.priors.StandardNormal(latent),
             pv.networks.Bayesian(likelihood),
             pv.posteriors.DiagonalNormal(latent, pv.networks.MLP(5, [])),
         )
-        pv.fit(program, train, epochs=150, learning_rate=0.03, compile="off", progress=False)
+        pv.fit(program, train, epochs=150, learning_rate=0.05, compile="off", progress=False)
         loo[latent] = pv.to_inference_data(program, train, 60)
         held_out[latent] = pv.log_likelihood(program, test, 600)
     ranking = az.compare({str(latent): idata for latent, idata in loo.items()})
     best = max(held_out, key=lambda latent: held_out[latent].mean)
     assert ranking.index[0] == str(best)
-    difference = held_out[2].mean - held_out[1].mean
-    per_datum = (ranking.loc["2", "elpd_loo"] - ranking.loc["1", "elpd_loo"]) / 80
-    assert per_datum == pytest.approx(difference, rel=0.5)
+    assert best == 2
+    difference = ranking.loc["2", "elpd_loo"] - ranking.loc["1", "elpd_loo"]
+    assert difference > 2 * ranking.loc["1", "dse"]
