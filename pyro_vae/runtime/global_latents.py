@@ -123,8 +123,7 @@ def global_log_probs(
 def _total(sites: dict[str, Site], plates: Plates, num_samples: int = 1) -> Tensor:
     """The log-probability (K,) of the global ones among some sites."""
     total = torch.zeros(num_samples)
-    for name in sites.keys() & plates.globals:
-        site = sites[name]
+    for site in (sites[name] for name in sites if name in plates.globals):  # in their order
         value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         value = scale_and_mask(value, mask=site["mask"])
         if num_samples > 1:
@@ -137,7 +136,7 @@ def _total(sites: dict[str, Site], plates: Plates, num_samples: int = 1) -> Tens
 
 
 def log_prior_of(
-    program: ProgramLike, args: tuple[Tensor, Tensor | None], plates: Plates, values: Values
+    program: ProgramLike, args: tuple[Tensors, Tensors | None], plates: Plates, values: Values
 ) -> Tensor:
     """log p(theta) (1,) at given values of the global latents."""
     model = poutine.condition(program.model, data=values)
