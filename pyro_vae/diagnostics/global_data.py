@@ -15,7 +15,7 @@ r"""ArviZ data of a program with global latents.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,16 +25,24 @@ from torch import Tensor
 from pyro_vae.contracts import Site, Tensors, sites_of
 from pyro_vae.diagnostics.global_draws import JointDraw, JointDraws
 from pyro_vae.distributions import NoDraws, given_datum
-from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, inference_data, r_hat
+from pyro_vae.evaluation.arviz_compat import (
+    ArvizData,
+    effective_draws,
+    group_of,
+    inference_data,
+    r_hat,
+)
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.traces import is_local, latent_sites, site_log_prob
 from pyro_vae.validation import tensors_of
 
-__all__ = ["joint_data"]
+__all__ = ["global_latents_of", "joint_data"]
 
 INNER = 20  # draws of the local latents, of which log p(x | theta) is made
+
+MOST_ENTRIES = 6  # of a global latent that is printed whole
 
 MARGINAL = (
     "log p(x | theta) at draws of the global latents, the local ones integrated out: loo, waic and "
@@ -241,3 +249,22 @@ class _Rows:
 
 def _named(name: str, count: int) -> list[str]:
     return [f"{name}_dim_{i}" for i in range(count)]
+
+
+def global_latents_of(idata: ArvizData) -> Iterator[str]:
+    """A line for each global latent in ArviZ data: its values and their spread over draws.
+
+    There is none for a program of local latents.
+    """
+    posterior = group_of(idata, "posterior")
+    for name, values in () if posterior is None else posterior.data_vars.items():
+        if "obs" in values.dims:
+            continue
+        mean = np.ravel(values.mean(("chain", "draw")).values)
+        sd = np.ravel(values.std(("chain", "draw")).values)
+        if mean.size <= MOST_ENTRIES:
+            said = ", ".join(f"{m:.3g} +- {s:.2g}" for m, s in zip(mean, sd))
+        else:
+            size = np.sqrt((mean**2).mean())
+            said = f"{mean.size:,} entries of size {size:.3g}, sd {sd.mean():.2g}"
+        yield f"global latent {name} {values.shape[2:]}: {said}"
