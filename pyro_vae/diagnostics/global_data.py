@@ -40,7 +40,7 @@ from pyro_vae.validation import tensors_of
 
 __all__ = ["global_latents_of", "joint_data"]
 
-INNER = 20  # draws of the local latents, of which log p(x | theta) is made
+INNER = 100  # draws of the local latents, of which log p(x | theta) is made
 
 MOST_ENTRIES = 6  # of a global latent that is printed whole
 
