@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import Site, Tensors, sites_of
+from pyro_vae.contracts import Tensors, sites_of
 from pyro_vae.diagnostics.global_draws import JointDraw, JointDraws
-from pyro_vae.distributions import NoDraws, given_datum
+from pyro_vae.distributions import NoDraws
 from pyro_vae.evaluation.arviz_compat import (
     ArvizData,
     effective_draws,
@@ -35,6 +35,7 @@ from pyro_vae.evaluation.arviz_compat import (
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import in_rows
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.traces import is_local, latent_sites, site_log_prob
 from pyro_vae.validation import tensors_of
 
@@ -160,30 +161,25 @@ def _at(given: Conditioned, draw: JointDraw) -> _AtDraw:
     at = given.at(draw.globals)
     weights = at.log_weights(1 if at.plates.is_deterministic else INNER)
     log_prior = given.log_prior(draw.globals).double()
-    sites = sites_of(at.trace(at.model, 1, draw.local))
+    trace = at.trace(at.model, 1, draw.local)
+    sites = sites_of(trace)
     shape = (1, len(given))
     local = sum(site_log_prob(site, at.plates, shape).double().sum() for site in sites.values())
     return _AtDraw(
-        _new_data(sites["x"], given),
+        in_rows(observed_of(trace, at_datum=True)["fn"].sample(), at.plates)[0],
         weights.double().logsumexp(0) - math.log(len(weights)),
         log_prior,
         local + log_prior.sum(),
     )
 
 
-def _new_data(site: Site, given: Conditioned) -> Tensor:
-    """Data (N, *event) drawn at a site that was run in a plate of one draw."""
-    drawn = given_datum(site["fn"], site["value"]).sample()
-    return in_rows(drawn, given.plates)[0]
-
-
 def _prior(given: Conditioned, num_samples: int, rows: _Rows, most: int) -> Groups:
     """Draws from the prior; none of a flat one."""
     try:
-        runs = [sites_of(given.prior()) for _ in range(num_samples)]
+        traces = [given.prior() for _ in range(num_samples)]
     except NoDraws:
         return {}
-    names = rows.names
+    names, runs = rows.names, [sites_of(trace) for trace in traces]
     draws = [
         JointDraw(
             {n: site["value"] for n, site in run.items() if n in names and not is_local(site)},
@@ -191,7 +187,7 @@ def _prior(given: Conditioned, num_samples: int, rows: _Rows, most: int) -> Grou
         )
         for run in runs
     ]
-    new = [given_datum(run["x"]["fn"], run["x"]["value"]).sample() for run in runs]
+    new = [observed_of(trace, at_datum=True)["fn"].sample() for trace in traces]
     return {
         "prior": rows.latents(draws),
         "prior_predictive": {"x": rows.of_data("x", rows.first(new, most))},
