@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.networks.shapes import Shape, Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput, check_positive
 
@@ -129,6 +130,11 @@ class Bayesian(WithGlobals):
     def event_shape(self) -> Shape:
         shape: Size = self.network.event_shape  # type: ignore[assignment]  # of a likelihood
         return as_shape(shape)
+
+    @property
+    def known(self) -> Mapping[str, Quantity]:
+        """The known quantities that a likelihood takes."""
+        return known_by(self.network)
 
     def draw(self, sample: Sample, *, prior: bool) -> dict[str, Tensor]:
         values = {}
