@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
         Refined,
         SemiSupervisedVAE,
     )
-    from pyro_vae.runtime.conditioned import at_globals
+    from pyro_vae.runtime.at_globals import at_globals
     from pyro_vae.runtime.decoding import decode
     from pyro_vae.runtime.imputation import impute
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
@@ -52,7 +52,7 @@ _HOMES = {
     "Program": "programs",
     "Refined": "programs",
     "SemiSupervisedVAE": "programs",
-    "at_globals": "runtime.conditioned",
+    "at_globals": "runtime.at_globals",
     "decode": "runtime.decoding",
     "elbo": "evaluation",
     "encode": "runtime.predictive",

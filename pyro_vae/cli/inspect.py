@@ -13,6 +13,7 @@ from pyro_vae.cli.runs import (
     data_of,
     load_run,
 )
+from pyro_vae.diagnostics.global_data import global_latents_of
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import write_netcdf
 from pyro_vae.report.gallery import inspect as inspect_program
@@ -84,6 +85,8 @@ def run(argv: list[str]) -> None:
         progress=True,
     )
     console = Console()
+    for line in global_latents_of(idata):
+        console.print(line, highlight=False, soft_wrap=True)
     for name, value in facts_of(gallery.numbers).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
     for warning in (*warnings_of(gallery.numbers), *gallery.warnings):

@@ -14,6 +14,7 @@ from pyro_vae.cli.run_data import units_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import scores_npz
+from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance import evaluate, log_joint
 from pyro_vae.evaluation.importance_score import ImportanceScore, draws_needed, share_of_bounds
 from pyro_vae.evaluation.pareto import pareto_k_threshold
@@ -21,6 +22,7 @@ from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
 from pyro_vae.report.run_files import Estimate, Evaluation, as_json
+from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.traces import NoBound
 
@@ -39,9 +41,10 @@ def score_run(
     try:
         scores = evaluate(program, data, num_samples, seed=seed, progress=True)
     except NoBound as refusal:
-        scores = {"log_joint": log_joint(program, data, seed=seed)}
+        fixed = at_globals(program, data, seed)
+        scores = {"log_joint": log_joint(fixed, data, seed=seed)}
         if data.vocabulary is None:
-            scores["squared_error"] = squared_error(program, data, seed=seed)
+            scores["squared_error"] = squared_error(fixed, data, seed=seed)
         result = _without_bound(scores, str(refusal))
     else:
         if not isinstance(proposal, Guide):  # the ELBO is always the guide's
@@ -88,8 +91,8 @@ def _with_bound(
     assert isinstance(ll, ImportanceScore)
     settings = {name: str(value) for name, value in vars(proposal).items()}
     return {
-        "elbo": _estimate(elbo),
-        "log_likelihood": {**_estimate(ll), "num_samples": ll.num_samples},
+        "elbo": _estimate(elbo) | _of_globals(elbo),
+        "log_likelihood": _estimate(ll) | {"num_samples": ll.num_samples} | _of_globals(ll),
         "pareto_k": {
             "median": ll.pareto_k.median().item(),
             "max": ll.pareto_k.max().item(),
@@ -105,6 +108,20 @@ def _with_bound(
 
 def _estimate(score: Score) -> Estimate:
     return {"mean": score.mean, "se": score.se, "mc_se": score.mean_mc_se}
+
+
+def _of_globals(score: Score) -> Estimate:
+    """What a score says of global latents; nothing for a program that has none."""
+    if isinstance(score, GlobalELBO):
+        return {
+            "local_mean": score.local_mean,
+            "global_kl": score.global_kl,
+            "global_kl_se": score.global_kl_se,
+            "points": score.points,
+        }
+    if isinstance(score, PredictiveScore):
+        return {"local_draws": score.local_draws}
+    return {}
 
 
 def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | None:
@@ -152,28 +169,45 @@ def _add_bounds(
     if is_bound:  # its Monte Carlo error would be too short
         mean, mc_se = f">= {mean}", "unknown"
     table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
-    table.add_row(f"log p(x), K = {ll.num_samples:,}", mean, f"{ll.se:.2f}", mc_se)
+    if isinstance(elbo, GlobalELBO):
+        table.add_row("  local part", f"{elbo.local_mean:.2f}", "", "")
+        share = -elbo.global_kl / len(elbo.values)
+        words = "at points" if elbo.points else f"{share:.2f}"
+        table.add_row("  global latents", words, "", f"{elbo.global_kl_se / len(elbo.values):.3f}")
+    table.add_row(_label(ll), mean, f"{ll.se:.2f}", mc_se)
     table.add_section()
+    notes = []
+    if isinstance(elbo, GlobalELBO):
+        notes = [f"The ELBO is that of these data together, per datum: {elbo.note}."]
     if perplexity is not None:
         table.add_row("perplexity of a word", f"{'<= ' * is_bound}{perplexity:.1f}", "", "")
     above, k = ll.above_threshold, ll.pareto_k
     if above is None:
         table.add_row("Pareto k", "needs more draws", "", "")
         return [
+            *notes,
             f"log p(x) is at least {ll.mean:.2f}: {ll.num_samples:,} draws are too few to state an "
             f"error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
-            "these draws can tell: evaluate with that --num-samples or more."
+            "these draws can tell: evaluate with that --num-samples or more.",
         ]
     threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
     middle, largest = f"median {k.median():.2f}", f"max {k.max():.2f}"
     table.add_row("Pareto k", middle, largest, f"{above} above {threshold}")
     if not is_bound:
-        return []
+        return notes
     return [
+        *notes,
         f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above {threshold}, and "
         "their estimates are likely too low. Evaluate with a higher --num-samples or with "
-        "--proposal Refitted, or train with a more flexible --posterior."
+        "--proposal Refitted, or train with a more flexible --posterior.",
     ]
+
+
+def _label(ll: ImportanceScore) -> str:
+    """What log p(x) is given, and its draws."""
+    if isinstance(ll, PredictiveScore):
+        return f"log p(x | training data), {ll.num_samples:,} x {ll.local_draws} draws"
+    return f"log p(x), K = {ll.num_samples:,}"
 
 
 def _add_losses(table: Table, scores: dict[str, Score]) -> list[str]:

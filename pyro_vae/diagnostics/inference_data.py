@@ -25,6 +25,8 @@ of NUTS. ``arviz.loo``, ``waic`` and ``compare`` on ``log_likelihood`` average 1
 *local* latent: an estimate of 1 / p(x) whose variance is mostly infinite, and biased besides where
 q is not the exact posterior. They run, and their Pareto k says how bad it is; for a comparison that
 means something hand `to_elpd` of two scores to ``arviz.compare``.
+
+A program with global latents has other groups: `pyro_vae.diagnostics.global_data`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.diagnostics.global_data import joint_data
+from pyro_vae.diagnostics.global_draws import draw_jointly
 from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
 from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
 from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, inference_data, r_hat
@@ -122,16 +126,6 @@ def to_inference_data(
             expected=f"({len(data)},), one for each datum",
             fix="align them with x",
         )
-    bar = progress_bar(f"draws, {num_samples} a datum", total=len(data), shown=progress)
-    parts = []
-    with conditioned(program, data, seed, scored=False) as given, bar as advance:
-        one = given[:1]
-        size = rows_within(memory_budget, lambda k: _decoded(one, k)) // num_samples
-        predictive = max(1, memory_budget // given.nbytes)
-        for part, _ in given.in_chunks(max(1, size)):
-            drawn = sampler(part, num_samples)
-            parts.append(_Groups(part, drawn, predictive, memory_budget).arrays())
-            advance(len(part))
     attributes = (
         {
             "run": run,
@@ -146,6 +140,20 @@ def to_inference_data(
         | {f"draws_{name}": value for name, value in _settings(sampler).items()}
         | versions()
     )
+    bar = progress_bar(f"draws, {num_samples} a datum", total=len(data), shown=progress)
+    parts = []
+    opened = conditioned(program, data, seed, scored=False, has_globals=True)
+    with opened as given, bar as advance:
+        if given.plates.globals:
+            joint = draw_jointly(given, num_samples, sampler, seed)
+            return joint_data(given, joint, labels, attributes, memory_budget)
+        one = given[:1]
+        size = rows_within(memory_budget, lambda k: _decoded(one, k)) // num_samples
+        predictive = max(1, memory_budget // given.nbytes)
+        for part, _ in given.in_chunks(max(1, size)):
+            drawn = sampler(part, num_samples)
+            parts.append(_Groups(part, drawn, predictive, memory_budget).arrays())
+            advance(len(part))
     coordinates: dict[str, object] = {"obs": labels}
     if data.columns is not None:
         coordinates["x_dim_0"] = data.columns.names

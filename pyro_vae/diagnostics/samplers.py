@@ -24,7 +24,7 @@ from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import Plates
 from pyro_vae.validation import InvalidInput, check_choice, check_count, map_tensors
 
-__all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler"]
+__all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler", "in_double"]
 
 START = ("prior", "guide")
 FEWEST_STEPS = 4  # below, R-hat is not defined
@@ -185,7 +185,12 @@ class NUTS:
                 fix="pass 0.8",
             )
 
-    def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
+    def steps_of_chains(self, num_samples: int) -> int:
+        """The number of draws of each chain.
+
+        Raises:
+            InvalidInput: where the chains cannot share the draws, or have too few.
+        """
         if num_samples % self.num_chains or num_samples < FEWEST_STEPS * self.num_chains:
             fewest = max(FEWEST_STEPS, -(-num_samples // self.num_chains)) * self.num_chains
             raise InvalidInput(
@@ -195,8 +200,11 @@ class NUTS:
                 f"{FEWEST_STEPS} draws of each or more",
                 fix=f"pass {fewest}",
             )
-        double = _in_double(given)
-        per_chain = num_samples // self.num_chains
+        return num_samples // self.num_chains
+
+    def __call__(self, given: Conditioned, num_samples: int) -> Drawn:
+        per_chain = self.steps_of_chains(num_samples)
+        double = in_double(given)
         steps = (self.warmup + per_chain) * self.num_chains * len(given)
         bar = progress_bar("NUTS", total=steps, shown=self.progress)
         with bar as advance, frozen(double.program):
@@ -263,7 +271,7 @@ def _rows_at(value: Tensor, chosen: Tensor, plates: Plates) -> Tensor:
     return out_of_rows(rows[chosen, torch.arange(rows.shape[1], device=rows.device)], plates)
 
 
-def _in_double(given: Conditioned) -> Conditioned:
+def in_double(given: Conditioned) -> Conditioned:
     """A copy of a program and its data in double precision.
 
     A program of plain functions cannot be copied; it keeps its precision.

@@ -104,7 +104,7 @@ def compare(first: Score, second: Score) -> Difference:
     _check_same_data({"first": first, "second": second})
     d = first.values.double().cpu() - second.values.double().cpu()
     return Difference(
-        d.mean().item(),
+        first.mean - second.mean,
         d.std().item() / math.sqrt(len(d)) if len(d) > 1 else math.nan,
         math.hypot(first.mean_mc_se, second.mean_mc_se),
         len(d),

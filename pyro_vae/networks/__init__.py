@@ -10,8 +10,8 @@ serves too: it is called on a single batch dimension. Nothing is inherited.
 
 Layers and what wraps a network live here, densities do not. ``__all__`` holds the networks alone,
 for choices and tests are derived from it: not `OneHot`, `Covariates` and `ColumnFeatures`, which
-turn a context into features, nor `WithMask`, `Corrupted` and `WithoutContext`, which wrap a
-network.
+turn a context into features, nor `WithMask`, `Corrupted`, `WithoutContext`, `Bayesian` and `ARD`,
+which wrap a network.
 """
 
 # ruff: noqa: F401  (components and programs import the other names from here)
@@ -25,6 +25,7 @@ from pyro_vae.networks.context import (
     WithoutContext,
 )
 from pyro_vae.networks.dense import MLP, GatedMLP
+from pyro_vae.networks.global_latents import ARD, Bayesian, Sample, WithGlobals
 from pyro_vae.networks.head import Head, Join
 from pyro_vae.networks.images import Conv, ConvTranspose
 from pyro_vae.networks.recurrent import Recurrent, RecurrentDecoder

@@ -11,6 +11,7 @@ training calls once. Nothing needs to be inherited.
 from pyro_vae.priors.codebook import PixelCNN, UniformCodes
 from pyro_vae.priors.codes import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
 from pyro_vae.priors.flow import Flow
+from pyro_vae.priors.hyperpriors import BayesianMixture
 from pyro_vae.priors.manifolds import Dirichlet, LogisticNormal, UniformOnSphere
 from pyro_vae.priors.paths import DeepMarkov, GaussianMarkov, GaussianProcess
 from pyro_vae.priors.real import (
@@ -28,6 +29,7 @@ __all__ = [
     "Laplace",
     "StudentT",
     "GaussianMixture",
+    "BayesianMixture",
     "VampPrior",
     "Flow",
     "ConditionalNormal",

@@ -3,10 +3,11 @@
 `pyro.sample` and `pyro.plate` stand here and nowhere else in the library.
 
 The contract of a program: an `nn.Module` with ``model(x, context=None)``, ``guide(x,
-context=None)`` and ``event_shape``; one plate named ``"data"``, the local latents inside it, the
-observed site named ``"x"``. Its parameters are ordinary ``nn.Parameter``s, never in Pyro's global
-store, so two programs in one process never touch each other. Everything that trains, evaluates,
-draws or inspects takes a program and nothing more special.
+context=None)`` and ``event_shape``; one plate named ``"data"``, the local latents inside it and
+global ones, if any, outside; the observed site named ``"x"``. Its parameters are ordinary
+``nn.Parameter``s, never in Pyro's global store, so two programs in one process never touch each
+other. Everything that trains, evaluates, draws or inspects takes a program and nothing more
+special.
 """
 
 # ruff: noqa: F401  (what programs are run with is found here, outside of __all__)

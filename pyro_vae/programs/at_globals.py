@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from pyro_vae.contracts import (
     EventShape,
     ProgramLike,
+    Quantity,
     StochasticFunction,
     SumsLatents,
     Tensors,
     as_module,
     context_of,
     joint_of,
+    known_by,
 )
 
 __all__ = ["AtGlobals"]
@@ -61,6 +63,11 @@ class AtGlobals(nn.Module):
     def context(self) -> nn.Module | None:
         return context_of(as_module(self.program))
 
+    @property
+    def known(self) -> Mapping[str, Quantity]:
+        """The known quantities that the program takes from a context."""
+        return known_by(self.program)
+
     def model(self, x: Tensors, context: Tensors | None = None) -> object:
         return self._fixed(self.program.model)(x, context)
 
@@ -76,4 +83,5 @@ class AtGlobals(nn.Module):
         return self._fixed(self.program.guide)(x, context)
 
     def _fixed(self, fn: StochasticFunction) -> StochasticFunction:
-        return poutine.block(poutine.condition(fn, data=self.values), hide=self.hidden)
+        fixed = poutine.condition(fn, data=self.values)
+        return poutine.block(fixed, hide_fn=lambda site: site["name"] in self.hidden)

@@ -125,7 +125,7 @@ class HierarchicalVAE(Autoencoder):
         self.bind_components()
         features, known = self.context_features(context), self.known_values(context)
         above: list[Tensor] = []
-        with pyro.plate("data", len(x), dim=-1):
+        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
             density = self.priors[-1](context=features)
             for level in reversed(range(len(self.priors))):
                 z = pyro.sample(f"z{level + 1}", as_pyro(density))
@@ -139,7 +139,7 @@ class HierarchicalVAE(Autoencoder):
     def guide(self, x: Tensor, context: Tensors | None = None) -> None:
         self.bind_components()
         features = self.context_features(context)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
             if self.inference == "bottom_up":
                 self._infer_bottom_up(x, features)
             else:

@@ -150,8 +150,8 @@ class ShiftParameters(Messenger):
         self.offsets = offsets
 
     def _pyro_sample(self, msg: Site) -> None:  # type: ignore[override]  # of a narrower type
-        if msg["is_observed"]:
-            return
+        if msg["is_observed"] or not msg["cond_indep_stack"]:
+            return  # also for global latents, whose parameters belong to no datum
         fn = msg["fn"].wrapped if isinstance(msg["fn"], TorchToPyro) else msg["fn"]
         base = fn.base_dist if isinstance(fn, Independent) else fn
         parameters = parameters_of(base)

@@ -112,7 +112,7 @@ class SemiSupervisedVAE(Autoencoder):
         warn_of_unmoved(self)
         self.bind_components()
         labels, known = self.labels(context), self.known_values(context)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
             y = pyro.sample("y", label_density(labels, torch.zeros_like(labels)))
             prior = self.prior(context=y)
             z = pyro.sample("z", as_pyro(prior))
@@ -122,7 +122,7 @@ class SemiSupervisedVAE(Autoencoder):
     def guide(self, x: Tensor, context: Tensors | None = None) -> None:
         self.bind_components()
         known = self.labels(context)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
             if self.hidden is None:
                 density = density_of(self.posterior, x, x.dim() - 1, None)
                 z = draw_latent("z", self.posterior, density)

@@ -62,7 +62,7 @@ class VAE(Autoencoder):
         warn_of_unmoved(self)
         self.bind_components()
         features, known = self.context_features(context), self.known_values(context)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
             prior = self.prior(context=features)
             z = pyro.sample("z", as_pyro(prior))
             density = density_of(self.likelihood, z, len(prior.event_shape), features, known)
@@ -71,7 +71,7 @@ class VAE(Autoencoder):
     def guide(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         self.bind_components()
         features = self.context_features(context)
-        with pyro.plate("data", len(x), dim=-1):
+        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
             density = density_of(self.posterior, x, x.dim() - 1, features)
             return draw_latent("z", self.posterior, density)
 

@@ -14,6 +14,7 @@ from pyro_vae.report import decoder_figures, latent_figures
 from pyro_vae.report.figures import Gallery, Subject, embedding
 from pyro_vae.report.findings import Outliers
 from pyro_vae.report.reference import compare_with_nuts
+from pyro_vae.runtime.at_globals import at_globals
 
 __all__ = ["Gallery", "inspect"]
 
@@ -44,6 +45,9 @@ def inspect(
         progress: show progress bars.
     """
     gallery = Gallery(folder)
+    whole, program = program, at_globals(program, test, seed)
+    if program is not whole:
+        gallery.warnings.append("figures and numbers are at one draw of the global latents")
     site = latent_site(program, test)
     means = embedding(program, test, site, gallery.numbers)
     subject = Subject(program, train, test, site, means, seed)

@@ -27,12 +27,21 @@ Json = dict[str, Any]  # the content of a JSON or YAML file
 
 
 class Estimate(TypedDict, total=False):
-    """A mean over data, in nats per datum, with its standard error and its Monte Carlo error."""
+    """A mean over data, in nats per datum, with its standard error and its Monte Carlo error.
+
+    Of a program with global latents: the mean of the local parts, the KL of the global latents in
+    nats for all data together, which of them are points, and the local draws under each of theirs.
+    """
 
     mean: float | None
     se: float | None
     mc_se: float | None
     num_samples: int
+    local_mean: float
+    global_kl: float | None
+    global_kl_se: float | None
+    points: str
+    local_draws: int
 
 
 class ParetoK(TypedDict):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pyro_vae.report import markup
 from pyro_vae.report.markup import precise, rounded, text
-from pyro_vae.report.run_files import Evaluation, is_bound
+from pyro_vae.report.run_files import Estimate, Evaluation, is_bound
 
 __all__ = ["score_warnings", "scores_section"]
 
@@ -41,9 +41,30 @@ def scores_section(scores: Evaluation, run: str) -> str:
         mean, mc_se = f"at least {mean}", "unknown"
     rows = [
         ["ELBO", rounded(elbo["mean"]), rounded(elbo["se"]), rounded(elbo["mc_se"])],
-        [f"log p(x), K = {ll['num_samples']:,}", mean, rounded(ll["se"]), mc_se],
+        *_global_rows(elbo, scores["num_data"]),
+        [_label(ll), mean, rounded(ll["se"]), mc_se],
     ]
     return markup.table(header, rows) + f"<p>{' '.join(_words(scores))}</p>"
+
+
+def _label(ll: Estimate) -> str:
+    """What log p(x) is given, and its draws."""
+    if "local_draws" in ll:
+        return f"log p(x | training data), {ll['num_samples']:,} x {ll['local_draws']} draws"
+    return f"log p(x), K = {ll['num_samples']:,}"
+
+
+def _global_rows(elbo: Estimate, num_data: int) -> list[list[str]]:
+    """The parts of the ELBO of a program with global latents."""
+    if "local_mean" not in elbo:
+        return []
+    kl = elbo["global_kl"]
+    words = f"at points ({elbo['points']}), not scored" if kl is None else rounded(-kl / num_data)
+    in_all = "" if kl is None else f"KL {rounded(kl)} nats for all data together"
+    return [
+        ["of it, the local part", rounded(elbo["local_mean"]), "", ""],
+        ["of it, the global latents", text(words), in_all, ""],
+    ]
 
 
 def _without_bound(scores: Evaluation) -> str:

@@ -41,7 +41,7 @@ from pyro_vae.runtime.environment import (
 )
 from pyro_vae.runtime.extremes import check_extremes
 from pyro_vae.runtime.memory import is_out_of_memory
-from pyro_vae.runtime.traces import importance_traces, latent_sites
+from pyro_vae.runtime.traces import importance_traces, is_local, latent_sites
 from pyro_vae.validation import (
     InvalidInput,
     check_event_shape,
@@ -147,7 +147,8 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
         )
     # A point mass has no density to compare, but a place: nowhere near a thin set by chance. The
     # image of an auxiliary site is where the function takes it, not anywhere on the line.
-    is_placed = is_point_mass(q) and (has_sources or is_thin(p_support))
+    # So is a global latent's point, which follows from no data.
+    is_placed = is_point_mass(q) and (has_sources or is_thin(p_support) or not is_local(site))
     points = site["value"] if is_placed else points_of(q)
     if not p_support.check(points).all():
         raise InvalidInput(

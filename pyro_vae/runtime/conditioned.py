@@ -28,12 +28,14 @@ from pyro_vae.datasets.dataset import Data
 from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import (
-    evaluating,
-    in_single_precision,
-    isolated_random,
+from pyro_vae.runtime.environment import evaluating, in_single_precision, isolated_random
+from pyro_vae.runtime.global_latents import (
+    GlobalDraw,
+    HasGlobals,
+    check_globals,
+    draw_globals,
+    log_prior_of,
 )
-from pyro_vae.runtime.global_latents import GlobalDraw, HasGlobals, check_globals, draw_globals
 from pyro_vae.runtime.independence import MOST_DATA, DrawsMixed, Look, check_independence
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -55,7 +57,7 @@ from pyro_vae.runtime.traces import (
 )
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
-__all__ = ["Conditioned", "at_globals", "conditioned"]
+__all__ = ["Conditioned", "conditioned"]
 
 
 @contextmanager
@@ -169,6 +171,10 @@ class Conditioned:
         """Draws of the global latents from the guide, the same for any data."""
         return draw_globals(self.program, self[:1].args, self.plates, num_samples, seed)
 
+    def log_prior(self, values: Values) -> Tensor:
+        """log p(theta) (1,) at given values of the global latents."""
+        return log_prior_of(self.program, self[:1].args, self.plates, values)
+
     def at(self, values: Values) -> Conditioned:
         """The program at given values of its global latents, one of local latents alone."""
         program = AtGlobals(self.program, values, self.plates.globals)
@@ -256,6 +262,10 @@ class Conditioned:
         if num_samples is not None and self.plates.one_draw:
             return run_by_draw(self.model, guide, self.args, num_samples, dim)
         return importance_traces(self.program, *self.args, num_samples, dim, guide)
+
+    def prior(self) -> Trace:
+        """The trace of a single draw from the model's prior, the data as they are."""
+        return prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args))
 
     def draw(self, fn: StochasticFunction, num_samples: int) -> Values:
         """K draws of every latent site from a guide, or from a model's prior."""
@@ -367,31 +377,3 @@ def _spread(num_data: int) -> list[int]:
     """A few data, the first and the last among them."""
     count = min(num_data, MOST_DATA)
     return [i * (num_data - 1) // max(1, count - 1) for i in range(count)]
-
-
-def at_globals(program: ProgramLike, data: Data, seed: int = 0) -> ProgramLike:
-    r"""Draw a program's global latents from its guide, and put the program there.
-
-    .. math:: \theta \sim q(\theta): \quad p(x, z \mid \theta), \quad q(z \mid x, \theta)
-
-    The result is a program of local latents: `pyro_vae.ais`, NUTS, figures and all else take it.
-
-    Args:
-        program: any program; one without global latents is returned as it is.
-        data: a data set, a tensor x (N, \*event), or a pair (x, context); what is drawn does not
-            depend on them.
-        seed: seed of the draw.
-
-    Raises:
-        InvalidInput: on unusable data.
-
-    Example:
-        >>> pv.at_globals(vae, torch.zeros(3, 1, 8, 8)) is vae
-        True
-    """
-    with evaluating(program, seed):
-        args = checked_data(program, data)
-        plates = find_plates(program, *args, scored=False)
-        if not plates.globals:
-            return program
-        return Conditioned(program, *args, plates).at_one_draw(seed).program

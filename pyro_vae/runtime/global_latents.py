@@ -30,6 +30,7 @@ __all__ = [
     "check_globals",
     "draw_globals",
     "global_log_probs",
+    "log_prior_of",
     "points_among",
 ]
 
@@ -46,6 +47,9 @@ class HasGlobals(InvalidInput):
         )
 
 
+Values = dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class GlobalDraw:
     r"""One draw of the global latents from the guide.
@@ -57,7 +61,7 @@ class GlobalDraw:
         masses: the names of the sites that are point masses: points, or images of other sites.
     """
 
-    values: dict[str, Tensor]
+    values: Values
     log_p: Tensor
     log_q: Tensor
     masses: frozenset[str]
@@ -119,8 +123,7 @@ def global_log_probs(
 def _total(sites: dict[str, Site], plates: Plates, num_samples: int = 1) -> Tensor:
     """The log-probability (K,) of the global ones among some sites."""
     total = torch.zeros(num_samples)
-    for name in sites.keys() & plates.globals:
-        site = sites[name]
+    for site in (sites[name] for name in sites if name in plates.globals):  # in their order
         value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         value = scale_and_mask(value, mask=site["mask"])
         if num_samples > 1:
@@ -130,6 +133,14 @@ def _total(sites: dict[str, Site], plates: Plates, num_samples: int = 1) -> Tens
         else:
             total = total.to(value) + value.sum()
     return total
+
+
+def log_prior_of(
+    program: ProgramLike, args: tuple[Tensors, Tensors | None], plates: Plates, values: Values
+) -> Tensor:
+    """log p(theta) (1,) at given values of the global latents."""
+    model = poutine.condition(program.model, data=values)
+    return _total(sites_of(poutine.trace(model).get_trace(*args)), plates)
 
 
 def check_globals(

@@ -42,7 +42,8 @@ METRICS = Kind("out", "metrics.csv, as training writes it", "choose another fold
 
 SMALLER = "lower batch_size (--batch-size), latent or the widths of the networks"
 
-FOUND = "max_plate_nesting"  # an objective's number that no user sets
+# What an objective finds out about a program, which no user sets.
+FOUND = {"max_plate_nesting", "way", "has_looked"}
 
 
 def fit(
@@ -318,6 +319,6 @@ def _settings_of(thing: object) -> object:
     numbers = {
         key: value
         for key, value in vars(thing).items()
-        if isinstance(value, bool | int | float | str) and key != FOUND
+        if isinstance(value, bool | int | float | str) and key not in FOUND
     }
     return {"class": type(thing).__qualname__, **numbers}

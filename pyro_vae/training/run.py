@@ -16,6 +16,7 @@ from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.reading import MEGABYTE, Kind, checked, parsing
+from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.history import History, Row, TrainingDiverged
@@ -181,7 +182,8 @@ class Run:
             # their weights alone.
             return validation_elbo(self.program, self.validation, self.steps.seed)
         except NoBound:
-            return log_joint(self.program, self.validation, seed=self.steps.seed).mean
+            fixed = at_globals(self.program, self.validation, self.steps.seed)
+            return log_joint(fixed, self.validation, seed=self.steps.seed).mean
 
     def _is_out_of_patience(self) -> bool:
         if self.patience is None or self.best is None:

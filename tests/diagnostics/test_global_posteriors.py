@@ -1,0 +1,108 @@
+"""ArviZ data of programs with global latents: the posterior, and what loo says of it."""
+
+import arviz as az
+import numpy as np
+import pytest
+import torch
+from global_programs import Conjugate, Factors, conjugate
+
+import pyro_vae as pv
+from pyro_vae.diagnostics import NUTS, Resampled
+from pyro_vae.evaluation.arviz_compat import group_of
+from pyro_vae.validation import InvalidInput
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate"),
+    pytest.mark.filterwarnings("ignore:Estimated shape parameter"),
+]
+
+
+def test_globals_have_no_dimension_of_data():
+    x = torch.randn(5, 3)
+    idata = pv.to_inference_data(Factors(), x, 30)
+    posterior = group_of(idata, "posterior")
+    assert posterior["w"].dims == ("chain", "draw", "w_dim_0", "w_dim_1")
+    assert posterior["z"].dims == ("chain", "draw", "obs", "z_dim_0")
+    assert group_of(idata, "prior")["w"].shape == (1, 30, 2, 3)
+    assert group_of(idata, "posterior_predictive")["x"].shape == (1, 30, 5, 3)
+    assert group_of(idata, "log_likelihood")["x"].dims == ("chain", "draw", "obs")
+    assert group_of(idata, "sample_stats")["lp"].dims == ("chain", "draw")
+    np.testing.assert_array_equal(group_of(idata, "observed_data")["x"], x)
+
+
+def test_the_pointwise_log_likelihood_is_marginal_over_local_latents(tmp_path):
+    program, train, _ = conjugate()
+    idata = pv.to_inference_data(program, train, 20)
+    w = torch.tensor(group_of(idata, "posterior")["w"].values[0])
+    scale = np.hypot(program.s, program.t)
+    exact = torch.distributions.Normal(w @ train[1].T, scale).log_prob(train[0][:, 0])
+    found = group_of(idata, "log_likelihood")["x"].values[0]
+    np.testing.assert_allclose(found, exact, rtol=1e-9)  # the local guide is exact
+    pv.evaluation.arviz_compat.write_netcdf(idata, tmp_path / "posterior.nc")
+
+
+def test_pareto_k_says_that_an_exact_guide_is_exact():
+    exact, wrong = (conjugate(widen) for widen in (1.0, 0.3))
+    k = [
+        float(group_of(pv.to_inference_data(program, train, 100), "diagnostics")["pareto_k"])
+        for program, train, _ in (exact, wrong)
+    ]
+    assert k[0] == -np.inf and k[1] > 0.7
+
+
+def test_loo_is_the_density_of_each_datum_given_the_others():
+    program, (x, c), _ = conjugate()
+    idata = pv.to_inference_data(program, (x, c), 800)
+    loo = az.loo(idata, pointwise=True)
+    exact = []
+    for n in range(len(x)):
+        others = [i for i in range(len(x)) if i != n]
+        held_out = Conjugate(c[others], x[others])
+        exact.append(held_out.predictive(c[n : n + 1], x[n : n + 1]).item())
+    np.testing.assert_allclose(np.asarray(loo.loo_i), exact, atol=0.15)
+    assert loo.elpd_loo == pytest.approx(sum(exact), abs=0.4)
+
+
+def test_nuts_draws_globals_and_locals_from_their_posterior():
+    program, train, _ = conjugate(num=8)
+    sampler = NUTS(num_chains=2, warmup=80, max_tree_depth=4)
+    idata = pv.to_inference_data(program, train, 200, sampler=sampler)
+    posterior = group_of(idata, "posterior")
+    assert posterior["w"].shape == (2, 100, 3) and posterior["z"].shape == (2, 100, 8, 1)
+    w = posterior["w"].values.reshape(-1, 3)
+    exact = program.posterior
+    spread = exact.variance.sqrt().numpy()
+    np.testing.assert_allclose(w.mean(0), exact.loc, atol=0.4 * spread.max())
+    np.testing.assert_allclose(w.std(0), spread, rtol=0.35)
+    assert (group_of(idata, "diagnostics")["w_r_hat"] < 1.1).all()
+    assert "diverging" in group_of(idata, "sample_stats")
+
+
+def test_a_sampler_of_single_data_is_refused():
+    program, train, _ = conjugate()
+    with pytest.raises(InvalidInput, match="FromGuide or NUTS for a program with global latents"):
+        pv.to_inference_data(program, train, 20, sampler=Resampled())
+
+
+def test_loo_ranks_bayesian_decoders_as_held_out_log_p_does():
+    torch.manual_seed(3)
+    data = torch.randn(120, 2) @ torch.randn(2, 5) + 0.7 * torch.randn(120, 5)
+    train, test = data[:80], data[80:]
+    loo, held_out = {}, {}
+    for latent in (1, 2):
+        likelihood = pv.likelihoods.Normal(5, pv.networks.MLP(latent, []), scale=0.7)
+        program = pv.VAE(
+            pv.priors.StandardNormal(latent),
+            pv.networks.Bayesian(likelihood),
+            pv.posteriors.DiagonalNormal(latent, pv.networks.MLP(5, [])),
+        )
+        pv.fit(program, train, epochs=150, learning_rate=0.05, compile="off", progress=False)
+        loo[latent] = pv.to_inference_data(program, train, 60)
+        held_out[latent] = pv.log_likelihood(program, test, 600)
+    ranking = az.compare({str(latent): idata for latent, idata in loo.items()})
+    best = max(held_out, key=lambda latent: held_out[latent].mean)
+    assert ranking.index[0] == str(best)
+    assert best == 2
+    difference = ranking.loc["2", "elpd_loo"] - ranking.loc["1", "elpd_loo"]
+    assert difference > 2 * ranking.loc["1", "dse"]
