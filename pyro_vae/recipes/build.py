@@ -17,7 +17,7 @@ from pyro_vae.contracts import ProgramLike, alone, as_program
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.recipes.recipe import Recipe, Shape
-from pyro_vae.runtime.memory import enough_memory
+from pyro_vae.runtime.memory import enough_memory, is_out_of_memory
 from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["build_optimizer", "build_program"]
@@ -246,6 +246,8 @@ def _call(argument: str, factory: Factory, *sizes: object, **offers: object) -> 
     except InvalidInput:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InvalidInput(
             argument,
             got=f"{target.__name__} with arguments that it cannot be built with ({error})",

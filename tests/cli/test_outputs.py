@@ -287,3 +287,16 @@ def test_whatever_a_file_holds_is_a_page_or_one_line(stranger, monkeypatch, name
                 page.endswith("</html>\n") and "<b>" not in page and "split 1; echo" not in page
             )
     assert pages + refused == len(tried) and refused
+
+
+@pytest.mark.parametrize(
+    "argv, lower",
+    [
+        (["train", "--latent", str(10**12), "--out", "r"], "lower latent"),
+        (["sample", "RUN", "--num", str(10**12)], "lower num"),
+    ],
+)
+def test_out_of_memory_is_one_line_of_a_command(capsys, run, tmp_path, monkeypatch, argv, lower):
+    monkeypatch.chdir(tmp_path)
+    said = fails(capsys, *(str(run) if word == "RUN" else word for word in argv))
+    assert "memory: got" in said and "GiB more than the host has free" in said and lower in said
