@@ -85,13 +85,14 @@ def _check_quantity(
             fix="reshape it",
         )
     aligned = value.reshape(len(value), *(value.shape[1:] or (1,) * len(shape)))
-    seen = x.to(value.device) if isinstance(x, Tensor) else torch.full_like(aligned, torch.nan)
+    unseen = torch.full(aligned.shape, torch.nan, device=value.device)
+    seen = x.to(value.device) if isinstance(x, Tensor) else unseen
     holds = quantity.holds(aligned, seen)
     if not holds.all():
         bad = (~holds).reshape(len(value), -1).any(1).nonzero()[0].item()
         raise InvalidInput(
             argument,
-            got=f"{int((~holds).sum())} other numbers (first in datum {bad})",
+            got=f"other numbers (first in datum {bad})",
             expected=quantity.expected,
             fix=f"correct {name}",
         )

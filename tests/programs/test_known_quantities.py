@@ -104,6 +104,8 @@ def test_data_beyond_their_trials_are_refused():
     assert pv.elbo(program, (x, {"trials": torch.tensor([9, 3])})).values.isfinite().all()
     with pytest.raises(InvalidInput, match=r"context\['trials'\].*datum 1.*at least x"):
         pv.elbo(program, (x, {"trials": torch.tensor([9, 2])}))
+    means = pv.generate(program, 3, context={"trials": 7})
+    torch.testing.assert_close(pv.generate(program, 3, context={"trials": 14}), 2 * means)
 
 
 class Exact(nn.Module):
