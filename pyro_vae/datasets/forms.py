@@ -122,7 +122,7 @@ def check_some(values: Tensor) -> None:
         raise InvalidInput(
             "x",
             got="no data" if values.dim() else "a single number",
-            expected="data (N, *event)",
+            expected="at least one datum" if values.dim() else "data (N, *event)",
             fix="check the split or the file" if values.dim() else "stack the data",
         )
 
