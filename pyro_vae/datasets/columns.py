@@ -32,11 +32,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 DEFAULTS = {
     "real": "Normal",
-    "positive": "Normal",
+    "positive": "LogNormal",
     "count": "NegativeBinomial",
     "binary": "Bernoulli",
     "category": "Categorical",
-    "ordinal": "Categorical",
+    "ordinal": "Ordinal",
 }
 LEARNS_SCALE = {"Normal", "Laplace", "StudentT", "LogNormal"}
 
