@@ -20,6 +20,7 @@ from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
 from pyro_vae.datasets.sources import Binarize, Part, Parts, Reading, Source, Texts, say
+from pyro_vae.datasets.splitting import split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import InvalidInput, check_choice, nearest_name
@@ -170,7 +171,9 @@ def load(
                 expected="two or more: one to train on and one to test on",
                 fix="add data, or give a test part",
             )
-        train, test = train.hold_out(max(1, len(train) // 10), seed)
+        is_ours = isinstance(name, str | Path)  # an object's memory is its owner's
+        split = split_in_place if is_ours and binarize != "fixed" else Dataset.hold_out
+        train, test = split(train, max(1, len(train) // 10), seed)
         test.split = "test"
     train.published_validation = sets.get("validation")
     if like is not None and like.is_standardized:

@@ -19,6 +19,7 @@ from pyro_vae.datasets.binarize import batch_keys, uniform
 from pyro_vae.datasets.dataset import Dataset, as_dataset
 from pyro_vae.datasets.named import load, names
 from pyro_vae.datasets.spectrograms import log_spectrogram, wav, waveform
+from pyro_vae.datasets.splitting import split_in_place
 from pyro_vae.validation import InvalidInput
 
 
@@ -107,6 +108,17 @@ def test_a_draw_made_in_blocks_is_one_draw_and_bytes_are_numbers(index):
     in_double = kept.to("cpu", torch.float64)
     assert in_double.values.dtype == in_double.x.dtype == torch.float64
     assert torch.equal(in_double.x.float(), whole)
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_a_split_in_place_is_that_of_copies(binarize):
+    levels = torch.randint(0, 256, (200_003, 2), dtype=torch.uint8)
+    data = Dataset(levels.clone(), torch.arange(200_003), binarize=binarize, scale=255)
+    train, test = data.hold_out(20_000, seed=5)
+    before = train.sha256, test.sha256
+    again = split_in_place(Dataset(levels, torch.arange(200_003), binarize=binarize, scale=255),
+                           20_000, 5)  # fmt: skip
+    assert (again[0].sha256, again[1].sha256) == before
 
 
 def test_data_in_every_form(tmp_path):
