@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,8 +137,8 @@ def impute(
             for chunk in chunks(num_draws, max(1, AT_ONCE // max(1, few.tensor.numel())))
         ]
     )
-    quantiles = torch.tensor([(1 - probability) / 2, 0.5, (1 + probability) / 2], dtype=x.dtype)
-    low, middle, high = draws.quantile(quantiles, dim=0)
+    ends = [(1 - probability) / 2, 0.5, (1 + probability) / 2]
+    low, middle, high = torch.from_numpy(np.quantile(draws.numpy(), ends, axis=0)).to(x.dtype)
     columns = dataset.columns
     if columns is not None:
         named = torch.tensor([bool(column.categories) for column in columns])[places[:, 1]]
