@@ -8,10 +8,20 @@ from typing import cast
 import pyro
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Bindable, Initializable, Likelihood, Prior, as_module
+from pyro_vae.contracts import (
+    Bindable,
+    Initializable,
+    Likelihood,
+    Prior,
+    Quantity,
+    Tensors,
+    as_module,
+    known_by,
+)
 from pyro_vae.distributions import ObservedEvents, as_pyro
 from pyro_vae.networks import as_shape
 from pyro_vae.programs.autoencoder import check_components
+from pyro_vae.programs.contexts import known_values
 from pyro_vae.programs.parts import density_of, draw_latent, features_of_context
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, count_of
@@ -89,29 +99,36 @@ class MultimodalVAE(nn.Module):
         return {name: as_shape(part.event_shape) for name, part in self._likelihoods.items()}
 
     @property
+    def known(self) -> dict[str, Quantity]:
+        """The known quantities that any of the likelihoods takes from the context, by name."""
+        parts = self._likelihoods.values()
+        return {name: one for part in parts for name, one in known_by(part).items()}
+
+    @property
     def _likelihoods(self) -> dict[str, Likelihood]:
         return cast(dict[str, Likelihood], dict(self.likelihoods.items()))
 
-    def initialize(self, x: dict[str, Tensor], context: Tensor | None = None) -> None:
+    def initialize(self, x: dict[str, Tensor], context: Tensors | None = None) -> None:
         """Initialise likelihoods from their own data; training calls this before its first step."""
-        features = features_of_context(self.context, context)
+        features = features_of_context(self.context, context, self.known)
         for name, part in self._likelihoods.items():
             if isinstance(part, Initializable) and name in x:
                 part.initialize(x[name], features)
 
-    def model(self, x: dict[str, Tensor], context: Tensor | None = None) -> None:
+    def model(self, x: dict[str, Tensor], context: Tensors | None = None) -> None:
         warn_of_unmoved(self)
-        features = features_of_context(self.context, context)
+        features = features_of_context(self.context, context, self.known)
         with pyro.plate("data", count_of(x), dim=-1):
             prior = self.prior(context=features)
             z = pyro.sample("z", as_pyro(prior))
             for name, likelihood in self._likelihoods.items():
                 if name in x:
-                    density = density_of(likelihood, z, len(prior.event_shape), features)
+                    known = known_values(known_by(likelihood), context)
+                    density = density_of(likelihood, z, len(prior.event_shape), features, known)
                     pyro.sample(name, ObservedEvents(density), obs=x[name])
 
-    def guide(self, x: dict[str, Tensor], context: Tensor | None = None) -> Tensor:
-        features = features_of_context(self.context, context)
+    def guide(self, x: dict[str, Tensor], context: Tensors | None = None) -> Tensor:
+        features = features_of_context(self.context, context, self.known)
         with pyro.plate("data", count_of(x), dim=-1):
             return draw_latent("z", self.posterior, self.posterior(x, context=features))
 

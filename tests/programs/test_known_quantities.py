@@ -154,6 +154,19 @@ def test_every_known_quantity_has_a_value_in_the_tests(name):
         assert known_by(likelihood)[quantity].holds(value, torch.zeros(3)).all()
 
 
+def test_a_modality_has_its_size():
+    parts = {"counts": counts(), "image": pv.likelihoods.Normal(3, MLP(2, [8]))}
+    experts = {"counts": normal(2, MLP(4, [8])), "image": normal(2, MLP(3, [8]))}
+    posterior = pv.posteriors.ProductOfExperts(2, experts)
+    program = pv.MultimodalVAE(pv.priors.StandardNormal(2), parts, posterior)
+    x = {"counts": torch.ones(NUM, 4), "image": torch.zeros(NUM, 3)}
+    size = torch.full((NUM,), 4.0)
+    scores = [pv.elbo(program, (x, {"size_factor": s})).values for s in (size, 9 * size)]
+    assert (scores[0] > scores[1]).all()
+    with pytest.raises(InvalidInput, match="size_factor"):
+        pv.elbo(program, x)
+
+
 # decoding
 
 
