@@ -30,6 +30,7 @@ __all__ = [
     "MadeAtFirstRun",
     "ModuleLike",
     "Network",
+    "PLATE_OF_DRAWS",
     "Posterior",
     "Prior",
     "ProgramLike",
@@ -64,6 +65,8 @@ __all__ = [
 ]
 
 StochasticFunction = Callable[..., object]  # a Pyro model or guide
+
+PLATE_OF_DRAWS = "_draws"  # a name that no author gives a plate
 
 # Data or contexts: one tensor (N, ...), or one for each name, all of one length N.
 Tensors = Tensor | dict[str, Tensor]

@@ -15,7 +15,8 @@ from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.distributions.adapters import TorchToPyro
 from pyro_vae.objectives.base import Objective, is_same
-from pyro_vae.runtime.traces import latent_sites
+from pyro_vae.runtime.summed import is_summed
+from pyro_vae.runtime.traces import latent_sites, paired_traces
 from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob", "unwrapped"]
@@ -41,7 +42,19 @@ class SumOverSites(Objective):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> tuple[Trace, Trace]:
-        return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+        try:
+            return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+        except ValueError as error:
+            _, trace = paired_traces(model, guide, *args, **kwargs)
+            summed = [name for name, site in sites_of(trace).items() if is_summed(site)]
+            if not summed:
+                raise
+            raise InvalidInput(
+                "objective",
+                got=f"{type(self).__name__} for a model that sums over {summed[0]!r}",
+                expected="a bound that sums over its states",
+                fix="pass objective=pv.objectives.EnumeratedELBO() (--objective EnumeratedELBO)",
+            ) from error
 
     def bound(self, model: Trace, guide: Trace) -> Tensor:
         latents, drawn = latent_sites(model), latent_sites(guide)
@@ -57,8 +70,7 @@ class SumOverSites(Objective):
                         name,
                         got="a latent site of the model that the guide does not have",
                         expected="a guide for every latent",
-                        fix="sample it in the guide, or pass objective=EnumeratedELBO() for one "
-                        'that is marked infer={"enumerate": "parallel"}',
+                        fix="sample it in the guide",
                     )
                 after = set(order[order.index(name) :])
                 comes_first = before.isdisjoint(after)
@@ -102,9 +114,12 @@ class SumOverSites(Objective):
 
 
 def guide_log_prob(site: Site) -> Tensor:
-    """A guide site's log-probability, without the part of its gradient with zero mean."""
+    """A guide site's log-probability, without the part of its gradient with zero mean.
+
+    A factor was not drawn, so it has no such part, whatever its ``has_rsample`` says.
+    """
     _, score_function, entropy_term = site["score_parts"]
-    if is_identically_zero(score_function):
+    if site["is_observed"] or is_identically_zero(score_function):
         return site["log_prob"]
     return entropy_term + (site["log_prob"] - entropy_term).detach()
 

@@ -7,7 +7,9 @@ its value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -133,9 +135,7 @@ class Names:
                 raise _picks(frame, num_data)
             full = num_data if frame.size == -1 else frame.full_size
             return frame._replace(name="data", size=num_data, full_size=full)
-        if frame.name in ("data", "particles"):
-            return frame._replace(name=f"{frame.name}_")
-        return frame
+        return frame._replace(name="data_") if frame.name == "data" else frame
 
 
 class Translated(Messenger):
@@ -289,6 +289,23 @@ def _picks(frame: CondIndepStackFrame, num_data: int | None) -> InvalidInput:
         expected="one entry for each datum of the batch that the model is given",
         fix=f"write pyro.plate({frame.name!r}, len(x)); fit makes the batches (batch_size=)",
     )
+
+
+@contextmanager
+def told_if_picked() -> Iterator[None]:
+    """Turn Pyro's error for a plate that asks for more data than there are into the refusal."""
+    try:
+        yield
+    except ValueError as error:
+        sizes = re.search(r"subsample_size does not match len\(subsample\), (\d+) vs", str(error))
+        if sizes is None:
+            raise
+        raise InvalidInput(
+            "model",
+            got=f"a plate with subsample_size={sizes[1]}: data picked by the plate itself",
+            expected="one entry for each datum of the batch that the model is given",
+            fix="write with pyro.plate('data', len(x)):; fit makes the batches (batch_size=)",
+        ) from error
 
 
 def _observed(

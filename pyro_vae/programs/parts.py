@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vae.contracts import (
+    PLATE_OF_DRAWS,
     Likelihood,
     Posterior,
     StatesInfer,
@@ -120,7 +121,7 @@ class ParticlePlate(pyro.plate):
     """A plate of particles that some sites stay outside of."""
 
     def __init__(self, num_particles: int, dim: int, outside: Collection[str]):
-        super().__init__("particles", num_particles, dim=dim)
+        super().__init__(PLATE_OF_DRAWS, num_particles, dim=dim)
         self.outside = frozenset(outside)
 
     def _process_message(self, msg: Message) -> None:

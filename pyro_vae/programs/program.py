@@ -29,6 +29,7 @@ from pyro_vae.programs.names import (
     Translated,
     are_enumerated,
     check_autoguides,
+    told_if_picked,
 )
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.programs.references import modules_of
@@ -103,7 +104,6 @@ class Program(nn.Module):
         # In the dictionary, where a function that is itself a module is not registered again.
         self.__dict__["model_fn"], self.__dict__["guide_fn"] = model, guide
         self.arguments = arguments
-        self.one_draw = False  # whether it is run for one draw of its latents at a time
         self.takes_context = (False, False) if arguments else _take_context(model, guide)
         self.store = Store(None if event_shape is None else as_shape(event_shape))
 
@@ -127,6 +127,15 @@ class Program(nn.Module):
     def event_shape(self) -> EventShape | None:
         """The shape of one datum, once it is known."""
         return self.store.event_shape
+
+    @property
+    def one_draw(self) -> bool:
+        """Whether it is run for one draw of its latents at a time."""
+        return self.store.one_draw
+
+    @one_draw.setter
+    def one_draw(self, value: bool) -> None:
+        self.store.one_draw = value
 
     def init_args(self) -> dict[str, object] | None:
         """Arguments of the constructor, for saving; none for functions tied to their modules."""
@@ -179,7 +188,7 @@ class Program(nn.Module):
             for rows in (_first(3, number), _first(2, number))
         )
         with self._aside(_device_of(x)):
-            with self.store.scope(self, adopts=True):
+            with self.store.scope(self, adopts=True), told_if_picked():
                 guide = poutine.trace(self._call).get_trace(1, *three)
                 model = poutine.trace(poutine.replay(self._call, trace=guide)).get_trace(0, *three)
             again = Store()  # made anew, for parameters whose size is that of the data

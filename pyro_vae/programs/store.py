@@ -15,6 +15,7 @@ from typing import TypedDict
 import pyro
 import torch
 from pyro import poutine
+from pyro.params.param_store import StateDict
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
@@ -67,7 +68,7 @@ class Store(nn.Module):
         elif event_shape is not None:
             self.event_shape = tuple(event_shape)
         self.names = None if names is None else Names.from_json(names)
-        self.blank = blank
+        self.blank, self.one_draw = blank, False
         self.constraints: dict[str, Constraint] = {}
         for name, (shape, constraint) in (params or {}).items():
             self.add(name, nn.Parameter(torch.zeros(tuple(shape))))
@@ -126,16 +127,22 @@ class Store(nn.Module):
         Raises:
             InvalidInput: for a parameter that is new, or belongs to no module of the program.
         """
+        kept = {
+            name: parameter
+            for name in self.constraints
+            if (parameter := self._parameters.get(_key(name))) is not None
+        }
+        before: StateDict = {"params": dict(kept), "constraints": dict(self.constraints)}
         with (
-            pyro.get_param_store().scope() as state,
+            pyro.get_param_store().scope(before) as state,
             poutine.block(hide_types=["param"]),  # none of our objectives or handlers needs them
             _Serve(self, owner),
         ):
             yield
-        made = state["params"]
+        made = {name: p for name, p in state["params"].items() if name not in kept}
         if not made:
             return
-        owned = {id(parameter) for parameter in owner.parameters()}
+        owned = {id(p) for module in (owner, self) for p in module.parameters()}
         for name, value in made.items():
             if id(value) in owned:
                 continue

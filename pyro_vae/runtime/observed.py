@@ -14,7 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_vae.contracts import EventShape, Place, Site, Tensors, Trace, sites_of
+from pyro_vae.contracts import PLATE_OF_DRAWS, EventShape, Place, Site, Tensors, Trace, sites_of
 from pyro_vae.distributions import given_datum
 from pyro_vae.validation import InvalidInput
 
@@ -83,7 +83,9 @@ class _Piece:
     def dims(self) -> tuple[list[int], int]:
         """The dimensions of the site's plates in a datum, from the left, and that of the data."""
         found = {f.name: f.dim for f in self.site["cond_indep_stack"] if f.dim is not None}
-        return sorted(d for n, d in found.items() if n not in ("data", "particles")), found["data"]
+        return sorted(d for n, d in found.items() if n not in ("data", PLATE_OF_DRAWS)), found[
+            "data"
+        ]
 
     def in_rows(self, value: Tensor) -> Tensor:
         r"""A value of the site as (\*draws, N, \*part of x)."""
@@ -94,7 +96,7 @@ class _Piece:
         inner = [rank + d for d in dims if rank + d >= 0]
         first = [d for d in range(rank) if d not in inner and d != rank + data]
         draws = tuple(fn.batch_shape[d] for d in first if fn.batch_shape[d] != 1)
-        if any(f.name == "particles" for f in self.site["cond_indep_stack"]):
+        if any(f.name == PLATE_OF_DRAWS for f in self.site["cond_indep_stack"]):
             draws = (fn.batch_shape[first[0]],)
         value = value.permute(*first, rank + data, *inner, *range(rank, value.dim()))
         return value.reshape(*draws, fn.batch_shape[data], *self.place.shape)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.contracts import (
+    PLATE_OF_DRAWS,
     ProgramLike,
     Site,
     StochasticFunction,
@@ -86,7 +87,7 @@ def trace_by_draw(
 def joined_traces(traces: Sequence[Trace], particle_dim: int) -> Trace:
     """K traces of one draw as one trace, as a plate of draws in ``particle_dim`` would give it."""
     joined = Trace()
-    frame = CondIndepStackFrame("particles", particle_dim, len(traces), 0, len(traces))
+    frame = CondIndepStackFrame(PLATE_OF_DRAWS, particle_dim, len(traces), 0, len(traces))
     for name, first in sites_of(traces[0]).items():
         sites = [sites_of(trace)[name] for trace in traces]
         site = first.copy()
