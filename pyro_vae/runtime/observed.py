@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -18,7 +19,14 @@ from pyro_vae.contracts import PLATE_OF_DRAWS, EventShape, Place, Site, Tensors,
 from pyro_vae.distributions import given_datum
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["like_parts", "observed_of", "observed_parts", "parts_of"]
+__all__ = [
+    "GivenData",
+    "Unconditioned",
+    "like_parts",
+    "observed_of",
+    "observed_parts",
+    "parts_of",
+]
 
 
 def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
@@ -157,3 +165,30 @@ def parts_of(shape: EventShape | None) -> list[str]:
 def like_parts(made: dict[str, Tensor], parts: Sequence[str]) -> Tensors:
     """What was made of x in the form of x: a dictionary, or the only tensor."""
     return made["x"] if list(parts) == [""] else made
+
+
+class Unconditioned(Messenger):
+    """Draw x instead of observing it; what else is observed, such as labels, is given.
+
+    Args:
+        parts: the names of the parts of x.
+    """
+
+    def __init__(self, parts: Iterable[str]):
+        super().__init__()
+        self.names = {name or "x" for name in parts}
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["is_observed"] and (msg["name"] in self.names or "x" in msg["infer"]):
+            msg["infer"] = {**msg["infer"], "obs": msg["value"]}
+            msg["is_observed"] = False
+            msg["value"], msg["done"] = None, False  # type: ignore[typeddict-item, typeddict-unknown-key]
+
+
+class GivenData(Messenger):
+    """Give an unconditioned site what `given_datum` fixes of its datum, before it is drawn."""
+
+    def _pyro_sample(self, site: Site) -> None:
+        datum = site["infer"].get("obs")  # left there by Unconditioned
+        if isinstance(datum, Tensor):
+            site["fn"] = given_datum(site["fn"], datum)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, joint_of, sites_of
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
-from pyro_vae.distributions import given_datum, representative_of
+from pyro_vae.distributions import representative_of
 from pyro_vae.programs import AtGlobals, as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, enough_memory, rows_within
-from pyro_vae.runtime.observed import like_parts, observed_parts, parts_of
+from pyro_vae.runtime.observed import (
+    GivenData,
+    Unconditioned,
+    like_parts,
+    observed_parts,
+    parts_of,
+)
 from pyro_vae.runtime.settings import Settings
 from pyro_vae.runtime.summed import with_drawn
 from pyro_vae.runtime.traces import is_local, latent_sites
@@ -290,7 +295,7 @@ def prior_predictive(
 ) -> Trace:
     """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given."""
     empty = _empty(program, num)
-    drawn = _Unconditioned(tensors_of(empty))(joint_of(program))
+    drawn = Unconditioned(tensors_of(empty))(joint_of(program))
     model = poutine.condition(drawn, data=dict(latents or {}))
     try:
         return poutine.trace(model).get_trace(empty, context)
@@ -330,27 +335,9 @@ def posterior_predictive(given: Conditioned) -> Trace:
         fixed = poutine.condition(given.joint, data=values)
         first_dim = given.plates.particle_dim - 1
         replayed = with_drawn(fixed, given.args, given.plates.summed, first_dim)
-    with _GivenData():
-        model = _Unconditioned(tensors_of(given.x))(replayed)
+    with GivenData():
+        model = Unconditioned(tensors_of(given.x))(replayed)
         return poutine.trace(model).get_trace(*given.args)
-
-
-class _Unconditioned(Messenger):
-    """Draw x instead of observing it; what else is observed, such as labels, is given.
-
-    Args:
-        parts: the names of the parts of x.
-    """
-
-    def __init__(self, parts: Iterable[str]):
-        super().__init__()
-        self.names = {name or "x" for name in parts}
-
-    def _pyro_sample(self, msg: Site) -> None:
-        if msg["is_observed"] and (msg["name"] in self.names or "x" in msg["infer"]):
-            msg["infer"] = {**msg["infer"], "obs": msg["value"]}
-            msg["is_observed"] = False
-            msg["value"], msg["done"] = None, False  # type: ignore[typeddict-item, typeddict-unknown-key]
 
 
 def _given_parts(
@@ -387,14 +374,5 @@ def _completed(given: Conditioned) -> Trace:
     """A trace of the unconditioned model with all parts of x, its latents drawn at those given."""
     guide = poutine.trace(given.guide).get_trace(*given.args)
     x = {**tensors_of(_empty(given.program, len(given))), **tensors_of(given.x)}
-    model = _Unconditioned(x)(poutine.replay(given.model, trace=guide))
+    model = Unconditioned(x)(poutine.replay(given.model, trace=guide))
     return poutine.trace(model).get_trace(x, given.context)
-
-
-class _GivenData(Messenger):
-    """Give an unconditioned site what `given_datum` fixes of its datum, before it is drawn."""
-
-    def _pyro_sample(self, site: Site) -> None:
-        datum = site["infer"].get("obs")  # left there by _Unconditioned
-        if isinstance(datum, Tensor):
-            site["fn"] = given_datum(site["fn"], datum)
