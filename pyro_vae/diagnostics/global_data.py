@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import Tensors, sites_of
+from pyro_vae.contracts import Tensors, Trace, sites_of
 from pyro_vae.diagnostics.global_draws import JointDraw, JointDraws
-from pyro_vae.distributions import NoDraws
+from pyro_vae.distributions import NoDraws, given_datum
 from pyro_vae.evaluation.arviz_compat import (
     ArvizData,
     effective_draws,
@@ -57,7 +57,7 @@ Groups = dict[str, dict[str, Variable]]
 def joint_data(
     given: Conditioned,
     joint: JointDraws,
-    labels: np.ndarray,
+    coordinates: Mapping[str, object],
     attributes: Mapping[str, object],
     memory_budget: int,
 ) -> ArvizData:
@@ -66,7 +66,7 @@ def joint_data(
     Args:
         given: a program with global latents, given data.
         joint: draws of all of its latents.
-        labels: what to call the data along ``obs``.
+        coordinates: what to call the data along ``obs``, and columns along their dimension.
         attributes: of the whole.
         memory_budget: bytes of new data in either of the predictive groups: these hold fewer draws
             where all would take more.
@@ -75,7 +75,8 @@ def joint_data(
     groups = _groups(given, joint, max(1, memory_budget // given.nbytes))
     groups |= {
         "observed_data": _by_obs("x", given.x),
-        "constant_data": {"index": (["obs"], labels)} | _by_obs("context", given.context),
+        "constant_data": {"index": (["obs"], np.asarray(coordinates["obs"]))}
+        | _by_obs("context", given.context),
     }
     return inference_data(
         {
@@ -84,7 +85,7 @@ def joint_data(
             if variables
         },
         attributes,
-        {"obs": labels},
+        coordinates,
     )
 
 
@@ -132,7 +133,7 @@ def _groups(given: Conditioned, joint: JointDraws, most: int) -> Groups:
             }
     return {
         "posterior": posterior,
-        "posterior_predictive": {"x": rows.of_data("x", rows.first([one.x for one in made], most))},
+        "posterior_predictive": rows.predictive([one.x for one in made], most),
         "log_likelihood": {"x": rows.of_draws(marginal, ["obs"])},
         "sample_stats": {name: rows.of_draws(value, []) for name, value in stats.items()},
         "diagnostics": diagnostics,
@@ -145,13 +146,13 @@ class _AtDraw:
     """What is known at one draw of all latents.
 
     Args:
-        x: new data drawn there, in the shape of the data.
+        x: new data drawn there, in the shape of the data, by observed site.
         marginal: log p(x | theta) (N,).
         log_prior: log p(theta) (1,).
         joint: log p(x, z, theta) of all data, a number.
     """
 
-    x: Tensor
+    x: dict[str, Tensor]
     marginal: Tensor
     log_prior: Tensor
     joint: Tensor
@@ -166,11 +167,24 @@ def _at(given: Conditioned, draw: JointDraw) -> _AtDraw:
     shape = (1, len(given))
     local = sum(site_log_prob(site, at.plates, shape).double().sum() for site in sites.values())
     return _AtDraw(
-        in_rows(observed_of(trace, at_datum=True)["fn"].sample(), at.plates)[0],
+        {name: in_rows(drawn, at.plates)[0] for name, drawn in _new_data(trace, given).items()},
         weights.double().logsumexp(0) - math.log(len(weights)),
         log_prior,
         local + log_prior.sum(),
     )
+
+
+def _new_data(trace: Trace, given: Conditioned) -> dict[str, Tensor]:
+    """Data drawn at a model's trace, by observed site."""
+    found = {}
+    for name in given.observed_names:
+        site = sites_of(trace).get(name)
+        if name == "x" or site is None:
+            fn = observed_of(trace, at_datum=True)["fn"]
+        else:
+            fn = given_datum(site["fn"], site["value"])
+        found[name] = fn.sample()
+    return found
 
 
 def _prior(given: Conditioned, num_samples: int, rows: _Rows, most: int) -> Groups:
@@ -187,10 +201,10 @@ def _prior(given: Conditioned, num_samples: int, rows: _Rows, most: int) -> Grou
         )
         for run in runs
     ]
-    new = [observed_of(trace, at_datum=True)["fn"].sample() for trace in traces]
+    new = [_new_data(trace, given) for trace in traces]
     return {
         "prior": rows.latents(draws),
-        "prior_predictive": {"x": rows.of_data("x", rows.first(new, most))},
+        "prior_predictive": rows.predictive(new, most),
     }
 
 
@@ -211,10 +225,11 @@ class _Rows:
         array = values.unflatten(0, (self.chains, -1)).detach().cpu().numpy()
         return ["chain", "draw", *dims], array
 
-    def first(self, values: list[Tensor], most: int) -> list[Tensor]:
-        """Those of the first draws of each chain, so many in all."""
-        length, kept = len(values) // self.chains, max(1, most // self.chains)
-        return [value for i, value in enumerate(values) if i % length < kept]
+    def predictive(self, drawn: list[dict[str, Tensor]], most: int) -> dict[str, Variable]:
+        """New data of the first draws of each chain, so many in all."""
+        length, kept = len(drawn) // self.chains, max(1, most // self.chains)
+        first = [values for i, values in enumerate(drawn) if i % length < kept]
+        return {name: self.of_data(name, [values[name] for values in first]) for name in first[0]}
 
     def of_data(self, name: str, values: list[Tensor]) -> Variable:
         """Values (N, *event) of each draw."""

@@ -140,13 +140,16 @@ def to_inference_data(
         | {f"draws_{name}": value for name, value in _settings(sampler).items()}
         | versions()
     )
+    coordinates: dict[str, object] = {"obs": labels}
+    if data.columns is not None:
+        coordinates["x_dim_0"] = data.columns.names
     bar = progress_bar(f"draws, {num_samples} a datum", total=len(data), shown=progress)
     parts = []
     opened = conditioned(program, data, seed, scored=False, has_globals=True)
     with opened as given, bar as advance:
         if given.plates.globals:
             joint = draw_jointly(given, num_samples, sampler, seed)
-            return joint_data(given, joint, labels, attributes, memory_budget)
+            return joint_data(given, joint, coordinates, attributes, memory_budget)
         one = given[:1]
         size = rows_within(memory_budget, lambda k: _decoded(one, k)) // num_samples
         predictive = max(1, memory_budget // given.nbytes)
@@ -154,9 +157,6 @@ def to_inference_data(
             drawn = sampler(part, num_samples)
             parts.append(_Groups(part, drawn, predictive, memory_budget).arrays())
             advance(len(part))
-    coordinates: dict[str, object] = {"obs": labels}
-    if data.columns is not None:
-        coordinates["x_dim_0"] = data.columns.names
     return _assembled(parts, drawn, coordinates, attributes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.programs import as_program
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating
@@ -32,6 +33,7 @@ def at_globals(program: ProgramLike, data: Data, seed: int = 0) -> ProgramLike:
         >>> pv.at_globals(vae, torch.zeros(3, 1, 8, 8)) is vae
         True
     """
+    program = as_program(program)
     with evaluating(program, seed):
         args = checked_data(program, data)
         plates = find_plates(program, *args, scored=False)
