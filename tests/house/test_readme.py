@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import pyro
 import pytest
 import tables
 import torch
 
+import pyro_vae as pv
 from pyro_vae.testing import check_prior
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,18 @@ def test_the_first_example_runs_on_the_embedded_digits(tmp_path, monkeypatch, ca
     names: dict = {}
     exec(code.replace("1000", "20"), names)
     assert names["images"].shape == (64, 1, 8, 8) and "nats" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
+def test_the_pyro_model_trains_and_is_scored():
+    names = {"torch": torch, "pyro": pyro, "dist": pyro.distributions, "pv": pv}
+    names |= {"encoder": torch.nn.Linear(3, 2), "decoder": torch.nn.Linear(2, 3)}
+    exec(blocks("README.md")[1], names)
+    program, x = names["program"], torch.randn(20, 3)
+    before = names["decoder"].weight.detach().clone()
+    pv.fit(program, x, epochs=2, progress=False)
+    assert not torch.equal(names["decoder"].weight, before)
+    assert pv.log_likelihood(program, x, 50).mean > pv.elbo(program, x, 50).mean
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
