@@ -205,6 +205,7 @@ def row_of(case: str, estimator: str, repetitions: list[tuple[Score, Tensor]]) -
         "coverage": statistics.mean(covers),
         "bound": statistics.mean(says_bound(score) for score, _ in repetitions),
         "pareto_k": statistics.median(k) if k else None,
+        "repetitions": len(repetitions),
     }
 
 

@@ -193,9 +193,14 @@ def ground_truth_table(rows: list[dict]) -> str:
     lines, last = [], ""
     for row in rows:
         case, last = ("" if row["case"] == last else row["case"]), row["case"]
+        stated = f"{row['mc_se']:.4f} | {row['in_errors']:+.1f}"
+        if row.get("bound", 0) > 0.5:  # a bound states no error
+            stated = " | "
+        repetitions = row.get("repetitions", 20)
+        few = "" if repetitions == 20 else f" ({repetitions} repetitions)"
         lines.append(
-            f"| {case} | {row['estimator']} | {row['exact']:.3f} | {row['error']:+.4f} | "
-            f"{row['mc_se']:.4f} | {row['in_errors']:+.1f} | {number(row.get('z'), 1)} | "
+            f"| {case} | {row['estimator']}{few} | {row['exact']:.3f} | {row['error']:+.4f} | "
+            f"{stated} | {number(row.get('z'), 1)} | "
             f"{100 * row['coverage']:.1f}% | {verdict(row)} | {number(row['pareto_k'])} |"
         )
     return table(

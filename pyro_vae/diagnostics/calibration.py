@@ -9,6 +9,7 @@ for each datum.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pyro import validation_enabled
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors, sites_of
 from pyro_vae.programs.contexts import check_context
+from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import in_rows, out_of_rows
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, rows_within
+from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.validation import check_count, count_of
@@ -104,6 +106,7 @@ class Calibration:
         return held / count, central, highest
 
 
+@in_fixed_blocks
 def calibrate(
     program: ProgramLike,
     num_data: int = 1000,
@@ -111,7 +114,6 @@ def calibrate(
     *,
     context: Tensors | None = None,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
 ) -> Calibration:
     r"""Calibrate a program's guide by simulation: rank true latents among its draws.
 
@@ -123,11 +125,11 @@ def calibrate(
 
     Args:
         program: any program whose event shape is known and whose guide has no auxiliary sites.
-        num_data: how many data to simulate; not used with a context, which has one entry for each.
+        num_data: how many data to simulate, all at once, so that each depends on their number; not
+            used with a context, which has one entry for each.
         num_samples: draws L from the guide for each.
         context: context (N, ...) for a conditional program.
         seed: seed of data and draws; the caller's random state is left as it was.
-        memory_budget: bytes of draws allowed at once.
 
     Raises:
         InvalidInput: on unusable settings.
@@ -149,21 +151,24 @@ def calibrate(
         trace = prior_predictive(program, num_data, context)
         given = Conditioned.of(program, observed_of(trace)["value"], context)
         given.check_no_auxiliary()
+        blocks = Blocks.of(given, lambda part: partial(part.draw, part.guide), num_samples)
         one = given[:1]
-        size = rows_within(memory_budget, lambda k: one.draw(one.guide, k)) // num_samples
         simulated = {name: sites_of(trace)[name]["value"] for name in one.draw(one.guide, 1)}
         truths = {name: in_rows(value[None], given.plates) for name, value in simulated.items()}
-        for part, few in given.in_chunks(max(1, size)):
-            draws = part.draw(part.guide, num_samples)
-            truth = {name: out_of_rows(rows[:, few], given.plates) for name, rows in truths.items()}
-            own, _ = part.log_density(part.guide, truth)
+        for part, few in blocks.over(given, seed):
+            rows, count = blocks.rows(few), few.stop - few.start
+            each = [part.draw(part.guide, draws) for draws in blocks.draws]
+            draws = {name: torch.cat([some[name] for some in each]) for name in each[0]}
+            truth = {name: true[:, rows] for name, true in truths.items()}
+            at = {name: out_of_rows(true, given.plates) for name, true in truth.items()}
+            own, _ = part.log_density(part.guide, at)
             others, _ = part.log_density(part.guide, draws)
-            density_ranks.append(_ranks(-others, -own))
+            density_ranks.append(_ranks(-others, -own)[:count])
             by_site = [
-                _ranks(in_rows(drawn, given.plates), truths[name][:, few])
-                for name, drawn in draws.items()
+                _ranks(in_rows(drawn, given.plates), truth[name]) for name, drawn in draws.items()
             ]
-            ranks.append(torch.cat([site.reshape(len(part), -1) for site in by_site], dim=1))
+            together = [site.reshape(len(part), -1) for site in by_site]
+            ranks.append(torch.cat(together, dim=1)[:count])
     names = [f"{name}[{i}]" for name in draws for i in range(truths[name][0, 0].numel())]
     return Calibration(
         torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed

@@ -33,7 +33,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -43,11 +44,12 @@ from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.global_data import joint_data
 from pyro_vae.diagnostics.global_draws import draw_jointly
-from pyro_vae.diagnostics.samplers import Drawn, FromGuide, Sampler
+from pyro_vae.diagnostics.samplers import NUTS, Drawn, FromGuide, Sampler
 from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
 from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, inference_data, r_hat
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.scores import versions
+from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import Values, draws_in, in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -99,8 +101,9 @@ def to_inference_data(
             default 0, 1, ...
         run: the run that the program comes from, for the attributes.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once, and bytes of x in either of the
-            predictive groups: these hold fewer draws where all would take more.
+        memory_budget: bytes of densities allowed at once, and bytes of x in either of the
+            predictive groups: these hold fewer draws where all would take more. The latents and
+            their numbers follow from the seed and a datum's place alone.
         progress: show a bar.
 
     Raises:
@@ -150,13 +153,15 @@ def to_inference_data(
         if given.plates.globals:
             joint = draw_jointly(given, num_samples, sampler, seed)
             return joint_data(given, joint, coordinates, attributes, memory_budget)
-        one = given[:1]
-        size = rows_within(memory_budget, lambda k: _decoded(one, k)) // num_samples
+        blocks = Blocks.of(given, lambda part: partial(_decoded, part), num_samples)
+        if isinstance(sampler, NUTS):  # which runs datum by datum: padding would cost its chains
+            blocks = replace(blocks, size=1)
         predictive = max(1, memory_budget // given.nbytes)
-        for part, _ in given.in_chunks(max(1, size)):
-            drawn = sampler(part, num_samples)
-            parts.append(_Groups(part, drawn, predictive, memory_budget).arrays())
-            advance(len(part))
+        for part, few in blocks.over(given, seed):
+            drawn, count = sampler(part, num_samples), few.stop - few.start
+            arrays = _Groups(part, drawn, predictive, memory_budget).arrays()
+            parts.append(_without_padding(arrays, count))
+            advance(count)
     return _assembled(parts, drawn, coordinates, attributes)
 
 
@@ -280,6 +285,31 @@ def _has_density(given: Conditioned) -> bool:
     )
 
 
+BY_DRAW = {
+    "posterior",
+    "posterior_predictive",
+    "prior",
+    "prior_predictive",
+    "log_likelihood",
+    "sample_stats",
+}
+
+
+def _axis_of_data(group: str) -> int:
+    return 2 if group in BY_DRAW else 0
+
+
+def _without_padding(arrays: Arrays, count: int) -> Arrays:
+    """The numbers of the data of a block, which are its first ones."""
+    return {
+        group: {
+            name: value[:, :, :count] if group in BY_DRAW else value[:count]
+            for name, value in variables.items()
+        }
+        for group, variables in arrays.items()
+    }
+
+
 def _assembled(
     parts: list[Arrays],
     drawn: Drawn,
@@ -287,19 +317,9 @@ def _assembled(
     attributes: dict[str, object],
 ) -> ArvizData:
     """The parts of all data put together along ``obs``, with names for every dimension."""
-    by_draw = {
-        "posterior",
-        "posterior_predictive",
-        "prior",
-        "prior_predictive",
-        "log_likelihood",
-        "sample_stats",
-    }
     arrays = {
         group: {
-            name: np.concatenate(
-                [part[group][name] for part in parts], axis=2 if group in by_draw else 0
-            )
+            name: np.concatenate([part[group][name] for part in parts], axis=_axis_of_data(group))
             for name in variables
         }
         for group, variables in parts[0].items()
@@ -316,7 +336,7 @@ def _assembled(
     _warn_if_unreliable(arrays["diagnostics"])
 
     def dimensions(group: str, name: str, rank: int) -> list[str]:
-        lead = ["chain", "draw", "obs"] if group in by_draw else ["obs"]
+        lead = ["chain", "draw", "obs"] if group in BY_DRAW else ["obs"]
         site = name.removesuffix("_r_hat").removesuffix("_ess")
         word = (
             f"{name}_dim"

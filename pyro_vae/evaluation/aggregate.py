@@ -72,7 +72,9 @@ def aggregate_posterior(
     Draws :math:`z_{kn} \sim q(z \mid x_n)`, the same number for every datum, are scored under the
     guide at *every* datum, so q(z) is the exact mixture and nothing is biased by a minibatch; the
     cost is K N^2 densities. With a context, p is p(z | context) of the datum that z was drawn for;
-    the sum holds, but the second term is then no KL of two marginals.
+    the sum holds, but the second term is then no KL of two marginals. All draws are made at once:
+    these are numbers of the whole data set, and the draws of one datum depend on how many there
+    are.
 
     Args:
         program: any program whose guide has no auxiliary sites.

@@ -24,13 +24,13 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
-from pyro_vae.evaluation.hmc import Chains, paths_in_chunks
+from pyro_vae.evaluation.hmc import Chains, paths_in_blocks
 from pyro_vae.evaluation.scores import Score, concatenate
 from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoid, temperatures
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
@@ -120,6 +120,7 @@ class RateDistortion:
     sha256: str
 
 
+@in_fixed_blocks
 def ais(
     program: ProgramLike,
     data: Data,
@@ -130,7 +131,6 @@ def ais(
     num_leapfrog: int = 10,
     start: Literal["prior", "guide"] = "prior",
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> AnnealedScore:
     r"""Estimate log p(x) of each datum by annealed importance sampling.
@@ -156,7 +156,6 @@ def ais(
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of the chains; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
         progress: show a bar.
 
     Raises:
@@ -176,11 +175,12 @@ def ais(
     bar = progress_bar("annealing", total=len(data) * num_temperatures, shown=progress)
     parts = []
     with conditioned(program, data, seed) as given, bar as advance:
-        for path, few in paths_in_chunks(given, chains, memory_budget, advance):
-            parts.append(path.score(betas, path.pilot(betas), few))
+        for path, _ in paths_in_blocks(given, chains, seed, advance):
+            parts.append(path.score(betas, path.pilot(betas)))
     return replace(concatenate(parts), seed=seed, sha256=data.sha256)
 
 
+@in_fixed_blocks
 def bdmc(
     program: ProgramLike,
     num_data: int = 100,
@@ -192,7 +192,6 @@ def bdmc(
     num_leapfrog: int = 10,
     start: Literal["prior", "guide"] = "prior",
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> Sandwich:
     r"""Bound log p(x) from both sides on simulated data: bidirectional Monte Carlo.
@@ -209,7 +208,8 @@ def bdmc(
 
     Args:
         program: any program whose latents are continuous and whose event shape is known.
-        num_data: how many data to simulate; not used with a context, which has one entry for each.
+        num_data: how many data to simulate, all at once, so that each depends on their number; not
+            used with a context, which has one entry for each.
         num_chains: chains for each datum and direction.
         num_temperatures: T.
         context: context (N, ...) for a conditional program.
@@ -217,7 +217,6 @@ def bdmc(
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of data and chains; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
         progress: show a bar.
 
     Raises:
@@ -244,11 +243,10 @@ def bdmc(
         x = observed_of(trace)["value"]
         given = Conditioned.of(program, x, context)
         with validation_enabled(False):
-            for path, few in paths_in_chunks(given, chains, memory_budget, advance):
-                truth = path.latents_of(trace, few)
+            for path, _ in paths_in_blocks(given, chains, seed, advance):
                 steps = path.pilot(betas)
-                lower.append(path.score(betas, steps, few))
-                upper.append(path.score(betas[::-1], steps.flip(0), few, truth))
+                lower.append(path.score(betas, steps))
+                upper.append(path.score(betas[::-1], steps.flip(0), path.latents_of(trace)))
     sha256 = as_dataset((x, context)).sha256
     below, above = (
         replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
@@ -257,6 +255,7 @@ def bdmc(
     return Sandwich(below, upper_bound, x, context)
 
 
+@in_fixed_blocks
 def rate_distortion(
     program: ProgramLike,
     data: Data,
@@ -267,7 +266,6 @@ def rate_distortion(
     schedule: Schedule = Sigmoid(),
     num_leapfrog: int = 10,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
     progress: bool = False,
 ) -> RateDistortion:
     r"""Trace the rate-distortion curve of a decoder with its prior, whatever the encoder.
@@ -291,7 +289,6 @@ def rate_distortion(
         schedule: see `ais`.
         num_leapfrog: leapfrog steps of each transition.
         seed: seed of the chains; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
         progress: show a bar.
 
     Raises:
@@ -313,7 +310,7 @@ def rate_distortion(
     bar = progress_bar("annealing", total=len(data) * (num_temperatures + 1), shown=progress)
     rates, distortions = [], []
     with conditioned(program, data, seed) as given, bar as advance:
-        for path, _ in paths_in_chunks(given, chains, memory_budget, advance):
+        for path, _ in paths_in_blocks(given, chains, seed, advance):
             # What is wanted at a temperature is known after its transition, so the last temperature
             # is walked at too.
             longer = [*betas, 1.0]
@@ -322,8 +319,8 @@ def rate_distortion(
                 _rate_and_distortion(betas[i], states[i - 1].weights, states[i].point.advantage)
                 for i in kept
             ]
-            rates.append(torch.stack([rate for rate, _ in pairs]))
-            distortions.append(torch.stack([distortion for _, distortion in pairs]))
+            rates.append(torch.stack([rate for rate, _ in pairs])[:, : path.count])
+            distortions.append(torch.stack([far for _, far in pairs])[:, : path.count])
     rate, distortion = torch.cat(rates, dim=1), torch.cat(distortions, dim=1)
     errors = [part.std(1) / math.sqrt(part.shape[1]) for part in (rate, distortion)]
     return RateDistortion(

@@ -7,8 +7,9 @@ where there are none.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,9 +17,10 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
-from pyro_vae.evaluation.importance import evaluate, log_likelihood
+from pyro_vae.evaluation.importance import evaluate, log_likelihood, summary_error
 from pyro_vae.evaluation.proposals import Guide, Proposal, Refitted
-from pyro_vae.evaluation.scores import Score
+from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
+from pyro_vae.runtime.blocks import Blocks, fewest_runs
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.traces import latent_sites, site_log_prob
@@ -50,7 +52,7 @@ def decompose(
     Args:
         program: any program.
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
-        num_samples: number of draws K, taken a datum at a time.
+        num_samples: number of draws K.
         seed: seed of the draws; the caller's random state is left as it was.
 
     Returns:
@@ -65,14 +67,22 @@ def decompose(
     """
     check_count("num_samples", num_samples)
     data = as_dataset(data)
-    columns: dict[str, list[Tensor]] = {}
+    parts: dict[str, list[Score]] = {}
     with conditioned(program, data, seed) as given:
-        for one, _ in given.in_chunks(1):
-            for name, terms in _terms(one, num_samples).items():
-                columns.setdefault(name, []).append(terms)
+        blocks = Blocks.of(given, _drawing_of_terms, num_samples, fewest_runs(given))
+        for part, few in blocks.over(given, seed):
+            runs = [_terms(part, count) for count in blocks.draws]
+            for name in runs[0]:
+                terms = torch.cat([run[name] for run in runs])[:, : few.stop - few.start]
+                parts.setdefault(name, []).append(_score(terms, part, blocks.draws))
     return {
-        name: _score(torch.cat(parts, dim=1), seed, data.sha256) for name, parts in columns.items()
+        name: replace(concatenate(scores), seed=seed, sha256=data.sha256)
+        for name, scores in parts.items()
     }
+
+
+def _drawing_of_terms(part: Conditioned) -> Callable[[int], dict[str, Tensor]]:
+    return partial(_terms, part)
 
 
 def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
@@ -94,13 +104,14 @@ def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
 
 
-def _score(terms: Tensor, seed: int, sha256: str) -> Score:
-    """The mean over draws (K, N) of each datum."""
-    terms = terms.double()
-    error = torch.full_like(terms[0], math.nan)
-    if len(terms) > 1:
-        error = terms.std(0) / math.sqrt(len(terms))
-    return Score(terms.mean(0), error, len(terms), seed=seed, sha256=sha256)
+def _score(terms: Tensor, given: Conditioned, draws: tuple[int, ...]) -> Score:
+    """The mean over draws (K, N) of each datum, from runs of so many draws."""
+    score = elbo_score(terms)
+    if given.plates.is_deterministic:
+        return replace(score, mc_se=rounding_of(terms))
+    if given.noise is not None:
+        return replace(score, mc_se=summary_error(elbo_score, terms, draws))
+    return score
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ def active_units(
 
     The mean is that of K draws, and the variance that their noise adds is subtracted, so no closed
     form is needed and levels of a hierarchy count alike; it can come out slightly negative where
-    nothing moves.
+    nothing moves. All draws are made at once: it is a number of these data together, and those of
+    one of them depend on how many there are.
 
     Args:
         program: any program; dimensions of discrete latents are taken as numbers.

@@ -20,7 +20,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.global_score import PredictiveScore, global_elbo, shared_error
 from pyro_vae.evaluation.importance_score import summarize
-from pyro_vae.evaluation.log_weights import Blocks
+from pyro_vae.evaluation.log_weights import Blocks, weights_of_block
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -108,13 +108,13 @@ class GlobalDraws:
     def log_weights(self, proposal: Proposal) -> Iterator[Tensor]:
         """Log-weights (S, K, n) of a few data at a time, in order."""
         blocks = Blocks.of(self.first, proposal, self.inner)
-        for part, start, count in blocks.over(self.given, self.seed):
+        for part, few in blocks.over(self.given, self.seed):
             weights = []
             for number, draw in enumerate(self):
                 at = part.at(draw.values)
                 if part.noise is not None:  # of each draw's own, so that they are independent
                     at = replace(at, noise=block_seed(part.noise, number))
-                weights.append(blocks.log_weights(at, proposal, start, count))
+                weights.append(weights_of_block(at, few, proposal, blocks.draws))
             yield torch.stack(weights)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 from pyro_vae.contracts import StochasticFunction, Trace
 from pyro_vae.evaluation.annealed_score import AnnealedScore
 from pyro_vae.evaluation.importance_score import summarize
+from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, frozen
-from pyro_vae.runtime.memory import chunks, rows_within
 from pyro_vae.runtime.traces import NonFiniteLogWeight, latent_sites
 from pyro_vae.validation import check_choice, check_count
 
-__all__ = ["AnnealedPath", "ChainState", "Chains", "Point", "paths_in_chunks"]
+__all__ = ["AnnealedPath", "ChainState", "Chains", "Point", "paths_in_blocks"]
 
 START = ("prior", "guide")
 PILOT_CHAINS, PILOT_WARMUP, PILOT_TEMPERATURES = 4, 30, 60
@@ -86,13 +86,28 @@ class Chains:
 
 @dataclass
 class AnnealedPath:
-    """The densities between the start and the posterior for a few data, and chains along them."""
+    """The densities between the start and the posterior for a block of data, and chains along them.
+
+    Args:
+        given: the program given the block's data.
+        latents: how the latents are packed.
+        chains: which chains are run.
+        at_once: how many of a datum's chains are run at once; they add up to all of them.
+        few: which of the data are in the block; those beyond are padding.
+        advance: what is told how many of the data have taken another step.
+    """
 
     given: Conditioned
     latents: Unconstrained
     chains: Chains
-    rows: int
+    at_once: tuple[int, ...]
+    few: slice
     advance: Callable[..., None]
+
+    @property
+    def count(self) -> int:
+        """How many data the block has without its padding."""
+        return self.few.stop - self.few.start
 
     def log_densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(log f_0, log f_1) at u (C, n, D)."""
@@ -121,11 +136,13 @@ class AnnealedPath:
         first = self.chains.first_density(self.given)
         return self.latents.pack(self.given.draw(first, num_chains))
 
-    def latents_of(self, trace: Trace, few: slice) -> Tensor:
-        """The latents of simulated data, unconstrained (1, n, D)."""
+    def latents_of(self, trace: Trace) -> Tensor:
+        """The latents of the block's simulated data, unconstrained (1, n, D)."""
         sites = latent_sites(trace)
         packed = self.latents.pack({name: site["value"][None] for name, site in sites.items()})
-        return packed[:, few]
+        own = packed[:, self.few]
+        padding = own[:, -1:].expand(-1, len(self.given) - self.count, -1)
+        return torch.cat([own, padding], dim=1)
 
     def transition(self, start: Point, beta: float, step: Tensor) -> tuple[Point, Tensor]:
         """Take a Hamiltonian Monte Carlo transition that leaves f_beta invariant.
@@ -189,54 +206,54 @@ class AnnealedPath:
             yield ChainState(point, weights, acceptance)
             if i < len(steps):
                 point, acceptance = self.transition(point, beta, steps[i])
-            self.advance(len(self.given))
+            self.advance(self.count)
 
-    def score(
-        self,
-        betas: list[float],
-        steps: Tensor,
-        few: slice,
-        u: Tensor | None = None,
-    ) -> AnnealedScore:
+    def score(self, betas: list[float], steps: Tensor, u: Tensor | None = None) -> AnnealedScore:
         """Estimate log p(x) from chains along ``betas``, started at u or at draws from f_0.
 
         Many chains are run in parts.
         """
         weights, acceptances = [], []
         num_chains = self.chains.num_chains
-        for part in chunks(num_chains, self.rows):
-            count = part.stop - part.start
+        for count in self.at_once:
             begin = self.begin(count) if u is None else u.expand(count, -1, -1)
             total = self.given.zeros((len(self.given),))
             try:
                 for state in self.walk(betas, steps, begin):
                     total = total + state.acceptance.mean(0)
             except NonFiniteLogWeight as error:
-                raise error.shifted_by(few.start) from None
+                raise error.within(self.few) from None
             weights.append(state.weights)
             acceptances.append(total / max(1, len(steps)) * count / num_chains)
-        summary = summarize(torch.cat(weights))
+        summary = summarize(torch.cat(weights)[:, : self.count])
         return AnnealedScore(
             summary.values,
             summary.mc_se,
             num_chains,
             ess=summary.ess,
-            acceptance=sum(acceptances[1:], acceptances[0]),
+            acceptance=sum(acceptances[1:], acceptances[0])[: self.count],
             num_temperatures=len(betas) - 1,
             num_leapfrog=self.chains.num_leapfrog,
             start=self.chains.start,
         )
 
 
-def paths_in_chunks(
-    given: Conditioned, chains: Chains, memory_budget: int, advance: Callable[..., None]
+def paths_in_blocks(
+    given: Conditioned, chains: Chains, seed: int, advance: Callable[..., None]
 ) -> Iterator[tuple[AnnealedPath, slice]]:
-    """Paths for a few data at a time, so that the chains of all keep within the memory budget."""
+    """A path for each block of the data, and which of the data are in it.
+
+    Blocks are as in `pyro_vae.runtime.blocks`: a datum's chains do not depend on the other data.
+    """
     if chains.start == "guide":
         given.check_no_auxiliary()
     one = given[:1]
     latents = Unconstrained(one.trace(one.joint, 1), given.plates)
-    probe = AnnealedPath(one, latents, chains, 1, advance)
-    rows = rows_within(memory_budget, lambda count: probe.point(probe.begin(count)))
-    for part, few in given.in_chunks(max(1, rows // chains.num_chains)):
-        yield replace(probe, given=part, rows=rows), few
+
+    def points(part: Conditioned) -> Callable[[int], Point]:
+        probe = AnnealedPath(part, latents, chains, (), slice(0), advance)
+        return lambda count: probe.point(probe.begin(count))
+
+    blocks = Blocks.of(given, points, chains.num_chains)
+    for part, few in blocks.over(given, seed):
+        yield AnnealedPath(part, latents, chains, blocks.draws, few, advance), few

@@ -67,7 +67,8 @@ class ImportanceScore(Score):
     def __str__(self) -> str:
         above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
         said = (
-            "too few draws for Pareto k"
+            f"too few draws for Pareto k and an error: about {draws_needed(self):,} would bring "
+            "the bias below 0.01 nats, as far as these can tell"
             if above is None
             else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
         )

@@ -15,89 +15,31 @@ from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.runtime.environment import random_state, seed_generators, set_random_state
-from pyro_vae.runtime.memory import Cost, chunks
-from pyro_vae.runtime.noise import block_seed
+from pyro_vae.runtime.environment import random_state, set_random_state
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.runtime.traces import NonFiniteLogWeight, is_no_weight, weights_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["MOST_PARTS", "Blocks", "CompiledGuide", "Weighed", "iterate_log_weights"]
+__all__ = [
+    "BLOCK_BYTES",
+    "MOST_PARTS",
+    "Blocks",
+    "CompiledGuide",
+    "Weighed",
+    "iterate_log_weights",
+    "weights_of_block",
+]
 
 
 # Small tensors that stay between the large ones of a block would leave the allocator gigabytes of
 # holes.
 MOST_PARTS = 16
 
-# Bytes of activations in a block of draws. They are constants, not a user's budget: what is drawn
-# follows from program, K and seed alone.
-BLOCK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
-
-# Runs of a guide that draws random numbers of its own: its draws of one run are not independent, so
-# the spread is that between runs.
-NOISES = 20
-
 # Seconds that compiling saves in a block, on two cores.
 SAVED_BY_A_BLOCK = 0.006
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """How the draws for a data set are divided: in blocks that follow from program and K alone.
-
-    A block has always the same shape, the last one padded by copies of its last datum, and random
-    numbers of its own. So a datum's draws, and its score to the bit, depend on the seed and on its
-    place in the data set, not on how many others are scored with it.
-
-    Args:
-        size: data in a block.
-        draws: numbers of draws that are taken at once; they add up to K.
-    """
-
-    size: int
-    draws: tuple[int, ...]
-
-    @classmethod
-    def of(cls, given: Conditioned, proposal: Proposal, num_samples: int) -> Blocks:
-        """The blocks for K draws from a proposal."""
-        # Made before the measurement, which labels that the program ignores must not change.
-        parts = {count: given[[0] * count] for count in (1, 2)}
-        cost = Cost.of(lambda num_data, draws: proposal(parts[num_data])(draws))
-        budget = BLOCK_BYTES.get(given.device.type, BLOCK_BYTES["cuda"])
-        rows = cost.draws_at_once(budget, num_samples)
-        if given.noise is not None:
-            rows = min(rows, max(1, num_samples // NOISES))
-            size = cost.data_at_once(budget, num_samples)
-            return cls(size, tuple(few.stop - few.start for few in chunks(num_samples, rows)))
-        size = cost.data_at_once(budget, rows) if rows == num_samples else 1
-        return cls(size, tuple(few.stop - few.start for few in chunks(num_samples, rows)))
-
-    def over(self, given: Conditioned, seed: int) -> Iterator[tuple[Conditioned, int, int]]:
-        """Each block of the data, the index of its first datum, and how many data it has."""
-        for block, few in enumerate(chunks(len(given), self.size)):
-            count = few.stop - few.start
-            rows = [*range(few.start, few.stop), *[few.stop - 1] * (self.size - count)]
-            part = given[rows]
-            own = block_seed(seed, block)
-            seed_generators(given.device, own)
-            if part.noise is not None:
-                part = replace(part, noise=block_seed(own, 0))
-            yield part, few.start, count
-
-    def log_weights(self, part: Conditioned, proposal: Proposal, start: int, count: int) -> Tensor:
-        """Log-weights (K, n) of a block, of which the first datum has the index ``start``."""
-        try:
-            draw_weights = proposal(part)
-            weights = torch.cat([draw_weights(draws) for draws in self.draws])
-        except NonFiniteLogWeight as error:
-            raise error.shifted_by(start) from None
-        impossible = (weights == -torch.inf).all(0)
-        if impossible.any():
-            datum = int(impossible.nonzero()[0])
-            raise _no_weight(part[datum : datum + 1], start + datum, sum(self.draws))
-        return weights[:, :count]
 
 
 @dataclass(frozen=True)
@@ -108,10 +50,12 @@ class Weighed:
         weights: log-weights (K, n).
         runs: of a guide with random numbers of its own, how many draws each of its runs made, in
             order; empty for any other guide, whose draws are all independent.
+        is_exact: whether all draws are one, as of a guide that chooses a code.
     """
 
     weights: Tensor
     runs: tuple[int, ...] = ()
+    is_exact: bool = False
 
 
 def iterate_log_weights(
@@ -129,19 +73,36 @@ def iterate_log_weights(
     with opened as given:
         is_guide = isinstance(proposal, Guide)
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
-        blocks = Blocks.of(given, proposal, num_samples // repeats)
+        blocks = Blocks.of(given, proposal, num_samples // repeats, fewest_runs(given))
         if is_guide:
             runs = -(-len(given) // blocks.size) * len(blocks.draws)
             compile = "off" if given.plates.one_draw else settings.compile
             proposal = CompiledGuide(compile, runs)
         label = f"log-weights, K = {num_samples}"
         with progress_bar(label, total=len(given), shown=settings.progress) as advance:
-            for part, start, count in blocks.over(given, settings.seed):
-                weights = blocks.log_weights(part, proposal, start, count)
+            for part, few in blocks.over(given, settings.seed):
+                weights = weights_of_block(part, few, proposal, blocks.draws)
                 runs_of_guide = blocks.draws if part.noise is not None else ()
                 weights = weights.expand(num_samples, -1) if repeats > 1 else weights
-                yield Weighed(weights, runs_of_guide)
-                advance(count)
+                yield Weighed(weights, runs_of_guide, is_exact=repeats > 1)
+                advance(few.stop - few.start)
+
+
+def weights_of_block(
+    part: Conditioned, few: slice, proposal: Proposal, draws: tuple[int, ...]
+) -> Tensor:
+    """Log-weights (K, n) of the data of a block, without those that pad it."""
+    try:
+        draw_weights = proposal(part)
+        weights = torch.cat([draw_weights(count) for count in draws])
+    except NonFiniteLogWeight as error:
+        raise error.within(few) from None
+    weights = weights[:, : few.stop - few.start]
+    impossible = (weights == -torch.inf).all(0)
+    if impossible.any():
+        datum = int(impossible.nonzero()[0])
+        raise _no_weight(part[datum : datum + 1], few.start + datum, sum(draws))
+    return weights
 
 
 class CompiledGuide:

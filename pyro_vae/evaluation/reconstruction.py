@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.evaluation.scores import Score
-from pyro_vae.runtime.conditioned import conditioned
-from pyro_vae.runtime.environment import isolated_random
+from pyro_vae.runtime.blocks import Blocks
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.validation import InvalidInput
 
@@ -61,10 +63,14 @@ def squared_error(
 
 def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, seed: int) -> Tensor:
     r"""The reconstruction term of each datum (N,): E_q[log p(x | z)], in nats."""
+
+    def reconstruction(part: Conditioned) -> Callable[[int], Tensor]:
+        return lambda count: part.log_density(part.model, part.draw(part.guide, count))[1]
+
     parts = []
     with conditioned(program, data, seed, scored=False) as given:
-        for part, few in given.in_chunks(max(1, 10_000 // num_samples)):
-            with isolated_random(part.device, seed + few.start):
-                values = part.draw(part.guide, num_samples)
-            parts.append(part.densities(values)[1].double().mean(0))
+        blocks = Blocks.of(given, reconstruction, num_samples)
+        for part, few in blocks.over(given, seed):
+            terms = torch.cat([reconstruction(part)(count) for count in blocks.draws])
+            parts.append(terms[:, : few.stop - few.start].double().mean(0))
     return torch.cat(parts)

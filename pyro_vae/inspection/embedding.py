@@ -18,7 +18,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.latents import in_rows
-from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.predictive import encode
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
 
 
+@in_fixed_blocks
 def embed(
     program: ProgramLike,
     data: Data,
@@ -36,7 +37,6 @@ def embed(
     draws: bool,
     site: str | None = None,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
     r"""Embed a data set: the mean of q(z | x), or a draw from it, for each datum.
 
@@ -47,7 +47,6 @@ def embed(
             alike and mean different things.
         site: the latent site; by default the one that the model draws last, the nearest to x.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
 
     Returns:
         (N, D), a latent of several dimensions flattened.
@@ -60,7 +59,7 @@ def embed(
         torch.Size([3, 2])
     """
     site = latent_site(program, data, site)
-    latents = encode(program, data, draws=draws, seed=seed, memory_budget=memory_budget)[site]
+    latents = encode(program, data, draws=draws, seed=seed)[site]
     return latents.reshape(len(latents), -1)
 
 

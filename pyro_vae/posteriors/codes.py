@@ -99,9 +99,9 @@ class RelaxedCategorical(nn.Module):
         (raw,) = self.head(features_of(self.network, x, context))
         bound = 40 * self.temperature - 10
         logits = bound * torch.tanh(raw / bound)
-        return dist.RelaxedOneHotCategorical(self.temperatures, logits=logits).to_event(
-            len(self.latent) - 1
-        )
+        return dist.RelaxedOneHotCategorical(
+            self.temperatures, logits=logits.log_softmax(-1)
+        ).to_event(len(self.latent) - 1)
 
 
 class EnumeratedBernoulli(nn.Module):

@@ -67,7 +67,7 @@ class Categorical(nn.Module):
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         return distributions.JointlyEnumerated(
-            dist.OneHotCategorical(logits=self.logits), len(self.latent) - 1
+            dist.OneHotCategorical(logits=self.logits.log_softmax(-1)), len(self.latent) - 1
         )
 
 
@@ -136,6 +136,6 @@ class RelaxedCategorical(nn.Module):
         self.register_buffer("temperatures", torch.tensor(float(temperature)), persistent=False)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        return dist.RelaxedOneHotCategorical(self.temperatures, logits=self.logits).to_event(
-            len(self.latent) - 1
-        )
+        return dist.RelaxedOneHotCategorical(
+            self.temperatures, logits=self.logits.log_softmax(-1)
+        ).to_event(len(self.latent) - 1)

@@ -179,7 +179,7 @@ class GaussianMixture(nn.Module):
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
         scale = nn.functional.softplus(self.raw_scale) + 1e-3
         return Mixture(
-            dist.Categorical(logits=self.logits),
+            dist.Categorical(logits=self.logits.log_softmax(-1)),
             dist.Normal(self.loc, scale).to_event(len(self.latent)),
         )
 

@@ -108,4 +108,4 @@ class VampPrior(nn.Module):
                 expected="a posterior with a density",
                 fix="choose a posterior with spread such as DiagonalNormal, or another prior",
             )
-        return Mixture(dist.Categorical(logits=self.logits), components)
+        return Mixture(dist.Categorical(logits=self.logits.log_softmax(-1)), components)

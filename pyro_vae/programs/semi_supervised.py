@@ -155,4 +155,4 @@ class SemiSupervisedVAE(Autoencoder):
 def label_density(known: Tensor, logits: Tensor) -> dist.OneHotCategorical:
     """A distribution of labels: a point mass where known, else one with these log-odds."""
     is_known = known.sum(-1, keepdim=True) > 0
-    return dist.OneHotCategorical(logits=torch.where(is_known, known.log(), logits))
+    return dist.OneHotCategorical(logits=torch.where(is_known, known.log(), logits.log_softmax(-1)))

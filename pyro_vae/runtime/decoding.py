@@ -14,7 +14,7 @@ from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.memory import DEFAULT_MEMORY
+from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import (
     Context,
@@ -23,17 +23,17 @@ from pyro_vae.runtime.predictive import (
     at_posterior,
     context_for_each,
     data_dim,
-    in_chunks,
+    in_blocks,
     prior_predictive,
     shown_value,
 )
-from pyro_vae.runtime.settings import Settings
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, rows_of, tensors_of
 
 __all__ = ["decode"]
 
 
+@in_fixed_blocks
 def decode(
     program: ProgramLike,
     z: Tensors,
@@ -41,7 +41,6 @@ def decode(
     *,
     draws: bool = False,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensor:
     r"""Decode given latents: the mean of p(x | z, c), or draws from it.
 
@@ -58,7 +57,6 @@ def decode(
             dictionary of such, with the known quantities that the likelihood takes.
         draws: draws of x; by default the mean of p(x | z), or what `generate` shows without one.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
 
     Returns:
         x of shape (N, \*event) or (K, N, \*event).
@@ -103,13 +101,12 @@ def decode(
     check_context(program, num, given)
     spread = rows_of(given, torch.arange(total) % num)
 
-    def run(few: slice) -> Sites:
+    def run(few: list[int], seed: int) -> Sites:
         at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
         part = rows_of(spread, few)
-        return {"x": observed_of(prior_predictive(program, few.stop - few.start, part, at))}
+        return {"x": observed_of(prior_predictive(program, len(few), part, at))}
 
-    settings = Settings(seed, memory_budget)
-    x = in_chunks(program, run, partial(shown_value, draws=draws), total, settings)["x"]
+    x = in_blocks(program, run, partial(shown_value, draws=draws), total, seed)["x"]
     return x.reshape(*lead, *x.shape[1:])
 
 

@@ -103,8 +103,7 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
 
 
 SMALLER = (
-    "lower the number of draws (num_samples, --num-samples or --num) or memory_budget, or use "
-    "fewer data (--limit)"
+    "lower the number of draws (num_samples, --num-samples or --num), or use fewer data (--limit)"
 )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,11 +23,15 @@ __all__ = [
     "bytes_allocated",
     "chunks",
     "enough_memory",
+    "in_fixed_blocks",
     "is_out_of_memory",
     "rows_within",
 ]
 
 DEFAULT_MEMORY = 256 * 2**20
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,26 @@ def _bytes_of(run: Callable[..., object], *counts: int) -> int:
     with _AllocationMeter() as meter:
         run(*counts)
     return meter.bytes
+
+
+def in_fixed_blocks(fn: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function whose memory is bounded by blocks of fixed size, whatever the user says.
+
+    ``memory_budget``, an argument that it had in version 0.1.0, is answered by a warning.
+    """
+
+    @functools.wraps(fn)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if kwargs.pop("memory_budget", None) is not None:
+            warnings.warn(
+                f"{fn.__name__} has no use for memory_budget: it works in blocks of fixed size, so "
+                "that no number depends on memory. Leave it out",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        return fn(*args, **kwargs)
+
+    return wrapped
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

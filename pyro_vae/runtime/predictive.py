@@ -15,10 +15,11 @@ from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import representative_of
 from pyro_vae.programs import AtGlobals, as_program
 from pyro_vae.programs.contexts import check_context
+from pyro_vae.runtime.blocks import Blocks, with_noise_of
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
-from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, enough_memory, rows_within
+from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
+from pyro_vae.runtime.memory import enough_memory, in_fixed_blocks
 from pyro_vae.runtime.observed import (
     GivenData,
     Unconditioned,
@@ -26,7 +27,6 @@ from pyro_vae.runtime.observed import (
     observed_parts,
     parts_of,
 )
-from pyro_vae.runtime.settings import Settings
 from pyro_vae.runtime.summed import with_drawn
 from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import InvalidInput, check_count, count_of, rows_of, tensors_of
@@ -40,7 +40,7 @@ __all__ = [
     "data_dim",
     "encode",
     "generate",
-    "in_chunks",
+    "in_blocks",
     "posterior_predictive",
     "prior_predictive",
     "reconstruct",
@@ -52,6 +52,7 @@ Entry = int | float | Tensor | list
 Context = Entry | Mapping[str, Entry] | None
 
 
+@in_fixed_blocks
 def generate(
     program: ProgramLike,
     num: int = 1,
@@ -60,7 +61,6 @@ def generate(
     given: dict[str, Tensor] | None = None,
     draws: bool = False,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensors:
     r"""Generate new data: run the unconditioned model at ``num`` empty events.
 
@@ -80,7 +80,6 @@ def generate(
             show, or its mode where x has no mean, as sentences have none, or a draw where neither
             is known, as of pixels that depend on one another.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
 
     Returns:
         x of shape (num, \*event); a dictionary of such where there are several observed sites.
@@ -106,27 +105,27 @@ def generate(
     parts = [name for name in parts_of(shape) if not given or name not in given]
     if given is None:
 
-        def run(few: slice) -> Sites:
-            trace = prior_predictive(program, few.stop - few.start, rows_of(labels, few))
+        def run(rows: list[int], seed: int) -> Sites:
+            trace = prior_predictive(program, len(rows), rows_of(labels, rows))
             return observed_parts(trace, parts)
 
     else:
         some = _given_parts(program, given, labels, num, seed)
 
-        def run(few: slice) -> Sites:
-            return observed_parts(_completed(some[few]), parts)
+        def run(rows: list[int], seed: int) -> Sites:
+            return observed_parts(_completed(with_noise_of(some[rows], seed)), parts)
 
-    value, settings = partial(shown_value, draws=draws), Settings(seed, memory_budget)
-    return like_parts(in_chunks(program, run, value, num, settings), parts)
+    value = partial(shown_value, draws=draws)
+    return like_parts(in_blocks(program, run, value, num, seed), parts)
 
 
+@in_fixed_blocks
 def reconstruct(
     program: ProgramLike,
     data: Data,
     *,
     draws: bool = False,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
 ) -> Tensors:
     r"""Reconstruct data: E[x | z] at one draw z ~ q(z | x).
 
@@ -143,7 +142,6 @@ def reconstruct(
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         draws: draws of x instead of means; missing entries are always draws.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
 
     Returns:
         x of shape (N, \*event), or a dictionary as the data are.
@@ -160,25 +158,25 @@ def reconstruct(
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
-    def run(few: slice) -> Sites:
-        return observed_parts(posterior_predictive(given[few]), x)
+    def run(rows: list[int], seed: int) -> Sites:
+        return observed_parts(posterior_predictive(with_noise_of(given[rows], seed)), x)
 
     x = tensors_of(given.x)
     value = partial(shown_value, draws=draws or data.missing)
-    made = in_chunks(program, run, value, len(given), Settings(seed, memory_budget))
+    made = in_blocks(program, run, value, len(given), seed)
     if data.missing:
         for name, seen in x.items():
             made[name or "x"] = torch.where(torch.isnan(seen), made[name or "x"], seen)
     return like_parts(made, list(x))
 
 
+@in_fixed_blocks
 def encode(
     program: ProgramLike,
     data: Data,
     *,
     draws: bool = False,
     seed: int = 0,
-    memory_budget: int = DEFAULT_MEMORY,
 ) -> dict[str, Tensor]:
     r"""Encode data: the mean of q(z | x), or a draw from it, for each datum.
 
@@ -188,7 +186,6 @@ def encode(
         draws: draws instead of means; a guide whose density has no mean in closed form gives draws
             only.
         seed: seed of the draws; the caller's random state is left as it was.
-        memory_budget: bytes of activations allowed at once.
 
     Returns:
         For each latent site its values (N, \*latent).
@@ -205,11 +202,10 @@ def encode(
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
-    def run(few: slice) -> Sites:
-        return latent_sites(given[few].traces()[0])
+    def run(rows: list[int], seed: int) -> Sites:
+        return latent_sites(with_noise_of(given[rows], seed).traces()[0])
 
-    settings = Settings(seed, memory_budget)
-    return in_chunks(program, run, partial(shown_value, draws=draws), len(given), settings)
+    return in_blocks(program, run, partial(shown_value, draws=draws), len(given), seed)
 
 
 def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensors | None:
@@ -228,25 +224,28 @@ def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensor
     return None if context is None else like_parameters(program, each(context))
 
 
-def in_chunks(
+def in_blocks(
     program: ProgramLike,
-    run: Callable[[slice], Sites],
+    run: Callable[[list[int], int], Sites],
     value: Callable[[Site], Tensor],
     num: int,
-    settings: Settings,
+    seed: int,
 ) -> dict[str, Tensor]:
-    """Collect the values of the sites that ``run`` gives for all data, a few at a time."""
-    with evaluating(program, settings.seed):
-        size = num
-        if num > 1:
-            size = rows_within(settings.memory_budget, lambda count: run(slice(0, count)))
-    # The seed's draws start from their beginning, whatever was measured.
-    with evaluating(program, settings.seed):
-        parts = [run(few) for few in chunks(num, size)]
-        return {
-            name: torch.cat([value(part[name]) for part in parts], dim=data_dim(site))
-            for name, site in parts[0].items()
-        }
+    """Collect the values of the sites that ``run`` gives for all data, a block at a time.
+
+    A datum's draws follow from the seed and its place, as in `pyro_vae.runtime.blocks`.
+    """
+    device = reference_parameter(program).device
+    parts: list[dict[str, Tensor]] = []
+    with evaluating(program, seed):
+        blocks = Blocks.of_rows(device, lambda count: run([0] * count, seed))
+        for own, few in blocks.seeded(device, num, seed):
+            sites, count = run(blocks.rows(few), own), few.stop - few.start
+            dims = {name: data_dim(site) for name, site in sites.items()}
+            parts.append(
+                {name: value(sites[name]).narrow(dim, 0, count) for name, dim in dims.items()}
+            )
+    return {name: torch.cat([part[name] for part in parts], dim=dims[name]) for name in parts[0]}
 
 
 def data_dim(site: Site) -> int:

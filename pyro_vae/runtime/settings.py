@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pyro_vae.runtime.memory import DEFAULT_MEMORY
 from pyro_vae.validation import check_choice
 
 __all__ = ["Compile", "Settings"]
@@ -19,13 +18,11 @@ class Settings:
 
     Args:
         seed: seed of the draws.
-        memory_budget: bytes of activations allowed at once.
         compile: whether repeated work is compiled as one graph; ``"auto"`` where that pays.
         progress: show a bar.
     """
 
     seed: int = 0
-    memory_budget: int = DEFAULT_MEMORY
     compile: Compile = "auto"
     progress: bool = False
 

@@ -356,9 +356,9 @@ class NonFiniteLogWeight(InvalidInput):
             fix="check that datum and the scales that the networks return for it",
         )
 
-    def shifted_by(self, start: int) -> NonFiniteLogWeight:
-        """The same error, its datum counted from ``start`` data earlier."""
-        return NonFiniteLogWeight(self.datum + start, self.site)
+    def within(self, few: slice) -> NonFiniteLogWeight:
+        """The same error, its datum counted among all data; padding repeats the last of a few."""
+        return NonFiniteLogWeight(min(few.start + self.datum, few.stop - 1), self.site)
 
 
 def site_log_prob(site: Site, plates: Plates, shape: tuple[int, int]) -> Tensor:

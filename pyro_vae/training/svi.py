@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from pyro_vae.compilation.constants import Constants
 from pyro_vae.compilation.gradients import LossAndGradients, shapes_of
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import StochasticFunction
@@ -18,13 +19,16 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["CompiledSVI"]
 
+MOST_DISCARDED = 10  # graphs of a program that changes all the time are not worth their making
+
 
 class CompiledSVI:
     """A drop-in for `pyro.infer.SVI` whose step is one compiled graph.
 
     The first step for a new shape of arguments runs with Pyro's validation on, then captures and
     compiles. A program with data-dependent control flow, or one that gives a buffer a new tensor,
-    runs eagerly, and a warning says so once.
+    runs eagerly, and a warning says so once. Where a part of the module is replaced between steps,
+    or a mode or a number of it changed, the next step captures anew.
 
     Args:
         model: a Pyro model; its buffers are those of the module whose method it is.
@@ -35,7 +39,8 @@ class CompiledSVI:
         loss: ``pyro.infer.Trace_ELBO()``, or an objective of `pyro_vae.objectives`.
 
     Raises:
-        InvalidInput: for a Pyro optimiser, or a loss of another kind.
+        InvalidInput: for a Pyro optimiser, a loss of another kind, or a part put in later whose
+            parameters the optimiser lacks.
 
     Example:
         >>> optim = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=True)
@@ -59,14 +64,20 @@ class CompiledSVI:
                 fix="pass torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)",
             )
         self.optim, self.objective = optim, objective_of(loss)
-        given = [p for group in optim.param_groups for p in group["params"]]
-        self.parameters = [p for p in given if p.requires_grad]
-        self.update = Update(optim, self.parameters)
         self.modules = nn.ModuleList(modules_of(model, guide))
+        self.constants: Constants | None = None  # of the graphs
+        self.discarded = 0
+        self._start()
         store = Store()
         self.model, self.guide = (self._in_store(fn, store) for fn in (model, guide))
+
+    def _start(self) -> None:
+        """Start without any graph."""
+        given = [p for group in self.optim.param_groups for p in group["params"]]
+        self.parameters = [p for p in given if p.requires_grad]
+        self.places = [p.data_ptr() for p in self.parameters]
+        self.update = Update(self.optim, self.parameters)
         self.steps: dict[object, LossAndGradients] = {}
-        self.places: list[int] = []
 
     def step(self, *args: object, **kwargs: object) -> float:
         """Take one gradient step; return the loss, summed over the batch, as Pyro's does."""
@@ -88,12 +99,13 @@ class CompiledSVI:
             # Eager at first, and as validated as the process is.
             self.steps[key] = LossAndGradients(loss, self.parameters)
             value, gradients = self.steps[key](*tensors)
-            if tensors:  # a graph has inputs
+            if tensors and self.discarded <= MOST_DISCARDED:  # a graph has inputs
                 step = LossAndGradients(loss, self.parameters, lambda n: True, self.modules)
                 self.steps[key] = step
                 graph = step.captured(*tensors)
                 if graph is not None and graph.is_compiled:
                     self.update.compile()
+            self.constants = Constants(self.modules)  # what the first runs have set is among them
         self.update(gradients)
         return value.item()
 
@@ -119,13 +131,32 @@ class CompiledSVI:
         return run
 
     def _forget_what_was_replaced(self) -> None:
-        """Discard graphs whose parameters have moved in memory, as after ``module.double()``.
+        """Discard the graphs of a program that has changed, for they compute as it was before.
 
-        Graphs and updates refer to the memory of before.
+        Raises:
+            InvalidInput: if a part came in whose parameters the optimiser lacks.
         """
-        places = [p.data_ptr() for p in self.parameters]
-        if places != self.places:
-            self.places, self.steps, self.update = places, {}, Update(self.optim, self.parameters)
+        before, places = self.constants, [p.data_ptr() for p in self.parameters]
+        if places == self.places and (before is None or before.hold()):
+            return
+        known = {id(p) for group in self.optim.param_groups for p in group["params"]}
+        for name, parameter in self.modules.named_parameters():
+            is_known = id(parameter) in known or before is None or before.has(parameter)
+            if parameter.requires_grad and not is_known:
+                raise InvalidInput(
+                    "optim",
+                    got=f"an optimiser without the new parameter {name.partition('.')[2]!r}",
+                    expected="one over all parameters of the part that was put in",
+                    fix="make a new CompiledSVI, with an optimiser over module.parameters()",
+                )
+        self.constants = Constants(self.modules)
+        has_graphs = any(any(step.graphs.values()) for step in self.steps.values())
+        if has_graphs or places != self.places or not self._is_frozen_as_before():
+            self.discarded += has_graphs
+            self._start()
+
+    def _is_frozen_as_before(self) -> bool:
+        return all(p.requires_grad for p in self.parameters)
 
     def evaluate_loss(self, *args: object, **kwargs: object) -> float:
         """Compute the loss without taking a step."""

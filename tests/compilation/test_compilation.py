@@ -22,6 +22,7 @@ from pyro_vae.compilation.matmul import PRODUCT, can_run_our_products
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.compilation.passes import CannotCapture
 from pyro_vae.objectives.kl_weight import weigh_latents
+from pyro_vae.runtime.blocks import BLOCK_BYTES
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
@@ -171,10 +172,11 @@ def test_every_program_compiled_follows_the_same_curve_for_200_steps(family, nam
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_captured_scores_equal_eager_ones(name):
+def test_captured_scores_equal_eager_ones(name, monkeypatch):
     program, context = PROGRAMS[name]
     data = torch.bernoulli(torch.rand(6, 1, 8, 8)), *context
-    options = dict(num_samples=7, memory_budget=1)  # one draw at a time: many chunks of one shape
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 1)  # one draw at a time: many runs of one shape
+    options = dict(num_samples=7)
     eager, captured = (
         pv.log_likelihood(program, data if context else data[0], compile=way, **options)
         for way in ("off", "on")

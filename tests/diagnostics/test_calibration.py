@@ -7,6 +7,8 @@ from scipy import stats
 
 import pyro_vae as pv
 from pyro_vae.diagnostics.calibration import Calibration, calibrate
+from pyro_vae.runtime.blocks import BLOCK_BYTES
+from pyro_vae.runtime.memory import Cost
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -77,8 +79,9 @@ def test_discrete_latents_rank_fairly():
 
 
 def test_chunks_cover_all_data_and_the_test_is_scipys(monkeypatch):
-    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
-    result = calibrate(LinearGaussian(2, features=3).program(), 200, 19, memory_budget=60)
+    monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 60)
+    result = calibrate(LinearGaussian(2, features=3).program(), 200, 19)
     assert result.ranks.shape == (200, 2) and result.test_uniform().smallest > 0.01
     counts = torch.bincount(result.ranks[:, 0] // 2, minlength=10).numpy()
     theirs = stats.chisquare(counts)

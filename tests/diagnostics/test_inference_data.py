@@ -15,6 +15,8 @@ from pyro_vae.diagnostics.samplers import NUTS, FromGuide, Resampled
 from pyro_vae.evaluation.arviz_compat import arviz, group_of, write_netcdf
 from pyro_vae.evaluation.proposals import Refitted
 from pyro_vae.evaluation.results import to_elpd
+from pyro_vae.runtime.blocks import BLOCK_BYTES
+from pyro_vae.runtime.memory import Cost
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -105,9 +107,10 @@ def test_the_posterior_of_a_wide_guide_and_what_resampling_makes_of_it(draws):
 def test_chunks_of_data_and_of_draws_give_the_same_groups(monkeypatch):
     exact = LinearGaussian(2, features=3)
     whole = to_inference_data(exact.program(), exact.data(5), 20)
-    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
+    monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
     monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
     for budget in (7, 45):
+        monkeypatch.setitem(BLOCK_BYTES, "cpu", budget)
         parts = to_inference_data(exact.program(), exact.data(5), 20, memory_budget=budget)
         for group in set(GROUPS) - {
             "posterior_predictive",
@@ -209,7 +212,7 @@ def test_summaries_and_comparisons_of_arviz(any_arviz):
     )
     loo = any_arviz.loo(idata, pointwise=True)
     pointwise = getattr(loo, "elpd_i", None) if hasattr(loo, "elpd_i") else loo.loo_i
-    np.testing.assert_allclose(pointwise, exact.marginal.log_prob(x), atol=0.02)
+    np.testing.assert_allclose(pointwise, exact.marginal.log_prob(x), atol=0.03)
     scores = {widen: pv.log_likelihood(exact.program(widen=widen), x, 1000) for widen in (1.0, 1.4)}
     worse = pv.log_likelihood(LinearGaussian(1, features=2, noise=1.0).program(), x, 1000)
     unrounded = (
@@ -291,7 +294,8 @@ def test_a_missed_mode_is_seen_by_chains_from_dispersed_points_and_by_nothing_of
     )
     assert (guide.posterior["z"] > 0).all()
     with pytest.warns(pv.diagnostics.UnreliableDraws, match="different modes"):
-        chains = to_inference_data(exact.program(), x, 240, sampler=NUTS(num_chains=6, warmup=40))
+        sampler = NUTS(num_chains=6, warmup=40)
+        chains = to_inference_data(exact.program(), x, 240, sampler=sampler, seed=1)
     assert chains.diagnostics["r_hat"].item() > 1.5
     share = (
         (chains.posterior["z"] > 0).mean(("draw", "obs")).values
@@ -326,3 +330,20 @@ def test_what_cannot_be_drawn_is_refused():
             NUTS(**wrong)
     with pytest.raises(InvalidInput, match="ratio"):
         Resampled(0)
+
+
+@pytest.mark.parametrize(
+    "sampler", [FromGuide(), Resampled(ratio=3)], ids=lambda s: type(s).__name__
+)
+def test_the_draws_of_a_datum_depend_on_the_seed_and_its_place_alone(monkeypatch, sampler):
+    """To the bit, in blocks of three data."""
+    monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 60)
+    program, x = small_vae(), torch.bernoulli(torch.rand(8, 1, 8, 8))
+    whole = to_inference_data(program, x, 20, sampler=sampler)
+    for count in (1, 4):
+        part = to_inference_data(program, x[:count], 20, sampler=sampler)
+        for group in ("posterior", "sample_stats", "log_likelihood", "diagnostics"):
+            theirs = group_of(whole, group)
+            for name, values in group_of(part, group).items():
+                np.testing.assert_array_equal(values, theirs[name].isel(obs=slice(0, count)))

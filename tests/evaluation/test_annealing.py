@@ -7,6 +7,8 @@ from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation.annealing import Geometric, Linear, Sigmoid, ais, bdmc, rate_distortion
+from pyro_vae.runtime.blocks import BLOCK_BYTES
+from pyro_vae.runtime.memory import Cost
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -101,16 +103,37 @@ def test_a_mode_that_the_guide_misses_is_invisible_to_k_and_ess_and_found_by_ann
     assert abs((annealed.values - truth).mean()) < 4 * annealed.mean_mc_se < 0.2
 
 
-def test_chunks_of_data_and_chains_are_put_together(monkeypatch):
+@pytest.mark.parametrize("rows", [3, 8, 10_000])
+def test_blocks_of_data_and_chains_are_put_together(monkeypatch, rows):
     exact = LinearGaussian(2, features=3)
     x = exact.data(5)
-    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
-    for rows in (3, 8, 10_000):
-        score = ais(exact.program(), x, 4, 15, num_leapfrog=1, start="guide", memory_budget=rows)
-        # the exact posterior as a start: every weight is p(x), whatever the chains do
-        torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)
-        torch.testing.assert_close(score.ess, torch.full((5,), 4.0))
-        assert ((score.acceptance > 0.3) & (score.acceptance <= 1)).all()
+    monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", rows)
+    score = ais(exact.program(), x, 4, 15, num_leapfrog=1, start="guide")
+    # the exact posterior as a start: every weight is p(x), whatever the chains do
+    torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)
+    torch.testing.assert_close(score.ess, torch.full((5,), 4.0))
+    assert ((score.acceptance > 0.3) & (score.acceptance <= 1)).all()
+    bounds = bdmc(exact.program(), 5, 4, 15, num_leapfrog=1, start="guide")
+    truth = exact.marginal.log_prob(bounds.x)
+    for side in (bounds.lower, bounds.upper):
+        torch.testing.assert_close(side.values, truth, rtol=0, atol=1e-9)
+    curve = rate_distortion(exact.program(), x, 4, 15, points=3, num_leapfrog=1)
+    assert curve.rate.shape == (3,)
+
+
+@pytest.mark.parametrize("start", ["prior", "guide"])
+def test_annealing_a_datum_depends_on_the_seed_and_its_place_alone(monkeypatch, start):
+    """To the bit: not on how many data are annealed with it. Blocks are of three data here."""
+    monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 6)
+    program = pv.Refined(small_vae().double()) if start == "guide" else small_vae().double()
+    x = torch.bernoulli(torch.rand(5, 1, 8, 8))
+    whole = ais(program, x, 2, 3, num_leapfrog=1, start=start)
+    for count in (1, 4):
+        part = ais(program, x[:count], 2, 3, num_leapfrog=1, start=start)
+        for name, number in part.per_datum.items():
+            assert torch.equal(number, whole.per_datum[name][:count])
 
 
 def test_the_same_seed_gives_the_same_chains_and_everything_is_left_as_it_was():

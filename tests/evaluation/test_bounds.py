@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+import pyro_vae as pv
 from pyro_vae.evaluation.annealed_score import AnnealedScore
 from pyro_vae.evaluation.annealing import Sandwich
 from pyro_vae.evaluation.importance_score import draws_needed, share_of_bounds, summarize
-from pyro_vae.evaluation.scores import Score
+from pyro_vae.evaluation.scores import Score, elbo_score
 
 
 def weights_of(scale, num_samples=1000, num_data=8):
@@ -45,3 +46,43 @@ def test_crossed_bounds_are_not_printed_as_an_inequality():
     assert ordered.startswith("-5.500 <= log p(x) <= -4.750, gap 0.750")
     assert crossed.startswith("crossed bounds: lower -4.750, upper -5.500, gap -0.750")
     assert "<=" not in crossed
+
+
+def test_so_few_draws_say_how_many_it_would_take():
+    few = summarize(weights_of(0.8, num_samples=20))
+    assert f"about {draws_needed(few):,} would bring the bias below 0.01 nats" in str(few)
+    assert "would bring" not in str(summarize(weights_of(0.8, num_samples=21)))
+
+
+@pytest.mark.parametrize("num_samples", [2, 3, 5, 10, 20, 60])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_intervals_of_a_bound_cover_whatever_k_is_and_however_skewed_its_terms(num_samples, skewed):
+    """Minus an exponential is as skewed as the log-weights of a guide that is too narrow."""
+    generator = torch.Generator().manual_seed(1)
+    terms = torch.randn(num_samples, 20_000, generator=generator, dtype=torch.float64)
+    if skewed:
+        terms = 1 - terms.new_empty(terms.shape).exponential_(generator=generator)
+    score = elbo_score(terms)
+    low, high = score.interval()
+    assert 0.84 < ((low <= 0) & (high >= 0)).double().mean() <= 0.992
+    assert abs(score.mean) < 3 * score.mean_mc_se
+    error = terms.std().item() / terms.numel() ** 0.5
+    assert score.mean_mc_se == pytest.approx(error, rel=0.05)  # of all draws, and not widened
+
+
+def test_a_few_draws_that_are_all_alike_tell_nothing_of_their_spread():
+    score = elbo_score(torch.tensor([[0.0, 0.0], [0.0, 1.0]], dtype=torch.float64))
+    assert score.mc_se.isnan().tolist() == [True, False]
+    low, high = score.interval()
+    assert low[0] == -torch.inf and high[0] == torch.inf and 0 < score.mean_mc_se < 2
+    assert elbo_score(torch.zeros(21, 2, dtype=torch.float64)).mc_se.tolist() == [0, 0]
+
+
+def test_a_guide_that_chooses_a_code_has_a_bound_without_monte_carlo_error():
+    program = pv.VAE(
+        pv.priors.UniformCodes((2, 2, 2)),
+        pv.likelihoods.Bernoulli(5, pv.networks.MLP((2, 2, 2), [8])),
+        pv.posteriors.Codebook((2, 2, 2), pv.networks.MLP(5, [8]), codes=6),
+    )
+    score = pv.elbo(program, torch.zeros(4, 5), 3)
+    assert (score.mc_se < 1e-3).all() and score.mean_mc_se < 1e-3

@@ -10,16 +10,16 @@ import pytest
 import torch
 from closed_forms import Hierarchy, LinearGaussian
 from conftest import small_vae
-from scipy import special
 
 import pyro_vae as pv
 from pyro_vae.evaluation import log_weights, scores
 from pyro_vae.evaluation.arviz_compat import arviz, psis_tail_shape
-from pyro_vae.evaluation.importance import evaluate, importance_weights
+from pyro_vae.evaluation.importance import evaluate, importance_weights, log_joint
 from pyro_vae.evaluation.importance_score import UnreliableEstimate, convergence, summarize
 from pyro_vae.evaluation.pareto import pareto_k, pareto_k_threshold
 from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
-from pyro_vae.evaluation.scores import bits_per_dim
+from pyro_vae.evaluation.scores import bits_per_dim, widening
+from pyro_vae.runtime.blocks import BLOCK_BYTES
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.memory import Cost
 from pyro_vae.runtime.noise import block_seed
@@ -277,7 +277,7 @@ def test_scores_are_those_of_a_plain_loop_over_recorded_draws(num_data, num_samp
         )
     else:
         spread = w.std(0) / w.mean(0) / math.sqrt(num_samples)
-        wider = special.stdtrit(num_samples - 1, 0.975) / special.ndtri(0.975)
+        wider = widening(num_samples)
         bias = spread.square() / 2
         torch.testing.assert_close(
             scores["log_likelihood"].mc_se, torch.hypot(wider * spread, bias)
@@ -291,7 +291,7 @@ def test_blocks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
     x = exact.data(5)
     program = exact.program()
     monkeypatch.setattr(Cost, "of", lambda run: Cost(per_datum=0, per_draw=1))
-    monkeypatch.setitem(log_weights.BLOCK_BYTES, "cpu", rows)
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", rows)
     program.posterior.encoded = 0
     with conditioned(program, x, seed=0):
         checks = program.posterior.encoded
@@ -317,9 +317,9 @@ def test_memory_is_bounded_whatever_k(monkeypatch):
         warnings.simplefilter("ignore", UnreliableEstimate)
         for num_samples in (100, 10_000):
             largest[0] = 0
-            score = pv.log_likelihood(program, x, num_samples, memory_budget=2**22)
+            score = pv.log_likelihood(program, x, num_samples)
             assert score.num_samples == num_samples
-            assert 50 < largest[0] * 64 * 8 * 3 < 2**22
+            assert 50 < largest[0] * 64 * 8 * 3 < BLOCK_BYTES["cpu"]
 
 
 def test_the_same_seed_gives_the_same_score_and_leaves_the_caller_alone():
@@ -452,7 +452,7 @@ def test_programs_without_a_likelihood_are_refused_with_the_reason():
             pv.elbo(pv.Program(m, g, modules=torch.nn.Linear(1, 1), event_shape=2), X)
 
 
-def test_a_nan_weight_names_its_datum_and_site():
+def test_a_nan_weight_names_its_datum_and_site(monkeypatch):
     class Cracked(torch.nn.Module):
         event_shape = (2,)
 
@@ -477,12 +477,13 @@ def test_a_nan_weight_names_its_datum_and_site():
 
     x = torch.zeros(6, 2)
     x[4] = 9.0
-    for budget in (1, 2**28):
+    for size in (1, 2**28):
+        monkeypatch.setitem(BLOCK_BYTES, "cpu", size)
         with pytest.raises(InvalidInput, match=r"datum 4, first at site 'x'"):
-            pv.log_likelihood(Cracked(), x, 10, memory_budget=budget)
+            pv.log_likelihood(Cracked(), x, 10)
 
 
-def test_weights_that_are_all_zero_name_their_datum_and_site():
+def test_weights_that_are_all_zero_name_their_datum_and_site(monkeypatch):
     def model(x):
         with pyro.plate("data", len(x)):
             normal("z", len(x))
@@ -495,11 +496,12 @@ def test_weights_that_are_all_zero_name_their_datum_and_site():
 
     x = torch.zeros(6, 2)
     x[3] = 50.0
-    for budget in (1, 2**28):
+    for size in (1, 2**28):
+        monkeypatch.setitem(BLOCK_BYTES, "cpu", size)
         with pytest.raises(
             InvalidInput, match="-inf for all 30 draws of datum 3, first at site 'never'"
         ):
-            pv.log_likelihood(pv.Program(model, guide, event_shape=2), x, 30, memory_budget=budget)
+            pv.log_likelihood(pv.Program(model, guide, event_shape=2), x, 30)
 
 
 def test_a_point_guide_on_discrete_codes_has_a_bound():
@@ -634,7 +636,7 @@ def test_scores_are_written_where_the_package_runs_from_its_sources(monkeypatch)
     "proposal", [Guide(), Refitted(steps=3), Defensive(of=Widened(1.2))], ids=str
 )
 def test_a_score_depends_on_the_seed_and_the_datums_place_alone(proposal):
-    """To the bit: not on how many data are scored with it, nor on the memory budget."""
+    """To the bit: not on how many data are scored with it."""
     program, x = small_vae(), torch.bernoulli(torch.rand(200, 1, 8, 8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
@@ -642,6 +644,14 @@ def test_a_score_depends_on_the_seed_and_the_datums_place_alone(proposal):
         for count in (1, 7, 100):
             part = pv.log_likelihood(program, x[:count], 30, proposal=proposal)
             assert torch.equal(part.values, whole.values[:count])
-        small = pv.log_likelihood(program, x, 30, proposal=proposal, memory_budget=2**20)
-    assert torch.equal(small.values, whole.values)
     assert not torch.equal(whole.values, pv.elbo(program, x, 30, seed=1).values)
+
+
+@pytest.mark.parametrize("score", [pv.elbo, log_joint, importance_weights])
+def test_a_memory_budget_is_answered_by_a_warning_and_changes_nothing(score):
+    program, x = small_vae(), torch.bernoulli(torch.rand(3, 1, 8, 8))
+    with pytest.warns(DeprecationWarning, match=f"{score.__name__} has no use for memory_budget"):
+        given = score(program, x, memory_budget=2**20)
+    plain = score(program, x)
+    weights = score is importance_weights
+    assert torch.equal(*(each if weights else each.values for each in (given, plain)))

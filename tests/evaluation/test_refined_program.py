@@ -1,12 +1,15 @@
 """A program whose guide is refitted at every run is scored as the guide that drew."""
 
+import math
 import warnings
 
 import pytest
 import torch
 from closed_forms import affine
+from pyro import poutine
 
 import pyro_vae as pv
+from pyro_vae.diagnostics import calibrate
 from pyro_vae.evaluation import (
     Defensive,
     Guide,
@@ -15,6 +18,7 @@ from pyro_vae.evaluation import (
     Widened,
     ais,
     bdmc,
+    decompose,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -72,3 +76,73 @@ def test_the_weights_of_draws_for_arviz_are_those_of_the_guide_that_drew():
     means = weights.logsumexp(0) - torch.tensor(1000.0).log()
     difference = means - exact.log_prob(x)
     assert abs(difference.mean()) < 4 * difference.std() / len(difference) ** 0.5
+
+
+def refined_posteriors(program, x, noises):
+    """The refitted guide's means and scales (noises, N, 2), by as many runs of its own noise."""
+    many = x.repeat(noises, 1)
+    with torch.no_grad():
+        normal = poutine.trace(program.guide).get_trace(many).nodes["z"]["fn"]
+    return normal.mean.reshape(noises, len(x), 2), normal.stddev.reshape(noises, len(x), 2)
+
+
+def test_the_parts_of_its_elbo_are_those_of_the_guides_it_is_refitted_to():
+    """Each datum's bound is the mean over the noise of closed forms, which `decompose` samples."""
+    program, exact = refined_program()
+    program.eval()
+    x = exact.sample((20,))
+    loc, scale = refined_posteriors(program, x, 1000)
+    q = torch.distributions.Normal(loc, scale)
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+    weight, bias = (
+        program.program.likelihood.head.layer.weight,
+        program.program.likelihood.head.layer.bias,
+    )
+    residual = (x - loc @ weight.T - bias).square().sum(-1) + (
+        scale.square() @ weight.square().T
+    ).sum(-1)
+    log_x = -0.5 * residual / 0.49 - 4 * math.log(0.7 * math.sqrt(2 * math.pi))
+    right = {"kl": kl, "kl/z": kl, "reconstruction": log_x, "elbo": log_x - kl}
+    parts = decompose(program, x, 400)
+    assert parts.keys() == right.keys()
+    for name, score in parts.items():
+        exact_parts = right[name].mean(0).detach()
+        low, high = score.interval()
+        assert ((low <= exact_parts) & (exact_parts <= high)).double().mean() >= 0.85
+        assert abs(score.mean - exact_parts.mean()) < 4 * score.mean_mc_se
+
+
+def test_its_information_and_mismatch_add_up_to_the_kl_of_the_guides_it_is_refitted_to():
+    program, exact = refined_program()
+    x = exact.sample((40,))
+    parts = pv.evaluation.aggregate_posterior(program, x, 30)
+    loc, scale = refined_posteriors(program.eval(), x, 500)
+    q = torch.distributions.Normal(loc, scale)
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+    # One noise for all draws: its spread over data is that of the mean too.
+    error = math.hypot(parts.errors["kl"], kl.mean(1).std().item())
+    assert abs(parts.kl - kl.mean()) < 4 * error
+    assert parts.kl == pytest.approx(parts.mutual_information + parts.marginal_kl)
+    assert 0 < parts.mutual_information < math.log(40)
+
+
+def test_its_calibration_ranks_truths_by_the_density_that_drew():
+    """The mean ranks are those of the guides' distribution functions at the truths."""
+    program, _ = refined_program()
+    result = calibrate(program, 1500, 19)
+    z = torch.randn(1500, 2)
+    with torch.no_grad():
+        x = program.program.likelihood(z).sample()
+    loc, scale = refined_posteriors(program.eval(), x, 30)
+    inside = (z - loc) / scale
+    right = {
+        "density": 1 - (-inside.square().sum(-1) / 2).exp(),  # chi-square's with two dimensions
+        "first": torch.special.ndtr(inside[..., 0]),
+        "second": torch.special.ndtr(inside[..., 1]),
+    }
+    ranks = [result.density_ranks, *result.ranks.T]
+    for (name, expected), rank in zip(right.items(), ranks):
+        found, each = rank.double() / 19, expected.mean(0)
+        error = math.hypot(found.std().item(), each.std().item()) / 1500**0.5
+        assert abs(found.mean() - each.mean()) < 4 * error, name
+    assert right["density"].mean() > 0.6  # the guides are too narrow, so this is no uniform's mean

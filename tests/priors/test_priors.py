@@ -171,3 +171,32 @@ class IgnoresContext(torch.nn.Module):
 
     def forward(self, x, context=None):
         return self.network(x)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        pv.priors.Categorical(5),
+        pv.priors.RelaxedCategorical(5),
+        pv.priors.GaussianMixture(2, components=5),
+    ],
+    ids=lambda prior: type(prior).__name__,
+)
+@pytest.mark.parametrize("level", [-1e4, 1e4])
+def test_logits_of_any_size_keep_their_digits(prior, level):
+    """In float32, by the density in float64: only differences of logits count."""
+    prior = copy.deepcopy(prior)
+    logits = level + torch.tensor([0.0, 0.5, -0.25, 2.0, -1.0])
+    is_code = isinstance(prior, pv.priors.Categorical)
+    value = torch.eye(5)[2] if is_code else prior().sample()
+    with torch.no_grad():
+        prior.logits.copy_(logits)
+    found = prior().log_prob(value)
+    (gradient,) = torch.autograd.grad(found, prior.logits)
+    exact = copy.deepcopy(prior).double()
+    with torch.no_grad():
+        exact.logits.copy_(logits - level)
+    right = exact().log_prob(value.double())
+    (right_gradient,) = torch.autograd.grad(right, exact.logits)
+    torch.testing.assert_close(found.double(), right, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient.double(), right_gradient, rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation.importance_score import UnreliableEstimate
+from pyro_vae.runtime.blocks import BLOCK_BYTES
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.testing import check_program
@@ -87,7 +88,7 @@ def test_a_context_reaches_encoder_and_decoder():
     assert torch.equal(samples[1], same[1]) and not torch.equal(samples[0], same[0])
 
 
-def test_draws_and_means_are_made_in_chunks_that_change_nothing():
+def test_draws_and_means_are_made_in_blocks_that_change_nothing(monkeypatch):
     program, x = small_vae().double(), torch.rand(10, 1, 8, 8).round().double()
     largest, forward = [], program.likelihood.forward
 
@@ -96,15 +97,32 @@ def test_draws_and_means_are_made_in_chunks_that_change_nothing():
         return forward(z, context=context)
 
     program.likelihood.forward = watched
-    whole, parts = (pv.encode(program, x, memory_budget=budget)["z"] for budget in (2**28, 1))
-    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-12)
-    for run in (
-        lambda budget: pv.generate(program, 10, memory_budget=budget),
-        lambda budget: pv.reconstruct(program, x, memory_budget=budget),
-    ):
+    whole = pv.encode(program, x)["z"]
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 1)
+    torch.testing.assert_close(whole, pv.encode(program, x)["z"], rtol=0, atol=1e-12)
+    for run in (lambda: pv.generate(program, 10), lambda: pv.reconstruct(program, x)):
         largest.clear()
-        assert run(1).shape == x.shape and max(largest) <= 4  # four to look for neighbours
-        assert torch.equal(run(2**28), run(2**28)) and max(largest) == 10
+        assert run().shape == x.shape and max(largest) <= 4  # four to look for neighbours
+
+
+@pytest.mark.parametrize("wrap", [lambda program: program, pv.Refined], ids=["plain", "refined"])
+def test_draws_and_means_of_a_datum_depend_on_the_seed_and_its_place_alone(monkeypatch, wrap):
+    """To the bit, in blocks of three data."""
+    program, x = wrap(small_vae()), torch.rand(8, 1, 8, 8).round()
+    monkeypatch.setattr("pyro_vae.runtime.memory.bytes_allocated", lambda run: 1)
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 3)
+    for run in (
+        lambda count: pv.generate(program, count),
+        lambda count: pv.generate(program, count, draws=True),
+        lambda count: pv.reconstruct(program, x[:count]),
+        lambda count: pv.encode(program, x[:count])["z"],
+        lambda count: pv.encode(program, x[:count], draws=True)["z"],
+        lambda count: pv.evaluation.squared_error(program, x[:count]).values,
+    ):
+        whole = run(8)
+        for count in (1, 4):
+            assert torch.equal(run(count), whole[:count])
+        assert not torch.equal(whole[:3], whole[3:6])
 
 
 @pytest.mark.parametrize(

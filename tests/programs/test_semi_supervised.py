@@ -8,6 +8,7 @@ from families import MLP
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.networks import WithoutContext
+from pyro_vae.programs.semi_supervised import label_density
 from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
@@ -323,3 +324,14 @@ def test_a_hierarchys_networks_take_what_is_above_them(capsys, tmp_path):
         == 2
     )
     assert "context_to: got ['prior'] for HierarchicalVAE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("level", [-1e4, 1e4])
+def test_logits_of_a_label_keep_their_digits(level):
+    """In float32: only differences of logits count, whatever they have in common."""
+    logits = torch.tensor([[0.0, 0.5, -0.25], [3.0, 0.0, 0.0]])
+    known = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    density = label_density(known, logits + level)
+    found = density.log_prob(torch.eye(3)[[1, 1]])
+    exact = torch.stack([logits[0].double().log_softmax(-1)[1], torch.zeros(()).double()])
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6)

@@ -1,0 +1,58 @@
+"""How often stated intervals cover, by the share of data whose Pareto k is above its threshold.
+
+    python experiments/evaluation/shares.py
+
+Twelve models of `experiments/results/exact.py`, whose log p(x) is known exactly: 200 data each,
+K = 1000, three seeds, by the guide, the guide widened by 1.3, and mixed with a tenth of the prior.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+import pyro_vae as pv
+from pyro_vae.evaluation import Defensive, Guide, UnreliableEstimate, Widened, pareto_k_threshold
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
+from exact import MODELS, model_of
+
+PROPOSALS = [Guide(), Widened(1.3), Defensive(0.1)]
+SHARES = [0.0, 0.02, 0.1, 0.25, 0.5, 1.0]
+
+
+def scores():
+    """Of each score: the share of its data above the threshold, and coverage of those below it."""
+    for name in MODELS:
+        if "Refined" in name:  # its draws are not independent
+            continue
+        model = model_of(name)
+        torch.manual_seed(1)
+        data = model.data(*model.simulate(200))
+        exact = model.log_p(data.x, data.context)
+        for proposal in PROPOSALS[: 3 if model.continuous else 1]:
+            for seed in range(100, 103):
+                score = pv.log_likelihood(model.program, data, proposal=proposal, seed=seed)
+                below = score.pareto_k <= pareto_k_threshold(1000)
+                off = score.values - exact
+                covers = (off.abs() <= 1.96 * score.mc_se)[below].double().mean().item()
+                yield (~below).double().mean().item(), covers
+
+
+def main() -> None:
+    torch.set_default_dtype(torch.float64)
+    warnings.simplefilter("ignore", UnreliableEstimate)
+    found = list(scores())
+    print("| data above the threshold | scores | coverage of the data below it | worst score |")
+    print("|---|---|---|---|")
+    for low, high in zip([-1.0, *SHARES], SHARES):
+        rows = [covers for share, covers in found if low < share <= high]
+        if rows:
+            words = "none" if high == 0 else f"{100 * max(low, 0):.0f}% to {100 * high:.0f}%"
+            mean = 100 * sum(rows) / len(rows)
+            print(f"| {words} | {len(rows)} | {mean:.1f}% | {100 * min(rows):.1f}% |")
+
+
+if __name__ == "__main__":
+    main()
