@@ -5,9 +5,12 @@ Nothing is computed here. A mistake of the user ends in one line and exit code 2
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pyro_vae.cli import compare, evaluate, impute, inspect, report, sample, train
 from pyro_vae.cli.options import as_options, one_line_warning
@@ -30,26 +33,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for a user's mistake, or 130 if interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = one_line_warning
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if not argv or argv[0] in ("-h", "--help"):
-            print(usage())
-            return 0
-        if argv[0] == "--version":
-            print(versions()["pyro-vae"])
-            return 0
-        check_choice("command", argv[0], COMMANDS)
-        with enough_memory(f"pyro-vae {argv[0]}", SMALLER):
-            COMMANDS[argv[0]].run(as_options(argv[1:]))
+        _run(argv)
+        sys.stdout.flush()
         return 0
     except (InvalidInput, TrainingDiverged) as error:
         print(f"pyro-vae: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
+        _close_output()
         return 0
+    except OSError as error:  # a full disk behind the output, a name that is too long
+        _close_output()
+        place = "output" if error.filename is None else str(error.filename)
+        failed = InvalidInput(
+            f"{place[:200]}",
+            got=error.strerror or str(error),
+            expected="a file that can be read or written",
+            fix="check the path, the permissions and the space that is left",
+        )
+        print(f"pyro-vae: {failed}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         said = "interrupted; what was saved is whole, and --resume continues from it"
         print(f"pyro-vae: {said}", file=sys.stderr)
         return 130
+
+
+def _run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+    elif argv[0] == "--version":
+        print(versions()["pyro-vae"])
+    else:
+        check_choice("command", argv[0], COMMANDS)
+        with enough_memory(f"pyro-vae {argv[0]}", SMALLER):
+            COMMANDS[argv[0]].run(as_options(argv[1:]))
+
+
+def _close_output() -> None:
+    """Send what is left of the output nowhere, so that Python does not fail on it at its end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def usage() -> str:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from pyro_vae.checkpoint import with_current_paths
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable, write_output
 from pyro_vae.cli.runs import recipe_of
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
 from pyro_vae.evaluation.importance_score import share_of_bounds
 from pyro_vae.evaluation.scores import Score, versions
@@ -149,7 +149,7 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
             error = "unknown" if sign else f"{paired.mc_se:.3f}"
             difference = f"{sign}{paired.mean:+.2f}", f"{paired.se:.2f}", error
         table.add_row(run, f"{score.num_samples:,}", mean, f"{score.se:.2f}", *difference)
-    console = Console()
+    console = console_of()
     console.print(table)
     if compared.spreads:
         console.print(_seeds_table(compared))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
-from rich.console import Console
 from torch import Tensor
 
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import parse_context
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import only_tensor
@@ -47,7 +47,7 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Pat
     try:
         samples = only_tensor(generate(program, num, context=context)).cpu()
     except NoDraws as refusal:
-        Console().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
+        console_of().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     else:
         title = "new data, p(x | z) at draws z from the prior"
         figures["samples"] = (

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from pyro_vae import checkpoint
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, load_run, whole_data_of
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.runtime.imputation import impute
 from pyro_vae.validation import check_choice, check_count
 
@@ -47,7 +46,7 @@ def run(argv: list[str]) -> None:
         for path, data in files.items():
             check_replaceable(path, "pyro-vae impute", data)
     checkpoint.commit(target.parent, {path.name: data for path, data in files.items()})
-    console = Console()
+    console = console_of()
     for line in (
         f"{len(filled.places):,} missing entries of {len(given):,} rows filled in: {target}",
         f"their draws and intervals: {beside}",

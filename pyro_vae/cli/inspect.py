@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.runs import (
@@ -13,6 +11,7 @@ from pyro_vae.cli.runs import (
     data_of,
     load_run,
 )
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.diagnostics.global_data import global_latents_of
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import write_netcdf
@@ -84,7 +83,7 @@ def run(argv: list[str]) -> None:
         seed=options.seed,
         progress=True,
     )
-    console = Console()
+    console = console_of()
     for line in global_latents_of(idata):
         console.print(line, highlight=False, soft_wrap=True)
     for name, value in facts_of(gallery.numbers).items():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from pyro_vae import checkpoint
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.runs import add_trust_argument, trusted
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.report.page import report
 
 
@@ -23,4 +22,4 @@ def run(argv: list[str]) -> None:
     options = parse(parser, argv)
     folder, program = Path(options.run), checkpoint.load(options.run, trust=trusted(options.trust))
     checkpoint.write_text(folder / "report.html", report(folder, program))
-    Console().print(str(folder / "report.html"), highlight=False, soft_wrap=True)
+    console_of().print(str(folder / "report.html"), highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from pyro_vae import checkpoint
 from pyro_vae.datasets.columns import Columns
@@ -25,6 +25,7 @@ class _Description(TypedDict):
     name: str
     num_train: int
     num_test: int
+    sha256: NotRequired[str]  # of the test data
     notes: list[str]
     columns: list[dict[str, object]] | None
     context_columns: list[dict[str, object]] | None
@@ -32,10 +33,11 @@ class _Description(TypedDict):
 
 @dataclass(frozen=True)
 class RunData:
-    """The columns of x and of the context that a run was trained on, where it was a table."""
+    """The columns of x and of the context of a run on a table, and its test data's SHA-256."""
 
     columns: Columns | None = None
     context_columns: Columns | None = None
+    sha256: str | None = None
 
 
 def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
@@ -45,6 +47,7 @@ def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
         "name": train.name,
         "num_train": len(train),
         "num_test": len(test),
+        "sha256": test.sha256,
         "notes": list(train.notes),
         "columns": None if train.columns is None else train.columns.to_json(),
         "context_columns": None if given is None else given.to_json(),
@@ -63,6 +66,7 @@ def read_data(folder: Path) -> RunData:
     return RunData(
         None if columns is None else Columns.from_json(columns),
         None if given is None else Columns.from_json(given),
+        found.get("sha256"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pyro_vae.reading import MEGABYTE, Kind, read_text
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.recipe import Values, read_settings
 from pyro_vae.runtime.environment import choose_device
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, check_seed
 
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
 WORDS = Kind(
@@ -57,10 +58,9 @@ def add_data_arguments(parser: ArgumentParser) -> None:
 
 
 def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
-    device, program = (
-        choose_device(options.device),
-        checkpoint.load(options.run, trust=trusted(options.trust)),
-    )
+    check_seed(options.seed)
+    device = choose_device(options.device)
+    program = checkpoint.load(options.run, trust=trusted(options.trust))
     program.to(device)
     return Path(options.run), program
 
@@ -79,6 +79,8 @@ def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
         missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0,
     )
     check_vocabulary(folder, test_set)
+    if is_the_runs:
+        _say_if_changed(folder, test_set)
     return {"train": train_set, "test": test_set}
 
 
@@ -118,6 +120,18 @@ def write_vocabulary(folder: Path, data: Dataset) -> None:
     if data.vocabulary is not None:
         checkpoint.write_text(
             folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words)
+        )
+
+
+def _say_if_changed(folder: Path, test: Dataset) -> None:
+    """Print a line if the data that a run's recipe names are no longer what they were."""
+    known = read_data(folder).sha256
+    if known is not None and known != test.sha256:
+        print(
+            f"pyro-vae: warning: {test.name!r} is not the data of this run: its SHA-256 is "
+            f"{test.sha256[:12]}..., and that of the run's test data {known[:12]}...; "
+            "name the run's own with --data, or take the scores as those of other data",
+            file=sys.stderr,
         )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
 from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.runtime.environment import isolated_random
@@ -80,4 +79,4 @@ def run(argv: list[str]) -> None:
         write_output(target, data, COMMAND)
     else:
         checkpoint.write_bytes(target, data)
-    Console().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
+    console_of().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from pyro_vae import checkpoint
 from pyro_vae.cli.run_data import units_of
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.comparison import scores_npz
@@ -137,7 +137,7 @@ def print_scores(
     scores: dict[str, Score], data: Dataset, folder: Path, figures: Sequence[Path] = ()
 ) -> None:
     """Print scores as a table, with caveats and the paths of the files."""
-    console, ll = Console(), scores.get("log_likelihood")
+    console, ll = console_of(), scores.get("log_likelihood")
     table = Table(
         title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.figures import FIGURES, draw_figures
@@ -13,6 +12,7 @@ from pyro_vae.cli.options import explaining, new_parser, scan
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
+from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.recipes.build import build_optimizer, build_program
@@ -66,7 +66,7 @@ def run(argv: list[str]) -> None:
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(program, part)
     parameters = sum(parameter.numel() for parameter in program.parameters())
-    Console(stderr=True).print(
+    console_of(stderr=True).print(
         f"{parameters:,} parameters, {len(data):,} {data.name} data, in {folder}",
         highlight=False,
         soft_wrap=True,

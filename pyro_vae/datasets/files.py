@@ -20,7 +20,7 @@ from pyro_vae.datasets.hub import read_hub
 from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, Texts
 from pyro_vae.datasets.tables import read_frames
-from pyro_vae.datasets.text import exact_words
+from pyro_vae.datasets.text import check_lengths, exact_words
 from pyro_vae.reading import Kind, read_npz
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -283,6 +283,7 @@ def read_text(path: Path) -> Texts:
     """Read a text with one sentence per line; every tenth is a test sentence."""
     with reported(path, "a text encoded in UTF-8, with a sentence on each line"):
         lines = [exact_words(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    check_lengths(path, lines)
     lines = [line for line in lines if line]
     if len(lines) < 10:
         raise InvalidInput(

@@ -13,11 +13,13 @@ from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.image_files import Levels, read_image, stacked
 from pyro_vae.datasets.sounds import read_sound
 from pyro_vae.datasets.sources import Part, Reading, Source, by_split, split_of
+from pyro_vae.reading import MEGABYTE, Kind, open_file
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["read_folder"]
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+IMAGE = Kind("data", "an image", "remove or repair it", 2**10 * MEGABYTE)
 SOUNDS = {".wav", ".flac", ".ogg"}
 
 
@@ -129,7 +131,7 @@ def _images(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
     images: list[Levels] = []
     for path in files:
         try:
-            with Image.open(path) as image:
+            with open_file(path, IMAGE), Image.open(path) as image:
                 images.append(read_image(image, str(path), reading.resize))
         except InvalidInput:
             raise

@@ -9,9 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pyro_vae.datasets.optional import optional
+from pyro_vae.reading import MEGABYTE, Kind, open_file
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Sound", "read_sound"]
+
+SOUND = Kind("data", "a sound", "remove or repair it", 2**14 * MEGABYTE)
 
 
 class Sound(NamedTuple):
@@ -27,6 +30,7 @@ def read_sound(path: Path) -> Sound:
     Raises:
         InvalidInput: if it cannot be read, or is empty.
     """
+    open_file(path, SOUND).close()
     try:
         if path.suffix.lower() != ".wav" or importlib.util.find_spec("soundfile"):
             found, rate = optional("soundfile", "audio").read(path, dtype="float32", always_2d=True)

@@ -17,6 +17,7 @@ __all__ = [
     "END",
     "UNKNOWN",
     "Vocabulary",
+    "check_lengths",
     "exact_words",
     "joined",
     "sections",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 END, UNKNOWN = 0, 1
+
+LONGEST = 2000  # words of a line: a recurrent network's backward pass overflows the stack on 10^4
 
 # A heading of reStructuredText: a line with a row of one sign below it.
 HEADING = re.compile(r"^\S.*\n([=*~^\-\"+#])\1{2,}$", re.MULTILINE)
@@ -150,6 +153,22 @@ def exact_words(line: str) -> list[str]:
         else:
             found.append((GAP if apart else TIE) + word)
     return found
+
+
+def check_lengths(name: object, lines: Sequence[Sequence[str]]) -> None:
+    """Raise `InvalidInput` if a line has more words than a recurrent network can be trained on.
+
+    Example:
+        >>> check_lengths("a.txt", [["a", "line"]])
+    """
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST:
+            raise InvalidInput(
+                "data",
+                got=f"{name}, whose line {number} has {len(line):,} words and signs",
+                expected=f"at most {LONGEST:,} on a line",
+                fix="write each sentence on a line of its own",
+            )
 
 
 def joined(tokens: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from pyro_vae.checkpoint.files import write_bytes
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.scores import Score
-from pyro_vae.reading import Kind, read_npz
+from pyro_vae.reading import Kind, checked, read_npz
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "scores_npz", "spread"]
@@ -35,6 +35,15 @@ PER_DATUM = Kind(
     "run pyro-vae evaluate on that run first",
     2**32,
 )
+
+
+class Stated(TypedDict):
+    """What the scores of a file were made from."""
+
+    num_samples: int
+    seed: int
+    sha256: str
+
 
 SCORES: dict[str, type[Score]] = {
     "elbo": Score,
@@ -192,6 +201,10 @@ def load_scores(path: str | Path) -> dict[str, Score]:
                 if key.startswith(f"{name}/")
             }
             stated = json.loads(str(arrays[name]))
+            checked(stated, Stated)
+            values, mc_se = numbers["values"], numbers["mc_se"]
+            if values.dim() != 1 or not len(values) or mc_se.shape != values.shape:
+                raise ValueError(name)
             kind = OF_GLOBALS[name] if "mean_error" in stated else SCORES[name]
             scores[name] = kind(**(stated | numbers))
         return scores

@@ -19,6 +19,7 @@ def modules_of(*functions: Callable[..., object]) -> list[nn.Module]:
     """The modules that functions refer to, each once, without those that another one holds.
 
     Example:
+        >>> import torch
         >>> net = torch.nn.Linear(2, 3)
         >>> modules_of(lambda z: net(z)) == [net]
         True
@@ -74,6 +75,8 @@ def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple
 
 
 def _is_of_library(thing: FunctionType | type) -> bool:
+    if isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith("<"):
+        return False  # typed by a user into a shell, whatever module that calls itself
     return (thing.__module__ or "").split(".")[0] in LIBRARIES
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
-from pyro_vae.reading import MEGABYTE, Kind, parsing, read_bytes, read_text
+from pyro_vae.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
 from pyro_vae.report import markup
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.markup import text
@@ -57,9 +57,9 @@ def report(folder: str | Path, program: ProgramLike) -> str:
     folder = Path(folder)
     recipe = read_file(folder, "recipe.yaml")
     training = read_file(folder, "training.json")
-    scores: Evaluation = read_file(folder, "evaluation.json")  # type: ignore[assignment]
     # Whatever a file holds is one line if it cannot be shown.
     with parsing(folder / "evaluation.json", FILES):
+        scores = checked(read_file(folder, "evaluation.json"), Evaluation)
         name = scores["data"]["name"] if scores else recipe.get("data", "data")
         warnings = list(score_warnings(scores))
         scored, data = scores_section(scores, folder.name), _data(scores)

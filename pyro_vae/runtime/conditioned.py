@@ -258,7 +258,7 @@ class Conditioned:
         self, num_samples: int | None = None, guide: StochasticFunction | None = None
     ) -> tuple[Trace, Trace]:
         """Traces (guide, model) of K draws, or of a single one, from the guide or another one."""
-        guide, dim = guide or self.guide, self.plates.particle_dim
+        guide, dim = guide or self.program.guide, self.plates.particle_dim
         if num_samples is not None and self.plates.one_draw:
             return run_by_draw(self.model, guide, self.args, num_samples, dim)
         return importance_traces(self.program, *self.args, num_samples, dim, guide)

@@ -156,5 +156,5 @@ def test_a_row_counts_coverage_offsets_and_bounds():
     row = ground_truth.row_of("a", "b", [(scores[0], truth), (scores[1], truth - 0.2)])
     assert row["coverage"] == 0.5 and row["bound"] == 0
     assert row["error"] == pytest.approx(-0.45) and row["pareto_k"] is None
-    assert row["in_errors"] == pytest.approx(-0.45 / (0.1 / 2**0.5))
+    assert row["in_errors"] == pytest.approx(-0.45 / scores[0].mean_mc_se)
     assert row["z"] == pytest.approx(-4.5)

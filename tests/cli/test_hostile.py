@@ -1,0 +1,112 @@
+"""Odd names, seeds, outputs and interrupts: one line, whatever the place."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import FAST, fails
+
+from pyro_vae import cli
+from pyro_vae.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    x = np.random.default_rng(0).normal(size=100).astype("f4")
+    np.savez(folder / "data.npz", x=x)
+    out = folder / "[red]b\udcffd[/]:fire:"
+    data = ["--data", str(folder / "data.npz"), "--likelihood", "Normal"]
+    assert main(["train", *data, "--out", str(out), *FAST]) == 0
+    return out
+
+
+def test_names_are_printed_as_they_are(run, capsys):
+    assert main(["report", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "[red]b" in out and "[/]:fire:" in out
+
+
+def test_a_vector_of_data_is_inspected(run):
+    few = ["--num-samples", "5", "--limit", "20", "--reference", "0"]
+    assert main(["inspect", str(run), *few]) == 0
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70])
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "sample"])
+def test_a_seed_is_checked_by_every_command(run, capsys, command, seed):
+    assert fails(capsys, command, run, "--seed", seed).startswith("pyro-vae: seed: got")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "sample", "inspect"])
+def test_a_name_that_is_too_long_is_one_line(capsys, command):
+    fails(capsys, command, "a" * 5000)
+
+
+def test_other_data_than_the_runs_are_said(run, capsys):
+    command = ["evaluate", str(run), "--num-samples", "10"]
+    assert main(command) == 0
+    assert "not the data of this run" not in capsys.readouterr().err
+    path = run.parents[1] / "data.npz"  # the name has a slash
+    before = path.read_bytes()
+    np.savez(path, x=np.load(path)["x"] + 1)
+    assert main(command) == 0
+    assert "'data' is not the data of this run" in capsys.readouterr().err
+    path.write_bytes(before)
+
+
+def test_a_full_output_is_one_line(run):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyro_vae", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "pyro-vae: output: got No space left on device, expected a file that can be read or "
+        "written; check the path, the permissions and the space that is left"
+    ]
+
+
+def test_an_interrupt_while_libraries_are_imported_is_one_line():
+    """A module that is interrupted stands for the seconds that the imports take."""
+    code = (
+        "import sys; sys.modules['pyro_vae.cli'] = None\n"
+        "import builtins, pyro_vae.__main__ as start; real = builtins.__import__\n"
+        "def stop(name, *args, **kwargs):\n"
+        "    if name == 'pyro_vae.cli': raise KeyboardInterrupt\n"
+        "    return real(name, *args, **kwargs)\n"
+        "builtins.__import__ = stop; sys.exit(start.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr == "pyro-vae: interrupted before anything was done\n"
+
+
+def test_an_interrupted_command_is_one_line(monkeypatch, capsys):
+    def stop(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.report, "run", stop)
+    assert main(["report", "x"]) == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_line_of_too_many_words_is_refused_before_training(tmp_path, capsys):
+    path = tmp_path / "long.txt"
+    path.write_text("a b c\n" * 20 + "word " * 10_000 + "\n")
+    said = fails(capsys, "train", "--data", path, "--out", tmp_path / "run", *FAST)
+    assert "line 21 has 10,000 words" in said
+
+
+def test_a_pipe_among_images_is_not_opened(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.png")
+    said = fails(capsys, "train", "--data", tmp_path, "--out", tmp_path / "run", *FAST)
+    assert "without images or sounds" in said
