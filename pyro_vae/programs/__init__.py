@@ -23,7 +23,6 @@ from pyro_vae.programs.store import Store
 from pyro_vae.programs.vae import VAE
 
 __all__ = [
-    "AtGlobals",
     "VAE",
     "HierarchicalVAE",
     "MultimodalVAE",
