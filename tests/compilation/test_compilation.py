@@ -42,8 +42,12 @@ def interpreted(monkeypatch):
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
 
 
-def step_of(program, objective, compiled, weight=None):
-    def loss(x, context=None, kl_weight=None):
+def step_of(program, objective, compiled, names=None):
+    """A step whose inputs are x, and a context or its entries of these names."""
+
+    def loss(x, *given):
+        context = dict(zip(names, given)) if names is not None else (given or (None,))[0]
+        kl_weight = given[1] if names is None and len(given) > 1 else None
         model, guide = program.model, program.guide
         if kl_weight is not None:
             model, guide = (weigh_latents(fn, kl_weight) for fn in (model, guide))
@@ -69,6 +73,7 @@ def assert_same(eager, captured, *inputs, exactly=True):
 def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exactly=True):
     """The same loss, gradients and buffers on the same random numbers, or the same refusal."""
     eager, (x, *context) = case(family, name)
+    names = list(context[0]) if context and isinstance(context[0], dict) else None
     eager, x, bound = eager.to(dtype), x.to(dtype), getattr(pv.objectives, objective)()
     try:
         bound.loss(
@@ -78,9 +83,9 @@ def assert_captured_is_eager(family, name, objective, dtype=torch.float32, exact
         assert objective != "ELBO", "which refuses nothing"
         pytest.skip(f"refused: {refusal}")
     captured = copy.deepcopy(eager)
-    assert_same(
-        step_of(eager, bound, False), step_of(captured, bound, True), x, *context, exactly=exactly
-    )
+    steps = step_of(eager, bound, False, names), step_of(captured, bound, True, names)
+    inputs = context if names is None else context[0].values()
+    assert_same(*steps, x, *inputs, exactly=exactly)
     # What the forward pass writes, it wrote once: the capture itself left no trace.
     for (key, value), other in zip(eager.state_dict().items(), captured.state_dict().values()):
         torch.testing.assert_close(

@@ -35,6 +35,8 @@ def is_writing(node, owner, name):
         return owner not in ("", "checkpoint")
     if name == "open" and owner in ("", "io", "os", "path"):
         modes = [ast.unparse(each) for each in [*node.args[1:], *(k.value for k in node.keywords)]]
+        if owner == "os" and ast.unparse(node.args[0]) == "os.devnull":
+            return False
         if owner == "os":
             return any(flag in mode for mode in modes for flag in ("WRONLY", "RDWR", "CREAT"))
         return any(set(mode) & set("wax+") for mode in modes)
