@@ -11,7 +11,10 @@ from pyro_vae.checkpoint.description import (
     resolve,
     with_current_paths,
 )
-from pyro_vae.checkpoint.files import (
+from pyro_vae.checkpoint.program import described_or_named, description_of, load, save
+from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
+from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
+from pyro_vae.files.writing import (
     CheckpointError,
     append_bytes,
     replace_file,
@@ -20,9 +23,6 @@ from pyro_vae.checkpoint.files import (
     write_text,
     writing_to,
 )
-from pyro_vae.checkpoint.program import described_or_named, description_of, load, save
-from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
-from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
 
 __all__ = [
     "Untrusted",

@@ -19,7 +19,8 @@ from typing import TypedDict, TypeVar
 
 from filelock import FileLock, Timeout
 
-from pyro_vae.checkpoint.files import (
+from pyro_vae.files.reading import MEGABYTE, Kind, read_json
+from pyro_vae.files.writing import (
     flush_folder,
     remove_leftovers,
     replace_file,
@@ -27,7 +28,6 @@ from pyro_vae.checkpoint.files import (
     write_new,
     writing_to,
 )
-from pyro_vae.reading import MEGABYTE, Kind, read_json
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["claimed", "commit", "committing", "current", "read_current"]

@@ -14,9 +14,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import nn
 
 from pyro_vae.checkpoint.budget import Budget, check_integers
-from pyro_vae.checkpoint.files import CheckpointError
 from pyro_vae.checkpoint.trust import Untrusted, class_at, is_trusted_class
-from pyro_vae.reading import checked
+from pyro_vae.files.reading import checked
+from pyro_vae.files.writing import CheckpointError
 from pyro_vae.validation import InvalidInput
 
 __all__ = [

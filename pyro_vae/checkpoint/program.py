@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from pyro_vae.checkpoint.description import Json, add_parts, added_parts, build, describe
-from pyro_vae.checkpoint.files import CheckpointError
 from pyro_vae.checkpoint.states import Meta, read_state, write_state
 from pyro_vae.contracts import MadeAtFirstRun, ProgramLike, alone, as_module
+from pyro_vae.files.writing import CheckpointError
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["described_or_named", "description_of", "load", "save"]

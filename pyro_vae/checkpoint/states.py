@@ -17,8 +17,8 @@ import safetensors.torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import Add, committing, current, weights_named_by
-from pyro_vae.checkpoint.files import CheckpointError
-from pyro_vae.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_json
+from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_json
+from pyro_vae.files.writing import CheckpointError
 
 __all__ = ["Meta", "add_state", "exists", "read_state", "write_state"]
 

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from torch import nn
 
-from pyro_vae.checkpoint.files import CheckpointError
+from pyro_vae.files.writing import CheckpointError
 
 __all__ = ["OURS", "Untrusted", "class_at", "import_of_the_users", "is_named", "is_trusted_class"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pyro_vae import checkpoint
-from pyro_vae.reading import Kind, read_bytes
+from pyro_vae.files.reading import Kind, read_bytes
 
 __all__ = ["check_replaceable", "marked_wav", "npz", "write_output"]
 

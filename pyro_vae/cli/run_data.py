@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 from pyro_vae import checkpoint
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.reading import MEGABYTE, Kind, read_json
+from pyro_vae.files.reading import MEGABYTE, Kind, read_json
 
 __all__ = ["RunData", "read_data", "units_of", "write_data"]
 

@@ -17,7 +17,7 @@ from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_class
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.reading import MEGABYTE, Kind, read_text
+from pyro_vae.files.reading import MEGABYTE, Kind, read_text
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.recipe import Values, read_settings
 from pyro_vae.runtime.environment import choose_device

@@ -14,7 +14,7 @@ from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_voc
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.reading import MEGABYTE, Kind, read_bytes
+from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags

@@ -21,7 +21,7 @@ from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, Texts
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import check_lengths, exact_words
-from pyro_vae.reading import Kind, read_npz
+from pyro_vae.files.reading import Kind, read_npz
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:

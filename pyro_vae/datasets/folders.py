@@ -13,7 +13,7 @@ from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.image_files import Levels, read_image, stacked
 from pyro_vae.datasets.sounds import read_sound
 from pyro_vae.datasets.sources import Part, Reading, Source, by_split, split_of
-from pyro_vae.reading import MEGABYTE, Kind, open_file
+from pyro_vae.files.reading import MEGABYTE, Kind, open_file
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["read_folder"]

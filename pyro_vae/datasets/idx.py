@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pyro_vae.datasets.sources import Part, Parts
-from pyro_vae.reading import MEGABYTE, Kind, open_file, parsing
+from pyro_vae.files.reading import MEGABYTE, Kind, open_file, parsing
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["download", "read_idx_parts"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pyro_vae.datasets.optional import optional
-from pyro_vae.reading import MEGABYTE, Kind, open_file
+from pyro_vae.files.reading import MEGABYTE, Kind, open_file
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Sound", "read_sound"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyro_vae.checkpoint.files import write_bytes
+from pyro_vae.files.writing import write_bytes
 
 if TYPE_CHECKING:
     import xarray

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import read_current
-from pyro_vae.checkpoint.files import write_bytes
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.scores import Score
-from pyro_vae.reading import Kind, checked, read_npz
+from pyro_vae.files.reading import Kind, checked, read_npz
+from pyro_vae.files.writing import write_bytes
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "scores_npz", "spread"]

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pyro_vae import networks, objectives, posteriors, priors, programs
-from pyro_vae.reading import MEGABYTE, Kind, read_yaml
+from pyro_vae.files.reading import MEGABYTE, Kind, read_yaml
 from pyro_vae.recipes.components import FAMILIES, check_trusted, resolve_component
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
-from pyro_vae.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
+from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
 from pyro_vae.report import markup
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.markup import text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from pyro_vae import checkpoint
-from pyro_vae.reading import MEGABYTE, Kind, read_json, read_yaml
+from pyro_vae.files.reading import MEGABYTE, Kind, read_json, read_yaml
 
 __all__ = [
     "FILES", "Estimate", "Evaluation", "Json", "ParetoK", "ScoredData", "as_json",

@@ -21,10 +21,10 @@ import torch
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike, SumsLatents, as_module
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.objectives import ELBO, EnumeratedELBO
 from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.programs import as_program
-from pyro_vae.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.runtime.before_training import check_batches, warn_of_scales
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter

@@ -16,7 +16,7 @@ from pyro_vae.checkpoint.description import build, describe
 from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
-from pyro_vae.reading import MEGABYTE, Kind, checked, parsing
+from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import NoBound, importance_traces

@@ -16,7 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from pyro_vae.checkpoint.files import append_bytes
+from pyro_vae.files.writing import append_bytes
 
 __all__ = ["EventFile"]
 

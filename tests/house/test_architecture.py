@@ -73,7 +73,6 @@ def test_only_three_modules_stand_outside_a_package():
         "__init__",
         "__main__",
         "contracts",
-        "reading",
         "validation",
     }
 

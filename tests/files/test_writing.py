@@ -8,7 +8,7 @@ import pytest
 import pyro_vae
 
 PACKAGE = Path(pyro_vae.__file__).parent
-WRITER = {PACKAGE / "checkpoint" / "files.py", PACKAGE / "checkpoint" / "commit.py"}
+WRITER = {PACKAGE / "files" / "writing.py", PACKAGE / "checkpoint" / "commit.py"}
 
 # Methods and functions that write, remove or rename, whatever they are called on.
 WRITES = {
