@@ -18,7 +18,14 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 
 from pyro_vae.contracts import Quantity, known_by
-from pyro_vae.networks.shapes import Shape, Size, as_shape, features_of, out_shape_of
+from pyro_vae.networks.shapes import (
+    Shape,
+    Size,
+    as_shape,
+    features_of,
+    out_shape_of,
+    takes_draws,
+)
 from pyro_vae.validation import InvalidInput, check_positive
 
 __all__ = ["ARD", "Bayesian", "Sample", "WithGlobals"]
@@ -120,7 +127,7 @@ class Bayesian(WithGlobals):
 
     @property
     def takes_draws(self) -> bool:
-        return getattr(self.network, "takes_draws", False)
+        return takes_draws(self.network)
 
     @property
     def out_shape(self) -> Shape:

@@ -21,6 +21,7 @@ __all__ = [
     "flatten_event",
     "out_shape_of",
     "over_batch",
+    "takes_draws",
     "tell_event_dim",
 ]
 
@@ -58,6 +59,11 @@ def flatten_event(x: Tensor, event_dim: int) -> Tensor:
     return x if event_dim == 1 else x.reshape(*x.shape[: x.dim() - event_dim], -1)
 
 
+def takes_draws(network: nn.Module) -> bool:
+    """Whether a network says that it maps any leading dimensions of x itself."""
+    return getattr(network, "takes_draws", False)
+
+
 def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
     r"""A network's features of x; the context is passed only if there is one.
 
@@ -66,8 +72,7 @@ def features_of(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor
     batch dimension, (K N, \*event) in place of (K, N, \*event), as torch's layers are written for:
     convolutions, recurrent and attention layers, and what is done along dimension 1.
     """
-    keeps_contract = getattr(network, "takes_draws", False)
-    event_dim = None if keeps_contract else vars(network).get(EVENT_DIM)
+    event_dim = None if takes_draws(network) else vars(network).get(EVENT_DIM)
     if event_dim is None:
         return network(x) if context is None else network(x, context=context)
     batch, event = x.shape[: x.dim() - event_dim], x.shape[x.dim() - event_dim :]

@@ -43,7 +43,7 @@ def plot_latents(
         title: what is shown.
         names: of the labels 0, 1, ...; by default their numbers.
     """
-    points, names = _plane(z)
+    points, axes = _plane(z)
     size = float(np.clip(6000 / len(points), 5, 20))
     if labels is None or labels.is_floating_point():
         ax.scatter(points[:, 0], points[:, 1], s=size, alpha=0.6, linewidths=0)
@@ -80,7 +80,7 @@ def plot_latents(
                     "alpha": 0.85,
                 },
             )
-    ax.set(xlabel=names[0], ylabel=names[1], title=title)
+    ax.set(xlabel=axes[0], ylabel=axes[1], title=title)
     return ax
 
 

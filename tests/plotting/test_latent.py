@@ -1,0 +1,15 @@
+"""Maps of latents."""
+
+import matplotlib.pyplot as plt
+import torch
+
+from pyro_vae import plotting
+
+
+def test_labels_are_numbers_or_their_names_and_never_those_of_the_axes():
+    z, labels = torch.randn(30, 5), torch.arange(30) % 3
+    for names, shown in (((), "012"), (("cat", "dog"), ["cat", "dog", "2"])):
+        axes = plotting.plot_latents(z, plt.figure().subplots(), labels, names=names)
+        assert sorted(text.get_text() for text in axes.texts) == sorted(shown)
+        assert axes.get_xlabel().startswith("principal component 1")
+        plt.close()
