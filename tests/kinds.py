@@ -10,6 +10,8 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,63 @@ def nested():
     return torch.nested.nested_tensor(parts, layout=torch.jagged)
 
 
+def two_tables():
+    return {"train": pandas().DataFrame({"a": [1.5]}), "test": pandas().DataFrame({"b": [1.5]})}
+
+
+def polars_enum():
+    import polars
+
+    sizes = polars.Series(["large", "small", "large"], dtype=polars.Enum(["small", "mid", "large"]))
+    return polars.DataFrame({"size": sizes})
+
+
+def polars_lazy():
+    import polars
+
+    return polars.LazyFrame(FRAME)
+
+
+def arrow_bytes():
+    import pyarrow
+
+    return pyarrow.table({"a": [b"v", b"u", None]})
+
+
+def put_aside(path):
+    """An AnnData with other matrices beside X."""
+    found = cells()
+    found.raw = found.copy()
+    found.X = found.X * 0.5
+    found.layers["counts"], found.obsm["pca"] = found.X * 4, X
+    found.write_h5ad(path)
+
+
+def hub_with(**columns):
+    def make():
+        import datasets
+
+        return datasets.Dataset.from_dict(columns)
+
+    return make
+
+
+def hub_stream():
+    return list(hub_table().to_iterable_dataset().take(4))
+
+
+class WithCovariates(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i], {"sex": "fm"[i % 2], "age": 30.0 + i}
+
+
+def pictures(batch):
+    return [image for image, _ in batch]
+
+
 LOADER, TENSORS = torch.utils.data.DataLoader, torch.utils.data.TensorDataset
 T = torch.from_numpy(X)
 PADDED = np.array([[1.0, NAN], [1.0, 1.0]])
@@ -186,6 +245,17 @@ OBJECTS = [
     Kind("array of truth values", lambda: X > 0, X > 0),
     Kind("array of long double", lambda: X.astype(np.longdouble), X),
     Kind("array in reverse", lambda: X[::-1], X[::-1]),
+    Kind("array of 8-bit floats", lambda: T.to(torch.float8_e5m2), X.clip(-2, 8)),
+    Kind("array of decimals", lambda: np.array([[Decimal("1.5")], [Decimal("2")]], object),
+         [[1.5], [2]]),
+    Kind("decimals that float64 rounds", lambda: [[Decimal("0.1")], [Decimal(2)]], [[0.1], [2]],
+         says="numbers of class Decimal are rounded"),
+    Kind("integers beyond 2^53", lambda: np.array([[2**53 + 1]]), [[2**53]],
+         says="integers beyond 2^53 are rounded"),
+    Kind("a buffer of bytes", lambda: memoryview(X), X),
+    Kind("array of texts", lambda: np.array([["a"], ["b"]]), "an array of <U1"),
+    Kind("list of texts", lambda: ["a b", "c"], "a sequence with a str"),
+    Kind("array without columns", lambda: np.zeros((3, 0)), "without a number"),
     Kind("array with a mask", lambda: MASKED, [[1, NAN], [2, 3]], missing=True,
          says="1 masked entries are missing"),
     Kind("array of records", lambda: RECORDS, [[1.5, 3], [-2, 0]]),
@@ -202,20 +272,70 @@ OBJECTS = [
     Kind("list of tensors", lambda: list(T), X),
     Kind("lists of unequal length", lambda: [[1.0], [1.0, 1.0]], PADDED, missing=True,
          says="sequences of 1 to 2 steps"),
+    Kind("lists, one without a step", lambda: [[], [1.0, 1.0]], [[NAN, NAN], [1, 1]], missing=True,
+         says="sequences of 0 to 2 steps"),
+    Kind("packed sequences", lambda: torch.nn.utils.rnn.pack_sequence(
+         [torch.ones(2), torch.ones(1)]), PADDED[::-1], missing=True,
+         says="sequences of 1 to 2 steps"),
     Kind("list of two arrays", lambda: [T, T], "a list of two arrays"),
     Kind("pair", lambda: (T, [0, 1, 0, 2]), X, [0, 1, 0, 2]),
     Kind("pair with names for labels", lambda: (X, ["b", "a", "a", "b"]), X, [1, 0, 0, 1]),
     Kind("pair with an unknown label", lambda: (X, [0, None, 1, 1]), X, [0, -1, 1, 1]),
+    Kind("pair with missing names", lambda: (X, ["b", NAN, None, "a"]), X, [1, -1, -1, 0]),
+    Kind("pair with masked names", lambda: (X, np.ma.array(list("baab"), mask=[0, 0, 1, 0])), X,
+         [1, 0, -1, 1], says="1 masked entries"),
+    Kind("pair with bytes for labels", lambda: (X, [b"b", b"a", b"a", b"b"]), X, [1, 0, 0, 1]),
+    Kind("pair with truth values", lambda: (X, X[:, 0] > 0), X, [1, 1, 0, 1]),
+    Kind("pair with numbers for names", lambda: (X, ["9", "10", "9", "10"]), X, [0, 1, 0, 1]),
+    Kind("pair with names beside numbers", lambda: (X, ["b", 1, "a", 2]), "texts beside an int"),
+    Kind("pair with a series of categories", lambda: (X, pandas().Series(pandas().Categorical(
+         list("zyyz"), ["z", "y", "x"]))), X, [0, 1, 1, 0], needs="pandas"),
+    Kind("pair with a table", lambda: (X, pandas().DataFrame({"sex": list("fmfm"),
+         "age": [30, 40, 50, 60]})), X, [[0, 30], [1, 40], [0, 50], [1, 60]], needs="pandas"),
+    Kind("pair of a table and names", lambda: (pandas().DataFrame(X, columns=["a", "b"]),
+         ["b", "a", "a", "b"]), X, [1, 0, 0, 1], needs="pandas"),
+    Kind("pair of a matrix of scipy and names", lambda: (scipy_sparse("csr_matrix")(),
+         ["b", "a", "a", "b"]), X, [1, 0, 0, 1], needs="scipy"),
+    Kind("pair of AnnData and names", lambda: (cells(), ["b", "a", "a", "b"]), np.abs(np.round(X)),
+         [1, 0, 0, 1], says="obs columns batch", needs="anndata"),
+    Kind("pair with contexts of unequal length", lambda: (X, [[1.0], [1.0, 2.0], [1.0], [1.0]]),
+         "data of shapes (1,) and (2,)"),
+    Kind("list of pairs", lambda: [(row, i % 2) for i, row in enumerate(T)], X, [0, 1, 0, 1]),
+    Kind("list of rows by name", lambda: [{"a": 1.5, "b": "v"}, {"a": -1.0, "b": "u"}],
+         [[1.5, 1], [-1, 0]], says="b binary"),
+    Kind("list of data sets", lambda: torch.utils.data.random_split(TENSORS(T), [2, 2]),
+         "a list of 2 data sets"),
     Kind("three arrays", lambda: (T, T, T), "3 arrays"),
     Kind("dictionary of x and y", lambda: {"x": T, "y": [0, 1, 0, 1]}, X, [0, 1, 0, 1]),
     Kind("dictionary of splits", lambda: {"train": X, "test": X}, X),
+    Kind("dictionary of splits and another", lambda: {"train": X, "test": X, "w": X},
+         "train, test, w"),
+    Kind("dictionary of splits of two shapes", lambda: {"train": X, "test": X[:, :1]},
+         "data of shape (1,) in test"),
+    Kind("dictionary of splits, one with y", lambda: {"train": (X, [0, 1, 0, 1]), "test": X},
+         "a context of some splits"),
+    Kind("dictionary of tables of other columns", two_tables, "column 'a' in one of",
+         needs="pandas"),
+    Kind("dictionary of x, y and context", lambda: {"x": X, "y": X, "context": X},
+         "both y and context"),
+    Kind("dictionary of series", lambda: {name: pandas().Series(entries)
+         for name, entries in FRAME.items()}, NUMBERS, missing=True, needs="pandas"),
+    Kind("dictionary of columns of unequal length", lambda: {"a": [1, 2], "b": [1]},
+         "columns of lengths"),
     Kind("dictionary of columns", lambda: FRAME, NUMBERS, missing=True),
     Kind("scipy, sparse matrix", scipy_sparse("csr_matrix"), X, needs="scipy"),
+    Kind("scipy, dictionary of keys", scipy_sparse("dok_matrix"), X, needs="scipy"),
     Kind("scipy, sparse array", scipy_sparse("coo_array"), X, needs="scipy"),
     Kind("torch, sparse", lambda: T.to_sparse(), X),
     Kind("nested tensor", nested, [[[1, 1], [NAN, NAN]], [[2, 2], [2, 2]]], missing=True,
          says="sequences of 1 to 2 steps"),
     Kind("images of Pillow", lambda: [Pictures()[i][0] for i in range(3)], GREYS),
+    Kind("images of Pillow, transparent", lambda: [Image.new("LA", (3, 2), (51, 9))],
+         GREYS[1:2], says="the transparency of 1 images"),
+    Kind("images of Pillow, two modes", lambda: [Image.new("L", (3, 2)), Image.new("RGB", (3, 2))],
+         "images of shapes (1, 2, 3) and (3, 2, 3)"),
+    Kind("channels last, one channel", lambda: np.zeros((5, 28, 28, 1)), "channels come last"),
+    Kind("films, channels last", lambda: np.zeros((2, 5, 9, 9, 3)), "channels come last"),
     Kind("channels last", lambda: torch.zeros(5, 28, 28, 3), "channels come last"),
     Kind("pandas, table", lambda: pandas().DataFrame(FRAME), NUMBERS, missing=True,
          needs="pandas"),
@@ -224,10 +344,34 @@ OBJECTS = [
          [[1], [NAN]], missing=True, needs="pandas"),
     Kind("pandas, dates", lambda: pandas().DataFrame({"d": pandas().to_datetime(["2020-01-01"])}),
          "datetime64", needs="pandas"),
+    Kind("pandas, dates as objects", lambda: pandas().DataFrame({"d": [date(2020, 1, 1)]}),
+         "entries of date", needs="pandas"),
+    Kind("pandas, lists in a column", lambda: pandas().DataFrame({"a": [[1], [2]]}),
+         "entries of list", needs="pandas"),
+    Kind("pandas, numbers as texts", lambda: pandas().DataFrame({"a": ["01", "02"]}),
+         "numbers written as texts", needs="pandas"),
+    Kind("pandas, infinite", lambda: pandas().DataFrame({"a": [1.5, np.inf]}), "inf in row 1",
+         needs="pandas"),
+    Kind("pandas, all true", lambda: pandas().DataFrame({"a": [True, True]}), [[1], [1]],
+         says="a binary", needs="pandas"),
+    Kind("pandas, integers beyond 2^53", lambda: pandas().DataFrame({"a": [2**53 + 1, -1]}),
+         [[2**53], [-1]], says="beyond 2^53 in a", needs="pandas"),
+    Kind("pandas, array with gaps", lambda: pandas().array([1, None], dtype="Int64"), [1, NAN],
+         missing=True, needs="pandas"),
+    Kind("polars, categories in order", polars_enum, [[2], [0], [2]], says="size category",
+         needs="polars"),
+    Kind("polars, lazy", polars_lazy, "data.collect()", needs="polars"),
+    Kind("pyarrow, bytes", arrow_bytes, [[1], [0], [NAN]], missing=True, says="a binary",
+         needs="pyarrow"),
     Kind("polars, table", polars_frame, NUMBERS, missing=True, needs="polars"),
     Kind("pyarrow, table", arrow_table, NUMBERS, missing=True, needs="pyarrow"),
     Kind("AnnData", cells, np.abs(np.round(X)), says="obs columns batch are left out",
          needs="anndata"),
+    Kind("AnnData, split by split", lambda: {"train": cells(), "test": cells()},
+         np.abs(np.round(X)), says="obs columns batch", needs="anndata"),
+    Kind("Hugging Face, first of a stream", hub_stream, NUMBERS, missing=True, needs="datasets"),
+    Kind("Hugging Face, without an entry", hub_with(x=[[1.0], None]), "no x in row 1",
+         needs="datasets"),
     Kind("Hugging Face, images", hub_images, GREYS, [1, 0, 1], needs="datasets"),
     Kind("Hugging Face, table", hub_table, NUMBERS, missing=True, needs="datasets"),
     Kind("Hugging Face, a stream", lambda: hub_table().to_iterable_dataset(), "without a length",
@@ -236,12 +380,23 @@ OBJECTS = [
     Kind("torch data set, three tensors", lambda: TENSORS(T, T, T), "3 arrays"),
     Kind("torch data set, images of Pillow", Pictures, GREYS, [0, 1, 2]),
     Kind("torch data set, x and y by name", lambda: Dictionaries("x", "y"), X, [0, 1, 0, 1]),
+    Kind("torch data set, covariates by name", WithCovariates, X,
+         {"sex": [0, 1, 0, 1], "age": [30, 31, 32, 33]}, says="sex: f, m are 0, 1"),
     Kind("torch data set, other names", lambda: Dictionaries("image", "label"), "dictionaries"),
     Kind("torch data set, unequal lengths", Unequal, PADDED, missing=True,
          says="sequences of 1 to 2 steps"),
     Kind("torch data set, a stream that ends", Ends, X),
     Kind("torch data set, a stream without a length", Endless, "without a length"),
     Kind("loader", lambda: LOADER(TENSORS(T, torch.arange(4)), batch_size=3), X, [0, 1, 2, 3]),
+    Kind("loader, one by one", lambda: LOADER(TENSORS(T), batch_size=None), X),
+    Kind("loader of covariates", lambda: LOADER(WithCovariates(), batch_size=3), X,
+         {"sex": [0, 1, 0, 1], "age": [30, 31, 32, 33]}, says="sex: f, m are 0, 1"),
+    Kind("loader of images", lambda: LOADER(Pictures(), batch_size=2, collate_fn=pictures), GREYS),
+    Kind("loader of sequences filled by batch", lambda: LOADER(Unequal(), batch_size=1),
+         "data of shapes (1,), (2,)"),
+    Kind("loader of batches that drop the last", lambda: LOADER(TENSORS(T), batch_sampler=
+         torch.utils.data.BatchSampler(range(4), 3, drop_last=True)), X[:3],
+         says="leaves 1 of 4 data out"),
     Kind("loader that drops the last", lambda: LOADER(TENSORS(T), batch_size=3, drop_last=True),
          X[:3], says="drop_last leaves 1 of 4 data out"),
     Kind("loader of a stream", lambda: LOADER(Endless()), "without a length"),
@@ -328,6 +483,88 @@ def constant(*levels, shape=(1, 2, 3)):
     return np.stack([np.full(shape, level) for level in levels])
 
 
+def sparse_file(path):
+    import scipy.sparse
+
+    scipy.sparse.save_npz(path, scipy.sparse.csr_matrix(X))
+
+
+def hdf5_outside(path):
+    import h5py
+
+    other = path.with_name("other.bin")
+    other.write_bytes(b"1234")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (4,), dtype="u1", external=[(str(other), 0, 4)])
+
+
+UNTURNED = np.arange(6).reshape(2, 3)
+TURNED = np.rot90(UNTURNED, -1)[None, None].repeat(2, 0)
+
+
+def turned(dtype):
+    """A PNG and a TIFF that say that they lie on their left side."""
+
+    def make(folder):
+        folder.mkdir()
+        image = Image.fromarray(UNTURNED.astype(dtype))
+        exif = image.getexif()
+        exif[0x0112] = 6
+        for name in ("a.png", "b.tif"):
+            image.save(folder / name, exif=exif)
+
+    return make
+
+
+def transparent_level(folder):
+    folder.mkdir()
+    for name in "ab":
+        grey(51).save(folder / f"{name}.png", transparency=51)
+
+
+def signed_tiff(folder):
+    folder.mkdir()
+    Image.fromarray(np.full((4, 4), 5, np.int16)).save(folder / "a.tif")
+
+
+def white_first(folder):
+    import tifffile
+
+    folder.mkdir()
+    levels = np.full((4, 4), 13107, np.uint16)
+    tifffile.imwrite(folder / "a.tif", levels, photometric="miniswhite")
+
+
+PGM = b"P5\n2 1\n65535\n" + struct.pack(">2H", 13107, 65535)
+
+
+def frames_in_gif(folder):
+    folder.mkdir()
+    grey(0).save(folder / "a.gif", save_all=True, append_images=[grey(200)])
+
+
+def depths(folder):
+    import soundfile
+
+    folder.mkdir()
+    for name, kind in (("a", "PCM_U8"), ("b", "PCM_24"), ("c", "PCM_32")):
+        soundfile.write(folder / f"{name}.wav", np.full(5, 0.5), 8000, subtype=kind)
+
+
+def stereo(folder):
+    from scipy.io import wavfile
+
+    folder.mkdir()
+    left = np.full(5, 2**14, np.int16)
+    wavfile.write(folder / "a.wav", 8000, np.stack([left, -left], 1))
+
+
+def cut_short(folder):
+    waves(5)(folder)
+    path = folder / "0.wav"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
 WITH_Y = dict(x=X, y=np.arange(4) % 2)
 CSV = "height,species,eggs\n1.5,b,3\n,a,0\n-2,,2\n0.5,b,7\n"
 SPLITS = {f"{split}__{label}__{i}_png": grey(51 * i) for split in ("train", "test", "val")
@@ -348,6 +585,19 @@ FILES = [
          says="arrays w are left out"),
     Kind("pickles", npz(x=np.array([{}], object)), "without pickles", None, ".npz"),
     Kind("one datum", npz(x=X[:1]), "with one datum", None, ".npz"),
+    Kind("arrays by split", npz(x_train=X[:3], x_test=X[3:]), X, None, ".npz"),
+    Kind("another array, by split", npz(z=X[:3], z_test=X[3:]), X, None, ".npz",
+         options={"key": "z"}),
+    Kind("arrays of splits, one with y", npz(x=X, y=[0, 1, 0, 1], x_test=X), "a context of some",
+         None, ".npz"),
+    Kind("arrays of splits of two shapes", npz(x=X, x_test=X[:, :1]), "of shape (1,) in test", None,
+         ".npz"),
+    Kind("sparse matrix", sparse_file, X, None, ".npz", needs="scipy"),
+    Kind("records", npz(x=RECORDS), [[1.5, 3], [-2, 0]], None, ".npz", says="a real"),
+    Kind("a size for arrays", npz(x=X), "a folder of images", None, ".npz",
+         options={"resize": [4, 4]}),
+    Kind("a name for one array", lambda path: np.save(path, X), "a file of named arrays", None,
+         ".npy", options={"key": "z"}),
     Kind("one array", lambda path: np.save(path, X), X, None, ".npy"),
     Kind("big-endian array", lambda path: np.save(path, X.astype(">f4")), X, None, ".npy"),
     Kind("table", text(CSV), NUMBERS, None, ".csv", missing=True, says="species binary"),
@@ -358,6 +608,25 @@ FILES = [
          ".csv", options={"context": ["a", "b"]}, says="c count"),
     Kind("table, a column left out", text("a,b\n1.5,u\n-1,v\n"), [[1.5], [-1]], None, ".csv",
          options={"columns": {"b": "drop"}}, says="left out as asked: b"),
+    Kind("table, a whole number as context", text("a,age\n1.5,30\n-1,40\n"), [[1.5], [-1]],
+         [[30], [40]], ".csv", options={"context": ["age"]}, says="context: age count"),
+    Kind("table, categories in order", text("a\nmid\nhigh\nlow\n"), [[1], [2], [0]], None, ".csv",
+         options={"columns": {"a": "low<mid<high"}}, says="a ordinal"),
+    Kind("table, an order that is not said", text("a\nmid\nhigh\nlow\n"), "texts without an order",
+         None, ".csv", options={"columns": {"a": "ordinal"}}),
+    Kind("table, a kind that does not hold", text("a\n1.5\n-1\n"), "-1 in row 1", None, ".csv",
+         options={"columns": {"a": "positive"}}),
+    Kind("table, two numbers said binary", text("a\n1\n2\n"), [[0], [1]], None, ".csv",
+         options={"columns": {"a": "binary"}}, says="a binary"),
+    Kind("table, semicolons", text("a;b\n1,5;u\n"), "separated by ';'", None, ".csv"),
+    Kind("table, commas for tabs", text("a,b\n1.5,u\n"), "separated by ','", None, ".tsv"),
+    Kind("table, spaces after commas", text("a, b\n1.5, u\n-1,u\n"), [[1.5, 0], [-1, 0]], None,
+         ".csv", says="b category"),
+    Kind("table, leading zeros", text("zip,a\n01234,1.5\n99999,-1\n"), [[1234, 1.5], [99999, -1]],
+         None, ".csv", says="numbers in zip lose their leading zeros"),
+    Kind("table, infinite", text("a\ninf\n1.5\n"), "inf in row 0", None, ".csv"),
+    Kind("table, another encoding", lambda path: path.write_bytes("a\n\xfc\n".encode("latin-1")),
+         "'utf-8' codec", None, ".csv"),
     Kind("table with row numbers", text(",a\n0,1.5\n1,-1\n"), [[1.5], [-1]], None, ".csv",
          says="numbers rows"),
     Kind("table without names", text("1.5,2\n3,4\n"), "first line is numbers", None, ".csv"),
@@ -371,8 +640,21 @@ FILES = [
          ".parquet", missing=True, says="species binary", needs="pyarrow"),
     Kind("AnnData", lambda path: cells().write_h5ad(path), np.abs(np.round(X)), [0, 1, 0, 1],
          ".h5ad", options={"target": "batch"}, needs="anndata"),
+    Kind("AnnData, counts put aside", put_aside,
+         np.abs(np.round(X)), None, ".h5ad", options={"key": "raw"}, says="obs columns batch",
+         needs="anndata"),
+    Kind("AnnData, a layer", put_aside, 2 * np.abs(np.round(X)),
+         None, ".h5ad", options={"key": "counts"}, says="obs columns batch", needs="anndata"),
+    Kind("AnnData, an embedding", put_aside, X, None, ".h5ad",
+         options={"key": "pca"}, says="obs columns batch", needs="anndata"),
+    Kind("AnnData, no such layer", put_aside, "did you mean 'counts'",
+         None, ".h5ad", options={"key": "count"}, needs="anndata"),
     Kind("Zarr", zarr_group, X, [0, 1, 2, 3], ".zarr", needs="zarr"),
     Kind("HDF5", hdf5(x=X, y=[0, 1, 0, 1]), X, [0, 1, 0, 1], ".h5", needs="h5py"),
+    Kind("HDF5, texts for labels", hdf5(x=X, y=["b", "a", "a", "b"]), X, [1, 0, 0, 1], ".h5",
+         needs="h5py"),
+    Kind("HDF5, arrays in other files", hdf5_outside, "lies in other files", None, ".h5",
+         needs="h5py"),
     Kind("HDF5, one array", hdf5(a__b=X), X, None, ".h5", needs="h5py"),
     Kind("HDF5, which array", hdf5(a=X, b=X), "key='a'", None, ".h5", needs="h5py"),
     Kind("HDF5, named array", hdf5(a=X, b=X), X, None, ".h5", options={"key": "a"},
@@ -394,6 +676,25 @@ FILES = [
          b_png=deep_colours(13107)), constant(0, 0.2, shape=(3, 2, 3)), None, "/"),
     Kind("images of 1 bit", image_folder(a_png=grey(255).convert("1"), b_png=grey(0).convert("1")),
          constant(0, 1), None, "/"),
+    Kind("images on their side", turned(np.uint8), TURNED / 255, None, "/"),
+    Kind("images of 16 bits on their side", turned(np.uint16), TURNED / 65535, None, "/"),
+    Kind("images with a transparent level", transparent_level, constant(0.2, 0.2), None, "/",
+         says="the transparency of 2 images"),
+    Kind("images with levels below zero", signed_tiff, "without a highest level", None, "/"),
+    Kind("images of 16 bits, zero is white", white_first, constant(0.8, shape=(1, 4, 4)), None,
+         "/", needs="tifffile"),
+    Kind("images, PGM of 16 bits", image_folder(a_pgm=PGM), [[[[0.2, 1.0]]]], None, "/"),
+    Kind("images, splits in a folder", image_folder(**{f"all__{name}": image
+         for name, image in SPLITS.items()}), constant(0, 0.2), [0, 1], "/"),
+    Kind("images, splits within labels", image_folder(cat__train__a_png=grey(0),
+         dog__test__b_png=grey(51)), "in a folder", None, "/"),
+    Kind("images in labels 9 and 10", image_folder(**{"9__a_png": grey(0), "10__b_png": grey(51)}),
+         constant(0, 0.2), [0, 1], "/"),
+    Kind("images and hidden copies", image_folder(a_png=grey(0), _hidden__a_png=grey(255)),
+         constant(0), None, "/"),
+    Kind("images of several frames", frames_in_gif, "of several frames", None, "/"),
+    Kind("images, a size without width", image_folder(a_png=grey(0)), "a height and a width", None,
+         "/", options={"resize": [8]}),
     Kind("images in train, val, test", image_folder(**SPLITS), constant(0, 0.2),
          [0, 1], "/"),
     Kind("images by label", image_folder(cat__a_png=grey(0), dog__b_png=grey(51)),
@@ -417,6 +718,10 @@ FILES = [
     Kind("sounds", waves(5, 5), np.full((2, 1, 5), 0.5), None, "/"),
     Kind("sounds of unequal length", waves(1, 2), [[[0.5, NAN]], [[0.5, 0.5]]], None, "/",
          missing=True, says="sounds of 1 to 2 samples"),
+    Kind("sounds of 8, 24 and 32 bits", depths, np.full((3, 1, 5), 0.5), None, "/",
+         needs="soundfile"),
+    Kind("sounds in stereo", stereo, [[[0.5] * 5, [-0.5] * 5]], None, "/"),
+    Kind("a sound cut short", cut_short, "bytes lack at the end", None, "/"),
     Kind("sounds of two rates", waves(5, 5, rates=(8000, 16000)), "16000 samples a second", None,
          "/"),
 ]  # fmt: skip

@@ -105,7 +105,7 @@ def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
         **reading_of(recipe),
         "root": options.data_root or recipe.get("data_root"),
         "like": known.columns,
-        "context_like": known.context_columns if known.columns is not None else None,
+        "context_like": known.context_columns,
     }
 
 

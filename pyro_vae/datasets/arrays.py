@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -9,8 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
-from pyro_vae.datasets.image_files import read_image, stacked
+from pyro_vae.datasets.image_files import notes_on, read_image, stacked
+from pyro_vae.datasets.kinds import in_order
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Array", "as_tensor", "package_of", "read_array"]
@@ -32,6 +35,13 @@ class Array(NamedTuple):
     names: tuple[str, ...] = ()
     scale: float = 1.0
     notes: tuple[str, ...] = ()
+
+
+NUMERIC, TEXTS = "biuf", "UST"  # kinds of dtypes
+OF_TEXTS = (
+    "pass a table, whose columns of texts are categories (pandas.DataFrame), or write the texts to "
+    "a .txt, one on each line, and load it"
+)
 
 
 @runtime_checkable
@@ -63,8 +73,9 @@ def as_tensor(argument: str, value: object) -> Tensor:
 def read_array(argument: str, value: object) -> Array:
     """An array, a series, a sparse matrix or nested lists as a dense tensor without gradient.
 
-    Masked entries and ``None`` become NaN. Sequences of different lengths are filled with NaN to
-    the longest. Texts become labels 0, 1, ... in alphabetical order, where ``argument`` is ``"y"``.
+    Masked entries, ``None`` and pandas' NA become NaN. Sequences of different lengths are filled
+    with NaN to the longest. Where ``argument`` is ``"y"``, texts become labels 0, 1, ... in
+    alphabetical order (numbers in theirs, categories of pandas and polars in theirs).
 
     Raises:
         InvalidInput: for what holds no numbers, or numbers that no float64 or int64 holds.
@@ -83,6 +94,10 @@ def read_array(argument: str, value: object) -> Array:
     convert = CONVERTERS.get(package_of(value, CONVERTERS) or "")
     if convert is not None:
         return convert(argument, value)
+    if isinstance(value, memoryview | array.array):
+        return _from_numpy(argument, np.asarray(value))
+    if isinstance(value, PackedSequence):
+        return _padded(argument, [Array(part) for part in unpack_sequence(value)])
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return _from_sequence(argument, value)
     if isinstance(value, GivesArray):
@@ -111,7 +126,7 @@ def _from_tensor(argument: str, value: Tensor) -> Array:
             fix="load its values" if value.is_meta else "pass torch.view_as_real(x)",
         )
     if value.is_nested:
-        return _padded([_from_tensor(argument, part) for part in value.unbind()])
+        return _padded(argument, [_from_tensor(argument, part) for part in value.unbind()])
     if value.is_quantized:
         value = value.dequantize()
     if value.layout != torch.strided:
@@ -124,25 +139,35 @@ def _from_tensor(argument: str, value: Tensor) -> Array:
 def _from_masked(argument: str, value: np.ma.MaskedArray) -> Array:
     if not np.ma.is_masked(value):
         return _from_numpy(argument, np.asarray(value.data))
+    note = f"{int(np.ma.count_masked(value)):,} masked entries are missing (NaN)"
+    if value.dtype.kind not in NUMERIC:
+        return _from_sequence(argument, value.tolist())._replace(notes=(note,))
     dtype = value.dtype if value.dtype.kind == "f" else np.dtype(np.float64)
     found = _from_numpy(argument, np.ma.filled(value.astype(dtype), np.nan))
-    count = int(np.ma.count_masked(value))
-    return found._replace(missing=True, notes=(f"{count:,} masked entries are missing (NaN)",))
+    return found._replace(missing=True, notes=(note, *_rounded(value), *found.notes))
+
+
+def _rounded(value: np.ndarray) -> tuple[str, ...]:
+    """What to say of integers that float64 has to round."""
+    if value.dtype.kind not in "iu" or value.dtype.itemsize < 8 or not value.size:
+        return ()
+    size = max(-int(value.min()), int(value.max()))
+    return ("integers beyond 2^53 are rounded to float64",) if size > 2**53 else ()
 
 
 def _from_numpy(argument: str, value: np.ndarray) -> Array:
     if value.dtype.kind == "O":
         return _from_objects(argument, value)
-    if value.dtype.kind in "US" and argument == "y" and value.ndim == 1:
-        return _from_texts(value.astype(str).tolist())
-    if value.dtype.kind not in "biuf":
+    if value.dtype.kind in TEXTS and argument == "y" and value.ndim == 1:
+        return _from_texts([_text(each) for each in value.tolist()])
+    if value.dtype.kind not in NUMERIC:
         raise InvalidInput(
             argument,
             got=f"an array of {value.dtype}",
             expected="numbers",
-            fix="convert it to numbers",
+            fix=OF_TEXTS if value.dtype.kind in TEXTS else "convert it to numbers",
         )
-    notes: tuple[str, ...] = ()
+    notes = _rounded(value)
     if value.dtype == np.uint64 and value.size and int(value.max()) >= 2**63:
         raise InvalidInput(
             argument,
@@ -151,7 +176,8 @@ def _from_numpy(argument: str, value: np.ndarray) -> Array:
             fix="convert them to floating point",
         )
     if value.dtype.kind == "f" and value.dtype.itemsize > 8:
-        rounded = value.astype(np.float64)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused later
+            rounded = value.astype(np.float64)
         if not np.array_equal(rounded, value, equal_nan=True):
             notes = (f"values of {value.dtype} are rounded to float64",)
         value = rounded
@@ -182,58 +208,110 @@ def _from_sequence(argument: str, values: Sequence[object]) -> Array:
         raise InvalidInput(
             argument, got="no data", expected="at least one datum", fix="check what was read"
         )
-    texts = [value for value in values if isinstance(value, str)]
-    if argument == "y" and texts and all(v is None or isinstance(v, str) for v in values):
-        return _from_texts([None if value is None else str(value) for value in values])
+    if argument == "y" and any(isinstance(value, str | bytes) for value in values):
+        return _from_mixed_texts(values)
     if all((isinstance(value, Number | np.generic) and not isinstance(value, complex))
-           or value is None for value in values):  # fmt: skip
-        is_missing = any(value is None for value in values)
-        numbers = np.array(values, dtype=float if is_missing else None)
-        return _from_numpy(argument, numbers)._replace(missing=is_missing)
+           or is_missing(value) for value in values):  # fmt: skip
+        return _from_scalars(argument, values)
     if all(package_of(value, ("PIL",)) for value in values):
-        images, scale = stacked(
-            [read_image(value, f"image {i}") for i, value in enumerate(values)]  # type: ignore[arg-type]
-        )
-        return _from_numpy(argument, images)._replace(scale=scale)
+        images = [read_image(value, f"image {i}") for i, value in enumerate(values)]  # type: ignore[arg-type]
+        levels, scale = stacked(images)
+        read = _from_numpy(argument, levels)
+        return read._replace(scale=scale, notes=read.notes + notes_on(images))
     for value in values:
         if isinstance(value, str | bytes | dict):
             raise InvalidInput(
                 argument,
                 got=f"a sequence with {_a(type(value).__name__)} ({str(value)[:30]!r})",
                 expected="numbers",
-                fix="convert it to numbers",
+                fix="pass a table: pandas.DataFrame(data)" if isinstance(value, dict) else OF_TEXTS,
             )
-    return _padded([read_array(argument, value) for value in values])
+    return _padded(argument, [_part(argument, value) for value in values])
 
 
-def _padded(parts: Sequence[Array]) -> Array:
+def _part(argument: str, value: object) -> Array:
+    """One of a sequence's parts, which may be empty."""
+    if isinstance(value, list | tuple) and not value:
+        return Array(torch.zeros(0))
+    return read_array(argument, value)
+
+
+def is_missing(value: object) -> bool:
+    """Whether an entry is ``None``, NaN, or pandas' NA or NaT."""
+    return (
+        value is None
+        or (isinstance(value, float | np.floating) and bool(value != value))
+        or type(value).__name__ in ("NAType", "NaTType")
+    )
+
+
+def _from_scalars(argument: str, values: Sequence[object]) -> Array:
+    """Numbers of any class, with gaps."""
+    gaps = any(is_missing(value) and not isinstance(value, float) for value in values)
+    numbers = np.array([np.nan if is_missing(value) else value for value in values])
+    if numbers.dtype != object:
+        return _from_numpy(argument, numbers)._replace(missing=gaps)
+    try:  # decimals, fractions, integers of any size
+        converted = np.array([float(value) for value in numbers])
+    except (OverflowError, TypeError):
+        raise InvalidInput(
+            argument,
+            got="numbers that float64 cannot hold",
+            expected="numbers below 1.8e308",
+            fix="rescale them",
+        ) from None
+    exact = all(is_missing(value) or float(value) == value for value in numbers)
+    kind = type(next(value for value in values if not isinstance(value, float))).__name__
+    notes = () if exact else (f"numbers of class {kind} are rounded to float64",)
+    return Array(torch.from_numpy(converted), gaps, notes=notes)
+
+
+def _padded(argument: str, parts: Sequence[Array]) -> Array:
     """Parts as one array, filled with NaN to the longest along their first dimension."""
     shapes = [tuple(part.values.shape) for part in parts]
     missing = any(part.missing for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     if len(set(shapes)) == 1:
         return Array(torch.stack([part.values for part in parts]), missing, notes=notes)
-    if len({shape[1:] for shape in shapes}) > 1 or any(len(shape) == 0 for shape in shapes):
-        other = next(shape for shape in shapes if shape[1:] != shapes[0][1:] or not shape)
+    some = [shape for shape in shapes if shape != (0,)] or shapes  # no steps have no shape
+    other = next((shape for shape in some if shape[1:] != some[0][1:] or not shape), None)
+    if other is not None or argument == "y":
         raise InvalidInput(
-            "x",
-            got=f"data of shapes {shapes[0]} and {other}",
-            expected="data of one shape, or sequences that differ in length alone",
+            argument,
+            got=f"data of shapes {some[0]} and {other or next(s for s in shapes if s != some[0])}",
+            expected="data of one shape"
+            + (", or sequences that differ in length alone" if argument != "y" else ""),
             fix="bring them to one shape",
         )
     longest = max(shape[0] for shape in shapes)
     dtype = torch.promote_types(parts[0].values.dtype, torch.get_default_dtype())
-    whole = torch.full((len(parts), longest, *shapes[0][1:]), torch.nan, dtype=dtype)
+    whole = torch.full((len(parts), longest, *some[0][1:]), torch.nan, dtype=dtype)
     for row, part in zip(whole, parts):
-        row[: len(part.values)] = part.values
+        row[: len(part.values)] = part.values if len(part.values) else torch.nan
     shortest = min(shape[0] for shape in shapes)
     note = f"sequences of {shortest} to {longest} steps, filled with missing (NaN) to the longest"
     return Array(whole, True, notes=(*notes, note))
 
 
+def _from_mixed_texts(values: Sequence[object]) -> Array:
+    other = next((v for v in values if not isinstance(v, str | bytes) and not is_missing(v)), None)
+    if other is not None:
+        raise InvalidInput(
+            "y",
+            got=f"texts beside {_a(type(other).__name__)} ({str(other)[:30]!r})",
+            expected="labels that are all texts, or all numbers",
+            fix="write all of them as texts: [str(label) for label in y]",
+        )
+    return _from_texts([None if is_missing(value) else _text(value) for value in values])
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def _from_texts(texts: Sequence[str | None]) -> Array:
     """Labels 0, 1, ... for texts in alphabetical order, -1 where there is none."""
-    names = sorted({text for text in texts if text is not None})
+    names = in_order({text for text in texts if text is not None})
     places = {name: i for i, name in enumerate(names)}
     numbers = [-1 if text is None else places[text] for text in texts]
     return Array(torch.tensor(numbers), names=tuple(names))
@@ -249,14 +327,21 @@ def _from_scipy(argument: str, value: object) -> Array:
 
 
 def _from_series(argument: str, value: object) -> Array:
-    from pyro_vae.datasets.frames import series_values
+    from pyro_vae.datasets.frames import labels_of, series_values
 
-    return read_array(argument, series_values(value))
+    labels = labels_of(value) if argument == "y" else None
+    if labels is not None:
+        numbers, names = labels
+        return Array(torch.from_numpy(numbers), names=names)
+    values, has_gaps = series_values(value)
+    read = read_array(argument, values)
+    return read._replace(missing=read.missing or has_gaps)
 
 
 def _from_image(argument: str, value: object) -> Array:
-    images, scale = stacked([read_image(value, "the image")])  # type: ignore[arg-type]
-    return _from_numpy(argument, images[0])._replace(scale=scale)
+    read = read_image(value, "the image")  # type: ignore[arg-type]
+    images, scale = stacked([read])
+    return _from_numpy(argument, images[0])._replace(scale=scale, notes=notes_on([read]))
 
 
 CONVERTERS: dict[str, Callable[[str, object], Array]] = {

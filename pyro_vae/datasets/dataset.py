@@ -6,10 +6,12 @@ from typing import Literal
 
 import torch.utils.data
 
+from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.containers import read_object
-from pyro_vae.datasets.forms import labels_of
 from pyro_vae.datasets.in_memory import BINARIZE, BINARIZE_SEED, Dataset
+from pyro_vae.datasets.labels import read_labels
 from pyro_vae.datasets.sources import Binarize, Source, say
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["BINARIZE", "BINARIZE_SEED", "Binarize", "Data", "Dataset", "as_dataset", "from_source"]
 
@@ -53,9 +55,15 @@ def from_source(
     missing: bool = False,
     scale: float | None = None,
     channels: Literal["first", "last"] | None = None,
+    context_like: Columns | None = None,
 ) -> dict[str, Dataset]:
-    """The data sets of a source, by split, whose labels have the same numbers in all."""
-    context, named = labels_of(source)
+    """The data sets of a source, by split, whose labels have the same numbers in all.
+
+    Raises:
+        InvalidInput: if data of two splits have two shapes, or only one split has a context.
+    """
+    labels = read_labels([part.y for part in source.parts.values()], context_like)
+    context = dict(zip(source.parts, labels.values))
     sets = {
         split: Dataset(
             part.x,
@@ -69,13 +77,26 @@ def from_source(
             scale=source.scale if scale is None else scale,
             channels=channels,
             columns=source.columns,
-            context_columns=source.context_columns or named,
+            context_columns=source.context_columns or labels.columns,
         )
         for split, part in source.parts.items()
     }
+    _check_one_shape(sets)
     read = (note for each in sets.values() for note in each.notes)
-    notes = dict.fromkeys((*source.notes, *read))
+    notes = dict.fromkeys((*source.notes, *labels.notes, *read))
     for each in sets.values():
         each.notes = tuple(notes)
         each.missing = any(other.missing for other in sets.values())
     return sets
+
+
+def _check_one_shape(sets: dict[str, Dataset]) -> None:
+    first = next(iter(sets.values()))
+    for split, each in sets.items():
+        if each.event_shape != first.event_shape:
+            raise InvalidInput(
+                "data",
+                got=f"data of shape {each.event_shape} in {split}",
+                expected=f"{first.event_shape}, as in {first.split}",
+                fix="bring them to one shape",
+            )

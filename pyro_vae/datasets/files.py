@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from pyro_vae.datasets.folders import read_folder
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.hub import read_hub
 from pyro_vae.datasets.optional import optional
-from pyro_vae.datasets.sources import Part, Parts, Reading, Source, Texts
+from pyro_vae.datasets.sources import Part, Reading, Source, Texts, split_of
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import check_lengths, exact_words
 from pyro_vae.files.reading import Kind, read_npz
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS_OF_FILES", "open_npz", "read_path", "read_text"]
 
-SPLITS = ("validation", "test")
+HAVE_NAMES = (".npz", ".h5", ".hdf5", ".zarr", ".h5ad")
 
 NPZ = Kind(
     "data",
@@ -46,16 +48,31 @@ def read_path(path: Path, reading: Reading = Reading()) -> Source | None:
         InvalidInput: if it is missing, empty, no plain file, changes while it is read, or holds
             something else than its ending says.
     """
-    if path.is_dir() and path.suffix != ".zarr":
+    suffix = path.suffix.lower()
+    if path.is_dir() and suffix not in (".zarr", ".parquet"):
         if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
             library = optional("datasets", "hub")
             with reported(path, "a data set saved by its save_to_disk"):
                 return _named(read_hub(library.load_from_disk(str(path)), reading), path)
         return read_folder(path, reading)
-    reader = KINDS_OF_FILES.get(path.suffix.lower())
+    reader = KINDS_OF_FILES.get(suffix)
     if reader is None:
         return None
-    with reported(path, f"a {path.suffix} file of numbers"):
+    if reading.resize is not None:
+        raise InvalidInput(
+            "resize",
+            got=f"{list(reading.resize)} for {path}",
+            expected="a folder of images, which it resizes",
+            fix="leave it out",
+        )
+    if reading.key is not None and suffix not in HAVE_NAMES:
+        raise InvalidInput(
+            "key",
+            got=f"{reading.key!r} for {path}",
+            expected=f"a file of named arrays ({', '.join(HAVE_NAMES)})",
+            fix="leave it out",
+        )
+    with reported(path, f"a {suffix} file of numbers"):
         return _named(reader(path, reading), path)
 
 
@@ -87,6 +104,13 @@ def reported(path: Path, expected: str) -> Iterator[None]:
     except InvalidInput:
         raise
     except FileNotFoundError:
+        if path.exists():
+            raise InvalidInput(
+                "data",
+                got=f"{path}, which holds no arrays",
+                expected=expected,
+                fix="write it anew",
+            ) from None
         raise InvalidInput(
             "data",
             got=f"{path}, which does not exist",
@@ -129,7 +153,12 @@ def open_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _npz(path: Path, reading: Reading) -> Source:
-    return _arrays(path, open_npz(path), reading)
+    arrays = open_npz(path)
+    if {"format", "shape", "data"} <= set(arrays) and reading.key is None:
+        from scipy.sparse import load_npz
+
+        return Source(path.stem, {"train": Part(load_npz(path))})
+    return _arrays(path, arrays, reading)
 
 
 def _npy(path: Path, reading: Reading) -> Source:
@@ -151,6 +180,14 @@ def _hdf5(path: Path, reading: Reading) -> Source:
             )
         )
         wanted = _wanted(list(found), reading)
+        for name in wanted:
+            if found[name].external or found[name].is_virtual:  # type: ignore[attr-defined]
+                raise InvalidInput(
+                    "data",
+                    got=f"{path}, whose {name} lies in other files",
+                    expected="arrays within it",
+                    fix="copy them into one file",
+                )
         arrays = {name: np.asarray(found[name]) for name in wanted}
         return _arrays(path, arrays, reading, list(found))
 
@@ -161,8 +198,9 @@ def _zarr(path: Path, reading: Reading) -> Source:
     if isinstance(node, zarr.Array):
         return Source(path.stem, {"train": Part(np.asarray(node[...]))})
     if node.attrs.get("encoding-type") == "anndata":
-        return read_annotated(optional("anndata", "single-cell").read_zarr(path), reading)
-    names = [name for name, _ in node.arrays()]
+        return _from_cells(optional("anndata", "single-cell").read_zarr(path), reading)
+    members = node.members(max_depth=None)
+    names = [name for name, item in members if isinstance(item, zarr.Array)]
     arrays = {name: np.asarray(node[name][...]) for name in _wanted(names, reading)}
     return _arrays(path, arrays, reading, names)
 
@@ -170,15 +208,37 @@ def _zarr(path: Path, reading: Reading) -> Source:
 def _wanted(names: Sequence[str], reading: Reading) -> list[str]:
     """The arrays of a file that are read: x, or the only one, and those that belong to it."""
     x = _name_of_x(names, reading, the_only=True)
-    return [name for name in names if name in _belonging(x)]
+    return [name for name in names if name in _belonging(x, names)]
 
 
 def _name_of_x(names: Sequence[str], reading: Reading, the_only: bool) -> str:
-    return reading.key or (names[0] if the_only and len(names) == 1 else "x")
+    if reading.key is not None or "x" in names:
+        return reading.key or "x"
+    if the_only and len(names) == 1:
+        return names[0]
+    return next((name for name in names if name in ("x_train", "x_training")), "x")
 
 
-def _belonging(x: str) -> set[str]:
-    return {x, "y", *(f"{array}_{split}" for array in ("x", "y") for split in SPLITS)}
+def _belonging(x: str, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The arrays that belong to x, each with its split and whether it is x or y.
+
+    Example:
+        >>> _belonging("x", ["x", "x_val", "y", "w"])
+        {'x': ('train', 'x'), 'x_val': ('validation', 'x'), 'y': ('train', 'y')}
+    """
+    folder, _, base = x.rpartition("/")
+    base = base.removesuffix("_train").removesuffix("_training")
+    found = {x: ("train", "x")}
+    for name in names:
+        inside, _, own = name.rpartition("/")
+        array, _, split = own.rpartition("_")
+        if inside != folder or name == x:
+            continue
+        if own == "y":
+            found[name] = ("train", "y")
+        elif array in (base, "y") and (which := split_of(split)):
+            found[name] = (which, "x" if array == base else "y")
+    return found
 
 
 def _arrays(
@@ -188,8 +248,10 @@ def _arrays(
     names: Sequence[str] | None = None,
 ) -> Source:
     """Parts of arrays named ``x`` and ``y``, ``x_test`` and ``y_test``, and so on."""
-    x = _name_of_x(names or (), reading, the_only=names is not None)
     names = sorted(arrays if names is None else names)
+    x = _name_of_x(names, reading, the_only=len(arrays) == 1 and names != sorted(arrays))
+    if x not in arrays and len(names) == 1 and path.suffix.lower() != ".npz":
+        (x,) = names
     if x not in arrays:
         advice = f"name one of them: key={names[0]!r} (--key {names[0]})" if names else ""
         raise InvalidInput(
@@ -199,12 +261,14 @@ def _arrays(
             fix=(nearest_name(x, names) if reading.key and names else advice)
             or "write it with numpy.savez(path, x=x, y=y)",
         )
-    parts: Parts = {"train": Part(arrays[x], arrays.get("y"))}
-    for split in SPLITS:
-        if f"x_{split}" in arrays:
-            parts[split] = Part(arrays[f"x_{split}"], arrays.get(f"y_{split}"))
-    unused = [name for name in names if name not in _belonging(x)]
-    unused += [f"y_{s}" for s in SPLITS if f"y_{s}" in arrays and f"x_{s}" not in arrays]
+    if arrays[x].dtype.names:
+        return read_frames({"train": as_frame(arrays[x])}, reading, path.stem)
+    belonging = _belonging(x, names)
+    found = {place: arrays[name] for name, place in belonging.items() if name in arrays}
+    splits = [split for split, which in found if which == "x"]
+    parts = {split: Part(found[split, "x"], found.get((split, "y"))) for split in splits}
+    used = [name for name, (split, _) in belonging.items() if split in splits]
+    unused = [name for name in names if name not in used]
     notes = (f"arrays {', '.join(unused)} are left out",) if unused else ()
     return Source(path.stem, parts, notes=notes)
 
@@ -216,18 +280,42 @@ def _csv(separator: str) -> Callable[[Path, Reading], Source]:
     def read(path: Path, reading: Reading) -> Source:
         import pandas
 
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file, delimiter=separator), [])
-        _check_header(path, header)
+        notes = _check_lines(path, separator)
         with warnings.catch_warnings():  # a line with more fields than names is no warning here
             warnings.simplefilter("error", pandas.errors.ParserWarning)
-            frame = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", index_col=False)
-        return _table(path, frame, reading)
+            frame = pandas.read_csv(
+                path, sep=separator, encoding="utf-8-sig", index_col=False, skipinitialspace=True
+            )
+        source = _table(path, frame, reading)
+        return replace(source, notes=(*notes, *source.notes))
 
     return read
 
 
+def _check_lines(path: Path, separator: str) -> list[str]:
+    """Refuse a table that is written otherwise; say which columns' leading zeros are lost."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file, delimiter=separator), [])
+        _check_header(path, header)
+        pattern = re.compile(rf'(?:^|{separator})\s*"?-?0[0-9]+(?:"|\s)*(?:{separator}|$)')
+        line = next((line for line in file if pattern.search(line)), None)
+    if line is None:
+        return []
+    fields = next(csv.reader([line], delimiter=separator))
+    padded = [n for n, field in zip(header, fields) if re.fullmatch(r"\s*-?0[0-9]+\s*", field)]
+    some = ", ".join(padded[:3])
+    return [f"numbers in {some} lose their leading zeros, as {line.strip()[:40]!r} shows"]
+
+
 def _check_header(path: Path, header: Sequence[str]) -> None:
+    other = next((sign for sign in (";", "\t", "|", ",") if sign in "".join(header)), None)
+    if len(header) == 1 and other is not None:
+        raise InvalidInput(
+            "data",
+            got=f"{path}, whose columns are separated by {other!r}",
+            expected="commas in a .csv, tabs in a .tsv",
+            fix=f"read it by pandas.read_csv(path, sep={other!r}) and pass the table to load",
+        )
     twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         raise InvalidInput(
@@ -263,7 +351,11 @@ def _table(path: Path, frame: pandas.DataFrame, reading: Reading) -> Source:
 
 
 def _annotated(path: Path, reading: Reading) -> Source:
-    return read_annotated(optional("anndata", "single-cell").read_h5ad(path), reading)
+    return _from_cells(optional("anndata", "single-cell").read_h5ad(path), reading)
+
+
+def _from_cells(cells: object, reading: Reading) -> Source:
+    return read_annotated({"train": cells}, reading)
 
 
 KINDS_OF_FILES: dict[str, Callable[[Path, Reading], Source]] = {
@@ -282,7 +374,7 @@ KINDS_OF_FILES: dict[str, Callable[[Path, Reading], Source]] = {
 def read_text(path: Path) -> Texts:
     """Read a text with one sentence per line; every tenth is a test sentence."""
     with reported(path, "a text encoded in UTF-8, with a sentence on each line"):
-        lines = [exact_words(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [exact_words(line) for line in path.read_text(encoding="utf-8-sig").split("\n")]
     check_lengths(path, lines)
     lines = [line for line in lines if line]
     if len(lines) < 10:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pyro_vae.datasets.arrays import as_tensor
-from pyro_vae.datasets.columns import Column, Columns
-from pyro_vae.datasets.image_files import Levels, read_image, stacked
+from pyro_vae.datasets.image_files import Levels, notes_on, read_image, stacked
+from pyro_vae.datasets.kinds import in_order
 from pyro_vae.datasets.sounds import read_sound
 from pyro_vae.datasets.sources import Part, Reading, Source, by_split, split_of
 from pyro_vae.files.reading import MEGABYTE, Kind, open_file
@@ -18,9 +18,11 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["read_folder"]
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
+          ".pgm", ".pbm", ".pnm"}  # fmt: skip
 IMAGE = Kind("data", "an image", "remove or repair it", 2**10 * MEGABYTE)
-SOUNDS = {".wav", ".flac", ".ogg"}
+SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"}
+NO_DATA = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         InvalidInput: if there are no data, two kinds, sizes or rates, or files that no reader
             knows beside splits.
     """
-    folders = [path.name for path in folder.iterdir() if path.is_dir() and _is_shown(path)]
+    check_size(reading.resize)
+    folder, name = _with_splits(folder), folder.name
+    folders = [path.name for path in folder.iterdir() if path.is_dir() and _is_shown(path, folder)]
     splits = by_split(folders, str(folder))
     if not splits and any(split_of(name) for name in folders):
         raise InvalidInput(
@@ -52,7 +56,9 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         )
     roots = {split: folder / name for split, name in splits.items()} or {"train": folder}
     found = {split: _found(root) for split, root in roots.items()}
-    everything = [path for path in folder.rglob("*") if path.is_file() and _is_shown(path)]
+    if not splits:
+        _check_no_splits_inside(folder, found["train"])
+    everything = [path for path in folder.rglob("*") if path.is_file() and _is_shown(path, folder)]
     used = {path for each in found.values() for path in each.files}
     endings = {path.suffix.lower() for path in used}
     if not used or (endings & SOUNDS and endings & IMAGES):
@@ -67,48 +73,72 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     if skipped:
         some = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         notes.append(f"left out {len(skipped)} files that are no data of a split: {some}")
-    names, more = _labels(found)
+    names, more = _labels(found, reading.context_like is not None)
     notes += more
     read = _sounds if endings & SOUNDS else _images
     x, scale, missing, more = read(folder, found, reading)
     ends = np.cumsum([len(each.files) for each in found.values()])[:-1]
     values = dict(zip(found, np.split(x, ends)))
-    numbers = {name: i for i, name in enumerate(names)}
     parts = {
-        split: Part(
-            values[split],
-            np.array([numbers.get(label, -1) for label in each.labels]) if names else None,
-        )
+        split: Part(values[split], [label or None for label in each.labels] if names else None)  # type: ignore[arg-type]
         for split, each in found.items()
     }
-    return Source(
-        folder.name,
-        parts,
-        scale=scale,
-        missing=missing,
-        context_columns=Columns((Column("label", "category", tuple(names)),)) if names else None,
-        notes=(*notes, *more),
-    )
+    return Source(name, parts, scale=scale, missing=missing, notes=(*notes, *more))
 
 
-def _is_shown(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name not in ("Thumbs.db", "desktop.ini")
+def _is_shown(path: Path, root: Path) -> bool:
+    """Whether neither a file nor a folder that it lies in is hidden or a program's own."""
+    parts = path.relative_to(root).parts
+    return not any(part.startswith(".") or part in NO_DATA for part in parts)
+
+
+def _with_splits(folder: Path) -> Path:
+    """The folder that holds the splits, which may be the only one in this."""
+    inside = [path for path in folder.iterdir() if _is_shown(path, folder)]
+    if len(inside) == 1 and inside[0].is_dir() and not split_of(inside[0].name):
+        below = [path.name for path in inside[0].iterdir() if path.is_dir()]
+        return inside[0] if any(split_of(name) for name in below) else folder
+    return folder
+
+
+def _check_no_splits_inside(folder: Path, found: Found) -> None:
+    for path in found.files:
+        split = next((p for p in path.relative_to(folder).parts[:-1] if split_of(p)), None)
+        if split is not None:
+            raise InvalidInput(
+                "data",
+                got=f"{path}, in a folder {split} within others",
+                expected=f"folders of the splits first: {folder.name}/train/..., "
+                f"{folder.name}/test/...",
+                fix="move them to the top, the labels' folders inside them",
+            )
+
+
+def check_size(resize: Sequence[int] | None) -> None:
+    """Raise `InvalidInput` unless a size is a height and a width."""
+    if resize is not None and not (len(resize) == 2 and all(int(each) > 0 for each in resize)):
+        raise InvalidInput(
+            "resize",
+            got=str(list(resize)),
+            expected="a height and a width of one pixel or more",
+            fix="pass (32, 32), on the command line --resize '[32, 32]'",
+        )
 
 
 def _found(root: Path) -> Found:
     files = sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in IMAGES | SOUNDS and path.is_file() and _is_shown(path)
+        if path.suffix.lower() in IMAGES | SOUNDS and path.is_file() and _is_shown(path, root)
     )
     inside = [path.relative_to(root).parts for path in files]
     return Found(files, [parts[0] if len(parts) > 1 else "" for parts in inside])
 
 
-def _labels(found: dict[str, Found]) -> tuple[list[str], list[str]]:
-    """The labels of all splits; none if there is only one."""
-    names = sorted({label for each in found.values() for label in each.labels} - {""})
-    if len(names) < 2:
+def _labels(found: dict[str, Found], is_known: bool) -> tuple[list[str], list[str]]:
+    """The labels of all splits; none if there is only one that is not known already."""
+    names = in_order({label for each in found.values() for label in each.labels} - {""})
+    if len(names) < 2 and not (names and is_known):
         return [], []
     notes = []
     without = sum(label == "" for each in found.values() for label in each.labels)
@@ -151,10 +181,7 @@ def _images(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
                 fix="resize the images to one size (--resize '[32, 32]') and one colour mode",
             )
     x, scale = stacked(images)
-    notes = []
-    dropped = sum(image.dropped == "alpha" for image in images)
-    if dropped:
-        notes.append(f"the transparency of {dropped} images is left out")
+    notes = list(notes_on(images))
     if reading.resize is not None:
         notes.append(f"images are resized to {tuple(reading.resize)}")
     return x, scale, False, notes

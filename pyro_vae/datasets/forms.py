@@ -1,18 +1,15 @@
-"""The form in which a data set holds what was read: numbers, labels, channels."""
+"""The form in which a data set holds what was read: numbers, channels, hashes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pyro_vae.contracts import Tensors
-from pyro_vae.datasets.arrays import read_array
-from pyro_vae.datasets.columns import Column, Columns
-from pyro_vae.datasets.sources import Source
 from pyro_vae.validation import InvalidInput, check_choice, check_finite, tensors_of
 
 __all__ = [
@@ -21,50 +18,10 @@ __all__ = [
     "check_lengths",
     "check_one_each",
     "check_some",
-    "labels_by_name",
-    "labels_of",
     "only_tensor",
     "scaled",
     "sha256_of",
 ]
-
-
-def labels_of(source: Source) -> tuple[dict[str, object], Columns | None]:
-    """The context of each split, texts numbered in one order for all."""
-    read = {
-        split: None if part.y is None or isinstance(part.y, Mapping) else read_array("y", part.y)
-        for split, part in source.parts.items()
-    }
-    names = sorted({name for each in read.values() if each is not None for name in each.names})
-    if not names:
-        return {split: part.y for split, part in source.parts.items()}, None
-    places = {name: i for i, name in enumerate(names)}
-    numbered: dict[str, object] = {
-        split: each
-        and torch.tensor([places[each.names[int(i)]] if i >= 0 else -1 for i in each.values])
-        for split, each in read.items()
-    }
-    return numbered, Columns((Column("label", "category", tuple(names)),))
-
-
-def labels_by_name(context: object) -> tuple[Tensors, tuple[str, ...]]:
-    """Labels or covariates, one tensor or several by name; and the names of labels."""
-    if isinstance(context, Mapping):
-        return {key: _labels("y", part)[0] for key, part in context.items()}, ()
-    return _labels("y", context)
-
-
-def _labels(argument: str, context: object) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels (N,) as integers, -1 where one is missing, or covariates; and the labels' names."""
-    read = read_array(argument, context)
-    values = read.values
-    if not values.is_floating_point():
-        return values.long(), read.names
-    if read.missing and values.dim() == 1:
-        known = values[~torch.isnan(values)]
-        if bool((known % 1 == 0).all()):
-            return torch.nan_to_num(values, nan=-1.0).long(), read.names
-    return values, read.names
 
 
 def scaled(values: Tensor, scale: float) -> Tensor:
@@ -74,29 +31,41 @@ def scaled(values: Tensor, scale: float) -> Tensor:
         is_exact = values.dtype in (torch.bool, torch.uint8) or not values.numel()
         is_exact = is_exact or max(-int(values.min()), int(values.max())) <= exact
         values = values.float() if is_exact else values.double()
+    elif values.element_size() == 1:  # numbers of 8 bits, which are stored and not computed with
+        values = values.float()
     return values if scale == 1 else values / scale
 
 
 def channels_first(values: Tensor, channels: Literal["first", "last"] | None) -> Tensor:
-    """Images with their channels before height and width.
+    """Images with their channels before height and width, and films before their frames.
 
     Raises:
         InvalidInput: if they look as if channels come last, and nothing was said about them.
     """
     if channels is not None:
         check_choice("channels", channels, ["first", "last"])
-    if values.dim() != 4 or channels == "first":
+    if channels == "first":
         return values
     if channels == "last":
-        return values.permute(0, 3, 1, 2).contiguous()
-    _, first, second, last = values.shape
-    if last in (3, 4) and first > 4 and second > 4:
+        if values.dim() not in (4, 5):
+            raise InvalidInput(
+                "channels",
+                got=f"channels='last' of data of shape {tuple(values.shape)}",
+                expected="images (N, H, W, C) or films (N, T, H, W, C)",
+                fix="leave channels out",
+            )
+        return values.movedim(-1, 1).contiguous()
+    if values.dim() not in (4, 5):
+        return values
+    *_, first, second, last = values.shape
+    if last in range(1, 5) and first > 4 and second > 4:
+        moved = (len(values), last, *values.shape[1:-1])
         raise InvalidInput(
             "x",
             got=f"shape {tuple(values.shape)}, as of images whose channels come last",
-            expected=f"channels first: ({len(values)}, {last}, {first}, {second})",
+            expected=f"channels first: {moved}",
             fix="pass channels='last' (--channels last) to move them, or channels='first' if "
-            f"there are {first} channels",
+            f"there are {values.shape[1]} channels",
         )
     return values
 
@@ -118,6 +87,13 @@ def check_grey(values: Tensor, missing: bool) -> None:
 
 def check_some(values: Tensor) -> None:
     """Raise `InvalidInput` unless there is a datum."""
+    if values.dim() and len(values) and not values.numel():
+        raise InvalidInput(
+            "x",
+            got=f"data of shape {tuple(values.shape)}, without a number",
+            expected="at least one for each datum",
+            fix="check the columns",
+        )
     if values.dim() == 0 or len(values) == 0:
         raise InvalidInput(
             "x",

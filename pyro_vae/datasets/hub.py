@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from pyro_vae.datasets.columns import Column, Columns
+import numpy as np
+
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split
-from pyro_vae.datasets.tables import check_named, read_frames
+from pyro_vae.datasets.tables import check_named, covariates, read_frames
 from pyro_vae.validation import InvalidInput
 
 if TYPE_CHECKING:
@@ -40,10 +42,22 @@ class NamesLabels(Protocol):
 
 def read_hub(data: object, reading: Reading) -> Source:
     """A data set or its splits; a column of images or arrays is x, one of class labels y."""
+    import pandas
+
     splits: dict[str, object] = {"train": data}
     notes: list[str] = []
     if isinstance(data, Mapping):
-        found = by_split(list(data), "the data set") or {"train": next(iter(data))}
+        found = by_split(list(data), "the data set")
+        if not found and len(data) != 1:
+            raise InvalidInput(
+                "data",
+                got=f"a data set with {', '.join(map(str, data))} but no train",
+                expected="a split train",
+                fix="pass one of its splits, data['test'], or {'train': ..., 'test': ...}",
+            )
+        if not found:
+            found = {"train": next(iter(data))}
+            notes.append(f"the only split, {found['train']}, is the training data")
         splits = {split: data[name] for split, name in found.items()}
         skipped = [str(name) for name in data if name not in found.values()]
         notes += [f"left out the splits {', '.join(skipped)}"] if skipped else []
@@ -54,7 +68,8 @@ def read_hub(data: object, reading: Reading) -> Source:
                 "data",
                 got=f"a stream {type(part).__name__} without a length",
                 expected="data that end",
-                fix="load it without streaming, or pass list(stream.take(10_000))",
+                fix="load it without streaming, or pass "
+                "datasets.Dataset.from_list(list(stream.take(10_000)))",
             )
         tables[split] = part.with_format(None)
     features = tables["train"].features
@@ -74,28 +89,41 @@ def read_hub(data: object, reading: Reading) -> Source:
             fix=f"pass key={arrays[0]!r} (--key {arrays[0]})",
         )
     labels = [name for name, kind in features.items() if isinstance(kind, NamesLabels)]
-    label = reading.target or (labels[0] if len(labels) == 1 else None)
-    unused = [name for name in features if name not in (arrays[0], label)]
+    given = [reading.target] if reading.target is not None else list(reading.context)
+    given = given or (labels if len(labels) == 1 else [])
+    check_named(given, list(features))
+    unused = [name for name in features if name not in (arrays[0], *given)]
     if unused:
         notes.append(f"columns {', '.join(unused[:5])} are left out; target= names the labels")
-    parts: Parts = {
-        split: Part(list(part[arrays[0]]), None if label is None else list(part[label]))  # type: ignore[arg-type]
-        for split, part in tables.items()
-    }
-    named = features.get(label or "")
-    columns = None
-    if label is not None and isinstance(named, NamesLabels):
-        columns = Columns((Column(label, "category", tuple(named.names)),))
+    x = {split: list(part[arrays[0]]) for split, part in tables.items()}
+    for split, values in x.items():
+        if None in values:
+            raise InvalidInput(
+                "data",
+                got=f"no {arrays[0]} in row {values.index(None)} of {split}",
+                expected="one in each row",
+                fix=f"leave the row out: data.filter(lambda row: row[{arrays[0]!r}] is not None)",
+            )
+    whole = pandas.concat([_frame(part, given) for part in tables.values()], ignore_index=True)
+    is_label = reading.target is not None or not reading.context
+    reading = replace(reading, target=given[0] if given and is_label else None)
+    y, columns = covariates(whole, given, reading)
+    ends = np.cumsum([len(values) for values in x.values()])[:-1]
+    contexts = [None] * len(x) if y is None else np.split(y, ends)
+    parts: Parts = {split: Part(x[split], each) for split, each in zip(x, contexts)}  # type: ignore[arg-type]
     return Source("data", parts, context_columns=columns, notes=tuple(notes))
 
 
-def _frame(part: HubData) -> pandas.DataFrame:
+def _frame(part: HubData, names: Sequence[str] | None = None) -> pandas.DataFrame:
     """The table of a split, its class labels by name."""
     import pandas
 
-    frame = as_frame(part.to_pandas())
+    if names is None:
+        frame = as_frame(part.to_pandas())
+    else:
+        frame = pandas.DataFrame({name: list(part[name]) for name in names}, index=range(len(part)))
     for name, kind in part.features.items():
-        if isinstance(kind, NamesLabels):
+        if isinstance(kind, NamesLabels) and name in frame:
             codes = frame[name].fillna(-1).astype(int)
             frame[name] = pandas.Categorical.from_codes(codes.to_list(), categories=kind.names)
     return frame

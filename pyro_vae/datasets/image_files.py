@@ -13,7 +13,7 @@ from pyro_vae.validation import InvalidInput
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Levels", "read_image", "stacked"]
+__all__ = ["Levels", "notes_on", "read_image", "stacked"]
 
 # By Pillow's mode: the mode that its levels are read in, the highest level, and whether an alpha
 # channel is dropped.
@@ -39,6 +39,9 @@ MODES = {
 }
 
 
+ORIENTATION = 274  # the tag of TIFF and of EXIF
+
+
 class Levels(NamedTuple):
     """An image's levels (C, H, W) from 0 to ``top``, and what was dropped of it."""
 
@@ -56,10 +59,11 @@ def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> 
     from PIL import Image as pillow
     from PIL import ImageOps
 
-    deep = _sixteen_bit_colours(image)
+    way = image.getexif().get(ORIENTATION, 1)  # before Pillow turns a TIFF while reading it
+    deep = _sixteen_bit_colours(image, name)
     if deep is not None:
         dropped = "alpha" if image.mode in ("RGBA", "LA") else ""
-        return _resized(deep, 65535, resize)._replace(dropped=dropped)
+        return _resized(_upright(deep, way), 65535, resize)._replace(dropped=dropped)
     if _has_frames(image):
         raise InvalidInput(
             "data",
@@ -67,27 +71,65 @@ def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> 
             expected="images of one frame",
             fix="save each frame as an image",
         )
-    is_16_bit_png = image.mode == "I" and image.format == "PNG"
     mode, top, has_alpha = MODES.get(image.mode, ("", 0, False))
-    if is_16_bit_png:
+    dropped = "alpha" if has_alpha or "transparency" in image.info else ""
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # which Pillow reads to 16 bits
         mode, top = "I", 65535
-    if not mode:
+    if not mode or _is_signed(image):
         raise InvalidInput(
             "data",
             got=f"{name}, whose pixels are {image.mode} in Pillow's words, without a highest level",
             expected="images of 1, 8 or 16 bits",
             fix="save them in an .npz as x, an array of numbers",
         )
-    upright = ImageOps.exif_transpose(image)
-    if resize is not None and top == 255:
-        whole = upright.convert(mode)
+    upright = ImageOps.exif_transpose(_loaded(image))
+    if top > 255:
+        levels = np.asarray(upright)
+        if _is_white_first(image):
+            levels = 65535 - levels.astype(np.uint16)
+        return _resized(_channels_first(levels), top, resize)._replace(dropped=dropped)
+    upright = upright.convert(mode)
+    if resize is not None:
         size = (int(resize[1]), int(resize[0]))
-        if whole.size != size:
-            whole = whole.resize(size, pillow.Resampling.BILINEAR)
-        return Levels(_channels_first(np.asarray(whole)), top, "alpha" if has_alpha else "")
-    array = np.asarray(upright if upright.mode == mode else upright.convert(mode))
-    levels = _resized(_channels_first(array), top, resize)
-    return levels._replace(dropped="alpha" if has_alpha else "")
+        if upright.size != size:
+            upright = upright.resize(size, pillow.Resampling.BILINEAR)
+    return Levels(_channels_first(np.asarray(upright)), top, dropped)
+
+
+def _loaded(image: Image) -> Image:
+    """The image with its pixels read.
+
+    A TIFF that lies on its side is read through its file: mapped into memory, which Pillow does to
+    a file with a name, its rows come in the wrong length.
+    """
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    if isinstance(image, TiffImageFile):
+        name, image.filename = image.filename, ""
+        image.load()
+        image.filename = name
+    return image
+
+
+def _is_signed(image: Image) -> bool:
+    """Whether a TIFF's levels may be below zero."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    return isinstance(image, TiffImageFile) and 2 in np.atleast_1d(image.tag_v2.get(339, 1))
+
+
+def _is_white_first(image: Image) -> bool:
+    """Whether a TIFF's zero is white, which Pillow undoes for 8 bits alone."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
+
+
+def _upright(levels: np.ndarray, way: int) -> np.ndarray:
+    """Levels (C, H, W) turned and mirrored as an image's orientation, 1 to 8, says."""
+    levels = levels.swapaxes(1, 2) if way in (5, 6, 7, 8) else levels
+    levels = levels[:, ::-1] if way in (3, 4, 7, 8) else levels
+    return levels[:, :, ::-1] if way in (2, 3, 6, 7) else levels
 
 
 def _has_frames(image: Image) -> bool:
@@ -99,11 +141,21 @@ def _has_frames(image: Image) -> bool:
     return True
 
 
-def _sixteen_bit_colours(image: Image) -> np.ndarray | None:
+def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
     """The levels (3, H, W) of a file of 16-bit colours, of which Pillow would keep 8 bits."""
     from PIL.PngImagePlugin import PngImageFile
+    from PIL.PpmImagePlugin import PpmImageFile
     from PIL.TiffImagePlugin import TiffImageFile
 
+    if isinstance(image, PpmImageFile) and image.mode == "RGB":
+        arguments = np.atleast_1d(np.array(image.tile[0].args, dtype=object)) if image.tile else ()
+        if any(isinstance(level, int) and level > 255 for level in arguments):
+            raise InvalidInput(
+                "data",
+                got=f"{name}, a PPM of 16-bit colours",
+                expected="16-bit colours in a PNG or a TIFF",
+                fix="convert it",
+            )
     if isinstance(image, PngImageFile) and image.mode in ("RGB", "RGBA", "LA"):
         with open(image.filename, "rb") as file:
             if file.read(25)[24:] == b"\x10":  # the header's bit depth
@@ -136,8 +188,26 @@ def _resized(levels: np.ndarray, top: int, resize: Sequence[int] | None) -> Leve
 
 
 def stacked(images: Sequence[Levels]) -> tuple[np.ndarray, float]:
-    """Images (N, C, H, W) and what to divide them by: bytes and 255, or grey levels and 1."""
+    """Images (N, C, H, W) and what to divide them by: bytes and 255, or grey levels and 1.
+
+    Raises:
+        InvalidInput: if they are of several shapes.
+    """
+    shapes = list(dict.fromkeys(image.values.shape for image in images))
+    if len(shapes) > 1:
+        raise InvalidInput(
+            "data",
+            got=f"images of shapes {shapes[0]} and {shapes[1]}",
+            expected="one shape (channels, height, width)",
+            fix="convert them to one size and one colour mode",
+        )
     if all(image.values.dtype == np.uint8 and image.top == 255 for image in images):
         return np.stack([image.values for image in images]), 255.0
     grey = [image.values.astype(np.float32) / image.top for image in images]
     return np.stack(grey), 1.0
+
+
+def notes_on(images: Sequence[Levels]) -> tuple[str, ...]:
+    """What was dropped of images, a sentence each."""
+    dropped = sum(image.dropped == "alpha" for image in images)
+    return (f"the transparency of {dropped} images is left out",) if dropped else ()

@@ -23,20 +23,20 @@ import torch.utils.data
 from torch import Tensor
 
 from pyro_vae.contracts import EventShape, Tensors
-from pyro_vae.datasets.arrays import read_array
+from pyro_vae.datasets.arrays import package_of, read_array
 from pyro_vae.datasets.binarize import FixedDraw, batch_keys, grey_levels, uniform
-from pyro_vae.datasets.columns import Column, Columns, known_columns
+from pyro_vae.datasets.columns import Columns, known_columns
 from pyro_vae.datasets.forms import (
     channels_first,
     check_grey,
     check_lengths,
     check_one_each,
     check_some,
-    labels_by_name,
     only_tensor,
     scaled,
     sha256_of,
 )
+from pyro_vae.datasets.labels import read_labels
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import (
@@ -117,7 +117,7 @@ class Dataset(torch.utils.data.Dataset):
         self._dtype = torch.float32  # of values that are kept as bytes
         self.parts: dict[str, Dataset] = {}
         self.context: Tensors | None = None
-        if isinstance(values, Mapping):
+        if isinstance(values, Mapping) and package_of(values, ("scipy",)) is None:  # no matrix
             self.parts = _parts_of(values, binarize, seed, missing)
             self.missing = any(part.missing for part in self.parts.values())
             self.notes = tuple(note for part in self.parts.values() for note in part.notes)
@@ -125,9 +125,10 @@ class Dataset(torch.utils.data.Dataset):
         else:
             self._stored = self._read(values, scale, channels)
         if context is not None:
-            self.context, named = labels_by_name(context)
-            if named and context_columns is None:
-                self.context_columns = Columns((Column("label", "category", named),))
+            labels = read_labels([context])
+            (self.context,) = labels.values
+            self.context_columns = context_columns or labels.columns
+            self.notes = (*self.notes, *labels.notes)
         check_one_each(self.context, len(self))
 
     def _read(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Number
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from pyro_vae.validation import InvalidInput, nearest_name
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["DROP", "Numbers", "numbers_of", "plain_numbers"]
+__all__ = ["DROP", "Numbers", "in_order", "numbers_of", "plain_numbers", "text_of"]
 
 DROP = "drop"
 MANY = 50  # categories of a text column that may be an identifier
@@ -27,21 +28,41 @@ KIND_OF = {name: kind for kind, name in DEFAULTS.items()} | {
 
 
 class Numbers(NamedTuple):
-    """A column as numbers (N,), NaN where an entry is missing."""
+    """A column as numbers (N,), NaN where an entry is missing, and what was changed."""
 
     column: Column
     values: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of categories in alphabetical order, or as numbers if all are whole numbers.
+
+    Example:
+        >>> in_order(["10", "9"]), in_order(["10", "9", "other"])
+        (['9', '10'], ['10', '9', 'other'])
+    """
+    names = sorted(names)
+    is_whole = all(name.removeprefix("-").isdecimal() for name in names)
+    return sorted(names, key=int) if is_whole else names
 
 
 def numbers_of(
     name: str, series: pandas.Series, said: str | None = None, is_label: bool = False
 ) -> Numbers:
-    """A column as numbers, of the kind said or else found."""
-    if said is not None and said not in KINDS and said not in KIND_OF and not said[:1].isupper():
+    """A column as numbers, of the kind said or else found.
+
+    ``said`` is a kind, the name of a likelihood, or an order of categories, ``"low<mid<high"``.
+    """
+    if said is not None and "<" in said:
+        return _in_the_order(name, series, [each.strip() for each in said.split("<")])
+    is_class = said is not None and said.rpartition(".")[2][:1].isupper()
+    if said is not None and said not in KINDS and said not in KIND_OF and not is_class:
         raise InvalidInput(
             f"columns {name}",
             got=repr(said),
-            expected=f"a kind ({', '.join(KINDS)}), drop, or the name of a likelihood",
+            expected=f"a kind ({', '.join(KINDS)}), drop, categories in order (low<high), or the "
+            "name of a likelihood",
             fix=nearest_name(said, [*KINDS, DROP, *KIND_OF]),
         )
     likelihood = None if said is None or said in KINDS else said
@@ -50,10 +71,38 @@ def numbers_of(
     numbers = plain_numbers(name, series, found)
     if numbers is None or found in ("category", "ordinal"):
         return _categories(name, series, found, likelihood, numbers)
-    is_whole = bool(np.all(numbers[~np.isnan(numbers)] % 1 == 0))
-    if is_label and found is None and is_whole:
+    seen = numbers[~np.isnan(numbers)]
+    if found == "binary" and not np.isin(seen, (0, 1)).all():
+        return _categories(name, series, found, likelihood, numbers)
+    if is_label and found is None and bool(np.all(seen % 1 == 0)):
         return _categories(name, series, "category", likelihood, numbers)
-    return Numbers(Column(name, found or _kind_of(name, numbers), likelihood=likelihood), numbers)
+    _check_kind(name, found, numbers)
+    column = Column(name, found or _kind_of(name, numbers), likelihood=likelihood)
+    is_rounded = series.dtype.kind in "iuO" and bool(np.any(np.abs(seen) >= 2**53))
+    notes = (f"integers beyond 2^53 in {name} are rounded to float64",) if is_rounded else ()
+    return Numbers(column, numbers, notes)
+
+
+def _check_kind(name: str, kind: Kind | None, numbers: np.ndarray) -> None:
+    """Raise `InvalidInput` unless all numbers are of the kind that was said."""
+    with np.errstate(invalid="ignore"):
+        wrong = np.isinf(numbers)
+        if kind == "positive":
+            wrong |= numbers <= 0
+        if kind == "count":
+            wrong |= (numbers < 0) | (numbers % 1 != 0) & ~np.isnan(numbers)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InvalidInput(
+            f"columns {name}",
+            got=f"{numbers[row]:g} in row {row}",
+            expected={"positive": "numbers above zero", "count": "whole numbers from 0"}.get(
+                kind or "", "finite numbers"
+            ),
+            fix="leave the entry empty, as missing"
+            if np.isinf(numbers[row])
+            else f"correct it, or say columns={{'{name}': 'real'}}",
+        )
 
 
 def plain_numbers(name: str, series: pandas.Series, kind: Kind | None) -> np.ndarray | None:
@@ -67,9 +116,13 @@ def plain_numbers(name: str, series: pandas.Series, kind: Kind | None) -> np.nda
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     if types.is_object_dtype(series.dtype) or types.is_string_dtype(series.dtype):
         return _numbers_of_objects(name, series, kind)
-    raise InvalidInput(
+    raise _no_entries_of(name, str(series.dtype))
+
+
+def _no_entries_of(name: str, kind: str) -> InvalidInput:
+    return InvalidInput(
         f"columns {name}",
-        got=f"entries of {series.dtype}",
+        got=f"entries of {kind}",
         expected="numbers, texts or categories",
         fix=f"convert it to a number, or leave it out: columns={{'{name}': 'drop'}}",
     )
@@ -80,32 +133,72 @@ def _numbers_of_objects(name: str, series: pandas.Series, kind: Kind | None) -> 
 
     seen = series.dropna()
     if not len(seen):
-        raise InvalidInput(
-            f"columns {name}",
-            got="a column without an entry",
-            expected="some that are not missing",
-            fix=f"leave it out: columns={{'{name}': 'drop'}}",
-        )
+        raise _nothing_in(name)
     if all(isinstance(entry, bool | np.bool_) for entry in seen):
         return None
-    texts = [isinstance(entry, str) for entry in seen]
-    read = pandas.to_numeric(seen, errors="coerce")
-    if not any(texts) and not read.isna().any():
+    texts = [isinstance(entry, str | bytes) for entry in seen]
+    other = next((e for e, is_text in zip(seen, texts) if not is_text and not _is_number(e)), None)
+    if other is not None:
+        raise _no_entries_of(name, type(other).__name__)
+    if not any(texts):
         return series.map(lambda entry: np.nan if pandas.isna(entry) else float(entry)).to_numpy(
             dtype=np.float64
         )
+    read = pandas.to_numeric(seen, errors="coerce")
     if (all(texts) and read.isna().all()) or kind in ("category", "ordinal", "binary"):
         return None
     if all(texts) and len(seen) > MANY // 2 and read.isna().mean() > 0.5:
         return None
-    other = seen[read.isna()].iloc[0] if read.isna().any() else seen.iloc[0]
+    if not read.isna().any():
+        raise InvalidInput(
+            f"columns {name}",
+            got=f"numbers written as texts, such as {str(seen.iloc[0])[:30]!r}",
+            expected="numbers, or texts",
+            fix=f"convert them (pandas.to_numeric), or say columns={{'{name}': 'category'}}",
+        )
     raise InvalidInput(
         f"columns {name}",
         got=f"numbers beside texts ({int(read.isna().sum())} of {len(seen)} are no numbers, as "
-        f"{str(other)[:30]!r})",
+        f"{str(seen[read.isna()].iloc[0])[:30]!r})",
         expected="one or the other",
         fix=f"correct the entries, or say columns={{'{name}': 'category'}}",
     )
+
+
+def _is_number(entry: object) -> bool:
+    return isinstance(entry, Number | np.generic) and not isinstance(entry, complex)
+
+
+def _nothing_in(name: str) -> InvalidInput:
+    return InvalidInput(
+        f"columns {name}",
+        got="a column without an entry",
+        expected="some that are not missing",
+        fix=f"leave it out: columns={{'{name}': 'drop'}}",
+    )
+
+
+def _in_the_order(name: str, series: pandas.Series, order: list[str]) -> Numbers:
+    """An ordinal column whose categories are named in their order."""
+    places = {each: i for i, each in enumerate(order)}
+    texts = [None if missing else text_of(entry) for entry, missing in zip(series, series.isna())]
+    other = next((text for text in texts if text is not None and text not in places), None)
+    if other is not None:
+        raise InvalidInput(
+            f"columns {name}",
+            got=repr(other),
+            expected=f"one of {', '.join(order)}",
+            fix="name all categories in their order",
+        )
+    numbers = np.array([np.nan if text is None else places[text] for text in texts])
+    return Numbers(Column(name, "ordinal", tuple(order)), numbers)
+
+
+def text_of(entry: object) -> str:
+    """The name of a category: 3 for 3.0, which a column with gaps makes of 3."""
+    if isinstance(entry, bytes):
+        return entry.decode("utf-8", "replace")
+    return str(int(entry)) if isinstance(entry, float) and entry % 1 == 0 else str(entry)
 
 
 def _categories(
@@ -121,12 +214,37 @@ def _categories(
     if isinstance(series.dtype, pandas.CategoricalDtype):
         names, codes = list(series.cat.categories), series.cat.codes.to_numpy()
         ordered = bool(series.cat.ordered)
+    elif numbers is None and all(isinstance(e, bool | np.bool_) for e in series.dropna()):
+        names = [False, True]
+        codes = series.map({False: 0, True: 1}).fillna(-1).to_numpy(dtype=np.float64)
     else:
         values = pandas.Series(numbers) if numbers is not None else series.reset_index(drop=True)
-        names = sorted(values.dropna().unique().tolist())
+        values = values.map(text_of, na_action="ignore")
+        names = in_order(values.dropna().unique().tolist())
+        if numbers is not None:
+            names = sorted(names, key=float)
         codes = values.map({each: i for i, each in enumerate(names)}).fillna(-1).to_numpy()
-        if numbers is not None and all(each % 1 == 0 for each in names):
-            names = [int(each) for each in names]
+    if said == "ordinal" and numbers is None and not ordered:
+        raise InvalidInput(
+            f"columns {name}",
+            got=f"texts without an order ({', '.join(map(str, names[:4]))})",
+            expected="categories in their order",
+            fix=f"name them from the lowest: columns={{'{name}': '{'<'.join(map(str, names))}'}}",
+        )
+    if said == "binary" and len(names) > 2:
+        raise InvalidInput(
+            f"columns {name}",
+            got=f"{len(names)} values, such as {', '.join(map(str, names[:3]))}",
+            expected="two",
+            fix=f"say columns={{'{name}': 'category'}}",
+        )
+    if said in ("real", "positive", "count"):
+        raise InvalidInput(
+            f"columns {name}",
+            got="texts, categories or truth values",
+            expected=f"numbers ({said})",
+            fix=f"say columns={{'{name}': 'category'}}",
+        )
     kind = said or ("ordinal" if ordered else "binary" if len(names) == 2 else "category")
     if said is None and len(names) > max(MANY, len(series) // 2):
         raise InvalidInput(
@@ -143,12 +261,7 @@ def _kind_of(name: str, numbers: np.ndarray) -> Kind:
     """The narrowest kind that holds all numbers of a column."""
     seen = numbers[~np.isnan(numbers)]
     if not len(seen):
-        raise InvalidInput(
-            f"columns {name}",
-            got="a column without an entry",
-            expected="some that are not missing",
-            fix=f"leave it out: columns={{'{name}': 'drop'}}",
-        )
+        raise _nothing_in(name)
     rules: dict[Kind, Callable[[], bool]] = {
         "binary": lambda: seen.min() == 0 and seen.max() == 1 and bool(np.all(seen % 1 == 0)),
         "count": lambda: bool(

@@ -161,6 +161,7 @@ def load(
         missing=missing or missing_fraction > 0,
         scale=scale,
         channels=channels,
+        context_like=context_like,
     )
     train, test = sets["train"], sets.get("test")
     if test is None:
@@ -223,7 +224,8 @@ def load_whole(
         178
     """
     reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
-    sets = from_source(_read(name, root, reading), scale=scale, channels=channels)
+    source = _read(name, root, reading)
+    sets = from_source(source, scale=scale, channels=channels, context_like=context_like)
     whole, *others = sets.values()
     if others:
         parts = list(sets.values())
@@ -271,16 +273,19 @@ def _source_of(name: object, root: str | Path | None, reading: Reading) -> Sourc
         return Source(name, reader(folder), binarize)
     if name in TEXTS:
         return _numbered(name, TEXTS[name]())
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         return _numbered(path.stem, read_text(path))
     source = read_path(path, reading)
     if source is None:
+        is_file = bool(path.suffix) or path.exists()
         raise InvalidInput(
             "data",
             got=repr(name),
             expected="the name of a data set, a folder, or a file that ends in "
             + ", ".join([".txt", *KINDS_OF_FILES]),
-            fix=nearest_name(name, names()),
+            fix="convert it to one of these, or pass the folder of images or sounds that it is in"
+            if is_file
+            else nearest_name(name, names()),
         )
     return source
 

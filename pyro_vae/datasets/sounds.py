@@ -30,7 +30,8 @@ def read_sound(path: Path) -> Sound:
     Raises:
         InvalidInput: if it cannot be read, or is empty.
     """
-    open_file(path, SOUND).close()
+    with open_file(path, SOUND) as file:
+        _check_whole(path, file.read(8))
     try:
         if path.suffix.lower() != ".wav" or importlib.util.find_spec("soundfile"):
             found, rate = optional("soundfile", "audio").read(path, dtype="float32", always_2d=True)
@@ -51,6 +52,19 @@ def read_sound(path: Path) -> Sound:
             "data", got=f"{path}, without samples", expected="a sound", fix="remove it"
         )
     return Sound(np.ascontiguousarray(values.T), int(rate))
+
+
+def _check_whole(path: Path, head: bytes) -> None:
+    """Raise `InvalidInput` if a ``.wav`` ends before its header says."""
+    size = int.from_bytes(head[4:], "little")
+    is_stream = size in (0, 2**32 - 1)  # written before the length was known
+    if head[:4] == b"RIFF" and not is_stream and size + 8 > path.stat().st_size:
+        raise InvalidInput(
+            "data",
+            got=f"{path}, of which {size + 8 - path.stat().st_size:,} bytes lack at the end",
+            expected="a whole sound",
+            fix="copy it anew, or remove it",
+        )
 
 
 def _by_scipy(path: Path) -> tuple[np.ndarray, int]:

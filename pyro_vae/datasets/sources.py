@@ -14,7 +14,18 @@ from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Binarize", "Part", "Parts", "Reading", "Source", "Texts", "say", "split_of"]
+__all__ = [
+    "Binarize",
+    "Part",
+    "Parts",
+    "Reading",
+    "Source",
+    "Texts",
+    "by_split",
+    "parts_of",
+    "say",
+    "split_of",
+]
 
 Binarize = Literal["none", "dynamic", "fixed"]
 
@@ -103,6 +114,15 @@ def split_of(name: str) -> str | None:
         ('validation', None)
     """
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
+
+
+def parts_of(
+    lengths: Sequence[int], splits: Sequence[str], x: np.ndarray, y: np.ndarray | None
+) -> Parts:
+    """The rows of each split, of values and labels of all."""
+    ends = np.cumsum(lengths)[:-1]
+    labels = [None] * len(splits) if y is None else np.split(y, ends)
+    return {split: Part(*both) for split, both in zip(splits, zip(np.split(x, ends), labels))}
 
 
 def by_split(names: Sequence[str], where: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyro_vae.datasets.columns import KINDS, Column, Columns
-from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers
-from pyro_vae.datasets.sources import Part, Parts, Reading, Source
+from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers, text_of
+from pyro_vae.datasets.sources import Parts, Reading, Source, parts_of
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     """
     import pandas
 
+    _check_same_columns(frames)
     whole = pandas.concat(list(frames.values()), ignore_index=True)
     whole, notes = _without_row_numbers(whole)
     if not len(whole):
@@ -51,8 +52,12 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     x = np.column_stack([column.values for column in found])
     columns = Columns(tuple(column.column for column in found))
     y, context_columns = covariates(whole, given, reading)
+    notes += [note for column in found for note in column.notes]
+    if context_columns is not None:
+        notes.append(f"context: {_typed(context_columns)}")
     if reading.columns or not all(column.kind == "real" for column in columns):
-        notes.append(f"columns are {_typed(columns)}")
+        said = f"columns={{'{columns[0].name}': 'real'}} says otherwise for one"
+        notes.append(f"columns are {_typed(columns)}; {said}")
     missing = np.isnan(x)
     if missing.any():
         places = f"{int(missing.any(0).sum())} of {len(columns)} columns"
@@ -68,10 +73,7 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
 
 
 def _parts(frames: Mapping[str, pandas.DataFrame], x: np.ndarray, y: np.ndarray | None) -> Parts:
-    """The rows of each split."""
-    ends = np.cumsum([len(frame) for frame in frames.values()])[:-1]
-    labels = [None] * len(frames) if y is None else np.split(y, ends)
-    return {split: Part(*both) for split, both in zip(frames, zip(np.split(x, ends), labels))}
+    return parts_of([len(frame) for frame in frames.values()], list(frames), x, y)
 
 
 def _like(
@@ -82,11 +84,7 @@ def _like(
     assert columns is not None
     check_named([*columns.names, *(given.names if given else ())], list(map(str, whole.columns)))
     x = np.column_stack([_numbers_like(column, whole[column.name]) for column in columns])
-    y = None
-    if given is not None:
-        y = np.column_stack([_numbers_like(column, whole[column.name]) for column in given])
-        if len(given) == 1 and given[0].categories:
-            y = np.where(np.isnan(y[:, 0]), -1, y[:, 0]).astype(np.int64)
+    y, _ = covariates(whole, (), reading)
     used = {*columns.names, *(given.names if given else ())}
     unused = [str(column) for column in whole.columns if str(column) not in used]
     notes = (f"left out columns that the run did not use: {', '.join(unused[:5])}",)
@@ -115,7 +113,7 @@ def _numbers_like(column: Column, series: pandas.Series) -> np.ndarray:
             )
         return numbers
     places = {category: i for i, category in enumerate(column.categories)}
-    texts = [None if pandas.isna(entry) else _text(entry) for entry in series]
+    texts = [None if pandas.isna(entry) else text_of(entry) for entry in series]
     unknown = [text for text in texts if text is not None and text not in places]
     if unknown:
         raise InvalidInput(
@@ -125,11 +123,6 @@ def _numbers_like(column: Column, series: pandas.Series) -> np.ndarray:
             fix="correct it, or leave it empty, as unknown",
         )
     return np.array([np.nan if text is None else places[text] for text in texts])
-
-
-def _text(entry: object) -> str:
-    """The name of a category: 3 for 3.0, which a column with gaps makes of 3."""
-    return str(int(entry)) if isinstance(entry, float) and entry % 1 == 0 else str(entry)
 
 
 def check_named(wanted: Sequence[str], known: Sequence[str]) -> None:
@@ -157,13 +150,24 @@ def _without_row_numbers(frame: pandas.DataFrame) -> tuple[pandas.DataFrame, lis
 def covariates(
     whole: pandas.DataFrame, given: Sequence[str], reading: Reading
 ) -> tuple[np.ndarray | None, Columns | None]:
-    """Labels (N,) of one column with categories, or covariates (N, C)."""
-    if not given:
+    """Labels (N,) of one column with categories, or covariates (N, C).
+
+    Whole numbers are labels in the target, and numbers in a column of the context. Where
+    ``reading.context_like`` names the columns, categories have the numbers that they have there.
+    """
+    like = reading.context_like
+    if like is not None and set(like.names) <= set(map(str, whole.columns)):
+        columns = like
+        values = np.column_stack([_numbers_like(column, whole[column.name]) for column in like])
+    elif given:
+        is_target = reading.target is not None
+        said = reading.columns
+        found = [numbers_of(name, whole[name], said.get(name), is_target) for name in given]
+        columns = Columns(tuple(each.column for each in found))
+        values = np.column_stack([each.values for each in found])
+    else:
         return None, None
-    found = [numbers_of(name, whole[name], reading.columns.get(name), True) for name in given]
-    columns = Columns(tuple(each.column for each in found))
-    values = np.column_stack([each.values for each in found])
-    if len(found) == 1 and columns[0].categories:
+    if len(columns) == 1 and columns[0].categories:
         return np.where(np.isnan(values[:, 0]), -1, values[:, 0]).astype(np.int64), columns
     if np.isnan(values).any():
         row, place = np.argwhere(np.isnan(values))[0]
@@ -179,7 +183,18 @@ def covariates(
 def _typed(columns: Columns) -> str:
     if len(columns) > 12:
         counts = {kind: sum(column.kind == kind for column in columns) for kind in KINDS}
-        said = ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count)
-    else:
-        said = ", ".join(f"{column.name} {column.likelihood or column.kind}" for column in columns)
-    return f"{said}; columns={{'{columns[0].name}': 'real'}} says otherwise for one"
+        return ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count)
+    return ", ".join(f"{column.name} {column.likelihood or column.kind}" for column in columns)
+
+
+def _check_same_columns(frames: Mapping[str, pandas.DataFrame]) -> None:
+    first, *others = frames.items()
+    for split, frame in others:
+        different = set(map(str, frame.columns)) ^ set(map(str, first[1].columns))
+        if different:
+            raise InvalidInput(
+                "data",
+                got=f"column {min(different)!r} in one of {first[0]} and {split}",
+                expected="the same columns in all splits",
+                fix="add it, or leave it out of both",
+            )
