@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     )
     from pyro_vae.checkpoint import load, save
     from pyro_vae.diagnostics import to_inference_data
-    from pyro_vae.evaluation import elbo, log_likelihood
+    from pyro_vae.evaluation import compare, elbo, log_likelihood, to_elpd
     from pyro_vae.programs import (
         VAE,
         HierarchicalVAE,
@@ -37,10 +37,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "MultimodalVAE", "Program", "Refined",
-    "SemiSupervisedVAE", "at_globals", "datasets", "decode", "diagnostics", "elbo", "encode",
-    "evaluation", "fit", "generate", "impute", "inspection", "likelihoods", "load",
+    "SemiSupervisedVAE", "at_globals", "compare", "datasets", "decode", "diagnostics", "elbo",
+    "encode", "evaluation", "fit", "generate", "impute", "inspection", "likelihoods", "load",
     "log_likelihood", "networks", "objectives", "plotting", "posteriors", "priors", "reconstruct",
-    "save", "to_inference_data", "training",
+    "save", "to_elpd", "to_inference_data", "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.
@@ -53,6 +53,7 @@ _HOMES = {
     "Refined": "programs",
     "SemiSupervisedVAE": "programs",
     "at_globals": "runtime.at_globals",
+    "compare": "evaluation",
     "decode": "runtime.decoding",
     "elbo": "evaluation",
     "encode": "runtime.predictive",
@@ -63,6 +64,7 @@ _HOMES = {
     "log_likelihood": "evaluation",
     "reconstruct": "runtime.predictive",
     "save": "checkpoint",
+    "to_elpd": "evaluation",
     "to_inference_data": "diagnostics",
 }
 

@@ -14,6 +14,7 @@ from pyro_vae.cli.options import new_parser, parse
 from pyro_vae.cli.outputs import check_replaceable, write_output
 from pyro_vae.cli.runs import recipe_of
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
 from pyro_vae.evaluation.importance_score import share_of_bounds
 from pyro_vae.evaluation.scores import Score, versions
@@ -21,9 +22,6 @@ from pyro_vae.report.run_files import as_json
 from pyro_vae.validation import InvalidInput, check_choice
 
 COMMAND = "pyro-vae compare"
-
-# Of a difference, by whether its first and its second score are bounds.
-SIGNS = {(False, False): "", (True, False): ">= ", (False, True): "<= ", (True, True): "~ "}
 
 
 def run(argv: list[str]) -> None:
@@ -142,13 +140,12 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
     for column in ("K", "mean", "s.e. over data", f"less {first}", "its s.e.", "Monte Carlo s.e."):
         table.add_column(column, justify="right", overflow="fold")
     for run, score in scores.items():
-        mean = f"{'>= ' * _is_bound(score)}{score.mean:.2f}"
+        mean = f"{score.sign} {score.mean:.2f}".strip()
         difference = ("", "", "")
         if paired := compared.differences.get(run):
-            sign = SIGNS[_is_bound(score), _is_bound(scores[first])]
-            error = "unknown" if sign else f"{paired.mc_se:.3f}"
-            difference = f"{sign}{paired.mean:+.2f}", f"{paired.se:.2f}", error
-        table.add_row(run, f"{score.num_samples:,}", mean, f"{score.se:.2f}", *difference)
+            value = f"{paired.sign} {paired.mean:+.2f}".strip()
+            difference = value, known(paired.se), paired.error
+        table.add_row(run, f"{score.num_samples:,}", mean, known(score.se), *difference)
     console = console_of()
     console.print(table)
     if compared.spreads:

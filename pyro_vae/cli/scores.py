@@ -13,6 +13,7 @@ from pyro_vae.cli.run_data import units_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.comparison import scores_npz
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance import evaluate, log_joint
@@ -165,16 +166,17 @@ def _add_bounds(
 ) -> list[str]:
     """Add the rows of a program with a bound; return its caveats."""
     is_bound = share_of_bounds(ll) > 0
-    mean, mc_se = f"{ll.mean:.2f}", f"{ll.mean_mc_se:.3f}"
+    mean, mc_se = f"{ll.mean:.2f}", known(ll.mean_mc_se, 3)
     if is_bound:  # its Monte Carlo error would be too short
         mean, mc_se = f">= {mean}", "unknown"
-    table.add_row("ELBO", f"{elbo.mean:.2f}", f"{elbo.se:.2f}", f"{elbo.mean_mc_se:.3f}")
+    table.add_row("ELBO", f"{elbo.mean:.2f}", known(elbo.se), known(elbo.mean_mc_se, 3))
     if isinstance(elbo, GlobalELBO):
         table.add_row("  local part", f"{elbo.local_mean:.2f}", "", "")
         share = -elbo.global_kl / len(elbo.values)
         words = "at points" if elbo.points else f"{share:.2f}"
-        table.add_row("  global latents", words, "", f"{elbo.global_kl_se / len(elbo.values):.3f}")
-    table.add_row(_label(ll), mean, f"{ll.se:.2f}", mc_se)
+        error = known(elbo.global_kl_se / len(elbo.values), 3)
+        table.add_row("  global latents", words, "", error)
+    table.add_row(_label(ll), mean, known(ll.se), mc_se)
     table.add_section()
     notes = []
     if isinstance(elbo, GlobalELBO):
@@ -191,7 +193,7 @@ def _add_bounds(
             "these draws can tell: evaluate with that --num-samples or more.",
         ]
     threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
-    middle, largest = f"median {k.median():.2f}", f"max {k.max():.2f}"
+    middle, largest = f"median {k.nanmedian():.2f}", f"max {k[~k.isnan()].max():.2f}"
     table.add_row("Pareto k", middle, largest, f"{above} above {threshold}")
     if not is_bound:
         return notes
@@ -218,7 +220,7 @@ def _add_losses(table: Table, scores: dict[str, Score]) -> list[str]:
     ):
         if key in scores:
             score = scores[key]
-            table.add_row(name, f"{score.mean:.{digits}f}", f"{score.se:.{digits}f}", "")
+            table.add_row(name, f"{score.mean:.{digits}f}", known(score.se, digits), "")
     return [
         "A guide that is a point has neither an ELBO nor a log p(x): these are its loss and its "
         "reconstruction error."

@@ -37,6 +37,7 @@ from pyro_vae.datasets.forms import (
     sha256_of,
 )
 from pyro_vae.datasets.labels import read_labels
+from pyro_vae.datasets.shown import data_html, data_words
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import (
@@ -273,6 +274,8 @@ class Dataset(torch.utils.data.Dataset):
         """The names of the labels 0, 1, ..., if they have names."""
         columns = self.context_columns
         return columns[0].categories if columns is not None and self.labels is not None else ()
+
+    __repr__, _repr_html_ = data_words, data_html
 
     def __len__(self) -> int:
         return len(next(iter(self.parts.values()))) if self.parts else count_of(self._stored)

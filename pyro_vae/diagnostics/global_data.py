@@ -27,6 +27,7 @@ from pyro_vae.diagnostics.global_draws import JointDraw, JointDraws
 from pyro_vae.distributions import NoDraws, given_datum
 from pyro_vae.evaluation.arviz_compat import (
     ArvizData,
+    as_array,
     effective_draws,
     group_of,
     inference_data,
@@ -93,7 +94,7 @@ def _by_obs(name: str, values: Tensors | None) -> dict[str, Variable]:
     """Data or contexts by name; a single tensor has the name that is given."""
     named = {key or name: value for key, value in tensors_of(values).items()}
     return {
-        key: (["obs", *_named(key, value.dim() - 1)], value.cpu().numpy())
+        key: (["obs", *_named(key, value.dim() - 1)], as_array(value))
         for key, value in named.items()
     }
 

@@ -19,8 +19,9 @@ Several observed sites have their own names in place of ``x``, but for ``log_lik
 **What ArviZ's diagnostics say about these draws.** R-hat, ESS, MCSE, autocorrelation and rank plots
 are about Markov chains. Draws of NUTS have them; draws of q are independent, so R-hat is 1 (or
 absent, with one chain) and ESS the number of draws however wrong q is: they mean nothing, and the
-attribute ``note`` of the group says so. Whether q is near p(z | x) is what ``pareto_k`` and ``ess``
-of the group ``diagnostics`` say, and, where a mode may be missed, `compare_posteriors` with draws
+attribute ``note`` of the group says so. ``az.summary(idata, kind="stats")`` leaves them out, with
+the warnings about a single chain. Whether q is near p(z | x) is what ``pareto_k`` and ``ess`` of
+the group ``diagnostics`` say, and, where a mode may be missed, `compare_posteriors` with draws
 of NUTS. ``arviz.loo``, ``waic`` and ``compare`` on ``log_likelihood`` average 1 / p(x | z) over a
 *local* latent: an estimate of 1 / p(x) whose variance is mostly infinite, and biased besides where
 q is not the exact posterior. They run, and their Pareto k says how bad it is; for a comparison that
@@ -46,7 +47,13 @@ from pyro_vae.diagnostics.global_data import joint_data
 from pyro_vae.diagnostics.global_draws import draw_jointly
 from pyro_vae.diagnostics.samplers import NUTS, Drawn, FromGuide, Sampler
 from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
-from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, inference_data, r_hat
+from pyro_vae.evaluation.arviz_compat import (
+    ArvizData,
+    as_array,
+    effective_draws,
+    inference_data,
+    r_hat,
+)
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.runtime.blocks import Blocks
@@ -62,7 +69,6 @@ __all__ = ["LARGEST_R_HAT", "UnreliableDraws", "to_inference_data"]
 Arrays = dict[str, dict[str, np.ndarray]]  # by group and name
 
 LARGEST_R_HAT = 1.05
-
 
 LOCAL = (
     "log p(x | z) at draws of a local latent: loo, waic and compare on this group average "
@@ -221,7 +227,7 @@ class _Groups:
             "sample_stats": {name: self._by_chain(value) for name, value in stats.items()},
             "observed_data": _named("x", given.x),
             "constant_data": _named("context", given.context),
-            "diagnostics": {name: value.cpu().numpy() for name, value in diagnostics.items()},
+            "diagnostics": {name: as_array(value) for name, value in diagnostics.items()},
         }
         return arrays
 
@@ -239,7 +245,7 @@ class _Groups:
         return stats, diagnostics
 
     def _by_chain(self, value: Tensor) -> np.ndarray:
-        return value.unflatten(0, (self.chains, len(value) // self.chains)).cpu().numpy()
+        return as_array(value.unflatten(0, (self.chains, len(value) // self.chains)))
 
     def _site(self, value: Tensor) -> np.ndarray:
         return self._by_chain(in_rows(value, self.given.plates))
@@ -391,4 +397,4 @@ def _settings(sampler: Sampler) -> dict[str, str | int | float]:
 
 def _named(name: str, values: Tensors | None) -> dict[str, np.ndarray]:
     """Data or contexts as arrays by name; a single tensor has the name that is given."""
-    return {key or name: value.cpu().numpy() for key, value in tensors_of(values).items()}
+    return {key or name: as_array(value) for key, value in tensors_of(values).items()}

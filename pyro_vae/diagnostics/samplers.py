@@ -16,6 +16,7 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.proposals import Guide, GuideProposal
 from pyro_vae.runtime.conditioned import Conditioned
@@ -32,7 +33,8 @@ FEWEST_STEPS = 4  # below, R-hat is not defined
 INDEPENDENT = (
     "These draws are independent: R-hat, ESS, MCSE and autocorrelation are those of perfect "
     "chains whatever q is, and say nothing about how near q(z | x) is to p(z | x). Group "
-    "diagnostics (ess, pareto_k) and compare_posteriors do."
+    "diagnostics (ess, pareto_k) and compare_posteriors do. For means and intervals alone: "
+    "az.summary(idata, kind='stats')."
 )
 
 RESAMPLED = (
@@ -138,10 +140,11 @@ class NUTS:
     """Draws from p(z | x) by Pyro's No-U-Turn sampler, parameters held fixed.
 
     Each datum has chains of its own, in unconstrained space and in double precision, whatever that
-    of the program. Their R-hat and effective number of draws go with them; R-hat far above 1 says
-    that the chains did not meet, be it that they were too short, or that the posterior has modes
-    that a chain does not move between. A chain costs some ten to twenty evaluations of the decoder
-    and its gradient a step: half a minute a datum for a 784-400-20 VAE on one CPU core.
+    of the program, if the program can run in it. Their R-hat and effective number of draws go with
+    them; R-hat far above 1 says that the chains did not meet, be it that they were too short, or
+    that the posterior has modes that a chain does not move between. A chain costs some ten to
+    twenty evaluations of the decoder and its gradient a step: half a minute a datum for a
+    784-400-20 VAE on one CPU core.
 
     Args:
         num_chains: chains for each datum; the number of draws is divided among them.
@@ -272,15 +275,23 @@ def _rows_at(value: Tensor, chosen: Tensor, plates: Plates) -> Tensor:
 
 
 def in_double(given: Conditioned) -> Conditioned:
-    """A copy of a program and its data in double precision.
+    """A copy of a program and its data in double precision, if the program can run in it.
 
-    A program of plain functions cannot be copied; it keeps its precision.
+    It keeps its own precision if it is of plain functions, which cannot be copied, or makes
+    tensors of its own in another one.
     """
     try:
         program = copy.deepcopy(given.program)
         program.double()
-    except InvalidInput:
-        program = given.program
+        double = _like_parameters_of(program, given)
+        double.trace(double.joint, 1)
+    except (InvalidInput, RuntimeError):
+        return _like_parameters_of(given.program, given)
+    return double
+
+
+def _like_parameters_of(program: ProgramLike, given: Conditioned) -> Conditioned:
+    """A program given the same data, in the precision of its parameters."""
     dtype = next((p.dtype for p in program.parameters()), torch.float64)
 
     def convert(value: Tensor) -> Tensor:

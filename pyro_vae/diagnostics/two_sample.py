@@ -55,7 +55,7 @@ class TwoSampleTest:
         return (self.accuracy - 0.5) / self.se
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PosteriorComparison:
     """Distances of a posterior from a reference, for N data.
 
@@ -116,6 +116,9 @@ class PosteriorComparison:
             f"reference; C2ST {self.accuracy.mean():.3f} on average (0.5 is indistinguishable), "
             f"mean W1 {self.wasserstein.mean():.3f} sd (noise {self.noise.mean():.3f})"
         )
+
+    def __repr__(self) -> str:
+        return f"PosteriorComparison({self})"
 
 
 def compare_posteriors(

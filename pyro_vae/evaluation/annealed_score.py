@@ -16,7 +16,7 @@ __all__ = ["AnnealedScore", "UpperBound"]
 FEWEST_AT_WORK = 8  # effective chains: with fewer, the spread of their weights is not known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnnealedScore(Score):
     """A `Score` by annealing; ``num_samples`` is the number of chains for each datum.
 
@@ -42,8 +42,16 @@ class AnnealedScore(Score):
     def is_bound(self) -> Tensor:
         return (self.ess < FEWEST_AT_WORK) | self.mc_se.isnan()
 
+    def _more_facts(self) -> dict[str, str]:
+        return {
+            "temperatures": f"{self.num_temperatures:,}",
+            "start": self.start,
+            "acceptance": f"{self.acceptance.double().mean():.2f}",
+            "effective chains": f"median {self.ess.double().median():.1f}",
+        }
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class UpperBound(AnnealedScore):
     """An upper bound on log p(x) of simulated data.
 
@@ -64,5 +72,6 @@ class UpperBound(AnnealedScore):
         low = torch.full_like(self.values, -math.inf)
         return low, self.values + (self.values - super().interval(level)[0])
 
-    def __str__(self) -> str:
-        return f"<= {self.mean:.2f} nats (standard error over data {self.se:.2f})"
+    @property
+    def sign(self) -> str:
+        return "<="

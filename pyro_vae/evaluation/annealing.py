@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.shown import facts_html, plus_minus
 from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.hmc import Chains, paths_in_blocks
 from pyro_vae.evaluation.scores import Score, concatenate
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sandwich:
     r"""Lower and upper bounds on log p(x) of simulated data.
 
@@ -86,10 +87,25 @@ class Sandwich:
         if lower > upper:
             bounds = f"crossed bounds: lower {lower:.3f}, upper {upper:.3f}"
         return (
-            f"{bounds}, gap {self.gap:.3f} +- {self.gap_se:.3f} nats "
-            f"({len(self.x)} simulated data, {self.lower.num_samples} chains, "
+            f"{bounds}, gap {plus_minus(self.gap, self.gap_se, 3)} nats "
+            f"({len(self.lower.values)} simulated data, {self.lower.num_samples} chains, "
             f"{self.lower.num_temperatures} temperatures)"
         )
+
+    def __repr__(self) -> str:
+        return f"Sandwich({self})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "lower bound": f"{self.lower.mean:.3f}",
+            "upper bound": f"{self.upper.mean:.3f}",
+            "gap": plus_minus(self.gap, self.gap_se, 3),
+            "simulated data": f"{len(self.lower.values):,}",
+            "chains": f"{self.lower.num_samples:,}",
+            "temperatures": f"{self.lower.num_temperatures:,}",
+        }
+        crossed = ", crossed" if self.gap < 0 else ""
+        return facts_html(f"bounds on log p(x){crossed}, nats per datum", facts)
 
 
 @dataclass(frozen=True)

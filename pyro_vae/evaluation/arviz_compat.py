@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pyro_vae.files.writing import write_bytes
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArvizData",
     "arviz",
+    "as_array",
     "effective_draws",
     "elpd_data",
     "group_of",
@@ -78,6 +81,17 @@ def inference_data(
     if _is_0x(az):
         return az.InferenceData(warn_on_custom_groups=False, attrs=attributes, **datasets)
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
+
+
+def as_array(value: Tensor) -> np.ndarray:
+    """A tensor as an array; bfloat16, which NumPy does not have, becomes float32.
+
+    Example:
+        >>> as_array(torch.ones(2, dtype=torch.bfloat16)).dtype
+        dtype('float32')
+    """
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
 def group_of(data: ArvizData, name: str) -> xarray.Dataset | None:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import read_current
+from pyro_vae.datasets.shown import facts_html, plus_minus
+from pyro_vae.evaluation.difference import Difference, check_same_data, compare
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.scores import Score
@@ -54,28 +56,7 @@ SCORES: dict[str, type[Score]] = {
 OF_GLOBALS: dict[str, type[Score]] = {"elbo": GlobalELBO, "log_likelihood": PredictiveScore}
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The mean difference of two scores on the same data, in nats per datum.
-
-    Args:
-        mean: that of the first less that of the second: positive where the first is better.
-        se: its standard error over data, from the paired differences; NaN for a single datum.
-        mc_se: its Monte Carlo error.
-        num_data: how many pairs.
-    """
-
-    mean: float
-    se: float
-    mc_se: float
-    num_data: int
-
-    def __str__(self) -> str:
-        error = f"Monte Carlo error {self.mc_se:.2g}"
-        return f"{self.mean:+.2f} +- {self.se:.2f} nats ({error}, {self.num_data} data)"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spread:
     """Means of runs that differ in their seeds.
 
@@ -89,35 +70,18 @@ class Spread:
     sd: float
     num_runs: int
 
+    def __str__(self) -> str:
+        runs = "one run" if self.num_runs == 1 else f"s.d. over {self.num_runs} runs"
+        return f"{plus_minus(self.mean, self.sd)} nats ({runs})"
 
-def compare(first: Score, second: Score) -> Difference:
-    r"""Compare two scores on the same data by their paired difference.
+    def __repr__(self) -> str:
+        return f"Spread({self})"
 
-    .. math:: \bar d = \frac1N \sum_n d_n, \quad d_n = a_n - b_n, \quad \mathrm{se} =
-              \frac{\mathrm{sd}(d_n)}{\sqrt N}
-
-    Args:
-        first: the score a.
-        second: the score b.
-
-    Raises:
-        InvalidInput: if the two are not of the same data, by number or by hash: another split,
-            limit or binarisation.
-
-    Example:
-        >>> a = pv.log_likelihood(vae, torch.zeros(3, 1, 8, 8), 20, seed=0)
-        >>> b = pv.log_likelihood(vae, torch.zeros(3, 1, 8, 8), 20, seed=1)
-        >>> compare(a, b).num_data
-        3
-    """
-    _check_same_data({"first": first, "second": second})
-    d = first.values.double().cpu() - second.values.double().cpu()
-    return Difference(
-        first.mean - second.mean,
-        d.std().item() / math.sqrt(len(d)) if len(d) > 1 else math.nan,
-        math.hypot(first.mean_mc_se, second.mean_mc_se),
-        len(d),
-    )
+    def _repr_html_(self) -> str:
+        facts = {"mean": f"{self.mean:.2f}", "runs": self.num_runs}
+        if self.num_runs > 1:
+            facts["s.d. between runs"] = f"{self.sd:.2f}"
+        return facts_html("over seeds, nats per datum", facts)
 
 
 def spread(scores: Sequence[Score]) -> Spread:
@@ -126,32 +90,11 @@ def spread(scores: Sequence[Score]) -> Spread:
     Raises:
         InvalidInput: if they are not of the same data.
     """
-    _check_same_data({f"run {i}": score for i, score in enumerate(scores)})
+    check_same_data({f"run {i}": score for i, score in enumerate(scores)})
     means = torch.tensor([score.mean for score in scores], dtype=torch.float64)
     return Spread(
         means.mean().item(), means.std().item() if len(means) > 1 else math.nan, len(means)
     )
-
-
-def _check_same_data(scores: Mapping[str, Score]) -> None:
-    (name, reference), *others = scores.items()
-    for other, score in others:
-        if (
-            len(score.values) != len(reference.values)
-            or score.sha256 != reference.sha256
-            or not score.sha256
-        ):
-
-            def of(each: Score) -> str:
-                return f"{len(each.values)} data of SHA-256 {each.sha256[:12] or 'unknown'}"
-
-            raise InvalidInput(
-                "scores",
-                got=f"{of(reference)} ({name}) and {of(score)} ({other})",
-                expected="scores of the same data, with the same binarisation",
-                fix="evaluate both on one data set with the same --data, --split, --limit and "
-                "binarisation",
-            )
 
 
 def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:

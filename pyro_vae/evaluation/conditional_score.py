@@ -16,7 +16,7 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["ConditionalScore", "difference", "only_parts"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ConditionalScore(ImportanceScore):
     r"""An estimate of :math:`\log p(x_a \mid x_b) = \log p(x_a, x_b) - \log p(x_b)` of each datum.
 
@@ -58,13 +58,19 @@ class ConditionalScore(ImportanceScore):
             high.masked_fill(self.low_joint, math.inf),
         )
 
+    @property
+    def sign(self) -> str:
+        """``"~"`` where the mean may lie on either side of what it estimates."""
+        return "~" if self.low_marginal.any() else super().sign
+
     def __str__(self) -> str:
         unknown = int(self.low_marginal.sum())
         if not unknown:
             return super().__str__()
+        over_data = "" if math.isnan(self.se) else f"standard error over data {self.se:.2f}, "
         return (
-            f"near {self.mean:.2f} nats, above or below by an unknown error (standard error over "
-            f"data {self.se:.2f}, K = {self.num_samples}); only a lower bound: what is subtracted "
+            f"near {self.mean:.2f} nats, above or below by an unknown error ({over_data}"
+            f"K = {self.num_samples}); only a lower bound: what is subtracted "
             f"for {unknown} of {len(self.values)} data, the joint for {int(self.low_joint.sum())}"
         )
 

@@ -22,7 +22,7 @@ from pyro_vae.evaluation.scores import Score, widening
 __all__ = ["GlobalELBO", "PredictiveScore", "global_elbo", "shared_error"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GlobalELBO(Score):
     r"""The ELBO of a program with global latents: a part of each datum and one of all together.
 
@@ -67,6 +67,9 @@ class GlobalELBO(Score):
     def __str__(self) -> str:
         return f"{super().__str__()}; {self.note}"
 
+    def _more_facts(self) -> dict[str, str]:
+        return {"made of": self.note}
+
     @property
     def note(self) -> str:
         """What the mean is made of, in words."""
@@ -78,7 +81,7 @@ class GlobalELBO(Score):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictiveScore(ImportanceScore):
     r"""log p(x) of each datum under the posterior of the global latents, with its errors.
 
@@ -107,6 +110,9 @@ class PredictiveScore(ImportanceScore):
             f"{super().__str__()}; {self.num_samples} draws of the global latents, each with "
             f"{self.local_draws} of the local ones"
         )
+
+    def _more_facts(self) -> dict[str, str]:
+        return super()._more_facts() | {"draws of local latents": f"{self.local_draws:,}"}
 
 
 def global_elbo(

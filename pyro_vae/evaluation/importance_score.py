@@ -29,7 +29,7 @@ class UnreliableEstimate(UserWarning):
     """An estimate whose error is too short, by the tail of its importance weights."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImportanceScore(Score):
     r"""A `Score` by importance sampling, with diagnostics of its weights.
 
@@ -73,6 +73,16 @@ class ImportanceScore(Score):
             else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
         )
         return f"{super().__str__()}; {said}"
+
+    def _more_facts(self) -> dict[str, str]:
+        above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
+        if above is None:
+            return {"Pareto k": "needs more draws"}
+        k = self.pareto_k[~self.pareto_k.isnan()]
+        return {
+            "Pareto k": f"median {k.median():.2f}, largest {k.max():.2f}",
+            f"above {threshold:.2f}": f"{above} of {len(self.values):,}",
+        }
 
 
 def summarize(weights: Tensor) -> ImportanceScore:

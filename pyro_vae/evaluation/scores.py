@@ -14,8 +14,10 @@ from scipy import special
 from torch import Tensor
 
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.shown import facts_html, known, plus_minus
 from pyro_vae.datasets.text import END
 from pyro_vae.evaluation.arviz_compat import ArvizData, inference_data
+from pyro_vae.evaluation.difference import Difference, compare
 
 __all__ = [
     "AnyScore",
@@ -34,7 +36,7 @@ __all__ = [
 FEW_DRAWS = 20  # that are all alike say nothing about their spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     r"""A score for each datum, in nats, with both of its errors.
 
@@ -142,16 +144,47 @@ class Score:
         }
         return inference_data({"scores": (variables, rest | versions())})
 
+    @property
+    def sign(self) -> str:
+        """``""``, or ``">="`` where the mean is only a lower bound, as where a value is."""
+        return ">=" if self.is_bound.any() else ""
+
+    def __sub__(self, other: Score) -> Difference:
+        """The paired difference, as `compare` takes it."""
+        return compare(self, other) if isinstance(other, Score) else NotImplemented
+
     def __str__(self) -> str:
-        if self.is_bound.any():
-            return (
-                f">= {self.mean:.2f} nats (standard error over data {self.se:.2f}, "
-                f"K = {self.num_samples})"
-            )
+        draws = f"K = {self.num_samples}"
+        one = "one datum, " if len(self.values) == 1 else ""
+        if self.sign:
+            error = one or f"standard error over data {self.se:.2f}, "
+            return f"{self.sign} {self.mean:.2f} nats ({error}{draws})"
         return (
-            f"{self.mean:.2f} +- {self.se:.2f} nats (Monte Carlo error {self.mean_mc_se:.2g}, "
-            f"K = {self.num_samples})"
+            f"{plus_minus(self.mean, self.se)} nats ({one}Monte Carlo error {self.error}, {draws})"
         )
+
+    @property
+    def error(self) -> str:
+        """The Monte Carlo error of the mean in words; unknown for a bound, and for one draw."""
+        is_unknown = bool(self.sign) or math.isnan(self.mean_mc_se)
+        return "unknown" if is_unknown else f"{self.mean_mc_se:.2g}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "mean": f"{self.sign} {self.mean:.2f}".strip(),
+            "s.e. over data": known(self.se),
+            "Monte Carlo error": self.error,
+            "data": f"{len(self.values):,}",
+            "draws K": f"{self.num_samples:,}",
+        }
+        return facts_html(f"{type(self).__name__}, nats per datum", facts | self._more_facts())
+
+    def _more_facts(self) -> dict[str, str]:
+        """What a kind of score shows besides."""
+        return {}
 
 
 AnyScore = TypeVar("AnyScore", bound=Score)

@@ -18,7 +18,7 @@ from pyro_vae.validation import check_choice
 __all__ = ["Anomaly", "SCORES", "anomaly"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Anomaly:
     """How well a score tells data that belong from other data.
 
@@ -38,6 +38,9 @@ class Anomaly:
     def __str__(self) -> str:
         counts = f"{len(self.inside):,} inside, {len(self.outside):,} outside"
         return f"AUROC {self.auroc:.4f} +- {self.se:.4f} ({counts})"
+
+    def __repr__(self) -> str:
+        return f"Anomaly({self})"
 
 
 Scorer = Callable[[ProgramLike, Data, int, int], Tensor]

@@ -17,7 +17,7 @@ from pyro_vae.validation import InvalidInput, tensors_of
 __all__ = ["Coherence", "coherence"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coherence:
     """The share of generated data whose class is that of what they were generated from.
 
@@ -38,6 +38,9 @@ class Coherence:
 
     def __str__(self) -> str:
         return f"{100 * self.share:.1f} +- {100 * self.se:.1f} % of {len(self.agrees)}"
+
+    def __repr__(self) -> str:
+        return f"Coherence({self})"
 
 
 def coherence(

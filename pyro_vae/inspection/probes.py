@@ -15,7 +15,7 @@ from pyro_vae.validation import check_count
 __all__ = ["Accuracy", "knn_accuracy", "linear_probe"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Accuracy:
     """The share of labels that a classifier got right, with its standard error.
 
@@ -34,6 +34,9 @@ class Accuracy:
 
     def __str__(self) -> str:
         return f"{self.value:.1%} +- {self.se:.1%} of {self.num_data:,}"
+
+    def __repr__(self) -> str:
+        return f"Accuracy({self})"
 
 
 def linear_probe(

@@ -20,6 +20,7 @@ from pyro_vae.programs.program import Program, as_program
 from pyro_vae.programs.refined import Refined, ShiftParameters, parameters_of
 from pyro_vae.programs.semi_supervised import SemiSupervisedVAE
 from pyro_vae.programs.store import Store
+from pyro_vae.programs.unconditional import is_unconditional
 from pyro_vae.programs.vae import VAE
 
 __all__ = [

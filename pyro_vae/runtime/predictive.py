@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, joint_of, sites_of
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import representative_of
-from pyro_vae.programs import AtGlobals, as_program
+from pyro_vae.programs import AtGlobals, as_program, is_unconditional
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks, with_noise_of
 from pyro_vae.runtime.checks import checked_data
@@ -209,7 +209,18 @@ def encode(
 
 
 def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensors | None:
-    """A context for each of ``num`` data, where one may be given for all."""
+    """A context for each of ``num`` data, where one may be given for all.
+
+    Raises:
+        InvalidInput: for a context that the program would take no notice of.
+    """
+    if context is not None and is_unconditional(program):
+        raise InvalidInput(
+            "context",
+            got="one for a program that is not conditional",
+            expected="none",
+            fix="leave context out, or build the program with context=networks.OneHot(10)",
+        )
 
     def each(value: Entry) -> Tensor:
         given = torch.as_tensor(value)

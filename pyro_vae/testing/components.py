@@ -8,8 +8,8 @@ with what was broken::
     def test_my_prior():
         check_prior(MyPrior(1, df=4.0))
 
-The density of a component whose event has a few entries is integrated too, so check it in such a
-size.
+A check that passes prints what it has checked. The density of a component whose event has a few
+entries is integrated too, so check it in such a size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import pyro
 import torch
@@ -37,7 +37,7 @@ from pyro_vae.contracts import (
 from pyro_vae.distributions import Flat, as_pyro, is_point_mass
 from pyro_vae.networks import MLP, as_shape, tell_event_dim
 from pyro_vae.posteriors import DiagonalNormal
-from pyro_vae.testing.density import LARGEST_INTEGRATED, check_density
+from pyro_vae.testing.density import LARGEST_INTEGRATED, integrate
 from pyro_vae.testing.laws import (
     M,
     check_close,
@@ -45,11 +45,14 @@ from pyro_vae.testing.laws import (
     check_gradients,
     dtype_of,
     in_float64,
+    say_ok,
     unchanged_globals,
 )
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["check_likelihood", "check_posterior", "check_prior"]
+
+OF_DENSITIES = ("draws", "support", "log-density", "plates")
 
 
 def check_prior(prior: Prior, *, context: Tensor | None = None) -> None:
@@ -66,19 +69,22 @@ def check_prior(prior: Prior, *, context: Tensor | None = None) -> None:
 
     Example:
         >>> check_prior(pv.priors.GaussianMixture(1, components=3))
+        ok: GaussianMixture: draws, support, log-density, plates, integral of the density,
+        gradients, copies, files, global state
     """
     if isinstance(prior, Bindable):
         bound = _Bound(cast(_SharingPrior, prior), 0 if context is None else context.shape[-1])
-        _check_prior(bound, lambda program: program.prior, context)
+        checked = _check_prior(bound, lambda program: program.prior, context)
     else:
-        _check_prior(prior, lambda prior: prior, context)
+        checked = _check_prior(prior, lambda prior: prior, context)
+    say_ok(prior, checked)
 
 
-def _check_prior(module: M, prior_of: Callable[[M], Prior], context: Tensor | None) -> None:
+def _check_prior(module: M, prior_of: Callable[[M], Prior], context: Tensor | None) -> list[str]:
     def forward(module: M) -> Distribution:
         return prior_of(module)(context=_as_dtype_of(module, context))
 
-    _check_component(module, forward, () if context is None else (len(context),), ())
+    return _check_component(module, forward, () if context is None else (len(context),), ())
 
 
 class _SharingPrior(Bindable, Prior, Protocol):
@@ -103,7 +109,7 @@ class _Bound(nn.Module):
 
 def check_likelihood(
     likelihood: Likelihood,
-    z: Tensor,
+    z: Tensor | None = None,
     *,
     context: Tensor | None = None,
     known: Mapping[str, Tensor] | None = None,
@@ -112,7 +118,8 @@ def check_likelihood(
 
     Args:
         likelihood: the likelihood.
-        z: latents (N, \*latent), such as draws from the prior.
+        z: latents (N, \*latent), such as draws from the prior; by default four standard normal
+            ones, of the shape that the likelihood's network takes.
         context: features (N, C) for a likelihood whose network takes them.
         known: the known quantities that it takes, (N,) or (N, \*event), for which its density
             integrates to one.
@@ -121,16 +128,41 @@ def check_likelihood(
         AssertionError: if the contract is broken.
 
     Example:
-        >>> check_likelihood(pv.likelihoods.Normal(1, pv.networks.MLP(2, [8])), torch.randn(4, 2))
+        >>> check_likelihood(pv.likelihoods.Normal(1, pv.networks.MLP(2, [8])))
+        ok: Normal: draws, support, log-density, plates, integral of the density, gradients,
+        copies, files, global state, a batch against a loop, leading dimensions, event shape
     """
     assert getattr(likelihood, "event_shape", None) is not None, (
         "it must state event_shape, the shape of one datum"
     )
-    given = _Given(z, context, known or {})
-    _check_conditional(likelihood, given)
+    given = _Given(_latents_for(likelihood) if z is None else z, context, known or {})
+    checked = _check_conditional(likelihood, given)
     assert tuple(given.of(likelihood).event_shape) == as_shape(likelihood.event_shape), (
         "a likelihood's distribution must have the event shape that the module states"
     )
+    say_ok(likelihood, [*checked, "event shape"])
+
+
+@runtime_checkable
+class _StatesShapes(Protocol):
+    """A network that states the shapes of what it takes and of what it gives."""
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+
+
+def _latents_for(likelihood: Likelihood) -> Tensor:
+    """Four latents of the shape that a likelihood's network takes."""
+    parts = as_module(likelihood).modules()
+    found = next((part for part in parts if isinstance(part, _StatesShapes)), None)
+    if found is None:
+        raise InvalidInput(
+            "z",
+            got="none, and no network of the likelihood states its in_shape",
+            expected="latents (N, *latent)",
+            fix="pass z, such as torch.randn(4, 2) for two latent dimensions",
+        )
+    return torch.randn(4, *as_shape(found.in_shape), generator=torch.Generator().manual_seed(0))
 
 
 def check_posterior(posterior: Posterior, x: Tensor, *, context: Tensor | None = None) -> None:
@@ -147,24 +179,30 @@ def check_posterior(posterior: Posterior, x: Tensor, *, context: Tensor | None =
     Example:
         >>> posterior = pv.posteriors.DiagonalNormal(1, pv.networks.MLP(3, [8]))
         >>> check_posterior(posterior, torch.randn(4, 3))
+        ok: DiagonalNormal: draws, support, log-density, plates, integral of the density,
+        gradients, copies, files, global state, a batch against a loop, leading dimensions
     """
-    _check_conditional(posterior, _Given(x, context, {}))
+    say_ok(posterior, _check_conditional(posterior, _Given(x, context, {})))
 
 
 def _check_component(
     module: M, forward: Callable[[M], Distribution], *batches: tuple[int, ...]
-) -> None:
+) -> list[str]:
+    """Check the density of a component; return what was checked."""
     with unchanged_globals():
         double = in_float64(module)
         density = as_pyro(forward(double))
         batch = tuple(density.batch_shape)
         assert batch in batches, f"batch shape {batch}, expected {' or '.join(map(str, batches))}"
         if isinstance(density, Flat):
-            values = _check_flat(density)
+            values, checked = _check_flat(density), ["log-density", "no draws"]
         else:
-            values = _check_draws(density)
+            values, checked = _check_draws(density), list(OF_DENSITIES)
+            checked += ["integral of the density"] if _is_integrated(density) else []
+            checked += ["gradients"] if any(p.requires_grad for p in double.parameters()) else []
             check_gradients(double, lambda copied: _loss(forward(copied), values))
         check_copies(double, lambda copied: forward(copied).log_prob(values))
+    return [*checked, "copies", "files", "global state"]
 
 
 def _check_draws(density: Distribution) -> Tensor:
@@ -194,9 +232,14 @@ def _check_draws(density: Distribution) -> Tensor:
     assert trace.trace.nodes["site"]["log_prob"].shape == (2, size), (
         "it must expand in Pyro's plates"
     )
-    if math.prod(event) <= LARGEST_INTEGRATED and not is_point_mass(density):
-        check_density(density)
+    if _is_integrated(density):
+        integrate(density)
     return values
+
+
+def _is_integrated(density: Distribution) -> bool:
+    """Whether the density is one that `integrate` takes."""
+    return math.prod(density.event_shape) <= LARGEST_INTEGRATED and not is_point_mass(density)
 
 
 def _loss(density: Distribution, values: Tensor) -> Tensor:
@@ -241,10 +284,10 @@ class _Given:
         return _Given(self.values[one], context, {k: v[one] for k, v in self.known.items()})
 
 
-def _check_conditional(module: Likelihood | Posterior, given: _Given) -> None:
+def _check_conditional(module: Likelihood | Posterior, given: _Given) -> list[str]:
     num = len(given.values)
     tell_event_dim(as_module(module), given.values.dim() - 1)
-    _check_component(module, given.of, (num,))
+    checked = _check_component(module, given.of, (num,))
     double = in_float64(module)
     density = given.of(double)
     value = density.sample()
@@ -256,6 +299,7 @@ def _check_conditional(module: Likelihood | Posterior, given: _Given) -> None:
         f"inputs (K, N) gave batch shape {tuple(leading.batch_shape)}"
     )
     check_close(_scored(leading, value), loop.expand(2, -1), "leading dimensions")
+    return [*checked, "a batch against a loop", "leading dimensions"]
 
 
 def _scored(density: Distribution, points: Tensor) -> Tensor:

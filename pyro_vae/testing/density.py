@@ -17,8 +17,9 @@ from pyro_vae.distributions import (
     innermost_support,
 )
 from pyro_vae.distributions.sphere import log_area
+from pyro_vae.testing.laws import say_ok
 
-__all__ = ["LARGEST_INTEGRATED", "check_density"]
+__all__ = ["LARGEST_INTEGRATED", "check_density", "integrate"]
 
 # Entries of an event: importance sampling in more dimensions would need many more draws.
 LARGEST_INTEGRATED = 6
@@ -36,13 +37,20 @@ def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
 
     Example:
         >>> check_density(torch.distributions.StudentT(torch.tensor(2.5, dtype=torch.float64)))
+        ok: StudentT: integral of the density, draws
     """
+    integrate(distribution, tolerance)
+    say_ok(distribution, ["integral of the density", "draws"])
+
+
+def integrate(distribution: Distribution, tolerance: float = 1e-3) -> None:
+    """Do what `check_density` does, and print nothing."""
     batch, event = distribution.batch_shape, distribution.event_shape
     entries = distribution.base_dist if isinstance(distribution, Independent) else distribution
     entries = entries.base if isinstance(entries, ObservedEntries) else entries
     if isinstance(entries, Columns) and len(entries.parts) > 1:
         for part in entries.parts:  # a product of sums and integrals: each factor by itself
-            check_density(part.to_event(1), tolerance)
+            integrate(part.to_event(1), tolerance)
         return
     if isinstance(entries, ZeroInflatedEntries) and not entries.base.support.is_discrete:
         _check_zeros(entries, tolerance)
@@ -91,7 +99,7 @@ def check_density(distribution: Distribution, tolerance: float = 1e-3) -> None:
 
 def _check_zeros(entries: ZeroInflatedEntries, tolerance: float) -> None:
     """Check a density with a point at zero: the point's mass, the rest's, and their draws."""
-    check_density(entries.base, tolerance)
+    integrate(entries.base, tolerance)
     draws = entries.sample(torch.Size((20_000,)))
     share = (draws == 0).to(draws.dtype).mean(0)
     mass = entries.log_prob(torch.zeros_like(share)).exp()

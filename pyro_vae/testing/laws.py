@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_gradients",
     "dtype_of",
     "in_float64",
+    "say_ok",
     "unchanged_globals",
 ]
 
@@ -108,6 +109,11 @@ def in_float64(module: M) -> M:
     copied.double()
     copied.eval()
     return copied
+
+
+def say_ok(module: object, checked: Iterable[str]) -> None:
+    """Print what was checked of a module, now that all of it holds."""
+    print(f"ok: {type(module).__name__}: {', '.join(checked)}")
 
 
 def dtype_of(module: ModuleLike) -> torch.dtype:

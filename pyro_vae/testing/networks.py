@@ -7,9 +7,11 @@ from torch import Tensor
 
 from pyro_vae.contracts import Network, as_module
 from pyro_vae.networks import as_shape, features_of, tell_event_dim
-from pyro_vae.testing.laws import check_close, check_copies, check_gradients, in_float64
+from pyro_vae.testing.laws import check_close, check_copies, check_gradients, in_float64, say_ok
 
 __all__ = ["check_network"]
+
+OF_SHAPES = ("out_shape", "a batch against a loop")
 
 
 def check_network(network: Network, x: Tensor, *, context: Tensor | None = None) -> None:
@@ -26,6 +28,8 @@ def check_network(network: Network, x: Tensor, *, context: Tensor | None = None)
     Example:
         >>> network = pv.networks.Conv((1, 7, 5), [4], context=2)
         >>> check_network(network, torch.randn(3, 1, 7, 5), context=torch.randn(3, 2))
+        ok: Conv: out_shape, a batch against a loop, leading dimensions, context dimensions,
+        gradients, copies, files
     """
     network = in_float64(network)
     tell_event_dim(as_module(network), x.dim() - 1)
@@ -49,3 +53,5 @@ def check_network(network: Network, x: Tensor, *, context: Tensor | None = None)
     given = () if c is None else (c,)
     check_gradients(network, lambda module: module(x, *given).square().sum())
     check_copies(network, lambda module: module(x, *given))
+    dims = ["leading dimensions", *(["context dimensions"] if c is not None else [])]
+    say_ok(network, [*OF_SHAPES, *dims, "gradients", "copies", "files"])

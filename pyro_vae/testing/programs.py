@@ -11,10 +11,15 @@ from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.objectives import ELBO
 from pyro_vae.runtime.predictive import generate
-from pyro_vae.testing.laws import check_copies, check_gradients, unchanged_globals
+from pyro_vae.testing.laws import check_copies, check_gradients, say_ok, unchanged_globals
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["check_program"]
+
+CHECKED = (
+    "gradients", "a score for each datum", "independence of data and draws", "new data", "copies",
+    "files", "global state",
+)  # fmt: skip
 
 
 def check_program(program: ProgramLike, x: Tensor, *, context: Tensors | None = None) -> None:
@@ -32,6 +37,8 @@ def check_program(program: ProgramLike, x: Tensor, *, context: Tensors | None = 
 
     Example:
         >>> check_program(vae, torch.zeros(4, 1, 8, 8))
+        ok: VAE: gradients, a score for each datum, independence of data and draws, new data,
+        copies, files, global state
     """
     assert program.event_shape is not None, "it must state event_shape, the shape of one datum"
     with unchanged_globals():
@@ -45,6 +52,7 @@ def check_program(program: ProgramLike, x: Tensor, *, context: Tensors | None = 
         new = only_tensor(generate(program, len(x), context=context, draws=True))
         assert new.shape == x.shape, f"generated {tuple(new.shape)} for data of {tuple(x.shape)}"
         check_copies(program, lambda other: evaluate(other, (x, context), 5)["elbo"].values)
+    say_ok(program, CHECKED)
 
 
 def _loss_of(x: Tensor, context: Tensors | None) -> Callable[[ProgramLike], Tensor]:

@@ -51,7 +51,7 @@ def fit(
     data: Data,
     *,
     objective: ObjectiveLike | pyro.infer.ELBO | None = None,
-    epochs: int = 50,
+    epochs: int = 100,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     optimizer: MakeOptimizer | None = None,
@@ -93,7 +93,9 @@ def fit(
             has no ELBO because its guide is a point.
         patience: stop after so many epochs without a better validation ELBO, counted from the end
             of the warm-up.
-        seed: of everything random; the caller's random state is left as it was.
+        seed: of everything random in training; the caller's random state is left as it was. The
+            program's first weights were drawn when it was built: call ``torch.manual_seed(0)``
+            before that, and two runs of a script give the same numbers.
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch
             device.
         out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.

@@ -1,0 +1,111 @@
+"""How data and results show: in a line, and in a notebook as a table of facts."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from pyro_vae.contracts import EventShape, Tensors
+from pyro_vae.datasets.sources import Binarize
+from pyro_vae.validation import tensors_of
+
+__all__ = ["data_html", "data_words", "facts_html", "known", "plus_minus"]
+
+
+def facts_html(title: str, facts: Mapping[str, object]) -> str:
+    """A table of names and values as HTML, under a title.
+
+    Args:
+        title: what the table is about; none is shown if it is empty.
+        facts: by name; a value is shown as ``str`` writes it.
+
+    Example:
+        >>> facts_html("score", {"log p(x)": "< 0"})
+        '<table><caption>score</caption><tr><th>log p(x)</th><td>&lt; 0</td></tr></table>'
+    """
+    caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+    rows = "".join(
+        f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<table>{caption}{rows}</table>"
+
+
+def plus_minus(value: float, error: float, digits: int = 2, sign: str = "") -> str:
+    """A number with its error, or alone where the error is not known.
+
+    Args:
+        value: the number.
+        error: its error; NaN where there is none, as over a single datum.
+        digits: decimals of both.
+        sign: ``"+"`` to write the sign of a positive number.
+
+    Example:
+        >>> plus_minus(-94.346, 0.8), plus_minus(1.5, float("nan"), sign="+")
+        ('-94.35 +- 0.80', '+1.50')
+    """
+    words = f"{value:{sign}.{digits}f}"
+    return words if math.isnan(error) else f"{words} +- {error:.{digits}f}"
+
+
+def known(value: float, digits: int = 2) -> str:
+    """A number, or ``"unknown"`` for NaN, as is the error over a single datum.
+
+    Example:
+        >>> known(0.8), known(float("nan"))
+        ('0.80', 'unknown')
+    """
+    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+class _Data(Protocol):
+    """What is shown of a data set."""
+
+    name: str
+    split: str
+    binarize: Binarize
+    missing: bool
+    context: Tensors | None
+
+    @property
+    def event_shape(self) -> EventShape: ...
+    @property
+    def labels(self) -> Tensor | None: ...
+    @property
+    def num_classes(self) -> int | None: ...
+    @property
+    def sha256(self) -> str: ...
+    def __len__(self) -> int: ...
+
+
+def data_words(data: _Data) -> str:
+    """A data set in one line."""
+    return f"Dataset({', '.join(f'{name}={value}' for name, value in _facts(data).items())})"
+
+
+def data_html(data: _Data) -> str:
+    """A data set as a table."""
+    return facts_html("data set", _facts(data) | {"SHA-256": f"{data.sha256[:12]}..."})
+
+
+def _facts(data: _Data) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "name": data.name,
+        "split": data.split,
+        "data": f"{len(data):,}",
+        "shape": data.event_shape,
+    }
+    if data.labels is not None:
+        facts["labels"] = data.num_classes
+    elif data.context is not None:
+        shapes = {name: tuple(part.shape[1:]) for name, part in tensors_of(data.context).items()}
+        facts["context"] = shapes.get("", shapes)
+    if data.binarize != "none":
+        facts["binarize"] = data.binarize
+    if data.missing:
+        facts["missing"] = "NaN"
+    return facts

@@ -1,0 +1,96 @@
+"""How scores, differences and bounds show, and the difference of two scores."""
+
+import math
+
+import pytest
+import torch
+from conftest import small_vae
+
+import pyro_vae as pv
+from pyro_vae.evaluation import Difference, Score, Spread, spread
+from pyro_vae.evaluation.annealed_score import UpperBound
+
+X = (torch.arange(5 * 64) % 3 == 0).float().reshape(5, 1, 8, 8)
+
+
+def every_result(data):
+    """One result of every kind on data, by name."""
+    vae = small_vae()
+    elbo, ll = pv.elbo(vae, data, 30), pv.log_likelihood(vae, data, 400)
+    return {
+        "elbo": elbo,
+        "one draw": pv.elbo(vae, data, 1),
+        "log_likelihood": ll,
+        "few draws": pv.log_likelihood(vae, data, 3),
+        "ais": pv.evaluation.ais(vae, data, 16, 4, num_leapfrog=2),
+        "bdmc": pv.evaluation.bdmc(vae, len(data), 16, 4, num_leapfrog=2),
+        "difference": ll - pv.log_likelihood(vae, data, 400, seed=1),
+        "of one draw": elbo - pv.elbo(vae, data, 1),
+        "spread": spread([elbo]),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
+@pytest.mark.parametrize("num", [1, 5])
+def test_every_result_shows_in_one_line_and_in_a_table_without_a_nan(num):
+    for name, result in every_result(X[:num]).items():
+        words, page = repr(result), result._repr_html_()
+        assert "\n" not in words and len(words) < 250, name
+        assert words.startswith(f"{type(result).__name__}(")
+        for shown in (words, str(result), page):
+            assert "nan" not in shown.lower(), (name, shown)
+        assert page.startswith("<table>") and page.count("<tr>") == page.count("</tr>") >= 2
+
+
+def test_the_line_of_a_score_holds_its_numbers():
+    values = torch.tensor([-90.0, -92.0])
+    assert repr(Score(values, torch.tensor([0.1, 0.1]), 10**6)) == (
+        "Score(-91.00 +- 1.00 nats (Monte Carlo error 0.071, K = 1000000))"
+    )
+    assert str(Score(values[:1], torch.tensor([0.1]), 10**6)) == (
+        "-90.00 nats (one datum, Monte Carlo error 0.1, K = 1000000)"
+    )
+    assert str(Spread(-1.0, math.nan, 1)) == "-1.00 nats (one run)"
+    assert str(Difference(1.5, math.nan, 0.1, 1)) == (
+        "+1.50 nats (Monte Carlo error 0.1, one datum)"
+    )
+
+
+def test_a_difference_is_what_minus_gives():
+    vae = small_vae()
+    first, second = pv.elbo(vae, X, 30), pv.elbo(vae, X, 30, seed=1)
+    assert first - second == pv.compare(first, second)
+    assert (first - second).mean == pytest.approx((first.values - second.values).mean().item())
+    with pytest.raises(TypeError):
+        first - 3.0
+
+
+def annealed(kind, values, ess):
+    filled = torch.full_like(values, ess)
+    return kind(values, filled / 100, 16, ess=filled, acceptance=filled, num_temperatures=4,
+                num_leapfrog=2, start="prior", sha256="same")  # fmt: skip
+
+
+def test_the_difference_of_bounds_says_on_which_side_the_true_one_lies():
+    values = torch.tensor([-90.0, -92.0])
+    exact = Score(values, torch.tensor([0.1, 0.1]), 100, sha256="same")
+    low = annealed(pv.evaluation.AnnealedScore, values, 1.0)
+    high = annealed(UpperBound, values, 10.0)
+    signs = {
+        (a, b): (scores[a] - scores[b]).sign
+        for scores in [{"exact": exact, "low": low, "high": high}]
+        for a in scores
+        for b in scores
+    }
+    assert signs == {
+        ("exact", "exact"): "",
+        ("exact", "low"): "<=",
+        ("exact", "high"): ">=",
+        ("low", "exact"): ">=",
+        ("low", "low"): "~",
+        ("low", "high"): ">=",
+        ("high", "exact"): "<=",
+        ("high", "low"): "<=",
+        ("high", "high"): "~",
+    }
+    assert str(low - exact).startswith(">= +0.00 +- 0.00 nats (Monte Carlo error unknown")

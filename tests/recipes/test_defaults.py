@@ -1,0 +1,51 @@
+"""The command line and the functions behind it have the same defaults."""
+
+import inspect
+from dataclasses import MISSING, fields
+
+import torch
+from conftest import small_vae
+
+import pyro_vae as pv
+from pyro_vae.recipes.recipe import Recipe
+
+
+def test_fit_trains_as_the_command_does():
+    of_fit = {
+        name: parameter.default
+        for name, parameter in inspect.signature(pv.fit).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    of_command = {each.name: each.default for each in fields(Recipe) if each.default is not MISSING}
+    # An objective, an optimiser and validation data are objects there, and names or counts here.
+    shared = of_fit.keys() & of_command.keys() - {"objective", "optimizer", "validation"}
+    assert {"epochs", "batch_size", "learning_rate", "seed", "compile", "device"} <= shared
+    assert {name: of_fit[name] for name in shared} == {name: of_command[name] for name in shared}
+
+
+def test_a_script_that_seeds_its_weights_gives_the_same_numbers_twice():
+    train, test = (part[:64] for part in pv.datasets.load("digits"))
+
+    def script() -> torch.Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            vae = pv.VAE(
+                pv.priors.StandardNormal(2),
+                pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [8])),
+                pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [8])),
+            )
+        pv.fit(vae, train, epochs=2, seed=0, compile="off", progress=False)
+        return pv.elbo(vae, test, 5).values
+
+    first = script()
+    torch.rand(7)  # what else a notebook has drawn makes no difference
+    assert torch.equal(first, script())
+
+
+def test_the_seed_alone_does_not_fix_weights_drawn_before():
+    first, other = small_vae(seed=0), small_vae(seed=1)
+    x = torch.zeros(4, 1, 8, 8)
+    for vae in (first, other):
+        pv.fit(vae, x, epochs=1, seed=0, compile="off", progress=False)
+    assert not torch.equal(pv.elbo(first, x, 5).values, pv.elbo(other, x, 5).values)
+    assert "torch.manual_seed" in (pv.fit.__doc__ or "")
