@@ -21,8 +21,10 @@ from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
 from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device
+from pyro_vae.training.callbacks import Callback
 from pyro_vae.training.fit import check_settings, continues, fit
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.training.trackers import TRACKERS
+from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 RECIPE = "recipe.yaml"
 
@@ -55,6 +57,7 @@ def run(argv: list[str]) -> None:
     with explaining(parser):
         namespace = recipes.parse(argv, layers)
     _check(namespace)
+    callbacks = _trackers(namespace.log)
     if namespace.data not in datasets.names() and Path(namespace.data).exists():
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
@@ -95,6 +98,7 @@ def run(argv: list[str]) -> None:
             patience=recipe.patience,
             seed=recipe.seed,
             compile=recipe.compile,
+            callbacks=callbacks,
         )
         # Written again: a resumed run may have more epochs.
         checkpoint.write_text(folder / RECIPE, WRITTEN + recipes.dump(namespace))
@@ -142,7 +146,26 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--num_samples", type=int, default=1000, help="draws for the log-likelihood at the end"
     )
     parser.add_argument("--limit", type=int, default=1000, help="test data scored at the end")
+    parser.add_argument(
+        "--log",
+        type=str,
+        default="",
+        help=f"what tracks the run, separated by commas: {', '.join(TRACKERS)}; each is an extra "
+        "of the package",
+    )
     add_trust_argument(parser)
+
+
+def _trackers(names: str) -> list[Callback]:
+    """The trackers that ``--log`` names.
+
+    Raises:
+        InvalidInput: for one that is not known, or not installed.
+    """
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    for name in chosen:
+        check_choice("log", name, TRACKERS)
+    return [TRACKERS[name]() for name in dict.fromkeys(chosen)]
 
 
 def _layers(given: dict[str, str], argv: list[str]) -> Values:

@@ -4,6 +4,7 @@ Drawing lives here; a number that a table would report is computed elsewhere.
 """
 
 from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions, plot_text, still
+from pyro_vae.plotting.during_training import FiguresDuringTraining
 from pyro_vae.plotting.files import figure_png, grid_png, save_figure
 from pyro_vae.plotting.latent import (
     plot_latents,
@@ -27,6 +28,7 @@ from pyro_vae.plotting.scores import (
 )
 
 __all__ = [
+    "FiguresDuringTraining",
     "is_clip",
     "plot_anomaly",
     "plot_comparison",

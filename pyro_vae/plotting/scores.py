@@ -33,18 +33,8 @@ __all__ = [
 
 
 def plot_training(history: History, ax: Axes) -> Axes:
-    """Draw the objective, and the validation ELBO where there is one, against epochs."""
-    marker = "o" if len(history) == 1 else None  # a line through one point is invisible
-    ax.plot(history["epoch"], history["objective"], marker=marker, label="training objective")
-    if any(value is not None for value in history["validation_elbo"]):
-        ax.plot(history["epoch"], history["validation_elbo"], label="validation ELBO")
-        ax.legend()
-    values = np.array(history["objective"])
-    if len(values) > 10:  # the first epochs lie far below, and would flatten the rest
-        ax.set_ylim(bottom=np.percentile(values, 10) - 0.1 * np.ptp(values[len(values) // 10 :]))
-    ax.set(xlabel="epoch", ylabel="nats per datum", title="training")
-    ax.grid(alpha=0.3)
-    return ax
+    """Draw the objective, the validation ELBO and log p(x) during training against epochs."""
+    return history.plot(ax)
 
 
 def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:

@@ -8,7 +8,7 @@ resumed ends with the weights of one that was not.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.runtime.progress import say
+from pyro_vae.training.callbacks import Callback, check_callbacks
 from pyro_vae.training.history import History
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant
@@ -67,9 +68,13 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 10.0,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> History:
     """Fit a program to data by stochastic variational inference.
+
+    An interrupt saves the last whole epoch and says how to go on. In a notebook, or at a prompt,
+    `fit` then returns what was learnt, with ``history.interrupted`` set; a script is interrupted.
 
     The loss of a batch is minus the objective per datum. One fused optimiser holds all parameters
     of the program, and the loss may reach no others: what is trained is what is saved and scored.
@@ -98,13 +103,17 @@ def fit(
             before that, and two runs of a script give the same numbers.
         device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or a torch
             device.
-        out: run folder for checkpoints, ``metrics.csv`` and TensorBoard events.
+        out: run folder for checkpoints and ``metrics.csv``.
         resume: continue the run in ``out``, or start it, and say so, if there is none yet.
         compile: ``"auto"`` captures and compiles the step where that pays over the planned number
             of steps. Counts decide, so that the decision is the same every time; it is recorded
             and kept when resuming.
         autocast: compute layers in bfloat16; densities stay in the parameters' own precision.
         checkpoint_seconds: how often to save, at the end of an epoch, and at the end of training.
+        callbacks: what else happens between epochs: `pyro_vae.training.TensorBoard`, `MLflow` and
+            `WeightsAndBiases` track the run, `LogLikelihood` and `EarlyStopping` follow log p(x),
+            `pyro_vae.plotting.FiguresDuringTraining` draws. The numbers of the training are the
+            same with and without them.
         progress: show a bar with the epoch, the objective (or its value on validation data) and the
             time left; say if ``resume`` found nothing to continue.
 
@@ -132,6 +141,7 @@ def fit(
         seed=seed,
         compile=compile,
     )
+    check_callbacks(callbacks)
     if resume and out is None:
         raise InvalidInput(
             "resume",
@@ -203,7 +213,9 @@ def fit(
         autocast,
     )
     folder = None if out is None else Path(out)
-    run = Run(owner, steps, compile, held, patience, folder, checkpoint_seconds, settings)
+    run = Run(
+        owner, steps, compile, held, patience, folder, checkpoint_seconds, settings, callbacks
+    )
     with nullcontext() if folder is None else checkpoint.claimed(folder):
         if folder is not None and continues(folder, resume):
             run.restore()

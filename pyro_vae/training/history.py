@@ -6,7 +6,12 @@ import csv
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+from pyro_vae.datasets.shown import facts_html
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["History", "Row", "TrainingDiverged"]
 
@@ -47,11 +52,18 @@ class Row(TypedDict):
 
 
 COLUMNS = tuple(Row.__annotations__)
+LOG_P = "log_likelihood"  # the name under which log p(x) is logged
+MANY = 10  # epochs
 
 
 @dataclass
 class History:
     """The rows of numbers that were measured, one for each epoch.
+
+    Args:
+        rows: the numbers of each epoch.
+        logged: what callbacks logged besides, by name: pairs of an epoch and a number.
+        interrupted: whether an interrupt ended the training, in a notebook or at a prompt.
 
     Example:
         >>> history = pv.fit(vae, torch.zeros(10, 1, 8, 8), epochs=2, progress=False)
@@ -60,19 +72,74 @@ class History:
     """
 
     rows: list[Row] = field(default_factory=list)
+    logged: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         if not self.rows:
             return "History(no epochs)"
         last = [(name, self[name][-1]) for name in self.rows[-1]]
         words = ", ".join(f"{name}={value:.6g}" for name, value in last if value is not None)
-        return f"History({len(self)} epochs, the last: {words})"
+        how = ", interrupted" if self.interrupted else ""
+        return f"History({len(self)} epochs, the last: {words}{how})"
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return facts_html("training, no epochs", {})
+        last = {name.replace("_", " "): self[name][-1] for name in self.rows[-1]}
+        facts = {name: f"{value:.6g}" for name, value in last.items() if value is not None}
+        for name, curve in self.logged.items():
+            facts[name.replace("_", " ")] = f"{curve[-1][1]:.6g} (epoch {curve[-1][0]})"
+        how = ", interrupted" if self.interrupted else ""
+        return facts_html(f"training, {len(self)} epochs{how}; the last", facts)
 
     def __getitem__(self, column: str) -> list:
         return [dict(row)[column] for row in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def forget(self, after: int) -> None:
+        """Drop everything of later epochs than the first ``after``."""
+        del self.rows[after:]
+        for name, curve in list(self.logged.items()):
+            self.logged[name] = [pair for pair in curve if pair[0] <= after]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the objective against epochs, with the validation ELBO and what was logged of log p.
+
+        The first epochs lie far below the others: from eleven epochs on the axis of epochs is
+        logarithmic, so that all of them can be seen.
+
+        Args:
+            ax: where to draw; by default new axes of pyplot, which a notebook shows.
+
+        Example:
+            >>> x = torch.zeros(10, 1, 8, 8)
+            >>> ax = pv.fit(vae, x, epochs=2, progress=False).plot()
+            >>> ax.get_xlabel()
+            'epoch'
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")[1]
+        curves = {"training objective": list(zip(self["epoch"], self["objective"]))}
+        measured = zip(self["epoch"], self["validation_elbo"])
+        curves["validation ELBO"] = [pair for pair in measured if pair[1] is not None]
+        if LOG_P in self.logged:
+            curves["log p(x), held out"] = self.logged[LOG_P]
+        for label, curve in curves.items():
+            if curve:
+                marker = "o" if len(curve) == 1 else ""  # a line through one point is invisible
+                ax.plot(*zip(*curve), marker=marker, label=label)
+        if len(self) > MANY:
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        ax.set(xlabel="epoch", ylabel="nats per datum", title="training")
+        ax.grid(alpha=0.3)
+        ax.legend()
+        return ax
 
     def to_csv(self) -> str:
         """The rows as CSV, a header first; an empty field where nothing was measured."""

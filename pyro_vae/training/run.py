@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import torch
 from pyro import validation_enabled
@@ -18,12 +20,12 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing
 from pyro_vae.runtime.at_globals import at_globals
-from pyro_vae.runtime.progress import progress_bar
+from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import NoBound, importance_traces
+from pyro_vae.training.callbacks import Best, Callback, Training
 from pyro_vae.training.history import History, Row, TrainingDiverged
 from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
-from pyro_vae.training.tensorboard import EventFile
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Run"]
@@ -51,15 +53,7 @@ class Saved(TypedDict):
     optimizer: Scalars
     history: list[Row]
     best: tuple[float, int] | None
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best validation score so far, its epoch, and the weights then."""
-
-    score: float
-    epoch: int
-    weights: dict[str, Tensor]
+    logged: NotRequired[dict[str, list[tuple[int, float]]]]
 
 
 @dataclass
@@ -75,6 +69,7 @@ class Run:
         folder: where the run is kept, if anywhere.
         checkpoint_seconds: how often to save.
         settings: what a resumed run must have in common with the one in the folder.
+        callbacks: what is called between epochs.
     """
 
     program: ProgramLike
@@ -85,18 +80,32 @@ class Run:
     folder: Path | None
     checkpoint_seconds: float
     settings: dict[str, object]
+    callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
-        self.history = History()
-        self.best: Best | None = None
+        self.seen = Training(
+            self.program,
+            self.steps.data,
+            self.folder,
+            self.settings,
+            self.callbacks,
+            self.validation is not None,
+        )
+
+    @property
+    def history(self) -> History:
+        """The numbers of each epoch so far."""
+        return self.seen.history
 
     # the loop
 
     def train(self, progress: bool) -> None:
-        """Train until the last epoch, or until patience ends."""
+        """Train until the last epoch, or until patience or a callback ends it.
+
+        An interrupt goes back to the end of the last epoch, which is saved.
+        """
         started = self.history["seconds"][-1] if self.history.rows else 0.0
-        clock, saved = time.monotonic() - started, time.monotonic()
-        events = self._open_events()
+        clock = time.monotonic() - started
         start, steps = len(self.history), self.steps
         steps.find_plates()
         if start == 0:
@@ -106,17 +115,30 @@ class Run:
             steps.decide(self.compile)
         if start == 0:
             self._save()  # a folder that cannot be written to is found out now
+        with self._told():
+            try:
+                self._train(start, clock, progress)
+            except KeyboardInterrupt:
+                self.seen.ended, self.history.interrupted = "interrupted", True
+            self._save()
+        if self.seen.best is not None:
+            self.program.load_state_dict(self.seen.best.weights)
+        if self.seen.ended == "interrupted":
+            say(self._how_to_go_on())
+            if not is_interactive():
+                raise KeyboardInterrupt
+        elif self.seen.reason and progress:
+            say(f"stopped after {len(self.history)} of {steps.epochs} epochs: {self.seen.reason}")
+
+    def _train(self, start: int, clock: float, progress: bool) -> None:
+        steps, saved = self.steps, time.monotonic()
         with progress_bar("epochs", total=steps.epochs, shown=progress, start=start) as advance:
             for epoch in range(start, steps.epochs):
-                if self._is_out_of_patience():
+                if self._is_out_of_patience() or self.seen.reason:
                     break
                 if epoch == start:
                     steps.compile()
-                losses = self._run_epoch(epoch)
-                row = self._measure(epoch, losses, time.monotonic() - clock)
-                if self.folder is not None and events is not None:
-                    with checkpoint.writing_to(self.folder):
-                        events.add(_curves(row), row["step"])
+                row = self._epoch(epoch, clock)
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
@@ -125,21 +147,63 @@ class Run:
                 if validated is not None:
                     name, score = "validation", validated
                 advance(1, note=f"{name} {score:.2f}")
-        self._save()
-        if self.best is not None:
-            self.program.load_state_dict(self.best.weights)
 
-    def _run_epoch(self, epoch: int) -> Tensor:
+    def _epoch(self, epoch: int, clock: float) -> Row:
+        """Train for one epoch and measure it; an interrupt leaves nothing of it."""
+        before, best = self.steps.state(), self.seen.best
+        try:
+            losses = self._run_epoch(epoch, before)
+            row = self._measure(epoch, losses, time.monotonic() - clock)
+            self.seen.tell(_curves(row))
+            for callback in self.callbacks:
+                callback.epoch(self.seen)
+        except KeyboardInterrupt:
+            self.steps.restore(before)
+            self.seen.best, self.seen.reason = best, ""
+            self.history.forget(after=epoch)
+            raise
+        return row
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell the callbacks of the start and of the end of the training."""
+        for callback in self.callbacks:
+            callback.start(self.seen)
+        try:
+            yield
+        except BaseException:
+            self.seen.ended = "failed"
+            raise
+        finally:
+            self.seen.ended = self.seen.ended or ("stopped" if self.seen.reason else "finished")
+            for callback in self.callbacks:
+                callback.end(self.seen)
+
+    def _how_to_go_on(self) -> str:
+        """What an interrupted training has left, and how it can be continued."""
+        best, done = self.seen.best, len(self.history)
+        has = f"the weights of epoch {best.epoch if best else done}"
+        has += ", the best so far" if best else ""
+        goes_on = (
+            "train with out= (--out) to be able to continue a run"
+            if self.folder is None
+            else f"resume=True (--resume) continues the run in {self.folder}"
+        )
+        has = has if done else "its first weights"
+        total = self.steps.epochs
+        return f"interrupted after {done} of {total} epochs: the program has {has}; {goes_on}"
+
+    def _run_epoch(self, epoch: int, before: dict[str, Tensor]) -> Tensor:
         """Train for one epoch; go back to its start if the loss or a parameter diverges."""
-        steps, before = self.steps, self.steps.state()
+        steps = self.steps
         try:
             losses = steps.run(epoch)
         except BaseException as error:
             broken = self._first_parameter_that_is_not_finite()
             steps.restore(before)
             if isinstance(error, KeyboardInterrupt):
-                self._save()
-            elif broken is not None:  # and a distribution refused what came of it
+                raise
+            if broken is not None:  # and a distribution refused what came of it
                 where = f"parameter {broken!r}, in the epoch that starts there"
                 step = epoch * steps.per_epoch
                 raise TrainingDiverged(step, where, OVERFLOWED, self.folder) from error
@@ -160,10 +224,6 @@ class Run:
         score = None
         if self.validation is not None:
             score = self._validation_score()
-            if self.best is None or score > self.best.score:
-                state = self.program.state_dict()
-                weights = {name: value.detach().clone() for name, value in state.items()}
-                self.best = Best(score, epoch + 1, weights)
         row: Row = {
             "epoch": epoch + 1,
             "step": last + 1,
@@ -174,6 +234,8 @@ class Run:
             "kl_weight": steps.kl_weight(last),
         }
         self.history.rows.append(row)
+        if score is not None:
+            self.seen.judge(score)
         return row
 
     def _validation_score(self) -> float:
@@ -187,9 +249,9 @@ class Run:
             return log_joint(fixed, self.validation, seed=self.steps.seed).mean
 
     def _is_out_of_patience(self) -> bool:
-        if self.patience is None or self.best is None:
+        if self.patience is None or self.seen.best is None:
             return False
-        return len(self.history) - max(self.best.epoch, self.steps.warmup) >= self.patience
+        return len(self.history) - max(self.seen.best.epoch, self.steps.warmup) >= self.patience
 
     def _diagnosis(self, epoch: int, losses: Tensor) -> TrainingDiverged:
         """Rerun the epoch up to its first bad loss, and examine the sites there.
@@ -230,7 +292,8 @@ class Run:
     def _save(self) -> None:
         if self.folder is None:
             return
-        best = self.best.weights if self.best is not None else self.program.state_dict()
+        kept = self.seen.best
+        best = self.program.state_dict() if kept is None else kept.weights
         described = checkpoint.description_of(self.program)
         with checkpoint.committing(self.folder) as add:
             checkpoint.add_state(add, "program", best, described)
@@ -244,9 +307,12 @@ class Run:
                     "compiled_sizes": self.steps.compiled_sizes,
                     "optimizer": self.steps.optimizer_state.scalars(),
                     "history": self.history.rows,
-                    "best": self.best and [self.best.score, self.best.epoch],
+                    "best": kept and [kept.score, kept.epoch],
+                    "logged": self.history.logged,
                 },
             )
+        for callback in self.callbacks:
+            callback.checkpoint(self.seen)
 
     def _is_same(self, saved: object, ours: object) -> bool:
         """Whether two descriptions are of one program, whatever arguments its classes got since."""
@@ -294,24 +360,17 @@ class Run:
                 expected="the same components",
                 fix="resume with those it was started with",
             ) from None
-        self.history = History(meta["history"])
+        self.seen.history = History(meta["history"], _pairs(meta.get("logged", {})))
         self.steps.compiled_sizes = meta["compiled_sizes"]
         if meta["best"] is not None:
             weights, _ = checkpoint.read_state(self.folder, "program")
             on_device = {name: value.to(self.steps.device) for name, value in weights.items()}
             score, epoch = meta["best"]
-            self.best = Best(score, epoch, on_device)
-
-    def _open_events(self) -> EventFile | None:
-        if self.folder is None:
-            return None
-        next_step = len(self.history) * self.steps.per_epoch + 1
-        with checkpoint.writing_to(self.folder):
-            return EventFile(checkpoint.subfolder(self.folder, "tensorboard"), purge_step=next_step)
+            self.seen.best = Best(score, epoch, on_device)
 
 
 def _curves(row: Row) -> dict[str, float]:
-    """The curves that TensorBoard draws against the step."""
+    """The numbers of an epoch that trackers draw against the step."""
     curves = {
         "objective": row["objective"],
         "validation_elbo": row["validation_elbo"],
@@ -319,6 +378,11 @@ def _curves(row: Row) -> dict[str, float]:
         "kl_weight": row["kl_weight"],
     }
     return {name: value for name, value in curves.items() if value is not None}
+
+
+def _pairs(logged: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    """What was logged, its pairs as tuples, where JSON has lists."""
+    return {name: [(epoch, value) for epoch, value in curve] for name, curve in logged.items()}
 
 
 def _first_site_that_is_not_finite(trace: Trace) -> str | None:

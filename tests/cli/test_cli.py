@@ -637,7 +637,8 @@ def test_a_full_disk_at_resume_ends_in_one_line_and_harms_nothing(capsys, tmp_pa
     with monkeypatch.context() as patched:
         patched.setattr("pyro_vae.training.tensorboard.RecordWriter.write", full)
         capsys.readouterr()
-        assert main(["train", "--out", str(tmp_path / "parts"), "--resume", "--epochs", "3"]) == 2
+        assert main(["train", "--out", str(tmp_path / "parts"), "--resume", "--epochs", "3",
+                     "--log", "tensorboard"]) == 2  # fmt: skip
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert all(path.read_bytes() == content for path, content in kept.items())
     for name in ("whole", "parts"):

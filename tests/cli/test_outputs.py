@@ -223,7 +223,7 @@ def test_no_command_writes_through_a_linked_folder(capsys, stranger, name):
     if name == "inspection":
         argv = ["inspect", stranger, "--reference", "0", "--limit", "9", "--num-samples", "3"]
     else:
-        argv = ["train", "--out", stranger, "--resume", "--epochs", "3"]
+        argv = ["train", "--out", stranger, "--resume", "--epochs", "3", "--log", "tensorboard"]
     assert "a symbolic link" in fails(capsys, *argv)
     assert not list((stranger.parent / "elsewhere").iterdir())
 

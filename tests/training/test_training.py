@@ -401,8 +401,9 @@ def test_the_run_folder_holds_metrics_and_tensorboard_events(tmp_path):
 
     for epochs in (2, 4):  # the second run goes on where the first one ends
         history = pv.fit(
-            small_vae(), digits(100), epochs=epochs, out=tmp_path, resume=epochs == 4, **OPTIONS
-        )
+            small_vae(), digits(100), epochs=epochs, out=tmp_path, resume=epochs == 4,
+            callbacks=[pv.training.TensorBoard()], **OPTIONS
+        )  # fmt: skip
     assert (tmp_path / "metrics.csv").read_text().startswith("epoch,step,seconds,objective,")
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("objective")] == history["step"]
