@@ -86,7 +86,15 @@ class _Comparison:
                 }
                 for name, score in self.scores.items()
             },
-            "differences": {name: vars(paired) for name, paired in self.differences.items()},
+            "differences": {
+                name: {
+                    "mean": paired.mean,
+                    "se": paired.se,
+                    "mc_se": paired.mc_se,
+                    "num_data": paired.num_data,
+                }
+                for name, paired in self.differences.items()
+            },
             "seeds": [
                 {"runs": list(names), **vars(over_seeds)}
                 for names, over_seeds in self.spreads.items()

@@ -183,6 +183,7 @@ def test_resuming_what_was_never_saved_starts_it_and_says_so(tmp_path, capsys):
 def test_half_a_first_checkpoint_is_taken_over(tmp_path, resume):
     """As version 0.1.0 left it, which wrote the program before the training's state."""
     pv.fit(small_vae(seed=5), digits(50), epochs=1, out=tmp_path, **OPTIONS)
+    (tmp_path / "tensorboard").mkdir()
     (tmp_path / "training.json").unlink()
     (tmp_path / "metrics.csv").unlink()
     whole, late = small_vae(), small_vae()
