@@ -114,8 +114,7 @@ class Dataset(torch.utils.data.Dataset):
         self.columns, self.context_columns = columns, context_columns
         self.notes: tuple[str, ...] = ()
         self.published_validation: Dataset | None = None
-        self._draw = FixedDraw(seed)
-        self._dtype = torch.float32  # of values that are kept as bytes
+        self._draw, self._dtype = FixedDraw(seed), torch.float32  # the type of values kept as bytes
         self.parts: dict[str, Dataset] = {}
         self.context: Tensors | None = None
         if isinstance(values, Mapping) and package_of(values, ("scipy",)) is None:  # no matrix
