@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from pyro_vae import likelihoods, networks
-from pyro_vae.contracts import ProgramLike, alone, as_program
+from pyro_vae.contracts import ProgramLike, PyroPair, alone, as_program
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
+from pyro_vae.programs import Program
 from pyro_vae.recipes.recipe import Recipe, Shape
 from pyro_vae.runtime.memory import enough_memory, is_out_of_memory
 from pyro_vae.validation import InvalidInput, tensors_of
@@ -24,6 +25,14 @@ __all__ = ["build_optimizer", "build_program"]
 
 Modules = nn.Module | list[nn.Module]  # one for each level of a hierarchy
 Factory = Callable[..., nn.Module]
+
+PARTS = ("prior", "likelihood", "posterior")
+LEVEL_PARTS = ("priors", "likelihood", "posteriors")
+
+# The options that say what a program's parts are.
+OF_PARTS = (
+    *PARTS, "encoder", "decoder", "corruption", "level_prior", "level_network", "context_to"
+)  # fmt: skip
 
 NARROWER = "lower latent or the widths of the networks (--encoder.hidden, --decoder.hidden)"
 
@@ -35,11 +44,62 @@ def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
     """
     with alone(), enough_memory("the program", NARROWER), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
+        if not _takes_parts(recipe):
+            return _program_without_parts(recipe, data)
         embed, features = _context_module(recipe, data)
         has_levels = _takes_levels(recipe)
         builder = _Builder(recipe, data, features)
         parts = builder.level_parts() if has_levels else builder.parts()
-        return as_program(recipe.program(*parts, embed))
+        names = LEVEL_PARTS if has_levels else PARTS
+        given = dict(zip(names, parts, strict=True))
+        return as_program(recipe.program(**given, context=embed))
+
+
+def _takes_parts(recipe: Recipe) -> bool:
+    """Whether the program is built from a prior, a likelihood and a posterior, or has no parts."""
+    parameters = inspect.signature(target_of(recipe.program)).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return takes_any or not parameters.keys().isdisjoint([*PARTS, *LEVEL_PARTS])
+
+
+def _program_without_parts(recipe: Recipe, data: Dataset) -> ProgramLike:
+    """A module with model and guide; `InvalidInput` if the recipe chooses parts that it lacks."""
+    program = target_of(recipe.program)
+    takes_latent = "latent" in inspect.signature(program).parameters
+    unused = OF_PARTS if takes_latent else (*OF_PARTS, "latent")
+    default = {field.name: getattr(Recipe(), field.name) for field in fields(Recipe)}
+    for name in unused:
+        if not _is_default(getattr(recipe, name), default[name]):
+            raise InvalidInput(
+                name,
+                got=f"it together with {program.__name__}, which takes no {name}",
+                expected="options of the program itself",
+                fix=f"leave --{name.replace('_', '-')} out, or see --program.help",
+            )
+    offers = {"event_shape": data.datum_shape, "latent": recipe.latent}
+    pair = _call("program", recipe.program, **offers)
+    if not isinstance(pair, PyroPair):
+        raise InvalidInput(
+            "program",
+            got=program.__name__,
+            expected="a module with model and guide, or one built from prior, likelihood, posterior",
+            fix="see docs/pyro-programs.md",
+        )
+    # Also one that keeps its event_shape as an attribute may name its sites as it likes.
+    return Program.of(pair)
+
+
+def _is_default(value: object, default: object) -> bool:
+    """Whether a recipe's value, a factory or not, is the default one."""
+    if value is None or not callable(default):
+        return value == default
+    if not callable(value) or target_of(value) is not default:
+        return False
+    return _as_lists(settings_of(value)) == _as_lists(settings_of(default))
+
+
+def _as_lists(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def _takes_levels(recipe: Recipe) -> bool:

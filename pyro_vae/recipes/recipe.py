@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyro.infer
 import torch
@@ -27,6 +27,23 @@ __all__ = ["Recipe", "Shape", "Values", "read_recipe", "read_settings"]
 
 Shape = Sequence[int]
 Values = Mapping[str, Any]  # a recipe as YAML holds it
+
+
+class MakesProgram(Protocol):
+    """A program's class; what is named here is passed to it by name, all else is an option."""
+
+    def __call__(
+        self,
+        *,
+        prior: Any = None,
+        likelihood: Any = None,
+        posterior: Any = None,
+        priors: Any = None,
+        posteriors: Any = None,
+        context: Any = None,
+        event_shape: Any = None,
+        latent: Any = None,
+    ) -> nn.Module: ...
 
 
 @dataclass(kw_only=True)
@@ -68,7 +85,8 @@ class Recipe:
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
         corruption: how training corrupts the encoder's input, a class of
             pyro_vae.networks.corruptions or an import path.
-        program: the program built from the parts, a class of pyro_vae.programs or an import path.
+        program: the program built from the parts, a class of pyro_vae.programs or an import path;
+            or the import path of a module of your own with model and guide, which has no parts.
         level_prior: p(z_l | z_l+1) of a hierarchy below its top, a class of pyro_vae.posteriors or
             an import path.
         level_network: the network of a hierarchy from one level's latents to another's.
@@ -114,7 +132,7 @@ class Recipe:
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
     corruption: nn.Module | None = None
-    program: Callable[[Any, Any, Any, nn.Module | None], nn.Module] = programs.VAE
+    program: MakesProgram = programs.VAE
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     level_network: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
