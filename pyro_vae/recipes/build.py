@@ -82,7 +82,7 @@ def _program_without_parts(recipe: Recipe, data: Dataset) -> ProgramLike:
         raise InvalidInput(
             "program",
             got=program.__name__,
-            expected="a module with model and guide, or one built from prior, likelihood, posterior",
+            expected="a module with model and guide, or one built from parts",
             fix="see docs/pyro-programs.md",
         )
     # Also one that keeps its event_shape as an attribute may name its sites as it likes.
