@@ -304,9 +304,14 @@ class _Builder:
         self.add_parts(module, value)
         return module
 
-    def add_parts(self, module: nn.Module, value: dict[str, Json]) -> None:
+    def add_parts(
+        self, module: nn.Module, value: dict[str, Json], keeps_parameters: bool = False
+    ) -> None:
         """Give a module the parts that it had beside what its constructor makes."""
         for name, part in checked(value.get("added", {}), dict[str, Any]).items():
+            own = module._modules.get(name)
+            if keeps_parameters and own is not None and any(True for _ in own.parameters()):
+                continue
             built = self.build(part, name)
             if not isinstance(built, AddedPart):
                 raise TypeError(f"{name} is no part that a program adds")
@@ -333,6 +338,15 @@ def added_parts(module: nn.Module) -> dict[str, object]:
     return {name: part for name, part in module._modules.items() if isinstance(part, AddedPart)}
 
 
-def add_parts(module: nn.Module, description: Json, trust: Sequence[str] = ()) -> None:
-    """Give a module the parts that its description has beside its constructor's arguments."""
-    _Builder(trust).add_parts(module, description)
+def add_parts(
+    module: nn.Module,
+    description: Json,
+    trust: Sequence[str] = (),
+    *,
+    keeps_parameters: bool = False,
+) -> None:
+    """Give a module the parts that its description has beside its constructor's arguments.
+
+    With ``keeps_parameters`` a part that has parameters stays, for an optimiser may hold them.
+    """
+    _Builder(trust).add_parts(module, description, keeps_parameters)

@@ -69,8 +69,9 @@ def load(
         with alone(), torch.random.fork_rng():  # building draws initial weights
             size = sum(tensor.nbytes for tensor in tensors.values())
             program = cast(ProgramLike, build(meta.get("program"), source, trust, size))
-    elif program.state_dict().keys() != tensors.keys():
-        add_parts(as_module(program), meta["program"], trust)
+    else:
+        same = program.state_dict().keys() == tensors.keys()
+        add_parts(as_module(program), meta["program"], trust, keeps_parameters=same)
     if isinstance(program, MadeAtFirstRun) and program.state_dict().keys() != tensors.keys():
         program.run_once()
     own = program.state_dict()

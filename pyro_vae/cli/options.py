@@ -71,6 +71,7 @@ def explaining(parser: ArgumentParser) -> Iterator[None]:
         raise (
             _unknown_option(message, parser)
             or _unknown_argument(message)
+            or _untyped(message)
             or _missing(message)
             or _bad_value(message)
             or InvalidInput(
@@ -112,10 +113,31 @@ def _unknown_argument(message: str) -> InvalidInput | None:
     )
 
 
+def _untyped(message: str) -> InvalidInput | None:
+    """The error for a class or function of the user's with an argument of unknown type."""
+    match = re.search(r"Parameter '(\w+)' from '([\w.]+)' does not specify a type", message)
+    if not match:
+        return None
+    name, place = match.groups()
+    return InvalidInput(
+        name,
+        got=f"an argument of {place.removesuffix('.__init__')} with neither type nor default",
+        expected="one of them, from which its option follows",
+        fix=f"write {name}: int",
+    )
+
+
 def _missing(message: str) -> InvalidInput | None:
     match = re.search(r"the following arguments are required: (\w+)", message)
     if not match:
         return None
+    if key := re.search(r'Parser key "([\w.]+)"', message):  # of a component
+        return InvalidInput(
+            f"{key[1]}.{match[1]}",
+            got="nothing",
+            expected="a value of this argument, which has no default",
+            fix=f"add --{key[1]}.{match[1]} VALUE",
+        )
     return InvalidInput(
         match[1].upper(), got="nothing", expected="it after the command", fix="see --help"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyro_vae import checkpoint
 from pyro_vae.cli.options import new_parser, parse
-from pyro_vae.cli.runs import add_trust_argument, trusted
+from pyro_vae.cli.runs import add_trust_argument, program_of, trusted
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.report.page import report
 
@@ -20,6 +20,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     add_trust_argument(parser)
     options = parse(parser, argv)
-    folder, program = Path(options.run), checkpoint.load(options.run, trust=trusted(options.trust))
+    folder = Path(options.run)
+    program = program_of(folder, trusted(options.trust))
     checkpoint.write_text(folder / "report.html", report(folder, program))
     console_of().print(str(folder / "report.html"), highlight=False, soft_wrap=True)

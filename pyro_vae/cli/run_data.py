@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from pyro_vae import checkpoint
+from pyro_vae.contracts import EventShape
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.files.reading import MEGABYTE, Kind, read_json
@@ -26,6 +27,7 @@ class _Description(TypedDict):
     num_train: int
     num_test: int
     sha256: NotRequired[str]  # of the test data
+    event_shape: NotRequired[list[int] | dict[str, list[int]]]
     notes: list[str]
     columns: list[dict[str, object]] | None
     context_columns: list[dict[str, object]] | None
@@ -33,11 +35,12 @@ class _Description(TypedDict):
 
 @dataclass(frozen=True)
 class RunData:
-    """The columns of x and of the context of a run on a table, and its test data's SHA-256."""
+    """The columns of x and of the context of a run on a table; the form of any run's data."""
 
     columns: Columns | None = None
     context_columns: Columns | None = None
     sha256: str | None = None
+    event_shape: EventShape | None = None
 
 
 def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
@@ -48,6 +51,7 @@ def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
         "num_train": len(train),
         "num_test": len(test),
         "sha256": test.sha256,
+        "event_shape": _as_lists(train.datum_shape),
         "notes": list(train.notes),
         "columns": None if train.columns is None else train.columns.to_json(),
         "context_columns": None if given is None else given.to_json(),
@@ -67,7 +71,20 @@ def read_data(folder: Path) -> RunData:
         None if columns is None else Columns.from_json(columns),
         None if given is None else Columns.from_json(given),
         found.get("sha256"),
+        _as_tuples(found.get("event_shape")),
     )
+
+
+def _as_lists(shape: EventShape) -> list[int] | dict[str, list[int]]:
+    if isinstance(shape, dict):
+        return {name: list(part) for name, part in shape.items()}
+    return list(shape)
+
+
+def _as_tuples(shape: list[int] | dict[str, list[int]] | None) -> EventShape | None:
+    if isinstance(shape, dict):
+        return {name: tuple(part) for name, part in shape.items()}
+    return None if shape is None else tuple(shape)
 
 
 def units_of(data: Dataset) -> str | None:

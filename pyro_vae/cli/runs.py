@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets
+from pyro_vae.cli.options import explaining, new_parser
 from pyro_vae.cli.run_data import read_data
 from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.reading import MEGABYTE, Kind, read_text
+from pyro_vae.programs import as_program
+from pyro_vae.recipes.build import rebuild_program
 from pyro_vae.recipes.data import reading_of
-from pyro_vae.recipes.recipe import Values, read_settings
+from pyro_vae.recipes.own import takes_parts
+from pyro_vae.recipes.parser import RecipeParser
+from pyro_vae.recipes.recipe import Values, read_recipe, read_settings
 from pyro_vae.runtime.environment import choose_device
 from pyro_vae.validation import InvalidInput, check_seed
 
@@ -60,9 +66,32 @@ def add_data_arguments(parser: ArgumentParser) -> None:
 def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
     check_seed(options.seed)
     device = choose_device(options.device)
-    program = checkpoint.load(options.run, trust=trusted(options.trust))
+    folder = Path(options.run)
+    program = program_of(folder, trusted(options.trust))
     program.to(device)
-    return Path(options.run), program
+    return folder, program
+
+
+def program_of(folder: Path, trust: Sequence[str]) -> ProgramLike:
+    """The program of a run."""
+    return as_program(checkpoint.load(folder, _own_program_of(folder, trust), trust=trust))
+
+
+def _own_program_of(folder: Path, trust: Sequence[str]) -> ProgramLike | None:
+    """The program of a run's recipe where it is of the user's own and is not built from parts.
+
+    The recipe says how it is made, whether or not its class keeps its arguments.
+    """
+    shape, named = read_data(folder).event_shape, recipe_of(folder).get("program")
+    path = named.get("class_path") if isinstance(named, dict) else named
+    if shape is None or not isinstance(path, str) or path.startswith("pyro_vae."):
+        return None
+    values = read_recipe(folder / "recipe.yaml", trust, inside=folder)
+    parser = new_parser("train", "")
+    recipes = RecipeParser(parser)
+    with explaining(parser):  # the rest of the recipe is not read
+        recipe = recipes.recipe(recipes.parse([], {"program": values["program"]}))
+    return None if takes_parts(recipe.program) else rebuild_program(recipe, shape)
 
 
 def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:

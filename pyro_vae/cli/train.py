@@ -15,6 +15,7 @@ from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
+from pyro_vae.programs import as_program
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
@@ -63,7 +64,8 @@ def run(argv: list[str]) -> None:
     recipe = recipes.recipe(namespace)
     objective, optimizer = recipe.objective(), build_optimizer(recipe)
     data, validation, test = _load(recipe)
-    program = build_program(recipe, data)
+    owner = build_program(recipe, data)
+    program = as_program(owner)  # a module's folder holds the module
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
     continues(folder, namespace.resume)  # what is wrong with the folder is said now
     for part in (data, test):  # what is wrong with the test data is said before training
@@ -80,7 +82,7 @@ def run(argv: list[str]) -> None:
             write_vocabulary(folder, data)
             write_data(folder, data, test)
         history = fit(
-            program,
+            owner,
             data,
             objective=objective,
             optimizer=optimizer,

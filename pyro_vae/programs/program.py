@@ -279,7 +279,17 @@ def as_program(module: ProgramLike | PyroPair) -> ProgramLike:
             expected="a module with model and guide",
             fix="write pv.Program(model, guide)",
         )
-    return module if isinstance(module, StatesEvent) else Program.of(module)
+    if isinstance(module, StatesEvent) and _may_get_context(module):
+        return module
+    return Program.of(module)
+
+
+def _may_get_context(pair: PyroPair) -> bool:
+    """Whether both functions take a context by this name, as those of a program do.
+
+    A pair that has an ``event_shape`` for its own use has functions of x alone, or of x and labels.
+    """
+    return all("context" in inspect.signature(fn).parameters for fn in (pair.model, pair.guide))
 
 
 def _take_context(model: StochasticFunction, guide: StochasticFunction) -> tuple[bool, bool]:

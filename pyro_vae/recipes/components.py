@@ -90,7 +90,7 @@ def resolve_component(family: str, name: str) -> str:
             expected="an import path",
             fix=nearest_name(attribute, dir(import_of_the_users(path))),
         ) from None
-    if not callable(found):
+    if not callable(found) or isinstance(found, torch.nn.Module):
         raise InvalidInput(
             family,
             got=repr(name),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.checkpoint import current_path, import_of_the_users
+from pyro_vae.checkpoint.description import resolve
 from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
+from pyro_vae.recipes.factories import calling
 from pyro_vae.recipes.recipe import Recipe, Values
 
 __all__ = ["RecipeParser", "modules_of_flags", "parse_components"]
@@ -38,8 +42,15 @@ class RecipeParser:
 
     def recipe(self, namespace: Namespace) -> Recipe:
         """The recipe that parsed arguments describe, with its components as factories."""
+        namespace, made = namespace.clone(), None
+        if inspect.isroutine(target := _target(namespace.program)):
+            # Called when the program is built, from its seed, and not when options are read.
+            given = namespace.program.get("init_args", Namespace())
+            made = partial(calling, target, **vars(given))
+            namespace.program = self.parser.get_default("program")
         built = self.parser.instantiate(namespace)
-        return Recipe(**{field.name: built[field.name] for field in fields(Recipe)})
+        values = {field.name: built[field.name] for field in fields(Recipe)}
+        return Recipe(**values if made is None else {**values, "program": made})
 
     def dump(self, namespace: Namespace) -> str:
         """The recipe as YAML that `read_recipe` reads."""
@@ -70,6 +81,8 @@ def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values
                 values[family] = {"class_path": path}
         else:
             rest.append(token)
+    if "latent" in _options_of(values.get("program")):  # then it is the program's own
+        rest = [re.sub(r"^--latent(?=$|=)", "--program.latent", token) for token in rest]
     parser.set_defaults(values)
     return parser.parse_args(rest)
 
@@ -89,6 +102,20 @@ def modules_of_flags(argv: Sequence[str]) -> list[str]:
         if is_component and re.fullmatch(r"([^\W\d]\w*\.)+[^\W\d]\w*", path):
             found.append(current_path(path).rpartition(".")[0])
     return found
+
+
+def _target(component: object) -> object:
+    """The class or function that a component of a recipe names."""
+    path = (
+        component.get("class_path") if isinstance(component, Namespace) else _class_path(component)
+    )
+    return resolve(path) if isinstance(path, str) else path
+
+
+def _options_of(program: object) -> Collection[str]:
+    """The names of the arguments of a program; none of the default one."""
+    target = _target(program)
+    return inspect.signature(target).parameters if callable(target) else ()
 
 
 def _class_path(component: object) -> object:

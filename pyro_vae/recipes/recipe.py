@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import pyro.infer
 import torch
@@ -42,8 +42,10 @@ class MakesProgram(Protocol):
         posteriors: Any = None,
         context: Any = None,
         event_shape: Any = None,
-        latent: Any = None,
     ) -> nn.Module: ...
+
+
+DEFAULT_PROGRAM = cast(MakesProgram, programs.VAE)  # which needs some of what it is passed
 
 
 @dataclass(kw_only=True)
@@ -132,7 +134,7 @@ class Recipe:
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
     corruption: nn.Module | None = None
-    program: MakesProgram = programs.VAE
+    program: MakesProgram = DEFAULT_PROGRAM
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     level_network: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO

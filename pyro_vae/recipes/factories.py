@@ -1,0 +1,81 @@
+"""Factories: classes with what a recipe gave them, and what they get when they are built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import nn
+
+from pyro_vae.runtime.memory import is_out_of_memory
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Factory", "call_factory", "calling", "given_to", "settings_of", "target_of"]
+
+Factory = Callable[..., nn.Module]
+
+
+def call_factory(argument: str, factory: Factory, *sizes: object, **offers: object) -> nn.Module:
+    """Build a component from its sizes and those offered arguments that it accepts."""
+    target = target_of(factory)
+    parameters = inspect.signature(target).parameters
+    wanted = {name: value for name, value in offers.items() if name in parameters}
+    for name, value in wanted.items():
+        _check_not_contradicted(argument, factory, name, value)
+    if offers.get("context") and argument != "prior" and "context" not in wanted:
+        raise InvalidInput(
+            argument,
+            got="a network that takes no context",
+            expected="context= in its signature",
+            fix="choose MLP, or add that argument",
+        )
+    try:
+        return factory(*sizes, **wanted)
+    except InvalidInput:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InvalidInput(
+            argument,
+            got=f"{target.__name__} with arguments that it cannot be built with ({error})",
+            expected="arguments as its docstring says",
+            fix=f"see --{argument}.help {target.__name__}",
+        ) from error
+
+
+def _check_not_contradicted(argument: str, factory: Factory, name: str, value: object) -> None:
+    """Raise `InvalidInput` if a user's value contradicts the one that the data imply."""
+    own = given_to(factory).get(name)
+    is_default = own == inspect.signature(target_of(factory)).parameters[name].default
+    if own and not is_default and (tuple(own) if isinstance(own, list) else own) != value:
+        about_context = "; --context says whether there is a context" if name == "context" else ""
+        raise InvalidInput(
+            f"{argument}.{name}",
+            got=repr(own),
+            expected=f"{value!r}, which follows from the data",
+            fix=f"leave it out{about_context}",
+        )
+
+
+def calling(function: Factory, **given: object) -> nn.Module:
+    """What a function makes; `partial(calling, function, **given)` is its factory."""
+    return function(**given)
+
+
+def target_of(factory: Callable[..., object]) -> Callable[..., object]:
+    """The class or function behind a factory, which is a partial's last argument."""
+    return factory.args[-1] if isinstance(factory, partial) and factory.args else factory
+
+
+def settings_of(factory: Callable[..., object]) -> dict[str, object]:
+    """The arguments that a factory's class will be built with, defaults included."""
+    parameters = inspect.signature(target_of(factory)).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {**defaults, **given_to(factory)}
+
+
+def given_to(factory: Callable[..., object]) -> Mapping[str, object]:
+    """The arguments that the user gave to a factory."""
+    return factory.keywords if isinstance(factory, partial) else {}
