@@ -37,7 +37,7 @@ from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.observed import observed_of
-from pyro_vae.runtime.traces import is_local, latent_sites, site_log_prob
+from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import tensors_of
 
 __all__ = ["global_latents_of", "joint_data"]
@@ -163,12 +163,10 @@ def _at(given: Conditioned, draw: JointDraw) -> _AtDraw:
     at = given.at(draw.globals)
     weights = at.log_weights(1 if at.plates.is_deterministic else INNER)
     log_prior = given.log_prior(draw.globals).double()
-    trace = at.trace(at.model, 1, draw.local)
-    sites = sites_of(trace)
-    shape = (1, len(given))
-    local = sum(site_log_prob(site, at.plates, shape).double().sum() for site in sites.values())
+    new = _new_data(at.drawn_at(draw.local), given)
+    local = sum(at.log_density(at.model, draw.local)).double().sum()
     return _AtDraw(
-        {name: in_rows(drawn, at.plates)[0] for name, drawn in _new_data(trace, given).items()},
+        {name: in_rows(drawn, at.plates)[0] for name, drawn in new.items()},
         weights.double().logsumexp(0) - math.log(len(weights)),
         log_prior,
         local + log_prior.sum(),
@@ -238,13 +236,13 @@ class _Rows:
         return self.of_draws(stacked, ["obs", *_named(name, stacked.dim() - 2)])
 
     def latents(self, draws: list[JointDraw]) -> dict[str, Variable]:
-        """The model's latents, global ones without ``obs``."""
+        """The model's latents that were drawn, global ones without ``obs``."""
         found: dict[str, Variable] = {}
         for name in self.names:
             if name in draws[0].globals:
                 values = torch.stack([draw.globals[name] for draw in draws])
                 found[name] = self.of_draws(values, _named(name, values.dim() - 1))
-            else:
+            elif name in draws[0].local:
                 found[name] = self.of_data(
                     name, [self._row(name, draw.local[name]) for draw in draws]
                 )

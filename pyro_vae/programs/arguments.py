@@ -13,7 +13,7 @@ from torch import nn
 from pyro_vae.contracts import StochasticFunction
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Arguments", "takes_context"]
+__all__ = ["Arguments", "by_keyword", "takes_context"]
 
 Arguments = Callable[..., tuple[object, ...]]  # from x and a context to a function's arguments
 
@@ -33,11 +33,20 @@ def takes_context(name: str, fn: StochasticFunction) -> bool | None:
         >>> takes_context("model", lambda x, temperature=1.0: None)
         False
     """
-    while isinstance(fn, _bound_partial):  # what a handler of Pyro makes of a function
-        fn = cast(partial, fn.func).args[1]
-    if isinstance(fn, nn.Module):
-        fn = fn.forward
-    parameters = list(inspect.signature(fn).parameters.values())
+    parameters = _parameters_of(fn)
+    others = [
+        p.name
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != "context"
+    ]
+    if others:
+        given = ", ".join(f"{each}=context[{each!r}]" for each in others)
+        raise InvalidInput(
+            name,
+            got=f"a function that needs {', '.join(others)} by keyword",
+            expected=f"{name}(x) or {name}(x, context)",
+            fix=f"pass lambda x, context: {name}(x, {given}) as the {name}",
+        )
     needed = [
         p.name
         for p in parameters
@@ -57,4 +66,23 @@ def takes_context(name: str, fn: StochasticFunction) -> bool | None:
         p.name == "context"
         or (i == 1 and p.kind is p.POSITIONAL_OR_KEYWORD and p.default in (p.empty, None))
         for i, p in enumerate(parameters)
+    )
+
+
+def by_keyword(fn: StochasticFunction) -> bool:
+    """Whether a function takes its context by keyword alone.
+
+    Example:
+        >>> def model(x, *, context=None): ...
+        >>> by_keyword(model), by_keyword(lambda x, context: None)
+        (True, False)
+    """
+    return any(p.name == "context" and p.kind is p.KEYWORD_ONLY for p in _parameters_of(fn))
+
+
+def _parameters_of(fn: StochasticFunction) -> list[inspect.Parameter]:
+    while isinstance(fn, _bound_partial):  # what a handler of Pyro makes of a function
+        fn = cast(partial, fn.func).args[1]
+    return list(
+        inspect.signature(fn.forward if isinstance(fn, nn.Module) else fn).parameters.values()
     )

@@ -21,7 +21,8 @@ from pyro_vae.contracts import (
     Tensors,
 )
 from pyro_vae.networks import Size, as_shape
-from pyro_vae.programs.arguments import Arguments, takes_context
+from pyro_vae.programs.arguments import Arguments, by_keyword, takes_context
+from pyro_vae.programs.copying import copied
 from pyro_vae.programs.names import (
     AllDrawn,
     Names,
@@ -50,9 +51,9 @@ class Program(nn.Module):
     two functions refer to; what `pyro.param` makes is adopted at the first run, `prepare`. Nothing
     enters Pyro's global store, so two programs share no parameter.
 
-    Where the two are methods of a module, the program is copied and loaded like any other; plain
-    functions refer to the modules that they were written with, so such a program cannot be copied,
-    and is loaded into itself, ``pv.load(folder, program=program)``.
+    Where the two are methods of a module, the program is loaded like any other; no file can hold
+    plain functions, so such a program is loaded into one that is built first,
+    ``pv.load(folder, program=program)``. `copy.deepcopy` copies the functions with their networks.
 
     Args:
         model: a Pyro model, called as ``model(x)`` or, where there is one, ``model(x, context)``.
@@ -219,7 +220,9 @@ class Program(nn.Module):
         fn = (self.model_fn, self.guide_fn)[which]
         if self.arguments is not None:
             return fn(*self.arguments(x, context))
-        return fn(x, context) if self.takes_context[which] else fn(x)
+        if not self.takes_context[which]:
+            return fn(x)
+        return fn(x, context=context) if by_keyword(fn) else fn(x, context)
 
     def _translated(self, which: int, x: Tensors, context: Tensors | None) -> object:
         self.prepare(x, context)
@@ -253,17 +256,14 @@ class Program(nn.Module):
         return all(inspect.ismethod(fn) and isinstance(fn.__self__, nn.Module) for fn in pair)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Program:
-        if not self._is_of_methods():
-            raise InvalidInput(
-                "program",
-                got="a copy of a Program made of plain functions",
-                expected="methods, which are copied together with their module",
-                fix="make model and guide methods of one nn.Module that holds the networks",
-            )
-        copied = object.__new__(Program)
-        memo[id(self)] = copied
-        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
-        return copied
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        of_functions = {"model_fn", "guide_fn", "arguments"}
+        rest = {name: v for name, v in self.__dict__.items() if name not in of_functions}
+        made.__dict__ = copy.deepcopy(rest, memo)
+        for name in of_functions:
+            made.__dict__[name] = copied(self.__dict__[name], memo)
+        return made
 
 
 def as_program(module: ProgramLike | PyroPair) -> ProgramLike:

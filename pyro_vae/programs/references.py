@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import ProgramLike
 
-__all__ = ["modules_of", "referred_to_by"]
+__all__ = ["is_of_library", "modules_of", "names_used_by", "referred_to", "referred_to_by"]
 
 LIBRARIES = {"functools", "builtins", "numpy", "pyro", "pyro_vae", "torch"}  # not searched
 
@@ -48,6 +48,11 @@ def referred_to_by(program: ProgramLike) -> Iterator[tuple[str, object]]:
                 yield from _within(full, value, seen)
 
 
+def referred_to(value: object) -> Iterator[tuple[str, object]]:
+    """The modules and tensors to which a function or another object refers, itself among them."""
+    return _within("", value, {})
+
+
 def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple[str, object]]:
     """A value and everything it refers to: closures, globals, bound objects, containers."""
     if id(value) in seen:
@@ -62,25 +67,26 @@ def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple
         arguments = {f"{name}.args[{i}]": given for i, given in enumerate(value.args)}
         parts = {name: value.func, **arguments, **value.keywords}
     elif isinstance(value, FunctionType):
-        parts = {} if _is_of_library(value) else _names_used_by(value)
+        parts = {} if is_of_library(value) else names_used_by(value)
     elif isinstance(value, list | tuple):
         parts = {f"{name}[{i}]": item for i, item in enumerate(value)}
     elif isinstance(value, dict):
         parts = {f"{name}[{key!r}]": item for key, item in value.items()}
-    elif not isinstance(value, type | ModuleType) and not _is_of_library(type(value)):
+    elif not isinstance(value, type | ModuleType) and not is_of_library(type(value)):
         # a plain object that holds the networks
         parts = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
     for part, item in parts.items():
         yield from _within(part, item, seen)
 
 
-def _is_of_library(thing: FunctionType | type) -> bool:
+def is_of_library(thing: FunctionType | type) -> bool:
+    """Whether a function or a class is not the user's own."""
     if isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith("<"):
         return False  # typed by a user into a shell, whatever module that calls itself
     return (thing.__module__ or "").split(".")[0] in LIBRARIES
 
 
-def _names_used_by(function: FunctionType) -> dict[str, object]:
+def names_used_by(function: FunctionType) -> dict[str, object]:
     """The objects that a function's code refers to from outside it, by name."""
     used: dict[str, object] = {}
     codes = [function.__code__]

@@ -265,7 +265,7 @@ class Conditioned:
 
     def prior(self) -> Trace:
         """The trace of a single draw from the model's prior, the data as they are."""
-        return prune_subsample_sites(poutine.trace(self.model).get_trace(*self.args))
+        return prune_subsample_sites(poutine.trace(self.joint).get_trace(*self.args))
 
     def draw(self, fn: StochasticFunction, num_samples: int) -> Values:
         """K draws of every latent site from a guide, or from a model's prior."""
@@ -323,18 +323,18 @@ class Conditioned:
 
     def observation(self, values: Values, name: str = "x") -> TorchDistribution:
         r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
-        trace = self._at(values)
+        trace = self.drawn_at(values)
         return (observed_of(trace) if name == "x" else sites_of(trace)[name])["fn"]
 
     def predictive(self, values: Values, name: str = "x") -> TorchDistribution:
         """As `observation`, with what each datum fixes of it, such as the total of its counts."""
         if name == "x":
-            return observed_of(self._at(values), at_datum=True)["fn"]
-        site = sites_of(self._at(values))[name]
+            return observed_of(self.drawn_at(values), at_datum=True)["fn"]
+        site = sites_of(self.drawn_at(values))[name]
         return given_datum(site["fn"], site["value"])
 
-    def _at(self, values: Values) -> Trace:
-        """The model at given latents, those that it sums over drawn given them and x."""
+    def drawn_at(self, values: Values) -> Trace:
+        """The model's trace at K given latents, those that it sums over drawn given them and x."""
         dim = self.plates.particle_dim
         if not self.plates.summed:
             return self.trace(self.model, draws_in(values), values)

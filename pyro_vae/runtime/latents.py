@@ -26,8 +26,8 @@ Values = dict[str, Tensor]
 
 
 def draws_in(values: Values) -> int:
-    """The number of draws K in a set of values."""
-    return len(next(iter(values.values())))
+    """The number of draws K in a set of values; one of no values."""
+    return next((len(value) for value in values.values()), 1)
 
 
 def in_rows(value: Tensor, plates: Plates) -> Tensor:
