@@ -164,12 +164,12 @@ def _at(given: Conditioned, draw: JointDraw) -> _AtDraw:
     weights = at.log_weights(1 if at.plates.is_deterministic else INNER)
     log_prior = given.log_prior(draw.globals).double()
     new = _new_data(at.drawn_at(draw.local), given)
-    local = sum(at.log_density(at.model, draw.local)).double().sum()
+    latents, rest = at.log_density(at.model, draw.local)
     return _AtDraw(
         {name: in_rows(drawn, at.plates)[0] for name, drawn in new.items()},
         weights.double().logsumexp(0) - math.log(len(weights)),
         log_prior,
-        local + log_prior.sum(),
+        (latents + rest).double().sum() + log_prior.sum(),
     )
 
 
