@@ -33,7 +33,7 @@ from pyro_vae.programs.names import (
     told_if_picked,
 )
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
-from pyro_vae.programs.references import modules_of
+from pyro_vae.programs.references import modules_of, referred_to
 from pyro_vae.programs.store import Store, blank, shapes_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
@@ -255,7 +255,22 @@ class Program(nn.Module):
         pair = (self.model_fn, self.guide_fn)
         return all(inspect.ismethod(fn) and isinstance(fn.__self__, nn.Module) for fn in pair)
 
+    def _check_functions_have_their_modules(self) -> None:
+        """Raise `InvalidInput` if plain functions use modules in a way that cannot be followed."""
+        if self._is_of_methods():
+            return
+        functions = [self.model_fn, self.guide_fn, self.arguments]
+        found = {id(part) for _, part in referred_to(functions)}
+        if not all(id(module) in found for module in self.modules_used.children()):
+            raise InvalidInput(
+                "program",
+                got="a copy of a Program of plain functions that do not refer to their modules",
+                expected="functions that name them, or methods, which are copied with their module",
+                fix="make model and guide methods of one nn.Module that holds the networks",
+            )
+
     def __deepcopy__(self, memo: dict[int, object]) -> Program:
+        self._check_functions_have_their_modules()
         made = object.__new__(type(self))
         memo[id(self)] = made
         of_functions = {"model_fn", "guide_fn", "arguments"}

@@ -130,10 +130,14 @@ def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
 def in_single_precision(program: ProgramLike) -> ProgramLike:
     """A copy of a program in half precision, which adds up log-probabilities in float32.
 
-    Half precision has three digits, too few for a sum over the entries of x.
+    Half precision has three digits, too few for a sum over the entries of x. A program of plain
+    functions cannot be copied and stays as it is.
     """
     if reference_parameter(program).dtype not in (torch.bfloat16, torch.float16):
         return program
-    copied = copy.deepcopy(program)
+    try:
+        copied = copy.deepcopy(program)
+    except InvalidInput:
+        return program
     copied.to(torch.float32)
     return copied
