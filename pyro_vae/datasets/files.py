@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import re
 import stat
 import warnings
@@ -16,6 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyro_vae.datasets.annotated import read_annotated
+from pyro_vae.datasets.contained import (
+    DATA,
+    cells_of_hdf5,
+    cells_of_zarr,
+    check_hdf5,
+    check_stored,
+    check_zarr_arrays,
+    hdf5_arrays,
+    open_hdf5,
+    open_zarr,
+    parquet_table,
+    saved_data,
+)
 from pyro_vae.datasets.folders import read_folder
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.hub import read_hub
@@ -23,7 +38,8 @@ from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Reading, Source, Texts, split_of
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import check_lengths, exact_words
-from pyro_vae.files.reading import Kind, read_npz
+from pyro_vae.files.reading import MEGABYTE, Kind, open_file, read_npy, read_npz
+from pyro_vae.files.reading import read_text as read_words
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:
@@ -39,6 +55,13 @@ NPZ = Kind(
     "write it with numpy.savez(path, x=x, y=y), x an array of numbers",
     2**40,
 )
+NPY = Kind("data", "an .npy file without pickles", "write it with numpy.save(path, x)", 2**40)
+TEXT = Kind(
+    "data",
+    "a text encoded in UTF-8, with a sentence on each line",
+    "write it anew in UTF-8",
+    4096 * MEGABYTE,
+)
 
 
 def read_path(path: Path, reading: Reading = Reading()) -> Source | None:
@@ -51,9 +74,8 @@ def read_path(path: Path, reading: Reading = Reading()) -> Source | None:
     suffix = path.suffix.lower()
     if path.is_dir() and suffix not in (".zarr", ".parquet"):
         if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
-            library = optional("datasets", "hub")
             with reported(path, "a data set saved by its save_to_disk"):
-                return _named(read_hub(library.load_from_disk(str(path)), reading), path)
+                return _named(read_hub(saved_data(path), reading, inside=path), path)
         return read_folder(path, reading)
     reader = KINDS_OF_FILES.get(suffix)
     if reader is None:
@@ -157,52 +179,44 @@ def _npz(path: Path, reading: Reading) -> Source:
     if {"format", "shape", "data"} <= set(arrays) and reading.key is None:
         from scipy.sparse import load_npz
 
+        check_stored(path, math.prod(map(int, arrays["shape"])) * arrays["data"].itemsize)
         return Source(path.stem, {"train": Part(load_npz(path))})
     return _arrays(path, arrays, reading)
 
 
 def _npy(path: Path, reading: Reading) -> Source:
-    array = np.load(path, allow_pickle=False)
+    array = read_npy(path, NPY)
     if array.dtype.names:
         return read_frames({"train": as_frame(array)}, reading, path.stem)
     return Source(path.stem, {"train": Part(array)})
 
 
 def _hdf5(path: Path, reading: Reading) -> Source:
-    h5py = optional("h5py", "single-cell")
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         if file.attrs.get("encoding-type") == "anndata":
             return _annotated(path, reading)
-        found: dict[str, object] = {}
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+        found = hdf5_arrays(path, file)
         wanted = _wanted(list(found), reading)
-        for name in wanted:
-            if found[name].external or found[name].is_virtual:  # type: ignore[attr-defined]
-                raise InvalidInput(
-                    "data",
-                    got=f"{path}, whose {name} lies in other files",
-                    expected="arrays within it",
-                    fix="copy them into one file",
-                )
+        hdf5_arrays(path, file, reading.key or (None if wanted else "x"))
+        check_hdf5(path, [found[name] for name in wanted])
         arrays = {name: np.asarray(found[name]) for name in wanted}
         return _arrays(path, arrays, reading, list(found))
 
 
 def _zarr(path: Path, reading: Reading) -> Source:
     zarr = optional("zarr", "single-cell")
-    node = zarr.open(str(path), mode="r")
+    node = open_zarr(path)
     if isinstance(node, zarr.Array):
+        check_zarr_arrays(path, [node])
         return Source(path.stem, {"train": Part(np.asarray(node[...]))})
     if node.attrs.get("encoding-type") == "anndata":
-        return _from_cells(optional("anndata", "single-cell").read_zarr(path), reading)
+        return _from_cells(cells_of_zarr(path, node), reading)
     members = node.members(max_depth=None)
-    names = [name for name, item in members if isinstance(item, zarr.Array)]
-    arrays = {name: np.asarray(node[name][...]) for name in _wanted(names, reading)}
-    return _arrays(path, arrays, reading, names)
+    found = {name: item for name, item in members if isinstance(item, zarr.Array)}
+    wanted = _wanted(list(found), reading)
+    check_zarr_arrays(path, [found[name] for name in wanted])
+    arrays = {name: np.asarray(found[name][...]) for name in wanted}
+    return _arrays(path, arrays, reading, list(found))
 
 
 def _wanted(names: Sequence[str], reading: Reading) -> list[str]:
@@ -281,10 +295,11 @@ def _csv(separator: str) -> Callable[[Path, Reading], Source]:
         import pandas
 
         notes = _check_lines(path, separator)
-        with warnings.catch_warnings():  # a line with more fields than names is no warning here
+        with open_file(path, DATA) as file, warnings.catch_warnings():
+            # A line with more fields than names is no warning here.
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             frame = pandas.read_csv(
-                path, sep=separator, encoding="utf-8-sig", index_col=False, skipinitialspace=True
+                file, sep=separator, encoding="utf-8-sig", index_col=False, skipinitialspace=True
             )
         source = _table(path, frame, reading)
         return replace(source, notes=(*notes, *source.notes))
@@ -294,7 +309,7 @@ def _csv(separator: str) -> Callable[[Path, Reading], Source]:
 
 def _check_lines(path: Path, separator: str) -> list[str]:
     """Refuse a table that is written otherwise; say which columns' leading zeros are lost."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(open_file(path, DATA), encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file, delimiter=separator), [])
         _check_header(path, header)
         pattern = re.compile(rf'(?:^|{separator})\s*"?-?0[0-9]+(?:"|\s)*(?:{separator}|$)')
@@ -342,8 +357,7 @@ def _is_number(text: str) -> bool:
 
 
 def _parquet(path: Path, reading: Reading) -> Source:
-    table = optional("pyarrow.parquet", "tables").read_table(path)
-    return _table(path, as_frame(table), reading)
+    return _table(path, as_frame(parquet_table(path)), reading)
 
 
 def _table(path: Path, frame: pandas.DataFrame, reading: Reading) -> Source:
@@ -351,7 +365,7 @@ def _table(path: Path, frame: pandas.DataFrame, reading: Reading) -> Source:
 
 
 def _annotated(path: Path, reading: Reading) -> Source:
-    return _from_cells(optional("anndata", "single-cell").read_h5ad(path), reading)
+    return _from_cells(cells_of_hdf5(path), reading)
 
 
 def _from_cells(cells: object, reading: Reading) -> Source:
@@ -373,8 +387,10 @@ KINDS_OF_FILES: dict[str, Callable[[Path, Reading], Source]] = {
 
 def read_text(path: Path) -> Texts:
     """Read a text with one sentence per line; every tenth is a test sentence."""
-    with reported(path, "a text encoded in UTF-8, with a sentence on each line"):
-        lines = [exact_words(line) for line in path.read_text(encoding="utf-8-sig").split("\n")]
+    with reported(path, TEXT.expected):
+        text = read_words(path, TEXT).removeprefix("\ufeff")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        lines = [exact_words(line) for line in text.split("\n")]
     check_lengths(path, lines)
     lines = [line for line in lines if line]
     if len(lines) < 10:

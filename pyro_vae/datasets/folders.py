@@ -9,18 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from pyro_vae.datasets.arrays import as_tensor
-from pyro_vae.datasets.image_files import Levels, notes_on, read_image, stacked
+from pyro_vae.datasets.image_files import IMAGE, Levels, notes_on, opened, read_image, stacked
 from pyro_vae.datasets.kinds import in_order
 from pyro_vae.datasets.sounds import read_sound
 from pyro_vae.datasets.sources import Part, Reading, Source, by_split, split_of
-from pyro_vae.files.reading import MEGABYTE, Kind, open_file
+from pyro_vae.files.reading import Kind, check_unpacked, files_in, open_file
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["read_folder"]
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
           ".pgm", ".pbm", ".pnm"}  # fmt: skip
-IMAGE = Kind("data", "an image", "remove or repair it", 2**10 * MEGABYTE)
+FOLDER = Kind(
+    "data",
+    "a folder that holds its files itself",
+    "copy it into the folder, or remove it",
+    2**50,
+)
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"}
 NO_DATA = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
@@ -44,6 +49,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
             knows beside splits.
     """
     check_size(reading.resize)
+    everything = sorted(files_in(folder, FOLDER, with_hidden=False))
     folder, name = _with_splits(folder), folder.name
     folders = [path.name for path in folder.iterdir() if path.is_dir() and _is_shown(path, folder)]
     splits = by_split(folders, str(folder))
@@ -55,10 +61,12 @@ def read_folder(folder: Path, reading: Reading) -> Source:
             fix="name the folder of the training data train",
         )
     roots = {split: folder / name for split, name in splits.items()} or {"train": folder}
-    found = {split: _found(root) for split, root in roots.items()}
+    found = {split: _found(root, everything) for split, root in roots.items()}
     if not splits:
         _check_no_splits_inside(folder, found["train"])
-    everything = [path for path in folder.rglob("*") if path.is_file() and _is_shown(path, folder)]
+    everything = [
+        path for path in everything if path.is_relative_to(folder) and _is_shown(path, folder)
+    ]
     used = {path for each in found.values() for path in each.files}
     endings = {path.suffix.lower() for path in used}
     if not used or (endings & SOUNDS and endings & IMAGES):
@@ -125,12 +133,14 @@ def check_size(resize: Sequence[int] | None) -> None:
         )
 
 
-def _found(root: Path) -> Found:
-    files = sorted(
+def _found(root: Path, everything: Sequence[Path]) -> Found:
+    files = [
         path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGES | SOUNDS and path.is_file() and _is_shown(path, root)
-    )
+        for path in everything
+        if path.suffix.lower() in IMAGES | SOUNDS
+        and path.is_relative_to(root)
+        and _is_shown(path, root)
+    ]
     inside = [path.relative_to(root).parts for path in files]
     return Found(files, [parts[0] if len(parts) > 1 else "" for parts in inside])
 
@@ -155,18 +165,19 @@ Values = tuple[np.ndarray, float, bool, list[str]]  # x, its scale, whether some
 
 
 def _images(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
-    from PIL import Image, UnidentifiedImageError
-
     files = [path for each in found.values() for path in each.files]
     images: list[Levels] = []
+    unpacked = stored = 0
     for path in files:
         try:
-            with open_file(path, IMAGE), Image.open(path) as image:
+            with open_file(path, IMAGE) as file, opened(file, str(path)) as image:
                 images.append(read_image(image, str(path), reading.resize))
+                unpacked += images[-1].values.nbytes
+                stored += path.stat().st_size
+                check_unpacked(folder, IMAGE, unpacked, stored)
         except InvalidInput:
             raise
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError,
-                SyntaxError, RuntimeError) as error:  # fmt: skip
+        except Exception as error:  # whatever Pillow and its decoders raise on a damaged file
             raise InvalidInput(
                 "data",
                 got=f"{path}, which cannot be read ({error})",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from pyro_vae.datasets.frames import as_frame
+from pyro_vae.datasets.image_files import IMAGE, opened
+from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split
 from pyro_vae.datasets.tables import check_named, covariates, read_frames
+from pyro_vae.files.reading import check_unpacked
 from pyro_vae.validation import InvalidInput
 
 if TYPE_CHECKING:
     import pandas
+    from PIL.ImageFile import ImageFile
 
 __all__ = ["read_hub"]
 
@@ -31,6 +37,7 @@ class HubData(Protocol):
     def __getitem__(self, column: str, /) -> Iterable[object]: ...
     def to_pandas(self) -> pandas.DataFrame: ...
     def with_format(self, kind: str | None) -> HubData: ...
+    def cast_column(self, column: str, feature: object) -> HubData: ...
 
 
 @runtime_checkable
@@ -40,8 +47,14 @@ class NamesLabels(Protocol):
     names: list[str]
 
 
-def read_hub(data: object, reading: Reading) -> Source:
-    """A data set or its splits; a column of images or arrays is x, one of class labels y."""
+def read_hub(data: object, reading: Reading, inside: Path | None = None) -> Source:
+    """A data set or its splits; a column of images or arrays is x, one of class labels y.
+
+    Args:
+        data: the data set.
+        reading: what the user says about it.
+        inside: the folder that it was read from, which must hold its images.
+    """
     import pandas
 
     splits: dict[str, object] = {"train": data}
@@ -95,7 +108,7 @@ def read_hub(data: object, reading: Reading) -> Source:
     unused = [name for name in features if name not in (arrays[0], *given)]
     if unused:
         notes.append(f"columns {', '.join(unused[:5])} are left out; target= names the labels")
-    x = {split: list(part[arrays[0]]) for split, part in tables.items()}
+    x = {split: _values(part, arrays[0], inside) for split, part in tables.items()}
     for split, values in x.items():
         if None in values:
             raise InvalidInput(
@@ -112,6 +125,28 @@ def read_hub(data: object, reading: Reading) -> Source:
     contexts = [None] * len(x) if y is None else np.split(y, ends)
     parts: Parts = {split: Part(x[split], each) for split, each in zip(x, contexts)}  # type: ignore[arg-type]
     return Source("data", parts, context_columns=columns, notes=tuple(notes))
+
+
+def _values(part: HubData, name: str, inside: Path | None) -> list[object]:
+    """A column's arrays or images; those of a folder are opened here and lie in its tables."""
+    if inside is None or type(part.features[name]).__name__ != "Image":
+        return list(part[name])
+    feature = optional("datasets", "hub").Image(decode=False)
+    images: list[object] = []
+    unpacked = stored = 0
+    rows = cast(Iterable[Mapping[str, bytes] | None], part.cast_column(name, feature)[name])
+    for packed in rows:
+        if packed is None:
+            images.append(None)
+            continue
+        if packed["bytes"] is None:
+            IMAGE.refuse(inside, "whose images lie in other files")
+        image: ImageFile = opened(io.BytesIO(packed["bytes"]), f"an image of {inside}")
+        unpacked += image.width * image.height * len(image.getbands())
+        stored += len(packed["bytes"])
+        check_unpacked(inside, IMAGE, unpacked, stored)
+        images.append(image)
+    return images
 
 
 def _frame(part: HubData, names: Sequence[str] | None = None) -> pandas.DataFrame:

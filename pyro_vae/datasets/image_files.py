@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pyro_vae.datasets.optional import optional
+from pyro_vae.files.reading import Kind, check_unpacked, open_file
 from pyro_vae.validation import InvalidInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
-__all__ = ["Levels", "notes_on", "read_image", "stacked"]
+__all__ = ["IMAGE", "Levels", "notes_on", "opened", "read_image", "stacked"]
+
+IMAGE = Kind("data", "an image", "remove or repair it", 2**40)
+
+# Whatever a file is called: Pillow hands files of some others to programs, such as Ghostscript.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM")
 
 # By Pillow's mode: the mode that its levels are read in, the highest level, and whether an alpha
 # channel is dropped.
@@ -50,6 +61,24 @@ class Levels(NamedTuple):
     dropped: str = ""
 
 
+def opened(file: IO[bytes], name: str) -> ImageFile:
+    """An image of a known format, which has no more pixels than its size accounts for.
+
+    Raises:
+        InvalidInput: if it has.
+    """
+    from PIL import Image as pillow
+
+    stored = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    with warnings.catch_warnings():  # about many pixels, which are compared with the size below
+        warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
+        image = pillow.open(file, formats=FORMATS)
+    width, height = image.size
+    check_unpacked(name, IMAGE, 2 * width * height * len(image.getbands()), stored)
+    return image
+
+
 def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> Levels:
     """The levels of an image by its bit depth, upright, resized to (height, width) if asked.
 
@@ -60,10 +89,6 @@ def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> 
     from PIL import ImageOps
 
     way = image.getexif().get(ORIENTATION, 1)  # before Pillow turns a TIFF while reading it
-    deep = _sixteen_bit_colours(image, name)
-    if deep is not None:
-        dropped = "alpha" if image.mode in ("RGBA", "LA") else ""
-        return _resized(_upright(deep, way), 65535, resize)._replace(dropped=dropped)
     if _has_frames(image):
         raise InvalidInput(
             "data",
@@ -71,6 +96,10 @@ def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> 
             expected="images of one frame",
             fix="save each frame as an image",
         )
+    deep = _sixteen_bit_colours(image, name)
+    if deep is not None:
+        dropped = "alpha" if image.mode in ("RGBA", "LA") else ""
+        return _resized(_upright(deep, way), 65535, resize)._replace(dropped=dropped)
     mode, top, has_alpha = MODES.get(image.mode, ("", 0, False))
     dropped = "alpha" if has_alpha or "transparency" in image.info else ""
     if image.mode == "I" and image.format in ("PNG", "PPM"):  # which Pillow reads to 16 bits
@@ -157,7 +186,7 @@ def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
                 fix="convert it",
             )
     if isinstance(image, PngImageFile) and image.mode in ("RGB", "RGBA", "LA"):
-        with open(image.filename, "rb") as file:
+        with _file_of(image) as file:
             if file.read(25)[24:] == b"\x10":  # the header's bit depth
                 file.seek(0)
                 width, height, rows, _ = optional("png", "images").Reader(file=file).asDirect()
@@ -168,8 +197,24 @@ def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
         if image.mode not in ("RGB", "RGBA"):
             return None
         tifffile = optional("tifffile", "images")
-        return _channels_first(tifffile.imread(image.filename)[..., :3])
+        with _file_of(image) as file, tifffile.TiffFile(io.BytesIO(file.read())) as tiff:
+            page = tiff.pages[0]  # not its series, which may go on in other files
+            colours = np.moveaxis(page.asarray(), page.axes.index("S"), -1)
+            return _channels_first(colours[..., :3])
     return None
+
+
+@contextmanager
+def _file_of(image: ImageFile) -> Iterator[IO[bytes]]:
+    """The file of an image, read from its start, which Pillow may go on to read."""
+    if image.fp is None:  # of a user's image, which has been loaded
+        with open_file(os.fsdecode(image.filename), IMAGE) as file:
+            yield file
+    else:
+        place = image.fp.tell()
+        image.fp.seek(0)
+        yield image.fp
+        image.fp.seek(place)
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:

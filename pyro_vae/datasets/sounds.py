@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from pyro_vae.datasets.optional import optional
-from pyro_vae.files.reading import MEGABYTE, Kind, open_file
+from pyro_vae.files.reading import MEGABYTE, Kind, check_unpacked, open_file
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Sound", "read_sound"]
@@ -30,14 +30,17 @@ def read_sound(path: Path) -> Sound:
     Raises:
         InvalidInput: if it cannot be read, or is empty.
     """
-    with open_file(path, SOUND) as file:
-        _check_whole(path, file.read(8))
     try:
-        if path.suffix.lower() != ".wav" or importlib.util.find_spec("soundfile"):
-            found, rate = optional("soundfile", "audio").read(path, dtype="float32", always_2d=True)
-            values = np.asarray(found)
-        else:
-            values, rate = _by_scipy(path)
+        with open_file(path, SOUND) as file:
+            _check_whole(path, file.read(8))
+            file.seek(0)
+            if path.suffix.lower() != ".wav" or importlib.util.find_spec("soundfile"):
+                with optional("soundfile", "audio").SoundFile(file) as sound:
+                    size = 4 * sound.frames * sound.channels
+                    check_unpacked(path, SOUND, size, path.stat().st_size)
+                    values, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
+            else:
+                values, rate = _by_scipy(file)
     except InvalidInput:
         raise
     except Exception as error:  # whatever the codec raises on a truncated file
@@ -67,10 +70,10 @@ def _check_whole(path: Path, head: bytes) -> None:
         )
 
 
-def _by_scipy(path: Path) -> tuple[np.ndarray, int]:
+def _by_scipy(file: IO[bytes]) -> tuple[np.ndarray, int]:
     from scipy.io import wavfile
 
-    rate, samples = wavfile.read(path)
+    rate, samples = wavfile.read(file)
     samples = samples[:, None] if samples.ndim == 1 else samples
     if samples.dtype.kind == "f":
         return samples.astype(np.float32), rate

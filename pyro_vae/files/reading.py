@@ -25,14 +25,16 @@ import yaml
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
-    "MEGABYTE", "Kind", "checked", "open_file", "parsing", "read_bytes", "read_json", "read_npz",
-    "read_text", "read_yaml",
+    "MEGABYTE", "SPARE", "Kind", "check_unpacked", "checked", "files_in", "open_file", "parsing",
+    "read_bytes", "read_json", "read_npy", "read_npz", "read_text", "read_yaml",
 ]  # fmt: skip
 
 MEGABYTE = 2**20
 DEPTH = 100  # of JSON, of which three levels are one module of a program
 YAML_BYTES, YAML_DEPTH, YAML_SCALAR = MEGABYTE // 4, 30, 10_000
 ARRAYS = 1000  # in one archive
+# What a file may unpack to: so many times its size, the most of deflate, and a little more.
+UNPACKED, SPARE = 1032, 256 * MEGABYTE
 
 Shape = TypeVar("Shape")
 
@@ -99,6 +101,45 @@ def _check_regular(path: str | Path, status: os.stat_result, kind: Kind) -> None
         kind.refuse(path, "a pipe, a device or a socket")
     if status.st_size > kind.max_bytes:
         kind.refuse(path, _too_large(status.st_size, kind))
+
+
+def files_in(folder: str | Path, kind: Kind, with_hidden: bool = True) -> list[Path]:
+    """All regular files below a folder, which lie there themselves.
+
+    Args:
+        folder: the folder.
+        kind: what it should be.
+        with_hidden: whether files and folders whose names begin with a dot are looked at.
+
+    Raises:
+        InvalidInput: if it holds a link that leads out of it or to a folder, or a pipe, a device
+            or a socket.
+    """
+    found, root = [], Path(folder).resolve()
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            if not with_hidden and name.startswith("."):
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                kind.refuse(path, f"a link to a file outside of {folder}")
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append(path)
+            elif path.is_symlink() or not stat.S_ISDIR(status.st_mode):
+                _check_regular(path, status, kind)
+    return found
+
+
+def check_unpacked(path: str | Path, kind: Kind, unpacked: int, stored: int) -> None:
+    """Refuse a file that states more numbers, in bytes, than its own size accounts for."""
+    if unpacked > kind.max_bytes:
+        kind.refuse(path, _too_large(unpacked, kind))
+    if unpacked > SPARE + UNPACKED * stored:
+        kind.refuse(
+            path,
+            f"whose {stored / MEGABYTE:,.3f} MB claim to hold {unpacked / MEGABYTE:,.0f} MB",
+        )
 
 
 def _too_large(size: int, kind: Kind) -> str:
@@ -248,37 +289,53 @@ def read_npz(
     ):
         members = archive.infolist()
         unpacked = sum(member.file_size for member in members)
-        if unpacked > kind.max_bytes:
-            kind.refuse(path, _too_large(unpacked, kind))
+        check_unpacked(path, kind, unpacked, os.fstat(file.fileno()).st_size)
         if len(members) > ARRAYS:
             kind.refuse(path, f"which holds {len(members)} arrays, more than {ARRAYS}")
-        return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+        return {
+            member.filename.removesuffix(".npy"): _member(archive, member) for member in members
+        }
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """An array of an archive, read once, into its own memory."""
+def read_npy(path: str | Path, kind: Kind, inside: str | Path | None = None) -> np.ndarray:
+    """Read the array of an ``.npy``, as `read_npz` does; one that ends in more bytes is refused."""
+    with open_file(path, kind, inside) as file, parsing(path, kind):
+        return _array(file, os.fstat(file.fileno()).st_size)
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise zipfile.BadZipFile("a compression that numpy does not write")
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)  # type: ignore[arg-type]  # any file serves
-        header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, is_fortran, dtype = header(file)  # type: ignore[arg-type]
-        count = math.prod(shape)
-        if dtype.hasobject:
-            raise zipfile.BadZipFile("an array of objects, which are pickles")
-        if min(shape, default=0) < 0 or count * dtype.itemsize != member.file_size - file.tell():
-            raise zipfile.BadZipFile("an array of another size than it states")
-        flat = np.empty(count, dtype)
-        if count and dtype.itemsize:
-            view, filled = memoryview(flat.view(np.uint8).data), 0
-            while filled < len(view):
-                got = file.readinto(view[filled : filled + 2**24])  # type: ignore[attr-defined]
-                if not got:
-                    raise zipfile.BadZipFile("an array that ends too soon")
-                filled += got
-        file.read(1)  # the end of the member, where its checksum is compared
+        return _array(file, member.file_size)
+
+
+def _array(file: IO[bytes], size: int) -> np.ndarray:
+    """An array in numpy's format, read once, into its own memory."""
+    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]  # any file serves
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+        (3, 0): np.lib.format.read_array_header_2_0,  # which takes its UTF-8 for Latin-1
+    }[version]
+    shape, is_fortran, dtype = header(file)  # type: ignore[arg-type]
+    if version == (3, 0) and dtype.names:
+        dtype.names = tuple(name.encode("latin1").decode() for name in dtype.names)
+    count = math.prod(shape)
+    if dtype.hasobject:
+        raise zipfile.BadZipFile("an array of objects, which are pickles")
+    if count and not dtype.itemsize:
+        raise zipfile.BadZipFile("an array of nothing")
+    if min(shape, default=0) < 0 or count * dtype.itemsize != size - file.tell():
+        raise zipfile.BadZipFile("an array of another size than it states")
+    flat = np.empty(count, dtype)
+    if count:
+        view, filled = memoryview(flat.view(np.uint8).data), 0
+        while filled < len(view):
+            got = file.readinto(view[filled : filled + 2**24])  # type: ignore[attr-defined]
+            if not got:
+                raise zipfile.BadZipFile("an array that ends too soon")
+            filled += got
+    file.read(1)  # the end of a member, where its checksum is compared
     array = flat.reshape(shape, order="F" if is_fortran else "C")
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_vae.datasets import files
 from pyro_vae.datasets.dataset import Dataset, as_dataset
 from pyro_vae.datasets.named import load, load_whole
 from pyro_vae.validation import InvalidInput
@@ -101,7 +102,7 @@ def test_an_extra_that_is_not_installed_is_named(tmp_path, monkeypatch):
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    path, whole = tmp_path / "mine.npy", np.load
+    path, whole = tmp_path / "mine.npy", files.read_npy
     np.save(path, kinds.X)
 
     def written_meanwhile(*args, **options):
@@ -109,7 +110,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
         os.utime(path, ns=(1, 1))
         return found
 
-    monkeypatch.setattr(np, "load", written_meanwhile)
+    monkeypatch.setattr(files, "read_npy", written_meanwhile)
     with pytest.raises(InvalidInput, match="changed while it was read"):
         load(str(path))
 
