@@ -5,7 +5,7 @@ import random
 import zipfile
 from io import BytesIO
 
-from pyro_vae.checkpoint.states import checksum_of
+from pyro_vae.files import checksums
 
 WORDS = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 10**400, 0.5, -1e308, float("nan")),
@@ -16,9 +16,10 @@ WORDS = [
 
 
 def with_checksum(index: dict) -> dict:
-    """A state's JSON with the checksum that a forger would write."""
+    """The JSON of a run with the checksum that a forger would write."""
     rest = {key: value for key, value in index.items() if key != "checksum"}
-    return rest | {"checksum": checksum_of(rest)} if rest.get("format") == 2 else rest
+    is_checked = rest.get("format") == 2 or "checksum" in index
+    return checksums.with_checksum(rest) if is_checked else rest
 
 
 def places(value, path=()):

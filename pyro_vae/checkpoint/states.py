@@ -17,6 +17,7 @@ import safetensors.torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import Add, committing, current, weights_named_by
+from pyro_vae.files.checksums import CHECKSUM, checksum_of
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_json
 from pyro_vae.files.writing import CheckpointError
 
@@ -109,7 +110,7 @@ def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], Meta]:
             expected=f"format {FORMAT}",
             fix="load it with the version that wrote it",
         )
-    if stated["format"] == FORMAT and meta.pop("checksum", None) != checksum_of(meta):
+    if stated["format"] == FORMAT and meta.pop(CHECKSUM, None) != checksum_of(meta):
         INDEX.refuse(index, "altered: its checksum is not that of its values")
     weights = folder / Path(stated["weights"]).name
     data = read_bytes(weights, WEIGHTS, inside=folder)
@@ -117,8 +118,3 @@ def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], Meta]:
         WEIGHTS.refuse(weights, f"truncated or altered: its SHA-256 is not that in {index.name}")
     with parsing(weights, WEIGHTS):
         return safetensors.torch.load(data), meta
-
-
-def checksum_of(meta: Meta) -> str:
-    """The SHA-256 of a state's JSON, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

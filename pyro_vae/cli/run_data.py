@@ -12,6 +12,7 @@ from pyro_vae import checkpoint
 from pyro_vae.contracts import EventShape
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.files.checksums import with_checksum
 from pyro_vae.files.reading import MEGABYTE, Kind, read_json
 
 __all__ = ["RunData", "read_data", "units_of", "write_data"]
@@ -56,7 +57,7 @@ def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
         "columns": None if train.columns is None else train.columns.to_json(),
         "context_columns": None if given is None else given.to_json(),
     }
-    text = json.dumps(description, indent=1, ensure_ascii=False)
+    text = json.dumps(with_checksum(description), indent=1, ensure_ascii=False)
     checkpoint.write_text(folder / "data.json", text + "\n")
 
 

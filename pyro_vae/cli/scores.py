@@ -65,7 +65,7 @@ def score_run(
     if units := units_of(data):
         result["units"] = units
     checkpoint.commit(
-        folder, {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result)}
+        folder, {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result, True)}
     )
     return scores
 

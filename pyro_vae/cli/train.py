@@ -14,6 +14,7 @@ from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_voc
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.files.checksums import with_seal
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.programs import as_program
 from pyro_vae.recipes.build import build_optimizer, build_program
@@ -103,7 +104,7 @@ def run(argv: list[str]) -> None:
             callbacks=callbacks,
         )
         # Written again: a resumed run may have more epochs.
-        checkpoint.write_text(folder / RECIPE, WRITTEN + recipes.dump(namespace))
+        checkpoint.write_text(folder / RECIPE, with_seal(WRITTEN + recipes.dump(namespace)))
         test = test[: namespace.limit]
         scores = score_run(program, test, namespace.num_samples, folder, recipe.seed)
         figures = draw_figures(program, test, history, folder)
@@ -131,7 +132,7 @@ def _begin(folder: Path, recipe: str) -> None:
             expected="a folder without such a file",
             fix="choose another folder for --out, or move that file elsewhere",
         )
-    checkpoint.write_text(path, WRITTEN + recipe)
+    checkpoint.write_text(path, with_seal(WRITTEN + recipe))
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import yaml
 
+from pyro_vae.files.checksums import CHECKSUM, is_whole, is_whole_text
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -196,11 +197,15 @@ def read_json(
 ) -> Shape:
     """Read a JSON file whose values have the types of ``shape``, a dictionary of any kind.
 
-    Keys that a ``TypedDict`` does not name are left out.
+    Keys that a ``TypedDict`` does not name are left out. A checksum among them is compared.
     """
     data = read_bytes(path, kind, inside)
     with parsing(path, kind):
-        return checked(json.loads(data), shape)
+        value = json.loads(data)
+        _check_tree(value)
+        if not is_whole(value):
+            kind.refuse(path, f"altered: its {CHECKSUM} is not that of its values")
+        return checked(value, shape)
 
 
 def checked(value: object, shape: type[Shape]) -> Shape:
@@ -249,10 +254,18 @@ def _is_encodable(text: str) -> bool:
 
 
 def read_yaml(path: str | Path, kind: Kind, inside: str | Path | None = None) -> Any:
-    """Read a YAML file of plain values, after its size, depth and aliases have been checked."""
+    """Read a YAML file of plain values, after its size, depth and aliases have been checked.
+
+    If it lies in a run's folder, ``inside``, so has its checksum been, where it has one.
+    """
     small = Kind(kind.argument, kind.expected, kind.fix, YAML_BYTES, kind.error)
     text = read_text(path, small, inside)
     with parsing(path, kind):
+        if inside is not None and not is_whole_text(text):
+            restored = f"{kind.fix}; or if you changed it yourself, remove its last line"
+            Kind(kind.argument, kind.expected, restored, kind.max_bytes, kind.error).refuse(
+                path, "altered: its checksum is not that of its lines"
+            )
         _check_events(text)
         value = yaml.safe_load(text)
         _check_tree(value)

@@ -68,7 +68,7 @@ class Gallery:
             "warnings": self.warnings,
             "seed": seed,
         }
-        checkpoint.commit(self.folder, {**self.pictures, "inspection.json": as_json(found)})
+        checkpoint.commit(self.folder, {**self.pictures, "inspection.json": as_json(found, True)})
 
     @contextmanager
     def where_defined(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from pyro_vae import checkpoint
+from pyro_vae.files.checksums import CHECKSUM, with_checksum
 from pyro_vae.files.reading import MEGABYTE, Kind, read_json, read_yaml
 
 __all__ = [
@@ -113,12 +114,17 @@ def read_file(folder: Path, name: str, run: Path | None = None) -> Json:
         )
     if not isinstance(found, dict):
         FILES.refuse(folder / name, "which holds no values by name")
+    found.pop(CHECKSUM, None)
     return found
 
 
-def as_json(values: Mapping[str, object]) -> bytes:
-    """Values as JSON, which has neither NaN nor infinity: both become null."""
-    return (json.dumps(_finite(values), indent=1) + "\n").encode()
+def as_json(values: Mapping[str, object], is_checked: bool = False) -> bytes:
+    """Values as JSON, which has neither NaN nor infinity: both become null.
+
+    With ``is_checked``, a checksum of them is added, which `read_file` compares.
+    """
+    finite = {key: _finite(value) for key, value in values.items()}
+    return (json.dumps(with_checksum(finite) if is_checked else finite, indent=1) + "\n").encode()
 
 
 def _finite(value: object) -> object:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import FAST, fails
+from mutations import with_checksum
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
@@ -198,10 +199,10 @@ def test_everything_in_a_page_is_text(stranger):
     scores = json.loads((stranger / "evaluation.json").read_text())
     scores["data"] = dict.fromkeys(scores["data"], evil)
     scores["versions"] = {evil: evil}
-    (stranger / "evaluation.json").write_text(json.dumps(scores))
+    (stranger / "evaluation.json").write_text(json.dumps(with_checksum(scores)))
     settings = json.loads((stranger / "training.json").read_text())
     settings["settings"]["objective"] = {"class": evil}
-    (stranger / "training.json").write_text(json.dumps(settings))
+    (stranger / "training.json").write_text(json.dumps(with_checksum(settings)))
     (stranger / "recipe.yaml").write_text(f"epochs: '{evil.replace(chr(39), chr(39) * 2)}'\n")
     name = "a<script>.png"
     (stranger / "inspection" / name).write_bytes(PNG + b"picture")
@@ -277,7 +278,8 @@ def test_whatever_a_file_holds_is_a_page_or_one_line(stranger, monkeypatch, name
         values["numbers"] = findings
     tried = list(variants(values))[::5]
     for changed in tried:
-        (stranger / name).write_text(json.dumps(changed))
+        forged = with_checksum(changed) if isinstance(changed, dict) else changed
+        (stranger / name).write_text(json.dumps(forged))
         try:
             page = report(stranger, program)
         except InvalidInput as error:

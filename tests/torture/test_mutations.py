@@ -200,9 +200,6 @@ READERS = {
 }  # fmt: skip
 
 
-STATES = ("program.json", "training.json")
-
-
 def mutate(folder, name, draw):
     """Replace a file of a folder by a mutation of it, with whatever checksums a forger writes."""
     if name == "weights":
@@ -217,7 +214,7 @@ def mutate(folder, name, draw):
     data, is_tree = path.read_bytes(), draw.random() < 0.7
     if name.endswith(".json") and is_tree:
         tree = mutated_tree(json.loads(data), draw)
-        tree = with_checksum(tree) if name in STATES and isinstance(tree, dict) else tree
+        tree = with_checksum(tree) if isinstance(tree, dict) else tree
         path.write_text(json.dumps(tree))
     elif name.endswith(".yaml") and is_tree:
         path.write_text(yaml.safe_dump(mutated_tree(yaml.safe_load(data), draw)), errors="replace")
