@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import zarr
 
 __all__ = [
-    "DATA", "cells_of_hdf5", "cells_of_zarr", "check_hdf5", "check_stored", "check_zarr_arrays",
-    "hdf5_arrays", "open_hdf5", "open_zarr", "parquet_table", "saved_data",
+    "DATA", "cells_of_hdf5", "check_hdf5", "check_stored", "check_zarr_arrays",
+    "hdf5_arrays", "open_hdf5", "parquet_table", "saved_data", "zarr_arrays",
 ]  # fmt: skip
 
 DATA = Kind(
@@ -132,7 +132,7 @@ def check_hdf5(path: Path, arrays: Iterable[h5py.Dataset]) -> None:
     for array in arrays:
         plan = array.id.get_create_plist()
         if array.external or array.is_virtual:
-            DATA.refuse(path, f"whose {array.name} lies in another file")
+            DATA.refuse(path, f"whose {array.name} lies in other files")
         used = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
         if not FILTERS.issuperset(used):
             DATA.refuse(path, f"whose {array.name} needs a filter of HDF5 that is not known here")
@@ -191,21 +191,21 @@ def _check_links(path: Path, file: h5py.File) -> None:
 # Zarr
 
 
-def open_zarr(path: Path) -> zarr.Array | zarr.Group:
-    """Open a Zarr folder that holds its chunks itself and needs only the codecs of the list."""
+def zarr_arrays(path: Path) -> dict[str, zarr.Array] | anndata.AnnData:
+    """The arrays of a Zarr folder that holds its chunks itself; one without a group is ``""``."""
     library = optional("zarr", "single-cell")
     _check_zarr(path)
     # Consolidated metadata could name arrays outside of the folder.
-    return library.open(str(path), mode="r", use_consolidated=False)
-
-
-def cells_of_zarr(path: Path, group: zarr.Group) -> anndata.AnnData:
-    """Read an AnnData of a Zarr folder."""
-    import zarr
-
-    members = [item for _, item in group.members(max_depth=None)]
-    check_zarr_arrays(path, [item for item in members if isinstance(item, zarr.Array)])
-    return _cells(path, optional("anndata", "single-cell").read_zarr(group))
+    node = library.open(str(path), mode="r", use_consolidated=False)
+    if isinstance(node, library.Array):
+        return {"": node}
+    arrays = {
+        n: item for n, item in node.members(max_depth=None) if isinstance(item, library.Array)
+    }
+    if node.attrs.get("encoding-type") != "anndata":
+        return arrays
+    check_zarr_arrays(path, arrays.values())
+    return _cells(path, optional("anndata", "single-cell").read_zarr(node))
 
 
 def _check_zarr(path: Path) -> None:

@@ -21,20 +21,18 @@ from pyro_vae.datasets.annotated import read_annotated
 from pyro_vae.datasets.contained import (
     DATA,
     cells_of_hdf5,
-    cells_of_zarr,
     check_hdf5,
     check_stored,
     check_zarr_arrays,
     hdf5_arrays,
     open_hdf5,
-    open_zarr,
     parquet_table,
     saved_data,
+    zarr_arrays,
 )
 from pyro_vae.datasets.folders import read_folder
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.hub import read_hub
-from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Reading, Source, Texts, split_of
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import check_lengths, exact_words
@@ -204,18 +202,14 @@ def _hdf5(path: Path, reading: Reading) -> Source:
 
 
 def _zarr(path: Path, reading: Reading) -> Source:
-    zarr = optional("zarr", "single-cell")
-    node = open_zarr(path)
-    if isinstance(node, zarr.Array):
-        check_zarr_arrays(path, [node])
-        return Source(path.stem, {"train": Part(np.asarray(node[...]))})
-    if node.attrs.get("encoding-type") == "anndata":
-        return _from_cells(cells_of_zarr(path, node), reading)
-    members = node.members(max_depth=None)
-    found = {name: item for name, item in members if isinstance(item, zarr.Array)}
-    wanted = _wanted(list(found), reading)
+    found = zarr_arrays(path)
+    if not isinstance(found, dict):
+        return _from_cells(found, reading)
+    wanted = [*found] if [*found] == [""] else _wanted(list(found), reading)
     check_zarr_arrays(path, [found[name] for name in wanted])
     arrays = {name: np.asarray(found[name][...]) for name in wanted}
+    if "" in arrays:
+        return Source(path.stem, {"train": Part(arrays[""])})
     return _arrays(path, arrays, reading, list(found))
 
 

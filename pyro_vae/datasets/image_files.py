@@ -87,7 +87,9 @@ def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> 
     """
     from PIL import Image as pillow
     from PIL import ImageOps
+    from PIL.ImageFile import ImageFile
 
+    file = image.fp if isinstance(image, ImageFile) else None  # until Pillow has read its pixels
     way = image.getexif().get(ORIENTATION, 1)  # before Pillow turns a TIFF while reading it
     if _has_frames(image):
         raise InvalidInput(
@@ -96,7 +98,7 @@ def read_image(image: Image, name: str, resize: Sequence[int] | None = None) -> 
             expected="images of one frame",
             fix="save each frame as an image",
         )
-    deep = _sixteen_bit_colours(image, name)
+    deep = _sixteen_bit_colours(image, name, file)
     if deep is not None:
         dropped = "alpha" if image.mode in ("RGBA", "LA") else ""
         return _resized(_upright(deep, way), 65535, resize)._replace(dropped=dropped)
@@ -170,7 +172,7 @@ def _has_frames(image: Image) -> bool:
     return True
 
 
-def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
+def _sixteen_bit_colours(image: Image, name: str, file: IO[bytes] | None) -> np.ndarray | None:
     """The levels (3, H, W) of a file of 16-bit colours, of which Pillow would keep 8 bits."""
     from PIL.PngImagePlugin import PngImageFile
     from PIL.PpmImagePlugin import PpmImageFile
@@ -186,10 +188,10 @@ def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
                 fix="convert it",
             )
     if isinstance(image, PngImageFile) and image.mode in ("RGB", "RGBA", "LA"):
-        with _file_of(image) as file:
-            if file.read(25)[24:] == b"\x10":  # the header's bit depth
-                file.seek(0)
-                width, height, rows, _ = optional("png", "images").Reader(file=file).asDirect()
+        with _file_of(image, file) as whole:
+            if whole.read(25)[24:] == b"\x10":  # the header's bit depth
+                whole.seek(0)
+                width, height, rows, _ = optional("png", "images").Reader(file=whole).asDirect()
                 levels = np.vstack([np.asarray(row, dtype=np.uint16) for row in rows])
                 levels = levels.reshape(height, width, -1)
                 return _channels_first(levels[:, :, : 3 if levels.shape[2] > 2 else 1])
@@ -197,7 +199,7 @@ def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
         if image.mode not in ("RGB", "RGBA"):
             return None
         tifffile = optional("tifffile", "images")
-        with _file_of(image) as file, tifffile.TiffFile(io.BytesIO(file.read())) as tiff:
+        with _file_of(image, file) as whole, tifffile.TiffFile(io.BytesIO(whole.read())) as tiff:
             page = tiff.pages[0]  # not its series, which may go on in other files
             colours = np.moveaxis(page.asarray(), page.axes.index("S"), -1)
             return _channels_first(colours[..., :3])
@@ -205,16 +207,16 @@ def _sixteen_bit_colours(image: Image, name: str) -> np.ndarray | None:
 
 
 @contextmanager
-def _file_of(image: ImageFile) -> Iterator[IO[bytes]]:
+def _file_of(image: ImageFile, file: IO[bytes] | None) -> Iterator[IO[bytes]]:
     """The file of an image, read from its start, which Pillow may go on to read."""
-    if image.fp is None:  # of a user's image, which has been loaded
-        with open_file(os.fsdecode(image.filename), IMAGE) as file:
-            yield file
+    if file is None or file.closed:  # of a user's image, whose pixels have been read
+        with open_file(os.fsdecode(image.filename), IMAGE) as whole:
+            yield whole
     else:
-        place = image.fp.tell()
-        image.fp.seek(0)
-        yield image.fp
-        image.fp.seek(place)
+        place = file.tell()
+        file.seek(0)
+        yield file
+        file.seek(place)
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_an_hdf5_file_holds_its_numbers_itself(tmp_path, how):
     with h5py.File(tmp_path / "data.h5", "w") as file:
         HDF5[how](file, tmp_path / "other.h5")
     elsewhere = how in ("external", "virtual", "virtual_without_end", "external_link", "soft_link")
-    refused(tmp_path / "data.h5", "lies in another" if elsewhere else "claim to hold")
+    refused(tmp_path / "data.h5", "lies in" if elsewhere else "claim to hold")
 
 
 def test_lists_that_are_all_the_same_long_one_are_counted(tmp_path, monkeypatch):
