@@ -40,9 +40,9 @@ class TensorBoard(Callback):
         folder = self.folder or training.folder
         if folder is None:
             raise _no_folder("TensorBoard()")
-        inner = folder if self.folder else checkpoint.subfolder(folder, "tensorboard")
+        place, name = (folder.parent, folder.name) if self.folder else (folder, "tensorboard")
+        inner = checkpoint.subfolder(place, name)
         with checkpoint.writing_to(folder):
-            inner.mkdir(parents=True, exist_ok=True)
             self.events = EventFile(inner, purge_step=training.step + 1)
 
     def log(self, training: Training, scalars: Mapping[str, float], step: int) -> None:
