@@ -15,6 +15,8 @@ from contextlib import suppress
 from pyro_vae.cli import compare, evaluate, impute, inspect, report, sample, train
 from pyro_vae.cli.options import as_options, one_line_warning
 from pyro_vae.evaluation.scores import versions
+from pyro_vae.ranks.group import Group
+from pyro_vae.ranks.launch import joined
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.training.history import TrainingDiverged
 from pyro_vae.validation import InvalidInput, check_choice
@@ -28,6 +30,8 @@ COMMANDS = {
     for module in (train, evaluate, compare, sample, impute, inspect, report)
 }
 
+SHARED = ("train", "evaluate")  # among the processes that torchrun starts
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for a user's mistake, or 130 if interrupted."""
@@ -37,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _run(argv)
-        sys.stdout.flush()
+        with joined() as group:
+            _run(argv, group)
+            sys.stdout.flush()
         return 0
     except (InvalidInput, TrainingDiverged) as error:
         print(f"pyro-vae: {error}", file=sys.stderr)
@@ -63,13 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(argv: list[str]) -> None:
+def _run(argv: list[str], group: Group | None) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
     elif argv[0] == "--version":
         print(versions()["pyro-vae"])
     else:
         check_choice("command", argv[0], COMMANDS)
+        if group is not None and argv[0] not in SHARED:
+            raise InvalidInput(
+                "torchrun",
+                got=f"{argv[0]} in {group.size} processes",
+                expected=f"{' or '.join(SHARED)}, which share their work",
+                fix=f"run pyro-vae {argv[0]} in one process",
+            )
         with enough_memory(f"pyro-vae {argv[0]}", SMALLER):
             COMMANDS[argv[0]].run(as_options(argv[1:]))
 

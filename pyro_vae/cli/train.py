@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -17,6 +18,8 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.files.checksums import with_seal
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.programs import as_program
+from pyro_vae.ranks.group import of_this_process
+from pyro_vae.ranks.launch import is_restarted, leave
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
@@ -67,8 +70,12 @@ def run(argv: list[str]) -> None:
     data, validation, test = _load(recipe)
     owner = build_program(recipe, data)
     program = as_program(owner)  # a module's folder holds the module
+    group = of_this_process()
+    if group is not None:
+        _check_group(namespace)
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
-    continues(folder, namespace.resume)  # what is wrong with the folder is said now
+    if group is None or group.is_first:
+        continues(folder, namespace.resume)  # what is wrong with the folder is said now
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(program, part)
     parameters = sum(parameter.numel() for parameter in program.parameters())
@@ -77,38 +84,56 @@ def run(argv: list[str]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    train = partial(
+        fit,
+        owner,
+        data,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=recipe.schedule,
+        validation=validation,
+        device=recipe.device,
+        autocast=recipe.autocast,
+        out=folder,
+        resume=namespace.resume,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        clip_norm=recipe.clip_norm,
+        patience=recipe.patience,
+        seed=recipe.seed,
+        compile=recipe.compile,
+        callbacks=callbacks,
+    )
+    if group is not None and not group.is_first:
+        train(callbacks=())
+        return
     with checkpoint.claimed(folder):
         if not continues(folder, namespace.resume):
             _begin(folder, recipes.dump(namespace))
             write_vocabulary(folder, data)
             write_data(folder, data, test)
-        history = fit(
-            owner,
-            data,
-            objective=objective,
-            optimizer=optimizer,
-            schedule=recipe.schedule,
-            validation=validation,
-            device=recipe.device,
-            autocast=recipe.autocast,
-            out=folder,
-            resume=namespace.resume,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup=recipe.warmup,
-            clip_norm=recipe.clip_norm,
-            patience=recipe.patience,
-            seed=recipe.seed,
-            compile=recipe.compile,
-            callbacks=callbacks,
-        )
+        history = train()
+        leave()  # scores and figures are this process's own work
         # Written again: a resumed run may have more epochs.
         checkpoint.write_text(folder / RECIPE, with_seal(WRITTEN + recipes.dump(namespace)))
         test = test[: namespace.limit]
         scores = score_run(program, test, namespace.num_samples, folder, recipe.seed)
         figures = draw_figures(program, test, history, folder)
     print_scores(scores, test, folder, figures)
+
+
+def _check_group(namespace: Namespace) -> None:
+    """Let several processes know one folder; started again after a failure, they continue in it."""
+    if not namespace.out:
+        raise InvalidInput(
+            "out",
+            got="no run folder, in several processes",
+            expected="--out RUN, which is the same in all",
+            fix="add --out with the folder of the run",
+        )
+    namespace.resume = namespace.resume or is_restarted()
 
 
 def _begin(folder: Path, recipe: str) -> None:

@@ -75,7 +75,7 @@ def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.randint(-(2**31), 2**31, (num_batches, 2), dtype=torch.int32, device=device)
 
 
-def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
+def uniform(shape: Sequence[int], keys: Tensor, rows: Tensor | None = None) -> Tensor:
     """Uniform numbers on [0, 1), multiples of 2^-24, each a hash of its position and two keys.
 
     A batch has a hundred times more pixels than latents. A generator draws numbers one after the
@@ -84,6 +84,7 @@ def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
     Args:
         shape: their shape.
         keys: two 32-bit integers (2,), see `batch_keys`.
+        rows: the places in a whole batch of the rows that are drawn; by default they are all.
 
     Source: the multipliers are those of Wellons' search for integer hashes of low bias
     (``lowbias32``).
@@ -93,6 +94,10 @@ def uniform(shape: Sequence[int], keys: Tensor) -> Tensor:
         tensor(0.5000)
     """
     position = torch.arange(math.prod(shape), dtype=torch.int32, device=keys.device)
+    if rows is not None:
+        inner = math.prod(shape[1:])
+        within = torch.arange(inner, dtype=torch.int32, device=keys.device)
+        position = (rows.int()[:, None] * inner + within).reshape(-1)
     bits = position * -1640531527 + keys[0]  # products of 32-bit integers wrap around
     bits = (bits ^ (bits >> 16 & 0xFFFF)) * 0x7FEB352D ^ keys[1]
     bits = (bits ^ (bits >> 15 & 0x1FFFF)) * -2073254261

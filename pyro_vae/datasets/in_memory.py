@@ -205,29 +205,29 @@ class Dataset(torch.utils.data.Dataset):
         parts = list(self.parts.values())
         return parts[0].device if parts else only_tensor(self._stored).device
 
-    def batch(self, index: Tensor, keys: Tensor | None = None) -> tuple[Tensors, Tensors | None]:
+    def batch(
+        self, index: Tensor, keys: Tensor | None = None, rows: Tensor | None = None
+    ) -> tuple[Tensors, Tensors | None]:
         """A training batch (x, context) of the data at ``index``.
 
         Args:
             index: places of the data.
             keys: keys of the draw of dynamic binarisation, see `batch_keys`; by default new ones.
+            rows: which rows of the batch to give, drawn as in the whole batch; by default all.
         """
-        if keys is None:
-            keys = batch_keys(1, self.device)[0]
-        x = self._batch(index, keys)
-        return x, map_tensors(lambda value: value.index_select(0, index), self.context)
-
-    def _batch(self, index: Tensor, keys: Tensor) -> Tensors:
+        keys = batch_keys(1, self.device)[0] if keys is None else keys
+        index = index if rows is None else index.index_select(0, rows)
+        context = map_tensors(lambda value: value.index_select(0, index), self.context)
+        if not self.parts:
+            return self._batch_of(index, keys, rows), context
         # Other keys for each part, or two parts would share their random numbers.
-        if self.parts:
-            parts = enumerate(self.parts.items())
-            return {name: part._batch_of(index, keys + place) for place, (name, part) in parts}
-        return self._batch_of(index, keys)
+        parts = enumerate(self.parts.items())
+        return {n: part._batch_of(index, keys + i, rows) for i, (n, part) in parts}, context
 
-    def _batch_of(self, index: Tensor, keys: Tensor) -> Tensor:
+    def _batch_of(self, index: Tensor, keys: Tensor, rows: Tensor | None) -> Tensor:
         x = self._decoded(only_tensor(self._stored).index_select(0, index))
         if self.binarize == "dynamic":
-            x = self._binarized(x, uniform(x.shape, keys).to(x.dtype))
+            x = self._binarized(x, uniform(x.shape, keys, rows).to(x.dtype))
         return x
 
     def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,9 +16,10 @@ from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.proposals import Guide, Proposal
-from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs
+from pyro_vae.ranks.group import of_this_process
+from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.runtime.environment import random_state, set_random_state
+from pyro_vae.runtime.environment import random_state, seed_generators, set_random_state
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.runtime.traces import NonFiniteLogWeight, is_no_weight, weights_of
@@ -78,14 +80,23 @@ def iterate_log_weights(
             runs = -(-len(given) // blocks.size) * len(blocks.draws)
             compile = "off" if given.plates.one_draw else settings.compile
             proposal = CompiledGuide(compile, runs)
+        runs_of_guide = blocks.draws if given.noise is not None else ()
+
+        def weigh(own: int, few: slice) -> Tensor:
+            seed_generators(given.device, own)
+            part = with_noise_of(given[blocks.rows(few)], own)
+            return weights_of_block(part, few, proposal, blocks.draws)
+
+        seeded = blocks.seeded(given.device, len(given), settings.seed)
+        tasks = (partial(weigh, own, few) for own, few in seeded)
+        group = of_this_process()
         label = f"log-weights, K = {num_samples}"
         with progress_bar(label, total=len(given), shown=settings.progress) as advance:
-            for part, few in blocks.over(given, settings.seed):
-                weights = weights_of_block(part, few, proposal, blocks.draws)
-                runs_of_guide = blocks.draws if part.noise is not None else ()
+            computed = (task() for task in tasks) if group is None else group.in_turns(tasks)
+            for weights in computed:
                 weights = weights.expand(num_samples, -1) if repeats > 1 else weights
                 yield Weighed(weights, runs_of_guide, is_exact=repeats > 1)
-                advance(few.stop - few.start)
+                advance(weights.shape[1])
 
 
 def weights_of_block(

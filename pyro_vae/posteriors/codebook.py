@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import nearest_code
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
+from pyro_vae.ranks.batch import whole_batch
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Codebook"]
@@ -110,7 +111,7 @@ class Codebook(nn.Module):
         point = vectors + (entries - vectors).detach()
         density = dist.Delta(point, event_dim=len(self.latent))
         if learns:
-            self._follow(self._vectors(vectors.detach()), codes.flatten())
+            self._follow(whole_batch(self._vectors(vectors)), whole_batch(codes.flatten()))
             apart = (vectors - entries).square().flatten(vectors.dim() - len(self.latent)).sum(-1)
             # A factor that the program puts in its guide.
             density.training_term = -self.commitment * apart

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -25,6 +25,7 @@ from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.objectives import ELBO, EnumeratedELBO
 from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.programs import as_program
+from pyro_vae.ranks.group import Group, of_this_process
 from pyro_vae.runtime.before_training import check_batches, warn_of_scales
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
@@ -80,6 +81,9 @@ def fit(
     of the program, and the loss may reach no others: what is trained is what is saved and scored.
     Nothing is registered in Pyro's global store. `pyro.infer.SVI` looks for parameters there, and
     would move nothing.
+
+    Within a process group of `torch.distributed`, all processes call it with the same arguments.
+    They share each batch and train what one process would; the first one writes and speaks.
 
     Args:
         program: any program. It is moved to ``device`` and left there, with its last weights, or
@@ -198,6 +202,7 @@ def fit(
         "epochs": None if isinstance(schedule, Constant) else epochs,
         "trainable": trainable,
     }
+    group = of_this_process()
     steps = GradientSteps(
         program,
         train.to(target, dtype),
@@ -211,16 +216,27 @@ def fit(
         clip_norm,
         seed,
         autocast,
+        group,
     )
     folder = None if out is None else Path(out)
     run = Run(
         owner, steps, compile, held, patience, folder, checkpoint_seconds, settings, callbacks
     )
-    with nullcontext() if folder is None else checkpoint.claimed(folder):
-        if folder is not None and continues(folder, resume):
+    progress = progress and (group is None or group.is_first)
+    with ExitStack() as stack:
+
+        def goes_on() -> bool:
+            if folder is None:
+                return False
+            stack.enter_context(checkpoint.claimed(folder))
+            return continues(folder, resume)
+
+        if goes_on() if group is None else group.told(goes_on):
             run.restore()
         elif resume and progress:
             say(f"resume: {folder} holds no training yet, so it starts from the beginning")
+        if group is not None:
+            _check_shared(group, steps, settings)
         if out is not None and "<lambda>" in str(settings):
             raise InvalidInput(
                 "schedule or optimizer",
@@ -235,6 +251,17 @@ def fit(
         ):
             run.train(progress)
     return run.history
+
+
+def _check_shared(group: Group, steps: GradientSteps, settings: dict[str, object]) -> None:
+    """Refuse processes that would not train one model; wait until all have read their folder."""
+    if not group.equal(f"{settings} {steps.device.type}"):
+        raise InvalidInput(
+            "data",
+            got="other data or settings in another process of the group",
+            expected="the same call in each process",
+            fix="give all of them the same data, program and arguments",
+        )
 
 
 def check_settings(

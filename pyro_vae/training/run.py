@@ -83,10 +83,12 @@ class Run:
     callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
+        group = self.steps.group
+        self.writes = self.folder is not None and (group is None or group.is_first)
         self.seen = Training(
             self.program,
             self.steps.data,
-            self.folder,
+            self.folder if self.writes else None,
             self.settings,
             self.callbacks,
             self.validation is not None,
@@ -290,7 +292,7 @@ class Run:
     # on disk
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             return
         kept = self.seen.best
         best = self.program.state_dict() if kept is None else kept.weights

@@ -30,12 +30,14 @@ from pyro_vae.objectives.data_scale import without_data_scale
 from pyro_vae.objectives.elbo import SumOverSites
 from pyro_vae.objectives.global_latents import weigh_globals
 from pyro_vae.objectives.kl_weight import weigh_latents
+from pyro_vae.ranks.group import Group
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
 from pyro_vae.training.optimizer_state import OptimizerState
 from pyro_vae.training.ownership import leaves_of, refuse_foreign
+from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Batch", "GradientSteps", "MakeOptimizer"]
@@ -84,6 +86,7 @@ class GradientSteps:
         clip_norm: upper limit of the gradient's global norm.
         seed: of everything random.
         autocast: whether layers compute in bfloat16.
+        group: the processes that share each batch, if there are several.
 
     Raises:
         InvalidInput: for a program without parameters, or an optimiser that needs the loss several
@@ -102,6 +105,7 @@ class GradientSteps:
     clip_norm: float | None
     seed: int
     autocast: bool
+    group: Group | None = None
 
     def __post_init__(self) -> None:
         trainable = (p for p in self.program.parameters() if p.requires_grad)
@@ -126,12 +130,16 @@ class GradientSteps:
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
         self.replay: Replay | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
-        self.loss_and_gradients = LossAndGradients(
-            self._loss,
-            self.parameters,
-            lambda n: n in (self.compiled_sizes or ()),
-            as_module(self.program),
-        )
+        module, compiled = as_module(self.program), lambda n: n in (self.compiled_sizes or ())
+        self.loss_and_gradients: LossAndGradients | SharedLossAndGradients
+        if self.group is None:
+            alone = LossAndGradients(self._loss, self.parameters, compiled, module)
+            self.loss_and_gradients = alone
+        else:
+            shared = SharedLossAndGradients(
+                self.group, self._loss, module, self.parameters, compiled
+            )
+            self.loss_and_gradients = shared
         self.globals: frozenset[str] = frozenset()  # the sites that belong to all data together
         self.per_epoch = -(-len(self.data) // self.batch_size)
 
@@ -170,6 +178,8 @@ class GradientSteps:
         Raises:
             InvalidInput: if the loss reaches no parameter of the program, or others than its own.
         """
+        if isinstance(self.loss_and_gradients, SharedLossAndGradients):
+            self.loss_and_gradients.look(self._first_batch, self.device, self.seed)
         batch = self._first_batch(min(self.batch_size, len(self.data)))
         self.program.train()
         own = {id(parameter) for parameter in self.parameters}
@@ -298,7 +308,7 @@ class GradientSteps:
         All batches must be whole, and the compiled step and the update's kernel must have run.
         """
         are_whole = len(batches) == STEPS_AT_ONCE and len(batches[-1].places) == self.batch_size
-        if self.device.type != "cuda" or not are_whole:
+        if self.device.type != "cuda" or not are_whole or self.group is not None:
             return False
         graph = self.loss_and_gradients.captured(*batches[0][:3])
         return (
@@ -322,15 +332,18 @@ class GradientSteps:
 
     def _first_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
         weight = torch.tensor(self.kl_weight(0), device=self.device) if self.warmup else None
-        return torch.arange(size, device=self.device), batch_keys(1, self.device)[0], weight
+        index = torch.arange(size, device=self.device) % len(self.data)
+        return index, batch_keys(1, self.device)[0], weight
 
-    def _loss(self, index: Tensor, keys: Tensor, weight: Tensor | None) -> Tensor:
-        """Minus the objective, per datum, of a batch.
+    def _loss(
+        self, index: Tensor, keys: Tensor, weight: Tensor | None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Minus the objective, per datum, of a batch, or the part of it that some rows make.
 
         Its data are looked up and drawn here, as a part of the captured graph.
         """
-        x, context = self.data.batch(index, keys)
-        share = len(x) / len(self.data)
+        x, context = self.data.batch(index, keys, rows)
+        share = len(index if rows is None else rows) / len(self.data)
         pair = map(without_data_scale, (self.program.model, self.program.guide))
         model, guide = (weigh_globals(fn, self.globals, share) for fn in pair)
         if weight is not None:
