@@ -19,8 +19,6 @@ __all__ = ["TIMEOUT", "is_restarted", "joined", "leave"]
 
 TIMEOUT = "PYRO_VAE_TIMEOUT"  # environment variable: seconds to wait for another process
 
-SPOKEN = "failures"  # key of the number of processes that have said why they failed
-
 
 def is_restarted() -> bool:
     """Whether torchrun has started this process again, after a failure."""
@@ -41,15 +39,16 @@ def joined() -> Iterator[Group | None]:
         yield None
         return
     seconds = float(os.environ.get(TIMEOUT, "300"))
-    store, rank, size = next(dist.rendezvous("env://"))
+    found, rank, size = next(dist.rendezvous("env://"))
+    # Of each attempt its own: what is left of an earlier one in the store would be taken for new.
+    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), found)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=seconds)
     )
-    group, attempt = Group(rank, size), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    voice = dist.PrefixStore(f"{SPOKEN}/{attempt}", store)
+    group, voice = Group(rank, size), dist.PrefixStore("pyro_vae", store)
     try:
         with ExitStack() as quiet:
             if not group.is_first:
