@@ -108,9 +108,9 @@ def _score(terms: Tensor, given: Conditioned, draws: tuple[int, ...]) -> Score:
     """The mean over draws (K, N) of each datum, from runs of so many draws."""
     score = elbo_score(terms)
     if given.plates.is_deterministic:
-        return replace(score, mc_se=rounding_of(terms))
+        return score.with_error(rounding_of(terms))
     if given.noise is not None:
-        return replace(score, mc_se=summary_error(elbo_score, terms, draws))
+        return score.with_error(summary_error(elbo_score, terms, draws))
     return score
 
 

@@ -228,9 +228,9 @@ def _summarized(
         for name, summary in summaries.items():
             score = summary(weighed.weights)
             if weighed.is_exact:
-                score = replace(score, mc_se=rounding_of(weighed.weights))
+                score = score.with_error(rounding_of(weighed.weights))
             elif weighed.runs:
-                score = replace(score, mc_se=summary_error(summary, weighed.weights, weighed.runs))
+                score = score.with_error(summary_error(summary, weighed.weights, weighed.runs))
             parts[name].append(score)
             if len(parts[name]) == MOST_PARTS:
                 parts[name] = [concatenate(parts[name])]
