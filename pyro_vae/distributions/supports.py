@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 import torch
-from pyro.distributions import Delta, TorchDistribution, constraints
+from pyro.distributions import Delta, MaskedDistribution, TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Distribution, biject_to
 from torch.distributions.constraints import Constraint
@@ -23,7 +23,9 @@ __all__ = [
     "has_mean",
     "innermost_support",
     "is_point_mass",
+    "is_same_support",
     "is_thin",
+    "log_prob_inside",
     "measure_of",
     "points_of",
     "representative_of",
@@ -83,6 +85,53 @@ def innermost_support(support: Constraint) -> Constraint:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def is_same_support(one: Constraint, other: Constraint) -> bool:
+    """Whether the bounds of two supports of one kind are the same numbers.
+
+    Example:
+        >>> zero, one = torch.zeros(1), torch.ones(1)
+        >>> is_same_support(constraints.interval(zero, one), constraints.interval(zero, 2 * one))
+        False
+    """
+    ours, theirs = _bounds_of(one), _bounds_of(other)
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+
+
+def _bounds_of(value: object) -> list[Tensor]:
+    """The tensors that a constraint is made of."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [bound for item in value for bound in _bounds_of(item)]
+    return _bounds_of(list(vars(value).values())) if isinstance(value, Constraint) else []
+
+
+def log_prob_inside(distribution: Distribution, value: Tensor, log_prob: Tensor) -> Tensor:
+    """The log-density of a value, -inf outside of a support whose bounds are parameters.
+
+    Torch's densities, with validation off, may be any number there.
+
+    Args:
+        distribution: any; one whose support has no parameters, or which is masked, is left alone.
+        value: the value.
+        log_prob: its log-density, as the distribution computes it.
+
+    Example:
+        >>> p, x = torch.distributions.Pareto(torch.tensor([1.0, 3.0]), 1.0), torch.tensor(2.0)
+        >>> log_prob_inside(p, x, torch.zeros(2))
+        tensor([0., -inf])
+    """
+    inner = distribution
+    while isinstance(inner, Wrapped):
+        if isinstance(inner, MaskedDistribution):
+            return log_prob
+        inner = inner.base_dist
+    support = stated_support(distribution)
+    if not _bounds_of(support):
+        return log_prob
+    return torch.where(support.check(value), log_prob, -torch.inf)
 
 
 def is_thin(support: Constraint) -> bool:

@@ -236,8 +236,9 @@ def elbo_score(weights: Tensor) -> MeanScore:
     rows, num_samples = by_datum(weights), len(weights)
     error, wider = np.full(len(rows), np.nan), np.ones(len(rows))
     if num_samples > 1:
-        error = rows.std(axis=1, ddof=1) / math.sqrt(num_samples)
-        wider = widening_of_mean(rows)
+        with np.errstate(invalid="ignore"):  # a log-weight of -inf: a bound of -inf, and no error
+            error = rows.std(axis=1, ddof=1) / math.sqrt(num_samples)
+            wider = widening_of_mean(rows)
         if num_samples <= FEW_DRAWS:
             error[np.ptp(rows, axis=1) == 0] = np.nan
     rounding = rounding_of(weights)

@@ -133,25 +133,30 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
         torch.finfo(part.dtype).eps if part.is_floating_point() else 1e-7
         for part in tensors_of(look.x).values()
     )
-    scale = unit * max(1.0, whole.size.nan_to_num(0, 0, 0).max().item())
-    if not torch.isfinite(whole.weights).all():
-        return  # scoring says which datum and site it is
+    sizes = torch.where(torch.isfinite(whole.weights), whole.size, 0)
+    scale = unit * max(1.0, sizes.max().item())
     for i in {0, len(everyone) - 1} if len(everyone) > 1 else ():
         rows = [(i + 1) % len(everyone)] * len(everyone)
         rows[i] = i
         again = look.run(rows, look.values_at(whole.sources, rows)).weights
-        change = (again - whole.weights)[0, i].abs().item()
+        change = _change(whole.weights[0, i], again[0, i])
         if not change <= ROUNDING * scale:
             raise _mixes(look, whole.sources, i, rows, change)
     if has_noise:
         return
     if len(everyone) > 1:
         alone = look.run([0], look.values_at(whole.sources, [0])).weights
-        change = (alone[0, 0] - whole.weights[0, 0]).abs().item()
+        change = _change(whole.weights[0, 0], alone[0, 0])
         if not change <= ROUNDING_OF_ONE * scale:
             raise _refusal("the number of data in its batch", change, "")
     if not look.plates.one_draw:
         _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
+
+
+def _change(before: Tensor, after: Tensor) -> float:
+    """How far log-weights are from what they were; of those that were NaN, scoring tells."""
+    is_same = (before == after) | before.isnan()
+    return torch.where(is_same, 0, after - before).abs().max().item()
 
 
 def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> None:
@@ -160,8 +165,8 @@ def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> N
         for k in range(DRAWS):
             values = look.one_of(many.sources, k, whole.sources)
             single = look.run(rows, values).weights[0]
-            change = (many.weights[k] - single).abs().max().item()
-            if not change <= tolerance and torch.isfinite(single).all():
+            change = _change(single, many.weights[k])
+            if not change <= tolerance:
                 raise _refusal("the other draws of its latents", change, "", DrawsMixed)
     except InvalidInput:
         raise

@@ -32,7 +32,7 @@ from pyro_vae.contracts import (
     Trace,
     sites_of,
 )
-from pyro_vae.distributions import is_point_mass, stated_support
+from pyro_vae.distributions import is_point_mass, log_prob_inside, stated_support
 from pyro_vae.programs import particles
 from pyro_vae.runtime.summed import is_summed, marginal_terms
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
@@ -368,6 +368,8 @@ def site_log_prob(site: Site, plates: Plates, shape: tuple[int, int]) -> Tensor:
 
 def _log_prob(site: Site) -> Tensor:
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    if site["is_observed"]:
+        value = log_prob_inside(site["fn"], site["value"], value)
     return scale_and_mask(value, mask=site["mask"])
 
 

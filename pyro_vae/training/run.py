@@ -20,6 +20,7 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing
 from pyro_vae.runtime.at_globals import at_globals
+from pyro_vae.runtime.checks import inside_supports
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
@@ -109,10 +110,11 @@ class Run:
         started = self.history["seconds"][-1] if self.history.rows else 0.0
         clock = time.monotonic() - started
         start, steps = len(self.history), self.steps
-        steps.find_plates()
-        if start == 0:
-            steps.initialize()
-        steps.validate()
+        with inside_supports():
+            steps.find_plates()
+            if start == 0:
+                steps.initialize()
+            steps.validate()
         if steps.compiled_sizes is None:
             steps.decide(self.compile)
         if start == 0:
