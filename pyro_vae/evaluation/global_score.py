@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pyro_vae.evaluation.importance_score import ImportanceScore
-from pyro_vae.evaluation.scores import Score, widening
+from pyro_vae.evaluation.scores import MeanScore, widening
 
 __all__ = ["GlobalELBO", "PredictiveScore", "global_elbo", "shared_error"]
 
 
 @dataclass(frozen=True, repr=False)
-class GlobalELBO(Score):
+class GlobalELBO(MeanScore):
     r"""The ELBO of a program with global latents: a part of each datum and one of all together.
 
     ``values`` holds the local parts, :math:`\mathrm{E}\,[\log p(x_n, z \mid \theta) - \log q(z \mid
@@ -116,7 +116,7 @@ class PredictiveScore(ImportanceScore):
 
 
 def global_elbo(
-    local: Score, log_ratios: Tensor, shares: Tensor, points: frozenset[str]
+    local: MeanScore, log_ratios: Tensor, shares: Tensor, points: frozenset[str]
 ) -> GlobalELBO:
     """Put the local parts and the global one together.
 

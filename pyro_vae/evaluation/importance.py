@@ -260,13 +260,14 @@ def summary_error(
     return torch.hypot(spread, whole - torch.stack(runs).mean(0))
 
 
-def validation_elbo(program: ProgramLike, data: Data, seed: int) -> float:
+def validation_elbo(program: ProgramLike, data: Data, seed: int, *, looked_at: bool) -> float:
     """Estimate the mean ELBO from one draw for each datum, between the epochs of a training run.
 
-    The run has looked at the program before its first step (`Conditioned.checked`). With global
+    A run looks at the program (`Conditioned.checked`) before its first step, and here after its
+    first epoch, when what mixes data with a weight of zero at first has another one. With global
     latents it is the local part alone, which bounds what is predicted of these data.
     """
-    weighed = iterate_log_weights(program, data, 1, Guide(), Settings(seed), looked_at=True)
+    weighed = iterate_log_weights(program, data, 1, Guide(), Settings(seed), looked_at=looked_at)
     try:
         return concatenate([elbo_score(few.weights) for few in weighed]).mean
     except HasGlobals:

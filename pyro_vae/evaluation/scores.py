@@ -194,7 +194,7 @@ class Score:
         return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MeanScore(Score):
     """A `Score` that is the mean of K terms, such as an ELBO.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_vae.contracts import ProgramLike
 
@@ -67,16 +69,45 @@ def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[tuple
         arguments = {f"{name}.args[{i}]": given for i, given in enumerate(value.args)}
         parts = {name: value.func, **arguments, **value.keywords}
     elif isinstance(value, FunctionType):
-        parts = {} if is_of_library(value) else names_used_by(value)
+        parts = {} if is_of_library(value) else names_used_by(value) | _defaults_of(value)
+    elif isinstance(value, Distribution):
+        parts = _attributes(name, value)
     elif isinstance(value, list | tuple):
         parts = {f"{name}[{i}]": item for i, item in enumerate(value)}
     elif isinstance(value, dict):
         parts = {f"{name}[{key!r}]": item for key, item in value.items()}
-    elif not isinstance(value, type | ModuleType) and not is_of_library(type(value)):
+    elif isinstance(value, type):
+        parts = {} if is_of_library(value) else _attributes(name, value)
+    elif not isinstance(value, ModuleType) and not is_of_library(type(value)):
         # a plain object that holds the networks
-        parts = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
+        parts = {**_attributes(name, type(value)), **_attributes(name, value)}
+        parts |= _slots_of(name, value)
     for part, item in parts.items():
         yield from _within(part, item, seen)
+
+
+def _attributes(name: str, value: object) -> dict[str, object]:
+    """What an object or a class has as attributes, by name."""
+    return {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
+
+
+def _slots_of(name: str, value: object) -> dict[str, object]:
+    """What an object has in slots, by name."""
+    found: dict[str, object] = {}
+    for owner in type(value).__mro__:
+        for key, slot in vars(owner).items():
+            if isinstance(slot, MemberDescriptorType) and not key.startswith("__"):
+                with suppress(AttributeError):  # one that was never set
+                    found[f"{name}.{key}"] = slot.__get__(value)
+    return found
+
+
+def _defaults_of(function: FunctionType) -> dict[str, object]:
+    """The defaults of a function's arguments, by name."""
+    positional = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__ or ()
+    last = positional[len(positional) - len(defaults) :]
+    return {**dict(zip(last, defaults)), **(function.__kwdefaults__ or {})}
 
 
 def is_of_library(thing: FunctionType | type) -> bool:

@@ -82,7 +82,8 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
         if (name or "x") in sites_of(model):
             _check_support(program, (x, context), name, sites_of(model)[name or "x"], names)
     check_extremes(program, x, context, partial(traces_at, program, x, context))
-    check_latent_supports(guide, model)
+    with _explaining(program):
+        check_latent_supports(guide, model)
 
 
 def _check_support(
@@ -218,6 +219,14 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
                 expected="one dtype in all parts",
                 fix="convert the program, program.double(), or build its tensors from its inputs, "
                 "as z.new_zeros does",
+            ) from error
+        if "expects all elements of std >= 0" in first:
+            raise InvalidInput(
+                "program",
+                got="a normal density whose scale is NaN or negative for a datum by itself",
+                expected="scales above zero",
+                fix="check the parameters, and that no module takes a statistic over the data, "
+                "such as std(0)",
             ) from error
         is_of_shapes = re.search("shape|size|broadcast", first, re.IGNORECASE)
         if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:

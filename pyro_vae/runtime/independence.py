@@ -135,22 +135,32 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
     )
     sizes = torch.where(torch.isfinite(whole.weights), whole.size, 0)
     scale = unit * max(1.0, sizes.max().item())
-    for i in {0, len(everyone) - 1} if len(everyone) > 1 else ():
-        rows = [(i + 1) % len(everyone)] * len(everyone)
-        rows[i] = i
+    last = len(everyone) - 1
+    for i, rows in _replaced(last):
         again = look.run(rows, look.values_at(whole.sources, rows)).weights
         change = _change(whole.weights[0, i], again[0, i])
         if not change <= ROUNDING * scale:
             raise _mixes(look, whole.sources, i, rows, change)
     if has_noise:
         return
-    if len(everyone) > 1:
-        alone = look.run([0], look.values_at(whole.sources, [0])).weights
-        change = _change(whole.weights[0, 0], alone[0, 0])
+    if last:
+        alone = look.run([last], look.values_at(whole.sources, [last])).weights
+        change = _change(whole.weights[0, last], alone[0, 0])
         if not change <= ROUNDING_OF_ONE * scale:
-            raise _refusal("the number of data in its batch", change, "")
+            raise _refusal("the number of data in its batch, or on its place", change, "")
     if not look.plates.one_draw:
         _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
+
+
+def _replaced(last: int) -> Iterator[tuple[int, list[int]]]:
+    """A datum, and the data with all others replaced by copies of one.
+
+    Copies of the next and of the datum itself: one that is as large as the largest may be neither.
+    """
+    if last > 1:
+        yield 0, [0] + [1] * last
+    if last:
+        yield from ((i, [i] * (last + 1)) for i in (0, last))
 
 
 def _change(before: Tensor, after: Tensor) -> float:
@@ -170,7 +180,7 @@ def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> N
                 raise _refusal("the other draws of its latents", change, "", DrawsMixed)
     except InvalidInput:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         raise DrawsMixed(
             "program",
             got=f"a program that does not run with {DRAWS} draws in front of the data "

@@ -6,7 +6,7 @@ program gets no step of the optimiser, is in no checkpoint, and moves to no othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
@@ -58,19 +58,41 @@ def refuse_foreign(program: ProgramLike, leaves: Iterable[Tensor]) -> None:
         for name, module in modules.items()
         if any(id(parameter) in foreign for parameter in module.parameters())
     ]
-    bare = [name for name, value in found.items() if id(value) in foreign]
+    is_pair = isinstance(program, Program)
     if reached:
         what = f"parameters of {' and '.join(map(repr, reached))}"
         line = f"write pv.Program(model, guide, modules=[{', '.join(used)}])"
-    elif bare:
+        line = line if is_pair else "make it an attribute of the program"
+    elif buffers := [name for name, buffer in _buffers(program, modules) if id(buffer) in foreign]:
+        what = f"the buffer {buffers[0]!r}, which requires a gradient"
+        line = "register it as an nn.Parameter to train it, or else detach it"
+    elif bare := [name for name, value in found.items() if _reaches(value, foreign)]:
         what = f"the tensor {bare[0]!r}"
-        line = f"make {bare[0]} an nn.Parameter of a module, and pass it in modules=[...]"
+        line = f"make {bare[0]} an nn.Parameter of a module" + (
+            ", and pass it in modules=[...]" if is_pair else " of the program"
+        )
     else:
         what = f"a parameter of shape {tuple(next(iter(foreign.values())).shape)}"
         line = "write pv.Program(model, guide, modules=[...]) with the module that has it"
+        line = line if is_pair else "make it an attribute of the program"
     raise InvalidInput(
         "program",
         got=f"a loss that depends on {what}, which the program does not own",
         expected="only parameters of the program, which are trained, saved and scored with it",
-        fix=line if isinstance(program, Program) else "make it an attribute of the program",
+        fix=line,
+    )
+
+
+def _buffers(program: ProgramLike, modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """The buffers of a program and of modules that it does not own, by name."""
+    yield from program.named_buffers()
+    for name, module in modules.items():
+        for inner, buffer in module.named_buffers():
+            yield f"{name}.{inner}", buffer
+
+
+def _reaches(value: object, leaves: dict[int, Tensor]) -> bool:
+    """Whether something is one of the leaves, or a tensor computed from one."""
+    return id(value) in leaves or (
+        isinstance(value, Tensor) and not leaves.keys().isdisjoint(leaves_of(value))
     )

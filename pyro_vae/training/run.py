@@ -247,7 +247,10 @@ class Run:
         try:
             # One draw for each datum, of the same random numbers every time: two epochs differ by
             # their weights alone.
-            return validation_elbo(self.program, self.validation, self.steps.seed)
+            looked_at = len(self.history) > 0
+            return validation_elbo(
+                self.program, self.validation, self.steps.seed, looked_at=looked_at
+            )
         except NoBound:
             fixed = at_globals(self.program, self.validation, self.steps.seed)
             return log_joint(fixed, self.validation, seed=self.steps.seed).mean

@@ -72,6 +72,133 @@ def test_a_decoder_that_mixes_data_is_refused_with_its_name(function):
     assert MIXES in said and "first in module 'likelihood.network" in said
 
 
+class Positions(nn.Module):
+    """Adds to each datum its place in the batch."""
+
+    def forward(self, h):
+        return h + torch.arange(len(h)).reshape(-1, 1)
+
+
+class Recurrent(nn.Module):
+    """An LSTM that takes the data for the steps of a sequence: batch_first is off by default."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.layer = nn.LSTM(8, 8, **options)
+
+    def forward(self, h):
+        return self.layer(h.unsqueeze(1))[0].squeeze(1)
+
+
+class Attention(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.layer = nn.MultiheadAttention(8, 2, **options)
+
+    def forward(self, h):
+        h = h.unsqueeze(1)
+        return self.layer(h, h, h)[0].squeeze(1)
+
+
+def hooked():
+    module = nn.Identity()
+    module.register_forward_hook(lambda module, given, made: made - made.mean(0))
+    return module
+
+
+OF_THE_BATCH = {
+    "place": Positions,
+    "size": lambda: lambda h: h / len(h) ** 0.5,
+    "largest entry": lambda: lambda h: h / h.abs().max(),
+    "order": lambda: lambda h: h.sort(0)[0],
+    "sum so far": lambda: lambda h: h.cumsum(0),
+    "next": lambda: lambda h: h.roll(1, 0),
+    "equal data": lambda: lambda h: (-50 * torch.cdist(h, h)).exp() @ h,
+    "layer norm over data": lambda: lambda h: functional.layer_norm(h.mT, h.shape[:1]).mT,
+    "a sequence of data": Recurrent,
+    "attention among data": Attention,
+    "hook": hooked,
+}
+OF_EACH_DATUM = {
+    "recurrent": lambda: Recurrent(batch_first=True),
+    "attention": lambda: Attention(batch_first=True),
+    "dropout": lambda: nn.Dropout(0.5),
+    "instance norm": lambda: nn.Sequential(
+        nn.Unflatten(-1, (2, 4)), nn.InstanceNorm1d(2), nn.Flatten(-2)
+    ),
+    "sum so far": lambda: lambda h: h.cumsum(1),
+}
+
+
+def vae_with(function, where):
+    network = Mixing(function)
+    if where == "decoder":
+        return vae_through(network)
+    network.linear = nn.Linear(4, 8)
+    vae = vae_through(pv.networks.MLP(2, [8]))
+    vae.posterior.network = network
+    return vae
+
+
+@pytest.mark.parametrize("num_data", [2, 5])
+@pytest.mark.parametrize("where", ["encoder", "decoder"])
+@pytest.mark.parametrize("name", OF_THE_BATCH)
+def test_what_a_network_knows_of_its_batch_is_found(name, where, num_data, float64):
+    program = vae_with(OF_THE_BATCH[name](), where)
+    assert "a log-weight of one datum that depends on" in refusal(program, torch.randn(num_data, 4))
+
+
+@pytest.mark.parametrize("where", ["encoder", "decoder"])
+@pytest.mark.parametrize("name", OF_EACH_DATUM)
+def test_data_are_scored_together_as_they_are_alone(name, where, float64):
+    program, x = vae_with(OF_EACH_DATUM[name](), where), torch.randn(5, 4)
+    score = pv.elbo(program, x, 6).values
+    assert torch.equal(score[:2], pv.elbo(program, x[:2], 6).values)
+
+
+@pytest.mark.filterwarnings("ignore:std")
+def test_a_statistic_over_data_that_one_datum_does_not_have_is_explained(float64):
+    program = vae_with(lambda h: h + h.std(0), "encoder")
+    assert "NaN or negative for a datum by itself" in refusal(program, torch.randn(5, 4))
+
+
+class Gate(nn.Module):
+    """Mixes data with a weight that is zero before training."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, h):
+        return h + self.weight * h.mean(0)
+
+
+def test_mixing_that_is_learned_is_found_after_the_first_epoch():
+    program, x = vae_with(Gate(), "decoder"), torch.randn(20, 4)
+    with pytest.raises(InvalidInput, match=MIXES):
+        pv.fit(program, x, validation=x, epochs=3, progress=False)
+    assert program.likelihood.network.function.weight != 0
+
+
+def test_a_pair_whose_attention_takes_no_draws_in_front_is_run_one_draw_at_a_time(float64):
+    """Torch's attention raises an AssertionError on a fourth dimension."""
+    attention = nn.MultiheadAttention(2, 1, batch_first=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 3, 2), 1.0).to_event(2))
+            pyro.sample("x", dist.Normal(attention(z, z, z)[0].sum(-1), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 3, 2), 1.0).to_event(2))
+
+    program, x = pv.Program(model, guide, modules=attention, event_shape=3), torch.randn(4, 3)
+    with pytest.warns(UserWarning, match="one draw at a time"):
+        score = pv.elbo(program, x, 5)
+    assert score.values.isfinite().all()
+
+
 def test_batch_norm_on_the_statistics_of_its_batch_is_refused_with_its_name():
     vae = vae_through(Mixing(nn.BatchNorm1d(8, track_running_stats=False)))
     assert "module 'likelihood.network.function'" in refusal(vae, torch.randn(5, 4))

@@ -120,6 +120,102 @@ def test_a_tensor_that_is_no_parameter_of_a_module_is_named():
     assert "the tensor 'shift'" in message and "an nn.Parameter" in message
 
 
+class Slots:
+    __slots__ = ("network", "unset")
+
+    def __init__(self, network):
+        self.network = network
+
+
+def by_default(network):
+    def applied(h, network=network):
+        return network(h)
+
+    return applied
+
+
+def by_keyword(network):
+    def applied(h, *, network=network):
+        return network(h)
+
+    return applied
+
+
+def by_slots(network):
+    holder = Slots(network)
+    return lambda h: holder.network(h)
+
+
+def by_class(network):
+    holder = type("Holder", (), {"network": network, "__module__": "mine"})
+    return lambda h: holder.network(h)
+
+
+def by_class_of_object(network):
+    holder = type("Holder", (), {"network": network, "__module__": "mine"})()
+    return lambda h: holder.network(h)
+
+
+def by_container(network):
+    holder = {"some": [(network,)]}
+    return lambda h: holder["some"][0][0](h)
+
+
+@pytest.mark.parametrize(
+    "holds, name",
+    [
+        (by_default, "'network'"),
+        (by_keyword, "'network'"),
+        (by_slots, "'holder.network'"),
+        (by_class, "'holder.network'"),
+        (by_class_of_object, "'holder.network'"),
+        (by_container, "\"holder['some'][0][0]\""),
+    ],
+)
+def test_wherever_a_network_is_held_it_is_named(holds, name):
+    encoder, decoder = networks()
+    last = holds(torch.nn.Linear(3, 3))
+    model, guide = by_closure(encoder, lambda z: last(decoder(z)))
+    message = refused(pv.Program(model, guide, modules=[encoder, decoder]))
+    assert f"parameters of {name}, which the program does not own" in message
+
+
+def test_a_buffer_that_requires_a_gradient_is_named():
+    vae = small_vae()
+    vae.prior.loc.requires_grad_()
+    with pytest.raises(InvalidInput, match=r"the buffer 'prior.loc', which .* or else detach it"):
+        pv.fit(vae, torch.zeros(4, 1, 8, 8), epochs=1, progress=False)
+
+
+def test_a_tensor_computed_from_a_leaf_is_named():
+    encoder, decoder = networks()
+    doubled = 2 * torch.zeros(3, requires_grad=True)
+    model, guide = by_closure(encoder, lambda z: decoder(z) + doubled)
+    assert "the tensor 'doubled'" in refused(pv.Program(model, guide, modules=[encoder, decoder]))
+
+
+class Held(torch.nn.Module):
+    """A prior that is made once, of a parameter that no module has."""
+
+    def __init__(self):
+        super().__init__()
+        loc = torch.nn.Parameter(torch.zeros(2))
+        self.held = torch.distributions.Independent(torch.distributions.Normal(loc, 1.0), 1)
+
+    def forward(self, *, context=None):
+        return self.held
+
+
+def test_the_parameters_of_a_prior_that_was_made_beforehand_are_named():
+    vae = pv.VAE(
+        Held(),
+        pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
+    with pytest.raises(InvalidInput, match=r"the tensor 'prior.held.base_dist.loc'.* a module of"):
+        pv.fit(vae, X, epochs=1, progress=False)
+
+
 def test_a_part_that_is_not_registered_is_named_by_its_path():
     vae = small_vae()
     vae.likelihood.kept = [torch.nn.Linear(2, 2)]
