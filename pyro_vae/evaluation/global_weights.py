@@ -58,17 +58,18 @@ def score_with_globals(
     """
     with conditioned(program, data, settings.seed, has_globals=True) as given:
         draws = GlobalDraws(given, num_samples, settings.seed)
-        parts, bounds, means = [], [], []
+        locals_, inners, bounds, means = [], [], [], []
         label = f"log-weights, {draws.outer} x {draws.inner} draws"
         with progress_bar(label, total=len(given), shown=settings.progress) as advance:
             for weights in draws.log_weights(proposal):
                 flat = weights.flatten(0, 1)
                 local, inner = weights.mean(1), weights.logsumexp(1) - math.log(draws.inner)
-                parts.append((elbo_score(local), summarize(inner)))
+                locals_.append(elbo_score(local))
+                inners.append(summarize(inner))
                 bounds.append(local.double().sum(-1))
                 means.append(inner.double().softmax(0).sum(-1) * draws.outer)
                 advance(flat.shape[-1])
-        elbo, predictive = (concatenate([part[i] for part in parts]) for i in (0, 1))
+        elbo, predictive = concatenate(locals_), concatenate(inners)
         num_data = len(given)
         log_ratios = torch.cat([draw.log_q - draw.log_p for draw in draws])
         return {
