@@ -70,17 +70,27 @@ class TruncatedEntries(TorchDistribution):
         return log_tails(self.base, torch.full_like(like, self.low))[1]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        log_prob = self.base.log_prob(value)
+        base = self._normal
+        if base is None:
+            log_prob = self.base.log_prob(value)
+        else:  # far from its middle two large numbers are subtracted here
+            log_prob = Normal(base.loc.double(), base.scale.double()).log_prob(value.double())
         inside = (value >= self.low) & (value <= self.high)
-        given = (log_prob.double() - self._log_whole(value)).to(log_prob.dtype)
+        given = (log_prob.double() - self._log_whole(value)).to(value.dtype)
         return torch.where(inside, given, -math.inf)
+
+    @property
+    def _normal(self) -> Normal | None:
+        """The base if it is normal."""
+        base = self.base.wrapped if isinstance(self.base, TorchToPyro) else self.base
+        return base if isinstance(base, Normal) else None
 
     @property
     def mean(self) -> Tensor:
         """In closed form, for normal entries and for counts that are truncated below."""
+        if self._normal is not None:
+            return self._mean_of_normal(self._normal)
         base = self.base.wrapped if isinstance(self.base, TorchToPyro) else self.base
-        if isinstance(base, Normal):
-            return self._mean_of_normal(base)
         if not self.support.is_discrete or self.high < math.inf:
             raise NotImplementedError
         whole = base.mean.double()

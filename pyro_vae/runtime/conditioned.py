@@ -157,7 +157,7 @@ class Conditioned:
             return replace(self, noise=one.noise, plates=plates)
         with isolated_random(self.device, 0), validation_enabled(False), torch.no_grad():
             few = self[_spread(len(self))]
-            noise = 0 if has_own_noise(self.program.guide, self.device, *few.args) else None
+            noise = 0 if has_own_noise(self.program.guide, self.device, *few[:1].args) else None
             few = replace(few, noise=noise)
             look = Look(self.program, few.guide, *few.args, self.plates)
             try:

@@ -481,7 +481,12 @@ LIKELIHOODS = {
     ],
     "Truncated": [
         Case(
-            likelihood("Truncated", of="Normal"), truncated_normal, POINTS, (0.5, 1e4), rounding=1e4
+            likelihood("Truncated", of="Normal"),
+            truncated_normal,
+            POINTS,
+            (1e-4, 0.5, 1e4),
+            rounding=16,
+            size=1e4,
         )
     ],
     "ZeroInflated": [
