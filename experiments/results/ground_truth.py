@@ -1,12 +1,14 @@
 """Hold every estimator of a bound or of log p(x) to its exact value: offsets and coverage.
 
     python experiments/results/ground_truth.py [--quick] [--only MODEL ...] [--parts FOLDER]
+    python experiments/results/ground_truth.py --tabulate [--parts FOLDER]
 
 Each estimator scores each model of `exact.py` in 20 repetitions of 200 data, in float64: two hours
 of one core. Each model and estimator leaves a part, FOLDER/*.json (runs/ground_truth by default).
 Parts that are there are not computed again, so the command can be interrupted, and several with
 different models can run side by side. Prints the table. Once all parts are there, they become
-``ground_truth.json`` and the table in README.md. With ``--quick``, a few data and draws show that
+``ground_truth.json`` and the table in README.md. With ``--tabulate``, the parts that are there do,
+and the table names those that are missing. With ``--quick``, a few data and draws show that
 all of it runs, and nothing but parts is written.
 """
 
@@ -209,6 +211,32 @@ def row_of(case: str, estimator: str, repetitions: list[tuple[Score, Tensor]]) -
     }
 
 
+def path_of(name: str, estimator: str, folder: Path) -> Path:
+    """Where the rows of a model and an estimator are."""
+    slug = re.sub(r"\W+", "-", name).strip("-")
+    return folder / f"{slug}--{estimator}.json"
+
+
+def there(size: Size, folder: Path) -> tuple[list[dict], dict[str, list[str]]]:
+    """The rows that were computed, and by model the estimators that were not."""
+    rows, missing = [], {}
+    for name in MODELS:
+        for estimator in estimators_of(model_of(name)):
+            path = path_of(name, estimator, folder)
+            if path.exists() and (known := json.loads(path.read_text()))["size"] == asdict(size):
+                rows += known["rows"]
+            else:
+                missing.setdefault(name, []).append(estimator)
+    return rows, missing
+
+
+def publish(rows: list[dict], missing: dict[str, list[str]], size: Size) -> None:
+    """Write ``ground_truth.json`` and the table in README.md."""
+    text = json.dumps(asdict(size) | {"missing": missing, "rows": rows}, indent=1) + "\n"
+    (HERE / "ground_truth.json").write_text(text)
+    (HERE / "README.md").write_text(rendered((HERE / "README.md").read_text()))
+
+
 def parts_of(only: list[str], size: Size, folder: Path) -> list[dict]:
     """All rows of some models; what is not in the folder is computed and put there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,8 +244,7 @@ def parts_of(only: list[str], size: Size, folder: Path) -> list[dict]:
     for name in only:
         given = Given.simulated(model_of(name), size)
         for estimator in estimators_of(given.model):
-            slug = re.sub(r"\W+", "-", name).strip("-")
-            path = folder / f"{slug}--{estimator}.json"
+            path = path_of(name, estimator, folder)
             if path.exists() and (known := json.loads(path.read_text()))["size"] == asdict(size):
                 rows += known["rows"]
                 continue
@@ -234,6 +261,7 @@ def parts_of(only: list[str], size: Size, folder: Path) -> list[dict]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few data and draws")
+    parser.add_argument("--tabulate", action="store_true", help="compute nothing")
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="MODEL")
     parser.add_argument("--parts", type=Path, help="folder of the parts")
     options = parser.parse_args(arguments)
@@ -242,12 +270,13 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UnreliableEstimate)
+    if options.tabulate:
+        publish(*there(size, folder), size)
+        return
     rows = parts_of(options.only, size, folder)
     print(ground_truth_table(rows))
     if not options.quick and len(options.only) == len(MODELS):
-        text = json.dumps(asdict(size) | {"rows": rows}, indent=1) + "\n"
-        (HERE / "ground_truth.json").write_text(text)
-        (HERE / "README.md").write_text(rendered((HERE / "README.md").read_text()))
+        publish(rows, {}, size)
 
 
 if __name__ == "__main__":
