@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/look.py [--seconds 12]
 
-For small and convolutional programs: how long one look takes (the median of 20), and its share of a
-`fit` and of a score that last about so many seconds. Prints a table in Markdown.
+For small and convolutional programs: how long one look takes (the median of 20), and the share of
+all looks in a `fit` and in a score that last about so many seconds. One thread; times are CPU
+seconds, which other work on the machine hardly changes. Prints a table in Markdown.
 """
 
 import argparse
@@ -62,9 +63,9 @@ def one_look(program: torch.nn.Module, x: torch.Tensor) -> float:
     times = []
     with conditioned(program, x, seed=0, looked_at=True) as given:
         for _ in range(21):
-            start = time.perf_counter()
+            start = time.process_time()
             given.checked()
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
     return statistics.median(times[1:])
 
 
@@ -74,17 +75,17 @@ def share(run: Callable[[], object]) -> tuple[float, float]:
 
     def timed(given: Conditioned) -> Conditioned:
         nonlocal spent
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             return look(given)
         finally:
-            spent += time.perf_counter() - start
+            spent += time.process_time() - start
 
     Conditioned.checked = timed
     try:
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        whole = time.perf_counter() - start
+        whole = time.process_time() - start
     finally:
         Conditioned.checked = look
     return whole, spent / whole
@@ -121,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print("| program | one look | its share of a `fit` | its share of a score |")
+    print("| program | one look | share of a `fit` | share of a score |")
     print("|---|---|---|---|")
     for name in PROGRAMS:
         print(row(name, options.seconds), flush=True)

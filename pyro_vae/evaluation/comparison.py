@@ -24,7 +24,7 @@ from pyro_vae.datasets.shown import facts_html, plus_minus
 from pyro_vae.evaluation.difference import Difference, check_same_data, compare
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
-from pyro_vae.evaluation.scores import Score
+from pyro_vae.evaluation.scores import MeanScore, Score
 from pyro_vae.files.reading import Kind, checked, read_npz
 from pyro_vae.files.writing import write_bytes
 from pyro_vae.validation import InvalidInput
@@ -48,9 +48,9 @@ class Stated(TypedDict):
 
 
 SCORES: dict[str, type[Score]] = {
-    "elbo": Score,
+    "elbo": MeanScore,
     "log_likelihood": ImportanceScore,
-    "log_joint": Score,
+    "log_joint": MeanScore,
     "squared_error": Score,
 }
 OF_GLOBALS: dict[str, type[Score]] = {"elbo": GlobalELBO, "log_likelihood": PredictiveScore}
@@ -149,6 +149,8 @@ def load_scores(path: str | Path) -> dict[str, Score]:
             if values.dim() != 1 or not len(values) or mc_se.shape != values.shape:
                 raise ValueError(name)
             kind = OF_GLOBALS[name] if "mean_error" in stated else SCORES[name]
+            if issubclass(kind, MeanScore):  # earlier versions wrote the wider error alone
+                numbers.setdefault("standard_error", mc_se)
             scores[name] = kind(**(stated | numbers))
         return scores
     except (ValueError, TypeError, KeyError) as error:

@@ -13,7 +13,7 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.evaluation.comparison import compare, load_scores, save_scores, spread
 from pyro_vae.evaluation.importance import evaluate
-from pyro_vae.evaluation.scores import Score
+from pyro_vae.evaluation.scores import MeanScore, Score, elbo_score
 from pyro_vae.validation import InvalidInput
 
 
@@ -122,3 +122,14 @@ def test_the_command_refuses_what_cannot_be_paired(runs, tmp_path, capsys):
     assert main(["evaluate", runs[1], "--limit", "20", "--num-samples", "20"]) == 0
     capsys.readouterr()
     assert "same data" in fails(capsys, "compare", *runs)
+
+
+def test_a_bound_is_read_as_it_was_written_and_as_earlier_versions_wrote_it(tmp_path):
+    score = elbo_score(torch.randn(5, 20, dtype=torch.float64))
+    save_scores(tmp_path / "new.npz", {"elbo": score})
+    again = load_scores(tmp_path / "new.npz")["elbo"]
+    assert isinstance(again, MeanScore) and again.mean_mc_se == score.mean_mc_se
+    assert torch.equal(again.mc_se, score.mc_se)
+    save_scores(tmp_path / "old.npz", {"elbo": Score(score.values, score.mc_se, 5)})
+    old = load_scores(tmp_path / "old.npz")["elbo"]
+    assert torch.equal(old.mc_se, score.mc_se) and old.mean_mc_se >= score.mean_mc_se
