@@ -5,11 +5,11 @@
 
 Each estimator scores each model of `exact.py` in 20 repetitions of 200 data, in float64: some four
 hours of one core. Each model and estimator leaves a part, FOLDER/*.json (runs/ground_truth by
-default). Parts that are there are not computed again, so the command can be interrupted, and several with
-different models can run side by side. Prints the table. Once all parts are there, they become
-``ground_truth.json`` and the table in README.md. With ``--tabulate``, the parts that are there do,
-and the table names those that are missing. With ``--quick``, a few data and draws show that
-all of it runs, and nothing but parts is written.
+default). Parts that are there are not computed again, so the command can be interrupted, and
+several with different models can run side by side. Prints the table. Once all parts are there, they
+become ``ground_truth.json`` and the table in README.md. With ``--tabulate``, the parts that are
+there do, and the table names those that are missing. With ``--quick``, a few data and draws show
+that all of it runs, and nothing but parts is written.
 """
 
 import argparse
