@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,11 +142,19 @@ def _recipe_without_seed(folder: Path) -> str:
 
 def _print_comparison(name: str, compared: _Comparison) -> None:
     scores, first = compared.scores, compared.reference
+    short = _short_names(scores)
     table = Table(
         title=f"{name}, {len(scores[first].values):,} data; nats per datum", title_justify="left"
     )
     table.add_column("run", overflow="fold")
-    for column in ("K", "mean", "s.e. over data", f"less {first}", "its s.e.", "Monte Carlo s.e."):
+    for column in (
+        "K",
+        "mean",
+        "s.e. over data",
+        f"less {short[first]}",
+        "its s.e.",
+        "Monte Carlo s.e.",
+    ):
         table.add_column(column, justify="right", overflow="fold")
     for run, score in scores.items():
         mean = f"{score.sign} {score.mean:.2f}".strip()
@@ -153,11 +162,11 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
         if paired := compared.differences.get(run):
             value = f"{paired.sign} {paired.mean:+.2f}".strip()
             difference = value, known(paired.se), paired.error
-        table.add_row(run, f"{score.num_samples:,}", mean, known(score.se), *difference)
+        table.add_row(short[run], f"{score.num_samples:,}", mean, known(score.se), *difference)
     console = console_of()
     console.print(table)
     if compared.spreads:
-        console.print(_seeds_table(compared))
+        console.print(_seeds_table(compared, short))
     if any(map(_is_bound, scores.values())):
         console.print(
             "Scores marked >= are bounds: some of their data have a Pareto k above the threshold, "
@@ -175,16 +184,33 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
         )
 
 
+def _short_names(runs: Iterable[str]) -> dict[str, str]:
+    """The folders of runs without the folders that all of them lie in.
+
+    Example:
+        >>> _short_names(["runs/a/1", "runs/b/1"])
+        {'runs/a/1': 'a/1', 'runs/b/1': 'b/1'}
+    """
+    parts = {run: Path(run).parts for run in runs}
+    levels = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts.values()))
+    shared = min(len(list(levels)), min(map(len, parts.values())) - 1)
+    return {run: str(Path(*each[shared:])) for run, each in parts.items()}
+
+
 def _is_bound(score: Score) -> bool:
     return share_of_bounds(score) > 0
 
 
-def _seeds_table(compared: _Comparison) -> Table:
+def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
     table = Table(title="over seeds; nats per datum", title_justify="left")
     table.add_column("runs", overflow="fold")
     for column in ("mean", "s.d. between runs"):
         table.add_column(column, justify="right", overflow="fold")
     for runs, over_seeds in compared.spreads.items():
         sign = ">= " * any(_is_bound(compared.scores[run]) for run in runs)
-        table.add_row(" ".join(runs), f"{sign}{over_seeds.mean:.2f}", f"{over_seeds.sd:.2f}")
+        table.add_row(
+            " ".join(short[run] for run in runs),
+            f"{sign}{over_seeds.mean:.2f}",
+            f"{over_seeds.sd:.2f}",
+        )
     return table

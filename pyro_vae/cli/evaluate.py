@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyro_vae.cli.options import explaining, new_parser
+from pyro_vae.cli.options import as_written, explaining, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.recipes.components import resolve_component
 from pyro_vae.recipes.parser import parse_components
+from pyro_vae.report.commands import remember
 from pyro_vae.validation import check_choice, check_count
 
 
@@ -42,4 +43,5 @@ def run(argv: list[str]) -> None:
     with explaining(parser):
         proposal = parser.instantiate(options).proposal
     scores = score_run(program, data, options.num_samples, folder, options.seed, proposal)
+    remember(folder, ["evaluate", *as_written(argv)])
     print_scores(scores, data, folder)

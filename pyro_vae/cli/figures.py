@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from jsonargparse import ArgumentParser
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -20,12 +21,23 @@ from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["FIGURES", "draw_figures"]
+__all__ = ["FIGURES", "add_format_argument", "draw_figures"]
 
 FIGURES = ("training", "reconstructions", "latents", "samples")
 
 
-def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Path) -> list[Path]:
+def add_format_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--figure_format",
+        type=str,
+        default="png",
+        help="pdf or svg for figures in this format besides the PNG that a report shows",
+    )
+
+
+def draw_figures(
+    program: ProgramLike, test: Dataset, history: History, run: Path, formats: Sequence[str]
+) -> list[Path]:
     """Draw the training curve, reconstructions, latents and samples; returns the run's files."""
     figures: dict[str, tuple[Callable[[Axes], Axes], tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5))
@@ -62,9 +74,9 @@ def draw_figures(program: ProgramLike, test: Dataset, history: History, run: Pat
             (6.0, 6.0),
         )
     folder = checkpoint.subfolder(run, "figures")
-    pictures = {
-        f"{name}.png": plotting.figure_png(draw, size) for name, (draw, size) in figures.items()
-    }
+    pictures: dict[str, bytes] = {}
+    for name, (draw, size) in figures.items():
+        pictures |= plotting.figure_files(name, draw, size, formats)
     checkpoint.commit(folder, pictures)
     return [folder / name for name in pictures]
 

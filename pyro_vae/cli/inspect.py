@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pyro_vae import checkpoint, datasets
-from pyro_vae.cli.options import new_parser, parse
+from pyro_vae import checkpoint, datasets, plotting
+from pyro_vae.cli.figures import add_format_argument
+from pyro_vae.cli.options import as_written, new_parser, parse
 from pyro_vae.cli.runs import (
     add_data_arguments,
     add_run_arguments,
@@ -15,6 +16,7 @@ from pyro_vae.cli.terminal import console_of
 from pyro_vae.diagnostics.global_data import global_latents_of
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import write_netcdf
+from pyro_vae.report.commands import remember
 from pyro_vae.report.gallery import inspect as inspect_program
 from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.runtime.checks import check_data
@@ -50,7 +52,9 @@ def run(argv: list[str]) -> None:
         default=None,
         help="other data of the same shape, for an anomaly score",
     )
+    add_format_argument(parser)
     options = parse(parser, argv)
+    formats = plotting.formats_with(options.figure_format)
     check_count("num_samples", options.num_samples)
     check_count("limit", options.limit, minimum=2)
     check_count("reference", options.reference, minimum=0)
@@ -82,7 +86,9 @@ def run(argv: list[str]) -> None:
         reference=options.reference,
         seed=options.seed,
         progress=True,
+        formats=formats,
     )
+    remember(folder, ["inspect", *as_written(argv)])
     console = console_of()
     for line in global_latents_of(idata):
         console.print(line, highlight=False, soft_wrap=True)

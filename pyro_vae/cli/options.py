@@ -15,7 +15,15 @@ from pyro_vae.checkpoint.description import resolve
 from pyro_vae.recipes.components import FAMILIES, component_names
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["as_options", "explaining", "new_parser", "one_line_warning", "parse", "scan"]
+__all__ = [
+    "as_options",
+    "as_written",
+    "explaining",
+    "new_parser",
+    "one_line_warning",
+    "parse",
+    "scan",
+]
 
 # Arguments of components that the program's builder passes.
 SIZES = {"latent", "event_shape", "in_shape", "network", "params"}
@@ -184,6 +192,20 @@ def as_options(argv: Sequence[str]) -> list[str]:
         else:
             out.append(token)
     return out
+
+
+def as_written(argv: Sequence[str]) -> list[str]:
+    """Arguments as a person writes them: what `as_options` made of them, with dashes in flags.
+
+    Example:
+        >>> as_written(["--batch_size", "128", "--context=-1,0"])
+        ['--batch-size', '128', '--context=-1,0']
+    """
+    parts = [token.partition("=") for token in argv]
+    return [
+        (name.replace("_", "-") if name.startswith("--") else name) + equals + value
+        for name, equals, value in parts
+    ]
 
 
 def _takes_value(token: str) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.cli.figures import FIGURES, draw_figures
-from pyro_vae.cli.options import explaining, new_parser, scan
+from pyro_vae.cli.figures import FIGURES, add_format_argument, draw_figures
+from pyro_vae.cli.options import as_written, explaining, new_parser, scan
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
@@ -17,13 +17,15 @@ from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.files.checksums import with_seal
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
+from pyro_vae.plotting.files import FORMATS, formats_with
 from pyro_vae.programs import as_program
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.ranks.launch import is_restarted, leave
 from pyro_vae.recipes.build import build_optimizer, build_program
-from pyro_vae.recipes.data import reading_of
+from pyro_vae.recipes.data import reading_of, suited_to
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
 from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
+from pyro_vae.report.commands import remember
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device
 from pyro_vae.training.callbacks import Callback
@@ -40,10 +42,13 @@ FILES = (
     VOCABULARY,
     "evaluation.json",
     "evaluation.npz",
-    *(f"figures/{name}.png" for name in FIGURES),
+    *(f"figures/{name}.{kind}" for name in FIGURES for kind in FORMATS),
 )
 
 WRITTEN = "# Written by pyro-vae train, which replaces it when the run is trained again.\n"
+
+# The arguments that decide how the others are read, with the number of values that each takes.
+LAYERED = {"recipe": 0, "--out": 1, "--resume": 0, "--trust": 1, "--data": 1}
 
 SETTINGS = (
     "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "patience", "seed", "compile"
@@ -58,11 +63,11 @@ def run(argv: list[str]) -> None:
     )
     recipes = RecipeParser(parser)
     _add_arguments(parser)
-    layers = _layers(scan(argv, {"recipe": 0, "--out": 1, "--resume": 0, "--trust": 1}), argv)
+    layers = _layers(scan(argv, LAYERED), argv)
     with explaining(parser):
         namespace = recipes.parse(argv, layers)
     _check(namespace)
-    callbacks = _trackers(namespace.log)
+    callbacks, formats = _trackers(namespace.log), formats_with(namespace.figure_format)
     if namespace.data not in datasets.names() and Path(namespace.data).exists():
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
@@ -110,7 +115,8 @@ def run(argv: list[str]) -> None:
         train(callbacks=())
         return
     with checkpoint.claimed(folder):
-        if not continues(folder, namespace.resume):
+        is_new = not continues(folder, namespace.resume)
+        if is_new:
             _begin(folder, recipes.dump(namespace))
             write_vocabulary(folder, data)
             write_data(folder, data, test)
@@ -120,7 +126,8 @@ def run(argv: list[str]) -> None:
         checkpoint.write_text(folder / RECIPE, with_seal(WRITTEN + recipes.dump(namespace)))
         test = test[: namespace.limit]
         scores = score_run(program, test, namespace.num_samples, folder, recipe.seed)
-        figures = draw_figures(program, test, history, folder)
+        figures = draw_figures(program, test, history, folder, formats)
+        remember(folder, ["train", *as_written(argv)], anew=is_new)
     print_scores(scores, test, folder, figures)
 
 
@@ -174,6 +181,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--num_samples", type=int, default=1000, help="draws for the log-likelihood at the end"
     )
     parser.add_argument("--limit", type=int, default=1000, help="test data scored at the end")
+    add_format_argument(parser)
     parser.add_argument(
         "--log",
         type=str,
@@ -214,7 +222,9 @@ def _layers(given: dict[str, str], argv: list[str]) -> Values:
         layers = read_recipe(Path(given["--out"]) / "recipe.yaml", trust, inside=given["--out"])
     if "recipe" in given:
         layers = {**layers, **read_recipe(given["recipe"], trust)}
-    return layers
+    flags = [token[2:].partition("=")[0].partition(".")[0] for token in argv if token[:2] == "--"]
+    data = given.get("--data") or layers.get("data", Recipe.data)
+    return {**suited_to(data, [*layers, *flags]), **layers}
 
 
 def _check(namespace: Namespace) -> None:

@@ -5,7 +5,7 @@ Drawing lives here; a number that a table would report is computed elsewhere.
 
 from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions, plot_text, still
 from pyro_vae.plotting.during_training import FiguresDuringTraining
-from pyro_vae.plotting.files import figure_png, grid_png, save_figure
+from pyro_vae.plotting.files import figure_files, figure_png, formats_with, grid_files, save_figure
 from pyro_vae.plotting.latent import (
     plot_latents,
     plot_neighbours,
@@ -49,8 +49,10 @@ __all__ = [
     "plot_text",
     "plot_training",
     "plot_weights",
+    "figure_files",
     "figure_png",
-    "grid_png",
+    "formats_with",
+    "grid_files",
     "save_figure",
     "still",
 ]

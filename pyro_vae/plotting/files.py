@@ -1,21 +1,34 @@
-"""Figures and grids of axes as PNG files."""
+"""Figures and grids of axes as files: PNG, and PDF or SVG for a paper."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_vae import checkpoint
+from pyro_vae.validation import check_choice
 
-__all__ = ["COLOURS", "figure_png", "grid_png", "save_figure"]
+__all__ = [
+    "COLOURS", "FORMATS", "figure_files", "figure_png", "formats_with", "grid_files",
+    "save_figure",
+]  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+# By format, what is left out of a file so that two of them are the same.
+METADATA: dict[str, dict[str, None]] = {
+    "png": {},
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+}
+FORMATS = tuple(METADATA)
 
 
 def save_figure(
@@ -32,20 +45,70 @@ def figure_png(
     software: str = "pyro-vae",
 ) -> bytes:
     """One pair of axes as PNG, which names the software that drew it."""
-    figure = Figure(figsize=size, layout="constrained", dpi=120)
-    draw(figure.add_subplot())
-    return _png(figure, software)
+    return _written(_figure(draw, size), "png", software)
 
 
-def grid_png(draw: Callable[[np.ndarray], object], count: int, size: float = 1.9) -> bytes:
-    """A square of ``count`` by ``count`` axes as PNG."""
+def figure_files(
+    name: str,
+    draw: Callable[[Axes], Axes],
+    size: tuple[float, float] = (6.0, 4.5),
+    formats: Sequence[str] = ("png",),
+) -> dict[str, bytes]:
+    """One pair of axes as files, by their names.
+
+    Args:
+        name: that of the files, without an ending.
+        draw: what draws on the axes.
+        size: width and height in inches.
+        formats: of `FORMATS`.
+
+    Example:
+        >>> list(figure_files("line", lambda ax: ax.plot([0, 1]), formats=["png", "svg"]))
+        ['line.png', 'line.svg']
+    """
+    figure = _figure(draw, size)
+    return {f"{name}.{kind}": _written(figure, kind, "pyro-vae") for kind in formats}
+
+
+def grid_files(
+    name: str,
+    draw: Callable[[np.ndarray], object],
+    count: int,
+    formats: Sequence[str] = ("png",),
+    size: float = 1.9,
+) -> dict[str, bytes]:
+    """A square of ``count`` by ``count`` axes as files, by their names."""
     side = max(4.0, size * count)
     figure = Figure(figsize=(side, side), layout="constrained", dpi=100)
     draw(figure.subplots(count, count, squeeze=False))
-    return _png(figure, "pyro-vae")
+    return {f"{name}.{kind}": _written(figure, kind, "pyro-vae") for kind in formats}
 
 
-def _png(figure: Figure, software: str) -> bytes:
+def formats_with(chosen: str) -> list[str]:
+    """PNG, which reports show, and the format that the user chose besides.
+
+    Raises:
+        InvalidInput: for a format that is not known.
+    """
+    check_choice("figure_format", chosen, FORMATS)
+    return list(dict.fromkeys(["png", chosen]))
+
+
+def _figure(draw: Callable[[Axes], Axes], size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    draw(figure.add_subplot())
+    return figure
+
+
+def _written(figure: Figure, kind: str, software: str) -> bytes:
+    """A figure as a file without empty margins; the same figure gives the same bytes."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": software})
+    with matplotlib.rc_context({"svg.hashsalt": "pyro-vae", "pdf.fonttype": 42}):
+        figure.savefig(
+            picture,
+            format=kind,
+            bbox_inches="tight",
+            pad_inches=0.06,
+            metadata=METADATA[kind] | {"Software" if kind == "png" else "Creator": software},
+        )
     return picture.getvalue()

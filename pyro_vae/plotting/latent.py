@@ -87,7 +87,7 @@ def plot_latents(
 def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
     """Latents as points (N, 2) of a plane, and the names of its axes."""
     points = z.detach().cpu().float().numpy().reshape(len(z), -1)
-    names = ["$z_1$", "$z_2$"]
+    names = ["$z_0$", "$z_1$"]
     if points.shape[1] > 2 and len(points) > 2:  # two points have only one principal component
         from sklearn.decomposition import PCA
 
@@ -196,7 +196,7 @@ def plot_pairs(
     Args:
         samples: by name, draws (S, D), of which the first D' dimensions are shown.
         axes: where to draw (D', D').
-        names: the names of the dimensions.
+        names: the names of the dimensions; by default z_0, z_1, ..., as ArviZ data count them.
         shown: points of each sample in a panel.
     """
     count = len(axes)
@@ -204,7 +204,7 @@ def plot_pairs(
         label: sample.detach().cpu().double().numpy()[:, :count]
         for label, sample in samples.items()
     }
-    names = list(names) or [f"$z_{{{d + 1}}}$" for d in range(count)]
+    names = list(names) or [f"$z_{{{d}}}$" for d in range(count)]
     everything = np.concatenate(list(points.values()))
     low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
     for row in range(count):
@@ -248,7 +248,8 @@ def plot_pairs(
         for colour, label in zip(COLOURS, points)
     ]
     if count > 1:
-        axes[0, -1].legend(handles=handles, loc="upper right", frameon=False)
+        legend = axes[0, -1].legend(handles=handles, loc="upper right", frameon=False)
+        legend.set_in_layout(False)  # or its width would move the last column
     else:
         axes[0, 0].legend(handles=handles, frameon=False)
     return axes

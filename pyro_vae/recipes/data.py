@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pyro_vae.recipes.recipe import Values
 
-__all__ = ["LABELS", "reading_of"]
+__all__ = ["GREY_DIGITS", "LABELS", "reading_of", "suited_to"]
+
+# What the embedded digits are trained with where nothing is said: their seventeen grey levels.
+# Images of 8 by 8 pixels drawn as black or white are hardly digits any more.
+GREY_DIGITS: Values = {
+    "binarize": "none",
+    "likelihood": {
+        "class_path": "pyro_vae.likelihoods.DiscretizedLogistic",
+        "init_args": {"levels": 17, "learn_scale": "per_feature"},
+    },
+}
 
 LABELS = ("labels", "covariates")  # contexts that are whatever context the data have
 READING = ("key", "scale", "resize", "channels", "target", "columns", "standardize")
+
+
+def suited_to(data: str, given: Iterable[str]) -> Values:
+    """Settings that suit a data set, where the user gave none of them.
+
+    Args:
+        data: the name of the data set.
+        given: the keys of a recipe that the user gave.
+
+    Example:
+        >>> sorted(suited_to("digits", ["prior"])), suited_to("digits", ["likelihood"])
+        (['binarize', 'likelihood'], {})
+    """
+    is_open = data == "digits" and not GREY_DIGITS.keys() & set(given)
+    return GREY_DIGITS if is_open else {}
 
 
 def reading_of(values: Values) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Recipe:
         data: a data set's name, a file (.npz, .npy, .csv, .tsv, .parquet, .h5ad, .zarr, .h5, .txt),
             or a folder of images or sounds.
         data_root: folder of the data sets' files; by default $PYRO_VAE_DATA, else a cache folder.
-        binarize: how grey values become 0 or 1; by default what suits the data set.
+        binarize: how grey values become 0 or 1; by default what suits the data set and, for
+            digits, the likelihood.
         missing: NaN in the data marks a missing entry. The encoder then also takes the mask of
             what was observed, and the likelihood counts only that.
         missing_fraction: the probability that an entry of the data is removed, completely at
@@ -81,7 +82,8 @@ class Recipe:
             that is a grid is itself a list, as in [[16, 7, 7]].
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path; by default Mixed
-            for a table whose columns are of several kinds, else Bernoulli.
+            for a table whose columns are of several kinds, DiscretizedLogistic for the grey levels
+            of digits, else Bernoulli.
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.

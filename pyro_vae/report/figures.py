@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,10 +30,11 @@ class Gallery:
 
     Args:
         folder: where the figures lie.
-        pictures: PNG by file name, which `save` writes.
+        pictures: files by name, which `save` writes.
         captions: by file name, in the order of drawing.
         numbers: what was measured.
         warnings: what was left out, and why.
+        formats: of the figures; the report shows PNG.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Gallery:
     captions: dict[str, str] = field(default_factory=dict)
     numbers: Findings = field(default_factory=Findings)
     warnings: list[str] = field(default_factory=list)
+    formats: Sequence[str] = ("png",)
 
     def figure(
         self,
@@ -50,14 +52,14 @@ class Gallery:
         size: tuple[float, float] = (6.0, 4.5),
     ) -> None:
         """Draw one pair of axes under that name."""
-        self.pictures[f"{name}.png"] = plotting.figure_png(draw, size)
+        self.pictures |= plotting.figure_files(name, draw, size, self.formats)
         self.captions[f"{name}.png"] = caption
 
     def grid(
         self, name: str, caption: str, draw: Callable[[np.ndarray], np.ndarray], count: int
     ) -> None:
         """Draw a square grid of axes under that name."""
-        self.pictures[f"{name}.png"] = plotting.grid_png(draw, count)
+        self.pictures |= plotting.grid_files(name, draw, count, self.formats)
         self.captions[f"{name}.png"] = caption
 
     def save(self, seed: int) -> None:

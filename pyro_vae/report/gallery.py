@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def inspect(
     reference_draws: int = 800,
     seed: int = 0,
     progress: bool = False,
+    formats: Sequence[str] = ("png",),
 ) -> Gallery:
     """Draw every figure that applies to a program and its data, and measure its numbers.
 
@@ -43,8 +45,9 @@ def inspect(
         reference_draws: NUTS draws for each of them, over four chains.
         seed: seed of every draw.
         progress: show progress bars.
+        formats: of the figures, see `pyro_vae.plotting.figure_files`.
     """
-    gallery = Gallery(folder)
+    gallery = Gallery(folder, formats=formats)
     whole, program = program, at_globals(program, test, seed)
     if program is not whole:
         gallery.warnings.append("figures and numbers are at one draw of the global latents")

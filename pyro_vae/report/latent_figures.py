@@ -6,6 +6,7 @@ import torch
 
 from pyro_vae import plotting
 from pyro_vae.contracts import context_of
+from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.two_sample import two_sample_test
 from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.inspection.embedding import embed, neighbours, prior_draws
@@ -50,7 +51,7 @@ def show_aggregate(subject: Subject, gallery: Gallery) -> None:
             found = two_sample_test(drawn.cpu().numpy(), prior.cpu().numpy(), seed=seed)
             numbers.aggregate = TwoSample(found.accuracy, found.se)
         samples = {"aggregated posterior": drawn[:, shown], "prior": prior[:, shown]}
-        names = [f"$z_{{{d + 1}}}$" for d in shown]
+        names = [f"$z_{{{d}}}$" for d in shown]
         gallery.grid(
             "aggregate",
             "A draw from q(z | x) for each datum, together the aggregated posterior, beside draws "
@@ -77,19 +78,31 @@ def show_neighbours(subject: Subject, gallery: Gallery) -> None:
     )
     if not subject.is_visible:
         return
-    few = torch.cat([torch.tensor([n, *found.of(n)]) for n in range(min(8, len(test)))])
+    few = torch.tensor([[n, *found.of(n)] for n in range(min(8, len(test)))])
+    pictures, columns = plotting.still(test.tensor[few.flatten()]), few.shape[1]
+    if test.vocabulary is None:  # an empty column sets the data apart
+        rows = pictures.unflatten(0, few.shape)
+        empty = torch.full_like(rows[:, :1], max(1.0, pictures.nan_to_num().max().item()))
+        pictures = torch.cat([rows[:, :1], empty, rows[:, 1:]], 1).flatten(0, 1)
+        columns += 1
     gallery.figure(
         "neighbours",
         "Test data (first in each row) and their nearest neighbours in the latent space.",
         lambda ax: plotting.plot_data(
-            plotting.still(test.tensor[few]),
+            pictures,
             ax,
-            columns=1 + found.index.shape[1],
-            title="data (first) and their neighbours",
+            columns=columns,
+            title="data (left) and their nearest neighbours, the nearest first",
+            rows=[] if labels is None else [_name_of(test, int(labels[n])) for n in few[:, 0]],
             vocabulary=test.vocabulary,
         ),
-        (6.5, 5.4),
+        (7.0, 5.0),
     )
+
+
+def _name_of(data: Dataset, label: int) -> str:
+    """The name of a label, or its number."""
+    return data.label_names[label] if 0 <= label < len(data.label_names) else str(label)
 
 
 def probe_labels(subject: Subject, gallery: Gallery) -> None:

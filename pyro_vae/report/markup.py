@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-__all__ = ["embedded", "facts", "formula", "precise", "rounded", "table", "text"]
+__all__ = ["duration", "embedded", "facts", "formula", "precise", "rounded", "table", "text"]
+
+
+# Commands of LaTeX, and what Matplotlib reads in their place.
+KNOWN_AS = {"le": r"\\leq", "ge": r"\\geq", "tfrac": r"\\frac", r"phantom\{-\}": ""}
 
 
 def text(value: object) -> str:
@@ -29,6 +34,23 @@ def precise(value: float | None) -> str:
     return "-" if value is None else f"{value:.5g}"
 
 
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(8.21), duration(130.0), duration(7300.0)
+        ('8.2 seconds', '2 minutes 10 seconds', '2 hours 2 minutes')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} seconds"
+    large, small = divmod(round(seconds), 60)
+    units = ("minute", "second")
+    if large >= 60:
+        (large, small), units = divmod(round(seconds / 60), 60), ("hour", "minute")
+    parts = ((large, units[0]), (small, units[1]))
+    return " ".join(f"{count} {unit}{'s' * (count != 1)}" for count, unit in parts if count)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 1) -> str:
     """A table of HTML cells, whose columns from ``numbers`` on are numbers."""
     body = "".join(_row(row, "td", numbers) for row in rows)
@@ -45,7 +67,7 @@ def facts(values: Mapping[str, object]) -> str:
     rows = "".join(
         f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in values.items()
     )
-    return f"<div class=wide><table>{rows}</table></div>"
+    return f'<div class="wide facts"><table>{rows}</table></div>'
 
 
 def embedded(data: bytes, kind: str) -> str:
@@ -56,11 +78,14 @@ def embedded(data: bytes, kind: str) -> str:
 def formula(latex: str) -> str:
     """A formula drawn as curves, so that the page needs no script.
 
-    Where Matplotlib cannot draw it, its source stands in its place.
+    Parts set apart by ``\\quad``, and the rows of cases, have lines of their own, which a narrow
+    screen shows without making them small. Where Matplotlib cannot draw it, its source stands in
+    its place.
     """
     figure, picture = Figure(), io.BytesIO()
+    lines = [f"${line}$" for line in _lines(_for_matplotlib(latex.rstrip(".,")))]
     try:
-        figure.text(0, 0, "$" + latex.rstrip(".,") + "$", fontsize=13)
+        figure.text(0, 0, "\n".join(lines), fontsize=13, linespacing=2)
         figure.savefig(
             picture,
             format="svg",
@@ -72,3 +97,24 @@ def formula(latex: str) -> str:
     except ValueError:
         return f"<code>{text(latex)}</code>"
     return f'<img alt="{text(latex)}" src="{embedded(picture.getvalue(), "svg+xml")}">'
+
+
+def _for_matplotlib(latex: str) -> str:
+    """A formula without the forms of LaTeX that Matplotlib does not read."""
+    latex = re.sub(r"\\[bB]ig(?![a-zA-Z])", "", latex)
+    latex = re.sub(r"\\t?frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}", latex)
+    latex = re.sub(r"\\t?frac\s*(\w)\s*\{", r"\\frac{\1}{", latex)
+    for theirs, known in KNOWN_AS.items():
+        latex = re.sub(rf"\\{theirs}(?![a-zA-Z])", known, latex)
+    return latex
+
+
+def _lines(latex: str) -> list[str]:
+    """The lines that a formula is written on."""
+    before, begins, cases = latex.partition(r"\begin{cases}")
+    if begins:
+        rows, _, after = cases.partition(r"\end{cases}")
+        written = [row.replace("&", r"\quad").strip() for row in rows.split(r"\\")]
+        return [*_lines(before), *(rf"\qquad {row}" for row in written), *_lines(after.strip(" ,"))]
+    parts = re.split(r",?\s*\\quad\s*", latex.strip())
+    return [part for part in parts if part]

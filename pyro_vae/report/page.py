@@ -11,8 +11,9 @@ from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
 from pyro_vae.report import markup
+from pyro_vae.report.commands import given_commands
 from pyro_vae.report.findings import Findings
-from pyro_vae.report.markup import text
+from pyro_vae.report.markup import duration, text
 from pyro_vae.report.model_section import count_parameters, model_section, name_of
 from pyro_vae.report.run_files import FILES, Evaluation, Json, read_file
 from pyro_vae.report.scores_section import score_warnings, scores_section
@@ -65,7 +66,7 @@ def report(folder: str | Path, program: ProgramLike) -> str:
         scored, data = scores_section(scores, folder.name), _data(scores)
         reproduce = _reproduce(folder, scores)
     with parsing(folder / "training.json", FILES):
-        trained = _training(recipe, training.get("settings", {}))
+        trained = _training(recipe, training)
     with parsing(folder / "inspection" / "inspection.json", FILES):
         inspection = _read_inspection(folder)
         inspected = _inspection(inspection, folder)
@@ -143,13 +144,16 @@ def _data(scores: Evaluation) -> str:
     )
 
 
-def _training(recipe: Json, settings: Json) -> str:
+def _training(recipe: Json, training: Json) -> str:
+    settings = training.get("settings", {})
     facts = {
         name.replace("_", " "): recipe[name] for name in SETTINGS if recipe.get(name) is not None
     }
     for name in ("objective", "schedule"):
         if isinstance(settings.get(name), dict):
             facts[name] = settings[name]["class"]
+    if rows := training.get("history"):
+        facts["trained for"] = f"{len(rows):,} epochs in {duration(float(rows[-1]['seconds']))}"
     return markup.facts(facts)
 
 
@@ -184,7 +188,7 @@ def _picture(folder: Path, inner: str, name: str) -> bytes:
 
 
 def _reproduce(folder: Path, scores: Evaluation) -> str:
-    """The commands that make the run again, its recipe, and the versions that scored it."""
+    """The commands that were given, those that make the run again, its recipe, and versions."""
     run, recipe = shlex.quote(folder.name), folder / "recipe.yaml"
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
     if scores:
@@ -197,9 +201,18 @@ def _reproduce(folder: Path, scores: Evaluation) -> str:
         )
     commands += [f"pyro-vae inspect {run}", f"pyro-vae report {run}"]
     page = f"<pre>{text(chr(10).join(commands))}</pre>"
+    if given := list(given_commands(folder)):
+        lines = "".join(
+            f"<tr><td>{text(date)}</td><td><code>{text(line)}</code></td></tr>"
+            for date, line in given
+        )
+        page = (
+            f"<p>The commands that were given:</p><div class=wide><table>{lines}</table></div>"
+            f"<p>With the recipe below, these make it again:</p>{page}"
+        )
     if recipe.exists():
-        words = read_text(recipe, FILES, folder)
-        page += f"<p><code>recipe.yaml</code>:</p><pre>{text(words)}</pre>"
+        words = text(read_text(recipe, FILES, folder))
+        page += f"<details><summary><code>recipe.yaml</code></summary><pre>{words}</pre></details>"
     if versions := scores.get("versions"):
         words = ", ".join(f"{name} {version}" for name, version in versions.items())
         page += f"<p class=quiet>Scored with {text(words)}.</p>"

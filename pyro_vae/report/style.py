@@ -20,9 +20,11 @@ th, td {
   padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e6e9ed;
 }
 th { font-weight: 600; }
+.facts td { overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; }
 code, pre { font: .86rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
 pre { background: #f5f7f9; padding: .7rem .9rem; overflow-x: auto; white-space: pre-wrap; }
+summary { cursor: pointer; }
 .formula img { max-width: 100%; height: auto; }
 .warning {
   border-left: .25rem solid #b35900; background: #fff6ec;

@@ -22,7 +22,7 @@ from pyro_vae.evaluation.scores import Score
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", "--out", str(folder), *FAST]) == 0
+    assert main(["train", "--out", str(folder), "--binarize", "dynamic", *FAST]) == 0
     return folder
 
 

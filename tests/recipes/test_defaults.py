@@ -1,12 +1,16 @@
 """The command line and the functions behind it have the same defaults."""
 
 import inspect
+import json
 from dataclasses import MISSING, fields
 
 import torch
+from commands import FAST
 from conftest import small_vae
 
 import pyro_vae as pv
+from pyro_vae.cli import main
+from pyro_vae.recipes.data import suited_to
 from pyro_vae.recipes.recipe import Recipe
 
 
@@ -21,6 +25,30 @@ def test_fit_trains_as_the_command_does():
     shared = of_fit.keys() & of_command.keys() - {"objective", "optimizer", "validation"}
     assert {"epochs", "batch_size", "learning_rate", "seed", "compile", "device"} <= shared
     assert {name: of_fit[name] for name in shared} == {name: of_command[name] for name in shared}
+
+
+def test_digits_are_grey_where_nothing_else_was_said():
+    assert suited_to("digits", ["prior", "epochs"]).keys() == {"binarize", "likelihood"}
+    for given in (["binarize"], ["likelihood"], ["prior", "likelihood"]):
+        assert suited_to("digits", given) == {}
+    assert suited_to("mnist", []) == {}
+
+
+def test_the_default_run_states_its_likelihood_and_keeps_it_when_resumed(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", "--out", str(folder), *FAST]) == 0
+    grey = pv.datasets.load("digits", binarize="none")[1][:30]
+    saved = json.loads((folder / "evaluation.json").read_text())
+    assert saved["data"]["sha256"] == grey.sha256 and saved["data"]["binarize"] == "none"
+    assert pv.load(folder).likelihood.levels == 17 == len(grey.x.unique())
+    assert main(["train", "--out", str(folder), "--resume", "--epochs", "3"]) == 0
+    assert main(["evaluate", str(folder), "--limit", "30", "--num-samples", "20"]) == 0
+    for flags in (["--likelihood", "Bernoulli"], ["--binarize", "dynamic"]):
+        other = tmp_path / flags[1]
+        assert main(["train", "--out", str(other), *FAST, *flags]) == 0
+        assert type(pv.load(other).likelihood).__name__ == "Bernoulli"
+        saved = json.loads((other / "evaluation.json").read_text())
+        assert saved["data"]["binarize"] == "dynamic"
 
 
 def test_a_script_that_seeds_its_weights_gives_the_same_numbers_twice():

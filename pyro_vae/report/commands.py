@@ -1,0 +1,74 @@
+"""The commands that made a run: remembered beside it, and shown so that they can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypedDict
+
+from pyro_vae import checkpoint
+from pyro_vae.files.reading import checked, parsing
+from pyro_vae.report.run_files import FILES, as_json, read_file
+
+__all__ = ["given_commands", "remember"]
+
+NAME = "commands.json"
+MOST = 50  # commands that are kept, the last
+KNOWN = ("train", "evaluate", "inspect", "impute")
+UNSAFE = "--trust"  # what a file must not ask its reader to add
+
+
+class Given(TypedDict):
+    """A command as it was given: when, and its words after ``pyro-vae``."""
+
+    date: str
+    words: list[str]
+
+
+class Commands(TypedDict):
+    """The content of ``commands.json``."""
+
+    commands: list[Given]
+
+
+def remember(folder: Path, words: Sequence[str], *, anew: bool = False) -> None:
+    """Write a command that has changed a run beside it.
+
+    Args:
+        folder: the run.
+        words: the command and its arguments.
+        anew: forget what was given before, of another run in that folder.
+    """
+    earlier = [] if anew else [each for each in _read(folder) if each["words"] != list(words)]
+    now = datetime.now(UTC).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00")
+    found = [*earlier, {"date": f"{now} UTC", "words": list(words)}]
+    checkpoint.write_bytes(folder / NAME, as_json({"commands": found[-MOST:]}))
+
+
+def given_commands(folder: Path) -> Iterator[tuple[str, str]]:
+    """The commands of a run, each with its date, as lines that are safe to paste into a shell.
+
+    A reader may not know who wrote the file: every word is quoted, a command that is not one of
+    ours or holds control characters is left out, and so is what it was told to trust.
+    """
+    for each in _read(folder):
+        words = [*_without_trust(each["words"])]
+        if words and words[0] in KNOWN and all(word.isprintable() for word in words):
+            yield each["date"], f"pyro-vae {shlex.join(words)}"
+
+
+def _read(folder: Path) -> list[Given]:
+    with parsing(folder / NAME, FILES):
+        found = read_file(folder, NAME)
+        return checked(found, Commands)["commands"] if found else []
+
+
+def _without_trust(words: Sequence[str]) -> Iterator[str]:
+    rest = iter(words)
+    for word in rest:
+        if word == UNSAFE:
+            next(rest, None)
+        elif not word.startswith(f"{UNSAFE}="):
+            yield word
