@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
     from pyro_vae.training import CompiledSVI, fit  # type: ignore[no-redef]  # a module, too
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "MultimodalVAE", "Program", "Refined",
