@@ -609,7 +609,7 @@ FILES = [
     Kind("table, a column left out", text("a,b\n1.5,u\n-1,v\n"), [[1.5], [-1]], None, ".csv",
          options={"columns": {"b": "drop"}}, says="left out as asked: b"),
     Kind("table, a whole number as context", text("a,age\n1.5,30\n-1,40\n"), [[1.5], [-1]],
-         [[30], [40]], ".csv", options={"context": ["age"]}, says="context: age count"),
+         [[30], [40]], ".csv", options={"context": ["age"]}, says="context: age real"),
     Kind("table, categories in order", text("a\nmid\nhigh\nlow\n"), [[1], [2], [0]], None, ".csv",
          options={"columns": {"a": "low<mid<high"}}, says="a ordinal"),
     Kind("table, an order that is not said", text("a\nmid\nhigh\nlow\n"), "texts without an order",

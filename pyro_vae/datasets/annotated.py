@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.datasets.arrays import read_array
 from pyro_vae.datasets.columns import Column, Columns, Kind
 from pyro_vae.datasets.sources import Reading, Source, parts_of
-from pyro_vae.datasets.tables import check_named, covariates
+from pyro_vae.datasets.tables import check_named, covariates, in_words
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def read_annotated(splits: Mapping[str, object], reading: Reading) -> Source:
     if unused and context_columns is None:
         more = ", ..." if len(unused) > 5 else ""
         notes.append(f"obs columns {', '.join(unused[:5])}{more} are left out; context= names some")
+    if context_columns is not None:
+        notes.append(f"context: {in_words(context_columns)}")
     others = [*first.layers, *(["raw"] if first.raw is not None else [])]
     if reading.key is None and others and not is_count:
         notes.append(f"x is X, whose values are no counts; key= names others: {', '.join(others)}")

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.containers import read_object
@@ -23,7 +24,7 @@ from pyro_vae.datasets.sources import Binarize, Part, Parts, Reading, Source, Te
 from pyro_vae.datasets.splitting import split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.validation import InvalidInput, check_choice, nearest_name
+from pyro_vae.validation import InvalidInput, check_choice, nearest_name, tensors_of
 
 __all__ = ["load", "load_whole", "names"]
 
@@ -229,17 +230,25 @@ def load_whole(
     whole, *others = sets.values()
     if others:
         parts = list(sets.values())
-        contexts = [part.context for part in parts if isinstance(part.context, Tensor)]
-        joined = torch.cat(contexts) if len(contexts) == len(parts) else None
         kept = torch.cat([part.kept for part in parts])
-        whole = whole._like(kept, joined, {})
+        whole = whole._like(kept, _joined([part.context for part in parts]), {})
     if like is not None:
         whole = in_units_of(whole, like, context_like) if like.is_standardized else whole
     elif standardize:
-        whole, _ = standardized(whole, whole)
+        whole, _ = standardized(whole, whole, "all rows")
     whole.split = "all"
     say(whole.name, whole.notes)
     return whole
+
+
+def _joined(contexts: Sequence[Tensors | None]) -> Tensors | None:
+    """The contexts of several splits as one; a source has the same entries in all."""
+    first = contexts[0]
+    if first is None:
+        return None
+    entries = [tensors_of(each) for each in contexts]
+    whole = {name: torch.cat([each[name] for each in entries]) for name in entries[0]}
+    return whole if isinstance(first, dict) else whole[""]
 
 
 def _check_columns(source: Source, reading: Reading) -> None:

@@ -11,7 +11,9 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["in_units_of", "standardized"]
 
 
-def standardized(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
+def standardized(
+    train: Dataset, test: Dataset, rows: str = "the training rows"
+) -> tuple[Dataset, Dataset]:
     """Training and test data in the units of the training rows.
 
     Covariates are standardised likewise. The validation data that a data set was published with
@@ -35,7 +37,7 @@ def standardized(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
     if given is not None and context is not None:
         given = given.fitted(context)
     changed = sum((column.center, column.scale) != (0.0, 1.0) for column in columns)
-    note = f"{changed} of {len(columns)} columns are standardised by the training rows"
+    note = f"{changed} of {len(columns)} columns are standardised by {rows}"
     parts = [_in_units(part, columns, given, note) for part in (train, test)]
     if train.published_validation is not None:
         parts[0].published_validation = _in_units(train.published_validation, columns, given, note)

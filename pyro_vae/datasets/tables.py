@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from pyro_vae.validation import InvalidInput, nearest_name
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["check_named", "covariates", "read_frames"]
+__all__ = ["check_named", "covariates", "in_words", "read_frames"]
 
 
 def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: str) -> Source:
@@ -54,10 +55,10 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     y, context_columns = covariates(whole, given, reading)
     notes += [note for column in found for note in column.notes]
     if context_columns is not None:
-        notes.append(f"context: {_typed(context_columns)}")
+        notes.append(f"context: {in_words(context_columns)}")
     if reading.columns or not all(column.kind == "real" for column in columns):
         said = f"columns={{'{columns[0].name}': 'real'}} says otherwise for one"
-        notes.append(f"columns are {_typed(columns)}; {said}")
+        notes.append(f"columns are {in_words(columns)}; {said}")
     missing = np.isnan(x)
     if missing.any():
         places = f"{int(missing.any(0).sum())} of {len(columns)} columns"
@@ -163,7 +164,7 @@ def covariates(
         is_target = reading.target is not None
         said = reading.columns
         found = [numbers_of(name, whole[name], said.get(name), is_target) for name in given]
-        columns = Columns(tuple(each.column for each in found))
+        columns = Columns(tuple(_as_covariate(each.column) for each in found))
         values = np.column_stack([each.values for each in found])
     else:
         return None, None
@@ -180,7 +181,13 @@ def covariates(
     return values, columns
 
 
-def _typed(columns: Columns) -> str:
+def _as_covariate(column: Column) -> Column:
+    """A covariate that counts is a number like others, which may be standardised."""
+    return replace(column, kind="real") if column.kind == "count" else column
+
+
+def in_words(columns: Columns) -> str:
+    """The columns and their kinds, or how many there are of each kind."""
     if len(columns) > 12:
         counts = {kind: sum(column.kind == kind for column in columns) for kind in KINDS}
         return ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count)

@@ -21,6 +21,7 @@ from pyro_vae.likelihoods.counts import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
+from pyro_vae.likelihoods.latent_size import LatentSize
 from pyro_vae.likelihoods.levels import (
     Binomial,
     Categorical,
@@ -60,6 +61,7 @@ __all__ = [
     "NegativeBinomial",
     "ZeroInflatedNegativeBinomial",
     "Multinomial",
+    "LatentSize",
     "AutoregressiveCategorical",
     "Mixed",
     "Censored",

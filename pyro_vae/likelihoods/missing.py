@@ -8,7 +8,7 @@ from typing import cast
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Likelihood, Quantity, known_by
+from pyro_vae.contracts import Initializable, Likelihood, Quantity, known_by
 from pyro_vae.distributions import ObservedEntries, entries_of
 from pyro_vae.networks import as_shape
 
@@ -51,6 +51,11 @@ class Missing(nn.Module):
     @property
     def known(self) -> Mapping[str, Quantity]:
         return known_by(self.likelihood)
+
+    def initialize(self, x: Tensor, features: Tensor | None = None) -> None:
+        """Initialise the likelihood of complete data, if it takes its start from data."""
+        if isinstance(self.likelihood, Initializable):
+            self.likelihood.initialize(x, features)
 
     def forward(
         self, z: Tensor, *, context: Tensor | None = None, **known: Tensor

@@ -17,7 +17,7 @@ from pyro_vae.networks import corruptions
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["FAMILIES", "check_trusted", "component_names", "resolve_component"]
+__all__ = ["FAMILIES", "check_trusted", "component_names", "resolve_component", "with_import_paths"]
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors,
@@ -98,6 +98,21 @@ def resolve_component(family: str, name: str) -> str:
             fix=nearest_name(name, known),
         )
     return name
+
+
+def with_import_paths(family: str, argument: object) -> object:
+    """An argument of a component, in which components of its family are named by import path.
+
+    Example:
+        >>> with_import_paths("likelihood", {"of": {"class_path": "Gamma"}})
+        {'of': {'class_path': 'pyro_vae.likelihoods.Gamma'}}
+    """
+    if not isinstance(argument, Mapping):
+        return argument
+    found = {key: with_import_paths(family, value) for key, value in argument.items()}
+    if found.get("class_path") in component_names(family):
+        found["class_path"] = resolve_component(family, str(found["class_path"]))
+    return found
 
 
 def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str]) -> None:

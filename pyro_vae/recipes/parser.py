@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
+from itertools import islice
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.checkpoint import current_path, import_of_the_users
 from pyro_vae.checkpoint.description import resolve
-from pyro_vae.recipes.components import FAMILIES, component_names, resolve_component
+from pyro_vae.recipes.components import (
+    FAMILIES,
+    component_names,
+    resolve_component,
+    with_import_paths,
+)
 from pyro_vae.recipes.factories import calling
 from pyro_vae.recipes.recipe import Recipe, Values
 
@@ -79,6 +86,10 @@ def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values
             path = resolve_component(family, value if equals else next(tokens, ""))
             if _class_path(values.get(family)) != path:
                 values[family] = {"class_path": path}
+        elif flag.startswith("--") and family.partition(".")[0] in FAMILIES:
+            given = [value] if equals else list(islice(tokens, 1))
+            component, _, argument = family.partition(".")
+            rest += [flag, *(_with_paths(component, argument, each) for each in given)]
         else:
             rest.append(token)
     if "latent" in _options_of(values.get("program")):  # then it is the program's own
@@ -116,6 +127,19 @@ def _options_of(program: object) -> Collection[str]:
     """The names of the arguments of a program; none of the default one."""
     target = _target(program)
     return inspect.signature(target).parameters if callable(target) else ()
+
+
+def _with_paths(family: str, argument: str, given: str) -> str:
+    """The text of a component's argument, in which components of its family have their paths."""
+    if argument.endswith(".class_path") and given in component_names(family):
+        return resolve_component(family, given)
+    if not given.startswith("{"):
+        return given
+    try:
+        described = yaml.safe_load(given)
+    except yaml.YAMLError:  # which the parser of the argument explains
+        return given
+    return json.dumps(with_import_paths(family, described))
 
 
 def _class_path(component: object) -> object:

@@ -19,7 +19,12 @@ from torch import nn
 
 from pyro_vae import networks, objectives, posteriors, priors, programs
 from pyro_vae.files.reading import MEGABYTE, Kind, read_yaml
-from pyro_vae.recipes.components import FAMILIES, check_trusted, resolve_component
+from pyro_vae.recipes.components import (
+    FAMILIES,
+    check_trusted,
+    resolve_component,
+    with_import_paths,
+)
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -208,5 +213,7 @@ def _with_import_path(family: str, value: object) -> object:
     if family in FAMILIES and isinstance(value, str):
         return resolve_component(family, value)
     if family in FAMILIES and isinstance(value, Mapping) and "class_path" in value:
-        return {**value, "class_path": resolve_component(family, str(value["class_path"]))}
+        found = with_import_paths(family, value.get("init_args"))
+        given = {"init_args": found} if "init_args" in value else {}
+        return {**value, **given, "class_path": resolve_component(family, str(value["class_path"]))}
     return value

@@ -12,6 +12,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
 from pyro_vae.report import markup
 from pyro_vae.report.commands import given_commands
+from pyro_vae.report.data_section import data_section
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.markup import duration, text
 from pyro_vae.report.model_section import count_parameters, model_section, name_of
@@ -63,8 +64,10 @@ def report(folder: str | Path, program: ProgramLike) -> str:
         scores = checked(read_file(folder, "evaluation.json"), Evaluation)
         name = scores["data"]["name"] if scores else recipe.get("data", "data")
         warnings = list(score_warnings(scores))
-        scored, data = scores_section(scores, folder.name), _data(scores)
+        scored = scores_section(scores, folder.name)
         reproduce = _reproduce(folder, scores)
+    with parsing(folder / "data.json", FILES):
+        data = data_section(scores, read_file(folder, "data.json"))
     with parsing(folder / "training.json", FILES):
         trained = _training(recipe, training)
     with parsing(folder / "inspection" / "inspection.json", FILES):
@@ -128,20 +131,6 @@ def _inspection(inspection: _Inspection | None, folder: Path) -> str:
         return f"<p>None yet: <code>pyro-vae inspect {text(folder.name)}</code></p>"
     figures = _figures(folder, "inspection", inspection.captions)
     return markup.facts(inspection.facts) + figures
-
-
-def _data(scores: Evaluation) -> str:
-    if not scores:
-        return "<p>Not known before an evaluation.</p>"
-    data = scores["data"]
-    return markup.facts(
-        {
-            "name": data["name"],
-            "scored": f"{scores['num_data']:,} data of the {data['split']} split",
-            "binarisation": data["binarize"],
-            "SHA-256 of what was scored": data["sha256"],
-        }
-    )
 
 
 def _training(recipe: Json, training: Json) -> str:

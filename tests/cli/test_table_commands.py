@@ -49,6 +49,15 @@ def test_a_run_keeps_what_its_columns_are_and_what_was_changed(run):
     assert f"{abs(lower):.2f} nats" in scores["units"]
 
 
+def test_the_report_names_the_columns_and_what_was_changed(run):
+    assert main(["report", str(run / "run")]) == 0
+    page = (run / "run" / "report.html").read_text()
+    for cell in ("mass", "LogNormal", "NegativeBinomial", "f, m", "Adelie, Gentoo"):
+        assert f"<td>{cell}</td>" in page
+    assert "<h3>Columns of x</h3>" in page and "<h3>Context</h3>" in page
+    assert "2 of 4 columns are standardised by the training rows" in page
+
+
 def test_samples_come_in_the_tables_own_units_and_names(run, capsys):
     out = run / "new.csv"
     named = ["--context", "species=Gentoo,island=Dream", "--draws"]

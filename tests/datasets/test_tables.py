@@ -131,6 +131,22 @@ def test_standardising_is_refused_for_images_and_leaves_constants_alone():
     assert (train.x[:, 0] == 0).all() and train.x.isfinite().all()
 
 
+def test_a_whole_table_is_standardised_by_all_its_rows(float64):
+    table = frame()
+    whole = load_whole(table, standardize=True)
+    torch.testing.assert_close(whole.x[:, 0].mean(), torch.zeros(()), atol=1e-12, rtol=0)
+    torch.testing.assert_close(whole.x[:, 0].std(correction=0), torch.ones(()))
+    np.testing.assert_allclose(whole.frame()["temperature"], table["temperature"])
+    assert any("standardised by all rows" in note for note in whole.notes)
+
+
+def test_all_splits_as_one_keep_contexts_by_name():
+    part = (np.eye(2), {"sex": ["m", "f"], "size": [1.0, 2.0]})
+    whole = load_whole({"train": part, "test": part})
+    assert whole.context["sex"].tolist() == [1, 0, 1, 0]
+    assert whole.context["size"].tolist() == [1, 2, 1, 2]
+
+
 def test_categories_of_other_rows_are_numbered_as_those_of_the_first(tmp_path):
     train, _ = load(frame(), target="sex")
     few = pd.DataFrame(frame()[:4])
