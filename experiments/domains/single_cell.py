@@ -8,7 +8,7 @@ log(1 + size-normalised counts) in `raw`: the least value of a cell above zero i
 gives the counts back. Both models have 10 latents, one hidden layer of 128 units, a negative
 binomial with one dispersion for each gene and the library size, either known or a latent
 log-normal; both are trained by Adam for as many epochs. log p(x) of the test cells is importance
-sampling with 200 draws, each by its own library. Writes `single_cell.md` beside it.
+sampling with 200 draws, each by its own library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import logging
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import scanpy
@@ -144,9 +143,7 @@ def main() -> None:
         "cell, with its standard error over cells. Seconds of CPU to train and to score once.\n\n"
         "| library size | pyro_vae | SCVI | difference | CPU, ours, theirs |\n|---|---|---|---|---|"
     )
-    text = "\n".join([head, *lines])
-    Path(__file__).with_suffix(".md").write_text(text + "\n")
-    print(text)
+    print("\n".join([head, *lines]))
 
 
 if __name__ == "__main__":

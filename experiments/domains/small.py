@@ -3,7 +3,7 @@
     python experiments/domains/small.py
 
 Each is made from a known truth, written as users have it, read by `pv.datasets.load`, modelled by
-one VAE and compared with that truth. Writes `small.md` beside it.
+one VAE and compared with that truth.
 """
 
 from __future__ import annotations
@@ -140,7 +140,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             lines.append(experiment(Path(folder)))
         print(lines[-1], flush=True)
-    Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
