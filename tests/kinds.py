@@ -238,6 +238,7 @@ OBJECTS = [
     Kind("tensor", lambda: T, X),
     Kind("tensor with a gradient", lambda: T.clone().requires_grad_(), X),
     Kind("tensor of half precision", lambda: T.half(), X),
+    Kind("tensor of bfloat16", lambda: T.bfloat16(), X),
     Kind("array", lambda: X, X),
     Kind("array of the other byte order", lambda: X.astype(">f8"), X),
     Kind("array of big-endian integers", lambda: np.array([[3], [5]], dtype=">i2"), [[3], [5]]),

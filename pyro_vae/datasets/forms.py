@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+COMMON = (torch.float16, torch.float32, torch.float64)
+
+
 def scaled(values: Tensor, scale: float) -> Tensor:
     """Values as floating point, divided by ``scale``; float64 where float32 would round them."""
     if not values.is_floating_point():
@@ -31,7 +34,7 @@ def scaled(values: Tensor, scale: float) -> Tensor:
         is_exact = values.dtype in (torch.bool, torch.uint8) or not values.numel()
         is_exact = is_exact or max(-int(values.min()), int(values.max())) <= exact
         values = values.float() if is_exact else values.double()
-    elif values.element_size() == 1:  # numbers of 8 bits, which are stored and not computed with
+    elif values.dtype not in COMMON:  # which numpy does not know; float32 holds all their numbers
         values = values.float()
     return values if scale == 1 else values / scale
 
