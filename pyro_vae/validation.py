@@ -260,7 +260,17 @@ def check_support(
             fix="wrap the likelihood in pv.likelihoods.Missing "
             "and the encoder in pv.networks.WithMask",
         )
-    seen = x[first][~torch.isnan(x[first])]
+    lacks = torch.isnan(x[first])
+    seen = x[first][~lacks]
+    if lacks.any() and support.check(x[first].masked_fill(lacks, float(seen[0]))[None]).all():
+        raise InvalidInput(
+            "x",
+            got=f"an event with {int(lacks.sum())} of {lacks.numel()} entries missing (first in "
+            f"datum {first})",
+            expected="events that are whole, or missing as a whole, by this likelihood",
+            fix="wrap it in pv.likelihoods.Missing and its expert's network in "
+            "pv.networks.WithMask",
+        )
     low, high = float(seen.min()), float(seen.max())
     base = support.base_constraint if isinstance(support, constraints.independent) else support
     fix = "choose a likelihood whose support holds x, or rescale x"

@@ -15,7 +15,7 @@ from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import in_fixed_blocks
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import like_parts, observed_parts, parts_of
 from pyro_vae.runtime.predictive import (
     Context,
     Entry,
@@ -41,7 +41,7 @@ def decode(
     *,
     draws: bool = False,
     seed: int = 0,
-) -> Tensor:
+) -> Tensors:
     r"""Decode given latents: the mean of p(x | z, c), or draws from it.
 
     "As if from another batch" is this of the latents of one context under another::
@@ -59,7 +59,8 @@ def decode(
         seed: seed of the draws; the caller's random state is left as it was.
 
     Returns:
-        x of shape (N, \*event) or (K, N, \*event).
+        x of shape (N, \*event) or (K, N, \*event); a dictionary of such where there are several
+        observed sites.
 
     Raises:
         InvalidInput: on latents of another shape or name, or a context that is missing.
@@ -74,7 +75,9 @@ def decode(
     program = at_posterior(program, one, seed)
     with evaluating(program, seed), validation_enabled(False):
         trace = prune_subsample_sites(prior_predictive(program, 1, one))
-    sites = {name: site for name, site in latent_sites(trace).items() if name != "x"}
+    parts = parts_of(program.event_shape)
+    drawn = latent_sites(trace).items()
+    sites = {name: site for name, site in drawn if name not in (part or "x" for part in parts)}
     values: dict[str, Tensor] = z if isinstance(z, dict) else dict.fromkeys(list(sites)[:1], z)
     if values.keys() != sites.keys():
         raise InvalidInput(
@@ -104,10 +107,10 @@ def decode(
     def run(few: list[int], seed: int) -> Sites:
         at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
         part = rows_of(spread, few)
-        return {"x": observed_of(prior_predictive(program, len(few), part, at))}
+        return observed_parts(prior_predictive(program, len(few), part, at), parts)
 
-    x = in_blocks(program, run, partial(shown_value, draws=draws), total, seed)["x"]
-    return x.reshape(*lead, *x.shape[1:])
+    made = in_blocks(program, run, partial(shown_value, draws=draws), total, seed)
+    return like_parts({name: x.reshape(*lead, *x.shape[1:]) for name, x in made.items()}, parts)
 
 
 def _context_of_one(

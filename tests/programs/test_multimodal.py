@@ -283,6 +283,33 @@ def test_what_cannot_be_is_said(views, act, message):
         act(views.program(), views.data(4))
 
 
+def test_latents_are_decoded_to_all_modalities(views):
+    z = torch.randn(5, 3, D)
+    made = pv.decode(views.program(), z)
+    for m in SIZES:
+        torch.testing.assert_close(made[m], z @ views.W[m].T + views.c[m])
+    flat = pv.decode(views.program(), z[0])
+    assert {m: tuple(x.shape) for m, x in flat.items()} == {"a": (3, 3), "b": (3, 4)}
+
+
+def test_an_event_with_some_entries_missing_names_the_parts_that_take_it(views):
+    x = views.data(4)
+    x["a"][1, 0] = x["b"][2] = torch.nan
+    data = pv.datasets.Dataset(x, missing=True)
+    with pytest.raises(InvalidInput, match=r"1 of 3 entries missing.*Missing.*WithMask"):
+        pv.elbo(views.program(), data)
+    program = views.program()
+    program.likelihoods["a"] = pv.likelihoods.Missing(program.likelihoods["a"])
+    network = MLP(pv.networks.WithMask.doubled((3,)), [])
+    expert = pv.posteriors.DiagonalNormal(D, pv.networks.WithMask(3, network))
+    program.posterior.experts["a"] = expert.double()
+    seen = views.marginal(("a", "b"))
+    partly = dist.MultivariateNormal(seen.loc[1:], seen.covariance_matrix[1:, 1:])
+    exact = partly.log_prob(torch.cat([x["a"][1, 1:], x["b"][1]]))
+    score = pv.log_likelihood(program, data, 20_000)
+    assert abs(score.values[1] - exact) < 5 * score.mc_se[1] + 0.02
+
+
 def test_parts_that_cannot_be_are_refused():
     likelihood = pv.likelihoods.Bernoulli(3, MLP(2, [4]))
     q = pv.posteriors.ProductOfExperts(2, {"a": pv.posteriors.FullRankNormal(2, MLP(3, [4]))})
