@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import pyro.infer
 import torch
 from torch import Tensor
 
+from pyro_vae.compilation.capture import Captured
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.proposals import Guide, GuideProposal
@@ -233,20 +234,39 @@ class _Posterior:
         self.given = given
         self.latents = Unconstrained(given.trace(given.joint, 1), given.plates)
 
-    def potential(self, values: dict[str, Tensor]) -> Tensor:
+    def potential(self, u: Tensor) -> Tensor:
         """Minus the logarithm of the joint density at u (D,)."""
-        constrained, log_jacobian = self.latents.unpack(values["u"][None, None])
+        constrained, log_jacobian = self.latents.unpack(u[None, None])
         log_prior, log_rest = self.given.log_density(self.given.model, constrained)
         return -(log_prior + log_rest + log_jacobian).sum()
+
+    def captured(self, u: Tensor) -> Callable[[Tensor], Tensor]:
+        """The potential with its gradient as one graph, to the same bits without Pyro's handlers.
+
+        A trajectory takes many steps, and a path of latents many sites in each. What cannot be
+        captured is run as it is.
+        """
+
+        def value_and_gradient(u: Tensor) -> tuple[Tensor, Tensor]:
+            point = u.detach().requires_grad_(True)
+            with torch.enable_grad():
+                value = self.potential(point)
+            return value.detach(), torch.autograd.grad(value, point)[0]
+
+        try:
+            graph = Captured(value_and_gradient, [u])
+        except (InvalidInput, RuntimeError):
+            return self.potential
+        return lambda u: cast(Tensor, _WithGradient.apply(u, graph))
 
     def chains(self, settings: NUTS, num_steps: int, advance: Callable[..., None]) -> Drawn:
         fn = self.given.model if settings.start == "prior" else self.given.guide
         with torch.no_grad():
             starts = self.latents.pack(self.given.draw(fn, settings.num_chains))[:, 0]
-        paths, diverging = [], []
+        paths, diverging, potential = [], [], self.captured(starts[0])
         for start in starts:
             kernel = pyro.infer.NUTS(
-                potential_fn=self.potential,
+                potential_fn=lambda values: potential(values["u"]),
                 target_accept_prob=settings.target_acceptance,
                 max_tree_depth=settings.max_tree_depth,
             )
@@ -266,6 +286,20 @@ class _Posterior:
         with torch.no_grad():
             values, _ = self.latents.unpack(torch.cat(paths)[:, None])
         return Drawn(values, per_draw={"diverging": torch.cat(diverging)[:, None]})
+
+
+class _WithGradient(torch.autograd.Function):
+    """A number whose gradient a graph computes along with it."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, graph: Captured) -> Tensor:
+        value, gradient = graph(u)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx, outer: Tensor) -> tuple[Tensor, None]:
+        return outer * ctx.saved_tensors[0], None
 
 
 def _rows_at(value: Tensor, chosen: Tensor, plates: Plates) -> Tensor:

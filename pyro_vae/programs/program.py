@@ -140,7 +140,7 @@ class Program(nn.Module):
 
     def init_args(self) -> dict[str, object] | None:
         """Arguments of the constructor, for saving; none for functions tied to their modules."""
-        if not self._is_of_methods() or self.arguments is not None:
+        if not self.is_of_methods or self.arguments is not None:
             return None
         used = self.modules_used
         modules = dict(used.items()) if isinstance(used, nn.ModuleDict) else list(used)
@@ -251,13 +251,15 @@ class Program(nn.Module):
             for module in self.modules():
                 module.training = modes.get(module, self.training)
 
-    def _is_of_methods(self) -> bool:
+    @property
+    def is_of_methods(self) -> bool:
+        """Whether model and guide are methods of a module, and not plain functions."""
         pair = (self.model_fn, self.guide_fn)
         return all(inspect.ismethod(fn) and isinstance(fn.__self__, nn.Module) for fn in pair)
 
     def _check_functions_have_their_modules(self) -> None:
         """Raise `InvalidInput` if plain functions use modules in a way that cannot be followed."""
-        if self._is_of_methods():
+        if self.is_of_methods:
             return
         functions = [self.model_fn, self.guide_fn, self.arguments]
         found = {id(part) for _, part in referred_to(functions)}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ModuleLike, ProgramLike, alone
 from pyro_vae.runtime.memory import enough_memory
+from pyro_vae.programs import Program
 from pyro_vae.validation import InvalidInput, T, check_choice, map_tensors
 
 __all__ = [
@@ -131,13 +132,12 @@ def in_single_precision(program: ProgramLike) -> ProgramLike:
     """A copy of a program in half precision, which adds up log-probabilities in float32.
 
     Half precision has three digits, too few for a sum over the entries of x. A program of plain
-    functions cannot be copied and stays as it is.
+    functions, which may make tensors of half precision themselves, stays as it is.
     """
     if reference_parameter(program).dtype not in (torch.bfloat16, torch.float16):
         return program
-    try:
-        copied = copy.deepcopy(program)
-    except InvalidInput:
+    if isinstance(program, Program) and not program.is_of_methods:
         return program
+    copied = copy.deepcopy(program)
     copied.to(torch.float32)
     return copied
