@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.contracts import ModuleLike, ProgramLike, alone
-from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.programs import Program
+from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.validation import InvalidInput, T, check_choice, map_tensors
 
 __all__ = [
