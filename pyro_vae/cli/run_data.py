@@ -57,7 +57,7 @@ def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
         "columns": None if train.columns is None else train.columns.to_json(),
         "context_columns": None if given is None else given.to_json(),
     }
-    text = json.dumps(with_checksum(description), indent=1, ensure_ascii=False)
+    text = json.dumps(with_checksum(description), indent=1)
     checkpoint.write_text(folder / "data.json", text + "\n")
 
 

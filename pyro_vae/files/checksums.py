@@ -43,7 +43,7 @@ def is_whole(values: object) -> bool:
 
 def with_seal(text: str) -> str:
     """A text of whole lines with a comment at its end that holds their checksum."""
-    return f"{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
+    return f"{text}{SEAL}{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()}\n"
 
 
 def is_whole_text(text: str) -> bool:

@@ -34,6 +34,39 @@ def test_a_vector_of_data_is_inspected(run):
     assert main(["inspect", str(run), *few]) == 0
 
 
+def test_data_whose_name_is_no_text_are_trained_on_and_scored(run, tmp_path, capsys):
+    path = tmp_path / "\udcff[b].npz"
+    path.write_bytes((run.parents[1] / "data.npz").read_bytes())
+    out = tmp_path / "run"
+    assert (
+        main(["train", "--data", str(path), "--likelihood", "Normal", "--out", str(out), *FAST])
+        == 0
+    )
+    assert main(["evaluate", str(out), "--num-samples", "5"]) == 0
+    assert "not the data of this run" not in capsys.readouterr().err
+    assert main(["report", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    "argv, lower",
+    [
+        (["train", *FAST, "--latent", str(10**13)], "lower latent"),
+        (["train", *FAST, "--encoder.hidden", f"[{10**13}]"], "the widths of the networks"),
+        (["sample", "RUN", "--num", str(10**12)], "lower num (--num)"),
+    ],
+)
+def test_sizes_beyond_any_memory_are_one_line(run, tmp_path, capsys, argv, lower):
+    words = [str(run) if word == "RUN" else word for word in argv]
+    out = [] if argv[0] == "sample" else ["--out", str(tmp_path / "run")]
+    assert lower in fails(capsys, *words, *out)
+
+
+def test_a_cache_of_compiled_code_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/dev/null/cache")
+    said = fails(capsys, "train", *FAST, "--compile", "on", "--out", tmp_path / "run")
+    assert "/dev/null/cache" in said and "Not a directory" in said
+
+
 @pytest.mark.parametrize("seed", [-1, 2**70])
 @pytest.mark.parametrize("command", ["evaluate", "inspect", "sample"])
 def test_a_seed_is_checked_by_every_command(run, capsys, command, seed):

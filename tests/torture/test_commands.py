@@ -29,7 +29,10 @@ from pyro_vae.evaluation.comparison import load_scores
 from pyro_vae.report.page import report
 from pyro_vae.report.run_files import read_file
 
-pytestmark = pytest.mark.torture
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.filterwarnings("ignore:Creating legend"),  # takes long on a busy machine
+]
 
 SIZES = ["--latent", "2", "--encoder.hidden", "[8]", "--decoder.hidden", "[8]"]
 TRAIN = ["train", *SIZES, "--num-samples", "5", "--limit", "20", "--batch-size", "400"]

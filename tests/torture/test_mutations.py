@@ -272,5 +272,6 @@ def test_no_reader_fails_otherwise_than_in_one_line(whole, tmp_path):
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_twenty_thousand_mutations(whole, tmp_path, seed):
     """Ten times two thousand; the largest memory of the process is asserted, too."""
-    assert not torture(whole, tmp_path / "run", 2000, seed)
+    wrong = torture(whole, tmp_path / "run", 2000, seed)
+    assert not wrong, "\n".join(map(str, wrong))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # in KB
