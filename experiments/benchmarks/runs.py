@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 
 import pyro_vae as pv
+from pyro_vae import checkpoint
 
 HERE = Path(__file__).parent
 
@@ -176,7 +177,7 @@ def main(argv: list[str]) -> None:
         found[name] = measure()
         print(json.dumps({name: found[name]}, indent=1), flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
-        written.write_text(json.dumps(found, indent=1) + "\n")
+        checkpoint.write_text(written, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

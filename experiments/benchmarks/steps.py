@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae import checkpoint
 from pyro_vae.compilation.cuda_graph import Replay
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
@@ -483,7 +484,7 @@ def main(argv: list[str]) -> None:
             known["cases"] = {
                 name: known["cases"][name] for name in names if name in known["cases"]
             }
-            written.write_text(json.dumps(known, indent=1) + "\n")
+            checkpoint.write_text(written, json.dumps(known, indent=1) + "\n")
             (options.out / "steps.md").write_text(markdown(known["cases"]))
             figure(known["cases"], options.out / "steps.png")
 

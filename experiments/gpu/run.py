@@ -23,6 +23,8 @@ from pathlib import Path
 
 import torch
 
+from pyro_vae import checkpoint
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RESULTS = HERE.parent / "results"
@@ -201,7 +203,7 @@ def main(out: Path, names: list[str]) -> None:
             found["steps"] = json.loads((out / "steps.json").read_text())
     if RESULTS.exists():
         found["published"] = published(out, runs, names or ["iwae_5"], clock)
-    (out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
+    checkpoint.write_text(out / "gpu.json", json.dumps(found, indent=1) + "\n")
     lines = [
         f"{found['gpu']}, torch {found['torch']}, CUDA {found['cuda']}, Python "
         f"{found['python']}, {found['cores']} cores"

@@ -17,6 +17,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 import pyro_vae as pv
+from pyro_vae import checkpoint
 from pyro_vae.evaluation.conditional_score import difference
 from pyro_vae.inspection import coherence
 
@@ -179,7 +180,7 @@ def main(out: Path) -> None:
         results[name] = found
         print(name, json.dumps(found, indent=1), flush=True)
         draw(trained, test, out / f"{name}.png")
-        (out / "results.json").write_text(json.dumps(results, indent=1))
+        checkpoint.write_text(out / "results.json", json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

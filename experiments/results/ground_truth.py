@@ -29,6 +29,7 @@ from table import ground_truth_table, rendered
 from torch import Tensor
 
 import pyro_vae as pv
+from pyro_vae import checkpoint
 from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.evaluation.proposals import Defensive, Guide, Proposal, Refitted, Widened
 from pyro_vae.evaluation.scores import Score
@@ -252,7 +253,7 @@ def parts_of(only: list[str], size: Size, folder: Path) -> list[dict]:
             found = part(name, given, estimator)
             seconds = round(time.process_time() - start, 1)
             text = {"size": asdict(size), "cpu_seconds": seconds, "rows": found}
-            path.write_text(json.dumps(text, indent=1) + "\n")
+            checkpoint.write_text(path, json.dumps(text, indent=1) + "\n")
             print(f"{name}: {estimator}, {seconds} s", flush=True)
             rows += found
     return rows

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae import checkpoint
 from pyro_vae.evaluation.importance_score import UnreliableEstimate
 
 FEATURES, HIDDEN, LATENT, BATCH, EPOCHS, RATE, PARTICLES, PSEUDO = (
@@ -420,10 +421,14 @@ if __name__ == "__main__":
             path.stem: json.loads(path.read_text())
             for path in sorted(Path(sys.argv[1]).glob("*.json"))
         }
-        Path(__file__).with_name("peers.json").write_text(json.dumps(parts, indent=1) + "\n")
+        checkpoint.write_text(
+            Path(__file__).with_name("peers.json"), json.dumps(parts, indent=1) + "\n"
+        )
     else:
         warnings.simplefilter("ignore", UnreliableEstimate)
         torch.set_num_threads(1)
         part = estimators() if sys.argv[2] == "estimators" else trained(sys.argv[2])
-        (Path(sys.argv[1]) / f"{sys.argv[2]}.json").write_text(json.dumps(part, indent=1) + "\n")
+        checkpoint.write_text(
+            Path(sys.argv[1]) / f"{sys.argv[2]}.json", json.dumps(part, indent=1) + "\n"
+        )
         print(sys.argv[2], part, flush=True)

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from pyro_vae import checkpoint
+
 HERE = Path(__file__).resolve().parent
 ROWS = {row["name"]: row for row in json.loads((HERE / "rows.json").read_text())}
 
@@ -58,7 +60,7 @@ def spend(folder: Path, part: str, arguments: list[str]) -> None:
         "cores": os.cpu_count(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(costs, indent=1) + "\n")
+    checkpoint.write_text(path, json.dumps(costs, indent=1) + "\n")
     if status:
         raise SystemExit(os.waitstatus_to_exitcode(status))
 

@@ -134,7 +134,9 @@ def load_scores(path: str | Path) -> dict[str, Score]:
     """
     try:
         arrays = read_current(
-            Path(path).parent, Path(path).name, lambda place: read_npz(place, PER_DATUM)
+            Path(path).parent,
+            Path(path).name,
+            lambda place: read_npz(place, PER_DATUM, place.parent),
         )
         scores = {}
         for name in SCORES.keys() & arrays.keys():

@@ -52,7 +52,7 @@ def joined() -> Iterator[Group | None]:
     try:
         with ExitStack() as quiet:
             if not group.is_first:
-                nowhere = quiet.enter_context(open(os.devnull, "w"))
+                nowhere = quiet.enter_context(os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
                 quiet.enter_context(redirect_stdout(nowhere))
                 quiet.enter_context(redirect_stderr(nowhere))
             yield group

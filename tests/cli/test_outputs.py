@@ -302,3 +302,10 @@ def test_out_of_memory_is_one_line_of_a_command(capsys, run, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     said = fails(capsys, *(str(run) if word == "RUN" else word for word in argv))
     assert "memory: got" in said and "GiB more than the host has free" in said and lower in said
+
+
+def test_scores_that_lie_outside_of_a_run_are_not_compared(capsys, stranger, second):
+    elsewhere = stranger.parent / "elsewhere.npz"
+    (stranger / "evaluation.npz").rename(elsewhere)
+    (stranger / "evaluation.npz").symlink_to(elsewhere)
+    assert "a link to a file outside" in fails(capsys, "compare", second, stranger)
