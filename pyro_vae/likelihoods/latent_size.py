@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from pyro_vae.contracts import Likelihood
 from pyro_vae.likelihoods.counts import Multinomial
 from pyro_vae.likelihoods.inner import Inner, likelihood_on
+from pyro_vae.likelihoods.parameters import LOG_SCALE
 from pyro_vae.networks import Size, as_shape, features_of
 from pyro_vae.validation import InvalidInput
 
@@ -24,11 +25,12 @@ class LatentSize(nn.Module):
 
     .. math:: p(x \mid z, \ell) = p_0(x \mid f(z_{1:L-1}), \ell), \qquad \log \ell = m + s\, z_L
 
-    :math:`p_0` is a likelihood of counts with ``size_factor="total"``, so that the entries' means
-    add up to :math:`\ell`. Under a standard normal prior the size is log-normal; m and s are the
-    mean and the standard deviation of the training data's log totals, set before training. Where
-    the size is known, pass it as ``size_factor`` to :math:`p_0` itself. A `Multinomial` is given
-    its total and has no such latent.
+    and :math:`s z_L` kept between -20 and 20, so that no size overflows. :math:`p_0` is a
+    likelihood of counts with ``size_factor="total"``: the entries' means add up to :math:`\ell`.
+    Under a standard normal prior the size is log-normal; m and s are the mean and the standard
+    deviation of the training data's log totals, set before training. Where the size is known, pass
+    it as ``size_factor`` to :math:`p_0` itself. A `Multinomial` is given its total and has no such
+    latent.
 
     Args:
         event_shape: the shape of x.
@@ -84,7 +86,8 @@ class LatentSize(nn.Module):
         self.spread.copy_(totals.std(correction=0).clamp(min=NARROWEST))
 
     def forward(self, z: Tensor, *, context: Tensor | None = None) -> Distribution:
-        size = (self.log_size + self.spread * z[..., -1]).exp()
+        distance = (self.spread * z[..., -1]).clamp(-LOG_SCALE, LOG_SCALE)
+        size = (self.log_size + distance).exp()
         beside = size.reshape(*size.shape, *[1] * len(self.event_shape))
         others = torch.cat([z[..., :-1], torch.zeros_like(z[..., -1:])], -1)
         return self.part(features_of(self.network, others, context), size_factor=beside)

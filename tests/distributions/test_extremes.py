@@ -391,6 +391,15 @@ LIKELIHOODS = {
         )
         for r in (1.001e-2, 9990.0)
     ],
+    "LatentSize": [  # of one column: z is the logarithm of its rate
+        Case(
+            likelihood("LatentSize", of="Poisson"),
+            poisson,
+            [(-15.0,), (-1.0,), (0.0,), (3.0,), (11.0,)],
+            (0, 1, 20, 3000),
+            size=2e5,
+        )
+    ],
     "Multinomial": [
         Case(
             likelihood("Multinomial", 3, event=3),
