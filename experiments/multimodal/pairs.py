@@ -1,6 +1,6 @@
 """MNIST images with spoken digits of the same class, half of the pairs incomplete.
 
-    PYRO_VAE_DATA=... python experiments/multimodal/pairs.py OUT
+    PYRO_VAE_DATA=... python experiments/multimodal/pairs.py OUT [ProductOfExperts|MixtureOfExperts]
 
 Trains a product and a mixture of experts, writes OUT/results.json and a figure, and prints label
 coherence both ways and joint, marginal and conditional log p with their errors.
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,9 +22,36 @@ from pyro_vae import checkpoint
 from pyro_vae.evaluation.conditional_score import difference
 from pyro_vae.inspection import coherence
 
-WIDTH, EPOCHS = 200, 40
-LATENT, IMAGE, SOUND = 8, (1, 28, 28), (32, 16)
+IMAGE, SOUND = (1, 28, 28), (32, 16)
 TRAIN, TEST, SCORED, K = 5000, 1000, 50, 500
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a program is built and trained.
+
+    Args:
+        latent: the size of z.
+        width: units of the hidden layers.
+        epochs: passes over the data.
+        warmup: epochs over which the weight of the KL rises.
+        copies: whether each whole pair is there twice more, without either part.
+        scored: whether log p is estimated, which takes many times as long as training.
+    """
+
+    latent: int
+    width: int
+    epochs: int
+    warmup: int
+    copies: bool
+    scored: bool
+
+
+SETTINGS = {
+    # An expert of the product learns to speak alone only where it does.
+    "ProductOfExperts": Settings(8, 200, 40, warmup=10, copies=True, scored=True),
+    "MixtureOfExperts": Settings(16, 400, 60, warmup=0, copies=False, scored=False),
+}
 
 
 def small(spectrograms: torch.Tensor) -> torch.Tensor:
@@ -49,17 +77,17 @@ def pairs(part: int, num: int, generator: torch.Generator) -> tuple[dict, torch.
     return {"image": binary.x, "sound": recordings[partner]}, labels
 
 
-def incomplete(x: dict, generator: torch.Generator) -> pv.datasets.Dataset:
-    """A quarter of the pairs lacks its image, another quarter its sound.
+def incomplete(x: dict, order: torch.Tensor, copies: bool) -> pv.datasets.Dataset:
+    """The first quarter of the pairs in an order lacks its image, the second its sound.
 
-    The complete ones are there three times, whole and without either part, so that each expert
-    learns to speak alone.
+    With copies, the complete ones are there three times, whole and without either part.
     """
-    order = torch.randperm(len(x["image"]), generator=generator)
     lacking = {name: part.clone() for name, part in x.items()}
     quarter = len(order) // 4
     lacking["image"][order[:quarter]] = torch.nan
     lacking["sound"][order[quarter : 2 * quarter]] = torch.nan
+    if not copies:
+        return pv.datasets.Dataset(lacking, missing=True, name="mnist_and_speech")
     whole = order[2 * quarter :]
     nothing = {name: torch.full_like(part[whole], torch.nan) for name, part in x.items()}
     columns = {
@@ -70,20 +98,22 @@ def incomplete(x: dict, generator: torch.Generator) -> pv.datasets.Dataset:
     return pv.datasets.Dataset(lacking, missing=True, name="mnist_and_speech")
 
 
-def program(experts: type) -> pv.MultimodalVAE:
+def program(name: str) -> pv.MultimodalVAE:
+    latent, width = SETTINGS[name].latent, SETTINGS[name].width
+    experts = getattr(pv.posteriors, name)
     net = pv.networks.MLP
     normal = pv.posteriors.DiagonalNormal
     return pv.MultimodalVAE(
-        prior=pv.priors.StandardNormal(LATENT),
+        prior=pv.priors.StandardNormal(latent),
         likelihoods={
-            "image": pv.likelihoods.Bernoulli(IMAGE, net(LATENT, [WIDTH])),
-            "sound": pv.likelihoods.Normal(SOUND, net(LATENT, [WIDTH]), scale=0.7),
+            "image": pv.likelihoods.Bernoulli(IMAGE, net(latent, [width])),
+            "sound": pv.likelihoods.Normal(SOUND, net(latent, [width]), scale=0.7),
         },
         posterior=experts(
-            LATENT,
+            latent,
             {
-                "image": normal(LATENT, net(IMAGE, [WIDTH])),
-                "sound": normal(LATENT, net(SOUND, [WIDTH])),
+                "image": normal(latent, net(IMAGE, [width])),
+                "sound": normal(latent, net(SOUND, [width])),
             },
         ),
     )
@@ -118,12 +148,39 @@ def draw(trained: pv.MultimodalVAE, x: dict, target: Path) -> None:
     plt.close(figure)
 
 
-def main(out: Path) -> None:
+def scores_of(trained: pv.MultimodalVAE, few: pv.datasets.Dataset) -> dict:
+    """Joint, marginal and conditional log p, with the guide refitted to each datum."""
+    refitted = pv.evaluation.proposals.Refitted()
+    joint = pv.log_likelihood(trained, few, K, proposal=refitted)
+    image, sound = (
+        pv.log_likelihood(trained, {part: few.x[part]}, K, proposal=refitted, seed=seed)
+        for seed, part in enumerate(few.x, start=1)
+    )
+    scores = {
+        "log p(image, sound)": joint,
+        "log p(image)": image,
+        "log p(sound)": sound,
+        "log p(image | sound)": difference(joint, sound),  # as given=["sound"] does
+        "log p(sound | image)": difference(joint, image),
+    }
+    found: dict = {}
+    for quantity, score in scores.items():
+        found[quantity] = {
+            "mean": score.mean,
+            "se": score.se,
+            "mean_mc_se": score.mean_mc_se,
+            "pareto_k_above": score.above_threshold,
+            "text": str(score),
+        }
+    return found
+
+
+def main(out: Path, names: list[str]) -> None:
     warnings.simplefilter("ignore")
     generator = torch.Generator().manual_seed(0)
     whole, labels = pairs(0, TRAIN, generator)
     test, truth = pairs(1, TEST, generator)
-    train = incomplete(whole, generator)
+    order = torch.randperm(TRAIN, generator=generator)
     classify = {name: classifier(whole[name], labels) for name in whole}
     results: dict = {
         "classifiers": {
@@ -133,16 +190,18 @@ def main(out: Path) -> None:
     }
     print(results)
     few = pv.datasets.Dataset({name: part[:SCORED] for name, part in test.items()})
-    for name in ("ProductOfExperts", "MixtureOfExperts"):
+    for name in names:
+        settings = SETTINGS[name]
+        train = incomplete(whole, order, settings.copies)
         torch.manual_seed(0)
-        trained, start = program(getattr(pv.posteriors, name)), time.process_time()
+        trained, start = program(name), time.process_time()
         pv.fit(
             trained,
             train,
-            epochs=EPOCHS,
+            epochs=settings.epochs,
             batch_size=100,
             learning_rate=1e-3,
-            warmup=10,
+            warmup=settings.warmup,
             out=out / name,
             compile="off",
             progress=False,
@@ -156,27 +215,7 @@ def main(out: Path) -> None:
         new = pv.generate(trained, TEST)
         agree = classify["image"](new["image"]) == classify["sound"](new["sound"])
         found["coherence of generated pairs"] = agree.double().mean().item()
-        refitted = pv.evaluation.proposals.Refitted()
-        joint = pv.log_likelihood(trained, few, K, proposal=refitted)
-        image, sound = (
-            pv.log_likelihood(trained, {part: few.x[part]}, K, proposal=refitted, seed=seed)
-            for seed, part in enumerate(few.x, start=1)
-        )
-        scores = {
-            "log p(image, sound)": joint,
-            "log p(image)": image,
-            "log p(sound)": sound,
-            "log p(image | sound)": difference(joint, sound),  # as given=["sound"] does
-            "log p(sound | image)": difference(joint, image),
-        }
-        for quantity, score in scores.items():
-            found[quantity] = {
-                "mean": score.mean,
-                "se": score.se,
-                "mean_mc_se": score.mean_mc_se,
-                "pareto_k_above": score.above_threshold,
-                "text": str(score),
-            }
+        found |= scores_of(trained, few) if settings.scored else {}
         results[name] = found
         print(name, json.dumps(found, indent=1), flush=True)
         draw(trained, test, out / f"{name}.png")
@@ -186,4 +225,4 @@ def main(out: Path) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    main(folder)
+    main(folder, sys.argv[2:] or list(SETTINGS))
