@@ -74,6 +74,7 @@ def iterate_log_weights(
     opened = conditioned(program, data, settings.seed, scored=scored, looked_at=looked_at)
     with opened as given:
         is_guide = isinstance(proposal, Guide)
+        torch.empty(num_samples)  # what one datum takes: too much is said now, and not in hours
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
         blocks = Blocks.of(given, proposal, num_samples // repeats, fewest_runs(given))
         if is_guide:

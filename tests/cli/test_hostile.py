@@ -53,11 +53,12 @@ def test_data_whose_name_is_no_text_are_trained_on_and_scored(run, tmp_path, cap
         (["train", *FAST, "--latent", str(10**13)], "lower latent"),
         (["train", *FAST, "--encoder.hidden", f"[{10**13}]"], "the widths of the networks"),
         (["sample", "RUN", "--num", str(10**12)], "lower num (--num)"),
+        (["evaluate", "RUN", "--num-samples", str(10**13)], "lower"),
     ],
 )
 def test_sizes_beyond_any_memory_are_one_line(run, tmp_path, capsys, argv, lower):
     words = [str(run) if word == "RUN" else word for word in argv]
-    out = [] if argv[0] == "sample" else ["--out", str(tmp_path / "run")]
+    out = ["--out", str(tmp_path / "run")] if argv[0] == "train" else []
     assert lower in fails(capsys, *words, *out)
 
 
