@@ -19,9 +19,10 @@ check:
 test *options:
     uv run pytest {{options}}
 
-# Write docs/components.md from the docstrings.
+# Write docs/components.md from the docstrings, and the site to build/site.
 docs:
     uv run python tests/tables.py
+    uv run --group docs python docs/site/build.py build/site
 
 # Time training steps and scores against other libraries, for some ten minutes.
 bench:

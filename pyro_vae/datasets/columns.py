@@ -123,11 +123,11 @@ class Columns:
         return float(np.log([column.scale for column in self]).sum())
 
     def standardize(self, x: Tensor) -> Tensor:
-        """Values (*, C) in the units of the model."""
+        """Values (..., C) in the units of the model."""
         return ((x.double() - self._numbers("center", x)) / self._numbers("scale", x)).to(x.dtype)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Values (*, C) in the columns' own units."""
+        """Values (..., C) in the columns' own units."""
         if not self.is_standardized:
             return x
         return (x.double() * self._numbers("scale", x) + self._numbers("center", x)).to(x.dtype)

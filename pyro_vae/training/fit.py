@@ -72,7 +72,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> History:
-    """Fit a program to data by stochastic variational inference.
+    r"""Fit a program to data by stochastic variational inference.
 
     An interrupt saves the last whole epoch and says how to go on. In a notebook, or at a prompt,
     `fit` then returns what was learnt, with ``history.interrupted`` set; a script is interrupted.
@@ -88,7 +88,7 @@ def fit(
     Args:
         program: any program. It is moved to ``device`` and left there, with its last weights, or
             with those of the best validation ELBO if there are validation data.
-        data: training data, a data set, a tensor x (N, *event), or a pair (x, context).
+        data: training data, a data set, a tensor x (N, \*event), or a pair (x, context).
         objective: a Pyro ELBO; by default `pyro_vae.objectives.ELBO`, or `EnumeratedELBO` for a
             model that sums over latents.
         epochs: passes over the data in total; a resumed run does those that are left.
