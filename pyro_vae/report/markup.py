@@ -14,7 +14,13 @@ __all__ = ["duration", "embedded", "facts", "formula", "precise", "rounded", "ta
 
 
 # Commands of LaTeX, and what Matplotlib reads in their place.
-KNOWN_AS = {"le": r"\\leq", "ge": r"\\geq", "tfrac": r"\\frac", r"phantom\{-\}": ""}
+KNOWN_AS = {
+    "le": r"\\leq",
+    "ge": r"\\geq",
+    "tfrac": r"\\frac",
+    "textstyle": "",
+    r"phantom\{-\}": "",
+}
 
 
 def text(value: object) -> str:
@@ -103,10 +109,32 @@ def _for_matplotlib(latex: str) -> str:
     """A formula without the forms of LaTeX that Matplotlib does not read."""
     latex = re.sub(r"\\[bB]ig(?![a-zA-Z])", "", latex)
     latex = re.sub(r"\\t?frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}", latex)
+    latex = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", latex)
+    latex = _without_braces_below(latex)
     latex = re.sub(r"\\t?frac\s*(\w)\s*\{", r"\\frac{\1}{", latex)
     for theirs, known in KNOWN_AS.items():
         latex = re.sub(rf"\\{theirs}(?![a-zA-Z])", known, latex)
     return latex
+
+
+def _without_braces_below(latex: str) -> str:
+    """A formula whose terms have their names behind them, and not below a brace."""
+    before, found, rest = latex.partition(r"\underbrace")
+    if not found:
+        return latex
+    term, rest = _first_group(rest)
+    name, rest = _first_group(rest.lstrip("_ "))
+    return rf"{before}{term} \; ({name}) {_without_braces_below(rest)}"
+
+
+def _first_group(latex: str) -> tuple[str, str]:
+    """What stands in the braces that a text starts with, and what follows them."""
+    depth = 0
+    for i, letter in enumerate(latex):
+        depth += (letter == "{") - (letter == "}")
+        if depth == 0:
+            return latex[1:i], latex[i + 1 :]
+    return latex, ""
 
 
 def _lines(latex: str) -> list[str]:

@@ -56,12 +56,12 @@ def test_a_pair_in_half_precision_has_arviz_data():
     def model(x):
         pyro.module("decoder", decoder)
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2).bfloat16(), 1.0).to_event(1))
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=x)
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.zeros(2).bfloat16(), 1.0).to_event(1))
+            pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
 
     idata = pv.to_inference_data(pv.Program(model, guide), torch.zeros(2, 3), 10)
     assert idata.posterior["z"].dtype == np.float32 and np.isfinite(idata.posterior["z"]).all()
