@@ -256,4 +256,5 @@ def paths_in_blocks(
 
     blocks = Blocks.of(given, points, chains.num_chains)
     for part, few in blocks.over(given, seed):
+        part = part.fitted() if chains.start == "guide" else part
         yield AnnealedPath(part, latents, chains, blocks.draws, few, advance), few

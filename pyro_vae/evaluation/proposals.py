@@ -50,7 +50,7 @@ class Guide:
         return given.log_weights
 
     def guide(self, given: Conditioned) -> StochasticFunction:
-        return given.guide
+        return given.fitted().guide
 
 
 def _guide_of(proposal: GuideProposal | None, given: Conditioned) -> StochasticFunction:
@@ -142,6 +142,7 @@ class Refitted:
         return partial(given.log_weights, guide=self.guide(given))
 
     def guide(self, given: Conditioned) -> StochasticFunction:
+        given = given.fitted()
         zeros = _zeros_of_sites(given)
         shifts, log_scales = (
             {name: torch.zeros_like(zero, requires_grad=True) for name, zero in zeros.items()}

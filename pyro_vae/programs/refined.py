@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from pyro import poutine
@@ -25,9 +27,16 @@ from pyro_vae.contracts import (
 from pyro_vae.distributions import TorchToPyro, as_pyro
 from pyro_vae.validation import InvalidInput, check_count
 
-__all__ = ["Refined", "ShiftParameters", "parameters_of"]
+__all__ = ["FitsItsGuide", "Refined", "ShiftParameters", "parameters_of"]
 
 Offsets = dict[tuple[str, str], Tensor]  # by the names of site and parameter
+
+
+@runtime_checkable
+class FitsItsGuide(Protocol):
+    """A program whose guide is fitted to the data at every run, and can be fitted once for many."""
+
+    def fitted(self, x: Tensors, context: Tensors | None = None) -> ProgramLike: ...
 
 
 class Refined(nn.Module):
@@ -71,6 +80,7 @@ class Refined(nn.Module):
         super().__init__()
         check_count("steps", steps)
         self.program, self.steps, self.step_size = program, steps, step_size
+        self._fixed: Offsets | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, nn.Module) and name != "program":
@@ -103,7 +113,15 @@ class Refined(nn.Module):
         return self.program.model(x, context)
 
     def guide(self, x: Tensors, context: Tensors | None = None) -> object:
-        return ShiftParameters(self._offsets(x, context))(self.program.guide)(x, context)
+        offsets = self._offsets(x, context) if self._fixed is None else self._fixed
+        return ShiftParameters(offsets)(self.program.guide)(x, context)
+
+    def fitted(self, x: Tensors, context: Tensors | None = None) -> Self:
+        """The same program, its guide refined for these data once, to be run on them many times."""
+        fitted = copy.copy(self)
+        offsets = self._offsets(x, context)
+        fitted._fixed = {name: offset.detach() for name, offset in offsets.items()}
+        return fitted
 
     def _offsets(self, x: Tensors, context: Tensors | None) -> Offsets:
         """The shift of each site's parameters from the encoder's values."""

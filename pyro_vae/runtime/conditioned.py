@@ -27,6 +27,7 @@ from pyro_vae.contracts import (
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, as_program, particles
+from pyro_vae.programs.refined import FitsItsGuide
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating, in_single_precision, isolated_random
 from pyro_vae.runtime.global_latents import (
@@ -242,6 +243,13 @@ class Conditioned:
         if self.noise is None:
             return self.program.guide
         return FixedNoise(self.device, self.noise)(self.program.guide)
+
+    def fitted(self) -> Conditioned:
+        """The same, with a guide that is fitted to each datum fitted now, for all runs to come."""
+        if not isinstance(self.program, FitsItsGuide) or self.noise is None:
+            return self
+        with torch.no_grad(), FixedNoise(self.device, self.noise):
+            return replace(self, program=self.program.fitted(*self.args))
 
     def trace(
         self, fn: StochasticFunction, num_samples: int, values: Values | None = None

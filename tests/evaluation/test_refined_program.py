@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from pyro_vae.evaluation import (
     bdmc,
     decompose,
 )
+from pyro_vae.runtime.conditioned import conditioned
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -40,6 +42,17 @@ def refined_program():
 
 
 PROPOSALS = [Guide(), Widened(1.3), Defensive(), Defensive(of=Widened(1.3)), Refitted(steps=20)]
+
+
+def test_a_guide_fitted_once_is_the_one_that_is_fitted_at_every_run():
+    program, exact = refined_program()
+    with conditioned(program, exact.sample((6,)), 0) as given:
+        once = given.fitted()
+        values = once.draw(once.guide, 5)
+        again, _ = given.log_density(given.guide, values)
+        assert torch.equal(once.log_density(once.guide, values)[0], again)
+        other = replace(given, noise=given.noise + 1).fitted()
+        assert not torch.equal(other.log_density(other.guide, values)[0], again)
 
 
 @pytest.mark.parametrize("proposal", PROPOSALS, ids=str)
