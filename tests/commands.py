@@ -2,13 +2,13 @@
 
 from pyro_vae.cli import main
 
+# Of a score at the end of a training run that no test looks at; a resumed run does not keep them.
+FEW = ["--num-samples", "20", "--limit", "30"]
+
 FAST = [
     "--epochs",
     "2",
-    "--num-samples",
-    "20",
-    "--limit",
-    "30",
+    *FEW,
     "--encoder.hidden",
     "[16]",
     "--decoder.hidden=[16]",

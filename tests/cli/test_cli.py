@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import FAST, fails
+from commands import FAST, FEW, fails
 
 import pyro_vae as pv
 from pyro_vae.cli import main
@@ -206,7 +206,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     ]
     assert main(["train", "--out", str(tmp_path / "whole"), *flags, *FAST, "--epochs", "4"]) == 0
     assert main(["train", "--out", str(tmp_path / "parts"), *flags, *FAST, "--epochs", "2"]) == 0
-    assert main(["train", "--out", str(tmp_path / "parts"), "--resume", "--epochs", "4"]) == 0
+    assert main(["train", "--out", str(tmp_path / "parts"), "--resume", *FEW, "--epochs", "4"]) == 0
     whole, parts = (pv.load(tmp_path / name).state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
@@ -623,7 +623,7 @@ def test_a_hierarchy_is_one_flag(tmp_path, flags):
     assert {name: z.shape for name, z in pv.encode(program, test).items()} == {
         f"z{level}": (3, size) for level, size in enumerate(levels, start=1)
     }
-    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--epochs", "3"]) == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", *FEW, "--epochs", "3"]) == 0
 
 
 def test_a_full_disk_at_resume_ends_in_one_line_and_harms_nothing(capsys, tmp_path, monkeypatch):
@@ -642,7 +642,9 @@ def test_a_full_disk_at_resume_ends_in_one_line_and_harms_nothing(capsys, tmp_pa
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert all(path.read_bytes() == content for path, content in kept.items())
     for name in ("whole", "parts"):
-        assert main(["train", "--out", str(tmp_path / name), "--resume", "--epochs", "3"]) == 0
+        assert (
+            main(["train", "--out", str(tmp_path / name), "--resume", *FEW, "--epochs", "3"]) == 0
+        )
     whole, parts = (pv.load(tmp_path / name).state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 

@@ -353,7 +353,7 @@ def test_the_command_line_from_training_to_the_report(tmp_path, capsys):
             *sizes,
             *table,
         ],
-        ["train", "--out", run, "--device", "cuda", "--epochs", "3", "--resume"],
+        ["train", "--out", run, "--device", "cuda", "--epochs", "3", "--resume", *table],
         ["evaluate", run, "--device", "cuda", *table],
         [
             "evaluate",
@@ -366,7 +366,7 @@ def test_the_command_line_from_training_to_the_report(tmp_path, capsys):
             "2",
             *table,
         ],
-        ["inspect", run, "--device", "cuda", "--reference", "0", "--num-samples", "20"],
+        ["inspect", run, "--device", "cuda", "--reference", "0", *table, "--limit", "60"],
         ["sample", run, "--device", "cuda", "--num", "10", "--out", str(tmp_path / "x.npz")],
         ["report", run],
     ):
