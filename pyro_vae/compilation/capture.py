@@ -22,7 +22,9 @@ import pyro.infer
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -121,6 +123,8 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
             validation_enabled(False),
             without_writes(),
             _WithoutReading(),
+            # Without a mode to find, torch makes one for each operation: half of the time.
+            tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))),
         ):
             return make_fx(fn)(*inputs)
     except RuntimeError as error:
