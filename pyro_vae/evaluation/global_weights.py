@@ -21,7 +21,7 @@ from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.global_score import PredictiveScore, global_elbo, shared_error
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.log_weights import Blocks, weights_of_block
-from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.global_latents import GlobalDraw, points_among
@@ -108,7 +108,7 @@ class GlobalDraws:
 
     def log_weights(self, proposal: Proposal) -> Iterator[Tensor]:
         """Log-weights (S, K, n) of a few data at a time, in order."""
-        blocks = Blocks.of(self.first, proposal, self.inner)
+        blocks = Blocks.of(self.first, in_one_step(proposal), self.inner)
         for part, few in blocks.over(self.given, self.seed):
             weights = []
             for number, draw in enumerate(self):

@@ -15,7 +15,7 @@ from pyro_vae.compilation.cost import is_worth_compiling
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
-from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -76,7 +76,8 @@ def iterate_log_weights(
         is_guide = isinstance(proposal, Guide)
         torch.empty(num_samples)  # what one datum takes: too much is said now, and not in hours
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
-        blocks = Blocks.of(given, proposal, num_samples // repeats, fewest_runs(given))
+        probe = in_one_step(proposal)  # what is measured is the memory of its draws
+        blocks = Blocks.of(given, probe, num_samples // repeats, fewest_runs(given))
         if is_guide:
             runs = -(-len(given) // blocks.size) * len(blocks.draws)
             compile = "off" if given.plates.one_draw else settings.compile

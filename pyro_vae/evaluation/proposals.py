@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,17 @@ from pyro_vae.runtime.latents import frozen, to_real
 from pyro_vae.runtime.traces import NonFiniteLogWeight, Plates, is_no_weight
 from pyro_vae.validation import InvalidInput, check_count
 
-__all__ = ["Defensive", "Guide", "GuideProposal", "Proposal", "Refitted", "Widened"]
+__all__ = [
+    "Defensive",
+    "Guide",
+    "GuideProposal",
+    "Proposal",
+    "Refitted",
+    "Widened",
+    "in_one_step",
+]
+
+P = TypeVar("P")
 
 LogWeights = Callable[[int], Tensor]
 Proposal = Callable[[Conditioned], LogWeights]
@@ -236,6 +246,20 @@ class Defensive:
             return total
 
         return mixture_log_weights
+
+
+def in_one_step(proposal: P) -> P:
+    """The same proposal, refitted by one step: its draws take as much memory, in hardly any time.
+
+    Example:
+        >>> in_one_step(Widened(1.3, of=Refitted(steps=100)))
+        Widened(factor=1.3, of=Refitted(steps=1, learning_rate=0.1, num_particles=8))
+    """
+    if isinstance(proposal, Refitted):
+        return replace(proposal, steps=1)
+    if isinstance(proposal, Widened | Defensive):
+        return replace(proposal, of=in_one_step(proposal.of))
+    return proposal
 
 
 def _in_shape_of(value: Tensor, choice: Tensor, plates: Plates) -> Tensor:

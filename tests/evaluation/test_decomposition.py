@@ -177,7 +177,7 @@ def test_the_inference_gap_splits_as_the_closed_forms_say():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableEstimate)
         for program, amortization in ((best, 0.0), (poor, lost)):
-            gap = inference_gap(program, x, 2000, refinement=Refitted(steps=200))
+            gap = inference_gap(program, x, 1000, refinement=Refitted(steps=200))
             assert gap.approximation.mean == pytest.approx(exact.mean_field_kl, abs=0.08)
             assert gap.amortization.mean == pytest.approx(amortization, abs=0.08)
             torch.testing.assert_close(
