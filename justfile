@@ -23,6 +23,7 @@ test *options:
 docs:
     uv run python tests/tables.py
     uv run --group docs python docs/site/build.py build/site
+    uv run python -m pyro_vae.cli.pages
 
 # Time training steps and scores against other libraries, for some ten minutes.
 bench:

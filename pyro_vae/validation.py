@@ -8,15 +8,18 @@ command line prints that line and exits with code 2; Python users get an excepti
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
-from torch.distributions import constraints
+if TYPE_CHECKING:  # torch is not imported, so that the command line tells of a mistake at once
+    from torch import Tensor
+    from torch.distributions import constraints
 
-from pyro_vae.contracts import EventShape, Tensors
+    from pyro_vae.contracts import EventShape, Tensors
+
+    Rows = slice | Sequence[int] | Tensor
 
 __all__ = [
     "InvalidInput",
@@ -179,13 +182,13 @@ def check_latent(latent: Sequence[int], least: int, what: str) -> None:
 
 def check_finite(argument: str, value: Tensors, missing: bool = False) -> None:
     """Raise `InvalidInput` on an infinity, or on a NaN unless NaN may mark ``missing``."""
-    if not isinstance(value, Tensor):
+    if isinstance(value, dict):
         for name, part in value.items():
             check_finite(f"{argument}[{name!r}]", part, missing)
         return
     if not value.is_floating_point():
         return
-    bad = torch.isinf(value) if missing else ~torch.isfinite(value)
+    bad = value.isinf() if missing else ~value.isfinite()
     if bad.any():
         rows = bad.reshape(len(value), -1).any(dim=1).nonzero().flatten()
         raise InvalidInput(
@@ -246,13 +249,15 @@ def check_support(
 
     ``names`` are those of the columns of a table.
     """
+    from torch.distributions import constraints
+
     inside = support.check(x)
     if inside.all():
         return
     whole = inside
     inside = inside.reshape(len(x), -1).all(dim=1)
     first = int((~inside).nonzero()[0])
-    if torch.isnan(x[first]).any() and not support.check(torch.full_like(x[:1], torch.nan)).all():
+    if x[first].isnan().any() and not support.check(x[:1].new_full(x[:1].shape, math.nan)).all():
         raise InvalidInput(
             "x",
             got=f"missing entries (first in datum {first})",
@@ -260,7 +265,7 @@ def check_support(
             fix="wrap the likelihood in pv.likelihoods.Missing "
             "and the encoder in pv.networks.WithMask",
         )
-    lacks = torch.isnan(x[first])
+    lacks = x[first].isnan()
     seen = x[first][~lacks]
     if lacks.any() and support.check(x[first].masked_fill(lacks, float(seen[0]))[None]).all():
         raise InvalidInput(
@@ -309,17 +314,16 @@ def _name_of(constraint: constraints.Constraint) -> str:
     return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
-T = TypeVar("T", Tensor, Tensors, "Tensor | None", "Tensors | None")
-Rows = slice | Sequence[int] | Tensor
+T = TypeVar("T", "Tensor", "Tensors", "Tensor | None", "Tensors | None")
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], values: T) -> T:
     """Apply a function to a tensor, or to each of several by name; none stays none."""
     if values is None:
         return values
-    if isinstance(values, Tensor):
-        return fn(values)
-    return {name: fn(value) for name, value in values.items()}
+    if isinstance(values, dict):
+        return {name: fn(value) for name, value in values.items()}
+    return fn(values)
 
 
 def rows_of(values: T, rows: Rows) -> T:
@@ -331,7 +335,7 @@ def tensors_of(values: Tensors | None) -> dict[str, Tensor]:
     """Data or a context as tensors by name; a single tensor has the name ``""``."""
     if values is None:
         return {}
-    return {"": values} if isinstance(values, Tensor) else values
+    return values if isinstance(values, dict) else {"": values}
 
 
 def count_of(values: Tensors) -> int:
@@ -346,13 +350,13 @@ def count_of(values: Tensors) -> int:
 
 def check_known_context(context: Tensors) -> None:
     """Raise `InvalidInput` on a label or a covariate that is NaN or infinite."""
-    if not isinstance(context, Tensor):
+    if isinstance(context, dict):
         for part in context.values():
             check_known_context(part)
         return
-    if not context.is_floating_point() or torch.isfinite(context).all():
+    if not context.is_floating_point() or context.isfinite().all():
         return
-    bad = ~torch.isfinite(context)
+    bad = ~context.isfinite()
     first = int(bad.reshape(len(context), -1).any(dim=1).nonzero()[0])
     is_label = context.dim() == 1 and bool((context[~bad] % 1 == 0).all())
     raise InvalidInput(

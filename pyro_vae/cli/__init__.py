@@ -1,34 +1,30 @@
 """The command line: one module for each command, which reads arguments and prints results.
 
-Nothing is computed here. A mistake of the user ends in one line and exit code 2.
+Nothing is computed here. A mistake of the user ends in one line and exit code 2. Help, the version
+and a wrong command are answered before torch is imported.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from pyro_vae.cli import compare, evaluate, impute, inspect, report, sample, train
-from pyro_vae.cli.options import as_options, one_line_warning
-from pyro_vae.evaluation.scores import versions
-from pyro_vae.ranks.group import Group
-from pyro_vae.ranks.launch import joined
-from pyro_vae.runtime.memory import enough_memory
-from pyro_vae.training.history import TrainingDiverged
+import pyro_vae
+from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
 from pyro_vae.validation import InvalidInput, check_choice
+
+if TYPE_CHECKING:
+    from pyro_vae.ranks.group import Group
 
 __all__ = ["main"]
 
 SMALLER = "lower the sizes that it was given, of the data, the draws or the networks"
-
-COMMANDS = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (train, evaluate, compare, sample, impute, inspect, report)
-}
 
 SHARED = ("train", "evaluate")  # among the processes that torchrun starts
 
@@ -41,11 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with joined() as group:
-            _run(argv, group)
-            sys.stdout.flush()
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            _run(argv)
+        else:
+            from pyro_vae.ranks.launch import joined
+
+            with joined() as group:
+                _run(argv, group)
+                sys.stdout.flush()
+        sys.stdout.flush()
         return 0
-    except (InvalidInput, TrainingDiverged) as error:
+    except InvalidInput as error:
         print(f"pyro-vae: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -68,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(argv: list[str], group: Group | None) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
+def _run(argv: list[str], group: Group | None = None) -> None:
+    if not argv or argv[0] in HELP:
         print(usage())
     elif argv[0] == "--version":
-        print(versions()["pyro-vae"])
+        print(pyro_vae.__version__)
     else:
         check_choice("command", argv[0], COMMANDS)
         if group is not None and argv[0] not in SHARED:
@@ -82,8 +84,38 @@ def _run(argv: list[str], group: Group | None) -> None:
                 expected=f"{' or '.join(SHARED)}, which share their work",
                 fix=f"run pyro-vae {argv[0]} in one process",
             )
-        with enough_memory(f"pyro-vae {argv[0]}", SMALLER):
-            COMMANDS[argv[0]].run(as_options(argv[1:]))
+        text = stored(argv)
+        if text is None:
+            _run_command(*argv)
+        else:
+            print(text)
+
+
+def _run_command(name: str, *argv: str) -> None:
+    """Run a command; only now is what it needs imported."""
+    say_if_slow()
+    module = importlib.import_module(f"pyro_vae.cli.{name}")
+    from pyro_vae.cli.options import as_options
+    from pyro_vae.runtime.memory import enough_memory
+    from pyro_vae.training.history import TrainingDiverged
+
+    try:
+        with enough_memory(f"pyro-vae {name}", SMALLER):
+            module.run(as_options(argv))
+    except TrainingDiverged as error:
+        raise InvalidInput(str(error)) from error
+
+
+def say_if_slow() -> None:
+    """Say at a terminal why a start is slow, where Python may not keep what it compiles."""
+    found = importlib.util.find_spec("torch")
+    kept = found is None or found.cached is None or os.path.exists(found.cached)
+    if sys.dont_write_bytecode and not kept and sys.stderr.isatty():
+        print(
+            "pyro-vae: PYTHONDONTWRITEBYTECODE is set, so Python compiles torch anew at every "
+            "start; without it starts take a third of the time",
+            file=sys.stderr,
+        )
 
 
 def _close_output() -> None:
@@ -94,9 +126,7 @@ def _close_output() -> None:
         os.close(nowhere)
 
 
-def usage() -> str:
-    """The commands, each with the first line of its module."""
-    docs = [(module.__doc__ or "").strip().rstrip(".") for module in COMMANDS.values()]
-    lines = [f"  {call:<21} {purpose}" for call, purpose in (doc.split(": ", 1) for doc in docs)]
-    end = "pyro-vae COMMAND --help lists a command's options."
-    return "\n".join(["usage: pyro-vae COMMAND ...", "", *lines, "", end])
+def one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print a warning as one line, but hide deprecations inside libraries."""
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)

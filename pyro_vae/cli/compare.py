@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.table import Table
 
 from pyro_vae.checkpoint import with_current_paths
-from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable, write_output
+from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import recipe_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.shown import known
@@ -25,7 +26,8 @@ from pyro_vae.validation import InvalidInput, check_choice
 COMMAND = "pyro-vae compare"
 
 
-def run(argv: list[str]) -> None:
+def arguments() -> CommandParser:
+    """The parser of its options."""
     parser = new_parser(
         "compare",
         "Scores that pyro-vae evaluate wrote, compared datum by datum: each run less the first. "
@@ -41,7 +43,11 @@ def run(argv: list[str]) -> None:
         help="log_likelihood or elbo; for autoencoders log_joint or squared_error",
     )
     parser.add_argument("--out", type=str, default=None, help="a .json file for the numbers")
-    options = parse(parser, argv)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
     check_choice("score", options.score, ["log_likelihood", "elbo", "log_joint", "squared_error"])
     if options.out:
         check_choice("out", Path(options.out).suffix, [".json"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyro_vae.cli.options import as_written, explaining, new_parser
+from pyro_vae.cli.options import as_written, explaining
+from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.evaluation.proposals import Proposal
@@ -14,7 +15,8 @@ from pyro_vae.report.commands import remember
 from pyro_vae.validation import check_choice, check_count
 
 
-def run(argv: list[str]) -> None:
+def arguments() -> CommandParser:
+    """The parser of its options."""
     parser = new_parser(
         "evaluate",
         "ELBO and importance-sampled log-likelihood of a run, written to RUN/evaluation.json.",
@@ -32,6 +34,11 @@ def run(argv: list[str]) -> None:
         default={"class_path": resolve_component("proposal", "Guide")},
         help="the proposal of the log-likelihood, as --proposal Refitted --proposal.steps 50",
     )
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    parser = arguments()
     with explaining(parser):
         options = parse_components(parser, argv, {})
     check_count("num_samples", options.num_samples)

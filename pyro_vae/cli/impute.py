@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae import checkpoint
-from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable
+from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, load_run, whole_data_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.runtime.imputation import impute
 from pyro_vae.validation import check_choice, check_count
 
 
-def run(argv: list[str]) -> None:
+def arguments() -> CommandParser:
+    """The parser of its options."""
     parser = new_parser(
         "impute",
         "A table completed: its missing entries become medians of draws of p(x | z), or the most "
@@ -28,7 +30,11 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--probability", type=float, default=0.9, help="of the interval of each missing entry"
     )
-    options = parse(parser, argv)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
     check_count("num_draws", options.num_draws)
     folder, program = load_run(options)
     target = Path(options.out) if options.out else folder / "imputed.csv"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pyro_vae import checkpoint, datasets, plotting
 from pyro_vae.cli.figures import add_format_argument
-from pyro_vae.cli.options import as_written, new_parser, parse
+from pyro_vae.cli.options import as_written, parse
+from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import (
     add_data_arguments,
     add_run_arguments,
@@ -23,7 +24,8 @@ from pyro_vae.runtime.checks import check_data
 from pyro_vae.validation import check_count
 
 
-def run(argv: list[str]) -> None:
+def arguments() -> CommandParser:
+    """The parser of its options."""
     parser = new_parser(
         "inspect",
         "Draws of q(z | x) as ArviZ data in RUN/posterior.nc; figures of the latent space, of the "
@@ -53,7 +55,11 @@ def run(argv: list[str]) -> None:
         help="other data of the same shape, for an anomaly score",
     )
     add_format_argument(parser)
-    options = parse(parser, argv)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
     formats = plotting.formats_with(options.figure_format)
     check_count("num_samples", options.num_samples)
     check_count("limit", options.limit, minimum=2)

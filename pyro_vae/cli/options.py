@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.checkpoint.description import resolve
-from pyro_vae.recipes.components import FAMILIES, component_names
+from pyro_vae.cli.help import HELP
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = [
-    "as_options",
-    "as_written",
-    "explaining",
-    "new_parser",
-    "one_line_warning",
-    "parse",
-    "scan",
-]
+__all__ = ["as_options", "as_written", "explaining", "parse", "scan"]
 
 # Arguments of components that the program's builder passes.
 SIZES = {"latent", "event_shape", "in_shape", "network", "params"}
-
-
-class _Help(DefaultHelpFormatter):
-    """Help with dashes in flags, without a list of every imported module class."""
-
-    def add_argument(self, action):
-        if not action.option_strings or not action.option_strings[0].endswith(".help"):
-            super().add_argument(action)
-
-    def _expand_help(self, action):
-        text = " ".join((super()._expand_help(action) or "").split())
-        text = re.sub(r",? *known subclasses: [^)]*\)", ")", text)
-        if action.dest in FAMILIES:
-            text = re.sub(r" \(type: Callable.*?default: .*?(\w+)['>}]+\)", r" (default: \1)", text)
-            if action.dest != "optimizer":
-                text += f" Of this package: {', '.join(component_names(action.dest))}."
-        return text
-
-    def _format_action_invocation(self, action):
-        text = super()._format_action_invocation(action)
-        return re.sub(r"--[\w.]+", lambda match: match[0].replace("_", "-"), text)
-
-    def _format_usage(self, usage, actions, groups, prefix):
-        return f"usage: {self._prog} [options]\n\n"
-
-
-def new_parser(command: str, description: str) -> ArgumentParser:
-    """A parser that raises its errors, so that `explaining` can reword them."""
-    return ArgumentParser(
-        prog=f"pyro-vae {command}",
-        description=description,
-        formatter_class=_Help,
-        exit_on_error=False,
-    )
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
@@ -93,14 +50,29 @@ def _unknown_option(message: str, parser: ArgumentParser) -> InvalidInput | None
     if not match:
         return None
     name = match[1].split("=")[0]
-    flags = {flag for action in parser._actions for flag in action.option_strings}
+    flags = [flag for action in parser._actions for flag in action.option_strings]
     known = [flag.replace("_", "-") for flag in flags if flag[:2] == "--" and "." not in flag]
     return InvalidInput(
         name,
         got="an unknown option",
         expected="an option of this command",
-        fix=nearest_name(name, known) if name.startswith("-") else "see --help",
+        fix=nearest_flag(name, known) if name.startswith("-") else "see --help",
     )
+
+
+def nearest_flag(name: str, known: Sequence[str]) -> str:
+    """As `nearest_name`; initials name a flag too, of several that with the shortest words.
+
+    Example:
+        >>> nearest_flag("--lr", ["--labelled-repeats", "--learning-rate", "--seed"])
+        "did you mean '--learning-rate'?"
+    """
+    initials = name.lstrip("-").lower()
+    words = {flag: flag.lstrip("-").split("-") for flag in known}
+    found = [flag for flag in known if "".join(word[0] for word in words[flag]) == initials]
+    if len(initials) > 1 and found:
+        return f"did you mean {min(found, key=len)!r}?"
+    return nearest_name(name, known)
 
 
 def _unknown_argument(message: str) -> InvalidInput | None:
@@ -227,14 +199,10 @@ def scan(argv: Sequence[str], wanted: dict[str, int]) -> dict[str, str]:
             found["recipe"] = token
         elif flag in wanted and wanted[flag] == 0:
             found[flag] = ""
-        elif flag not in ("--help", "-h"):
+        elif flag in HELP:
+            return found  # what follows is help's own
+        else:
             value = value if equals else next(tokens, "")
             if flag in wanted:
                 found[flag] = value
     return found
-
-
-def one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """Print a warning as one line, but hide deprecations inside libraries."""
-    if not issubclass(category, DeprecationWarning | FutureWarning):
-        print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)

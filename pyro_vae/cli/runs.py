@@ -13,7 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_vae import checkpoint, datasets
-from pyro_vae.cli.options import explaining, new_parser
+from pyro_vae.cli.options import explaining
+from pyro_vae.cli.parsers import new_parser
 from pyro_vae.cli.run_data import read_data
 from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
 from pyro_vae.datasets.columns import Columns

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae import checkpoint, plotting
-from pyro_vae.cli.options import new_parser, parse
+from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
+from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
 from pyro_vae.cli.terminal import console_of
@@ -19,7 +20,8 @@ from pyro_vae.validation import check_choice, check_count
 COMMAND = "pyro-vae sample"
 
 
-def run(argv: list[str]) -> None:
+def arguments() -> CommandParser:
+    """The parser of its options."""
     parser = new_parser(
         "sample",
         "New data from a run: the mean of p(x | z) for each draw of z from the prior. Where x has "
@@ -43,7 +45,11 @@ def run(argv: list[str]) -> None:
         "also .wav, the sounds one after another; by default RUN/samples.png, for text "
         "RUN/samples.txt",
     )
-    options = parse(parser, argv)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
     check_count("num", options.num)
     folder, program = load_run(options)
     vocabulary = vocabulary_of(folder)

@@ -9,7 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.figures import FIGURES, add_format_argument, draw_figures
-from pyro_vae.cli.options import as_written, explaining, new_parser, scan
+from pyro_vae.cli.options import as_written, explaining, scan
+from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
@@ -55,14 +56,52 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def run(argv: list[str]) -> None:
+# The options by what they are about.
+SECTIONS = {
+    "data": (
+        "data", "data_root", "binarize", "missing", "missing_fraction", "labelled",
+        "labelled_repeats", "key", "scale", "resize", "channels", "target", "columns",
+        "standardize", "validation",
+    ),
+    "model": (
+        "latent", "prior", "likelihood", "posterior", "encoder", "decoder", "context",
+        "context_to", "corruption", "program", "level_prior", "level_network",
+    ),
+    "training": (
+        "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",
+        "clip_norm", "patience", "seed", "device", "compile", "autocast",
+    ),
+    "output": ("out", "resume", "num_samples", "limit", "figure_format", "log", "trust"),
+}  # fmt: skip
+# Those that a first run may need.
+BRIEF = (
+    "recipe", "data", "binarize", "missing", "target", "latent", "prior", "likelihood",
+    "posterior", "encoder", "decoder", "context", "objective", "epochs", "batch_size",
+    "learning_rate", "warmup", "seed", "device", "out", "resume",
+)  # fmt: skip
+
+
+def arguments() -> CommandParser:
+    """The parser of its options."""
+    return _parsers()[0]
+
+
+def _parsers() -> tuple[CommandParser, RecipeParser]:
+    """The parser of the options, and that of the recipe among them."""
     parser = new_parser(
         "train",
         "Fit a program to data. A recipe is a YAML file with these options as keys. --prior.help "
         "NAME lists the options of a component, which follow it as --prior.components 500.",
+        SECTIONS,
+        BRIEF,
     )
     recipes = RecipeParser(parser)
     _add_arguments(parser)
+    return parser, recipes
+
+
+def run(argv: list[str]) -> None:
+    parser, recipes = _parsers()
     layers = _layers(scan(argv, LAYERED), argv)
     with explaining(parser):
         namespace = recipes.parse(argv, layers)

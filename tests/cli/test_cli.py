@@ -565,10 +565,9 @@ def test_cuda_without_cuda(capsys, run):
 
 
 def test_help_names_the_components_and_not_every_class_of_torch(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--help"])
+    assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    assert stop.value.code == 0 and "GaussianMixture" in text and "--batch-size" in text
+    assert "GaussianMixture" in text and "--batch-size" in text
     assert "torch.nn.Linear" not in text and "_samples" not in text
     assert main([]) == 0 and "evaluate RUN" in capsys.readouterr().out
     assert main(["--version"]) == 0

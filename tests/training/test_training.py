@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import csv
 import multiprocessing
@@ -54,6 +55,21 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_caller_alone():
     assert_same(runs[0], runs[1])
     with pytest.raises(AssertionError):
         assert_same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("compile", ["on", "off"])
+def test_compiling_is_said_while_it_happens(monkeypatch, compile):
+    said = []
+
+    @contextlib.contextmanager
+    def noted(*args, **kwargs):
+        yield lambda steps, note="": said.append(note)
+
+    monkeypatch.setattr("pyro_vae.training.run.progress_bar", noted)
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: said.append("compiled"))
+    pv.fit(small_vae(), digits(64), epochs=1, batch_size=64, compile=compile, progress=True)
+    expected = ["compiling the step ...", "compiled", ""] if compile == "on" else [""]
+    assert said[:-1] == expected and "objective" in said[-1]
 
 
 @pytest.mark.parametrize("optimizer", [None, torch.optim.SGD, torch.optim.RMSprop])
