@@ -79,7 +79,7 @@ class _Options(DefaultHelpFormatter):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.found: dict[str, tuple[str, str]] = {}
+        self.found = {}
 
     def add_argument(self, action):
         name = (action.option_strings or [action.dest])[0]

@@ -74,7 +74,7 @@ def test_help_beside_other_options_is_made_from_the_options(capsys, rest):
 
 
 @pytest.mark.parametrize(
-    ("is_set", "is_terminal", "is_kept"), itertools.product((False, True), repeat=3)
+    ("is_set", "is_terminal", "is_kept"), [*itertools.product((False, True), repeat=3)]
 )
 def test_a_start_without_byte_code_is_said_at_a_terminal(
     capsys, monkeypatch, is_set, is_terminal, is_kept
