@@ -141,10 +141,8 @@ class Run:
                 if self._is_out_of_patience() or self.seen.reason:
                     break
                 if epoch == start:
-                    if steps.compiled_sizes:
-                        advance(0, note="compiling the step ...")
+                    advance(0, note="compiling the step ..." if steps.compiled_sizes else "")
                     steps.compile()
-                    advance(0, note="")
                 row = self._epoch(epoch, clock)
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save()
