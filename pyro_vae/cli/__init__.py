@@ -13,18 +13,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pyro_vae
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
 from pyro_vae.validation import InvalidInput, check_choice
 
-if TYPE_CHECKING:
-    from pyro_vae.ranks.group import Group
-
 __all__ = ["main"]
 
 SMALLER = "lower the sizes that it was given, of the data, the draws or the networks"
+
 
 SHARED = ("train", "evaluate")  # among the processes that torchrun starts
 
@@ -37,14 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            _run(argv)
-        else:
-            from pyro_vae.ranks.launch import joined
-
-            with joined() as group:
-                _run(argv, group)
-                sys.stdout.flush()
+        _run(argv)
         sys.stdout.flush()
         return 0
     except InvalidInput as error:
@@ -70,20 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(argv: list[str], group: Group | None = None) -> None:
+def _run(argv: list[str]) -> None:
     if not argv or argv[0] in HELP:
         print(usage())
     elif argv[0] == "--version":
         print(pyro_vae.__version__)
     else:
         check_choice("command", argv[0], COMMANDS)
-        if group is not None and argv[0] not in SHARED:
-            raise InvalidInput(
-                "torchrun",
-                got=f"{argv[0]} in {group.size} processes",
-                expected=f"{' or '.join(SHARED)}, which share their work",
-                fix=f"run pyro-vae {argv[0]} in one process",
-            )
         text = stored(argv)
         if text is None:
             _run_command(*argv)
@@ -96,12 +79,21 @@ def _run_command(name: str, *argv: str) -> None:
     say_if_slow()
     module = importlib.import_module(f"pyro_vae.cli.{name}")
     from pyro_vae.cli.options import as_options
+    from pyro_vae.ranks.launch import joined
     from pyro_vae.runtime.memory import enough_memory
     from pyro_vae.training.history import TrainingDiverged
 
     try:
-        with enough_memory(f"pyro-vae {name}", SMALLER):
+        with enough_memory(f"pyro-vae {name}", SMALLER), joined() as group:
+            if group is not None and name not in SHARED:
+                raise InvalidInput(
+                    "torchrun",
+                    got=f"{name} in {group.size} processes",
+                    expected=f"{' or '.join(SHARED)}, which share their work",
+                    fix=f"run pyro-vae {name} in one process",
+                )
             module.run(as_options(argv))
+            sys.stdout.flush()
     except TrainingDiverged as error:
         raise InvalidInput(str(error)) from error
 

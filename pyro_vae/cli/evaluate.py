@@ -9,6 +9,7 @@ from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.evaluation.proposals import Proposal
+from pyro_vae.ranks.group import speaks
 from pyro_vae.recipes.components import resolve_component
 from pyro_vae.recipes.parser import parse_components
 from pyro_vae.report.commands import remember
@@ -50,5 +51,6 @@ def run(argv: list[str]) -> None:
     with explaining(parser):
         proposal = parser.instantiate(options).proposal
     scores = score_run(program, data, options.num_samples, folder, options.seed, proposal)
-    remember(folder, ["evaluate", *as_written(argv)])
+    if speaks():
+        remember(folder, ["evaluate", *as_written(argv)])
     print_scores(scores, data, folder)

@@ -22,6 +22,7 @@ from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
+from pyro_vae.ranks.group import speaks
 from pyro_vae.report.run_files import Estimate, Evaluation, as_json
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import support_of
@@ -64,9 +65,9 @@ def score_run(
     result["seed"], result["versions"] = seed, versions()
     if units := units_of(data):
         result["units"] = units
-    checkpoint.commit(
-        folder, {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result, True)}
-    )
+    if speaks():
+        files = {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result, True)}
+        checkpoint.commit(folder, files)
     return scores
 
 

@@ -20,7 +20,7 @@ from pyro_vae.files.checksums import with_seal
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.plotting.files import FORMATS, formats_with
 from pyro_vae.programs import as_program
-from pyro_vae.ranks.group import of_this_process
+from pyro_vae.ranks.group import of_this_process, speaks
 from pyro_vae.ranks.launch import is_restarted, leave
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of, suited_to
@@ -114,11 +114,10 @@ def run(argv: list[str]) -> None:
     data, validation, test = _load(recipe)
     owner = build_program(recipe, data)
     program = as_program(owner)  # a module's folder holds the module
-    group = of_this_process()
-    if group is not None:
+    if of_this_process() is not None:
         _check_group(namespace)
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
-    if group is None or group.is_first:
+    if speaks():
         continues(folder, namespace.resume)  # what is wrong with the folder is said now
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(program, part)
@@ -150,7 +149,7 @@ def run(argv: list[str]) -> None:
         compile=recipe.compile,
         callbacks=callbacks,
     )
-    if group is not None and not group.is_first:
+    if not speaks():
         train(callbacks=())
         return
     with checkpoint.claimed(folder):

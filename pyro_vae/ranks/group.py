@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Group", "PeerLost", "of_this_process"]
+__all__ = ["Group", "PeerLost", "of_this_process", "speaks"]
 
 Value = TypeVar("Value")
 
@@ -115,6 +115,12 @@ class Group:
         with _peers():
             dist.all_gather_object(values, value)
         return len(set(values)) == 1
+
+
+def speaks() -> bool:
+    """Whether this process writes files and prints: alone, or the first of its group."""
+    group = of_this_process()
+    return group is None or group.is_first
 
 
 def of_this_process() -> Group | None:

@@ -25,7 +25,7 @@ from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.objectives import ELBO, EnumeratedELBO
 from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.programs import as_program
-from pyro_vae.ranks.group import Group, of_this_process
+from pyro_vae.ranks.group import Group, of_this_process, speaks
 from pyro_vae.runtime.before_training import check_batches, warn_of_scales
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
@@ -222,7 +222,7 @@ def fit(
     run = Run(
         owner, steps, compile, held, patience, folder, checkpoint_seconds, settings, callbacks
     )
-    progress = progress and (group is None or group.is_first)
+    progress = progress and speaks()
     with ExitStack() as stack:
 
         def goes_on() -> bool:

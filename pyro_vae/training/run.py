@@ -19,6 +19,7 @@ from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing
+from pyro_vae.ranks.group import speaks
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import inside_supports
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
@@ -84,8 +85,7 @@ class Run:
     callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
-        group = self.steps.group
-        self.writes = self.folder is not None and (group is None or group.is_first)
+        self.writes = self.folder is not None and speaks()
         self.seen = Training(
             self.program,
             self.steps.data,

@@ -86,8 +86,9 @@ def folder(tmp_path, monkeypatch):
     binary = np.random.default_rng(0).random((60, 6)) < 0.5
     np.savez(tmp_path / "data.npz", x=binary.astype("float32"))
     # What is drawn is tested elsewhere; drawing takes most of the time.
-    monkeypatch.setattr(plotting, "figure_png", lambda draw, size: PIXEL)
-    monkeypatch.setattr(plotting, "grid_png", lambda *args, **kwargs: PIXEL)
+    monkeypatch.setattr(plotting, "figure_png", lambda *args: PIXEL)
+    for function in ("figure_files", "grid_files"):
+        monkeypatch.setattr(plotting, function, lambda name, *args: {f"{name}.png": PIXEL})
     return tmp_path
 
 
@@ -169,6 +170,7 @@ def test_what_it_cannot_be_is_said_in_a_line(folder, capsys, options, words):
 def test_a_run_names_no_program_that_is_not_trusted(folder, capsys):
     run = folder / "run"
     assert main(train(folder, "--program", "ownpairs.functions", "--epochs", "1")) == 0
-    text = (run / "recipe.yaml").read_text()
-    (run / "recipe.yaml").write_text(text.replace("ownpairs.functions", "os.system"))
+    *lines, _checksum = (run / "recipe.yaml").read_text().splitlines()
+    text = "\n".join(lines).replace("ownpairs.functions", "os.system")
+    (run / "recipe.yaml").write_text(text)
     assert "'os.system', which is neither" in fails(capsys, "evaluate", run)
