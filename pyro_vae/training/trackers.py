@@ -53,7 +53,7 @@ class TensorBoard(Callback):
 class MLflow(Callback):
     """Logs the settings and the numbers of a training to MLflow, by default in a local file.
 
-    ``mlflow ui`` shows them. No server is needed: without ``uri`` the environment's
+    ``mlflow ui``, of the whole package mlflow, shows them. Without ``uri`` the environment's
     ``MLFLOW_TRACKING_URI`` decides, and without that the database ``mlflow.db`` in the working
     folder. A resumed run goes on in the same run of MLflow. Needs the extra ``pyro-vae[mlflow]``.
 
