@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 
+from pyro_vae import checkpoint
 from pyro_vae.cli.help import COMMANDS, PAGES, Page, key
 from pyro_vae.cli.parsers import page_of
 
@@ -19,7 +20,7 @@ def pages() -> dict[str, Page]:
 
 def write() -> None:
     """Write the pages and what they follow from."""
-    PAGES.write_text(json.dumps({"key": key(), "pages": pages()}, indent=1) + "\n")
+    checkpoint.write_text(PAGES, json.dumps({"key": key(), "pages": pages()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

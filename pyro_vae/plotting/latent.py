@@ -106,15 +106,13 @@ def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
 
 def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:
     """The places of labels, moved apart where one would hide another."""
-    extent = np.where(extent > 0, extent, 1.0)  # one datum, or one dimension, extends nowhere
-    places = places / extent
+    extent = np.where(extent > 0, extent, 1.0).astype(float)  # one datum extends nowhere
+    angles = np.arange(len(places))  # a turn of one radian for each: of equal places, none stays
+    places = places / extent + 1e-3 * least * np.column_stack([np.cos(angles), np.sin(angles)])
     for _ in range(100):
         gap = places[:, None] - places[None]
-        distance = np.linalg.norm(gap, axis=-1) + np.eye(len(places))
-        push = np.clip(least - distance, 0, None)[..., None] * np.where(
-            distance[..., None] > 1e-9, gap / distance[..., None], 1.0
-        )
-        places = places + push.sum(1) / 2
+        distance = np.linalg.norm(gap, axis=-1, keepdims=True) + np.eye(len(places))[..., None]
+        places = places + (np.clip(least - distance, 0, None) * gap / distance).sum(1) / 2
     return places * extent
 
 

@@ -711,7 +711,7 @@ def test_colour_images_are_trained_on_and_drawn(tmp_path):
 def test_what_is_wrong_with_the_test_data_is_said_before_training(capsys, tmp_path):
     x = np.zeros((20, 3))
     np.savez(tmp_path / "x.npz", x=x, x_test=np.zeros((5, 4)))
-    assert "shape (5, 4)" in fails(
+    assert "data of shape (4,) in test, expected (3,)" in fails(
         capsys,
         "train",
         "--data",

@@ -13,3 +13,12 @@ def test_labels_are_numbers_or_their_names_and_never_those_of_the_axes():
         assert sorted(text.get_text() for text in axes.texts) == sorted(shown)
         assert axes.get_xlabel().startswith("principal component 1")
         plt.close()
+
+
+def test_labels_of_one_place_stand_apart():
+    z, labels = torch.tensor([[0.5, 1.0], [0.5, 1.0 + 1e-7]]).repeat(10, 1), torch.arange(20) % 4
+    axes = plotting.plot_latents(z, plt.figure().subplots(), labels)
+    places = torch.tensor([text.xy for text in axes.texts], dtype=torch.float64)
+    extents = torch.tensor([1.0, 2.0**-23])  # of equal values there is none, and it counts as 1
+    assert (torch.pdist((places / extents).double()) > 0.04).all()
+    plt.close()
