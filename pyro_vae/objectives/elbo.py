@@ -249,6 +249,8 @@ class FreeBits(SumOverSites):
         torch.Size([])
     """
 
+    mixes_data = True
+
     def __init__(self, minimum: float = 1.0, num_particles: int = 1):
         super().__init__(num_particles)
         self.minimum = minimum

@@ -52,6 +52,8 @@ class BetaTCVAE(SumOverSites):
         torch.Size([])
     """
 
+    mixes_data = True
+
     def __init__(
         self,
         alpha: float = 1.0,

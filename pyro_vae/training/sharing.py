@@ -92,10 +92,13 @@ class SharedLossAndGradients:
 
     # before the first step
 
-    def look(self, first_batch: FirstBatch, device: torch.device, seed: int) -> None:
+    def look(
+        self, first_batch: FirstBatch, device: torch.device, seed: int, mixes: bool = False
+    ) -> None:
         """Find the data's dimension in each draw, and check that the shares of a batch add up.
 
-        All processes start from the first one's parameters.
+        All processes start from the first one's parameters. An objective that mixes the data of a
+        batch may add up at the start, and not later.
 
         Raises:
             InvalidInput: if the rows of a batch cannot be computed apart.
@@ -105,6 +108,8 @@ class SharedLossAndGradients:
         self.program.train()
         asked, drawn = StatisticsAsked(), (DrawnShapes(), DrawnShapes())
         try:
+            if mixes:
+                raise CannotShare("its objective mixes the data of a batch")
             with without_writes(module), validation_enabled(False):
                 for size, shapes in zip((2, 3), drawn):
                     with isolated_random(device, seed):

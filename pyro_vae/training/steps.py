@@ -25,7 +25,7 @@ from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import Initializable, ProgramLike, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.objectives.base import ObjectiveLike, look
+from pyro_vae.objectives.base import Objective, ObjectiveLike, look
 from pyro_vae.objectives.data_scale import without_data_scale
 from pyro_vae.objectives.elbo import SumOverSites
 from pyro_vae.objectives.global_latents import weigh_globals
@@ -179,7 +179,8 @@ class GradientSteps:
             InvalidInput: if the loss reaches no parameter of the program, or others than its own.
         """
         if isinstance(self.loss_and_gradients, SharedLossAndGradients):
-            self.loss_and_gradients.look(self._first_batch, self.device, self.seed)
+            mixes = isinstance(self.objective, Objective) and self.objective.mixes_data
+            self.loss_and_gradients.look(self._first_batch, self.device, self.seed, mixes)
         batch = self._first_batch(min(self.batch_size, len(self.data)))
         self.program.train()
         own = {id(parameter) for parameter in self.parameters}

@@ -155,11 +155,30 @@ class Points(Factors):
             pyro.sample("z", dist.Delta(self.encoder(x), event_dim=1))
 
 
+class PointsOfParts(Points):
+    """The same with two observed sites."""
+
+    event_shape = {"x": (3,), "y": (3,)}
+
+    def model(self, x, context=None):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, 3), 1.0).to_event(2))
+        with pyro.plate("data", len(x["x"])):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            for name in ("x", "y"):
+                pyro.sample(name, dist.Normal(z @ w, 1.0).to_event(1), obs=x[name])
+
+    def guide(self, x, context=None):
+        super().guide(x["x"])
+
+
 @pytest.mark.parametrize("name", ["ELBO", "AnalyticELBO", "FreeBits", "EnumeratedELBO"])
 @pytest.mark.parametrize("num_particles", [1, 3])
-def test_batches_of_any_sizes_add_up_to_the_full_datas_loss(name, num_particles):
+@pytest.mark.parametrize("make", [Points, PointsOfParts])
+def test_batches_of_any_sizes_add_up_to_the_full_datas_loss(make, name, num_particles):
     """Batches of 3 + 3 + 1, weighted by their sizes, at one draw of the globals."""
-    program, x = Points(), torch.randn(7, 3)
+    program, x = make(), torch.randn(7, 3)
+    if make is PointsOfParts:
+        x = {"x": x, "y": torch.randn(7, 3)}
     objective = getattr(pv.objectives, name)(num_particles=num_particles)
     steps = GradientSteps(
         program, Dataset(x), objective, 1, 3, 1e-3, torch.optim.SGD, Constant(), 0, None, 0, False

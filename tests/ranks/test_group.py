@@ -32,6 +32,13 @@ class Normalised(nn.Module):
         return torch.tanh(self.norm(self.first(x)))
 
 
+class Squared(pv.objectives.ELBO):
+    """A loss that is no sum over data, which only its values tell."""
+
+    def differentiable_loss(self, *args, **kwargs):
+        return super().differentiable_loss(*args, **kwargs) ** 2
+
+
 def vae(**parts) -> pv.VAE:
     encoder = parts.pop("encoder", None) or pv.networks.MLP(SHAPE, [5])
     return pv.VAE(
@@ -114,8 +121,11 @@ def work(rank: int, size: int, folder: Path) -> None:
     )
     found = {name: trained(name) for name in PROGRAMS}
     trained("vae", folder / "run", epochs=1)
+    for mixing in (pv.objectives.BetaTCVAE(), pv.objectives.FreeBits()):
+        with pytest.raises(InvalidInput, match="its objective mixes the data of a batch"):
+            pv.fit(vae(), data().with_context(None), objective=mixing)
     with pytest.raises(InvalidInput, match="not the sum over two and two"):
-        pv.fit(vae(), data().with_context(None), objective=pv.objectives.BetaTCVAE())
+        pv.fit(vae(), data().with_context(None), objective=Squared())
     with pytest.raises(InvalidInput, match="other data or settings in another process"):
         pv.fit(vae(), data().with_context(None), seed=rank, progress=False)
     torch.save(found, folder / f"{rank}.pt")
