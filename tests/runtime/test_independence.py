@@ -230,11 +230,19 @@ def test_a_model_that_mixes_data_is_refused(change):
             "depends on the other draws of its latents",
         ),
         (
+            lambda z: z.cumsum(0) if z.dim() == 3 else z,
+            "depends on the other draws of its latents",
+        ),
+        (
+            lambda z: z.flip(0).cumsum(0).flip(0) if z.dim() == 3 else z,
+            "depends on the other draws of its latents",
+        ),
+        (
             lambda z: z.reshape(-1, 2),
             r"does not run with 2 draws in front of the data \(",
         ),
     ],
-    ids=["mixes", "fails"],
+    ids=["mixes", "adds those before", "adds those behind", "fails"],
 )
 def test_a_pair_that_takes_no_draws_in_front_is_run_one_draw_at_a_time(float64, change, words):
     x = torch.randn(5, 2)
