@@ -56,7 +56,7 @@ __all__ = [
     "Trace",
     "alone",
     "as_module",
-    "as_program",
+    "as_program_like",
     "joint_of",
     "context_of",
     "known_by",
@@ -199,7 +199,7 @@ def as_module(part: ModuleLike) -> nn.Module:
     return cast(nn.Module, part)
 
 
-def as_program(module: nn.Module) -> ProgramLike:
+def as_program_like(module: nn.Module) -> ProgramLike:
     """Tell the type checker that a module has a model and a guide."""
     return cast(ProgramLike, module)
 

@@ -144,7 +144,7 @@ class WholeBatchStatistics(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is whole_batch:
             rows = args[0].detach()
-            return self.group.concatenated(rows if self.share else rows[:0])
+            return self.group.all_gather(rows if self.share else rows[:0])
         if func is torch.nn.functional.batch_norm:
             given = _arguments(args, kwargs)
             if given["training"]:
@@ -155,7 +155,7 @@ class WholeBatchStatistics(TorchFunctionMode):
         x, weight, bias = given["input"], given["weight"], given["bias"]
         dims, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
         own = self.share * (x.numel() // x.shape[1])
-        (number,) = self.group.sum([own.to(x)])
+        (number,) = self.group.all_reduce([own.to(x)])
         mean = _Sum.apply((x * self.share).sum(dims), self.group) / number
         apart = x - mean.view(shape)
         var = _Sum.apply((apart.square() * self.share).sum(dims), self.group) / number
@@ -180,11 +180,11 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(context, own: Tensor, group: Group) -> Tensor:
         context.group = group
-        return group.sum([own])[0]
+        return group.all_reduce([own])[0]
 
     @staticmethod
     def backward(context, gradient: Tensor):
-        return context.group.sum([gradient])[0], None
+        return context.group.all_reduce([gradient])[0], None
 
 
 class StatisticsAsked(TorchFunctionMode):

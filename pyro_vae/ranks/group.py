@@ -47,7 +47,7 @@ class Group:
         """
         return range(self.rank * number // self.size, (self.rank + 1) * number // self.size)
 
-    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sums of tensors over all processes, by one reduction of one flat buffer."""
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         with _peers():
@@ -55,7 +55,7 @@ class Group:
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, tensors)]
 
-    def concatenated(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows (n, ...) of all processes, in their order."""
         with _peers():
             own = torch.tensor([len(rows)], device=rows.device)
@@ -68,7 +68,7 @@ class Group:
             dist.all_gather(parts, padded)
         return torch.cat([part[: int(count)] for part, count in zip(parts, counts)])
 
-    def spread(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes the first one's values."""
         with _peers():
             for tensor in tensors:

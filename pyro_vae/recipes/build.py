@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pyro_vae import likelihoods, networks
-from pyro_vae.contracts import EventShape, ProgramLike, alone, as_program
+from pyro_vae.contracts import EventShape, ProgramLike, alone, as_program_like
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.recipes.factories import Factory, call_factory, given_to, settings_of, target_of
@@ -44,7 +44,7 @@ def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
         parts = builder.level_parts() if has_levels else builder.parts()
         names = LEVEL_PARTS if has_levels else PARTS
         given = dict(zip(names, parts, strict=True))
-        return as_program(recipe.program(**given, context=embed))
+        return as_program_like(recipe.program(**given, context=embed))
 
 
 def rebuild_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 
 from pyro_vae import programs
-from pyro_vae.contracts import EventShape, ProgramLike, PyroPair, as_program
+from pyro_vae.contracts import EventShape, ProgramLike, PyroPair, as_program_like
 from pyro_vae.recipes.factories import Factory, call_factory, settings_of, target_of
 from pyro_vae.recipes.recipe import Recipe
 from pyro_vae.validation import InvalidInput
@@ -62,7 +62,7 @@ def own_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:
             expected="a module with the methods model and guide, or a class built from parts",
             fix="see docs/pyro-programs.md",
         )
-    return as_program(pair)  # what takes a program takes it
+    return as_program_like(pair)  # what takes a program takes it
 
 
 def _is_default(value: object, default: object) -> bool:

@@ -56,6 +56,7 @@ class SharedLossAndGradients:
     ):
         self.group, self.loss, self.program = group, loss, program
         self.dims: list[int | None] = []
+        self.shares: dict[int, tuple[Tensor, Tensor]] = {}  # by the size of a batch
         self.needs_others = False  # statistics of the whole batch, which no graph can hold
         self.of_rows = LossAndGradients(
             self._loss_of_rows,
@@ -68,7 +69,7 @@ class SharedLossAndGradients:
         self, index: Tensor, keys: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         own_loss, own_gradients = self.of_rows(*self._shared(index, keys, weight))
-        loss, *gradients = self.group.sum([own_loss, *own_gradients])
+        loss, *gradients = self.group.all_reduce([own_loss, *own_gradients])
         return loss, tuple(gradients)
 
     def captured(self, index: Tensor, keys: Tensor, weight: Tensor | None) -> Captured | None:
@@ -86,9 +87,12 @@ class SharedLossAndGradients:
 
         A process without rows computes one that counts 0: so it takes part in all that is summed.
         """
-        own = self.group.rows(len(index))
-        rows = torch.tensor([*own] or [0], device=index.device)
-        return index, keys, weight, rows, torch.tensor(float(len(own) > 0), device=index.device)
+        number = len(index)
+        if number not in self.shares:
+            own = self.group.rows(number)
+            rows = torch.tensor([*own] or [0], device=index.device)
+            self.shares[number] = rows, torch.tensor(float(len(own) > 0), device=index.device)
+        return index, keys, weight, *self.shares[number]
 
     # before the first step
 
@@ -104,7 +108,7 @@ class SharedLossAndGradients:
             InvalidInput: if the rows of a batch cannot be computed apart.
         """
         module = self.program
-        self.group.spread([*module.parameters(), *module.buffers()])
+        self.group.broadcast([*module.parameters(), *module.buffers()])
         self.program.train()
         asked, drawn = StatisticsAsked(), (DrawnShapes(), DrawnShapes())
         try:
