@@ -63,7 +63,7 @@ def read_annotated(splits: Mapping[str, object], reading: Reading) -> Source:
         notes += found.notes
     x = np.concatenate(values)
     known = [str(name) for name in first.obs.columns]
-    given = [reading.target] if reading.target is not None else list(reading.context)
+    given = reading.given
     check_named(given, known)
     obs = pandas.concat([each.obs for each in cells.values()], ignore_index=True)
     y, context_columns = covariates(obs, given, reading)

@@ -71,6 +71,24 @@ class Reading:
     like: Columns | None = None
     context_like: Columns | None = None
 
+    @property
+    def given(self) -> list[str]:
+        """The columns that are given with x: the labels, or the context.
+
+        Raises:
+            InvalidInput: if both are named, and a data set has but one context.
+        """
+        if self.target is None or list(self.context) in ([], [self.target]):
+            return list(self.context) if self.target is None else [self.target]
+        names = list(dict.fromkeys([self.target, *self.context]))
+        raise InvalidInput(
+            "context",
+            got=f"{', '.join(self.context)}, and {self.target} as the target",
+            expected="either columns of the context or one of labels",
+            fix=f"name them all as the context, {names} (--context {','.join(names)}), without a "
+            "target",
+        )
+
 
 @dataclass(frozen=True)
 class Source:

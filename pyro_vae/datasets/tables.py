@@ -37,7 +37,7 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
         )
     if reading.like is not None:
         return _like(frames, whole, reading, name)
-    given = [reading.target] if reading.target is not None else list(reading.context)
+    given = reading.given
     known = list(map(str, whole.columns))
     check_named((*given, *reading.columns), known)
     dropped = [column for column, said in reading.columns.items() if said == DROP]

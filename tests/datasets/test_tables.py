@@ -93,6 +93,19 @@ def test_a_target_makes_labels_and_context_columns_covariates():
     assert labels.context_columns[0].categories == ("2007", "2008", "2009")
 
 
+@pytest.mark.parametrize("kind", ["table", "cells"])
+def test_a_target_beside_other_columns_of_the_context_is_refused(kind):
+    data, others = frame(), ["temperature", "island"]
+    if kind == "cells":
+        anndata = pytest.importorskip("anndata")
+        obs = data[["year", *others]].set_axis(data.index.astype(str))
+        data = anndata.AnnData(np.ones((60, 3)), obs=obs)
+    with pytest.raises(InvalidInput, match=r"and year as the target.*year,temperature,island"):
+        load(data, target="year", context=others)
+    train, _ = load(data, target="year", context=["year"])
+    assert list(train.context_columns.names) == ["year"]
+
+
 def test_a_missing_label_is_unknown_and_a_missing_covariate_is_refused():
     table = frame()
     table.loc[3, "island"] = None
