@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.distributions import has_mean, representative_of, stated_support
-from pyro_vae.inspection.embedding import latent_site
+from pyro_vae.inspection.embedding import site_among
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
@@ -65,7 +65,7 @@ class Decoder:
         with evaluating(program, seed), validation_enabled(False):
             check_context(program, 1, labels)
             self.given = Conditioned.of(program, x, like_parameters(program, labels), scored=False)
-            self.site = latent_site(program, self.given.args, site)
+            self.site = site_among(self.given, site)
             here = self.given.draw(self.given.guide, 1)[self.site]
             rest = poutine.condition(self.given.model, {self.site: here})
             self.others: Values = self.given.draw(rest, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.runtime.conditioned import conditioned
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.predictive import encode
@@ -26,7 +26,15 @@ from pyro_vae.validation import InvalidInput, check_choice, check_count
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Neighbours", "as_array", "embed", "latent_site", "neighbours", "prior_draws"]
+__all__ = [
+    "Neighbours",
+    "as_array",
+    "embed",
+    "latent_site",
+    "neighbours",
+    "prior_draws",
+    "site_among",
+]
 
 
 @in_fixed_blocks
@@ -69,7 +77,12 @@ def latent_site(program: ProgramLike, data: Data, site: str | None = None) -> st
     The last one is the nearest to x.
     """
     with conditioned(program, as_dataset(data)[:1], seed=0, scored=False) as given:
-        sites = list(latent_sites(given.traces()[1]))
+        return site_among(given, site)
+
+
+def site_among(given: Conditioned, site: str | None = None) -> str:
+    """As `latent_site`, of a program that has its data."""
+    sites = list(latent_sites(given.traces()[1]))
     check_choice("site", site or sites[-1], sites)
     return site or sites[-1]
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from closed_forms import LinearGaussian, TwoLevelGaussian
 from conftest import small_vae
+from families import data_of, program_with
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae.distributions import has_mean
 from pyro_vae.inspection.anomaly import anomaly
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.embedding import embed, neighbours, prior_draws
@@ -184,6 +186,21 @@ def test_the_tangent_plane_of_a_linear_decoder_is_the_column_space_of_its_weight
         planes.volume, torch.logdet(exact.weight.T @ exact.weight).expand(5) / 2
     )
     assert planes.local_dimension().tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("name", pv.likelihoods.__all__)
+def test_a_decoder_needs_no_datum_in_the_support(name):
+    program = program_with(pv.likelihoods, name)
+    given = data_of(program, 1)
+    known = given[1] if isinstance(given, tuple) else None
+    z = torch.randn(4, 2)
+    contexts = {key: value.expand(4, *value.shape[1:]) for key, value in (known or {}).items()}
+    mean = Decoder(program, context=known)(z)
+    density = program.likelihood(z, context=None, **contexts)
+    if has_mean(density):
+        torch.testing.assert_close(mean, density.mean)
+    else:  # a mode, or a draw
+        assert mean.shape == (4, 5) and torch.isfinite(density.log_prob(mean)).all()
 
 
 def test_the_jacobian_is_that_of_finite_differences_and_parameters_are_left_alone():
