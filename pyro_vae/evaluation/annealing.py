@@ -35,6 +35,7 @@ from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
+from pyro_vae.runtime.settings import Compile
 from pyro_vae.validation import check_count, count_of
 
 __all__ = [
@@ -147,6 +148,7 @@ def ais(
     num_leapfrog: int = 10,
     start: Literal["prior", "guide"] = "prior",
     seed: int = 0,
+    compile: Compile = "auto",
     progress: bool = False,
 ) -> AnnealedScore:
     r"""Estimate log p(x) of each datum by annealed importance sampling.
@@ -172,6 +174,8 @@ def ais(
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of the chains; the caller's random state is left as it was.
+        compile: ``"auto"`` compiles the densities as one graph where that pays; equal within
+            rounding.
         progress: show a bar.
 
     Raises:
@@ -185,7 +189,7 @@ def ais(
         >>> pv.evaluation.ais(vae, x, num_chains=2, num_temperatures=5).values.shape
         torch.Size([3])
     """
-    chains = Chains(num_chains, num_leapfrog, start)
+    chains = Chains(num_chains, num_temperatures, num_leapfrog, start, compile)
     betas = temperatures(schedule, num_temperatures)
     data = as_dataset(data)
     bar = progress_bar("annealing", total=len(data) * num_temperatures, shown=progress)
@@ -208,6 +212,7 @@ def bdmc(
     num_leapfrog: int = 10,
     start: Literal["prior", "guide"] = "prior",
     seed: int = 0,
+    compile: Compile = "auto",
     progress: bool = False,
 ) -> Sandwich:
     r"""Bound log p(x) from both sides on simulated data: bidirectional Monte Carlo.
@@ -233,6 +238,8 @@ def bdmc(
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of data and chains; the caller's random state is left as it was.
+        compile: ``"auto"`` compiles the densities as one graph where that pays; equal within
+            rounding.
         progress: show a bar.
 
     Raises:
@@ -246,7 +253,7 @@ def bdmc(
         torch.Size([3, 1, 8, 8])
     """
     check_count("num_data", num_data)
-    chains = Chains(num_chains, num_leapfrog, start)
+    chains = Chains(num_chains, num_temperatures, num_leapfrog, start, compile)
     betas = temperatures(schedule, num_temperatures)
     context = like_parameters(program, context)
     num_data = num_data if context is None else count_of(context)
@@ -282,6 +289,7 @@ def rate_distortion(
     schedule: Schedule = Sigmoid(),
     num_leapfrog: int = 10,
     seed: int = 0,
+    compile: Compile = "auto",
     progress: bool = False,
 ) -> RateDistortion:
     r"""Trace the rate-distortion curve of a decoder with its prior, whatever the encoder.
@@ -305,6 +313,8 @@ def rate_distortion(
         schedule: see `ais`.
         num_leapfrog: leapfrog steps of each transition.
         seed: seed of the chains; the caller's random state is left as it was.
+        compile: ``"auto"`` compiles the densities as one graph where that pays; equal within
+            rounding.
         progress: show a bar.
 
     Raises:
@@ -318,7 +328,7 @@ def rate_distortion(
         >>> rate_distortion(vae, x, num_chains=4, num_temperatures=10, points=5).rate.shape
         torch.Size([5])
     """
-    chains = Chains(num_chains, num_leapfrog)
+    chains = Chains(num_chains, num_temperatures, num_leapfrog, compile=compile)
     check_count("points", points)
     betas = temperatures(schedule, num_temperatures)
     kept = torch.linspace(1, num_temperatures, points).round().long().unique().tolist()

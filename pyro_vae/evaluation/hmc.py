@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,45 +11,24 @@ import torch
 from torch import Tensor
 
 from pyro_vae.contracts import StochasticFunction, Trace
+from pyro_vae.evaluation.annealed_densities import Densities, Point, Runs
 from pyro_vae.evaluation.annealed_score import AnnealedScore
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
-from pyro_vae.runtime.latents import Unconstrained, frozen
+from pyro_vae.runtime.latents import Unconstrained
+from pyro_vae.runtime.settings import Compile
 from pyro_vae.runtime.traces import NonFiniteLogWeight, latent_sites
 from pyro_vae.validation import check_choice, check_count
 
-__all__ = ["AnnealedPath", "ChainState", "Chains", "Point", "paths_in_blocks"]
+__all__ = ["AnnealedPath", "ChainState", "Chains", "paths_in_blocks"]
 
 START = ("prior", "guide")
+COMPILE = ("auto", "on", "off")
 PILOT_CHAINS, PILOT_WARMUP, PILOT_TEMPERATURES = 4, 30, 60
 TARGET_ACCEPTANCE, ADAPTATION = 0.7, 0.5
 SMALLEST_STEP, LARGEST_STEP = 1e-6, 1.5
 JITTER = 0.2  # without it, trajectories through a normal density can close upon themselves
-
-
-@dataclass
-class Point:
-    """Where chains are, with the densities and gradients there.
-
-    They are u (C, n, D), log f_0 and log f_1 (2, C, n), and the gradients of both (2, C, n, D).
-    """
-
-    u: Tensor
-    log_f: Tensor
-    gradients: Tensor
-
-    @property
-    def advantage(self) -> Tensor:
-        """log f_1 - log f_0 (C, n)."""
-        return self.log_f[1] - self.log_f[0]
-
-    def at(self, beta: float) -> tuple[Tensor, Tensor]:
-        """log f_beta and its gradient."""
-        return (
-            (1 - beta) * self.log_f[0] + beta * self.log_f[1],
-            (1 - beta) * self.gradients[0] + beta * self.gradients[1],
-        )
 
 
 @dataclass
@@ -66,18 +46,31 @@ class Chains:
 
     Args:
         num_chains: chains C for each datum.
+        num_temperatures: T.
         num_leapfrog: leapfrog steps of each transition.
         start: what f_0 is, ``"prior"`` or ``"guide"``.
+        compile: whether their densities are compiled; ``"auto"`` where that pays.
     """
 
     num_chains: int
+    num_temperatures: int
     num_leapfrog: int
     start: str = "prior"
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         check_count("num_chains", self.num_chains)
         check_count("num_leapfrog", self.num_leapfrog)
         check_choice("start", self.start, START)
+        check_choice("compile", self.compile, COMPILE)
+
+    def runs(self, blocks: Blocks) -> Runs:
+        """How often the densities of a block of data are computed."""
+        pilots = PILOT_WARMUP + min(PILOT_TEMPERATURES, self.num_temperatures)
+        by_chains = Counter({PILOT_CHAINS: pilots * self.num_leapfrog})
+        for count in blocks.draws:
+            by_chains[count] += self.num_temperatures * self.num_leapfrog
+        return Runs(by_chains, blocks.size)
 
     def first_density(self, given: Conditioned) -> StochasticFunction:
         """What f_0 is drawn from and scored by."""
@@ -91,6 +84,7 @@ class AnnealedPath:
     Args:
         given: the program given the block's data.
         latents: how the latents are packed.
+        densities: what computes log f_0 and log f_1.
         chains: which chains are run.
         at_once: how many of a datum's chains are run at once; they add up to all of them.
         few: which of the data are in the block; those beyond are padding.
@@ -99,6 +93,7 @@ class AnnealedPath:
 
     given: Conditioned
     latents: Unconstrained
+    densities: Densities
     chains: Chains
     at_once: tuple[int, ...]
     few: slice
@@ -109,27 +104,9 @@ class AnnealedPath:
         """How many data the block has without its padding."""
         return self.few.stop - self.few.start
 
-    def log_densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """(log f_0, log f_1) at u (C, n, D)."""
-        values, log_jacobian = self.latents.unpack(u)
-        log_prior, log_rest = self.given.log_density(self.given.model, values)
-        log_start = log_prior
-        if self.chains.start == "guide":
-            log_start, _ = self.given.log_density(self.given.guide, values)
-        return log_start + log_jacobian, log_prior + log_rest + log_jacobian
-
     def point(self, u: Tensor) -> Point:
-        """The densities at u with both gradients, so that changing the temperature is free."""
-        with frozen(self.given.program):
-            u = u.detach().requires_grad_()
-            first, last = self.log_densities(u)
-            (towards_last,) = torch.autograd.grad(last.sum(), u, retain_graph=True)
-            (towards_first,) = torch.autograd.grad(first.sum(), u)
-        return Point(
-            u.detach(),
-            torch.stack([first, last]).detach(),
-            torch.stack([towards_first, towards_last]),
-        )
+        """The densities at u (C, n, D) with both gradients."""
+        return self.densities(self.given, u.detach())
 
     def begin(self, num_chains: int) -> Tensor:
         """Draws from f_0, unconstrained (C, n, D)."""
@@ -249,12 +226,14 @@ def paths_in_blocks(
         given.check_no_auxiliary()
     one = given[:1]
     latents = Unconstrained(one.trace(one.joint, 1), given.plates)
+    eager = Densities(latents, chains.start == "guide")
 
     def points(part: Conditioned) -> Callable[[int], Point]:
-        probe = AnnealedPath(part, latents, chains, (), slice(0), advance)
+        probe = AnnealedPath(part, latents, eager, chains, (), slice(0), advance)
         return lambda count: probe.point(probe.begin(count))
 
     blocks = Blocks.of(given, points, chains.num_chains)
+    densities = Densities(latents, chains.start == "guide", chains.runs(blocks), chains.compile)
     for part, few in blocks.over(given, seed):
         part = part.fitted() if chains.start == "guide" else part
-        yield AnnealedPath(part, latents, chains, blocks.draws, few, advance), few
+        yield AnnealedPath(part, latents, densities, chains, blocks.draws, few, advance), few

@@ -6,6 +6,7 @@ from closed_forms import Hierarchy, LinearGaussian, positive, two_modes
 from conftest import small_vae
 
 import pyro_vae as pv
+from pyro_vae.evaluation import annealed_densities
 from pyro_vae.evaluation.annealing import Geometric, Linear, Sigmoid, ais, bdmc, rate_distortion
 from pyro_vae.runtime.blocks import BLOCK_BYTES
 from pyro_vae.runtime.memory import Cost
@@ -219,3 +220,35 @@ def test_what_cannot_be_annealed_is_refused():
                 bdmc(program, 2, **options)
     with pytest.raises(InvalidInput, match="num_data"):
         bdmc(program, 0)
+
+
+def annealed(vae, x, compile, num_temperatures=25):
+    return ais(vae, x, num_chains=6, num_temperatures=num_temperatures, compile=compile)
+
+
+def test_captured_densities_give_the_bits_of_the_program_itself():
+    """A hundred captured steps of every chain, of the pilots too."""
+    vae = small_vae()
+    x = (torch.rand(3, *vae.event_shape) < 0.5).double()
+    captured, eager = (annealed(vae, x, compile) for compile in ("auto", "off"))
+    assert torch.equal(captured.values, eager.values)
+    assert torch.equal(captured.acceptance, eager.acceptance)
+
+
+def test_compiled_densities_are_equal_within_rounding():
+    vae = small_vae()
+    x = (torch.rand(3, *vae.event_shape) < 0.5).double()
+    compiled, eager = (annealed(vae, x, compile, 4) for compile in ("on", "off"))
+    torch.testing.assert_close(compiled.values, eager.values, rtol=1e-9, atol=0)
+
+
+def test_whether_to_compile_follows_from_program_and_chains_alone(monkeypatch):
+    """Compiled numbers differ by rounding: a score would follow from how many others there are."""
+    runs = []
+    monkeypatch.setattr(
+        annealed_densities, "is_worth_compiling", lambda *found: runs.append(found) or False
+    )
+    vae = small_vae()
+    for num_data in (1, 40):
+        annealed(vae, torch.zeros(num_data, *vae.event_shape, dtype=torch.float64), "auto")
+    assert len(runs) == 4 and runs[:2] == runs[2:]
