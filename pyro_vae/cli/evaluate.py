@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pyro_vae.cli.options import as_written, explaining
 from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.processes import (
+    FLAGS,
+    RAY_FLAGS,
+    add_process_arguments,
+    add_ray_arguments,
+    in_processes,
+    ray_of,
+    without_flags,
+)
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.evaluation.proposals import Proposal
@@ -13,6 +23,7 @@ from pyro_vae.ranks.group import speaks
 from pyro_vae.recipes.components import resolve_component
 from pyro_vae.recipes.parser import parse_components
 from pyro_vae.report.commands import remember
+from pyro_vae.sweeps.group import run_in_group
 from pyro_vae.validation import check_choice, check_count
 
 
@@ -35,6 +46,8 @@ def arguments() -> CommandParser:
         default={"class_path": resolve_component("proposal", "Guide")},
         help="the proposal of the log-likelihood, as --proposal Refitted --proposal.steps 50",
     )
+    add_process_arguments(parser)
+    add_ray_arguments(parser, "process")
     return parser
 
 
@@ -46,6 +59,15 @@ def run(argv: list[str]) -> None:
     check_choice("split", options.split, ["train", "test"])
     if options.limit is not None:
         check_count("limit", options.limit)
+    check_choice("engine", options.engine, ["local", "ray"])
+    if options.engine == "ray":
+        words = as_written(without_flags(argv, [*FLAGS, *RAY_FLAGS]))
+        places = {options.run: str(Path(options.run).resolve())}  # whatever folder they run in
+        command = ["evaluate", *(places.get(word, word) for word in words)]
+        print(run_in_group(ray_of(options), command, options.processes), end="")
+        return
+    if in_processes("evaluate", argv):
+        return
     folder, program = load_run(options)
     data = data_of(folder, options)[options.split][: options.limit]
     with explaining(parser):

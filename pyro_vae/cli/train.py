@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.figures import FIGURES, add_format_argument, draw_figures
 from pyro_vae.cli.options import as_written, explaining, scan
 from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.processes import add_process_arguments, in_processes
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.files.checksums import with_seal
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
@@ -35,6 +39,8 @@ from pyro_vae.training.trackers import TRACKERS
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 RECIPE = "recipe.yaml"
+
+Parts = tuple[Dataset, Dataset | None, Dataset]  # for training, validation and tests
 
 RECIPES = Kind("out", "a recipe, as pyro-vae train writes it", "choose another folder", MEGABYTE)
 
@@ -70,6 +76,7 @@ SECTIONS = {
     "training": (
         "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",
         "clip_norm", "patience", "seed", "device", "compile", "autocast",
+        "processes", "max_restarts",
     ),
     "output": ("out", "resume", "num_samples", "limit", "figure_format", "log", "trust"),
 }  # fmt: skip
@@ -100,27 +107,62 @@ def _parsers() -> tuple[CommandParser, RecipeParser]:
     return parser, recipes
 
 
-def run(argv: list[str]) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """What options ask for, built and checked, before anything is trained or written."""
+
+    recipe: Recipe
+    namespace: Namespace
+    written: str  # the recipe as YAML
+    owner: ProgramLike  # the program, or the module that holds it
+    data: Dataset
+    validation: Dataset | None
+    test: Dataset
+
+    @property
+    def program(self) -> ProgramLike:
+        """The program itself."""
+        return as_program(self.owner)
+
+
+def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> Prepared:
+    """Read options, load their data and build their program.
+
+    Args:
+        argv: the options, as `as_options` makes them.
+        load: what loads the training, validation and test data; by default `load_parts`.
+
+    Raises:
+        InvalidInput: for whatever is wrong with them.
+    """
     parser, recipes = _parsers()
     layers = _layers(scan(argv, LAYERED), argv)
     with explaining(parser):
         namespace = recipes.parse(argv, layers)
     _check(namespace)
-    callbacks, formats = _trackers(namespace.log), formats_with(namespace.figure_format)
     if namespace.data not in datasets.names() and Path(namespace.data).exists():
         namespace.data = str(Path(namespace.data).resolve())
     recipe = recipes.recipe(namespace)
-    objective, optimizer = recipe.objective(), build_optimizer(recipe)
-    data, validation, test = _load(recipe)
+    recipe.objective(), build_optimizer(recipe)  # what is wrong with them is said now
+    data, validation, test = (load or load_parts)(recipe)
     owner = build_program(recipe, data)
-    program = as_program(owner)  # a module's folder holds the module
+    for part in (data, test):  # what is wrong with the test data is said before training
+        check_data(as_program(owner), part)
+    return Prepared(recipe, namespace, recipes.dump(namespace), owner, data, validation, test)
+
+
+def run(argv: list[str]) -> None:
+    if in_processes("train", argv):
+        return
+    ready = prepare(argv)
+    recipe, namespace = ready.recipe, ready.namespace
+    owner, program, data, test = ready.owner, ready.program, ready.data, ready.test
+    callbacks, formats = _trackers(namespace.log), formats_with(namespace.figure_format)
     if of_this_process() is not None:
         _check_group(namespace)
     folder = Path(namespace.out) if namespace.out else _new_folder(Path("runs"), data.name)
     if speaks():
         continues(folder, namespace.resume)  # what is wrong with the folder is said now
-    for part in (data, test):  # what is wrong with the test data is said before training
-        check_data(program, part)
     parameters = sum(parameter.numel() for parameter in program.parameters())
     console_of(stderr=True).print(
         f"{parameters:,} parameters, {len(data):,} {data.name} data, in {folder}",
@@ -131,10 +173,10 @@ def run(argv: list[str]) -> None:
         fit,
         owner,
         data,
-        objective=objective,
-        optimizer=optimizer,
+        objective=recipe.objective(),
+        optimizer=build_optimizer(recipe),
         schedule=recipe.schedule,
-        validation=validation,
+        validation=ready.validation,
         device=recipe.device,
         autocast=recipe.autocast,
         out=folder,
@@ -155,13 +197,13 @@ def run(argv: list[str]) -> None:
     with checkpoint.claimed(folder):
         is_new = not continues(folder, namespace.resume)
         if is_new:
-            _begin(folder, recipes.dump(namespace))
+            _begin(folder, ready.written)
             write_vocabulary(folder, data)
             write_data(folder, data, test)
         history = train()
         leave()  # scores and figures are this process's own work
         # Written again: a resumed run may have more epochs.
-        checkpoint.write_text(folder / RECIPE, with_seal(WRITTEN + recipes.dump(namespace)))
+        checkpoint.write_text(folder / RECIPE, with_seal(WRITTEN + ready.written))
         test = test[: namespace.limit]
         scores = score_run(program, test, namespace.num_samples, folder, recipe.seed)
         figures = draw_figures(program, test, history, folder, formats)
@@ -228,6 +270,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "of the package",
     )
     add_trust_argument(parser)
+    add_process_arguments(parser)
 
 
 def _trackers(names: str) -> list[Callback]:
@@ -278,7 +321,7 @@ def _check(namespace: Namespace) -> None:
     choose_device(namespace.device)
 
 
-def _load(recipe: Recipe) -> tuple[Dataset, Dataset | None, Dataset]:
+def load_parts(recipe: Recipe) -> Parts:
     """The training, validation and test data."""
     data, test = datasets.load(
         recipe.data,

@@ -1,4 +1,4 @@
-"""Libraries that read some kinds of files and are installed as extras."""
+"""Libraries that are installed as extras: those that read some kinds of files, and others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["optional"]
 
 
-def optional(library: str, extra: str) -> ModuleType:
+def optional(
+    library: str, extra: str, argument: str = "data", got: str | None = None
+) -> ModuleType:
     """Import a library that an extra of this package installs.
+
+    Args:
+        library: its name.
+        extra: the extra's.
+        argument: what asked for it.
+        got: the argument's value in words; by default a kind of data that the library reads.
 
     Raises:
         InvalidInput: if it is not installed; the error names the extra.
@@ -27,8 +35,8 @@ def optional(library: str, extra: str) -> ModuleType:
         return importlib.import_module(library)
     except ImportError:
         raise InvalidInput(
-            "data",
-            got=f"a kind that {library} reads, which is not installed",
+            argument,
+            got=got or f"a kind that {library} reads, which is not installed",
             expected=library,
             fix=f'pip install "pyro-vae[{extra}]"',
         ) from None

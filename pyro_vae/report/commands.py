@@ -12,7 +12,7 @@ from pyro_vae import checkpoint
 from pyro_vae.files.reading import checked, parsing
 from pyro_vae.report.run_files import FILES, as_json, read_file
 
-__all__ = ["given_commands", "remember"]
+__all__ = ["given_commands", "remember", "words_given"]
 
 NAME = "commands.json"
 MOST = 50  # commands that are kept, the last
@@ -57,6 +57,11 @@ def given_commands(folder: Path) -> Iterator[tuple[str, str]]:
         words = [*_without_trust(each["words"])]
         if words and words[0] in KNOWN and all(word.isprintable() for word in words):
             yield each["date"], f"pyro-vae {shlex.join(words)}"
+
+
+def words_given(folder: Path) -> list[list[str]]:
+    """The words of the commands that have changed a run, the last of them last."""
+    return [each["words"] for each in _read(folder)]
 
 
 def _read(folder: Path) -> list[Given]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from pyro_vae.report.scores_section import score_warnings, scores_section
 from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.report.style import STYLE
 
-__all__ = ["report"]
+__all__ = ["page", "report"]
 
 CAPTIONS = {
     "training.png": "Training: the objective of each epoch, in nats per datum.",
@@ -94,6 +94,11 @@ def report(folder: str | Path, program: ProgramLike) -> str:
         "<h2>How to reproduce it</h2>",
         reproduce,
     ]
+    return page(title, body)
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A page that loads nothing: its parts in HTML, under a title in HTML."""
     head = (
         '<meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'

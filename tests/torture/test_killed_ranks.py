@@ -96,3 +96,35 @@ def test_what_cannot_be_shared_is_refused(command, tmp_path):
     said, _ = torchrun(command, str(tmp_path)).communicate()
     (line,) = lines_of_ours(said)
     assert f"got {command} in 2 processes" in line
+
+
+def ours(*command: str, processes: int = 2) -> subprocess.Popen[str]:
+    """Processes that the command itself starts."""
+    words = [sys.executable, "-m", "pyro_vae", *command, "--processes", str(processes)]
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_mistake_in_processes_that_the_command_starts_is_one_line_and_nothing_else(tmp_path):
+    said, _ = ours(*TRAIN, "--prior", "Nothing", "--out", str(tmp_path / "run")).communicate()
+    (line,) = said.splitlines()
+    assert line.startswith("pyro-vae: prior: got 'Nothing'")
+
+
+def test_a_process_of_ours_that_is_killed_is_one_line_and_the_run_goes_on(tmp_path):
+    command = [*TRAIN, "--epochs", "60", "--out", str(tmp_path / "run")]
+    engine = ours(*command)
+    wait_for(tmp_path / "run" / "metrics.csv")
+    os.kill(ranks_of(engine)[1], signal.SIGKILL)
+    said, _ = engine.communicate()
+    (line,) = lines_of_ours(said)
+    assert engine.returncode == 2 and "process 1, which was killed by SIGKILL" in line
+    assert said.rstrip().endswith(line) and "Traceback" not in said
+    again = ours(*command, "--resume")
+    again.communicate()
+    assert again.returncode == 0 and len(objectives(tmp_path / "run")) == 60

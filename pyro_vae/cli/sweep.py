@@ -1,0 +1,299 @@
+"""sweep RECIPE.yaml: train and score every combination of some options, and tabulate."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jsonargparse import Namespace
+from rich.table import Table
+
+from pyro_vae import checkpoint
+from pyro_vae.cli.options import as_options, as_written, parse
+from pyro_vae.cli.outputs import check_replaceable, write_output
+from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.processes import add_ray_arguments, ray_of
+from pyro_vae.cli.runs import add_trust_argument
+from pyro_vae.cli.terminal import console_of
+from pyro_vae.cli.train import RECIPES, Parts, Prepared, load_parts, prepare
+from pyro_vae.cli.train import SECTIONS as TRAINING
+from pyro_vae.files.reading import read_bytes
+from pyro_vae.recipes.recipe import Recipe
+from pyro_vae.runtime.checks import support_of
+from pyro_vae.sweeps.engines import Engine, Local
+from pyro_vae.sweeps.grid import Setting, combinations_of, read_axis
+from pyro_vae.sweeps.page import COMMAND, files_of, header_of, notes_of, rows_of
+from pyro_vae.sweeps.racing import Racing
+from pyro_vae.sweeps.results import Results, read_results
+from pyro_vae.sweeps.search import SAMPLERS, Search, read_range
+from pyro_vae.sweeps.sweep import Plan, Sweep
+from pyro_vae.sweeps.trial import Outcome
+from pyro_vae.validation import InvalidInput, check_choice, check_count
+
+FILES = ("table.json", "table.md", "figure.png", "report.html")
+SCORES = ("log_likelihood", "elbo", "log_joint")
+
+# The keys of a recipe that its data follow from.
+READ_BY = (*TRAINING["data"], "context", "seed")
+
+SECTIONS = {
+    "what is tried": ("vary", "seeds", "search", "trials", "sampler"),
+    "how it is scored": ("num_samples", "limit", "score"),
+    "where it runs": (
+        "engine",
+        "jobs",
+        "retries",
+        "address",
+        "cpus",
+        "gpus",
+        "early_stopping",
+        "grace",
+    ),
+    "output": ("out", "trust"),
+}
+
+
+def arguments() -> CommandParser:
+    """The parser of its options."""
+    parser = new_parser(
+        "sweep",
+        "Train and score every combination of some options from several seeds: SWEEP/table.json, "
+        "table.md, figure.png and report.html. Given again, the command continues what it began.",
+        SECTIONS,
+    )
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="the recipe, as train takes it")
+    parser.add_argument(
+        "--vary",
+        type=str,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE,...",
+        help="an option of train and its values, as prior=Flow,VampPrior or 'encoder.hidden="
+        "[200],[400]'. Options behind a value go with it: 'prior=Flow,VampPrior "
+        "--prior.components 500'. May be given several times",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="each is trained from so many seeds")
+    parser.add_argument(
+        "--search",
+        type=str,
+        action="append",
+        default=[],
+        metavar="NAME=LOW..HIGH",
+        help="a number to search for, as learning-rate=1e-4..1e-2:log; the validation ELBO chooses",
+    )
+    parser.add_argument("--trials", type=int, default=20, help="settings that a search tries")
+    parser.add_argument(
+        "--sampler", type=str, default="TPE", help=f"Optuna's sampler: {', '.join(SAMPLERS)}"
+    )
+    parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
+    parser.add_argument("--limit", type=int, default=1000, help="test data that are scored")
+    parser.add_argument(
+        "--score", type=str, default=SCORES[0], help=f"what ranks them: {', '.join(SCORES)}"
+    )
+    parser.add_argument("--jobs", type=int, default=None, help="trials at once; locally one")
+    add_ray_arguments(parser, "trial")
+    parser.add_argument(
+        "--early_stopping",
+        type=str,
+        default="none",
+        help="none, or asha: Ray Tune stops the trials whose validation ELBO falls behind",
+    )
+    parser.add_argument("--grace", type=int, default=5, help="epochs before a trial is stopped")
+    parser.add_argument("--out", type=str, required=True, help="the sweep's folder")
+    add_trust_argument(parser)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
+    engine, is_race = _engine(options), options.early_stopping == "asha"
+    axes = [read_axis(text) for text in options.vary]
+    ranges = [read_range(text) for text in options.search]
+    _check(options, [*axes, *ranges])
+    folder = Path(options.out).resolve()
+    for name in FILES:
+        check_replaceable(folder / name, COMMAND)
+    scoring = ("--num-samples", str(options.num_samples), "--limit", str(options.limit))
+    plan = Plan(folder, options.seeds, scoring, options.trust)
+    with checkpoint.claimed(folder):
+        plan.keep_recipe(read_bytes(options.recipe, RECIPES))
+        looked = _look_at(plan, list(combinations_of(axes)), bool(ranges) or is_race)
+        if is_race:
+            racing = Racing(**vars(engine), epochs=looked.epochs, grace=options.grace)
+            engine = racing
+        _say_what_is_refused(looked)
+        settings: Sequence[Setting] | Search = looked.allowed
+        if ranges:
+            settings = Search(
+                folder / "search.log", looked.allowed, ranges, options.trials,
+                sampler=options.sampler,
+            )  # fmt: skip
+        sweep = Sweep(plan, settings, engine)
+        _tell(sweep.run(), options.trials if ranges else len(looked.allowed), options.seeds)
+        failed = [outcome for outcome in sweep.outcomes if outcome.problem]
+        good = [outcome.trial for outcome in sweep.outcomes if not outcome.problem]
+        results = read_results(good, options.score, looked.refused, failed, bool(ranges))
+        command = f"pyro-vae sweep {shlex.join(as_written(argv))}"
+        for name, content in files_of(results, command).items():
+            write_output(folder / name, content, COMMAND)
+    _print(results, folder)
+
+
+def _engine(options: Namespace) -> Engine:
+    check_choice("engine", options.engine, ["local", "ray"])
+    check_choice("early_stopping", options.early_stopping, ["none", "asha"])
+    check_count("grace", options.grace)
+    if options.engine == "ray":
+        return ray_of(options, options.jobs)
+    if options.early_stopping == "asha":
+        raise InvalidInput(
+            "early_stopping",
+            got="asha with the engine local",
+            expected="trials side by side, for some to fall behind",
+            fix="add --engine ray, which needs no cluster",
+        )
+    return Local(1 if options.jobs is None else options.jobs, options.retries)
+
+
+def _check(options: Namespace, varied: Sequence[object]) -> None:
+    check_choice("score", options.score, SCORES)
+    for name in ("seeds", "trials", "num_samples", "limit"):
+        check_count(name, options[name])
+    names = [vars(each)["name"] for each in varied]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or not names:
+        raise InvalidInput(
+            "vary",
+            got=f"{twice[0]} twice" if twice else "nothing to vary",
+            expected="options, each once",
+            fix="give all of its values in one --vary"
+            if twice
+            else "add for instance --vary prior=StandardNormal,VampPrior",
+        )
+
+
+@dataclass
+class _Looked:
+    """Settings whose programs were built: those that make sense, and why others do not."""
+
+    allowed: list[Setting] = field(default_factory=list)
+    refused: dict[Setting, str] = field(default_factory=dict)
+    epochs: int = 1  # the most of any
+
+
+def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) -> _Looked:
+    """Build the program of each setting, on its data.
+
+    Raises:
+        InvalidInput: if none can be built, their test data differ, or a search has no validation
+            data to choose by.
+    """
+    looked, loading = _Looked(), _Loading()
+    found: dict[str, Setting] = {}
+    kinds: dict[str, Setting] = {}
+    for setting in settings:
+        try:
+            ready = prepare(as_options(plan.options(setting, 0)), loading)
+        except InvalidInput as error:
+            looked.refused[setting] = str(error)
+            continue
+        looked.allowed.append(setting)
+        looked.epochs = max(looked.epochs, ready.recipe.epochs)
+        found.setdefault(ready.test.sha256, setting)
+        kinds.setdefault(_kind_of(ready), setting)
+        if needs_validation and ready.validation is None:
+            raise InvalidInput(
+                "validation",
+                got="a recipe without validation data",
+                expected="some, whose ELBO chooses among trials: the test data must not",
+                fix="add --vary validation=200, or validation: 200 to the recipe",
+            )
+    if not looked.allowed:
+        setting, reason = next(iter(looked.refused.items()))
+        raise InvalidInput(
+            "vary",
+            got=f"no combination that makes sense; {setting.name or 'the recipe'}: {reason}",
+            expected="one at least",
+            fix="vary other options",
+        )
+    _check_alike("test data that differ", found)
+    _check_alike(f"scores that are {' and '.join(kinds)}", kinds)
+    return looked
+
+
+def _kind_of(ready: Prepared) -> str:
+    support = support_of(ready.program, ready.test.x, ready.test.context)
+    return "probabilities" if support is not None and support.is_discrete else "densities"
+
+
+def _check_alike(what: str, found: Mapping[str, Setting]) -> None:
+    if len(found) > 1:
+        first, other = list(found.values())[:2]
+        raise InvalidInput(
+            "vary",
+            got=f"{what} between {first.name} and {other.name}",
+            expected="scores that can be compared: of the same data, all densities or all "
+            "probabilities",
+            fix="sweep each of them into a folder of its own",
+        )
+
+
+class _Loading:
+    """Loads data once for all settings that read them alike."""
+
+    def __init__(self) -> None:
+        self.key = ""
+        self.parts: Parts | None = None
+
+    def __call__(self, recipe: Recipe) -> Parts:
+        read_by = repr([vars(recipe)[name] for name in READ_BY])
+        if self.parts is None or self.key != read_by:
+            self.key, self.parts = read_by, load_parts(recipe)
+        return self.parts
+
+
+def _say_what_is_refused(looked: _Looked) -> None:
+    console = console_of(stderr=True)
+    count = len(looked.allowed) + len(looked.refused)
+    if looked.refused:
+        console.print(f"{len(looked.refused)} of {count} combinations are refused:")
+    for setting, reason in looked.refused.items():
+        console.print(f"  {setting.name}: {reason}", highlight=False, soft_wrap=True)
+
+
+def _tell(outcomes: Iterable[Outcome], settings: int, seeds: int) -> None:
+    """Print a line for each trial that ends."""
+    console = console_of(stderr=True)
+    for number, outcome in enumerate(outcomes, 1):
+        became = f"failed: {outcome.problem}" if outcome.problem else "done"
+        console.print(
+            f"[{number}/{settings * seeds}] {outcome.trial.name}: {became}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+COMPACT = (0, 2, 3, 4, 5, 6)  # the columns that a terminal has room for
+
+
+def _print(results: Results, folder: Path) -> None:
+    console, table = console_of(), Table(title="sweep; nats per datum", title_justify="left")
+    for place, head in enumerate(header_of(results)):
+        if place in COMPACT:
+            table.add_column(
+                head,
+                justify="right" if place else "left",
+                overflow="fold",
+                min_width=None if place else 24,
+            )
+    for row in rows_of(results):
+        table.add_row(*(row[place] for place in COMPACT))
+    console.print(table)
+    for line in (
+        *notes_of(results),
+        *(f"failed   {each.trial.name}: {each.problem}" for each in results.failed),
+        *(f"wrote    {folder / name}" for name in FILES),
+    ):
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,176 @@
+r"""Differences of models that were trained from several seeds, and a correction for many of them.
+
+A difference of two models has two errors: over data, for the test set is a sample, and over seeds,
+for another seed trains another model. Both are stated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from scipy import special
+from torch import Tensor
+
+from pyro_vae.evaluation.difference import OPPOSITE, check_same_data
+from pyro_vae.evaluation.scores import Score
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["SeedDifference", "against_best", "compare_over_seeds", "holm"]
+
+
+@dataclass(frozen=True)
+class SeedDifference:
+    """The mean difference of two models' scores over data and seeds, in nats per datum.
+
+    Args:
+        mean: that of the first less that of the second: positive where the first is better.
+        se_data: its standard error over data, from the paired differences.
+        se_seeds: its standard error over seeds; NaN for one seed, which cannot tell.
+        p_value: that of the hypothesis of no difference, two-sided; of one seed, over data alone.
+        adjusted: the p-value corrected for all the differences that were looked at.
+        num_seeds: how many pairs of runs.
+        sign: ``""``, ``">="``, ``"<="`` or ``"~"``, as that of a `Difference`.
+    """
+
+    mean: float
+    se_data: float
+    se_seeds: float
+    p_value: float
+    adjusted: float
+    num_seeds: int
+    sign: str = ""
+
+    @property
+    def se(self) -> float:
+        """Both errors together; of one seed, that over data alone."""
+        return math.hypot(self.se_data, 0.0 if math.isnan(self.se_seeds) else self.se_seeds)
+
+
+def compare_over_seeds(first: Mapping[int, Score], second: Mapping[int, Score]) -> SeedDifference:
+    r"""Compare two models, each trained from several seeds, on the same data.
+
+    .. math:: d_{sn} = a_{sn} - b_{sn}, \quad
+              \mathrm{se}^2 = \frac{\mathrm{var}_n(\bar d_{\cdot n})}{N}
+              + \frac{\mathrm{var}_s(\bar d_{s \cdot})}{S}
+
+    Each part holds the interaction of data and seeds, so their sum is rather too large. The p-value
+    is that of Student's t with Satterthwaite's degrees of freedom.
+
+    Args:
+        first: the scores a by seed.
+        second: the scores b by seed; seeds that only one of them has are left out.
+
+    Raises:
+        InvalidInput: if they share no seed, or are not of the same data.
+
+    Source: Satterthwaite (1946), An Approximate Distribution of Estimates of Variance Components.
+
+    Example:
+        >>> a = pv.log_likelihood(vae, torch.zeros(3, 1, 8, 8), 20, seed=0)
+        >>> compare_over_seeds({0: a, 1: a}, {0: a, 1: a}).mean
+        0.0
+    """
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        raise InvalidInput(
+            "seeds",
+            got="two models that share none",
+            expected="runs from the same seeds",
+            fix="train both from one seed",
+        )
+    pairs = [(first[seed], second[seed]) for seed in seeds]
+    check_same_data({f"run {i}": score for i, score in enumerate(sum(pairs, ()))})
+    d = np.array([_numbers(a.values) - _numbers(b.values) for a, b in pairs])
+    signs = {a.sign for a, _ in pairs} | {OPPOSITE[b.sign] for _, b in pairs}
+    sign = "~" if len(signs - {""}) == 2 else "".join(signs)
+    se_data, se_seeds = _se(d.mean(0)), _se(d.mean(1))
+    p_value = _p_value(float(d.mean()), (se_data, d.shape[1] - 1), (se_seeds, len(d) - 1))
+    return SeedDifference(float(d.mean()), se_data, se_seeds, p_value, p_value, len(d), sign)
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def _se(values: np.ndarray) -> float:
+    """The standard error of a mean; NaN for one value."""
+    few = len(values) < 2
+    return math.nan if few else float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _p_value(mean: float, *parts: tuple[float, int]) -> float:
+    """Two-sided, by standard errors with their degrees of freedom; those not known are left out."""
+    seen = [(error**2, df) for error, df in parts if not math.isnan(error)]
+    variance = sum(part for part, _ in seen)
+    if not seen or math.isnan(mean):
+        return math.nan
+    if variance == 0:
+        return float(mean == 0)
+    df = variance**2 / sum(part**2 / df for part, df in seen)
+    return float(2 * special.stdtr(df, -abs(mean) / math.sqrt(variance)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    r"""Adjust p-values so that any of them below :math:`\alpha` is wrong with at most that chance.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
+
+    with the m p-values in increasing order. It holds whatever their dependence. NaN stays.
+
+    Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
+
+
+def against_best(
+    scores: Mapping[str, Mapping[int, Score]], reference: str | None = None
+) -> tuple[str, dict[str, SeedDifference]]:
+    """Compare models with the best of them, corrected by `holm` for all that was looked at.
+
+    The best has the highest mean over seeds. These scores chose it, so the correction is for the
+    differences of all pairs: any of them might have been the one that is shown.
+
+    Args:
+        scores: by the model's name and then by seed.
+        reference: a model to compare with that other data chose; the correction is then for the
+            differences from it.
+
+    Returns:
+        The name of the best or the reference, and the difference from it of each other model.
+
+    Raises:
+        InvalidInput: if the scores are not of the same data.
+    """
+    means = {
+        name: float(np.mean([score.mean for score in own.values()])) for name, own in scores.items()
+    }
+    best = max(means, key=means.__getitem__) if reference is None else reference
+    looked_at = {
+        pair: compare_over_seeds(scores[pair[0]], scores[pair[1]])
+        for pair in combinations([best, *(name for name in scores if name != best)], 2)
+        if reference is None or best in pair
+    }
+    adjusted = holm([found.p_value for found in looked_at.values()])
+    return best, {
+        other: _from_best(replace(found, adjusted=p))
+        for ((first, other), found), p in zip(looked_at.items(), adjusted)
+        if first == best
+    }
+
+
+def _from_best(best_less_other: SeedDifference) -> SeedDifference:
+    """The same difference with the best as the second."""
+    return replace(best_less_other, mean=-best_less_other.mean, sign=OPPOSITE[best_less_other.sign])

@@ -1,0 +1,117 @@
+"""Early stopping of the trials that fall behind, by Ray Tune's ASHA."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pyro_vae.datasets.optional import optional
+from pyro_vae.sweeps.engines import Ray
+from pyro_vae.sweeps.trial import Outcome, Trial, run_trial
+
+__all__ = ["Racing"]
+
+METRIC = "validation_elbo"
+POLL = 0.5  # seconds between two looks at what a training has logged
+
+
+@dataclass(frozen=True)
+class Racing(Ray):
+    """Trials on a Ray cluster, of which those with the lower validation ELBO are stopped early.
+
+    At epochs that grow by a factor of three from ``grace`` on, the better third of what was seen so
+    far goes on. A trial that is stopped keeps its checkpoint and has no score. Given again, all
+    trials race again, from what they have logged.
+
+    Args:
+        epochs: those of a whole training.
+        grace: the epochs that every trial is given.
+
+    Source: Li et al. (2020), A System for Massively Parallel Hyperparameter Tuning.
+    """
+
+    takes_finished: ClassVar[bool] = True
+    epochs: int = 100
+    grace: int = 1
+
+    def run(self, trials: Iterable[Trial]) -> Iterator[Outcome]:
+        missing = "Ray Tune, which is not installed"
+        tune = optional("ray.tune", "sweep", "early_stopping", missing)
+        schedulers = optional("ray.tune.schedulers", "sweep", "early_stopping", missing)
+        with self.connected():
+            listed, threads = list(trials), self.cpus
+            if not listed:
+                return
+
+            def race(config: dict[str, int]) -> None:
+                _race(tune.report, listed[config["number"]], threads)
+
+            tuner = tune.Tuner(
+                tune.with_resources(race, {"cpu": self.cpus, "gpu": self.gpus}),
+                param_space={"number": tune.grid_search(list(range(len(listed))))},
+                tune_config=tune.TuneConfig(
+                    metric=METRIC,
+                    mode="max",
+                    max_concurrent_trials=self.jobs,
+                    scheduler=schedulers.ASHAScheduler(
+                        time_attr="epoch",
+                        max_t=max(self.epochs, self.grace),
+                        grace_period=self.grace,
+                        reduction_factor=3,
+                        stop_last_trials=False,  # they are still to be scored
+                    ),
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=str(listed[0].log.parent.resolve() / "tune"),
+                    failure_config=tune.FailureConfig(max_failures=self.retries),
+                    verbose=0,
+                ),
+            )
+            for result in tuner.fit():
+                yield _outcome(listed[result.config["number"]], result)
+
+
+def _race(report: Any, trial: Trial, threads: int) -> None:
+    """Run a trial and report each epoch's validation ELBO as it is logged."""
+    seen, last = 0, {"epoch": 0, METRIC: -math.inf}
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(lambda: Outcome(trial) if trial.is_done else run_trial(trial, threads))
+        while True:
+            ended = future.done()
+            rows = _logged(trial.folder)
+            for row in rows[seen:]:
+                last = row
+                report({**row, "ended": False, "problem": ""})
+            seen = len(rows)
+            if ended:
+                report({**last, "ended": True, "problem": future.result().problem})
+                return
+            time.sleep(POLL)
+
+
+def _logged(folder: Path) -> list[dict[str, float]]:
+    """The epochs of a training that have a validation ELBO."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return []
+    with path.open() as file:
+        found = [(row["epoch"], row[METRIC]) for row in csv.DictReader(file) if row[METRIC]]
+    return [{"epoch": int(epoch), METRIC: float(elbo)} for epoch, elbo in found]
+
+
+def _outcome(trial: Trial, result: Any) -> Outcome:
+    """What became of a trial, from what Tune kept of it."""
+    if result.error is not None:
+        return Outcome(trial, " ".join(str(result.error).split())[-300:])
+    if result.metrics["ended"]:
+        return Outcome(trial, result.metrics["problem"])
+    epoch, elbo = result.metrics["epoch"], result.metrics[METRIC]
+    return Outcome(
+        trial, f"stopped by ASHA after epoch {epoch}, at a validation ELBO of {elbo:.2f}"
+    )

@@ -1,0 +1,94 @@
+"""Differences over seeds: against closed forms, and how often many of them mislead by chance."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from pyro_vae.evaluation.difference import compare
+from pyro_vae.evaluation.over_seeds import against_best, compare_over_seeds, holm
+from pyro_vae.evaluation.scores import Score
+from pyro_vae.validation import InvalidInput
+
+
+def scores(values):
+    """Scores of each seed, from values (S, N)."""
+    return {
+        seed: Score(torch.as_tensor(row), torch.zeros(len(row)), 100, sha256="data")
+        for seed, row in enumerate(values)
+    }
+
+
+def test_of_one_seed_it_is_the_paired_difference():
+    a, b = np.random.default_rng(0).normal(size=(2, 1, 40))
+    found, alone = compare_over_seeds(scores(a), scores(b)), compare(scores(a)[0], scores(b)[0])
+    assert (found.mean, found.se) == pytest.approx((alone.mean, alone.se))
+    assert math.isnan(found.se_seeds)
+    assert found.p_value == pytest.approx(stats.ttest_rel(a[0], b[0]).pvalue)
+
+
+def test_of_data_that_are_alike_it_is_student_over_seeds():
+    runs = np.random.default_rng(0).normal(size=(2, 5, 1))
+    a, b = np.broadcast_to(runs, (2, 5, 30))
+    found = compare_over_seeds(scores(a.copy()), scores(b.copy()))
+    expected = stats.ttest_rel(runs[0, :, 0], runs[1, :, 0])
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.se_data == pytest.approx(0, abs=1e-12)
+
+
+def test_the_same_scores_do_not_differ_and_a_shift_without_spread_surely_does():
+    a = np.random.default_rng(0).normal(size=(2, 9))
+    assert compare_over_seeds(scores(a), scores(a)).p_value == 1
+    zeros = np.zeros((2, 9))
+    assert compare_over_seeds(scores(zeros + 1), scores(zeros)).p_value == 0
+
+
+def test_only_seeds_of_both_are_paired():
+    a = scores(np.random.default_rng(0).normal(size=(3, 9)))
+    assert compare_over_seeds(a, {1: a[1], 2: a[2]}).num_seeds == 2
+    with pytest.raises(InvalidInput, match="share none"):
+        compare_over_seeds({0: a[0]}, {1: a[1]})
+
+
+def test_holm_is_between_nothing_and_bonferroni_and_keeps_the_order():
+    p = np.random.default_rng(0).uniform(size=20) ** 3
+    adjusted = np.array(holm(list(p)))
+    assert (adjusted >= p).all() and (adjusted <= np.minimum(1, 20 * p)).all()
+    assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
+    assert adjusted.min() == pytest.approx(20 * p.min())
+    assert holm([0.5, math.nan]) == pytest.approx([0.5, math.nan], nan_ok=True)
+
+
+def simulated(generator, effect=0.0, models=5, seeds=3, data=60):
+    """Scores of models that differ by chance alone, but the first."""
+    own = generator.normal(size=(models, seeds, data))
+    runs = 0.3 * generator.normal(size=(models, seeds, 1))
+    taste = 0.5 * generator.normal(size=(models, 1, data))
+    found = own + runs + taste
+    found[0] += effect
+    return {str(model): scores(values) for model, values in enumerate(found)}
+
+
+def test_of_equal_models_the_best_is_rarely_told_from_another():
+    generator = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(200):
+        _, found = against_best(simulated(generator))
+        wrong += any(each.adjusted < 0.05 for each in found.values())
+    assert wrong / 200 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_model_that_is_better_is_found_and_all_others_are_told_from_it():
+    best, found = against_best(simulated(np.random.default_rng(2), effect=3.0, seeds=5))
+    assert best == "0" and len(found) == 4
+    assert all(each.mean < 0 and each.adjusted < 0.05 for each in found.values())
+
+
+def test_differences_from_a_reference_need_less_correction():
+    models = simulated(np.random.default_rng(3), effect=1.0)
+    best, all_pairs = against_best(models)
+    _, of_one = against_best(models, best)
+    assert all(of_one[name].adjusted <= each.adjusted for name, each in all_pairs.items())
+    assert of_one["1"].mean == all_pairs["1"].mean

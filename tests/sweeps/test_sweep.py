@@ -1,0 +1,196 @@
+"""Sweeps of trials that train nothing: what is run, run again, refused, and tabulated."""
+
+import json
+import re
+from itertools import islice
+
+import pytest
+import torch
+from commands import fails
+from sweeps.fake_trials import finish
+
+from pyro_vae.cli import main
+from pyro_vae.sweeps import engines
+from pyro_vae.sweeps.engines import Local, threads_of
+from pyro_vae.sweeps.grid import combinations_of, read_axis
+from pyro_vae.sweeps.page import files_of
+from pyro_vae.sweeps.results import read_results
+from pyro_vae.sweeps.search import Search, read_range
+from pyro_vae.sweeps.sweep import Plan, Sweep
+from pyro_vae.sweeps.trial import Crashed, Outcome
+from pyro_vae.validation import InvalidInput
+
+SETTINGS = list(combinations_of([read_axis("prior=A,B,C"), read_axis("posterior=D,E")]))
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """The trials that ran, none of them in a process of its own."""
+    found = []
+
+    def run(trial, threads, given_up):
+        found.append(trial.name)
+        return finish(trial)
+
+    monkeypatch.setattr(engines, "run_trial", run)
+    return found
+
+
+def sweep_in(folder, settings=SETTINGS, engine=None, seeds=2):
+    return Sweep(Plan(folder, seeds, ("--num-samples", "200")), settings, engine or Local())
+
+
+def table(folder, sweep):
+    trials = [outcome.trial for outcome in sweep.outcomes if not outcome.problem]
+    results = read_results(trials, "log_likelihood", {}, [])
+    return json.loads(files_of(results, "pyro-vae sweep")["table.json"])
+
+
+def test_a_sweep_that_is_killed_twice_gives_the_table_of_one_that_is_not(tmp_path, tried):
+    few = SETTINGS[:3]
+    whole = sweep_in(tmp_path / "whole", few)
+    assert len(list(whole.run())) == len(set(tried)) == 6
+    tried.clear()
+    for ended in (2, 3):  # the engine is left while trials are still to come
+        assert len(list(islice(sweep_in(tmp_path / "killed", few).run(), ended))) == ended
+    again = sweep_in(tmp_path / "killed", few)
+    assert len(list(again.run())) == 6
+    assert len(tried) <= 6 + 2  # at most the one that was under way is run again
+    assert table(tmp_path / "killed", again) == table(tmp_path / "whole", whole)
+    tried.clear()
+    assert len(list(sweep_in(tmp_path / "killed", few).run())) == 6 and tried == []
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_trial_that_is_killed_is_run_again_and_one_that_is_wrong_is_not(
+    tmp_path, monkeypatch, jobs
+):
+    attempts = []
+
+    def run(trial, threads, given_up):
+        attempts.append(trial.name)
+        if "posterior=E" in trial.name:
+            return Outcome(trial, "latent: got -1")
+        if "prior=A" in trial.name or attempts.count(trial.name) < 3:
+            raise Crashed("its process ended by SIGKILL")
+        return finish(trial)
+
+    monkeypatch.setattr(engines, "run_trial", run)
+    sweep = sweep_in(tmp_path, engine=Local(jobs, retries=2), seeds=1)
+    list(sweep.run())
+    problems = {outcome.trial.setting.name: outcome.problem for outcome in sweep.outcomes}
+    good = {name for name, problem in problems.items() if not problem}
+    assert good == {"prior=B, posterior=D", "prior=C, posterior=D"}
+    assert "SIGKILL" in problems["prior=A, posterior=D"]
+    counts = {name: attempts.count(name) for name in attempts}
+    assert all(counts[name] == (1 if "=E" in name else 3) for name in counts)
+
+
+def test_threads_are_divided_among_the_jobs(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert [threads_of(jobs) for jobs in (1, 2, 3, 100)] == [8, 4, 2, 1]
+
+
+def searched(folder, num, stop=None):
+    """The settings of a search whose trials reach what their learning rate says."""
+    search = Search(folder / "search.log", SETTINGS[:2], [read_range("lr=1e-4..1e-2:log")], num)
+    found = []
+    for setting in search.settings_to_try():
+        found.append(setting.name)
+        if len(found) == stop:
+            return found  # asked and not told
+        search.tell(setting, -abs(float(dict(setting.values)["lr"]) - 1e-3))
+    return found
+
+
+def test_a_search_that_was_killed_asks_what_it_would_have_asked(tmp_path):
+    pytest.importorskip("optuna")
+    whole = searched(tmp_path / "whole", 14)
+    searched(tmp_path / "killed", 14, stop=4)
+    searched(tmp_path / "killed", 14, stop=12)
+    assert searched(tmp_path / "killed", 14) == whole and len(whole) == 14
+    with pytest.raises(InvalidInput, match="other ranges"):
+        Search(tmp_path / "whole" / "search.log", SETTINGS, [read_range("lr=1..2")], 3)
+
+
+def test_a_search_of_few_values_ends(tmp_path):
+    pytest.importorskip("optuna")
+    search = Search(tmp_path / "search.log", SETTINGS[:1], [read_range("latent=2..3")], 9)
+    found = []
+    for setting in search.settings_to_try():
+        search.tell(setting, 1.0)
+        found.append(setting.name)
+    assert sorted(name[-8:] for name in found) == ["latent=2", "latent=3"]
+
+
+def test_a_search_is_told_the_mean_over_seeds_and_nothing_of_what_failed(tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+
+    def run(trial, threads, given_up):
+        if trial.setting.name.endswith("latent=3"):
+            return Outcome(trial, "too large")
+        return finish(trial, better=float(trial.seed))
+
+    monkeypatch.setattr(engines, "run_trial", run)
+    search = Search(tmp_path / "search.log", SETTINGS[:1], [read_range("latent=2..3")], 6)
+    list(sweep_in(tmp_path, search).run())
+    values = {trial.params["latent"]: trial.value for trial in search.study.trials}
+    assert values == {2: pytest.approx(-8.5), 3: None}
+
+
+RECIPE = "latent: 2\nencoder: {class_path: MLP, init_args: {hidden: [4]}}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
+    tmp_path, recipe, tried, capsys
+):
+    out = tmp_path / "sweep"
+    argv = ["sweep", str(recipe), "--vary", "prior=StandardNormal,Laplace", "--seeds", "2",
+            "--vary", "posterior=DiagonalNormal,VonMisesFisher", "--out", str(out)]  # fmt: skip
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert "2 of 4 combinations are refused" in said.err and "[4/4]" in said.err
+    found = json.loads((out / "table.json").read_text())
+    assert {row["name"] for row in found["rows"]} == {
+        f"prior={prior}, posterior=DiagonalNormal" for prior in ("StandardNormal", "Laplace")
+    }
+    assert ["the area of a sphere" in row["reason"] for row in found["refused"]] == [True, True]
+    assert (found["rows"][0]["difference"], found["num_data"]) == (None, 30)
+    rows = re.findall(r"^\| prior=.*\|$", (out / "table.md").read_text(), re.M)
+    assert len(rows) == 2
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 1 and "http" not in re.sub("http-equiv", "", page)
+    tried.clear()
+    assert main(argv) == 0 and tried == []
+    assert main([*argv[:-2], "--num-samples", "7", "--out", str(out)]) == 0 and len(tried) == 4
+    recipe.write_text(RECIPE + "epochs: 5\n")
+    assert "a sweep of another recipe" in fails(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "nothing to vary"),
+        (["--vary", "latent=2,3", "--vary", "latent=4,5"], "latent twice"),
+        (["--vary", "latent=0,-1"], "no combination that makes sense"),
+        (
+            ["--vary", "binarize=none,dynamic", "--vary", "likelihood=ContinuousBernoulli"],
+            "test data",
+        ),
+        (["--vary", "likelihood=Bernoulli,Normal", "--vary", "binarize=fixed"], "densities"),
+        (["--search", "learning-rate=1e-4..1e-2:log"], "without validation data"),
+        (["--vary", "latent=2,3", "--engine", "spark"], "did you mean|choose one of"),
+        (["--vary", "latent=2,3", "--jobs", "0"], "jobs"),
+        (["--vary", "latent=2,3", "--score", "f1"], "score"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_runs(tmp_path, recipe, tried, capsys, options, said):
+    line = fails(capsys, "sweep", recipe, *options, "--out", tmp_path / "sweep")
+    assert re.search(said, line) and tried == []
