@@ -19,7 +19,7 @@ def launched(monkeypatch):
 def test_processes_get_the_command_without_what_starts_them(launched, command):
     words = ["run", "--limit", "9"] if command == "evaluate" else ["--limit", "9", "--resume"]
     with pytest.raises(SystemExit) as ended:
-        main([command, *words[:1], "--processes=3", *words[1:], "--max-restarts", "2"])
+        main([command, "--processes=3", *words, "--max-restarts", "2"])
     (options,) = launched
     assert ended.value.code == 3 and options == [
         "--standalone", "--nproc-per-node", "3", "--max-restarts", "2", "-m", "pyro_vae",
