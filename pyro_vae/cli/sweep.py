@@ -24,7 +24,7 @@ from pyro_vae.recipes.recipe import Recipe
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.sweeps.engines import Engine, Local
 from pyro_vae.sweeps.grid import Setting, combinations_of, read_axis
-from pyro_vae.sweeps.page import COMMAND, files_of, header_of, notes_of, rows_of
+from pyro_vae.sweeps.page import COMMAND, files_of, notes_of, rows_of
 from pyro_vae.sweeps.racing import Racing
 from pyro_vae.sweeps.results import Results, read_results
 from pyro_vae.sweeps.search import SAMPLERS, Search, read_range
@@ -267,33 +267,28 @@ def _tell(outcomes: Iterable[Outcome], settings: int, seeds: int) -> None:
     """Print a line for each trial that ends."""
     console = console_of(stderr=True)
     for number, outcome in enumerate(outcomes, 1):
-        became = f"failed: {outcome.problem}" if outcome.problem else "done"
         console.print(
-            f"[{number}/{settings * seeds}] {outcome.trial.name}: {became}",
+            f"[{number}/{settings * seeds}] {outcome.trial.name}: {outcome.words}",
             highlight=False,
             soft_wrap=True,
         )
 
 
-COMPACT = (0, 2, 3, 4, 5, 6)  # the columns that a terminal has room for
+# The columns that a terminal has room for, by their places.
+COMPACT = {0: "setting", 2: "score", 3: "s.d.", 4: "less best", 5: "s.e.", 6: "p (Holm)"}
 
 
 def _print(results: Results, folder: Path) -> None:
-    console, table = console_of(), Table(title="sweep; nats per datum", title_justify="left")
-    for place, head in enumerate(header_of(results)):
-        if place in COMPACT:
-            table.add_column(
-                head,
-                justify="right" if place else "left",
-                overflow="fold",
-                min_width=None if place else 24,
-            )
+    console = console_of()
+    table = Table(title=f"{results.score}; nats per datum", title_justify="left")
+    for place, head in COMPACT.items():
+        table.add_column(head, justify="right" if place else "left", overflow="fold")
     for row in rows_of(results):
         table.add_row(*(row[place] for place in COMPACT))
     console.print(table)
     for line in (
         *notes_of(results),
-        *(f"failed   {each.trial.name}: {each.problem}" for each in results.failed),
+        *(f"{each.trial.name}: {each.words}" for each in results.failed),
         *(f"wrote    {folder / name}" for name in FILES),
     ):
         console.print(line, highlight=False, soft_wrap=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,7 +75,9 @@ class Racing(Ray):
                     verbose=0,
                 ),
             )
-            for result in tuner.fit():
+            with redirect_stdout(io.StringIO()):  # what Tune says of its own files
+                results = tuner.fit()
+            for result in results:
                 yield _outcome(listed[result.config["number"]], result)
 
 
@@ -112,6 +116,5 @@ def _outcome(trial: Trial, result: Any) -> Outcome:
     if result.metrics["ended"]:
         return Outcome(trial, result.metrics["problem"])
     epoch, elbo = result.metrics["epoch"], result.metrics[METRIC]
-    return Outcome(
-        trial, f"stopped by ASHA after epoch {epoch}, at a validation ELBO of {elbo:.2f}"
-    )
+    why = f"stopped by ASHA after epoch {epoch}, at a validation ELBO of {elbo:.2f}"
+    return Outcome(trial, why, was_stopped=True)

@@ -63,10 +63,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: ``problem`` is empty if it succeeded."""
+    """What became of a trial: ``problem`` is empty if it succeeded, and says why it was stopped."""
 
     trial: Trial
     problem: str = ""
+    was_stopped: bool = False
+
+    @property
+    def words(self) -> str:
+        """It as people read it."""
+        return f"{'' if self.was_stopped else 'failed: '}{self.problem}" if self.problem else "done"
 
 
 def run_trial(trial: Trial, threads: int, given_up: Event | None = None) -> Outcome:
