@@ -153,7 +153,8 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
 ):
     out = tmp_path / "sweep"
     argv = ["sweep", str(recipe), "--vary", "prior=StandardNormal,Laplace", "--seeds", "2",
-            "--vary", "posterior=DiagonalNormal,VonMisesFisher", "--out", str(out)]  # fmt: skip
+            "--vary", "posterior=DiagonalNormal,VonMisesFisher", "--vary", "encoder.hidden=[5, 4]",
+            "--out", str(out)]  # fmt: skip
     assert main(argv) == 0
     said = capsys.readouterr()
     assert "2 of 4 combinations are refused" in said.err and "[4/4]" in said.err
