@@ -11,7 +11,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:  # torch is not imported, so that the command line tells of a mistake at once
     from torch import Tensor
@@ -39,9 +39,13 @@ __all__ = [
     "count_of",
     "map_tensors",
     "nearest_name",
+    "refuse_not_finite",
     "rows_of",
     "tensors_of",
 ]
+
+
+BLOCK = 2**22  # entries that are checked at once
 
 
 class InvalidInput(ValueError):
@@ -188,16 +192,28 @@ def check_finite(argument: str, value: Tensors, missing: bool = False) -> None:
         return
     if not value.is_floating_point():
         return
-    bad = value.isinf() if missing else ~value.isfinite()
-    if bad.any():
-        rows = bad.reshape(len(value), -1).any(dim=1).nonzero().flatten()
-        raise InvalidInput(
-            argument,
-            got=f"{int(bad.sum())} NaN or infinite entries (first in datum {int(rows[0])})",
-            expected="finite numbers",
-            fix="correct how they were scaled, or, where NaN marks a missing entry, "
-            "pass Dataset(x, missing=True) (--missing true)",
-        )
+    count, first = 0, 0
+    size = max(1, BLOCK // max(1, value[:1].numel()))
+    for start in range(0, len(value), size):  # each takes as much memory again
+        block = value[start : start + size]
+        bad = block.isinf() if missing else ~block.isfinite()
+        if bad.any():
+            rows = bad.reshape(len(block), -1).any(dim=1).nonzero().flatten()
+            first = first if count else start + int(rows[0])
+            count += int(bad.sum())
+    if count:
+        refuse_not_finite(argument, count, first)
+
+
+def refuse_not_finite(argument: str, count: int, first: int) -> NoReturn:
+    """Raise `InvalidInput` on so many entries that are NaN or infinite."""
+    raise InvalidInput(
+        argument,
+        got=f"{count} NaN or infinite entries (first in datum {first})",
+        expected="finite numbers",
+        fix="correct how they were scaled, or, where NaN marks a missing entry, "
+        "pass Dataset(x, missing=True) (--missing true)",
+    )
 
 
 def check_event_shape(x: Tensors, event_shape: EventShape, argument: str = "x") -> None:
@@ -243,11 +259,14 @@ def _check_names(x: Tensors, event_shape: EventShape) -> None:
 
 
 def check_support(
-    x: Tensor, support: constraints.Constraint, names: Sequence[str] | None = None
+    x: Tensor,
+    support: constraints.Constraint,
+    names: Sequence[str] | None = None,
+    start: int = 0,
 ) -> None:
     """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support.
 
-    ``names`` are those of the columns of a table.
+    ``names`` are those of the columns of a table, ``start`` the place of the first datum of x.
     """
     from torch.distributions import constraints
 
@@ -260,7 +279,7 @@ def check_support(
     if x[first].isnan().any() and not support.check(x[:1].new_full(x[:1].shape, math.nan)).all():
         raise InvalidInput(
             "x",
-            got=f"missing entries (first in datum {first})",
+            got=f"missing entries (first in datum {start + first})",
             expected="none by this likelihood",
             fix="wrap the likelihood in pv.likelihoods.Missing "
             "and the encoder in pv.networks.WithMask",
@@ -271,7 +290,7 @@ def check_support(
         raise InvalidInput(
             "x",
             got=f"an event with {int(lacks.sum())} of {lacks.numel()} entries missing (first in "
-            f"datum {first})",
+            f"datum {start + first})",
             expected="events that are whole, or missing as a whole, by this likelihood",
             fix="wrap it in pv.likelihoods.Missing and its expert's network in "
             "pv.networks.WithMask",
@@ -287,7 +306,8 @@ def check_support(
     raise InvalidInput(
         "x",
         got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
-        f"(datum {first} spans {low:.4g} to {high:.4g}{_column_outside(whole, x, base, names)})",
+        f"(datum {start + first} spans {low:.4g} to {high:.4g}"
+        f"{_column_outside(whole, x, base, names)})",
         expected=f"values in {_name_of(base)}",
         fix=fix,
     )

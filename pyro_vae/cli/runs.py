@@ -131,8 +131,10 @@ def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
             expected="data to score",
             fix="add --data NAME",
         )
+    is_the_runs = options.data in (None, recipe.get("data"))
     return name, {
         **reading_of(recipe),
+        "in_memory": recipe.get("in_memory", "auto") if is_the_runs else "auto",
         "root": options.data_root or recipe.get("data_root"),
         "like": known.columns,
         "context_like": known.context_columns,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,19 +16,23 @@ from pyro_vae.cli.run_data import units_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.forms import sha256_of
+from pyro_vae.datasets.on_disk import blocks_of
 from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.comparison import scores_npz
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance import evaluate, log_joint
 from pyro_vae.evaluation.importance_score import ImportanceScore, draws_needed, share_of_bounds
+from pyro_vae.evaluation.kept_scores import KeptScores
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
-from pyro_vae.ranks.group import speaks
+from pyro_vae.ranks.group import of_this_process, speaks
 from pyro_vae.report.run_files import Estimate, Evaluation, as_json
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import support_of
+from pyro_vae.runtime.environment import reference_parameter
 from pyro_vae.runtime.traces import NoBound
 
 __all__ = ["print_scores", "score_run"]
@@ -40,8 +47,9 @@ def score_run(
     proposal: Proposal = Guide(),
 ) -> dict[str, Score]:
     """Score a program, and write ``evaluation.json`` and ``evaluation.npz`` at one moment."""
+    kept = _kept_scores(program, data, num_samples, folder, seed)
     try:
-        scores = evaluate(program, data, num_samples, seed=seed, progress=True)
+        scores = evaluate(program, data, num_samples, seed=seed, progress=True, kept=kept)
     except NoBound as refusal:
         fixed = at_globals(program, data, seed)
         scores = {"log_joint": log_joint(fixed, data, seed=seed)}
@@ -68,7 +76,24 @@ def score_run(
     if speaks():
         files = {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result, True)}
         checkpoint.commit(folder, files)
+    if kept is not None:
+        kept.remove()
     return scores
+
+
+def _kept_scores(
+    program: ProgramLike, data: Dataset, num_samples: int, folder: Path, seed: int
+) -> KeptScores | None:
+    """What an evaluation that was ended has left; ``None`` where processes share the data."""
+    parts = folder / "evaluation.parts"
+    if of_this_process() is not None or parts.is_symlink():  # which would lead out of the run
+        return None
+    state = program.state_dict().items()
+    weights = sha256_of({name: value.double().reshape(-1) for name, value in state}, None)
+    device = reference_parameter(program).device.type
+    decides = [weights, data.sha256, num_samples, seed, device, versions()]
+    key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+    return KeptScores(parts, key)
 
 
 def _without_bound(scores: dict[str, Score], refusal: str) -> Evaluation:
@@ -131,7 +156,9 @@ def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | 
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None
-    observed = (~torch.isnan(data.tensor)).double().mean().item()  # per entry that there is
+    entries = len(data) * math.prod(data.datum_shape)
+    missing = sum(int(torch.isnan(block).sum()) for _, block in blocks_of(data.tensor))
+    observed = (entries - missing) / entries  # per entry that there is
     return bits_per_dim(score, data.datum_shape) / observed if observed else None
 
 

@@ -65,7 +65,7 @@ SETTINGS = (
 # The options by what they are about.
 SECTIONS = {
     "data": (
-        "data", "data_root", "binarize", "missing", "missing_fraction", "labelled",
+        "data", "data_root", "in_memory", "binarize", "missing", "missing_fraction", "labelled",
         "labelled_repeats", "key", "scale", "resize", "channels", "target", "columns",
         "standardize", "validation",
     ),
@@ -145,6 +145,8 @@ def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> P
     recipe = recipes.recipe(namespace)
     recipe.objective(), build_optimizer(recipe)  # what is wrong with them is said now
     data, validation, test = (load or load_parts)(recipe)
+    if data.is_on_disk:  # so that it is read so again, however much memory there is
+        namespace.in_memory = "off"
     owner = build_program(recipe, data)
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(as_program(owner), part)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch.utils.data
 from torch import Tensor
 
-__all__ = ["FixedDraw", "batch_keys", "grey_levels", "uniform"]
+__all__ = ["FixedDraw", "batch_keys", "binarized", "grey_levels", "uniform"]
 
 BLOCK = 4096  # data whose uniform numbers are held at once
+MOST_KEPT = 2**26  # bytes of a block that is kept for what asks for it next
 
 
 def grey_levels(values: Tensor) -> Tensor | None:
@@ -27,6 +28,41 @@ def grey_levels(values: Tensor) -> Tensor | None:
     return torch.cat(levels) if levels else None
 
 
+class UniformBlocks:
+    """Uniform numbers for blocks of data in their order, from any block on.
+
+    They are one stream of a generator. Its state at the start of each block is kept once it is
+    known (5 KB), so that the numbers of some data are drawn without those of all before them.
+
+    Args:
+        seed: of the stream.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self.states: dict[int, dict[int, Tensor]] = {}  # by the size of a datum, by block
+        self.last: tuple[tuple[object, ...], Tensor] | None = None
+
+    def __call__(self, block: int, size: int, event: Sequence[int]) -> Tensor:
+        """The numbers (size, *event) of a block; those before it have `BLOCK` data."""
+        last, key = self.last, (block, size, *event)
+        if last is not None and last[0] == key:
+            return last[1]
+        states = self.states.setdefault(math.prod(event), {})
+        generator = torch.Generator().manual_seed(self.seed)
+        at = max((known for known in list(states) if known <= block), default=0)
+        if at in states:
+            generator.set_state(states[at])
+        for passed in range(at, block):
+            torch.rand((BLOCK, *event), generator=generator, dtype=torch.float32)
+            states[passed + 1] = generator.get_state()
+        drawn = torch.rand((size, *event), generator=generator, dtype=torch.float32)
+        if size == BLOCK:
+            states[block + 1] = generator.get_state()
+        self.last = (key, drawn) if drawn.nbytes <= MOST_KEPT else None
+        return drawn
+
+
 @dataclass(frozen=True)
 class FixedDraw:
     """The draw of fixed binarisation: a datum's does not depend on which others are chosen.
@@ -35,39 +71,45 @@ class FixedDraw:
         seed: of all draws.
         total: how many data were drawn for, if those at hand are a part of them.
         rows: the places (N,) of those at hand among them.
+        blocks: the uniform numbers of a seed.
     """
 
     seed: int
     total: int | None = None
     rows: Tensor | None = None
+    blocks: UniformBlocks | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.blocks is None:
+            object.__setattr__(self, "blocks", UniformBlocks(self.seed))
 
     def of(self, num: int, index: slice | Sequence[int] | Tensor) -> FixedDraw:
         """The draw of a part of ``num`` data."""
         rows = torch.arange(num) if self.rows is None else self.rows
         chosen = index.cpu() if isinstance(index, Tensor) else index
-        return FixedDraw(self.seed, self.total or num, rows[chosen])
+        return replace(self, total=self.total or num, rows=rows[chosen])
 
     def __call__(self, stored: Tensor, draw: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """What ``draw`` makes of data and their uniform numbers, a block of data at a time."""
+        assert self.blocks is not None
         total, event = self.total or len(stored), stored.shape[1:]
-        generator = torch.Generator().manual_seed(self.seed)
         first = draw(stored[:1], torch.zeros(1, *event, device=stored.device))
         made = first.new_empty(stored.shape)
-        order = None if self.rows is None else self.rows.argsort()
-        for start in range(0, total, BLOCK):
-            size = min(BLOCK, total - start)
-            drawn = torch.rand((size, *event), generator=generator, dtype=torch.float32)
-            if self.rows is None or order is None:
-                here = torch.arange(start, start + size)
-                which = here - start
-            else:
-                ends = torch.searchsorted(self.rows[order], torch.tensor([start, start + size]))
-                here = order[int(ends[0]) : int(ends[1])]
-                which = self.rows[here] - start
-            if len(here):
-                few = here.to(stored.device)
-                made[few] = draw(stored[few], drawn[which].to(stored.device))
+        rows = torch.arange(len(stored)) if self.rows is None else self.rows
+        order = rows.argsort()
+        blocks, counts = (rows[order] // BLOCK).unique_consecutive(return_counts=True)
+        for block, here in zip(blocks.tolist(), order.split(counts.tolist())):
+            start = BLOCK * block
+            drawn = self.blocks(block, min(BLOCK, total - start), event)
+            few = here.to(stored.device)
+            made[few] = draw(stored[few], drawn[rows[here] - start].to(stored.device))
         return made
+
+
+def binarized(values: Tensor, uniform: Tensor, missing: bool) -> Tensor:
+    """Draw 1 with the value as its probability, else 0; missing values stay missing."""
+    drawn = (uniform < values).to(values.dtype)
+    return torch.where(torch.isnan(values), values, drawn) if missing else drawn
 
 
 def batch_keys(num_batches: int, device: torch.device | str = "cpu") -> Tensor:

@@ -43,7 +43,10 @@ from pyro_vae.validation import InvalidInput, nearest_name
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["KINDS_OF_FILES", "open_npz", "read_path", "read_text"]
+__all__ = [
+    "KINDS_OF_FILES", "open_npz", "read_path", "read_text", "reported", "source_of_arrays",
+    "wanted_arrays",
+]  # fmt: skip
 
 HAVE_NAMES = (".npz", ".h5", ".hdf5", ".zarr", ".h5ad")
 
@@ -179,7 +182,7 @@ def _npz(path: Path, reading: Reading) -> Source:
 
         check_stored(path, math.prod(map(int, arrays["shape"])) * arrays["data"].itemsize)
         return Source(path.stem, {"train": Part(load_npz(path))})
-    return _arrays(path, arrays, reading)
+    return source_of_arrays(path, arrays, reading)
 
 
 def _npy(path: Path, reading: Reading) -> Source:
@@ -194,26 +197,26 @@ def _hdf5(path: Path, reading: Reading) -> Source:
         if file.attrs.get("encoding-type") == "anndata":
             return _annotated(path, reading)
         found = hdf5_arrays(path, file)
-        wanted = _wanted(list(found), reading)
+        wanted = wanted_arrays(list(found), reading)
         hdf5_arrays(path, file, reading.key or (None if wanted else "x"))
         check_hdf5(path, [found[name] for name in wanted])
         arrays = {name: np.asarray(found[name]) for name in wanted}
-        return _arrays(path, arrays, reading, list(found))
+        return source_of_arrays(path, arrays, reading, list(found))
 
 
 def _zarr(path: Path, reading: Reading) -> Source:
     found = zarr_arrays(path)
     if not isinstance(found, dict):
         return _from_cells(found, reading)
-    wanted = [*found] if [*found] == [""] else _wanted(list(found), reading)
+    wanted = [*found] if [*found] == [""] else wanted_arrays(list(found), reading)
     check_zarr_arrays(path, [found[name] for name in wanted])
     arrays = {name: np.asarray(found[name][...]) for name in wanted}
     if "" in arrays:
         return Source(path.stem, {"train": Part(arrays[""])})
-    return _arrays(path, arrays, reading, list(found))
+    return source_of_arrays(path, arrays, reading, list(found))
 
 
-def _wanted(names: Sequence[str], reading: Reading) -> list[str]:
+def wanted_arrays(names: Sequence[str], reading: Reading) -> list[str]:
     """The arrays of a file that are read: x, or the only one, and those that belong to it."""
     x = _name_of_x(names, reading, the_only=True)
     return [name for name in names if name in _belonging(x, names)]
@@ -249,7 +252,7 @@ def _belonging(x: str, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _arrays(
+def source_of_arrays(
     path: Path,
     arrays: Mapping[str, np.ndarray],
     reading: Reading,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.image_files import IMAGE, Levels, notes_on, opened, read_image, stacked
 from pyro_vae.datasets.kinds import in_order
 from pyro_vae.datasets.sounds import read_sound
-from pyro_vae.datasets.sources import Part, Reading, Source, by_split, split_of
+from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split, split_of
 from pyro_vae.files.reading import Kind, check_unpacked, files_in, open_file
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["read_folder"]
+__all__ = ["Listing", "check_shape", "image_of", "listing_of", "read_folder", "resized_note"]
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
           ".pgm", ".pbm", ".pnm"}  # fmt: skip
@@ -38,6 +38,38 @@ class Found:
     labels: list[str]  # the folder of each within its split; "" where it lies in none
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a folder of images or sounds holds.
+
+    Args:
+        name: the data set's name.
+        found: the files of each split.
+        has_labels: whether their folders are labels.
+        are_sounds: whether they are sounds.
+        notes: what was left out, a sentence each.
+    """
+
+    name: str
+    found: dict[str, Found]
+    has_labels: bool
+    are_sounds: bool
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files, those of one split after those of another."""
+        return [path for each in self.found.values() for path in each.files]
+
+    def parts(self, x: Mapping[str, object]) -> Parts:
+        """The values of each split, with their labels."""
+        values = {}
+        for split, each in self.found.items():
+            labels = [label or None for label in each.labels] if self.has_labels else None
+            values[split] = Part(x[split], labels)  # type: ignore[arg-type]
+        return values
+
+
 def read_folder(folder: Path, reading: Reading) -> Source:
     """A folder of images of one size, or of sounds of one rate.
 
@@ -48,6 +80,17 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         InvalidInput: if there are no data, two kinds, sizes or rates, or files that no reader
             knows beside splits.
     """
+    listing = listing_of(folder, reading)
+    read = _sounds if listing.are_sounds else _images
+    x, scale, missing, more = read(folder, listing.files, reading)
+    ends = np.cumsum([len(each.files) for each in listing.found.values()])[:-1]
+    parts = listing.parts(dict(zip(listing.found, np.split(x, ends))))
+    notes = (*listing.notes, *more)
+    return Source(listing.name, parts, scale=scale, missing=missing, notes=notes)
+
+
+def listing_of(folder: Path, reading: Reading) -> Listing:
+    """The files of a folder by split, with their labels; none is opened."""
     check_size(reading.resize)
     everything = sorted(files_in(folder, FOLDER, with_hidden=False))
     folder, name = _with_splits(folder), folder.name
@@ -82,16 +125,8 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         some = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         notes.append(f"left out {len(skipped)} files that are no data of a split: {some}")
     names, more = _labels(found, reading.context_like is not None)
-    notes += more
-    read = _sounds if endings & SOUNDS else _images
-    x, scale, missing, more = read(folder, found, reading)
-    ends = np.cumsum([len(each.files) for each in found.values()])[:-1]
-    values = dict(zip(found, np.split(x, ends)))
-    parts = {
-        split: Part(values[split], [label or None for label in each.labels] if names else None)  # type: ignore[arg-type]
-        for split, each in found.items()
-    }
-    return Source(name, parts, scale=scale, missing=missing, notes=(*notes, *more))
+    are_sounds = bool(endings & SOUNDS)
+    return Listing(name, found, bool(names), are_sounds, (*notes, *more))
 
 
 def _is_shown(path: Path, root: Path) -> bool:
@@ -164,43 +199,55 @@ def _labels(found: dict[str, Found], is_known: bool) -> tuple[list[str], list[st
 Values = tuple[np.ndarray, float, bool, list[str]]  # x, its scale, whether some are missing, notes
 
 
-def _images(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
-    files = [path for each in found.values() for path in each.files]
+def _images(folder: Path, files: Sequence[Path], reading: Reading) -> Values:
     images: list[Levels] = []
     unpacked = stored = 0
     for path in files:
-        try:
-            with open_file(path, IMAGE) as file, opened(file, str(path)) as image:
-                images.append(read_image(image, str(path), reading.resize))
-                unpacked += images[-1].values.nbytes
-                stored += path.stat().st_size
-                check_unpacked(folder, IMAGE, unpacked, stored)
-        except InvalidInput:
-            raise
-        except Exception as error:  # whatever Pillow and its decoders raise on a damaged file
-            raise InvalidInput(
-                "data",
-                got=f"{path}, which cannot be read ({error})",
-                expected="an image",
-                fix="remove or repair it",
-            ) from None
-        if images[-1].values.shape != images[0].values.shape:
-            raise InvalidInput(
-                "data",
-                got=f"{path} of shape {images[-1].values.shape}",
-                expected=f"{images[0].values.shape}, as {files[0]}",
-                fix="resize the images to one size (--resize '[32, 32]') and one colour mode",
-            )
+        images.append(image_of(path, reading.resize))
+        unpacked += images[-1].values.nbytes
+        stored += path.stat().st_size
+        check_unpacked(folder, IMAGE, unpacked, stored)
+        check_shape(path, images[-1].values.shape, images[0].values.shape, files[0])
     x, scale = stacked(images)
-    notes = list(notes_on(images))
-    if reading.resize is not None:
-        notes.append(f"images are resized to {tuple(reading.resize)}")
-    return x, scale, False, notes
+    return x, scale, False, [*notes_on(images), *resized_note(reading)]
 
 
-def _sounds(folder: Path, found: dict[str, Found], reading: Reading) -> Values:
-    sounds = [read_sound(path) for each in found.values() for path in each.files]
-    files = [path for each in found.values() for path in each.files]
+def image_of(path: Path, resize: Sequence[int] | None) -> Levels:
+    """The levels of an image file."""
+    try:
+        with open_file(path, IMAGE) as file, opened(file, str(path)) as image:
+            return read_image(image, str(path), resize)
+    except InvalidInput:
+        raise
+    except Exception as error:  # whatever Pillow and its decoders raise on a damaged file
+        raise InvalidInput(
+            "data",
+            got=f"{path}, which cannot be read ({error})",
+            expected="an image",
+            fix="remove or repair it",
+        ) from None
+
+
+def check_shape(path: Path, shape: Sequence[int], first: Sequence[int], of: Path) -> None:
+    """Raise `InvalidInput` unless an image has the shape of the first."""
+    if tuple(shape) != tuple(first):
+        raise InvalidInput(
+            "data",
+            got=f"{path} of shape {tuple(shape)}",
+            expected=f"{tuple(first)}, as {of}",
+            fix="resize the images to one size (--resize '[32, 32]') and one colour mode",
+        )
+
+
+def resized_note(reading: Reading) -> list[str]:
+    """What is said of a size that was asked for."""
+    if reading.resize is None:
+        return []
+    return [f"images are resized to {tuple(reading.resize)}"]
+
+
+def _sounds(folder: Path, files: Sequence[Path], reading: Reading) -> Values:
+    sounds = [read_sound(path) for path in files]
     _check_one([sound.rate for sound in sounds], files, "samples a second")
     _check_one([sound.values.shape[0] for sound in sounds], files, "channels")
     lengths = {sound.values.shape[-1] for sound in sounds}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pyro_vae.contracts import Tensors
+from pyro_vae.datasets.on_disk import blocks_of
 from pyro_vae.validation import InvalidInput, check_choice, check_finite, tensors_of
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_lengths",
     "check_one_each",
     "check_some",
+    "is_exact",
     "only_tensor",
     "scaled",
     "sha256_of",
@@ -27,13 +29,22 @@ __all__ = [
 COMMON = (torch.float16, torch.float32, torch.float64)
 
 
-def scaled(values: Tensor, scale: float) -> Tensor:
-    """Values as floating point, divided by ``scale``; float64 where float32 would round them."""
+def is_exact(values: Tensor) -> bool:
+    """Whether float32 holds these numbers, if they are whole."""
+    if values.dtype in (torch.bool, torch.uint8) or not values.numel():
+        return True
+    exact = 2**24  # up to which it holds every integer
+    return max(-int(values.min()), int(values.max())) <= exact
+
+
+def scaled(values: Tensor, scale: float, exact: bool | None = None) -> Tensor:
+    """Values as floating point, divided by ``scale``; float64 where float32 would round them.
+
+    ``exact`` says whether float32 holds all that these are a part of; by default they are all.
+    """
     if not values.is_floating_point():
-        exact = 2**24  # up to which float32 holds every integer
-        is_exact = values.dtype in (torch.bool, torch.uint8) or not values.numel()
-        is_exact = is_exact or max(-int(values.min()), int(values.max())) <= exact
-        values = values.float() if is_exact else values.double()
+        exact = is_exact(values) if exact is None else exact
+        values = values.float() if exact else values.double()
     elif values.dtype not in COMMON:  # which numpy does not know; float32 holds all their numbers
         values = values.float()
     return values if scale == 1 else values / scale
@@ -141,13 +152,34 @@ def only_tensor(values: Tensors) -> Tensor:
     return values
 
 
-def sha256_of(x: Tensors, context: Tensors | None, words: Sequence[Sequence[str]] = ()) -> str:
-    """The SHA-256 of data, their context, and the words that texts among them are spelt with."""
-    digest = hashlib.sha256()
-    for name, part in [*tensors_of(x).items(), *tensors_of(context).items()]:
-        array = part.detach().cpu().contiguous().numpy()
-        digest.update(f"{name}{array.shape}{array.dtype}".encode())
-        digest.update(array.data)
+def sha256_of(
+    x: Tensors,
+    context: Tensors | None,
+    words: Sequence[Sequence[str]] = (),
+    seen_by: Mapping[str, Callable[[int, Tensor], None]] | None = None,
+) -> str:
+    """The SHA-256 of data, their context, and the words that texts among them are spelt with.
+
+    Those on disk are read some at a time, in order. ``seen_by`` maps a part of x to what else takes
+    in its blocks, each with the place of its first datum.
+    """
+    digest, see = hashlib.sha256(), seen_by or {}
+    for name, part in tensors_of(x).items():
+        for few, block in _hashed(name, part, digest):
+            if name in see:
+                see[name](few.start, block)
+    for name, part in tensors_of(context).items():
+        for _ in _hashed(name, part, digest):
+            pass
     for vocabulary in words:
         digest.update("\n".join(vocabulary).encode())
     return digest.hexdigest()
+
+
+def _hashed(name: str, part: Tensor, digest: hashlib._Hash) -> Iterator[tuple[slice, Tensor]]:
+    """The blocks of a tensor, each after it has been added to a hash."""
+    dtype = torch.empty(0, dtype=part.dtype).numpy().dtype
+    digest.update(f"{name}{tuple(part.shape)}{dtype}".encode())
+    for few, block in blocks_of(part):
+        digest.update(block.detach().cpu().contiguous().numpy().data)
+        yield few, block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
@@ -14,6 +14,7 @@ from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.image_files import IMAGE, opened
 from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split
+from pyro_vae.datasets.stored import Rows
 from pyro_vae.datasets.tables import check_named, covariates, read_frames
 from pyro_vae.files.reading import check_unpacked
 from pyro_vae.validation import InvalidInput
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pandas
     from PIL.ImageFile import ImageFile
 
-__all__ = ["read_hub"]
+__all__ = ["HubData", "frame_of", "read_hub", "values_of"]
 
 ARRAYS = ("Image", "Array2D", "Array3D", "Array4D", "Sequence", "List", "LargeList")
 
@@ -47,13 +48,25 @@ class NamesLabels(Protocol):
     names: list[str]
 
 
-def read_hub(data: object, reading: Reading, inside: Path | None = None) -> Source:
+Held = Callable[[HubData, str, Path | None], Sequence[object] | Rows]
+OfTables = Callable[[Mapping[str, HubData], Reading], Source]
+
+
+def read_hub(
+    data: object,
+    reading: Reading,
+    inside: Path | None = None,
+    held: Held | None = None,
+    of_tables: OfTables | None = None,
+) -> Source:
     """A data set or its splits; a column of images or arrays is x, one of class labels y.
 
     Args:
         data: the data set.
         reading: what the user says about it.
         inside: the folder that it was read from, which must hold its images.
+        held: what makes x of a column, where it is not read into memory.
+        of_tables: what makes a source of tables, likewise.
     """
     import pandas
 
@@ -91,8 +104,11 @@ def read_hub(data: object, reading: Reading, inside: Path | None = None) -> Sour
         check_named([reading.key], list(features))
         arrays = [reading.key]
     if not arrays:
-        frames = {split: _frame(part) for split, part in tables.items()}
-        source = read_frames(frames, reading, "table")
+        if of_tables is not None:
+            source = of_tables(tables, reading)
+        else:
+            frames = {split: frame_of(part) for split, part in tables.items()}
+            source = read_frames(frames, reading, "table")
         return Source(**(vars(source) | {"notes": (*notes, *source.notes)}))
     if len(arrays) > 1:
         raise InvalidInput(
@@ -108,16 +124,17 @@ def read_hub(data: object, reading: Reading, inside: Path | None = None) -> Sour
     unused = [name for name in features if name not in (arrays[0], *given)]
     if unused:
         notes.append(f"columns {', '.join(unused[:5])} are left out; target= names the labels")
-    x = {split: _values(part, arrays[0], inside) for split, part in tables.items()}
+    held = held or values_of
+    x = {split: held(part, arrays[0], inside) for split, part in tables.items()}
     for split, values in x.items():
-        if None in values:
+        if isinstance(values, list) and None in values:
             raise InvalidInput(
                 "data",
                 got=f"no {arrays[0]} in row {values.index(None)} of {split}",
                 expected="one in each row",
                 fix=f"leave the row out: data.filter(lambda row: row[{arrays[0]!r}] is not None)",
             )
-    whole = pandas.concat([_frame(part, given) for part in tables.values()], ignore_index=True)
+    whole = pandas.concat([frame_of(part, given) for part in tables.values()], ignore_index=True)
     is_label = reading.target is not None or not reading.context
     reading = replace(reading, target=given[0] if given and is_label else None)
     y, columns = covariates(whole, given, reading)
@@ -127,7 +144,7 @@ def read_hub(data: object, reading: Reading, inside: Path | None = None) -> Sour
     return Source("data", parts, context_columns=columns, notes=tuple(notes))
 
 
-def _values(part: HubData, name: str, inside: Path | None) -> list[object]:
+def values_of(part: HubData, name: str, inside: Path | None) -> list[object]:
     """A column's arrays or images; those of a folder are opened here and lie in its tables."""
     if inside is None or type(part.features[name]).__name__ != "Image":
         return list(part[name])
@@ -149,7 +166,7 @@ def _values(part: HubData, name: str, inside: Path | None) -> list[object]:
     return images
 
 
-def _frame(part: HubData, names: Sequence[str] | None = None) -> pandas.DataFrame:
+def frame_of(part: HubData, names: Sequence[str] | None = None) -> pandas.DataFrame:
     """The table of a split, its class labels by name."""
     import pandas
 

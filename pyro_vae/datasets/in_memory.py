@@ -1,4 +1,4 @@
-r"""Data sets: tensors in memory with a name, an explicit binarisation policy and a SHA-256.
+r"""Data sets: tensors with a name, an explicit binarisation policy and a SHA-256.
 
 A Bernoulli has no density on grey pixels, so the binarisation policy is part of the data and of
 every number reported about them:
@@ -23,20 +23,14 @@ import torch.utils.data
 from torch import Tensor
 
 from pyro_vae.contracts import EventShape, Tensors
-from pyro_vae.datasets.arrays import package_of, read_array
-from pyro_vae.datasets.binarize import FixedDraw, batch_keys, grey_levels, uniform
+from pyro_vae.datasets.arrays import package_of
+from pyro_vae.datasets.binarize import FixedDraw, batch_keys, binarized, grey_levels, uniform
 from pyro_vae.datasets.columns import Columns, known_columns
-from pyro_vae.datasets.forms import (
-    channels_first,
-    check_grey,
-    check_lengths,
-    check_one_each,
-    check_some,
-    only_tensor,
-    scaled,
-    sha256_of,
-)
+from pyro_vae.datasets.facts import Facts, facts_of
+from pyro_vae.datasets.form import Form, drawn_on_disk, keep
+from pyro_vae.datasets.forms import check_lengths, check_one_each, only_tensor, sha256_of
 from pyro_vae.datasets.labels import read_labels
+from pyro_vae.datasets.on_disk import OnDisk, chosen
 from pyro_vae.datasets.shown import data_html, data_words
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
@@ -44,10 +38,10 @@ from pyro_vae.validation import (
     InvalidInput,
     check_choice,
     check_count,
-    check_positive,
     count_of,
     map_tensors,
     rows_of,
+    tensors_of,
 )
 
 if TYPE_CHECKING:
@@ -123,38 +117,15 @@ class Dataset(torch.utils.data.Dataset):
             self.notes = tuple(note for part in self.parts.values() for note in part.notes)
             self._stored: Tensors = {}
         else:
-            self._stored = self._read(values, scale, channels)
+            form = Form(binarize, self._draw, missing, 1.0, channels)
+            kept = keep(values, form, scale)
+            self._stored, self.missing, self.notes = kept.values, kept.missing, kept.notes
         if context is not None:
             labels = read_labels([context])
             (self.context,) = labels.values
             self.context_columns = context_columns or labels.columns
             self.notes = (*self.notes, *labels.notes)
         check_one_each(self.context, len(self))
-
-    def _read(
-        self, given: object, scale: float | None, channels: Literal["first", "last"] | None
-    ) -> Tensor:
-        """The values of a single observed site, as they are kept."""
-        if scale is not None:
-            check_positive("scale", scale)
-        read = read_array("x", given)
-        self.missing, self.notes = self.missing or read.missing, read.notes
-        scale = read.scale if scale is None else scale
-        if self.binarize == "dynamic" and scale == 255 and read.values.dtype == torch.uint8:
-            values = read.values  # a quarter of the memory of numbers, and as good
-        else:
-            values = scaled(read.values, scale)
-        check_some(values)
-        return self._checked(channels_first(values, channels))
-
-    def _checked(self, values: Tensor) -> Tensor:
-        if values.dtype == torch.uint8:
-            return values
-        if self.missing:  # one of the many NaNs, so that equal data have equal bytes
-            values = torch.where(torch.isnan(values), torch.nan, values)
-        if self.binarize != "none":
-            check_grey(values, self.missing)
-        return self._fixed_draw(values) if self.binarize == "fixed" else values
 
     @property
     def values(self) -> Tensors:
@@ -167,6 +138,8 @@ class Dataset(torch.utils.data.Dataset):
         """Numbers of what is kept, which may be grey levels as bytes."""
         if stored.dtype != torch.uint8:
             return stored
+        if isinstance(stored, OnDisk):
+            return stored.then("decoded", lambda levels, _: levels.float() / 255).to(self._dtype)
         return (stored.float() / 255).to(self._dtype)
 
     @cached_property
@@ -178,7 +151,11 @@ class Dataset(torch.utils.data.Dataset):
         return self._fixed_draw(stored) if self.binarize == "dynamic" else stored
 
     def _fixed_draw(self, stored: Tensor) -> Tensor:
-        return self._draw(stored, lambda few, drawn: self._binarized(self._decoded(few), drawn))
+        if isinstance(stored, OnDisk):
+            return drawn_on_disk(stored, self._draw, self.missing)
+        return self._draw(
+            stored, lambda few, drawn: binarized(self._decoded(few), drawn, self.missing)
+        )
 
     @property
     def tensor(self) -> Tensor:
@@ -227,20 +204,32 @@ class Dataset(torch.utils.data.Dataset):
     def _batch_of(self, index: Tensor, keys: Tensor, rows: Tensor | None) -> Tensor:
         x = self._decoded(only_tensor(self._stored).index_select(0, index))
         if self.binarize == "dynamic":
-            x = self._binarized(x, uniform(x.shape, keys, rows).to(x.dtype))
+            x = binarized(x, uniform(x.shape, keys, rows).to(x.dtype), self.missing)
         return x
-
-    def _binarized(self, values: Tensor, uniform: Tensor) -> Tensor:
-        """Draw 1 with the value as its probability, else 0; missing values stay missing."""
-        drawn = (uniform < values).to(values.dtype)
-        return torch.where(torch.isnan(values), values, drawn) if self.missing else drawn
 
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the data that are scored: of x, the context and a text's words."""
+        return self.facts.sha256 if self.is_on_disk else sha256_of(*self._hashed)
+
+    @property
+    def _hashed(self) -> tuple[Tensors, Tensors | None, list[list[str]]]:
         sources = (self, *self.parts.values())
         words = [source.vocabulary.words for source in sources if source.vocabulary is not None]
-        return sha256_of(self.x, self.context, words)
+        return self.x, self.context, words
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether data stay on disk, and are read some at a time."""
+        stored = tensors_of(self._stored).values()
+        return any(isinstance(each, OnDisk) for each in stored) or any(
+            part.is_on_disk for part in self.parts.values()
+        )
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What a pass over data on disk finds: their hash, and what their values are."""
+        return facts_of(self.name, *self._hashed)
 
     @property
     def text(self) -> list[str] | None:
@@ -284,8 +273,9 @@ class Dataset(torch.utils.data.Dataset):
             x, context = (map_tensors(lambda v: v[index], part) for part in (self.x, self.context))
             return x if context is None else (x, context)
         parts = {name: part[index] for name, part in self.parts.items()}
-        part = self._like(rows_of(self._stored, index), rows_of(self.context, index), parts)
-        if self.binarize == "dynamic" and not parts:
+        stored = map_tensors(lambda value: chosen(value, index), self._stored)
+        part = self._like(stored, rows_of(self.context, index), parts)
+        if self.binarize == "dynamic" and not parts and not self.is_on_disk:
             part._draw = self._draw.of(len(self), index)
             if "x" in vars(self):
                 vars(part)["x"] = rows_of(self.x, index)
@@ -301,13 +291,22 @@ class Dataset(torch.utils.data.Dataset):
         stored = map_tensors(move, self._stored)
         moved = self._like(stored, map_tensors(move, self.context), parts)
         moved._dtype = dtype or self._dtype
+        if "facts" in vars(self):  # those of the numbers as they were read
+            vars(moved)["facts"] = self.facts
         if self.binarize == "dynamic" and not parts:  # before rounding may change the draw
             vars(moved)["x"] = map_tensors(move, self.x)
             values = only_tensor(stored)
+            if self.is_on_disk:
+                return moved
             levels = grey_levels(values) if values.is_floating_point() else None
             if levels is not None:
                 moved._stored, moved._dtype = levels, values.dtype
         return moved
+
+    def taken(self, index: Tensor) -> Dataset:
+        """Some of the data in memory, to be trained on."""
+        parts = {name: part.taken(index) for name, part in self.parts.items()}
+        return self._like(rows_of(self._stored, index), rows_of(self.context, index), parts)
 
     def frame(self, x: Tensor | None = None) -> pandas.DataFrame:
         """A pandas table of x, or of the data, in the columns' own units and with their names.
@@ -373,7 +372,7 @@ class Dataset(torch.utils.data.Dataset):
         """Other data with the same policy, and the same draw of each datum."""
         part = copy.copy(self)
         part._stored, part.context, part.parts = stored, context, parts
-        for cached in ("x", "sha256"):
+        for cached in ("x", "sha256", "facts"):
             vars(part).pop(cached, None)
         return part
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.containers import read_object
 from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Dataset, from_source
-from pyro_vae.datasets.files import KINDS_OF_FILES, read_path, read_text
+from pyro_vae.datasets.files import KINDS_OF_FILES, read_path, read_text, reported
 from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
@@ -23,10 +23,13 @@ from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
 from pyro_vae.datasets.sources import Binarize, Part, Parts, Reading, Source, Texts, say
 from pyro_vae.datasets.splitting import split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
+from pyro_vae.datasets.stored import fits, is_large, is_stored, open_stored, refused
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import InvalidInput, check_choice, nearest_name, tensors_of
 
-__all__ = ["load", "load_whole", "names"]
+__all__ = ["InMemory", "load", "load_whole", "names"]
+
+InMemory = Literal["auto", "on", "off"]
 
 READERS: dict[str, tuple[Callable[[Path], Parts], Binarize]] = {
     "digits": (digits, "dynamic"),
@@ -83,6 +86,7 @@ def load(
     standardize: bool = False,
     like: Columns | None = None,
     context_like: Columns | None = None,
+    in_memory: InMemory = "auto",
 ) -> tuple[Dataset, Dataset]:
     """Read a data set by name, a file, a folder or an object, as (train, test).
 
@@ -126,6 +130,10 @@ def load(
         like: the columns of x that a table must have, with their units and categories, such as
             ``train.columns`` of the data that a program was trained on.
         context_like: the columns of the context likewise.
+        in_memory: ``"off"`` leaves x on disk, read some rows at a time: an ``.npy``, an ``.npz``
+            that is not compressed, HDF5, Zarr, Parquet, a folder of images or of Hugging Face's
+            ``save_to_disk``, or a torch data set. ``"auto"`` does so where x would take more than
+            half of the memory that is free.
 
     Raises:
         InvalidInput: for an unknown name, files that are missing or hold no data, or a fraction
@@ -141,7 +149,7 @@ def load(
     if fetch and isinstance(name, str) and name in DOWNLOADS:
         download(DOWNLOADS[name], _root(root))
     reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
-    source = _read(name, root, reading)
+    source = _read(name, root, reading, in_memory)
     if not 0 <= missing_fraction < 1:
         raise InvalidInput(
             "missing_fraction",
@@ -149,6 +157,8 @@ def load(
             expected="a probability in [0, 1)",
             fix="pass 0.2",
         )
+    if is_stored(source):
+        _check_on_disk(missing_fraction, standardize or (like is not None and like.is_standardized))
     if missing_fraction:
         draws = torch.Generator().manual_seed(seed)
         parts = source.parts.items()
@@ -215,6 +225,7 @@ def load_whole(
     standardize: bool = False,
     like: Columns | None = None,
     context_like: Columns | None = None,
+    in_memory: InMemory = "auto",
 ) -> Dataset:
     """Read all data as one set, in their order; the arguments are those of `load`.
 
@@ -225,7 +236,7 @@ def load_whole(
         178
     """
     reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
-    source = _read(name, root, reading)
+    source = _read(name, root, reading, in_memory)
     sets = from_source(source, scale=scale, channels=channels, context_like=context_like)
     whole, *others = sets.values()
     if others:
@@ -265,11 +276,48 @@ def _check_columns(source: Source, reading: Reading) -> None:
         )
 
 
-def _read(name: object, root: str | Path | None, reading: Reading) -> Source:
+def _read(name: object, root: str | Path | None, reading: Reading, in_memory: InMemory) -> Source:
     """Read the named data set, from the root folder if it is there, a path, or an object."""
-    source = _source_of(name, root, reading)
+    check_choice("in_memory", in_memory, get_args(InMemory))
+    source = _stored(name, reading, in_memory) or _source_of(name, root, reading)
     _check_columns(source, reading)
     return source
+
+
+def _stored(name: object, reading: Reading, in_memory: InMemory) -> Source | None:
+    """The source that stays on disk, if that is asked for, or would not fit in memory."""
+    is_name = isinstance(name, str | Path)
+    is_known = is_name and str(name) in (*READERS, *TEXTS)
+    if in_memory == "on" or (in_memory == "auto" and (is_known or not is_name)):
+        return None
+    if in_memory == "off":
+        if isinstance(name, str | Path) and not is_known:
+            with reported(Path(name), "data that can stay on disk"):
+                found = open_stored(name, reading)
+        else:
+            found = None if is_known else open_stored(name, reading)
+        if found is None:
+            raise refused(name)
+        return found
+    if not is_large(Path(str(name))):
+        return None
+    try:
+        found = open_stored(name, reading)
+    except InvalidInput:  # of a kind that is read into memory
+        return None
+    return found if found is not None and not fits(found) else None
+
+
+def _check_on_disk(missing_fraction: float, standardize: bool) -> None:
+    """Raise `InvalidInput` on what is made of all data at once."""
+    for argument, value in (("missing_fraction", missing_fraction), ("standardize", standardize)):
+        if value:
+            raise InvalidInput(
+                argument,
+                got=f"{value} for data that stay on disk",
+                expected="data in memory, all of which it looks at together",
+                fix="read them with in_memory='on' (--in-memory on), or write the file so",
+            )
 
 
 def _source_of(name: object, root: str | Path | None, reading: Reading) -> Source:

@@ -19,7 +19,12 @@ def split_in_place(data: Dataset, size: int, seed: int) -> tuple[Dataset, Datase
     The training rows move forward within the memory that they are in, and ``data`` is lost.
     """
     stored = data._stored
-    if not isinstance(stored, Tensor) or data.published_validation is not None or data.parts:
+    if (
+        not isinstance(stored, Tensor)
+        or data.is_on_disk
+        or data.published_validation is not None
+        or data.parts
+    ):
         return data.hold_out(size, seed)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     held, kept = data[order[:size].sort().values], order[size:].sort().values

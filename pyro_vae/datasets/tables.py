@@ -16,7 +16,7 @@ from pyro_vae.validation import InvalidInput, nearest_name
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["check_named", "covariates", "in_words", "read_frames"]
+__all__ = ["check_named", "columns_of_x", "covariates", "in_words", "numbers_like", "read_frames"]
 
 
 def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: str) -> Source:
@@ -38,16 +38,8 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     if reading.like is not None:
         return _like(frames, whole, reading, name)
     given = reading.given
-    known = list(map(str, whole.columns))
-    check_named((*given, *reading.columns), known)
-    dropped = [column for column, said in reading.columns.items() if said == DROP]
-    if dropped:
-        notes.append(f"left out as asked: {', '.join(dropped)}")
-    kept = [column for column in known if column not in (*given, *dropped)]
-    if not kept:
-        raise InvalidInput(
-            "columns", got="none left for x", expected="one or more", fix="leave fewer out"
-        )
+    kept, said = columns_of_x(list(map(str, whole.columns)), reading)
+    notes += said
     entries = dict(whole.items())
     found = [numbers_of(column, entries[column], reading.columns.get(column)) for column in kept]
     x = np.column_stack([column.values for column in found])
@@ -57,8 +49,8 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     if context_columns is not None:
         notes.append(f"context: {in_words(context_columns)}")
     if reading.columns or not all(column.kind == "real" for column in columns):
-        said = f"columns={{'{columns[0].name}': 'real'}} says otherwise for one"
-        notes.append(f"columns are {in_words(columns)}; {said}")
+        example = f"columns={{'{columns[0].name}': 'real'}} says otherwise for one"
+        notes.append(f"columns are {in_words(columns)}; {example}")
     missing = np.isnan(x)
     if missing.any():
         places = f"{int(missing.any(0).sum())} of {len(columns)} columns"
@@ -73,6 +65,19 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     )
 
 
+def columns_of_x(known: Sequence[str], reading: Reading) -> tuple[list[str], list[str]]:
+    """The columns of x among those of a table, and what was left out of it."""
+    given = reading.given
+    check_named((*given, *reading.columns), known)
+    dropped = [column for column, said in reading.columns.items() if said == DROP]
+    kept = [column for column in known if column not in (*given, *dropped)]
+    if not kept:
+        raise InvalidInput(
+            "columns", got="none left for x", expected="one or more", fix="leave fewer out"
+        )
+    return kept, [f"left out as asked: {', '.join(dropped)}"] if dropped else []
+
+
 def _parts(frames: Mapping[str, pandas.DataFrame], x: np.ndarray, y: np.ndarray | None) -> Parts:
     return parts_of([len(frame) for frame in frames.values()], list(frames), x, y)
 
@@ -84,7 +89,7 @@ def _like(
     columns, given = reading.like, reading.context_like
     assert columns is not None
     check_named([*columns.names, *(given.names if given else ())], list(map(str, whole.columns)))
-    x = np.column_stack([_numbers_like(column, whole[column.name]) for column in columns])
+    x = np.column_stack([numbers_like(column, whole[column.name]) for column in columns])
     y, _ = covariates(whole, (), reading)
     used = {*columns.names, *(given.names if given else ())}
     unused = [str(column) for column in whole.columns if str(column) not in used]
@@ -99,7 +104,7 @@ def _like(
     )
 
 
-def _numbers_like(column: Column, series: pandas.Series) -> np.ndarray:
+def numbers_like(column: Column, series: pandas.Series) -> np.ndarray:
     """A column's numbers, with the numbers that another data set gave its categories."""
     import pandas
 
@@ -159,7 +164,7 @@ def covariates(
     like = reading.context_like
     if like is not None and set(like.names) <= set(map(str, whole.columns)):
         columns = like
-        values = np.column_stack([_numbers_like(column, whole[column.name]) for column in like])
+        values = np.column_stack([numbers_like(column, whole[column.name]) for column in like])
     elif given:
         is_target = reading.target is not None
         said = reading.columns

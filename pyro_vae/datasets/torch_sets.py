@@ -16,7 +16,10 @@ from pyro_vae.datasets.arrays import package_of
 from pyro_vae.datasets.sources import Part, Source
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["NAMES", "check_two", "endless", "from_torch", "of_items"]
+__all__ = [
+    "NAMES", "Indexed", "Sized", "check_two", "contexts_of", "endless", "from_torch", "item_of",
+    "of_items",
+]  # fmt: skip
 
 NAMES = {"x", "y", "context"}  # of an item that is a dictionary
 
@@ -66,7 +69,7 @@ def _from_loader(loader: TORCH.DataLoader[object]) -> Source:
         notes.append(f"the loader's {type(loader.sampler).__name__} chooses which data are read")
     if loader.batch_size is None and loader.batch_sampler is None:  # it gives data one by one
         return replace(of_items(batches, name), notes=tuple(notes))
-    parts = [_item(batch, name) for batch in batches]
+    parts = [item_of(batch, name) for batch in batches]
     if not parts:
         raise _empty(name)
     x = _joined([part.x for part in parts], name)
@@ -126,7 +129,7 @@ def _bounded(stream: object, name: str) -> Iterator[object]:
 
 def of_items(items: Iterator[object], name: str) -> Source:
     """Data given one by one, each x or a pair (x, context)."""
-    parts = [_item(item, name) for item in items]
+    parts = [item_of(item, name) for item in items]
     if not parts:
         raise _empty(name)
     has_context = {part.y is not None for part in parts}
@@ -138,11 +141,11 @@ def of_items(items: Iterator[object], name: str) -> Source:
             fix="give each datum its context",
         )
     x: object = [part.x for part in parts]
-    y = _contexts([part.y for part in parts]) if has_context == {True} else None
+    y = contexts_of([part.y for part in parts]) if has_context == {True} else None
     return Source(name, {"train": Part(x, y)})  # type: ignore[arg-type]
 
 
-def _contexts(given: Sequence[object]) -> object:
+def contexts_of(given: Sequence[object]) -> object:
     """The contexts of data one by one, which may be dictionaries."""
     if not all(isinstance(each, Mapping) for each in given):
         return [_scalar(each) for each in given]
@@ -162,7 +165,7 @@ def _scalar(value: object) -> object:
     return value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
 
 
-def _item(item: object, name: str) -> Part:
+def item_of(item: object, name: str) -> Part:
     """One datum, or a batch of them, as x and its context."""
     if isinstance(item, Mapping):
         if "x" in item and set(item) <= NAMES and len(item) < 3:

@@ -14,7 +14,7 @@ from pyro_vae.distributions.counts import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of
+from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of, is_interval
 from pyro_vae.distributions.events import ObservedEvents, is_missing
 from pyro_vae.distributions.flows import PushForward
 from pyro_vae.distributions.levels import (
@@ -99,6 +99,7 @@ __all__ = [
     "has_mean",
     "innermost_support",
     "is_missing",
+    "is_interval",
     "is_point_mass",
     "is_same_support",
     "is_thin",

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
+from pyro_vae.distributions.supports import innermost_support
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Columns", "ObservedEntries", "entries_of"]
+__all__ = ["Columns", "ObservedEntries", "entries_of", "is_interval"]
 
 
 def entries_of(distribution: Distribution, argument: str = "likelihood") -> TorchDistribution:
@@ -189,6 +190,39 @@ class OrMissing(constraints.Constraint):
 
     def __repr__(self) -> str:
         return f"{str(self.base).rstrip('()')} or missing"
+
+
+INTERVALS = tuple(
+    type(each)
+    for each in (
+        constraints.real,
+        constraints.positive,
+        constraints.nonnegative,
+        constraints.less_than(0.0),
+        constraints.unit_interval,
+        constraints.half_open_interval(0.0, 1.0),
+        constraints.boolean,
+        constraints.nonnegative_integer,
+        constraints.integer_interval(0, 1),
+    )
+)
+
+
+def is_interval(support: constraints.Constraint) -> bool:
+    """Whether a support is one interval for all entries, of numbers or of whole numbers.
+
+    Entries may be missing. Whether data lie in it follows from the least of their numbers, the
+    largest, and one that is no whole number.
+
+    Example:
+        >>> is_interval(OrMissing(constraints.unit_interval)), is_interval(constraints.simplex)
+        (True, False)
+    """
+    inner = innermost_support(support)
+    if isinstance(inner, OrMissing):
+        return is_interval(inner.base)
+    bounds = [bound for bound in vars(inner).values() if isinstance(bound, Tensor)]
+    return isinstance(inner, INTERVALS) and all(bool((b == b.flatten()[0]).all()) for b in bounds)
 
 
 @biject_to.register(OrMissing)

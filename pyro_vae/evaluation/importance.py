@@ -21,6 +21,7 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.conditional_score import difference, only_parts
 from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
 from pyro_vae.evaluation.importance_score import ImportanceScore, UnreliableEstimate, summarize
+from pyro_vae.evaluation.kept_scores import KeptScores
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal
@@ -187,15 +188,19 @@ def evaluate(
     compile: Compile = "auto",
     progress: bool = False,
     summaries: dict[str, Callable[[Tensor], Score]] | None = None,
+    kept: KeptScores | None = None,
 ) -> dict[str, Score]:
     """Make several scores from one set of draws: by default the ELBO and log p(x).
 
     They are called ``"elbo"`` and ``"log_likelihood"``.
 
     Arguments and errors are those of `log_likelihood`; ``summaries`` maps a name to a function from
-    log-weights (K, n) to a `Score`. Data are scored in blocks of about 16 MiB of activations, on a
-    GPU of 256 MiB; their size follows from the program and K. Each datum is encoded once, its K
-    draws taken together; only where they alone exceed a block are they taken in parts.
+    log-weights (K, n) to a `Score`. ``kept`` writes scores as they are made, and leaves out what it
+    has: those of data one after the other from the first.
+
+    Data are scored in blocks of about 16 MiB of activations, on a GPU of 256 MiB; their size
+    follows from the program and K. Each datum is encoded once, its K draws taken together; only
+    where they alone exceed a block are they taken in parts.
 
     Example:
         >>> sorted(evaluate(vae, torch.zeros(3, 1, 8, 8), num_samples=50))
@@ -206,8 +211,9 @@ def evaluate(
     data = as_dataset(data)
     settings = Settings(seed, compile, progress)
     try:
-        weights = iterate_log_weights(program, data, num_samples, proposal, settings)
-        scores = _summarized(weights, summaries)
+        start = 0 if kept is None else kept.start_of(len(data))
+        weights = iterate_log_weights(program, data, num_samples, proposal, settings, start=start)
+        scores = _summarized(weights, summaries, kept)
     except HasGlobals:
         scores = score_with_globals(program, data, num_samples, proposal, settings)
     return {
@@ -218,12 +224,15 @@ def evaluate(
 
 
 def _summarized(
-    weights: Iterator[Weighed], summaries: Mapping[str, Callable[[Tensor], Score]]
+    weights: Iterator[Weighed],
+    summaries: Mapping[str, Callable[[Tensor], Score]],
+    kept: KeptScores | None,
 ) -> dict[str, Score]:
     """Scores made from log-weights of a few data at a time."""
     parts: dict[str, list[Score]] = {name: [] for name in summaries}
     rounding = 0.0
     for weighed in weights:
+        few: dict[str, Score] = {}
         rounding = max(rounding, rounding_of(weighed.weights).max().item())
         for name, summary in summaries.items():
             score = summary(weighed.weights)
@@ -231,8 +240,14 @@ def _summarized(
                 score = score.with_error(rounding_of(weighed.weights))
             elif weighed.runs:
                 score = score.with_error(summary_error(summary, weighed.weights, weighed.runs))
+            few[name] = score
+        if kept is not None:
+            for name in summaries if not any(parts.values()) else ():
+                parts[name] = kept.before(name, few[name])
+            kept.add(few)
+        for name, score in few.items():
             parts[name].append(score)
-            if len(parts[name]) == MOST_PARTS:
+            if len(parts[name]) >= MOST_PARTS:
                 parts[name] = [concatenate(parts[name])]
     if rounding > LARGEST_ROUNDING:
         warnings.warn(

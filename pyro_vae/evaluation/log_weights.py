@@ -70,8 +70,9 @@ def iterate_log_weights(
     *,
     scored: bool = True,
     looked_at: bool = False,
+    start: int = 0,
 ) -> Iterator[Weighed]:
-    """Yield log-weights of a few data at a time, in order."""
+    """Yield log-weights of a few data at a time, in order, from the block of one of them on."""
     opened = conditioned(program, data, settings.seed, scored=scored, looked_at=looked_at)
     with opened as given:
         is_guide = isinstance(proposal, Guide)
@@ -91,10 +92,11 @@ def iterate_log_weights(
             return weights_of_block(part, few, proposal, blocks.draws)
 
         seeded = blocks.seeded(given.device, len(given), settings.seed)
-        tasks = (partial(weigh, own, few) for own, few in seeded)
+        tasks = (partial(weigh, own, few) for own, few in seeded if few.start >= start)
         group = of_this_process()
         label = f"log-weights, K = {num_samples}"
-        with progress_bar(label, total=len(given), shown=settings.progress) as advance:
+        shown = settings.progress
+        with progress_bar(label, total=len(given), shown=shown, start=start) as advance:
             computed = (task() for task in tasks) if group is None else group.in_turns(tasks)
             for weights in computed:
                 weights = weights.expand(num_samples, -1) if repeats > 1 else weights

@@ -26,8 +26,8 @@ from pyro_vae.files.checksums import CHECKSUM, is_whole, is_whole_text
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
-    "MEGABYTE", "SPARE", "Kind", "check_unpacked", "checked", "files_in", "open_file", "parsing",
-    "read_bytes", "read_json", "read_npy", "read_npz", "read_text", "read_yaml",
+    "MEGABYTE", "SPARE", "Kind", "check_unpacked", "checked", "files_in", "npy_header", "open_file",
+    "parsing", "read_bytes", "read_json", "read_npy", "read_npz", "read_text", "read_yaml",
 ]  # fmt: skip
 
 MEGABYTE = 2**20
@@ -323,8 +323,14 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         return _array(file, member.file_size)
 
 
-def _array(file: IO[bytes], size: int) -> np.ndarray:
-    """An array in numpy's format, read once, into its own memory."""
+def npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape, order (whether it is Fortran's) and dtype of an array in numpy's format.
+
+    The file is then at its first number. ``size`` is where the array must end.
+
+    Raises:
+        zipfile.BadZipFile: if the array holds objects, or is not as large as it states.
+    """
     version = np.lib.format.read_magic(file)  # type: ignore[arg-type]  # any file serves
     header = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -341,6 +347,13 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
         raise zipfile.BadZipFile("an array of nothing")
     if min(shape, default=0) < 0 or count * dtype.itemsize != size - file.tell():
         raise zipfile.BadZipFile("an array of another size than it states")
+    return shape, is_fortran, dtype
+
+
+def _array(file: IO[bytes], size: int) -> np.ndarray:
+    """An array in numpy's format, read once, into its own memory."""
+    shape, is_fortran, dtype = npy_header(file, size)
+    count = math.prod(shape)
     flat = np.empty(count, dtype)
     if count:
         view, filled = memoryview(flat.view(np.uint8).data), 0

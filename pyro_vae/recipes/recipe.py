@@ -61,6 +61,8 @@ class Recipe:
         data: a data set's name, a file (.npz, .npy, .csv, .tsv, .parquet, .h5ad, .zarr, .h5, .txt),
             or a folder of images or sounds.
         data_root: folder of the data sets' files; by default $PYRO_VAE_DATA, else a cache folder.
+        in_memory: off leaves the data on disk and reads them as they are needed; auto does so where
+            they would take more than half of the memory that is free.
         binarize: how grey values become 0 or 1; by default what suits the data set and, for
             digits, the likelihood.
         missing: NaN in the data marks a missing entry. The encoder then also takes the mask of
@@ -118,6 +120,7 @@ class Recipe:
 
     data: str = "digits"
     data_root: str | None = None
+    in_memory: Literal["auto", "on", "off"] = "auto"
     binarize: Literal["none", "dynamic", "fixed"] | None = None
     missing: bool = False
     missing_fraction: float = 0.0

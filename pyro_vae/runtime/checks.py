@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from pyro import validation_enabled
 from pyro.distributions import TorchDistribution
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.contracts import (
@@ -24,8 +24,11 @@ from pyro_vae.contracts import (
     sites_of,
 )
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
+from pyro_vae.datasets.facts import PartFacts, check_facts
+from pyro_vae.datasets.on_disk import OnDisk, blocks_of
 from pyro_vae.distributions import (
     innermost_support,
+    is_interval,
     is_point_mass,
     is_same_support,
     is_thin,
@@ -67,7 +70,11 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     x, context = data.x, data.context
     if program.event_shape is not None:
         check_event_shape(x, _shape_of_parts(program.event_shape, program, x))
-    check_finite("x", x, missing=data.missing)
+    facts = data.facts.parts if data.is_on_disk else {}
+    if facts:
+        check_facts(facts, data.missing)
+    else:
+        check_finite("x", x, missing=data.missing)
     check_context(program, len(data), context, x)
     if isinstance(program, Preparable):
         few = slice(0, 3)
@@ -79,9 +86,10 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     guide, model = traces_at(program, x, context)
     names = data.columns.names if data.columns is not None else None
     for name in tensors_of(x):
-        if (name or "x") in sites_of(model):
-            _check_support(program, (x, context), name, sites_of(model)[name or "x"], names)
-    check_extremes(program, x, context, partial(traces_at, program, x, context))
+        site = sites_of(model).get(name or "x")
+        if site is not None and not (name in facts and _telling_inside(x, name, facts, site)):
+            _check_support(program, (x, context), name, site, names)
+    check_extremes(program, x, context, partial(traces_at, program, x, context), facts)
     with _explaining(program):
         check_latent_supports(guide, model)
 
@@ -98,24 +106,45 @@ def _check_support(
     A support may depend on the data, as the total of a multinomial does. Where it depends on the
     latents, data outside of it at one draw may be inside at another: then the scores tell.
     """
-    part = tensors_of(args[0])[name]
-    values, support = part.to(reference_parameter(program).device), stated_support(site["fn"])
-    shape = site["value"].shape[1:]
-    if shape.numel() == part[0].numel():  # as a pair observes x
-        values = values.reshape(len(part), *shape)
-    inside = support.check(values).reshape(len(part), -1).all(1)
-    if not inside.all():
+    part, device = tensors_of(args[0])[name], reference_parameter(program).device
+    support, shape = stated_support(site["fn"]), site["value"].shape[1:]
+    for few, values in blocks_of(part):
+        values = values.to(device)
+        if shape.numel() == values[0].numel():  # as a pair observes x
+            values = values.reshape(len(values), *shape)
+        inside = support.check(values).reshape(len(values), -1).all(1)
+        if inside.all():
+            continue
         rows = (~inside).nonzero().flatten().cpu()
 
-        def at_draw(seed: int) -> Constraint:
-            few = rows_of(args[0], rows), rows_of(args[1], rows)
-            return stated_support(sites_of(_traces_at(program, *few, seed)[1])[name or "x"]["fn"])
+        def at_draw(seed: int, chosen: Tensor = rows + few.start) -> Constraint:
+            outside = rows_of(args[0], chosen), rows_of(args[1], chosen)
+            model = _traces_at(program, *outside, seed)[1]
+            return stated_support(sites_of(model)[name or "x"]["fn"])
 
         own = at_draw(0)
         if not own.check(values[rows]).all() and all(
             is_same_support(own, at_draw(seed)) for seed in (1, 2, 3)
         ):
-            check_support(values, support, columns)
+            if isinstance(part, OnDisk):
+                check_support(values, support, columns, few.start)
+            whole = part.to(device)  # in memory: all of them are counted
+            shaped = values.shape[1:]
+            check_support(whole.reshape(len(part), *shaped), support, columns)
+
+
+def _telling_inside(x: Tensors, name: str, facts: Mapping[str, PartFacts], site: Site) -> bool:
+    """Whether the data that tell of all others lie inside the support.
+
+    They tell of them if it is one interval for all entries, of numbers or of whole numbers.
+    """
+    support, places = stated_support(site["fn"]), facts[name].telling
+    if not is_interval(support) or not places:
+        return False
+    few = tensors_of(x)[name][places].to(site["value"].device)
+    shape = site["value"].shape[1:]
+    few = few.reshape(len(few), *shape) if shape.numel() == few[0].numel() else few
+    return bool(support.check(few).all())
 
 
 def _shape_of_parts(shape: EventShape, program: ProgramLike, x: Tensors) -> EventShape:

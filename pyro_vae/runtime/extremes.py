@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.contracts import ProgramLike, Tensors, Trace
+from pyro_vae.datasets.facts import PartFacts
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -17,20 +18,27 @@ Traces = Callable[[int], tuple[Trace, Trace]]  # guide and model at one datum
 
 
 def check_extremes(
-    program: ProgramLike, x: Tensors, context: Tensors | None, traces_at: Traces
+    program: ProgramLike,
+    x: Tensors,
+    context: Tensors | None,
+    traces_at: Traces,
+    facts: Mapping[str, PartFacts],
 ) -> None:
     """Raise `InvalidInput` if a datum with an extreme number or a missing entry cannot be scored.
 
-    The first datum may be the only one that can: an embedding has a row for its label, and none for
-    the largest.
+    Of data on disk, ``facts`` says which these are. The first datum may be the only one that can
+    be scored: an embedding has a row for its label, and none for the largest.
     """
     if any(isinstance(module, nn.Embedding) for module in program.modules()):
         for argument, values in (("context", context), ("x", x)):
-            for part in tensors_of(values).values():
-                for place in _extremes(part):
+            for name, part in tensors_of(values).items():
+                is_known = argument == "x" and name in facts
+                for place in facts[name].extremes if is_known else _extremes(part):
                     _check_rows(argument, part, place, traces_at)
-    for part in tensors_of(x).values():
-        _check_missing(part, traces_at)
+    for name, part in tensors_of(x).items():
+        first = facts[name].nan_at if name in facts else _first_missing(part)
+        if first is not None:
+            _check_missing(first, traces_at)
 
 
 def _extremes(values: Tensor) -> Iterator[int]:
@@ -55,13 +63,15 @@ def _check_rows(argument: str, values: Tensor, place: int, traces_at: Traces) ->
         ) from error
 
 
-def _check_missing(values: Tensor, traces_at: Traces) -> None:
+def _first_missing(values: Tensor) -> int | None:
+    """The first datum with a missing entry."""
     if not values.is_floating_point():
-        return
+        return None
     is_missing = torch.isnan(values.reshape(len(values), -1)).any(1)
-    if not is_missing.any():
-        return
-    first = int(is_missing.nonzero()[0])
+    return int(is_missing.nonzero()[0]) if is_missing.any() else None
+
+
+def _check_missing(first: int, traces_at: Traces) -> None:
     for name, site in latent_sites(traces_at(first)[0]).items():
         if torch.isnan(site["value"]).any():
             raise InvalidInput(

@@ -32,6 +32,7 @@ from pyro_vae.runtime.environment import choose_device, isolated_random, referen
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.runtime.progress import say
 from pyro_vae.training.callbacks import Callback, check_callbacks
+from pyro_vae.training.feed import chunk_rows
 from pyro_vae.training.history import History
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant
@@ -187,6 +188,7 @@ def fit(
     settings: dict[str, object] = {
         "data": train.sha256,
         "binarize": train.binarize,
+        "in_memory": f"off, by {chunk_rows(train)} rows" if train.is_on_disk else None,
         "objective": _settings_of(objective),
         "batch_size": batch_size,
         "learning_rate": learning_rate,

@@ -269,14 +269,12 @@ class Run:
         steps = self.steps
         bad = (~torch.isfinite(losses)).nonzero()
         first = int(bad[0]) if len(bad) else len(losses)
-        batches = steps.batches(epoch)
-        batch = batches[min(first, len(batches) - 1)]
+        x, context = steps.batch_at(epoch, min(first, steps.per_epoch - 1))
         steps.run(epoch, stop=first)
         step = epoch * steps.per_epoch + first
         broken = self._first_parameter_that_is_not_finite()
         if broken is not None:
             return TrainingDiverged(step - 1, f"parameter {broken!r}", OVERFLOWED, self.folder)
-        x, context = steps.data.batch(batch.places, batch.keys)
         with torch.no_grad(), validation_enabled(False):
             guide, model = importance_traces(steps.program, x, context)
         for part, trace in (("guide", guide), ("model", model)):

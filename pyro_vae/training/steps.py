@@ -7,10 +7,10 @@ same whatever came before.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import pyro.infer
 import torch
@@ -22,7 +22,7 @@ from pyro_vae.compilation.cost import FEWEST_STEPS, is_worth_compiling
 from pyro_vae.compilation.cuda_graph import Replay
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
-from pyro_vae.contracts import Initializable, ProgramLike, as_module
+from pyro_vae.contracts import Initializable, ProgramLike, Tensors, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.objectives.base import Objective, ObjectiveLike, look
@@ -35,36 +35,21 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
-from pyro_vae.training.optimizer_state import OptimizerState
+from pyro_vae.training.feed import Batch, feed_of
+from pyro_vae.training.optimizer_state import OptimizerState, needs_closure
 from pyro_vae.training.ownership import leaves_of, refuse_foreign
 from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Batch", "GradientSteps", "MakeOptimizer"]
+__all__ = ["GradientSteps", "MakeOptimizer"]
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # from parameters and lr=
 
 STEPS_AT_ONCE = 16  # in a CUDA graph
 
+MOST_TO_INITIALIZE = 2**14  # data on disk that a part is initialised from
+
 PREFIX = "program."  # of the names of the program's tensors in a state
-
-
-class Batch(NamedTuple):
-    """The inputs of a step.
-
-    Args:
-        places: of the batch's data in the data set.
-        keys: the keys of their binarisation.
-        kl_weight: the weight of the latents' terms, ``None`` for one of 1.
-        rate_factor: the factor on the learning rate.
-        factor_on_device: the same on the device, for CUDA.
-    """
-
-    places: Tensor
-    keys: Tensor
-    kl_weight: Tensor | None
-    rate_factor: float
-    factor_on_device: Tensor | None
 
 
 @dataclass
@@ -118,7 +103,7 @@ class GradientSteps:
                 fix="register the networks as modules of the program (Program(..., modules=...))",
             )
         self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
-        if _needs_closure(self.optimizer):
+        if needs_closure(self.optimizer):
             raise InvalidInput(
                 "optimizer",
                 got=f"{type(self.optimizer).__name__}, which needs the loss several times a step",
@@ -140,6 +125,7 @@ class GradientSteps:
                 self.group, self._loss, module, self.parameters, compiled
             )
             self.loss_and_gradients = shared
+        self.feed = feed_of(self.data, self.batch_size, STEPS_AT_ONCE, self.seed, self.group)
         self.globals: frozenset[str] = frozenset()  # the sites that belong to all data together
         self.per_epoch = -(-len(self.data) // self.batch_size)
 
@@ -152,7 +138,7 @@ class GradientSteps:
 
     def find_plates(self) -> None:
         """Check the program's sites, and tell the objective where its particles go."""
-        x, context = self.data.batch(*self._first_batch(min(MOST_DATA, len(self.data)))[:2])
+        x, context = self.feed.data.batch(*self._first_batch(min(MOST_DATA, len(self.data)))[:2])
         with evaluating(self.program, self.seed):
             plates = find_plates(self.program, x, context, scored=False)
             self.globals = plates.globals
@@ -167,8 +153,10 @@ class GradientSteps:
     def initialize(self) -> None:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
         if isinstance(self.program, Initializable):
-            everything = torch.arange(len(self.data), device=self.device)
-            self.program.initialize(*self.data.batch(everything))
+            rows = torch.arange(len(self.data), device=self.device)
+            if self.data.is_on_disk and len(rows) > MOST_TO_INITIALIZE:
+                rows = rows[:: -(-len(rows) // MOST_TO_INITIALIZE)]  # from all over the file
+            self.program.initialize(*self.data.batch(rows))
 
     def validate(self) -> None:
         """Check the loss once with all of Pyro's checks, and the parameters that it reaches.
@@ -246,25 +234,42 @@ class GradientSteps:
 
         Losses are in nats per datum.
         """
-        batches = self.batches(epoch)[:stop]
         self.program.train()
         losses: list[Tensor] = []
-        with validation_enabled(False):
-            done = 0
-            while done < len(batches):
-                few = batches[done : done + STEPS_AT_ONCE]
-                if self._can_replay(few):
-                    losses.append(self._replayed(few))
-                    done += len(few)
-                else:
-                    losses.append(self._step(batches[done]))
-                    done += 1
+        left = self.per_epoch if stop is None else stop
+        with validation_enabled(False), closing(self.loads(epoch)) as loads:
+            while left and (batches := next(loads, [])):
+                losses += self._trained_on(batches[:left])
+                left -= len(batches[:left])
         return torch.hstack(losses) if losses else torch.empty(0, device=self.device)
 
-    def batches(self, epoch: int) -> list[Batch]:
-        """Shuffle the data into this epoch's batches, and seed everything random."""
+    def _trained_on(self, batches: list[Batch]) -> Iterator[Tensor]:
+        done = 0
+        while done < len(batches):
+            few = batches[done : done + STEPS_AT_ONCE]
+            if self._can_replay(few):
+                yield self._replayed(few)
+                done += len(few)
+            else:
+                yield self._step(batches[done])
+                done += 1
+
+    def batch_at(self, epoch: int, step: int) -> tuple[Tensors, Tensors | None]:
+        """The data of a step of an epoch, as they are drawn there."""
+        with closing(self.loads(epoch)) as loads:
+            for batches in loads:
+                if step < len(batches):
+                    return self.feed.data.batch(batches[step].places, batches[step].keys)
+                step -= len(batches)
+        raise IndexError(step)
+
+    def loads(self, epoch: int) -> Generator[list[Batch], None, None]:
+        """Shuffle the data into this epoch's batches, and seed everything random.
+
+        Those of data on disk come a few at a time, each few over the memory of those before.
+        """
         seed_generators(self.device, hash((self.seed, epoch)) % 2**63)
-        order = torch.randperm(len(self.data), device=self.device)
+        places = self.feed.epoch(epoch)
         steps = range(epoch * self.per_epoch, (epoch + 1) * self.per_epoch)
         weights: Iterable[Tensor | None] = [None] * self.per_epoch
         if self.warmup:  # inputs of the captured graph, so that annealing recompiles nothing
@@ -274,8 +279,10 @@ class GradientSteps:
         if self.device.type == "cuda":  # of the type that the fused update reads
             on_device = torch.tensor(factors, device=self.device, dtype=torch.float32)
         keys = batch_keys(self.per_epoch, self.device)
-        fields = zip(order.split(self.batch_size), keys, weights, factors, on_device)
-        return [Batch(*batch) for batch in fields]
+        rest = zip(keys, weights, factors, on_device)
+        with closing(places):
+            for few in places:
+                yield [Batch(place, *next(rest)) for place in few]
 
     def kl_weight(self, step: int) -> float:
         """The weight of the latents' terms at a step, counted from 0 over the whole run."""
@@ -343,7 +350,7 @@ class GradientSteps:
 
         Its data are looked up and drawn here, as a part of the captured graph.
         """
-        x, context = self.data.batch(index, keys, rows)
+        x, context = self.feed.data.batch(index, keys, rows)
         share = len(index if rows is None else rows) / len(self.data)
         pair = map(without_data_scale, (self.program.model, self.program.guide))
         model, guide = (weigh_globals(fn, self.globals, share) for fn in pair)
@@ -388,8 +395,3 @@ def _run_draws_one_by_one(objective: ObjectiveLike) -> None:
             f"{objective.num_particles}) (--objective ELBO)",
         )
     objective.vectorize_particles = False
-
-
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from stored_kinds import Watched
 from torch import nn
 
 import pyro_vae as pv
@@ -77,6 +78,7 @@ PROGRAMS: dict[str, tuple[Callable[[], pv.VAE], dict]] = {
         {"batch_size": 3, "optimizer": torch.optim.SGD},
     ),
     "codebook": (codes, {}),
+    "on disk": (conditional, {}),
     "iwae": (vae, {"objective": pv.objectives.IWAE(num_particles=3)}),
 }
 
@@ -91,7 +93,10 @@ def trained(name: str, out: Path | None = None, epochs: int = 2, resume: bool = 
     make, settings = PROGRAMS[name]
     torch.manual_seed(0)
     program = make()
-    given = data() if name == "cvae" else data().with_context(None)
+    given = data() if make is conditional else data().with_context(None)
+    if name == "on disk":
+        rows = Watched(data().values.numpy())
+        given = pv.datasets.Dataset(rows, given.context, binarize="dynamic")
     validation = pv.datasets.Dataset(data().values.round(), given.context)
     history = pv.fit(
         program,

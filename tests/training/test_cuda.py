@@ -218,11 +218,10 @@ def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
         torch.cuda.set_sync_debug_mode("error")
         try:
             with monkeypatch.context() as inner:
-                batches = self.batches
                 torch.cuda.set_sync_debug_mode("default")
-                prepared = batches(epoch)  # the order and the rates are sent to the device once
+                prepared = list(self.loads(epoch))  # order and rates are sent to the device once
                 torch.cuda.set_sync_debug_mode("error")
-                inner.setattr(self, "batches", lambda epoch: prepared)
+                inner.setattr(self, "loads", lambda epoch: (few for few in prepared))
                 return run(self, epoch, stop)
         finally:
             torch.cuda.set_sync_debug_mode("default")
