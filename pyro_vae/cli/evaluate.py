@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pyro_vae.cli.options import as_written, explaining
 from pyro_vae.cli.parsers import CommandParser, new_parser
@@ -61,9 +60,7 @@ def run(argv: list[str]) -> None:
         check_count("limit", options.limit)
     check_choice("engine", options.engine, ["local", "ray"])
     if options.engine == "ray":
-        words = as_written(without_flags(argv, [*FLAGS, *RAY_FLAGS]))
-        places = {options.run: str(Path(options.run).resolve())}  # whatever folder they run in
-        command = ["evaluate", *(places.get(word, word) for word in words)]
+        command = ["evaluate", *as_written(without_flags(argv, [*FLAGS, *RAY_FLAGS]))]
         print(run_in_group(ray_of(options), command, options.processes), end="")
         return
     if in_processes("evaluate", argv):

@@ -120,7 +120,8 @@ class Ray(Engine):
                     "address",
                     got=f"{self.address!r}, which cannot be reached ({error})",
                     expected="the address of a Ray cluster",
-                    fix="start one with ray start --head, or leave --address out",
+                    fix="start one with ray start --head, or leave --address out; where the "
+                    "cluster has a token, give it to this process too (ray get-auth-token)",
                 ) from None
         try:
             yield ray
