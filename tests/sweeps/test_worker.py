@@ -1,0 +1,42 @@
+"""A trial's process: one command after another, and no longer than the process that started it."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from pyro_vae.sweeps.grid import Setting
+from pyro_vae.sweeps.trial import Crashed, Trial, run_trial
+from pyro_vae.sweeps.worker import ABANDONED
+
+
+def trial_of(folder, *commands):
+    return Trial(folder / "run", Setting((), ()), 0, commands, folder / "logs" / "log", folder)
+
+
+def test_a_command_that_fails_is_the_last_and_says_why(tmp_path):
+    outcome = run_trial(trial_of(tmp_path, ("--version",), ("trian",), ("--help",)), threads=1)
+    assert outcome.problem.startswith("command: got 'trian'")
+    lines = (tmp_path / "logs" / "log").read_text().splitlines()
+    assert len(lines) == 2 and lines[0][0].isdigit()
+
+
+def test_commands_that_end_well_are_a_success(tmp_path):
+    outcome = run_trial(trial_of(tmp_path, ("--version",)), threads=1)
+    assert outcome.words == "done"
+
+
+def test_a_trial_that_is_given_up_is_no_success(tmp_path):
+    given_up = threading.Event()
+    given_up.set()
+    with pytest.raises(Crashed, match="SIGTERM"):
+        run_trial(trial_of(tmp_path, ("train",)), 1, given_up)
+
+
+def test_it_ends_when_the_process_that_started_it_does(tmp_path):
+    command = [sys.executable, "-m", "pyro_vae.sweeps.worker", json.dumps([["train"]])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=tmp_path) as worker:
+        worker.stdin.close()
+        assert worker.wait(60) == ABANDONED
