@@ -30,7 +30,7 @@ class SeedDifference:
         mean: that of the first less that of the second: positive where the first is better.
         se_data: its standard error over data, from the paired differences.
         se_seeds: its standard error over seeds; NaN for one seed, which cannot tell.
-        p_value: that of the hypothesis of no difference, two-sided; of one seed, over data alone.
+        p_value: that of the hypothesis of no difference, two-sided; NaN for one seed or one datum.
         adjusted: the p-value corrected for all the differences that were looked at.
         num_seeds: how many pairs of runs.
         sign: ``""``, ``">="``, ``"<="`` or ``"~"``, as that of a `Difference`.
@@ -103,14 +103,13 @@ def _se(values: np.ndarray) -> float:
 
 
 def _p_value(mean: float, *parts: tuple[float, int]) -> float:
-    """Two-sided, by standard errors with their degrees of freedom; those not known are left out."""
-    seen = [(error**2, df) for error, df in parts if not math.isnan(error)]
-    variance = sum(part for part, _ in seen)
-    if not seen or math.isnan(mean):
+    """Two-sided, by standard errors with their degrees of freedom; NaN where one is not known."""
+    variance = sum(error**2 for error, _ in parts)
+    if math.isnan(variance):
         return math.nan
     if variance == 0:
         return float(mean == 0)
-    df = variance**2 / sum(part**2 / df for part, df in seen)
+    df = variance**2 / sum(error**4 / df for error, df in parts)
     return float(2 * special.stdtr(df, -abs(mean) / math.sqrt(variance)))
 
 

@@ -87,8 +87,8 @@ def notes_of(results: Results) -> Iterator[str]:
         )
         if results.num_seeds == 1:
             yield (
-                "There is one seed: the errors are over data alone, and another seed might rank "
-                "the rows otherwise. Add --seeds 3."
+                "There is one seed: the errors are over data alone, there is no p, and another "
+                "seed might rank the rows otherwise. Add --seeds 3."
             )
     if any(row.sign for row in results.rows):
         yield (

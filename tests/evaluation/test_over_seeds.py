@@ -21,12 +21,17 @@ def scores(values):
     }
 
 
-def test_of_one_seed_it_is_the_paired_difference():
+def test_of_one_seed_it_is_the_paired_difference_and_tells_nothing_of_other_seeds():
     a, b = np.random.default_rng(0).normal(size=(2, 1, 40))
     found, alone = compare_over_seeds(scores(a), scores(b)), compare(scores(a)[0], scores(b)[0])
     assert (found.mean, found.se) == pytest.approx((alone.mean, alone.se))
-    assert math.isnan(found.se_seeds)
-    assert found.p_value == pytest.approx(stats.ttest_rel(a[0], b[0]).pvalue)
+    assert math.isnan(found.se_seeds) and math.isnan(found.p_value)
+
+
+def test_of_seeds_that_are_alike_it_is_student_over_data():
+    a, b = np.random.default_rng(0).normal(size=(2, 40))
+    found = compare_over_seeds(scores([a, a, a]), scores([b, b, b]))
+    assert found.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
 
 def test_of_data_that_are_alike_it_is_student_over_seeds():
