@@ -42,8 +42,8 @@ def run_in_group(engine: Ray, command: Sequence[str], processes: int) -> str:
         if any(room.get(name, 0) < processes * each for name, each in size.items()):
             raise InvalidInput(
                 "processes",
-                got=f"{processes} of {engine.cpus} CPUs and {engine.gpus:g} GPUs each, in a cluster "
-                f"of {room.get('CPU', 0):.0f} CPUs and {room.get('GPU', 0):.0f} GPUs",
+                got=f"{processes} of {engine.cpus} CPUs and {engine.gpus:g} GPUs each, in a "
+                f"cluster of {room.get('CPU', 0):.0f} CPUs and {room.get('GPU', 0):.0f} GPUs",
                 expected="room for all of them at once",
                 fix="lower --processes",
             )
