@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # all of it is imported on first use, so that a command starts at once
     from pyro_vae import (
+        checks,
         datasets,
         diagnostics,
         evaluation,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
         training,
     )
     from pyro_vae.checkpoint import load, save
+    from pyro_vae.checks import check
     from pyro_vae.diagnostics import to_inference_data
     from pyro_vae.evaluation import compare, elbo, log_likelihood, to_elpd
     from pyro_vae.programs import (
@@ -37,10 +39,10 @@ __version__ = "0.2.0"
 
 __all__ = [
     "VAE", "CompiledSVI", "HierarchicalVAE", "MultimodalVAE", "Program", "Refined",
-    "SemiSupervisedVAE", "at_globals", "compare", "datasets", "decode", "diagnostics", "elbo",
-    "encode", "evaluation", "fit", "generate", "impute", "inspection", "likelihoods", "load",
-    "log_likelihood", "networks", "objectives", "plotting", "posteriors", "priors", "reconstruct",
-    "save", "to_elpd", "to_inference_data", "training",
+    "SemiSupervisedVAE", "at_globals", "check", "checks", "compare", "datasets", "decode",
+    "diagnostics", "elbo", "encode", "evaluation", "fit", "generate", "impute", "inspection",
+    "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
+    "priors", "reconstruct", "save", "to_elpd", "to_inference_data", "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.
@@ -53,6 +55,7 @@ _HOMES = {
     "Refined": "programs",
     "SemiSupervisedVAE": "programs",
     "at_globals": "runtime.at_globals",
+    "check": "checks",
     "compare": "evaluation",
     "decode": "runtime.decoding",
     "elbo": "evaluation",

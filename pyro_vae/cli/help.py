@@ -20,7 +20,9 @@ __all__ = ["COMMANDS", "PAGES", "Option", "Page", "key", "render", "stored", "us
 
 FOLDER = Path(__file__).parent
 PAGES = FOLDER / "help.json"
-COMMANDS = ("train", "evaluate", "compare", "sweep", "sample", "impute", "inspect", "report")
+COMMANDS = (
+    "train", "evaluate", "compare", "sweep", "sample", "impute", "inspect", "check", "report",
+)  # fmt: skip
 # The modules of the components that help names.
 FAMILIES = (
     "priors/__init__",

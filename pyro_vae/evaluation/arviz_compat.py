@@ -26,6 +26,7 @@ __all__ = [
     "elpd_data",
     "group_of",
     "inference_data",
+    "is_0x",
     "psis_tail_shape",
     "r_hat",
     "write_netcdf",
@@ -49,7 +50,8 @@ def arviz() -> ModuleType:
     return az
 
 
-def _is_0x(az: ModuleType) -> bool:
+def is_0x(az: ModuleType) -> bool:
+    """Whether ArviZ is of a release before 1.0."""
     # 1.x answers to the names of 0.x, with a warning and something else.
     return "InferenceData" in vars(az)
 
@@ -78,7 +80,7 @@ def inference_data(
             {str(dim): known.get(str(dim), np.arange(size)) for dim, size in dataset.sizes.items()}
         )
     az = arviz()
-    if _is_0x(az):
+    if is_0x(az):
         return az.InferenceData(warn_on_custom_groups=False, attrs=attributes, **datasets)
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
 
@@ -181,7 +183,7 @@ def elpd_data(
         "good_k": good_k,
         "pareto_k": shapes,
     }
-    if _is_0x(az):
+    if is_0x(az):
         from arviz.stats import ELPDData
 
         parts = {
@@ -232,7 +234,7 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         # Fits of degenerate tails overflow; their k says enough.
         warnings.simplefilter("ignore")
-        if _is_0x(az):
+        if is_0x(az):
             _, shapes = az.psislw(centred)
         else:
             from arviz_stats.base import array_stats

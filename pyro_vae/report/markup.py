@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-__all__ = ["duration", "embedded", "facts", "formula", "precise", "rounded", "table", "text"]
+__all__ = [
+    "duration", "embedded", "facts", "formula", "formulas_in", "precise", "rounded",
+    "table", "text",
+]  # fmt: skip
 
 
 # Commands of LaTeX, and what Matplotlib reads in their place.
@@ -79,6 +82,12 @@ def facts(values: Mapping[str, object]) -> str:
 def embedded(data: bytes, kind: str) -> str:
     """An image as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def formulas_in(doc: str) -> list[str]:
+    """The formulas of a docstring, in LaTeX."""
+    blocks = re.findall(r"\.\. math::(.*?)(?:\n\s*\n|\Z)", doc, re.S)
+    return [" ".join(block.split()) for block in blocks]
 
 
 def formula(latex: str) -> str:

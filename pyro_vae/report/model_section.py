@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 
 from torch import nn
 
@@ -62,8 +61,9 @@ def _components(parts: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
 
 
 def _component(role: str, part: nn.Module) -> str:
+    doc = inspect.getdoc(type(part)) or ""
     formulas = "".join(
-        f"<p class=formula>{markup.formula(latex)}</p>" for latex in _formulas(part)[:1]
+        f"<p class=formula>{markup.formula(latex)}</p>" for latex in markup.formulas_in(doc)[:1]
     )
     networks = [
         f"{text(name)}: <code>{text(_signature(module))}</code>"
@@ -79,13 +79,6 @@ def _component(role: str, part: nn.Module) -> str:
 
 def _first_line(part: object) -> str:
     return (inspect.getdoc(type(part)) or type(part).__name__).splitlines()[0]
-
-
-def _formulas(part: object) -> list[str]:
-    """The formulas of a class's docstring, in LaTeX."""
-    doc = inspect.getdoc(type(part)) or ""
-    blocks = re.findall(r"\.\. math::(.*?)(?:\n\s*\n|\Z)", doc, re.S)
-    return [" ".join(block.split()) for block in blocks]
 
 
 def _signature(module: nn.Module) -> str:

@@ -97,13 +97,13 @@ def report(folder: str | Path, program: ProgramLike) -> str:
     return page(title, body)
 
 
-def page(title: str, body: Sequence[str]) -> str:
+def page(title: str, body: Sequence[str], more_style: str = "") -> str:
     """A page that loads nothing: its parts in HTML, under a title in HTML."""
     head = (
         '<meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{title}</title><style>{STYLE}</style>'
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{STYLE}{more_style}</style>'
     )
     return (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'

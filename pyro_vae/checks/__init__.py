@@ -1,0 +1,11 @@
+"""Checks of a trained program: what a careful reviewer would ask, each with a verdict.
+
+`check` asks all of it in a given time; `Check` is what a question of your own inherits from. The
+questions themselves are the modules of `pyro_vae.checks.questions`.
+"""
+
+from pyro_vae.checks.base import Check, Checked, Finding, Verdict
+from pyro_vae.checks.running import all_checks, check
+from pyro_vae.checks.subject import Claims, Subject
+
+__all__ = ["Check", "Checked", "Claims", "Finding", "Subject", "Verdict", "all_checks", "check"]

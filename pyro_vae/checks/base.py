@@ -1,0 +1,230 @@
+"""What a check is, what it finds, and what a page of checks is made of."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from matplotlib.figure import Figure
+
+from pyro_vae.checks.subject import Subject
+from pyro_vae.datasets.shown import facts_html
+
+__all__ = ["Check", "Checked", "Finding", "Number", "Verdict", "holm", "judged"]
+
+Number = float | int | str | bool | None
+
+WORDS = {True: "passed", False: "failed", None: "could not tell"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found out, before all checks are judged together.
+
+    Args:
+        means: what the numbers mean, in one sentence.
+        numbers: the numbers by name, each with its error beside it.
+        p_value: of a test that nothing is wrong, corrected for all looks within this check;
+            ``None`` for a check that is no test.
+        matters: whether the departure is large enough to matter. A test fails where it does and is
+            significant.
+        passed: the verdict of a check that is no test; ``None`` where it could not tell.
+        faults: what is wrong, in a few words each, where the check fails.
+        change: what to change, where the check fails.
+        figure: what draws it.
+    """
+
+    means: str
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    p_value: float | None = None
+    matters: bool = True
+    passed: bool | None = None
+    faults: Sequence[str] = ()
+    change: str = ""
+    figure: Callable[[], Figure] | None = None
+
+
+class Check(ABC):
+    """One question that a reviewer asks, and how it is answered.
+
+    A new check is a new module of `pyro_vae.checks.questions` with a subclass in it; nothing else
+    has to know of it.
+
+    Args:
+        name: what it is called, in a few words.
+        question: the question that it helps to answer.
+        calls: about how often it runs the program.
+        rows: on how many data and draws altogether.
+    """
+
+    name: str
+    question: str
+    calls: int = 10
+    rows: int = 1000
+
+    @abstractmethod
+    def look(self, subject: Subject) -> Finding:
+        """Look at a program and its data.
+
+        Raises:
+            InvalidInput: where the question cannot be asked of this program.
+        """
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A check's answer, judged together with all others.
+
+    Args:
+        name: of the check.
+        question: that it helps to answer.
+        passed: whether it passed; ``None`` where it could not tell.
+        means: what was found, in one sentence.
+        change: what to change where it failed.
+        faults: what is wrong, in a few words each; empty unless it failed.
+        numbers: the numbers by name.
+        p_value: of a test, corrected for the looks within it.
+        adjusted: the p-value corrected for all tests of the page by Holm's method.
+        seconds: that it took.
+        about: how it is done, as the check's docstring says.
+        figure: what draws it.
+    """
+
+    name: str
+    question: str
+    passed: bool | None
+    means: str
+    change: str = ""
+    faults: tuple[str, ...] = ()
+    numbers: dict[str, Number] = field(default_factory=dict)
+    p_value: float | None = None
+    adjusted: float | None = None
+    seconds: float = 0.0
+    about: str = ""
+    figure: Callable[[], Figure] | None = None
+
+    @property
+    def word(self) -> str:
+        """The verdict: passed, failed or could not tell."""
+        return WORDS[self.passed]
+
+    def to_dict(self) -> dict[str, object]:
+        """The verdict as ``check.json`` holds it."""
+        return {
+            "name": self.name,
+            "question": self.question,
+            "passed": self.passed,
+            "means": self.means,
+            "what_to_do": self.change,
+            "faults": list(self.faults),
+            "numbers": dict(self.numbers),
+            "p_value": self.p_value,
+            "p_value_adjusted": self.adjusted,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Checked:
+    """All verdicts on a program and its data.
+
+    Args:
+        verdicts: one for each check that was made.
+        left_out: the checks that the time did not allow, each with the seconds that it needs.
+        level: the probability that a sound program fails any of the tests.
+        num_data: data that were looked at.
+        seed: of all draws.
+        sha256: of the data.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    left_out: dict[str, float]
+    level: float
+    num_data: int
+    seed: int
+    sha256: str
+
+    def __getitem__(self, name: str) -> Verdict:
+        return next(verdict for verdict in self.verdicts if verdict.name == name)
+
+    def of(self, passed: bool | None) -> list[Verdict]:
+        """The verdicts of one kind."""
+        return [verdict for verdict in self.verdicts if verdict.passed is passed]
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong, in a few words each, without repetition."""
+        return list(dict.fromkeys(fault for each in self.verdicts for fault in each.faults))
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{len(self.of(key))} {word}" for key, word in WORDS.items())
+        out = f", {len(self.left_out)} left out" if self.left_out else ""
+        found = f": {'; '.join(self.faults)}" if self.faults else ""
+        return f"{counts}{out}{found}"
+
+    def __repr__(self) -> str:
+        return f"Checked({self})"
+
+    def _repr_html_(self) -> str:
+        facts = {each.name: f"{each.word}: {each.means}" for each in self.verdicts}
+        return facts_html(f"checks: {self}", facts)
+
+
+def holm(p_values: Iterable[float]) -> list[float]:
+    """Adjust p-values for their number, by Holm's step-down method.
+
+    Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
+
+    Example:
+        >>> holm([0.01, 0.5, 0.02])
+        [0.03, 0.5, 0.04]
+    """
+    given = list(p_values)
+    adjusted, largest = [1.0] * len(given), 0.0
+    for rank, place in enumerate(sorted(range(len(given)), key=lambda i: given[i])):
+        largest = max(largest, min(1.0, (len(given) - rank) * given[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def judged(found: Sequence[tuple[Check, Finding, float]], level: float) -> tuple[Verdict, ...]:
+    """Judge findings together: the tests among them are corrected for their number.
+
+    Args:
+        found: each check with what it found and the seconds that it took.
+        level: the probability that a sound program fails any of the tests.
+    """
+    tests = [i for i, (_, finding, _) in enumerate(found) if finding.p_value is not None]
+    p_values = [found[i][1].p_value for i in tests]
+    adjusted = dict(zip(tests, holm([p for p in p_values if p is not None])))
+    verdicts = []
+    for i, (check, finding, seconds) in enumerate(found):
+        if i in adjusted:
+            failed = adjusted[i] < level and finding.matters
+            finding = replace(finding, passed=not failed)
+        failed = finding.passed is False
+        verdicts.append(
+            Verdict(
+                name=check.name,
+                question=check.question,
+                passed=finding.passed,
+                means=finding.means,
+                change=finding.change if failed else "",
+                faults=tuple(finding.faults) if failed else (),
+                numbers={key: _finite(value) for key, value in finding.numbers.items()},
+                p_value=finding.p_value,
+                adjusted=adjusted.get(i),
+                seconds=seconds,
+                about=inspect.getdoc(type(check)) or "",
+                figure=finding.figure,
+            )
+        )
+    return tuple(verdicts)
+
+
+def _finite(value: Number) -> Number:
+    """A number as JSON has it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,118 @@
+r"""Each entry of a datum as the model predicts it from the others.
+
+.. math:: p(x_d \mid x_{-d}) = \int p(x_d \mid z)\, p(z \mid x_{-d})\, dz \approx
+          \sum_k w_{kd}\, p(x_d \mid z_k), \quad z_k \sim q(z \mid x), \quad
+          w_{kd} \propto \frac{p(z_k)\, p(x_{-d} \mid z_k)}{q(z_k \mid x)}
+
+The weights make up for q and for the entry itself, which q has seen, so that the predictions are
+those of a model that has not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks.subject import Subject
+from pyro_vae.distributions import entries_of
+from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.validation import InvalidInput, tensors_of
+
+__all__ = ["ROWS", "Predicted", "predicted"]
+
+DRAWS, DATA = 300, 300
+ROWS = DRAWS * DATA
+BLOCK = 2**22  # numbers at a time
+FEWEST, ENOUGH = 10, 0.9  # effective draws, and the share of entries that have them
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Entries of one part of x, each predicted from the others.
+
+    Args:
+        name: of the part.
+        x: the entries (N, D).
+        pit: the probability of a smaller entry (N, D), ties broken at random; NaN where an entry
+            is missing.
+        mean: the predicted mean (N, D), of a binary entry its probability.
+        ess: effective draws behind each (N, D).
+    """
+
+    name: str
+    x: Tensor
+    pit: Tensor
+    mean: Tensor
+    ess: Tensor
+
+
+def predicted(subject: Subject) -> list[Predicted]:
+    """Predict each entry of the data from the others.
+
+    Raises:
+        InvalidInput: where entries depend on one another given z, or q is too far from the
+            posterior for weights that mean something.
+    """
+    few = subject.few[:DATA]
+    rows: dict[str, list[Predicted]] = {}
+    with conditioned(subject.local, few, subject.seed) as given:
+        given.check_no_auxiliary()
+        size = sum(part[0].numel() for part in tensors_of(given.x).values())
+        for part, _ in given.in_chunks(max(1, BLOCK // (DRAWS * size))):
+            for one in _of(part):
+                rows.setdefault(one.name, []).append(one)
+    found = [
+        Predicted(
+            name,
+            *(
+                torch.cat([vars(one)[field] for one in parts])
+                for field in ("x", "pit", "mean", "ess")
+            ),
+        )
+        for name, parts in rows.items()
+    ]
+    enough = torch.cat([(one.ess > FEWEST).flatten() for one in found]).double().mean().item()
+    if enough < ENOUGH:
+        raise InvalidInput(
+            "q",
+            got=f"{FEWEST} effective draws or more for {enough:.0%} of the entries",
+            expected=f"for {ENOUGH:.0%}",
+            fix="mend q first, which is too far from the posterior without an entry",
+        )
+    return found
+
+
+def _of(given: Conditioned) -> list[Predicted]:
+    """The predictions of a few data."""
+    values = given.draw(given.guide, DRAWS)
+    log_prior, log_x, log_q = given.densities(values, given.guide)
+    log_w = (log_prior + log_x - log_q).double()
+    found = []
+    for name in given.observed_names:
+        x = tensors_of(given.x).get(name, tensors_of(given.x).get(""))
+        assert x is not None
+        law = entries_of(given.predictive(values, name))
+        shape = (DRAWS, *x.shape)
+        own = law.log_prob(x).double().expand(shape).flatten(2)
+        drawn, mean = law.sample().double().expand(shape).flatten(2), _mean(law, shape)
+        entries = x.double().flatten(1)
+        weights = (log_w[:, :, None] - own).softmax(0)
+        ess = 1 / weights.square().sum(0)
+        below = (weights * (drawn < entries)).sum(0)
+        equal = (weights * (drawn == entries)).sum(0)
+        share = below + torch.rand_like(below) * equal
+        pit = (share * ess + torch.rand_like(below)) / (ess + 1)  # of so many draws, a rank
+        pit = torch.where(entries.isnan(), torch.nan, pit)
+        found.append(
+            Predicted(name, *(v.cpu() for v in (entries, pit, (weights * mean).sum(0), ess)))
+        )
+    return found
+
+
+def _mean(law, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return law.mean.double().expand(shape).flatten(2)
+    except NotImplementedError:
+        return torch.full(shape, torch.nan, dtype=torch.float64).flatten(2)

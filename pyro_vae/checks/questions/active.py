@@ -1,0 +1,100 @@
+"""Whether the latent is used."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro import validation_enabled
+from torch import Tensor
+
+from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.drawing import bars
+from pyro_vae.checks.subject import MOST, Subject
+from pyro_vae.evaluation.decomposition import active_units
+from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.environment import evaluating, like_parameters
+from pyro_vae.runtime.latents import in_rows, out_of_rows
+from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.predictive import prior_predictive
+from pyro_vae.runtime.traces import is_local, latent_sites
+
+__all__ = ["ActiveUnits"]
+
+DRAWS = 50
+LEAST = 0.01  # nats that x tells of a draw of z, and the variance of an active unit
+SHOWN = 30
+
+
+class ActiveUnits(Check):
+    r"""Some latent dimension moves with the data: :math:`\mathrm{Var}_x \mathrm{E}_q[z_d]`.
+
+    Where none does, the decoder says why. If it uses z on data of its own, q ignores x; if it does
+    not, the latent has collapsed.
+
+    Source: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders.
+    """
+
+    name = "active units"
+    question = "Is the latent used?"
+    calls, rows = 10, MOST * (DRAWS + 6)
+
+    def look(self, subject: Subject) -> Finding:
+        units = active_units(subject.local, subject.few, DRAWS, seed=subject.seed)
+        variance = torch.cat([value.flatten() for value in units.variance.values()])
+        names = [f"{name}[{i}]" for name, v in units.variance.items() for i in range(v.numel())]
+        nats, error = _nats_used(subject)
+        used = nats > max(LEAST, 3 * error)
+        order = variance.argsort(descending=True)[:SHOWN].tolist()
+        means = f"{units.active} of {units.total} latent dimensions move with the data"
+        if not units.active:
+            means += (
+                f", though x tells {nats:.2f} nats of z in data of the model's own"
+                if used
+                else ", and the decoder does not use them either"
+            )
+        return Finding(
+            means=means,
+            numbers={
+                "active dimensions": units.active,
+                "of": units.total,
+                "threshold of the variance": units.threshold,
+                "largest variance of a posterior mean": variance.max().item(),
+                "nats that a simulated x tells of its z": nats,
+                "its standard error": error,
+            },
+            passed=units.active > 0,
+            faults=["q ignores x" if used else "the latent has collapsed"],
+            change="Let the encoder see x and learn (check its inputs and its learning rate)."
+            if used
+            else "Warm up the KL (--warmup), use free bits, or a weaker decoder.",
+            figure=bars(
+                [names[i] for i in order],
+                [variance[i].item() for i in order],
+                "variance of each posterior mean over data",
+                "variance",
+            ),
+        )
+
+
+def _nats_used(subject: Subject) -> tuple[float, float]:
+    r"""Estimate E log p(x | z) less E log p(x | z') of simulated x, at its own z and at another's.
+
+    Its standard error comes with it.
+    """
+    program, context = subject.local, like_parameters(subject.local, subject.context)
+    with evaluating(program, subject.seed), validation_enabled(False):
+        trace = prior_predictive(program, len(subject.few), context)
+        given = Conditioned.of(program, observed_of(trace)["value"], context, scored=False)
+        own = {
+            name: in_rows(site["value"][None], given.plates)
+            for name, site in latent_sites(trace).items()
+            if name in given.draw(given.model, 1) and is_local(site)
+        }
+
+        def rest(rows: dict[str, Tensor]) -> Tensor:
+            at = {name: out_of_rows(value, given.plates) for name, value in rows.items()}
+            return given.log_density(given.model, at)[1][0].double()
+
+        nats = rest(own) - rest({name: value.roll(1, dims=1) for name, value in own.items()})
+    return nats.mean().item(), (nats.std() / math.sqrt(len(nats))).item()

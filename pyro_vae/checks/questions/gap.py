@@ -1,0 +1,78 @@
+"""What lies between the ELBO and log p(x): the family of q, and the encoder."""
+
+from __future__ import annotations
+
+import math
+
+from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.drawing import bars
+from pyro_vae.checks.subject import Subject, seeded_rows
+from pyro_vae.evaluation.decomposition import decompose, inference_gap
+from pyro_vae.evaluation.proposals import Refitted
+
+__all__ = ["Gap"]
+
+DATA, DRAWS, STEPS = 50, 300, 150
+TOLERATED, SHARE = 0.1, 0.1  # nats, and of the KL of q to the prior
+CLEAR = 3.0  # standard errors
+
+
+class Gap(Check):
+    r"""Little is lost between the ELBO and log p(x), by the family of q or by its encoder.
+
+    .. math:: \log p(x) - \mathrm{ELBO} = (\log p(x) - \mathrm{ELBO}(q^*)) + (\mathrm{ELBO}(q^*) -
+              \mathrm{ELBO}(q))
+
+    The first is the approximation gap of the best q* of the family, the second the amortisation
+    gap of the encoder.
+
+    Source: Cremer, Li and Duvenaud (2018), Inference Suboptimality in Variational Autoencoders.
+    """
+
+    name = "inference gap"
+    question = "Does q match the posterior?"
+    calls, rows = 3 * STEPS * 4, DATA * (STEPS * 100 + 3 * DRAWS)
+
+    def look(self, subject: Subject) -> Finding:
+        few = seeded_rows(subject.few, DATA, subject.seed)
+        gap = inference_gap(
+            subject.local, few, DRAWS, refinement=Refitted(steps=STEPS), seed=subject.seed
+        )
+        kl = decompose(subject.local, few, 20, seed=subject.seed)["kl"].mean
+        tolerated = TOLERATED + SHARE * kl
+        parts = {"approximation": gap.approximation, "amortisation": gap.amortization}
+        errors = {
+            name: part.values.std().item() / math.sqrt(len(few)) for name, part in parts.items()
+        }
+        too_large = [
+            name for name, part in parts.items() if part.mean - CLEAR * errors[name] > tolerated
+        ]
+        faults = {
+            "approximation": "the family of q is too small",
+            "amortisation": "the encoder is off",
+        }
+        return Finding(
+            means=f"q loses {gap.inference.mean:.2g} nats: {gap.approximation.mean:.2g} +- "
+            f"{errors['approximation']:.1g} by its family and {gap.amortization.mean:.2g} +- "
+            f"{errors['amortisation']:.1g} by its encoder; up to {tolerated:.2g} each is little",
+            numbers={
+                "data": len(few),
+                "inference gap": gap.inference.mean,
+                "approximation gap": gap.approximation.mean,
+                "its standard error": errors["approximation"],
+                "amortisation gap": gap.amortization.mean,
+                "standard error of that": errors["amortisation"],
+                "KL of q to the prior": kl,
+                "tolerated": tolerated,
+            },
+            passed=not too_large,
+            faults=[faults[name] for name in too_large],
+            change="Where the family loses: a richer posterior, such as Flow. Where the encoder "
+            "loses: a larger encoder, longer training, or the program Refined.",
+            figure=bars(
+                [f"{name} gap" for name in parts],
+                [part.mean for part in parts.values()],
+                "nats between the ELBO and log p(x)",
+                "nats",
+            ),
+        )

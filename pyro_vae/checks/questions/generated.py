@@ -1,0 +1,53 @@
+"""A classifier of data against data that the model makes."""
+
+from __future__ import annotations
+
+import torch
+from scipy import stats
+
+from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.subject import MOST, Subject
+from pyro_vae.diagnostics.two_sample import two_sample_test
+from pyro_vae.validation import tensors_of
+
+__all__ = ["Generated"]
+
+TOLERATED = 0.1  # of the accuracy above a half
+
+
+class Generated(Check):
+    """A classifier cannot tell the data from data drawn from the model.
+
+    It sees what no entry shows alone, such as how entries go together. With a context it is told
+    that, too. Entries that are missing are missing in both.
+
+    Source: Lopez-Paz and Oquab (2017), Revisiting Classifier Two-Sample Tests.
+    """
+
+    name = "data against generated data"
+    question = "Does the model fit?"
+    calls, rows = 40, MOST
+
+    def look(self, subject: Subject) -> Finding:
+        known = [
+            part.double().flatten(1).cpu() for part in tensors_of(subject.context or {}).values()
+        ]
+        real = torch.cat([*(part.real for part in subject.entries), *known], dim=1)
+        made = torch.cat([*(part.simulated[0] for part in subject.entries), *known], dim=1)
+        test = two_sample_test(
+            real.nan_to_num(0).numpy(), made.nan_to_num(0).numpy(), seed=subject.seed
+        )
+        return Finding(
+            means=f"a classifier tells the data from generated ones with accuracy "
+            f"{test.accuracy:.2f} +- {test.se:.2f}, where 0.5 is no difference",
+            numbers={
+                "accuracy": test.accuracy,
+                "its standard error": test.se,
+                "data": test.num_samples,
+            },
+            p_value=float(stats.norm.sf(test.z_score)),
+            matters=test.accuracy - 0.5 > TOLERATED,
+            faults=["generated data are not like the data"],
+            change="Look at samples beside data (pyro-vae sample); a larger decoder, a prior that "
+            "learns, or another likelihood.",
+        )

@@ -1,0 +1,67 @@
+"""Whether the program scores its training data better than new ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy import stats
+
+from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.subject import MOST, Subject, seeded_rows
+from pyro_vae.evaluation.importance import elbo
+
+__all__ = ["Overfitting"]
+
+DRAWS = 20
+TOLERATED = 0.25  # standard deviations of a datum's score
+
+
+class Overfitting(Check):
+    r"""The mean ELBO of training data is that of test data, but for a small gap.
+
+    The gap is held against the spread of the data's scores, so that it has no unit, and tested by
+    Welch's t. Where the history has a validation ELBO, its fall since its best epoch is told too.
+    """
+
+    name = "training against test data"
+    question = "Has training converged?"
+    calls, rows = 20, 2 * MOST * DRAWS
+
+    def look(self, subject: Subject) -> Finding:
+        seen = seeded_rows(subject.need_train(), MOST, subject.seed)
+        ours, theirs = (
+            elbo(subject.local, data, DRAWS, seed=subject.seed).values.double()
+            for data in (subject.few, seen)
+        )
+        gap = (theirs.mean() - ours.mean()).item()
+        error = math.sqrt(ours.var().item() / len(ours) + theirs.var().item() / len(theirs))
+        spread = math.sqrt((ours.var().item() + theirs.var().item()) / 2)
+        p_value = stats.norm.sf(gap / error) if error else float(gap <= 0)
+        fallen = _fallen(subject)
+        told = "" if fallen is None else f", and the validation ELBO fell by {fallen:.3g} nats"
+        return Finding(
+            means=f"training data score {gap:.3g} +- {error:.2g} nats higher than test data{told}",
+            numbers={
+                "training less test ELBO": gap,
+                "its standard error": error,
+                "in standard deviations of a datum's score": gap / spread if spread else 0.0,
+                "fall of the validation ELBO since its best epoch": fallen,
+                "training data": len(theirs),
+                "test data": len(ours),
+            },
+            p_value=float(p_value),
+            matters=gap > TOLERATED * spread,
+            faults=["over-trained"],
+            change="Stop at the best validation epoch (--validation), use a smaller network or "
+            "more data.",
+        )
+
+
+def _fallen(subject: Subject) -> float | None:
+    """By how much the validation ELBO fell after its best epoch, if it was measured."""
+    if not subject.history:
+        return None
+    measured = [row["validation_elbo"] for row in subject.need_history()]
+    curve = torch.tensor([value for value in measured if value is not None])
+    return (curve.max() - curve[-1]).item() if len(curve) else None

@@ -1,0 +1,100 @@
+"""Entries predicted from the others: calibration of intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import stats
+
+from pyro_vae.checks.base import Check, Finding, Number
+from pyro_vae.checks.drawing import ecdf_of_uniform
+from pyro_vae.checks.leave_one_out import ROWS, predicted
+from pyro_vae.checks.subject import Subject
+from pyro_vae.checks.uniformity import uniform_test
+
+__all__ = ["Predictions"]
+
+TOLERATED = 0.05  # of a distribution function, or of a coverage
+POINTS = np.linspace(0.05, 0.95, 19)
+LEVEL = 0.9
+
+
+class Predictions(Check):
+    r"""Intervals of an entry given the others hold as often as they say (LOO-PIT).
+
+    .. math:: u_{nd} = P(\tilde x_d < x_{nd} \mid x_{n,-d}) \sim \mathrm{Uniform}(0, 1)
+
+    It is randomised where x is discrete. A hump of u is a likelihood that is too wide, a U one that
+    is too narrow, a slope a bias.
+
+    Source: Gelfand, Dey and Chang (1992); Sailynoja, Burkner and Vehtari (2022) for the bands.
+    """
+
+    name = "intervals of entries given the others"
+    question = "Does the model fit?"
+    calls, rows = 20, 2 * ROWS
+
+    def look(self, subject: Subject) -> Finding:
+        u = torch.cat([part.pit for part in subject.once(predicted)], dim=1).numpy()
+        test = uniform_test(u)
+        pooled, p_pooled = _pooled(u)
+        inside = np.abs(u - 0.5) < LEVEL / 2
+        known = ~np.isnan(u)
+        by_datum = np.where(known, inside, 0).sum(1) / np.maximum(known.sum(1), 1)
+        covered, error = float(by_datum.mean()), float(by_datum.std() / np.sqrt(len(u)))
+        wrong = (test.p_value * len(test.p_value) < 0.01) & (test.difference > TOLERATED)
+        together = p_pooled < 0.01 and np.abs(pooled).max() > TOLERATED
+        d = test.worst
+        faults = [_fault(u if together and not wrong.any() else u[:, d])]
+        matters = bool(wrong.any() or together)
+        numbers: dict[str, Number] = {
+            "data": len(u),
+            "entries": u.shape[1],
+            f"covered by {LEVEL:.0%} intervals": covered,
+            "its standard error": error,
+            "largest difference of an entry": float(test.difference[d]),
+            "entries that differ": int(wrong.sum()),
+            "largest difference of all entries together": float(np.abs(pooled).max()),
+        }
+        return Finding(
+            means=f"intervals of {LEVEL:.0%} for an entry given the others hold {covered:.1%} +- "
+            f"{error:.1%}" + (f"; {faults[0]}" if matters else ""),
+            numbers=numbers,
+            p_value=min(1.0, 2 * min(test.smallest, p_pooled)),
+            matters=matters,
+            faults=faults,
+            change="Learn the likelihood's scale, or choose a likelihood with other tails or with "
+            "several modes.",
+            figure=ecdf_of_uniform(
+                u[:, d][known[:, d]], "LOO-PIT of the entry that fits least", "LOO-PIT"
+            ),
+        )
+
+
+def _pooled(u: np.ndarray) -> tuple[np.ndarray, float]:
+    """Differences of the distribution function of all entries, and one p-value for them.
+
+    Entries of a datum depend on one another, so errors are over data.
+    """
+    known = ~np.isnan(u)
+    each = (known[:, :, None] & (u[:, :, None] <= POINTS)).sum(1) / np.maximum(known.sum(1), 1)[
+        :, None
+    ]
+    difference = each.mean(0) - POINTS
+    error = np.maximum(each.std(0, ddof=1) / np.sqrt(len(u)), 1e-12)
+    p = 2 * stats.t.sf(np.abs(difference) / error, len(u) - 1)
+    return difference, float(min(1.0, len(POINTS) * p.min()))
+
+
+def _fault(u: np.ndarray) -> str:
+    values = u[~np.isnan(u)]
+    shift = (values.mean() - 0.5) * np.sqrt(12)
+    spread = (values.var() - 1 / 12) * np.sqrt(180)
+    ends = (np.abs(values - 0.5) > LEVEL / 2).mean() - (1 - LEVEL)
+    if abs(shift) > max(0.1, abs(spread)):
+        return "predictions are biased"
+    if spread > 0.1 and ends > 0:
+        return "likelihood too narrow"
+    if spread < -0.1 and ends < 0:
+        return "likelihood too wide"
+    return "the likelihood has the wrong shape"  # its middle says one thing, and its ends another

@@ -1,0 +1,86 @@
+"""Calibration of the probabilities of binary entries."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import stats
+
+from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.drawing import on_axes
+from pyro_vae.checks.leave_one_out import ROWS, predicted
+from pyro_vae.checks.subject import Subject
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["Probabilities"]
+
+BINS = 10
+TOLERATED = 0.05
+
+
+class Probabilities(Check):
+    r"""Binary entries are 1 as often as the model says, given the others.
+
+    .. math:: P(x_{nd} = 1 \mid P(x_d = 1 \mid x_{n,-d}) = p) = p
+
+    In ten groups of equal size, by the predicted probability; errors are over data.
+
+    Source: DeGroot and Fienberg (1983), The Comparison and Evaluation of Forecasters.
+    """
+
+    name = "calibration of probabilities"
+    question = "Does the model fit?"
+    calls, rows = 20, 2 * ROWS + 1
+
+    def look(self, subject: Subject) -> Finding:
+        binary = [
+            (part.x, part.mean)
+            for part in subject.once(predicted)
+            if bool(((part.x == 0) | (part.x == 1) | part.x.isnan()).all())
+        ]
+        if not binary:
+            raise InvalidInput(
+                "x", got="no binary entries", expected="entries of 0 and 1", fix="leave it out"
+            )
+        x, p = (torch.cat(parts, dim=1).numpy() for parts in zip(*binary))
+        known = ~(np.isnan(x) | np.isnan(p))
+        edges = np.unique(np.quantile(p[known], np.linspace(0, 1, BINS + 1)))
+        group = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, max(len(edges) - 2, 0))
+        said, seen, error = np.array(
+            [_of_group(x, p, known & (group == g)) for g in np.unique(group)]
+        ).T
+        z = (seen - said) / error
+        worst = int(np.abs(z).argmax())
+        return Finding(
+            means=f"entries that are 1 with probability {said[worst]:.2f} by the model are so in "
+            f"{seen[worst]:.2f} +- {error[worst]:.2f} of the cases",
+            numbers={
+                "data": len(x),
+                "groups": len(z),
+                "said": float(said[worst]),
+                "seen": float(seen[worst]),
+                "its standard error": float(error[worst]),
+                "mean absolute difference": float(np.abs(seen - said).mean()),
+            },
+            p_value=min(1.0, len(z) * float(2 * stats.norm.sf(abs(z[worst])))),
+            matters=bool((np.abs(seen - said)[np.abs(z) > 3] > TOLERATED).any()),
+            faults=["probabilities are not calibrated"],
+            change="Train the decoder longer or make it larger; a prior that learns may help.",
+            figure=on_axes(lambda ax: _draw(ax, said, seen, error), (4.5, 4.0)),
+        )
+
+
+def _of_group(x: np.ndarray, p: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
+    """The mean probability, the share of ones and its error over data."""
+    count = chosen.sum()
+    residual = np.where(chosen, x - p, 0.0).sum(1)
+    said, seen = p[chosen].mean(), x[chosen].mean()
+    error = np.sqrt((residual**2).sum()) / count
+    least = np.sqrt(max(said * (1 - said), 1e-4) / count)  # where by chance all are the same
+    return float(said), float(seen), float(max(error, least))
+
+
+def _draw(ax, said: np.ndarray, seen: np.ndarray, error: np.ndarray) -> None:
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    ax.errorbar(said, seen, 2 * error, fmt="o", markersize=4)
+    ax.set(xlabel="probability by the model", ylabel="share of ones", title="calibration")

@@ -1,0 +1,159 @@
+"""All checks of a program, in order of their cost, within a given time."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyro_vae.checks import questions
+from pyro_vae.checks.base import Check, Checked, Finding, judged
+from pyro_vae.checks.subject import Claims, Subject
+from pyro_vae.contracts import ProgramLike
+from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.evaluation.importance import evaluate
+from pyro_vae.programs import as_program
+from pyro_vae.runtime.checks import check_data
+from pyro_vae.runtime.progress import progress_bar
+from pyro_vae.training.history import History, Row
+from pyro_vae.validation import InvalidInput, check_positive
+
+__all__ = ["all_checks", "check"]
+
+LEVEL = 0.01
+DRAWS = 20  # of the run that the speed is measured by
+
+
+def all_checks() -> list[Check]:
+    """Every check in `pyro_vae.checks.questions`, the cheap ones first.
+
+    Example:
+        >>> "active units" in [each.name for each in all_checks()]
+        True
+    """
+    names = [each.name for each in pkgutil.iter_modules(questions.__path__)]
+    modules = [importlib.import_module(f"{questions.__name__}.{name}") for name in names]
+    found = [
+        member()
+        for module in modules
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and member.__module__ == module.__name__
+        and issubclass(member, Check)
+    ]
+    return sorted(found, key=lambda each: (1000 * each.calls + each.rows, each.name))
+
+
+def check(
+    program: ProgramLike,
+    data: Data,
+    *,
+    train: Data | None = None,
+    history: History | Sequence[Row] | None = None,
+    claims: Claims = Claims(),
+    minutes: float = 5.0,
+    checks: Sequence[Check] | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+    progress: bool = False,
+) -> Checked:
+    r"""Ask of a program and its data what a careful reviewer would ask.
+
+    Does q match the posterior, does the bound hold, does the model fit, is the latent used, has
+    training converged, is the score honest? Each check has a verdict: passed, failed, or could not
+    tell, with the numbers, their errors, and what to change. Tests among them are corrected for
+    their number by Holm's method, so that a sound program fails any of them with probability
+    ``level`` at most; a departure must also be large enough to matter.
+
+    Args:
+        program: any program.
+        data: data that it was not trained on: a data set, a tensor x (N, \*event), or a pair
+            (x, context).
+        train: the data that it was trained on.
+        history: what `pyro_vae.fit` returned.
+        claims: what is said of the score: how the data were binarised, its draws K.
+        minutes: the time for all checks. The cheap ones come first, and those that would take
+            longer than what is left are left out and named.
+        checks: the checks to make; by default all of them.
+        level: the probability that a sound program fails a test.
+        seed: of all draws; the caller's random state is left as it was.
+        progress: show a bar.
+
+    Raises:
+        InvalidInput: on unusable data or settings.
+
+    Example:
+        >>> found = pv.check(vae, torch.rand(50, 1, 8, 8).round(), minutes=0.02)
+        >>> found["active units"].passed
+        True
+    """
+    check_positive("minutes", minutes)
+    program, data = as_program(program), as_dataset(data)
+    check_data(program, data)
+    subject = Subject(
+        program, data, None if train is None else as_dataset(train), history, claims, seed
+    )
+    end = time.monotonic() + 60 * minutes
+    chosen = all_checks() if checks is None else list(checks)
+    found: list[tuple[Check, Finding, float]] = []
+    left_out: dict[str, float] = {}
+    speed = _Speed.of(subject)
+    with progress_bar("checks", total=len(chosen), shown=progress) as advance:
+        for one in chosen:
+            needed, began = speed.seconds(one), time.monotonic()
+            if began + needed > end:
+                left_out[one.name] = needed
+            else:
+                finding = _finding(one, subject)
+                found.append((one, finding, time.monotonic() - began))
+            advance(1, note=one.name)
+    verdicts = judged(found, level)
+    return Checked(verdicts, left_out, level, len(subject.few), seed, data.sha256)
+
+
+def _finding(one: Check, subject: Subject) -> Finding:
+    """What a check finds; where it cannot be made, why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a warning says, a check says in its own words
+        try:
+            return one.look(subject)
+        except (ArithmeticError, InvalidInput, NotImplementedError, RuntimeError, ValueError) as no:
+            said = " ".join(str(no).split()) or type(no).__name__
+            return Finding(f"This check cannot be made here: {said}")
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """How long a program takes.
+
+    Args:
+        call: seconds of a run, however few its data.
+        row: seconds of each draw for each datum besides.
+    """
+
+    call: float
+    row: float
+
+    @classmethod
+    def of(cls, subject: Subject) -> _Speed:
+        """Measure it, by scores of a datum and of all."""
+        times = []
+        for data, draws in ((subject.few[:1], 1), (subject.few[:1], 1), (subject.few, DRAWS)):
+            began = time.monotonic()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    evaluate(subject.local, data, draws, seed=subject.seed)
+                except InvalidInput:  # a program without a bound has few checks, and all are cheap
+                    return cls(0.0, 0.0)
+            times.append(time.monotonic() - began)
+        _, call, whole = times
+        return cls(call / 10, max(0.0, whole - call) / (DRAWS * len(subject.few)))
+
+    def seconds(self, one: Check) -> float:
+        """About how long a check takes."""
+        return self.call * one.calls + self.row * one.rows

@@ -1,0 +1,173 @@
+"""Statistics that suit an entry's kind, each with what is wrong where it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyro_vae.checks.two_samples import rank_test, share_test
+
+__all__ = ["Departure", "departures", "statistics_of"]
+
+SHARE, RANK = 0.01, 0.05  # departures up to these do not matter
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How a statistic of real data differs from that of simulated data.
+
+    Args:
+        statistic: its name.
+        p_value: of each entry (D,); 1 where it does not suit the entry's kind.
+        size: by how much it is larger of real data (D,): of a share the difference, of a value how
+            much more often than half it is the larger.
+        little: the size up to which it does not matter.
+        more: what is wrong where it is larger.
+        less: what is wrong where it is smaller.
+    """
+
+    statistic: str
+    p_value: np.ndarray
+    size: np.ndarray
+    little: float
+    more: str
+    less: str
+
+    def fault(self, entry: int) -> str:
+        """What is wrong with an entry."""
+        return self.more if self.size[entry] > 0 else self.less
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A function of entries, from the values (N, D) and a reference (M, D) to numbers (N, D)."""
+
+    name: str
+    of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    more: str
+    less: str
+    suits: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    is_share: bool = False
+
+
+def _middle(reference: np.ndarray) -> np.ndarray:
+    return np.nanmean(reference, 0)
+
+
+def _beyond(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Whether a value lies beyond the reference's outermost percentages on either side."""
+    low, high = np.nanquantile(reference, [0.002, 0.998], axis=0)
+    return _held((values < low) | (values > high), values)
+
+
+def _repeated(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Whether a value of a column occurs in it more than once."""
+    found = np.empty_like(values)
+    for d in range(values.shape[1]):
+        _, place, count = np.unique(values[:, d], return_inverse=True, return_counts=True)
+        found[:, d] = count[place] > 1
+    return _held(found > 0, values)
+
+
+def _at_the_end(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Whether a value is the smallest or the largest of its column, if it is not the only one."""
+    low, high = values == np.nanmin(values, 0), values == np.nanmax(values, 0)
+    several = (low & (low.sum(0) > 1)) | (high & (high.sum(0) > 1))
+    return _held(several, values)
+
+
+def _held(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(values), np.nan, holds.astype(float))
+
+
+def _all(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    return np.ones_like(discrete)
+
+
+def _continuous(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    return ~discrete
+
+
+def _counts(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    return discrete & ~binary
+
+
+def _not_binary(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    return ~binary
+
+
+STATISTICS = (
+    Statistic(
+        "value", lambda x, ref: x, "values too small in the model", "values too large in the model",
+        _all,
+    ),
+    Statistic(
+        "distance from the mean", lambda x, ref: np.abs(x - _middle(ref)),
+        "spread too small in the model", "spread too large in the model", _continuous,
+    ),
+    Statistic(
+        "distance from the mean of counts", lambda x, ref: np.abs(x - _middle(ref)),
+        "counts more dispersed than in the model", "counts less dispersed than in the model",
+        _counts,
+    ),
+    Statistic(
+        "share of zeros", lambda x, ref: _held(x == 0, x),
+        "more zeros than in the model", "fewer zeros than in the model", _counts, True,
+    ),
+    Statistic(
+        "share in the tails", _beyond, "heavier tails than in the model",
+        "lighter tails than in the model", _continuous, True,
+    ),
+    Statistic(
+        "share of large counts", _beyond, "counts more dispersed than in the model",
+        "counts less dispersed than in the model", _counts, True,
+    ),
+    Statistic(
+        "share of multiples of five", lambda x, ref: _held((x > 0) & (x % 5 == 0), x),
+        "counts heaped on round numbers", "fewer round numbers than in the model", _counts, True,
+    ),
+    Statistic(
+        "share of repeated values", _repeated, "values rounded or repeated",
+        "fewer repeated values than in the model", _continuous, True,
+    ),
+    Statistic(
+        "share at an end", _at_the_end, "values heaped at a limit, as censored ones",
+        "fewer values at a limit than in the model", _continuous, True,
+    ),
+)  # fmt: skip
+
+
+def statistics_of(
+    real: np.ndarray, simulated: np.ndarray, discrete: np.ndarray, binary: np.ndarray
+) -> Iterator[Departure]:
+    """Hold each statistic of real data (N, D) against that of simulated data (R, N, D)."""
+    pooled = simulated.reshape(-1, simulated.shape[-1])
+    for one in STATISTICS:
+        suits = one.suits(discrete, binary)
+        if not suits.any():
+            continue
+        ours = one.of(real, pooled)
+        # Each replicate is a data set of its own: some values depend on the number of data.
+        theirs = np.concatenate([one.of(each, pooled) for each in simulated])
+        p_value, size = (share_test if one.is_share else rank_test)(ours, theirs)
+        yield Departure(
+            one.name,
+            np.where(suits, p_value, 1.0),
+            np.where(suits, size, 0.0),
+            SHARE if one.is_share else RANK,
+            one.more,
+            one.less,
+        )
+
+
+def departures(found: list[Departure], level: float) -> list[tuple[Departure, int]]:
+    """The departures that are significant for their number and matter, the largest p last."""
+    looks = sum(int((each.p_value < 1).sum()) for each in found)
+    pairs = [
+        (each, int(d))
+        for each in found
+        for d in np.flatnonzero((each.p_value * looks < level) & (np.abs(each.size) > each.little))
+    ]
+    return sorted(pairs, key=lambda pair: pair[0].p_value[pair[1]])

@@ -1,0 +1,206 @@
+"""What is checked, and what several checks need of it: each is made once, on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.diagnostics.calibration import Calibration, calibrate
+from pyro_vae.evaluation.importance import evaluate
+from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.scores import Score
+from pyro_vae.programs import is_unconditional
+from pyro_vae.runtime.at_globals import at_globals
+from pyro_vae.runtime.predictive import generate
+from pyro_vae.training.history import History, Row
+from pyro_vae.validation import InvalidInput, tensors_of
+
+__all__ = ["Claims", "Entries", "Subject", "rows_of_entries", "seeded_rows"]
+
+T = TypeVar("T")
+
+MOST = 500  # data that the checks look at
+RANKS = 99  # draws among which a latent is ranked
+REPLICATES = 4  # simulated data for each real one
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a run says of itself, which the checks hold against the data.
+
+    Args:
+        binarize: how its data were binarised.
+        sha256: the SHA-256 of its test data.
+        num_samples: the draws K of the log p(x) that it reports.
+    """
+
+    binarize: str | None = None
+    sha256: str | None = None
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Real and simulated data of one part of x as rows of entries.
+
+    Args:
+        name: of the part.
+        real: the data (N, D), NaN where an entry is missing.
+        simulated: draws of the model (R, N, D), each under the context of its datum, and missing
+            where the datum is.
+    """
+
+    name: str
+    real: Tensor
+    simulated: Tensor
+
+    @property
+    def is_discrete(self) -> Tensor:
+        """Which entries the model draws as whole numbers (D,)."""
+        flat = self.simulated.flatten(0, 1)
+        return ((flat == flat.round()) | flat.isnan()).all(0)
+
+    @property
+    def is_binary(self) -> Tensor:
+        """Which entries the model draws as 0 or 1 (D,)."""
+        flat = self.simulated.flatten(0, 1)
+        return ((flat == 0) | (flat == 1) | flat.isnan()).all(0)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A program with its data, and what it is said of them.
+
+    Args:
+        program: the program.
+        test: the data that it is judged by.
+        train: the data that it was trained on, if known.
+        history: of its training, if known.
+        claims: what its run says of itself.
+        seed: of all draws.
+    """
+
+    program: ProgramLike
+    test: Dataset
+    train: Dataset | None = None
+    history: History | Sequence[Row] | None = None
+    claims: Claims = field(default_factory=Claims)
+    seed: int = 0
+    _made: dict[Callable, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, make: Callable[[Subject], T]) -> T:
+        """What a function makes of the subject, made once for all checks that need it."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(T, self._made[make])
+
+    @cached_property
+    def few(self) -> Dataset:
+        """The data that are looked at: at random, where there are many."""
+        return seeded_rows(self.test, MOST, self.seed)
+
+    @cached_property
+    def local(self) -> ProgramLike:
+        """The program at one draw of its global latents; itself if it has none."""
+        return at_globals(self.program, self.few, self.seed)
+
+    @property
+    def context(self) -> Tensors | None:
+        """The context of the data; ``None`` for a program that takes no notice of it."""
+        return None if is_unconditional(self.program) else self.few.context
+
+    @property
+    def num_samples(self) -> int:
+        """The draws K of the log p(x) that is reported."""
+        return self.claims.num_samples or 1000
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Ranks of simulated latents among draws of the guide."""
+        return calibrate(self.local, len(self.few), RANKS, context=self.context, seed=self.seed)
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """The ELBO and log p(x) of the data, from K draws."""
+        return evaluate(self.local, self.few, self.num_samples, seed=self.seed)
+
+    @property
+    def log_p(self) -> ImportanceScore:
+        """The log p(x) of the data, from K draws."""
+        score = self.scores["log_likelihood"]
+        assert isinstance(score, ImportanceScore)
+        return score
+
+    def simulate(self, seed: int) -> Tensors:
+        """Data drawn from the model, one for each real datum and under its context."""
+        return generate(self.program, len(self.few), context=self.context, draws=True, seed=seed)
+
+    @cached_property
+    def entries(self) -> list[Entries]:
+        """Real and simulated data by part of x, as rows of entries."""
+        draws = [tensors_of(self.simulate(self.seed + 1 + i)) for i in range(REPLICATES)]
+        parts = []
+        for name, x in tensors_of(self.few.x).items():
+            real = x.flatten(1).double().cpu()
+            drawn = torch.stack([each[name].flatten(1).double().cpu() for each in draws])
+            drawn = torch.where(real.isnan(), torch.nan, drawn)
+            parts.append(Entries(name or "x", real, drawn))
+        return parts
+
+    def need_history(self) -> Sequence[Row]:
+        """The rows of the training's history.
+
+        Raises:
+            InvalidInput: where there is none.
+        """
+        rows = self.history.rows if isinstance(self.history, History) else self.history
+        if not rows:
+            raise InvalidInput(
+                "history",
+                got="none",
+                expected="the measurements of each epoch",
+                fix="pass history=pv.fit(...), or check a run's folder",
+            )
+        return rows
+
+    def need_train(self) -> Dataset:
+        """The data that the program was trained on.
+
+        Raises:
+            InvalidInput: where they are not known.
+        """
+        if self.train is None:
+            raise InvalidInput(
+                "train",
+                got="none",
+                expected="the data that the program was trained on",
+                fix="pass train=",
+            )
+        return self.train
+
+    def column(self, part: str, entry: int) -> str:
+        """What an entry of x is called: the name of its column, or its place."""
+        columns = self.test.columns
+        if columns is not None and entry < len(columns.names):
+            return columns.names[entry]
+        return f"{part}[{entry}]"
+
+
+def seeded_rows(data: Dataset, most: int, seed: int) -> Dataset:
+    """At most so many data, chosen at random, in their order."""
+    if len(data) <= most:
+        return data
+    generator = torch.Generator().manual_seed(seed)
+    return data[torch.randperm(len(data), generator=generator)[:most].sort().values]
+
+
+def rows_of_entries(x: Tensors) -> Tensor:
+    """All parts of data as rows of entries (N, D)."""
+    return torch.cat([part.flatten(1).double().cpu() for part in tensors_of(x).values()], dim=1)

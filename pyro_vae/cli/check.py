@@ -1,0 +1,108 @@
+"""check RUN: what a careful reviewer would ask of a run, each with a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from pyro_vae import checkpoint
+from pyro_vae.checks import Checked, Claims, check
+from pyro_vae.cli.options import as_written, parse
+from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.run_data import read_data
+from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run, recipe_of
+from pyro_vae.cli.terminal import console_of
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.evaluation.scores import versions
+from pyro_vae.files.reading import checked, parsing
+from pyro_vae.report.check_page import check_page
+from pyro_vae.report.commands import remember
+from pyro_vae.report.run_files import FILES, Evaluation, as_json, read_file
+from pyro_vae.validation import check_count, check_positive
+
+
+def arguments() -> CommandParser:
+    """The parser of its options."""
+    parser = new_parser(
+        "check",
+        "Whether q matches the posterior, the bound holds, the model fits, the latent is used, "
+        "training has converged and the score is honest: a verdict for each check, with its "
+        "numbers, in RUN/check.json and RUN/check.html.",
+    )
+    add_run_arguments(parser)
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="the time for all checks; the cheap ones first"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=None, help="look only at this many test data, the first"
+    )
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
+    check_positive("minutes", options.minutes)
+    if options.limit is not None:
+        check_count("limit", options.limit, minimum=2)
+    folder, program = load_run(options)
+    data = data_of(folder, options)
+    test = data["test"][: options.limit]
+    is_the_runs = options.data in (None, recipe_of(folder).get("data"))
+    training = read_file(folder, "training.json")
+    with parsing(folder / "training.json", FILES):
+        history = list(training.get("history") or [])
+    found = check(
+        program,
+        test,
+        train=data["train"] if is_the_runs else None,
+        history=history,
+        claims=_claims(folder, data["test"], options),
+        minutes=options.minutes,
+        seed=options.seed,
+        progress=True,
+    )
+    title = f"Checks of {folder.resolve().name} on {test.name}"
+    result = {
+        "checks": [each.to_dict() for each in found.verdicts],
+        "left_out": found.left_out,
+        "level": found.level,
+        "num_data": found.num_data,
+        "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
+        "seed": found.seed,
+        "versions": versions(),
+    }
+    files = {"check.json": as_json(result, True), "check.html": check_page(found, title).encode()}
+    checkpoint.commit(folder, files)
+    remember(folder, ["check", *as_written(argv)])
+    _show(found, folder)
+
+
+def _claims(folder: Path, test: Dataset, options: Namespace) -> Claims:
+    """What a run says of its data and its score."""
+    with parsing(folder / "evaluation.json", FILES):
+        scores = checked(read_file(folder, "evaluation.json"), Evaluation)
+    ll = scores.get("log_likelihood")
+    scored = scores.get("data")
+    return Claims(
+        binarize=scored["binarize"] if scored else recipe_of(folder).get("binarize"),
+        sha256=read_data(folder).sha256,
+        num_samples=ll["num_samples"] if ll else None,
+    )
+
+
+def _show(found: Checked, folder: Path) -> None:
+    """Print the verdicts, failures first."""
+    console = console_of()
+    for passed in (False, None, True):
+        for each in found.of(passed):
+            change = f" {each.change}" if each.change else ""
+            line = f"{each.word:<15}{each.name}: {each.means}.{change}"
+            console.print(line, highlight=False, soft_wrap=True)
+    for name, seconds in found.left_out.items():
+        line = f"{'left out':<15}{name}: about {seconds:.0f} s; raise --minutes"
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(str(found), highlight=False, soft_wrap=True)
+    for name in ("check.html", "check.json"):
+        console.print(str(folder / name), highlight=False, soft_wrap=True)

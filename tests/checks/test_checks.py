@@ -1,0 +1,205 @@
+"""Each check passes a program whose posterior and data are known, and fails a planted fault."""
+
+import numpy as np
+import pytest
+import torch
+from closed_forms import LinearGaussian
+from scipy import stats
+
+import pyro_vae as pv
+from pyro_vae.checks import Check, Claims, Finding, all_checks
+from pyro_vae.checks.base import holm, judged
+from pyro_vae.checks.statistics_by_kind import statistics_of
+from pyro_vae.checks.uniformity import uniform_test
+from pyro_vae.datasets import Dataset
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+EXACT = LinearGaussian(2, 4)
+
+
+def named(name):
+    return next(each for each in all_checks() if each.name == name)
+
+
+def verdict(name, program, data, **options):
+    found = pv.check(program, data, checks=[named(name)], **options)
+    return found.verdicts[0]
+
+
+def normal(num, seed=0):
+    """Data of the exact model."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(num, 2, generator=generator)
+    noise = torch.randn(num, 4, generator=generator)
+    return z @ EXACT.weight.T + EXACT.mean + EXACT.noise * noise
+
+
+def test_holm_is_that_of_an_independent_library():
+    p = np.random.default_rng(0).random(9) ** 3
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate((9 - np.arange(9)) * p[order]).clip(max=1)
+    np.testing.assert_allclose(np.array(holm(p))[order], stepped)
+
+
+def test_the_band_holds_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    p = uniform_test(random.random((60, 1500))).p_value
+    for level in (0.01, 0.1, 0.5):  # the count of any event is discrete, so the test is below it
+        assert (p <= level).mean() <= level + 3 * np.sqrt(level / 1500)
+    assert (p <= 0.1).mean() > 0.07
+    assert uniform_test(random.beta(1.3, 1.0, (500, 1))).p_value[0] < 1e-4
+    ranks = (random.integers(0, 100, (200, 300)) + random.random((200, 300))) / 100
+    assert (uniform_test(ranks).p_value < 0.05).mean() < 0.09
+
+
+def test_verdicts_are_corrected_for_their_number():
+    class Small(Check):
+        name, question = "small", "?"
+
+        def look(self, subject):
+            return Finding("")
+
+    found = [(Small(), Finding("", p_value=0.004, faults=["a"]), 0.0)] * 3
+    assert all(each.passed for each in judged(found, 0.01))
+    assert judged(found, 0.02)[0].faults == ("a",)
+    harmless = [(Small(), Finding("", p_value=1e-9, matters=False), 0.0)]
+    assert judged(harmless, 0.01)[0].passed is True
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [({}, None), ({"widen": 0.6}, "q is too narrow"), ({"widen": 1.8}, "q is too wide"),
+     ({"shift": 0.6}, "q is shifted")],
+)  # fmt: skip
+def test_ranks(change, fault):
+    found = verdict("ranks of simulated latents", EXACT.program(**change), normal(300))
+    assert found.passed is (fault is None)
+    assert fault is None or found.faults == (fault,)
+
+
+def test_coverage_is_that_of_the_normal():
+    name = "coverage of regions of q"
+    assert verdict(name, EXACT.program(), normal(300)).passed
+    found = verdict(name, EXACT.program(widen=0.6), normal(300))
+    expected = stats.chi2.cdf(0.6**2 * stats.chi2.ppf(0.9, 2), 2)
+    assert not found.passed and abs(found.numbers["covered by regions of 90%"] - expected) < 0.09
+
+
+def test_weights():
+    name = "Pareto k of the importance weights"
+    assert verdict(name, EXACT.program(), normal(40)).passed
+    assert verdict(name, EXACT.program(widen=0.45), normal(40)).passed is False
+    few = verdict(name, EXACT.program(), normal(40), claims=Claims(num_samples=10))
+    assert few.passed is None
+
+
+def test_statistics():
+    name = "statistics of the data"
+    assert verdict(name, EXACT.program(), normal(300)).passed
+    heavy = normal(300) + 3 * (torch.rand(300, 4) < 0.03) * torch.randn(300, 4).sign() * 4
+    assert "heavier tails than in the model" in verdict(name, EXACT.program(), heavy).faults
+    rounded = verdict(name, EXACT.program(), normal(300).round()).faults
+    assert "values rounded or repeated" in rounded
+    censored = verdict(name, EXACT.program(), normal(300).clamp(max=EXACT.mean + 1.0)).faults
+    assert "values heaped at a limit, as censored ones" in censored
+
+
+def test_statistics_of_counts():
+    random = np.random.default_rng(0)
+    kinds = np.array([True]), np.array([False])
+    made = random.poisson(3.0, (4, 400, 1)).astype(float)
+
+    def faults(real):
+        found = statistics_of(real, made, *kinds)
+        return {each.fault(0) for each in found if each.p_value[0] < 1e-4}
+
+    assert not faults(random.poisson(3.0, (400, 1)).astype(float))
+    spread = random.negative_binomial(2, 0.4, (400, 1)).astype(float)
+    assert "counts more dispersed than in the model" in faults(spread)
+    zeros = random.poisson(3.0, (400, 1)) * (random.random((400, 1)) < 0.7)
+    assert "more zeros than in the model" in faults(zeros.astype(float))
+
+
+def test_active_units_tell_a_collapse_from_an_encoder_that_ignores_x():
+    name = "active units"
+    assert verdict(name, EXACT.program(), normal(100)).passed
+    blind = EXACT.program()
+    with torch.no_grad():
+        blind.posterior.exact = LinearGaussian(2, 4)
+        blind.posterior.exact.gain = 0 * EXACT.gain
+    assert verdict(name, blind, normal(100)).faults == ("q ignores x",)
+    blind.likelihood.head.layer.weight.data.zero_()
+    assert verdict(name, blind, normal(100)).faults == ("the latent has collapsed",)
+
+
+def rows(curve):
+    return [{"objective": value, "validation_elbo": None} for value in curve]
+
+
+def test_convergence():
+    name, epochs = "slope of the last epochs", np.arange(40)
+    noise = 0.05 * np.random.default_rng(0).normal(size=40)
+    flat = rows(-100 - 20 * np.exp(-epochs / 3) + noise)
+    assert verdict(name, EXACT.program(), normal(40), history=flat).passed
+    rising = verdict(name, EXACT.program(), normal(40), history=rows(-100 + 0.5 * epochs + noise))
+    assert rising.faults == ("under-trained",)
+    assert abs(rising.numbers["nats gained over them"] - 6.5) < 0.5
+    assert verdict(name, EXACT.program(), normal(40)).passed is None
+
+
+def test_leakage():
+    name, train, test = "test data among the training data", normal(300), normal(100, 1)
+    assert verdict(name, EXACT.program(), test, train=train).passed
+    leaked = torch.cat([test[:95], train[:5]])
+    found = verdict(name, EXACT.program(), leaked, train=train)
+    assert found.faults == ("test data leaked into the training data",)
+    assert found.numbers["of them among the training data"] == 5
+    assert verdict(name, EXACT.program(), test).passed is None
+
+
+def test_rows_that_repeat_by_chance_are_no_leak():
+    model = pv.VAE(
+        pv.priors.StandardNormal(1),
+        pv.likelihoods.Bernoulli(3, pv.networks.MLP(1, [])),
+        pv.posteriors.DiagonalNormal(1, pv.networks.MLP(3, [])),
+    )
+    train, test = torch.rand(200, 3).round(), torch.rand(100, 3).round()
+    assert verdict("test data among the training data", model, test, train=train).passed
+
+
+def test_overfitting():
+    name = "training against test data"
+    assert verdict(name, EXACT.program(), normal(200, 1), train=normal(200)).passed
+    found = verdict(name, EXACT.program(), normal(200, 1), train=EXACT.mean + normal(200) * 0.1)
+    assert found.faults == ("over-trained",)
+
+
+def test_binarisation():
+    name = "binarisation and identity of the data"
+    grey = torch.rand(150, 1, 8, 8)
+    model = pv.VAE(
+        pv.priors.StandardNormal(1),
+        pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(1, [])),
+        pv.posteriors.DiagonalNormal(1, pv.networks.MLP((1, 8, 8), [])),
+    )
+    drawn = Dataset(grey, binarize="dynamic")
+    assert verdict(name, model, drawn, claims=Claims("dynamic", drawn.sha256)).passed
+    threshold = Dataset((grey > 0.5).double())
+    found = verdict(name, model, threshold, claims=Claims("dynamic", drawn.sha256))
+    assert found.faults == ("wrong binarisation", "not the data of the run")
+    assert verdict(name, model, drawn).passed is None
+
+
+def test_draws():
+    name = "draws K of the reported log p(x)"
+    assert verdict(name, EXACT.program(), normal(50), claims=Claims(num_samples=5)).passed
+    found = verdict(name, EXACT.program(widen=2.0), normal(50), claims=Claims(num_samples=2))
+    assert found.faults == ("K is too small",)
+
+
+def test_aggregate():
+    name = "aggregate posterior against the prior"
+    assert verdict(name, EXACT.program(), normal(300)).passed
+    moved = normal(300) + (torch.ones(2) @ EXACT.weight.T)
+    assert not verdict(name, EXACT.program(), moved).passed

@@ -1,0 +1,37 @@
+"""check RUN: verdicts as JSON and as a page that needs no other file."""
+
+import json
+
+import pytest
+from commands import FAST, fails
+
+from pyro_vae.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checks") / "run"
+    assert main(["train", "--out", str(folder), *FAST]) == 0
+    return folder
+
+
+def test_check_writes_verdicts_and_a_page(run, capsys):
+    assert main(["check", str(run), "--minutes", "0.05", "--limit", "60"]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((run / "check.json").read_text())
+    assert found["data"]["name"] == "digits" and found["num_data"] == 60
+    by_name = {each["name"]: each for each in found["checks"]}
+    assert by_name["test data among the training data"]["passed"] is True
+    assert by_name["slope of the last epochs"]["passed"] is None
+    for each in found["checks"]:
+        assert each["passed"] in (True, False, None) and each["means"] and each["name"] in printed
+        assert bool(each["what_to_do"]) == (each["passed"] is False)
+    assert set(found["left_out"]).isdisjoint(by_name) and found["left_out"]
+    page = (run / "check.html").read_text()
+    assert all(each["name"] in page for each in found["checks"])
+    assert "src='http" not in page and "could not tell" in page and "Left out" in page
+
+
+def test_mistakes_end_in_one_line(run, capsys):
+    assert fails(capsys, "check", run, "--minutes", "0").startswith("pyro-vae: minutes")
+    assert "limit" in fails(capsys, "check", run, "--limit", "1")
