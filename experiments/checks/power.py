@@ -34,9 +34,9 @@ def look(case: Case, minutes: float) -> dict:
         "faults": found.faults,
         "failed": [each.name for each in found.of(False)],
         "passed": len(found.of(True)),
-        "could_not_tell": len(found.of(None)),
         "left_out": list(found.left_out),
         "means": [each.means for each in found.of(False)],
+        "open": {each.name: each.means for each in found.of(None)},
         "seconds": round(time.monotonic() - began, 1),
     }
 

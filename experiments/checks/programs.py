@@ -145,23 +145,23 @@ class TwoModes:
 
     def model(self, x):
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", self.modes(torch.tensor(3.0), torch.tensor(0.5), True))
-            mean = z.abs()[..., None].expand(*z.shape, self.features)
+            z = pyro.sample("z", self.modes(torch.tensor([3.0]), torch.tensor([0.5]), True))
+            mean = z.abs().expand(*z.shape[:-1], self.features)
             pyro.sample("x", dist.Normal(mean, self.noise).to_event(1), obs=x)
 
     def guide(self, x):
         precision = 4 + self.features / self.noise**2
-        loc = (12 + x.sum(-1) / self.noise**2) / precision
+        loc = (12 + x.sum(-1, keepdim=True) / self.noise**2) / precision
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", self.modes(loc, torch.tensor(precision**-0.5), self.both))
+            pyro.sample("z", self.modes(loc, torch.full_like(loc, precision**-0.5), self.both))
 
     @staticmethod
     def modes(loc: Tensor, scale: Tensor, both: bool):
         if not both:
-            return dist.Normal(loc, scale)
-        parts = dist.Normal(torch.stack([-loc, loc], -1), scale)
-        even = dist.Categorical(torch.full((*loc.shape, 2), 0.5))
-        return dist.MixtureSameFamily(even, parts)
+            return dist.Normal(loc, scale).to_event(1)
+        parts = torch.stack([-loc, loc], -2)
+        even = torch.zeros(parts.shape[:-1])
+        return dist.MixtureOfDiagNormals(parts, torch.stack([scale, scale], -2), even)
 
     def program(self):
         return pv.Program(self.model, self.guide, event_shape=self.features)

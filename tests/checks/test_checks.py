@@ -23,7 +23,7 @@ def named(name):
 
 
 def verdict(name, program, data, **options):
-    found = pv.check(program, data, checks=[named(name)], **options)
+    found = pv.check(program, data, checks=[named(name)], minutes=1000, **options)
     return found.verdicts[0]
 
 

@@ -48,8 +48,10 @@ class Wrong(nn.Module):
 class Quiet(torch.distributions.Distribution):
     """Draws of a distribution, with a log-density that is one nat too low."""
 
+    has_rsample, arg_constraints, support = True, {}, torch.distributions.constraints.real_vector
+
     def __init__(self, base):
-        self.base, self.support, self.has_rsample = base, base.support, True
+        self.base = base
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     def rsample(self, sample_shape=()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import Check, Finding, Number
 from pyro_vae.checks.subject import Subject, rows_of_entries
 from pyro_vae.checks.two_samples import share_test
 
@@ -28,7 +28,7 @@ class Binarisation(Check):
         policy = claims.binarize or (subject.train.binarize if subject.train else None)
         if policy is None and claims.sha256 is None:
             return Finding("neither a policy nor a SHA-256 is known to hold the data against")
-        numbers = {"policy of the run": policy, "policy of the data": test.binarize}
+        numbers: dict[str, Number] = {"policy of the run": policy, "policy of the data": test.binarize}
         faults = []
         if policy is not None and policy != test.binarize:
             faults.append("wrong binarisation")

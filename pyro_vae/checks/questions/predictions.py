@@ -15,7 +15,8 @@ from pyro_vae.checks.uniformity import uniform_test
 __all__ = ["Predictions"]
 
 TOLERATED = 0.05  # of a distribution function, or of a coverage
-POINTS = np.linspace(0.05, 0.95, 19)
+TAILS = 0.02  # the share of values in the outermost percentages
+POINTS = np.array([TAILS / 2, *np.linspace(0.05, 0.95, 19), 1 - TAILS / 2])
 LEVEL = 0.9
 
 
@@ -43,7 +44,8 @@ class Predictions(Check):
         by_datum = np.where(known, inside, 0).sum(1) / np.maximum(known.sum(1), 1)
         covered, error = float(by_datum.mean()), float(by_datum.std() / np.sqrt(len(u)))
         wrong = (test.p_value * len(test.p_value) < 0.01) & (test.difference > TOLERATED)
-        together = p_pooled < 0.01 and np.abs(pooled).max() > TOLERATED
+        in_tails = pooled[0] - pooled[-1]
+        together = p_pooled < 0.01 and (np.abs(pooled).max() > TOLERATED or in_tails > TAILS)
         d = test.worst
         faults = [_fault(u if together and not wrong.any() else u[:, d])]
         matters = bool(wrong.any() or together)
@@ -55,6 +57,7 @@ class Predictions(Check):
             "largest difference of an entry": float(test.difference[d]),
             "entries that differ": int(wrong.sum()),
             "largest difference of all entries together": float(np.abs(pooled).max()),
+            f"share beyond intervals of {1 - TAILS:.0%}": TAILS + float(in_tails),
         }
         return Finding(
             means=f"intervals of {LEVEL:.0%} for an entry given the others hold {covered:.1%} +- "
@@ -93,6 +96,9 @@ def _fault(u: np.ndarray) -> str:
     ends = (np.abs(values - 0.5) > LEVEL / 2).mean() - (1 - LEVEL)
     if abs(shift) > max(0.1, abs(spread)):
         return "predictions are biased"
+    distance = np.abs(values - 0.5)
+    if (distance > 0.49).mean() > 2 * TAILS and (distance < 0.25).mean() > 0.47:
+        return "heavier tails than in the model"
     if spread > 0.1 and ends > 0:
         return "likelihood too narrow"
     if spread < -0.1 and ends < 0:
