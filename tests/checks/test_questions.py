@@ -1,5 +1,7 @@
 """The checks that run a program more often: a right value each, and a planted fault."""
 
+import math
+
 import pytest
 import torch
 from closed_forms import two_modes
@@ -200,3 +202,12 @@ def test_globals_have_leave_one_out_and_others_say_that_they_have_none():
     assert found.passed and low < found.numbers["elpd_loo"] < high
     none = verdict(name, EXACT.program(), normal(20))
     assert none.passed is None and "without global latents" in none.means
+
+
+def test_information_is_that_of_the_channel():
+    name = "mutual information"
+    found = verdict(name, EXACT.program(), normal(200))
+    whole = 0.5 * (torch.logdet(EXACT.marginal.covariance_matrix) - 8 * math.log(EXACT.noise))
+    assert found.passed and abs(found.numbers["mutual information"] - whole.item()) < 0.4
+    blind = EXACT.program(widen=30.0)
+    assert verdict(name, blind, normal(200)).faults == ("the latent carries no information",)

@@ -28,7 +28,10 @@ class Binarisation(Check):
         policy = claims.binarize or (subject.train.binarize if subject.train else None)
         if policy is None and claims.sha256 is None:
             return Finding("neither a policy nor a SHA-256 is known to hold the data against")
-        numbers: dict[str, Number] = {"policy of the run": policy, "policy of the data": test.binarize}
+        numbers: dict[str, Number] = {
+            "policy of the run": policy,
+            "policy of the data": test.binarize,
+        }
         faults = []
         if policy is not None and policy != test.binarize:
             faults.append("wrong binarisation")
