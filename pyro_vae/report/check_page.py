@@ -44,7 +44,7 @@ def check_page(checked: Checked, title: str) -> str:
         title: of the page.
 
     Example:
-        >>> found = pv.check(vae, torch.rand(40, 1, 8, 8).round(), minutes=0.01)
+        >>> found = pv.check(vae, torch.rand(40, 1, 8, 8).round(), checks=[])
         >>> "src=http" in check_page(found, "digits")
         False
     """
