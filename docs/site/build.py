@@ -23,11 +23,11 @@ DOCS, ROOT = SITE.parent, SITE.parents[1]
 GUIDES = {
     "Train": ["training", "data", "data-kinds", "likelihoods", "components"],
     "Beyond one VAE": ["pyro-programs", "global-latents", "multimodal", "sequences"],
-    "Run folders": ["threat-model"],
+    "Run folders": ["check", "threat-model"],
 }
 PACKAGES = [
     "training", "evaluation", "diagnostics", "inspection", "plotting", "priors", "likelihoods",
-    "posteriors", "networks", "objectives", "datasets", "testing",
+    "posteriors", "networks", "objectives", "datasets", "checks", "testing",
 ]  # fmt: skip
 
 START = """pyro_vae

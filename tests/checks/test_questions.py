@@ -22,7 +22,7 @@ def small(monkeypatch):
     for module, sizes in (
         (bracket, {"DATA": 20, "CHAINS": 4, "TEMPERATURES": 60}),
         (gap, {"DATA": 10, "DRAWS": 100, "STEPS": 60}),
-        (reference, {"DATA": 1, "DRAWS": 400, "WARMUP": 100}),
+        (reference, {"DATA": 1, "DRAWS": 300, "WARMUP": 80}),
     ):
         for name, size in sizes.items():
             monkeypatch.setattr(module, name, size)
