@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 
@@ -10,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from pyro_vae.evaluation.arviz_compat import arviz, is_0x
+from pyro_vae.evaluation.arviz_compat import ArvizData, arviz, elpd_data, inference_data, is_0x
 
-__all__ = ["bars", "ecdf_of_uniform", "khat", "on_axes", "plot_ecdf_difference"]
+__all__ = ["bars", "ecdf_of_uniform", "khat", "on_axes"]
 
 
 def on_axes(
@@ -36,7 +37,73 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
         title: of the figure.
         xlabel: what the values are.
     """
-    return on_axes(lambda ax: plot_ecdf_difference(values, ax).set(title=title, xlabel=xlabel))
+
+    def make() -> Figure:
+        az = arviz()
+        if not is_0x(az):
+            given = inference_data({"prior_sbc": ({"z": (("chain", "draw"), values[None])}, {})})
+            plots = importlib.import_module("arviz_plots")
+            return _figure_of(plots.plot_ecdf_pit(given, ci_prob=0.95, backend="matplotlib"), title)
+
+        def draw(ax: Axes) -> None:
+            az.plot_ecdf(
+                values,
+                cdf=stats.uniform.cdf,
+                difference=True,
+                confidence_bands="simulated",
+                ci_prob=0.95,
+                random_state=np.random.default_rng(0),
+                ax=ax,
+                show=False,
+            )
+            ax.set(title=title, xlabel=xlabel)
+
+        return on_axes(draw)()
+
+    return _quietly(make)
+
+
+def khat(shapes: np.ndarray, threshold: float) -> Callable[[], Figure]:
+    """What draws the data's Pareto k, with the threshold of reliability."""
+    shown = shapes[np.isfinite(shapes)]
+    title = "Pareto k of the importance weights"
+
+    def make() -> Figure:
+        az = arviz()
+        if not is_0x(az):
+            scores = elpd_data(0 * shown, shown, num_samples=1000, good_k=threshold)
+            plots = importlib.import_module("arviz_plots")
+            return _figure_of(plots.plot_khat(scores, backend="matplotlib"), title)
+
+        def draw(ax: Axes) -> None:
+            az.plot_khat(shown, ax=ax, textsize=10, show=False)
+            ax.axhline(threshold, color="0.4", linewidth=1, linestyle="--")
+            ax.set(xlabel="datum", ylabel="Pareto k", title=title)
+
+        return on_axes(draw)()
+
+    return _quietly(make)
+
+
+def _figure_of(collection: ArvizData, title: str) -> Figure:
+    """The figure of a collection of plots of ArviZ 1.x, which pyplot then forgets."""
+    import matplotlib.pyplot as plt
+
+    figure = collection.viz["figure"].item()
+    figure.suptitle(title)
+    plt.close(figure)
+    return figure
+
+
+def _quietly(make: Callable[[], Figure]) -> Callable[[], Figure]:
+    """The same, without ArviZ's notices of what is to change in it."""
+
+    def quiet() -> Figure:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return make()
+
+    return quiet
 
 
 def bars(names: list[str], values: list[float], title: str, xlabel: str) -> Callable[[], Figure]:
@@ -50,45 +117,3 @@ def bars(names: list[str], values: list[float], title: str, xlabel: str) -> Call
         ax.set(title=title, xlabel=xlabel)
 
     return on_axes(draw, (6.0, 1.2 + 0.28 * len(names)))
-
-
-def plot_ecdf_difference(values: np.ndarray, ax: Axes) -> Axes:
-    """Draw it with a simultaneous band: by ArviZ 0.x where that is installed."""
-    az = arviz()
-    if is_0x(az):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return az.plot_ecdf(
-                values,
-                cdf=stats.uniform.cdf,
-                difference=True,
-                confidence_bands="simulated",
-                ci_prob=0.95,
-                random_state=np.random.default_rng(0),
-                ax=ax,
-                show=False,
-            )
-    at = np.linspace(0, 1, 101)
-    ax.step(at, (np.sort(values).searchsorted(at, side="right")) / len(values) - at, where="post")
-    reach = stats.kstwo.ppf(0.95, len(values))
-    ax.fill_between(at, -reach, reach, alpha=0.2, step="mid")
-    ax.set(ylabel="difference from the uniform distribution")
-    return ax
-
-
-def khat(shapes: np.ndarray, threshold: float) -> Callable[[], Figure]:
-    """What draws the data's Pareto k, with the threshold of reliability."""
-
-    def draw(ax: Axes) -> None:
-        az = arviz()
-        shown = shapes[np.isfinite(shapes)]
-        if is_0x(az):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                az.plot_khat(shown, ax=ax, textsize=10, show=False)
-        else:
-            ax.plot(np.arange(len(shown)), shown, "+")
-        ax.axhline(threshold, color="0.4", linewidth=1, linestyle="--")
-        ax.set(xlabel="datum", ylabel="Pareto k", title="Pareto k of the importance weights")
-
-    return on_axes(draw)
