@@ -7,7 +7,7 @@ one change of a sound program, of its data, or of what is said about them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pyro
@@ -186,23 +186,30 @@ def pyro_seed(seed: int):
     return Seeded()
 
 
-def small_vae(size: int, latent: int, hidden: int):
-    """A VAE with networks of one hidden layer; the posterior is of full rank."""
+def small_vae(hidden: Sequence[int], size: int = 5, latent: int = 2):
+    """A VAE with networks of such hidden layers; the posterior is of full rank."""
     with pyro_seed(0):
         return pv.VAE(
             pv.priors.StandardNormal(latent),
-            pv.likelihoods.Normal(size, pv.networks.MLP(latent, [hidden]), learn_scale="shared"),
-            pv.posteriors.FullRankNormal(latent, pv.networks.MLP(size, [hidden])),
+            pv.likelihoods.Normal(size, pv.networks.MLP(latent, hidden), learn_scale="shared"),
+            pv.posteriors.FullRankNormal(latent, pv.networks.MLP(size, hidden)),
         )
 
 
-def trained(epochs: int, rate: float, hidden: int = 32, num: int = NUM) -> Case:
+def trained(epochs: int, schedule, hidden: Sequence[int] = (), num: int = 3000) -> Case:
     """A VAE trained on data of a linear model; tested on others of the same."""
     truth = Linear.of()
     train, test = truth.data(num), truth.data(NUM, 2)
-    vae = small_vae(5, 2, hidden)
+    vae = small_vae(hidden)
     history = pv.fit(
-        vae, train, epochs=epochs, batch_size=100, learning_rate=rate, seed=0, progress=False
+        vae,
+        train,
+        epochs=epochs,
+        batch_size=100,
+        learning_rate=1e-3 if hidden else 1e-2,
+        schedule=schedule,
+        seed=0,
+        progress=False,
     )
     return Case(vae, test, {"train": train, "history": history})
 
@@ -251,7 +258,7 @@ def overfitted() -> Case:
     """A wide VAE of forty data."""
     truth = Linear.of()
     train, test = truth.data(40), truth.data(NUM, 2)
-    vae = small_vae(5, 2, 200)
+    vae = small_vae([200])
     history = pv.fit(
         vae, train, epochs=1500, batch_size=40, learning_rate=3e-3, seed=0, progress=False
     )
@@ -317,7 +324,7 @@ FAULTY: dict[str, tuple[Build, tuple[str, ...]]] = {
     ),
     "heavy tails under a Normal": (heavy, ("heavier tails than in the model",)),
     "collapsed latent": (collapsed, ("the latent has collapsed",)),
-    "under-trained": (lambda: trained(12, 1e-3), ("under-trained",)),
+    "under-trained": (lambda: trained(12, pv.training.Constant(), [32], NUM), ("under-trained",)),
     "over-trained": (overfitted, ("over-trained",)),
     "leaked test data": (leaked, ("test data leaked into the training data",)),
     "wrong binarisation": (lambda: binarised("cut", "dynamic"), ("wrong binarisation",)),
@@ -382,5 +389,5 @@ SOUND: dict[str, Build] = {
     "labels that do nothing": lambda: Case(
         Linear.of(offsets=torch.zeros(3, 5)).program(), Dataset(Linear.of().data(seed=6), labels())
     ),
-    "a VAE trained to the end": lambda: trained(400, 2e-3),
+    "a VAE trained to the end": lambda: trained(100, pv.training.Cosine()),
 }
