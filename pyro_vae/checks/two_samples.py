@@ -22,7 +22,7 @@ def rank_test(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.n
     Example:
         >>> random = np.random.default_rng(0)
         >>> p, advantage = rank_test(random.normal(1, 1, (200, 1)), random.normal(0, 1, (400, 1)))
-        >>> p[0] < 1e-9, advantage[0] > 0.2
+        >>> bool(p[0] < 1e-9), bool(advantage[0] > 0.2)
         (True, True)
     """
     n, m = (~np.isnan(real)).sum(0), (~np.isnan(simulated)).sum(0)
@@ -44,8 +44,8 @@ def share_test(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.
 
     Example:
         >>> p, more = share_test(np.ones((20, 1)), np.zeros((80, 1)))
-        >>> p[0] < 1e-12, more[0]
-        (True, np.float64(1.0))
+        >>> bool(p[0] < 1e-12), float(more[0])
+        (True, 1.0)
     """
     n, m = (~np.isnan(real)).sum(0), (~np.isnan(simulated)).sum(0)
     held, drawn = np.nansum(real, 0).round(), np.nansum(simulated, 0).round()

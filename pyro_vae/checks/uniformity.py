@@ -56,7 +56,7 @@ def uniform_test(values: np.ndarray, points: int = POINTS) -> Uniform:
     Example:
         >>> grid = (np.arange(200)[:, None] + 0.5) / 200
         >>> test = uniform_test(np.concatenate([grid, grid**2], axis=1))
-        >>> test.p_value[0] > 0.99, test.p_value[1] < 1e-6
+        >>> bool(test.p_value[0] > 0.99), bool(test.p_value[1] < 1e-6)
         (True, True)
     """
     at = np.arange(1, points) / points
