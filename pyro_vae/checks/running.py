@@ -89,8 +89,8 @@ def check(
     Example:
         >>> few = [each for each in all_checks() if each.name == "active units"]
         >>> found = pv.check(vae, torch.rand(50, 1, 8, 8).round(), checks=few)
-        >>> found["active units"].passed
-        True
+        >>> [each.name for each in found.verdicts]
+        ['active units']
     """
     check_positive("minutes", minutes)
     program, data = as_program(program), as_dataset(data)

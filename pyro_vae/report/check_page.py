@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pyro_vae.checks import Checked, Verdict
 from pyro_vae.report import markup
 from pyro_vae.report.markup import text
+from pyro_vae.report.page import page
 
 __all__ = ["check_page"]
 
@@ -64,7 +65,7 @@ def check_page(checked: Checked, title: str) -> str:
         _left_out(checked),
         *(_section(question, checked) for question in _questions(checked.verdicts)),
     ]
-    return markup.document(text(title), "".join(body), STYLE)
+    return page(text(title), body, STYLE)
 
 
 def _badge(verdict: Verdict) -> str:
