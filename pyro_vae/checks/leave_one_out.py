@@ -10,13 +10,15 @@ themselves would hardly forget it; those of the prior have not.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_vae.checks.subject import Subject
-from pyro_vae.distributions import entries_of
+from pyro_vae.distributions import entries_of, stated_support
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -97,14 +99,10 @@ def _of(given: Conditioned) -> list[Predicted]:
         law = entries_of(given.predictive(values, name))
         shape = (DRAWS, *x.shape)
         own = law.log_prob(x).double().expand(shape).flatten(2)
-        drawn, mean = law.sample().double().expand(shape).flatten(2), _mean(law, shape)
-        entries = x.double().flatten(1)
+        mean, entries = _mean(law, shape), x.double().flatten(1)
         weights = (log_w[:, :, None] - own).softmax(0)
         ess = 1 / weights.square().sum(0)
-        below = (weights * (drawn < entries)).sum(0)
-        equal = (weights * (drawn == entries)).sum(0)
-        share = below + torch.rand_like(below) * equal
-        pit = (share * ess + torch.rand_like(below)) / (ess + 1)  # of so many draws, a rank
+        pit = _smaller(law, x, weights, ess)
         pit = torch.where(entries.isnan(), torch.nan, pit)
         found.append(
             Predicted(name, *(v.cpu() for v in (entries, pit, (weights * mean).sum(0), ess)))
@@ -112,7 +110,20 @@ def _of(given: Conditioned) -> list[Predicted]:
     return found
 
 
-def _mean(law, shape: tuple[int, ...]) -> Tensor:
+def _smaller(law: TorchDistribution, x: Tensor, weights: Tensor, ess: Tensor) -> Tensor:
+    """The weighted probability (N, D) of a smaller entry, ties broken at random."""
+    shape, entries = (DRAWS, *x.shape), x.double().flatten(1)
+    if not stated_support(law).is_discrete:
+        with suppress(NotImplementedError):
+            return (weights * law.cdf(x).double().expand(shape).flatten(2)).sum(0)
+    drawn = law.sample().double().expand(shape).flatten(2)
+    below = (weights * (drawn < entries)).sum(0)
+    equal = (weights * (drawn == entries)).sum(0)
+    share = below + torch.rand_like(below) * equal
+    return (share * ess + torch.rand_like(below)) / (ess + 1)  # of so many draws, a rank
+
+
+def _mean(law: TorchDistribution, shape: tuple[int, ...]) -> Tensor:
     try:
         return law.mean.double().expand(shape).flatten(2)
     except NotImplementedError:

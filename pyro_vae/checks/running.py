@@ -148,7 +148,7 @@ class _Speed:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    evaluate(subject.local, data, draws, seed=subject.seed)
+                    evaluate(subject.local, data, draws, seed=subject.seed, compile="off")
                 except InvalidInput:  # a program without a bound has few checks, and all are cheap
                     return cls(0.0, 0.0)
             times.append(time.monotonic() - began)
