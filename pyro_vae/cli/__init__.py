@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pyro-vae: {failed}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        said = "interrupted; what was saved is whole, and --resume continues from it"
+        said = "interrupted; what was saved is whole: train --resume, or the same sweep, goes on"
         print(f"pyro-vae: {said}", file=sys.stderr)
         return 130
 
