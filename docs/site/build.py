@@ -21,7 +21,7 @@ SITE = Path(__file__).parent
 DOCS, ROOT = SITE.parent, SITE.parents[1]
 
 GUIDES = {
-    "Train": ["training", "data", "data-kinds", "likelihoods", "components"],
+    "Train": ["training", "scores", "data", "data-kinds", "likelihoods", "components"],
     "Beyond one VAE": ["pyro-programs", "global-latents", "multimodal", "sequences"],
     "Run folders": ["check", "threat-model"],
 }

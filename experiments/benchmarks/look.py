@@ -33,7 +33,9 @@ def small(features: int = 784, hidden: int = 400, latent: int = 20) -> pv.VAE:
 def convolutional() -> pv.VAE:
     return pv.VAE(
         pv.priors.StandardNormal(32),
-        pv.likelihoods.Bernoulli(IMAGE, pv.networks.ConvTranspose(32, [32, 16], hidden=[128])),
+        pv.likelihoods.Bernoulli(
+            IMAGE, pv.networks.ConvTranspose(32, IMAGE, [32, 16], hidden=[128])
+        ),
         pv.posteriors.DiagonalNormal(32, pv.networks.Conv(IMAGE, [16, 32], hidden=[128])),
     )
 
@@ -44,7 +46,7 @@ def residual() -> pv.HierarchicalVAE:
     return pv.HierarchicalVAE(
         priors=[normal(40, mlp(40, [300])), pv.priors.StandardNormal(40)],
         likelihood=pv.likelihoods.Bernoulli(
-            IMAGE, pv.networks.ResidualConvTranspose(40, [64, 32], hidden=[300])
+            IMAGE, pv.networks.ResidualConvTranspose(40, IMAGE, [64, 32], hidden=[300])
         ),
         posteriors=[normal(40, encoder), normal(40, mlp(40, [300]))],
     )

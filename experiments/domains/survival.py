@@ -87,7 +87,9 @@ def frailty(rossi, week, censored) -> None:
         log_weights = (weights / math.sqrt(2 * math.pi)).log()[:, None]
         exact = (at_nodes.log_prob(x) + log_weights).logsumexp(0)
     off = (score.values - exact).abs().max()
-    print(f"frailty, {len(x)} held out: {score.mean:.4f} nats per person by 2,000 draws,")
+    print(
+        f"frailty, {len(x)} held out: {score.sign} {score.mean:.4f} nats per person by 2,000 draws,"
+    )
     print(f"  {exact.mean():.4f} by quadrature; largest difference of a person {off:.4f}")
     plain = lifelines.WeibullAFTFitter().fit(rossi.iloc[train.numpy()], "week", "arrest")
     held_out = plain.score(rossi.iloc[test.numpy()], scoring_method="log_likelihood")

@@ -98,6 +98,6 @@ for name, score in rows.items():
         else ""
     )
     print(
-        f"| {name} | {score.mean:.3f} | {score.mean_mc_se:.3f} | {paired.mean:+.3f} +- "
+        f"| {name} | {score.sign} {score.mean:.3f} | {score.error} | {paired.mean:+.3f} +- "
         f"{paired.se:.3f} | {k} |"
     )

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_vae.checkpoint.description import Json, add_parts, added_parts, build, describe
 from pyro_vae.checkpoint.states import Meta, read_state, write_state
@@ -83,7 +84,8 @@ def load(
             str(source),
             got=f"weights that do not fit the program (first at {wrong[0]!r})",
             expected="the structure that was saved",
-            fix="load it with the version and the classes that saved it",
+            fix="load it with the version and the classes that saved it, or build the program as "
+            "it was and load with pv.load(folder, program=...)",
         )
     for name, _ in program.named_parameters():
         if not torch.isfinite(tensors[name]).all():
@@ -109,6 +111,7 @@ def description_of(program: ProgramLike) -> Meta:
     frozen = [name for name, parameter in program.named_parameters() if not parameter.requires_grad]
     described = described_or_named(as_module(program))
     _warn_of_script(described)
+    _warn_of_parametrizations(as_module(program))
     return {"program": described, "frozen": frozen}
 
 
@@ -136,6 +139,18 @@ def _warn_of_script(described: object) -> None:
             f"{', '.join(names)}: defined in __main__, the script or notebook that runs, so "
             "pv.load cannot find it elsewhere; move it to a file of its own and import it, or "
             "load with pv.load(folder, program=...)",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_parametrizations(module: nn.Module) -> None:
+    """Warn of weights that are computed from others, as by weight_norm: no file says how."""
+    names = [name for name, part in module.named_modules() if is_parametrized(part)]
+    if names:
+        warnings.warn(
+            f"{names[0]}: its weights were parametrised after it was built, which the saved file "
+            "cannot say; build the program with them and load with pv.load(folder, program=...)",
             UserWarning,
             stacklevel=4,
         )

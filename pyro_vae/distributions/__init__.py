@@ -28,10 +28,10 @@ from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.paths import GaussianMarkovPath, MarkovPath, ParallelPaths
 from pyro_vae.distributions.pixels import AutoregressiveBits
 from pyro_vae.distributions.positive import Gamma, Weibull
-from pyro_vae.distributions.real import NormalWithNoise, StudentT
+from pyro_vae.distributions.real import FullRankNormal, LowRankNormal, NormalWithNoise, StudentT
 from pyro_vae.distributions.sequences import AutoregressiveSequences
 from pyro_vae.distributions.simplex import LogisticNormal
-from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher
+from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher, unit_vector
 from pyro_vae.distributions.supports import (
     Flat,
     NoDraws,
@@ -66,10 +66,12 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Flat",
+    "FullRankNormal",
     "Gamma",
     "GaussianMarkovPath",
     "JointlyEnumerated",
     "LogisticNormal",
+    "LowRankNormal",
     "MarkovPath",
     "Mixture",
     "MixtureOfNormals",
@@ -111,4 +113,5 @@ __all__ = [
     "points_of",
     "representative_of",
     "stated_support",
+    "unit_vector",
 ]

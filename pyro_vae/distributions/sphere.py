@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Beta
 
-__all__ = ["SphericalUniform", "VonMisesFisher"]
+__all__ = ["SphericalUniform", "VonMisesFisher", "unit_vector"]
 
 PROPOSALS = 32  # Wood's acceptance rate is above 0.65, so that none is accepted once in 10^14
 
@@ -154,6 +154,27 @@ def log_area(dim: int) -> float:
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 
+def unit_vector(x: Tensor) -> Tensor:
+    r"""The direction (\*batch, D) of vectors of any length; of a zero vector, the first axis.
+
+    Example:
+        >>> unit_vector(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [1.0000, 0.0000]])
+    """
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    first = torch.zeros_like(x)
+    first[..., 0] = 1
+    # Divided first, so that no square underflows or overflows.
+    scaled = torch.where(largest > 0, x / torch.where(largest > 0, largest, 1), first)
+    return torch.nn.functional.normalize(scaled, dim=-1)
+
+
+def _hypotenuse(concentration: Tensor, dim: int) -> Tensor:
+    """sqrt(4 kappa^2 + (D - 1)^2), also where the square is beyond floats."""
+    return torch.hypot(2 * concentration, torch.full_like(concentration, dim - 1))
+
+
 def _gap(u: Tensor) -> Tensor:
     """1 - tanh(u), without cancellation."""
     return 2 * torch.sigmoid(-2 * u)
@@ -166,7 +187,7 @@ def _log_integrand(u: Tensor, concentration: Tensor, dim: int) -> Tensor:
 
 
 def _mode(concentration: Tensor, dim: int) -> Tensor:
-    root = dim - 1 + ((dim - 1) ** 2 + 4 * concentration.square()).sqrt()
+    root = dim - 1 + _hypotenuse(concentration, dim)
     t, one_minus_t_squared = 2 * concentration / root, 2 * (dim - 1) / root
     return torch.log1p(t) - 0.5 * torch.log(one_minus_t_squared)
 
@@ -188,7 +209,7 @@ def _quadrature(concentration: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 def _propose(concentration: Tensor, dim: int) -> Tensor:
     """Draws of 1 - w by Wood's rejection sampler, with a fixed number of proposals at once."""
     m = dim - 1
-    root = (4 * concentration.square() + m**2).sqrt()
+    root = _hypotenuse(concentration, dim)
     b = m / (root + 2 * concentration)
     a = (m + 2 * concentration + root) / 4
     d = 4 * a * b / (1 + b) - m * math.log(m)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity
+from pyro_vae.networks import bounded
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "SIZE_FACTOR",
     "Learn",
     "Positive",
-    "bounded",
     "bounded_exp",
     "per_entry",
     "required",
@@ -95,19 +95,6 @@ class Positive(nn.Module):
             return self.fixed
         low, high = self.bounds
         return low * torch.exp(math.log(high / low) * torch.sigmoid(sum(raw, self.raw)))
-
-
-def bounded(x: Tensor, limit: float) -> Tensor:
-    r"""An argument squashed smoothly into (-limit, limit), :math:`B \tanh(x / B)`.
-
-    Its derivative has all its digits also where the argument is far out; that of torch's own tanh
-    is a difference.
-    """
-    scaled = x / limit
-    near = torch.where(scaled.abs() < 0.5, scaled, 0.0)
-    rest = torch.exp(-2 * torch.where(x < 0, -scaled, scaled))  # 1 - tanh = 2 rest / (1 + rest)
-    far = torch.where(x < 0, -1.0, 1.0) * (1 - rest) / (1 + rest)
-    return limit * torch.where(scaled.abs() < 0.5, torch.tanh(near), far)
 
 
 def bounded_exp(x: Tensor, limit: float) -> Tensor:

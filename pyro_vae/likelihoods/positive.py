@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.likelihoods.parameters import LOG_SCALE, Positive, bounded
-from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
+from pyro_vae.likelihoods.parameters import LOG_SCALE, Positive
+from pyro_vae.networks import Head, Size, as_shape, bounded, features_of, out_shape_of
 
 __all__ = ["Exponential", "Gamma", "LogNormal", "Weibull"]
 

@@ -26,7 +26,7 @@ from pyro_vae.networks.context import (
 )
 from pyro_vae.networks.dense import MLP, GatedMLP
 from pyro_vae.networks.global_latents import ARD, Bayesian, Sample, WithGlobals
-from pyro_vae.networks.head import Head, Join
+from pyro_vae.networks.head import Head, Join, bounded
 from pyro_vae.networks.images import Conv, ConvTranspose
 from pyro_vae.networks.recurrent import Recurrent, RecurrentDecoder
 from pyro_vae.networks.residual import ResidualConv, ResidualConvTranspose

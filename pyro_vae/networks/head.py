@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from pyro_vae.networks.shapes import (
@@ -14,7 +15,7 @@ from pyro_vae.networks.shapes import (
     over_batch,
 )
 
-__all__ = ["Head", "Join"]
+__all__ = ["Head", "Join", "bounded"]
 
 
 class Join(nn.Module):
@@ -75,3 +76,16 @@ class Head(nn.Module):
             part.reshape(*part.shape[:-1], *self.event_shape)
             for part in out.chunk(self.parameters_count, dim=-1)
         )
+
+
+def bounded(x: Tensor, limit: float) -> Tensor:
+    r"""An argument squashed smoothly into (-limit, limit), :math:`B \tanh(x / B)`.
+
+    Its derivative has all its digits also where the argument is far out; that of torch's own tanh
+    is a difference.
+    """
+    scaled = x / limit
+    near = torch.where(scaled.abs() < 0.5, scaled, 0.0)
+    rest = torch.exp(-2 * torch.where(x < 0, -scaled, scaled))  # 1 - tanh = 2 rest / (1 + rest)
+    far = torch.where(x < 0, -1.0, 1.0) * (1 - rest) / (1 + rest)
+    return limit * torch.where(scaled.abs() < 0.5, torch.tanh(near), far)

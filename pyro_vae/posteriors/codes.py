@@ -10,7 +10,7 @@ from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
+from pyro_vae.networks import Head, Size, as_shape, bounded, features_of, out_shape_of
 from pyro_vae.validation import InvalidInput, check_latent, check_positive
 
 __all__ = ["EnumeratedBernoulli", "EnumeratedCategorical", "RelaxedBernoulli", "RelaxedCategorical"]
@@ -98,7 +98,7 @@ class RelaxedCategorical(nn.Module):
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, x, context))
         bound = 40 * self.temperature - 10
-        logits = bound * torch.tanh(raw / bound)
+        logits = bounded(raw, bound)
         return dist.RelaxedOneHotCategorical(
             self.temperatures, logits=logits.log_softmax(-1)
         ).to_event(len(self.latent) - 1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
+from pyro_vae.networks import Head, Size, as_shape, bounded, features_of, out_shape_of
 from pyro_vae.validation import check_latent
 
 __all__ = ["LogisticNormal", "VonMisesFisher"]
@@ -24,6 +23,8 @@ class VonMisesFisher(nn.Module):
     Args:
         latent: event shape of z, (D,) or (\*, D) for a product of spheres.
         network: the encoder, from x to features.
+
+    A network that computes no direction at all, the zero vector, gives the first axis.
 
     Raises:
         InvalidInput: if D < 2.
@@ -47,7 +48,7 @@ class VonMisesFisher(nn.Module):
         features = features_of(self.network, x, context)
         (direction,), (raw,) = self.head(features), self.spread(features)
         concentration = nn.functional.softplus(raw.squeeze(-1)) + 1e-2
-        loc = nn.functional.normalize(direction, dim=-1)
+        loc = distributions.unit_vector(direction)
         return distributions.VonMisesFisher(loc, concentration).to_event(len(self.latent) - 1)
 
 
@@ -87,5 +88,5 @@ class LogisticNormal(nn.Module):
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         raw_loc, raw_scale = self.head(features_of(self.network, x, context))
-        loc, scale = 30 * torch.tanh(raw_loc / 30), nn.functional.softplus(raw_scale) + 1e-4
+        loc, scale = bounded(raw_loc, 30), nn.functional.softplus(raw_scale) + 1e-4
         return distributions.LogisticNormal(loc, scale).to_event(len(self.latent) - 1)

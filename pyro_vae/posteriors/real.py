@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import distributions
 from pyro_vae.distributions import MixtureOfNormals, Reshaped
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 from pyro_vae.validation import check_count
@@ -78,9 +79,8 @@ class LowRankNormal(nn.Module):
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         loc, raw_variance, *directions = self.head(features_of(self.network, x, context))
         factor = 0.1 * torch.stack(directions, dim=-1)
-        normal = dist.LowRankMultivariateNormal(
-            loc, factor, nn.functional.softplus(raw_variance) + 1e-4
-        )
+        variance = nn.functional.softplus(raw_variance) + 1e-4
+        normal = distributions.LowRankNormal(loc, factor, variance)
         return normal if len(self.latent) == 1 else Reshaped(normal, self.latent)
 
 
@@ -124,7 +124,7 @@ class FullRankNormal(nn.Module):
             tril = torch.diag_embed(scale)
         else:
             tril = lower_triangular(scale, self.covariances(features)[0], self.places)
-        normal = dist.MultivariateNormal(loc, scale_tril=tril)
+        normal = distributions.FullRankNormal(loc, scale_tril=tril)
         return normal if len(self.latent) == 1 else Reshaped(normal, self.latent)
 
 

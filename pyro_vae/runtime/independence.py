@@ -5,8 +5,10 @@ A score is a number of one datum. A module that mixes the data of a batch, such 
 takes no leading dimension of draws, or gives it another meaning, makes it a number of K.
 
 Latents are drawn once and their values are replayed, so that all comparisons are at one z. The
-other data are replaced by copies of one of them, never left out: shapes stay the same, so that
-products are rounded alike and a program that keeps the law differs by exactly 0.
+other data are replaced by copies of the one, not left out: shapes stay the same, so that products
+are rounded alike and a program that keeps the law differs by exactly 0. Each of the few data takes
+its turn, whichever is the largest of all or below the median. At the other places its copies must
+have its score too. Only the last datum is left alone, so that the number of data is noticed.
 """
 
 from __future__ import annotations
@@ -136,31 +138,25 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
     sizes = torch.where(torch.isfinite(whole.weights), whole.size, 0)
     scale = unit * max(1.0, sizes.max().item())
     last = len(everyone) - 1
-    for i, rows in _replaced(last):
+    # The last datum is compared with itself alone, where that can be done.
+    for i in everyone[: last + has_noise] if last else ():
+        rows = [i] * len(everyone)
         again = look.run(rows, look.values_at(whole.sources, rows)).weights
         change = _change(whole.weights[0, i], again[0, i])
         if not change <= ROUNDING * scale:
-            raise _mixes(look, whole.sources, i, rows, change)
+            raise _mixes(look, whole, i, change)
+        change = _change(whole.weights[0, i], again[0])
+        if not has_noise and not change <= ROUNDING_OF_ONE * scale:
+            raise _refusal("its place in its batch, or on data of another batch", change)
     if has_noise:
         return
     if last:
         alone = look.run([last], look.values_at(whole.sources, [last])).weights
         change = _change(whole.weights[0, last], alone[0, 0])
         if not change <= ROUNDING_OF_ONE * scale:
-            raise _refusal("the number of data in its batch, or on its place", change, "")
+            raise _refusal("the number of data in its batch, or on its place", change)
     if not look.plates.one_draw:
         _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
-
-
-def _replaced(last: int) -> Iterator[tuple[int, list[int]]]:
-    """A datum, and the data with all others replaced by copies of one.
-
-    Once of another datum, once of the datum itself: whichever is the largest of all, as the maximum
-    of a batch may be, is replaced in one of them.
-    """
-    if last:
-        yield 0, [0] + [1] * last if last > 1 else [0, 0]
-        yield last, [last] * (last + 1)
 
 
 def _change(before: Tensor, after: Tensor) -> float:
@@ -176,7 +172,7 @@ def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> N
             values = look.one_of(many.sources, k, whole.sources)
             change = _change(look.run(rows, values).weights[0], many.weights[k])
             if not change <= tolerance:
-                raise _refusal("the other draws of its latents", change, "", DrawsMixed)
+                raise _refusal("the other draws of its latents", change, kind=DrawsMixed)
     except InvalidInput:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
@@ -190,26 +186,37 @@ def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> N
         ) from error
 
 
-def _mixes(
-    look: Look, sources: dict[str, Site], datum: int, rows: list[int], change: float
-) -> InvalidInput:
+def _mixes(look: Look, whole: Run, datum: int, change: float) -> InvalidInput:
     """The refusal of a program that mixes data, with the module that does so."""
-    own = list(range(len(rows)))
+    own = list(range(whole.weights.shape[1]))
     runs = []
-    for some in (own, rows):
+    for rows in (own, [datum] * len(own)):
         with _recorded(look.program) as calls:
-            look.run(some, look.values_at(sources, some))
+            again = look.run(rows, look.values_at(whole.sources, rows)).weights
         runs.append(calls)
+        if rows == own and not torch.equal(again.nan_to_num(), whole.weights.nan_to_num()):
+            return _varies(change)
     for (name, given, made), (_, given_again, made_again) in zip(*runs):
-        if _same(given, given_again, datum, len(rows)) and not _same(
-            made, made_again, datum, len(rows)
+        if _same(given, given_again, datum, len(own)) and not _same(
+            made, made_again, datum, len(own)
         ):
             return _refusal("the other data in its batch", change, name)
-    return _refusal("the other data in its batch", change, "")
+    return _refusal("the other data in its batch", change)
+
+
+def _varies(change: float) -> InvalidInput:
+    """The refusal of a program that gives one draw two log-weights in two runs."""
+    return InvalidInput(
+        "program",
+        got=f"a log-weight of one datum that is another in each run (by {change:.3g} nats)",
+        expected="a model and a guide that are functions of the data and the latents",
+        fix="draw random numbers at sites, by pyro.sample, in a guide also by torch's default "
+        "generator; let no module keep anything for its next call in evaluation mode",
+    )
 
 
 def _refusal(
-    on: str, change: float, module: str, kind: type[InvalidInput] = InvalidInput
+    on: str, change: float, module: str = "", kind: type[InvalidInput] = InvalidInput
 ) -> InvalidInput:
     where = f", first in module {module!r}" if module else ""
     return kind(

@@ -290,6 +290,23 @@ def logistic_normal(loc, log_scale, x, y):
     return density - mp.log(x) - mp.log(y) - mp.log(2) / 2
 
 
+def normal_of_two(covariance, x, y):
+    """The log-density of a normal of mean 0 by its covariance's entries."""
+    a, b, c = covariance
+    determinant = a * c - b * b
+    squares = (c * x * x - 2 * b * x * y + a * y * y) / determinant
+    return -squares / 2 - mp.log(determinant) / 2 - mp.log(2 * mp.pi)
+
+
+def low_rank(w1, w2, log_v1, log_v2, x, y):
+    v1, v2 = mp.exp(log_v1), mp.exp(log_v2)
+    return normal_of_two((v1 + w1 * w1, w1 * w2, v2 + w2 * w2), x, y)
+
+
+def full_rank(l11, l21, l22, x, y):
+    return normal_of_two((l11 * l11, l11 * l21, l21 * l21 + l22 * l22), x, y)
+
+
 def relaxed_categorical(*values):
     logits, x = [bounded(raw, 10) for raw in values[:3]], values[3:]
     scores = [logit - mp.log(z) / 2 for logit, z in zip(logits, x)]
@@ -540,6 +557,29 @@ DENSITIES = {
         columns(ENDS, ENDS, (-1e4, 0.5), (0.0, 1e4), (-6.0, 6.0), (0.0,)),
         ((0.0,), (1e4,)),
     ),
+    "LowRankNormal": Case(
+        lambda theta: own.LowRankNormal(
+            torch.zeros(2), theta[..., :2, None], theta[..., 2:].double().exp()
+        ),
+        low_rank,
+        columns((-1e3, 0.0, 1e3), (1e3, 0.1), (-9.0, 3.0), (-9.0, 3.0)),
+        ((0.5, -1.0), (1e3, 1e3)),
+    ),
+    "FullRankNormal": Case(
+        lambda theta: own.FullRankNormal(
+            torch.zeros(2),
+            scale_tril=torch.stack(
+                [
+                    torch.stack([theta[..., 0], torch.zeros(1)], -1),
+                    torch.stack([theta[..., 1], theta[..., 2]], -1),
+                ],
+                -2,
+            ),
+        ),
+        full_rank,
+        columns((1e-3, 1e3), (-1e4, 0.0, 1e4), (1e-3, 1.0)),
+        ((0.5, -1.0), (1e3, 1e3)),
+    ),
     "LogisticNormal": Case(
         lambda theta: own.LogisticNormal(theta[..., :1], theta[..., 1:].exp()),
         logistic_normal,
@@ -597,6 +637,65 @@ def test_densities(name, dtype):
 
 def test_the_ends_of_a_relaxed_bit(dtype):
     check(DENSITIES["RelaxedBernoulli"], ends_of_a_relaxed_bit())
+
+
+OUTPUTS = ((-1e4,), (1e4,), (-1e4, 1e4), (-1e4, 0.0, 1e4), (-1e4, 3.0), (0.0,))
+NETWORKED = ["DiagonalNormal", "LowRankNormal", "FullRankNormal", "Mixture", "VonMisesFisher"]
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS, ids=str)
+@pytest.mark.parametrize("name", [*NETWORKED, "LogisticNormal"])
+def test_posteriors_whatever_their_network_returns(name, outputs):
+    """Draws of float32, and their densities: those of the same parameters in double precision."""
+    torch.manual_seed(0)
+    q = getattr(pv.posteriors, name)(3, Identity(1))
+    for head in [part for part in q.modules() if isinstance(part, Head)]:
+        nn.init.zeros_(head.layer.weight)
+        places = torch.randint(len(outputs), head.layer.bias.shape)
+        head.layer.bias.data = torch.tensor(outputs)[places]
+    density = q(torch.ones(2, 1))
+    draws = density.rsample((20,))
+    assert torch.isfinite(draws).all()
+    log_prob = density.log_prob(draws.detach())
+    for made in (draws, log_prob):
+        slopes = torch.autograd.grad(
+            made.sum(), [*q.parameters()], allow_unused=True, retain_graph=True
+        )
+        assert all(torch.isfinite(slope).all() for slope in slopes if slope is not None)
+    exact = q.double()(torch.ones(2, 1, dtype=torch.float64)).log_prob(draws.detach().double())
+    is_ill_conditioned = name == "FullRankNormal" and len(set(outputs)) > 1
+    if not is_ill_conditioned:  # by 1e8, so that its scales' own rounding is felt
+        torch.testing.assert_close(log_prob.double(), exact, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e30])
+def test_a_direction_of_any_length_is_one_of_length_one(size):
+    q = pv.posteriors.VonMisesFisher(3, Identity(1))
+    for head in (q.head, q.spread):
+        nn.init.zeros_(head.layer.weight)
+        nn.init.ones_(head.layer.bias)
+    q.head.layer.bias.data = size * torch.tensor([1.0, 0.0, 0.0])
+    along = own.VonMisesFisher(torch.tensor([1.0, 0.0, 0.0]), q(torch.ones(1, 1)).concentration)
+    draws = along.sample((50,))
+    torch.testing.assert_close(q(torch.ones(1, 1)).log_prob(draws), along.log_prob(draws))
+
+
+def test_a_low_rank_normal_that_double_precision_cannot_hold_says_so():
+    p = own.LowRankNormal(torch.zeros(2), torch.full((2, 1), 1e9), torch.full((2,), 1e-4))
+    assert p.log_prob(p.sample()).isnan()
+
+
+def test_a_low_rank_normal_is_the_normal_of_its_covariance(float64):
+    p = own.LowRankNormal(torch.randn(5, 4), torch.randn(5, 4, 2), torch.rand(5, 4) + 0.1)
+    whole = torch.distributions.MultivariateNormal(p.loc, p.covariance_matrix)
+    x = torch.randn(7, 5, 4)
+    torch.testing.assert_close(p.log_prob(x), whole.log_prob(x))
+    torch.testing.assert_close(p.entropy(), whole.entropy())
+    torch.testing.assert_close(p.variance, whole.variance)
+    torch.testing.assert_close(p.expand((3, 5)).log_prob(x[:3]), whole.log_prob(x[:3]))
+    draws = p.sample((40_000,))
+    spread = torch.stack([torch.cov(draws[:, i].T) for i in range(5)])
+    torch.testing.assert_close(spread, p.covariance_matrix, rtol=0.05, atol=0.06)
 
 
 @pytest.mark.parametrize("logit", WIDE)

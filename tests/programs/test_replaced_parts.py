@@ -205,3 +205,20 @@ def test_a_part_that_does_not_fit_after_it_was_replaced_is_named():
     program.posterior = pv.posteriors.Delta(2, MLP(5, [8]))
     with pytest.raises(InvalidInput, match="VampPrior with a Delta posterior"):
         pv.elbo(program, X)
+
+
+def test_weights_that_are_computed_from_others_are_said_when_saved_and_loaded_into_their_like(
+    tmp_path,
+):
+    def normed():
+        program = vamp()
+        torch.nn.utils.parametrizations.weight_norm(program.likelihood.head.layer)
+        return program
+
+    program = normed()
+    with pytest.warns(UserWarning, match="likelihood.head.layer: its weights were parametrised"):
+        pv.fit(program, X, epochs=1, compile="off", progress=False, out=tmp_path / "run")
+    with pytest.raises(InvalidInput, match=r"pv.load\(folder, program="):
+        pv.load(tmp_path / "run")
+    loaded = pv.load(tmp_path / "run", program=normed())
+    assert pv.elbo(loaded, X, 5).mean == pv.elbo(program, X, 5).mean

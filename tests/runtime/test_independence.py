@@ -106,6 +106,24 @@ def hooked():
     return module
 
 
+class Kept(nn.Module):
+    """Adds what it was first given in this shape."""
+
+    kept = None
+
+    def forward(self, h):
+        if self.kept is None or self.kept.shape != h.shape:
+            self.kept = h.detach()
+        return h + 0.1 * self.kept
+
+
+def in_pairs(h):
+    """Each of two neighbours is their mean; an odd one is left."""
+    even = len(h) // 2 * 2
+    means = h[:even].reshape(-1, 2, 8).mean(1).repeat_interleave(2, 0)
+    return torch.cat([means, h[even:]])
+
+
 OF_THE_BATCH = {
     "place": Positions,
     "size": lambda: lambda h: h / len(h) ** 0.5,
@@ -118,6 +136,10 @@ OF_THE_BATCH = {
     "a sequence of data": Recurrent,
     "attention among data": Attention,
     "hook": hooked,
+    "first call": Kept,
+    "pairs": lambda: in_pairs,
+    "above the mean": lambda: lambda h: h * (h.sum(1, keepdim=True) >= h.sum(1).mean()),
+    "groups": lambda: lambda h: h / len(h.sign().unique(dim=0)),
 }
 OF_EACH_DATUM = {
     "recurrent": lambda: Recurrent(batch_first=True),
@@ -154,6 +176,27 @@ def test_data_are_scored_together_as_they_are_alone(name, where, float64):
     program, x = vae_with(OF_EACH_DATUM[name](), where), torch.randn(5, 4)
     score = pv.elbo(program, x, 6).values
     assert torch.equal(score[:2], pv.elbo(program, x[:2], 6).values)
+
+
+class Counter(nn.Module):
+    calls = 0
+
+    def forward(self, h):
+        self.calls += 1
+        return h + 0.01 * self.calls
+
+
+VARYING = {
+    "dropout": lambda h: functional.dropout(h, 0.5),
+    "noise": lambda h: h + torch.randn(8),
+    "memory": Counter(),
+}
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_a_decoder_that_is_another_at_each_call_is_told_so(name):
+    said = refusal(vae_with(VARYING[name], "decoder"), torch.randn(5, 4))
+    assert "a log-weight of one datum that is another in each run" in said
 
 
 @pytest.mark.filterwarnings("ignore:std")
