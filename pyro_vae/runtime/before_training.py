@@ -17,7 +17,7 @@ from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["check_batches", "warn_of_scales"]
 
-RUNS, RUN = 64, 512  # of rows that are looked at
+RUNS, RUN = 64, 256  # of rows that are looked at
 
 FAR = 100.0  # where networks that start near 0 and 1 cannot be expected to get
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import ProgramLike, Tensors, Trace
 from pyro_vae.datasets.facts import PartFacts
+from pyro_vae.datasets.on_disk import blocks_of
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -67,8 +68,11 @@ def _first_missing(values: Tensor) -> int | None:
     """The first datum with a missing entry."""
     if not values.is_floating_point():
         return None
-    is_missing = torch.isnan(values.reshape(len(values), -1)).any(1)
-    return int(is_missing.nonzero()[0]) if is_missing.any() else None
+    for few, block in blocks_of(values):
+        is_missing = torch.isnan(block.reshape(len(block), -1)).any(1)
+        if is_missing.any():
+            return few.start + int(is_missing.nonzero()[0])
+    return None
 
 
 def _check_missing(first: int, traces_at: Traces) -> None:

@@ -220,6 +220,16 @@ def test_auto_leaves_on_disk_what_does_not_fit(tmp_path, monkeypatch):
     assert not pv.datasets.load(path, in_memory="on")[0].is_on_disk
 
 
+def test_one_pass_is_made_and_said(monkeypatch, caplog):
+    monkeypatch.setattr("pyro_vae.datasets.facts.LONG", 0)
+    rows = stored_kinds.Watched(np.ones((70, 3), dtype=np.float32))
+    train, _ = pv.datasets.Dataset(rows).hold_out(20)
+    rows.seen.clear()
+    assert len(train.sha256) == 64 and train.to("cpu", torch.float64).facts is train.facts
+    assert len(rows.seen) == 50
+    assert len([line for line in caplog.messages if "read once" in line]) == 1
+
+
 def test_a_block_without_a_number_says_nothing():
     facts = PartFacts()
     for start, block in enumerate([[[torch.nan]], [[2.0]], [[torch.inf]], [[-1.0]]]):
