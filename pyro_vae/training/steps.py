@@ -152,11 +152,17 @@ class GradientSteps:
 
     def initialize(self) -> None:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
-        if isinstance(self.program, Initializable):
-            rows = torch.arange(len(self.data), device=self.device)
-            if self.data.is_on_disk and len(rows) > MOST_TO_INITIALIZE:
-                rows = rows[:: -(-len(rows) // MOST_TO_INITIALIZE)]  # from all over the file
-            self.program.initialize(*self.data.batch(rows))
+        if not isinstance(self.program, Initializable):
+            return
+        data, rows = self.data, torch.arange(len(self.data), device=self.device)
+        keys = batch_keys(1, self.device)[0]
+        if data.is_on_disk and len(rows) > MOST_TO_INITIALIZE:
+            rows = rows[:: -(-len(rows) // MOST_TO_INITIALIZE)]  # from all over the file
+        is_drawn = any(part.binarize == "dynamic" for part in (data, *data.parts.values()))
+        if is_drawn or data.is_on_disk:
+            self.program.initialize(*data.batch(rows, keys))
+        else:  # a batch of all would be a copy of them
+            self.program.initialize(data.values, data.context)
 
     def validate(self) -> None:
         """Check the loss once with all of Pyro's checks, and the parameters that it reaches.
