@@ -134,8 +134,6 @@ class GradientSteps:
         """The device of the data and the program."""
         return self.data.device
 
-    # before the first step
-
     def find_plates(self) -> None:
         """Check the program's sites, and tell the objective where its particles go."""
         x, context = self.feed.data.batch(*self._first_batch(min(MOST_DATA, len(self.data)))[:2])
@@ -154,14 +152,13 @@ class GradientSteps:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
         if not isinstance(self.program, Initializable):
             return
-        data, rows = self.data, torch.arange(len(self.data), device=self.device)
-        keys = batch_keys(1, self.device)[0]
-        if data.is_on_disk and len(rows) > MOST_TO_INITIALIZE:
-            rows = rows[:: -(-len(rows) // MOST_TO_INITIALIZE)]  # from all over the file
+        data, keys = self.data, batch_keys(1, self.device)[0]
+        apart = -(-len(data) // MOST_TO_INITIALIZE) if data.is_on_disk else 1
+        rows = torch.arange(0, len(data), apart, device=self.device)  # from all over a file
         is_drawn = any(part.binarize == "dynamic" for part in (data, *data.parts.values()))
         if is_drawn or data.is_on_disk:
             self.program.initialize(*data.batch(rows, keys))
-        else:  # a batch of all would be a copy of them
+        else:  # without a copy
             self.program.initialize(data.values, data.context)
 
     def validate(self) -> None:
