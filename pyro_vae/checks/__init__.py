@@ -6,6 +6,16 @@ questions themselves are the modules of `pyro_vae.checks.questions`.
 
 from pyro_vae.checks.base import Check, Checked, Finding, Verdict
 from pyro_vae.checks.running import all_checks, check
-from pyro_vae.checks.subject import Claims, Subject
+from pyro_vae.checks.subject import CannotTell, Claims, Subject
 
-__all__ = ["Check", "Checked", "Claims", "Finding", "Subject", "Verdict", "all_checks", "check"]
+__all__ = [
+    "CannotTell",
+    "Check",
+    "Checked",
+    "Claims",
+    "Finding",
+    "Subject",
+    "Verdict",
+    "all_checks",
+    "check",
+]

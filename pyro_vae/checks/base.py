@@ -70,7 +70,7 @@ class Check(ABC):
         """Look at a program and its data.
 
         Raises:
-            InvalidInput: where the question cannot be asked of this program.
+            CannotTell: where the question cannot be asked of this program.
         """
 
 

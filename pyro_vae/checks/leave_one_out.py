@@ -17,10 +17,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_vae.checks.subject import Subject
+from pyro_vae.checks.subject import CannotTell, Subject
 from pyro_vae.distributions import entries_of, stated_support
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import tensors_of
 
 __all__ = ["ROWS", "Predicted", "predicted"]
 
@@ -54,8 +54,8 @@ def predicted(subject: Subject) -> list[Predicted]:
     """Predict each entry of the data from the others.
 
     Raises:
-        InvalidInput: where entries depend on one another given z, or q is too far from the
-            posterior for weights that mean something.
+        CannotTell: where q is too far from the posterior for weights that mean something.
+        InvalidInput: where entries depend on one another given z.
     """
     few = subject.few[:DATA]
     rows: dict[str, list[Predicted]] = {}
@@ -77,11 +77,9 @@ def predicted(subject: Subject) -> list[Predicted]:
     ]
     enough = torch.cat([(one.ess > FEWEST).flatten() for one in found]).double().mean().item()
     if enough < ENOUGH:
-        raise InvalidInput(
-            "q",
-            got=f"{FEWEST} effective draws or more for {enough:.0%} of the entries",
-            expected=f"for {ENOUGH:.0%}",
-            fix="mend q first, which is too far from the posterior without an entry",
+        raise CannotTell(
+            f"only {enough:.0%} of the entries have {FEWEST} effective draws: q is too far from "
+            "the posterior to predict an entry from the others"
         )
     return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pyro_vae.checks import questions
 from pyro_vae.checks.base import Check, Checked, Finding, judged
-from pyro_vae.checks.subject import Claims, Subject
+from pyro_vae.checks.subject import CannotTell, Claims, Subject
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.importance import evaluate
@@ -122,6 +122,8 @@ def _finding(one: Check, subject: Subject) -> Finding:
         warnings.simplefilter("ignore")  # what a warning says, a check says in its own words
         try:
             return one.look(subject)
+        except CannotTell as no:
+            return Finding(str(no))
         except (ArithmeticError, InvalidInput, NotImplementedError, RuntimeError, ValueError) as no:
             said = " ".join(str(no).split()) or type(no).__name__
             return Finding(f"This check cannot be made here: {said}")

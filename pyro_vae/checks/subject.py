@@ -20,15 +20,19 @@ from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.training.history import History, Row
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import tensors_of
 
-__all__ = ["Claims", "Entries", "Subject", "rows_of_entries", "seeded_rows"]
+__all__ = ["CannotTell", "Claims", "Entries", "Subject", "rows_of_entries", "seeded_rows"]
 
 T = TypeVar("T")
 
 MOST = 500  # data that the checks look at
 RANKS = 99  # draws among which a latent is ranked
 REPLICATES = 4  # simulated data for each real one
+
+
+class CannotTell(Exception):
+    """Why a check cannot be made, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -158,31 +162,21 @@ class Subject:
         """The rows of the training's history.
 
         Raises:
-            InvalidInput: where there is none.
+            CannotTell: where there is none.
         """
         rows = self.history.rows if isinstance(self.history, History) else self.history
         if not rows:
-            raise InvalidInput(
-                "history",
-                got="none",
-                expected="the measurements of each epoch",
-                fix="pass history=pv.fit(...), or check a run's folder",
-            )
+            raise CannotTell("the history of the training is not known: pass history=")
         return rows
 
     def need_train(self) -> Dataset:
         """The data that the program was trained on.
 
         Raises:
-            InvalidInput: where they are not known.
+            CannotTell: where they are not known.
         """
         if self.train is None:
-            raise InvalidInput(
-                "train",
-                got="none",
-                expected="the data that the program was trained on",
-                fix="pass train=",
-            )
+            raise CannotTell("the data that the program was trained on are not known: pass train=")
         return self.train
 
     def column(self, part: str, entry: int) -> str:

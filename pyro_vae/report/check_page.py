@@ -127,7 +127,7 @@ def _shown(value: object) -> str:
 
 def _sentence(words: str) -> str:
     """Words as a sentence: a capital first and a full stop last."""
-    first = words[:1] if words[1:2] == " " else words[:1].upper()  # q and x are symbols
+    first = words[:1] if words[:2] in ("q ", "x ") else words[:1].upper()  # which are symbols
     return text(first + words[1:].rstrip(".") + ".")
 
 

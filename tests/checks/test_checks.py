@@ -44,9 +44,9 @@ def test_holm_is_that_of_an_independent_library():
 
 def test_the_band_holds_as_often_as_it_says():
     random = np.random.default_rng(0)
-    p = uniform_test(random.random((60, 1500))).p_value
+    p = uniform_test(random.random((40, 1000))).p_value
     for level in (0.01, 0.1, 0.5):  # the count of any event is discrete, so the test is below it
-        assert (p <= level).mean() <= level + 3 * np.sqrt(level / 1500)
+        assert (p <= level).mean() <= level + 3 * np.sqrt(level / 1000)
     assert (p <= 0.1).mean() > 0.07
     assert uniform_test(random.beta(1.3, 1.0, (500, 1))).p_value[0] < 1e-4
     ranks = (random.integers(0, 100, (200, 300)) + random.random((200, 300))) / 100

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks.base import Check, Finding
-from pyro_vae.checks.subject import MOST, REPLICATES, Subject
+from pyro_vae.checks.subject import MOST, REPLICATES, CannotTell, Subject
 from pyro_vae.checks.two_samples import rank_test
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import tensors_of
 
 __all__ = ["Context"]
 
@@ -72,12 +72,7 @@ class Context(Check):
 def _groups(subject: Subject):
     """The data of each label, or on either side of a covariate's median, by name."""
     if subject.context is None:
-        raise InvalidInput(
-            "context",
-            got="a program without one",
-            expected="a conditional program",
-            fix="leave this check out",
-        )
+        raise CannotTell("the program takes no context")
     for name, value in tensors_of(subject.context).items():
         for d, column in enumerate(_columns(value)):
             title = f"{name or 'context'}[{d}]"

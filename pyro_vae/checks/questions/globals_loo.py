@@ -6,10 +6,9 @@ import warnings
 
 from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import khat
-from pyro_vae.checks.subject import Subject, seeded_rows
+from pyro_vae.checks.subject import CannotTell, Subject, seeded_rows
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import arviz
-from pyro_vae.validation import InvalidInput
 
 __all__ = ["GlobalLoo"]
 
@@ -34,11 +33,9 @@ class GlobalLoo(Check):
 
     def look(self, subject: Subject) -> Finding:
         if subject.local is subject.program:
-            raise InvalidInput(
-                "program",
-                got="one without global latents",
-                expected="latents outside the data plate",
-                fix="leave this check out: log p(x) of a datum that was not trained on is its own",
+            raise CannotTell(
+                "the program is without global latents: log p(x) of a test datum is what "
+                "leave-one-out would estimate"
             )
         few = seeded_rows(subject.train or subject.few, DATA, subject.seed)
         draws = to_inference_data(subject.program, few, DRAWS, seed=subject.seed)

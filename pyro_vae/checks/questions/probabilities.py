@@ -9,8 +9,7 @@ from scipy import stats
 from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.leave_one_out import ROWS, predicted
-from pyro_vae.checks.subject import Subject
-from pyro_vae.validation import InvalidInput
+from pyro_vae.checks.subject import CannotTell, Subject
 
 __all__ = ["Probabilities"]
 
@@ -39,9 +38,7 @@ class Probabilities(Check):
             if bool(((part.x == 0) | (part.x == 1) | part.x.isnan()).all())
         ]
         if not binary:
-            raise InvalidInput(
-                "x", got="no binary entries", expected="entries of 0 and 1", fix="leave it out"
-            )
+            raise CannotTell("the data have no binary entries")
         x, p = (torch.cat(parts, dim=1).numpy() for parts in zip(*binary))
         known = ~(np.isnan(x) | np.isnan(p))
         edges = np.unique(np.quantile(p[known], np.linspace(0, 1, BINS + 1)))
