@@ -48,7 +48,7 @@ def test_the_band_holds_as_often_as_it_says():
     for level in (0.01, 0.1, 0.5):  # the count of any event is discrete, so the test is below it
         assert (p <= level).mean() <= level + 3 * np.sqrt(level / 1000)
     assert (p <= 0.1).mean() > 0.07
-    assert uniform_test(random.beta(1.3, 1.0, (500, 1))).p_value[0] < 1e-4
+    assert uniform_test(random.beta(1.6, 1.0, (500, 1))).p_value[0] < 1e-4
     ranks = (random.integers(0, 100, (200, 300)) + random.random((200, 300))) / 100
     assert (uniform_test(ranks).p_value < 0.05).mean() < 0.09
 
