@@ -96,11 +96,21 @@ def _fault(u: np.ndarray) -> str:
     ends = (np.abs(values - 0.5) > LEVEL / 2).mean() - (1 - LEVEL)
     if abs(shift) > max(0.1, abs(spread)):
         return "predictions are biased"
-    distance = np.abs(values - 0.5)
-    if (distance > 0.49).mean() > 2 * TAILS and (distance < 0.25).mean() > 0.47:
+    if _in_tails(values) > max(2 * TAILS, 1.5 * _expected_in_tails(values)):
         return "heavier tails than in the model"
     if spread > 0.1 and ends > 0:
         return "likelihood too narrow"
     if spread < -0.1 and ends < 0:
         return "likelihood too wide"
     return "the likelihood has the wrong shape"  # its middle says one thing, and its ends another
+
+
+def _in_tails(values: np.ndarray) -> float:
+    return float((np.abs(values - 0.5) > 0.5 - TAILS / 2).mean())
+
+
+def _expected_in_tails(values: np.ndarray) -> float:
+    """The share of a normal in the tails whose scale alone is wrong, as the middle half says."""
+    inside = float((np.abs(values - 0.5) < 0.25).mean())
+    ratio = stats.norm.ppf(0.75) / stats.norm.ppf((1 + inside) / 2)
+    return float(2 * stats.norm.sf(stats.norm.isf(TAILS / 2) / ratio))
