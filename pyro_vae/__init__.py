@@ -42,7 +42,8 @@ __all__ = [
     "SemiSupervisedVAE", "at_globals", "check", "checks", "compare", "datasets", "decode",
     "diagnostics", "elbo", "encode", "evaluation", "fit", "generate", "impute", "inspection",
     "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
-    "priors", "reconstruct", "save", "to_elpd", "to_inference_data", "training",
+    "priors", "reconstruct", "save", "sharing", "to_elpd", "to_inference_data",
+    "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.

@@ -3,7 +3,14 @@
 The files of a run folder are written and read here; nothing here trains or scores.
 """
 
-from pyro_vae.checkpoint.commit import claimed, commit, committing, current, read_current
+from pyro_vae.checkpoint.commit import (
+    claimed,
+    commit,
+    committing,
+    current,
+    read_current,
+    weights_named_by,
+)
 from pyro_vae.checkpoint.description import (
     build,
     current_path,
@@ -11,6 +18,7 @@ from pyro_vae.checkpoint.description import (
     resolve,
     with_current_paths,
 )
+from pyro_vae.checkpoint.hub import check_name, pull
 from pyro_vae.checkpoint.program import described_or_named, description_of, load, save
 from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
 from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
@@ -29,6 +37,7 @@ __all__ = [
     "add_state",
     "append_bytes",
     "build",
+    "check_name",
     "CheckpointError",
     "claimed",
     "commit",
@@ -42,12 +51,14 @@ __all__ = [
     "import_of_the_users",
     "is_trusted_class",
     "load",
+    "pull",
     "read_current",
     "read_state",
     "replace_file",
     "resolve",
     "save",
     "subfolder",
+    "weights_named_by",
     "with_current_paths",
     "write_bytes",
     "write_state",

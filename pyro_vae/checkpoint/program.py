@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_vae.checkpoint.description import Json, add_parts, added_parts, build, describe
+from pyro_vae.checkpoint.hub import is_address, pull
 from pyro_vae.checkpoint.states import Meta, read_state, write_state
 from pyro_vae.contracts import MadeAtFirstRun, ProgramLike, alone, as_module
 from pyro_vae.files.writing import CheckpointError
@@ -50,7 +51,8 @@ def load(
     """Read a program that `save` wrote.
 
     Args:
-        folder: the folder that `save` or training wrote.
+        folder: the folder that `save` or training wrote, or the address of a run on the Hugging
+            Face hub, ``"hf://user/name"``, which takes the extra ``hub``.
         program: a program of the same structure, which receives the weights; by default one is
             built from the classes that the folder names. A program of plain functions needs this.
         trust: modules whose classes the folder may name, with all that lies inside of them, such as
@@ -64,6 +66,7 @@ def load(
     Nothing is unpickled, and no name in the folder is imported unless it is trusted: see
     docs/threat-model.md for what a folder from a stranger can do.
     """
+    folder = pull(str(folder)) if is_address(folder) else folder
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"
     if program is None:

@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent
 PAGES = FOLDER / "help.json"
 COMMANDS = (
     "train", "evaluate", "compare", "sweep", "sample", "impute", "inspect", "check", "report",
+    "export", "push", "pull",
 )  # fmt: skip
 # The modules of the components that help names.
 FAMILIES = (

@@ -105,7 +105,7 @@ def formula(latex: str) -> str:
             picture,
             format="svg",
             bbox_inches="tight",
-            pad_inches=0.04,
+            pad_inches=0.1,
             transparent=True,
             metadata={"Date": None},
         )

@@ -1,0 +1,223 @@
+"""A program's encoder, decoder and sampler as files that need neither Pyro nor this library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import safetensors.torch
+import torch
+from pyro import validation_enabled
+from torch import Tensor, nn
+
+from pyro_vae import checkpoint
+from pyro_vae.contracts import ProgramLike
+from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes, read_json
+from pyro_vae.programs import VAE
+from pyro_vae.runtime.checks import checked_data
+from pyro_vae.runtime.environment import evaluating
+from pyro_vae.sharing.formats import FORMATS, Format, Graph
+from pyro_vae.sharing.parts import Decoder, Encoder, Sampler
+from pyro_vae.validation import InvalidInput, check_choice
+
+__all__ = ["Exported", "export", "load_exported"]
+
+NUM = 3  # data of the example that every reader is checked on
+TOLERANCE = 1e-4  # of a value, relative to the largest of its tensor: runtimes round otherwise
+RANDOM = "draws that are no function of given noise"
+
+FILES = Kind(
+    "folder", "what pyro-vae export wrote", "export the run again", 4096 * MEGABYTE,
+    checkpoint.CheckpointError,
+)  # fmt: skip
+
+
+class _Manifest(TypedDict):
+    """The content of ``export.json``."""
+
+    format: str
+    parts: dict[str, _PartOf]
+    left_out: dict[str, str]
+
+
+class _PartOf(TypedDict):
+    """A part: its file, and the names of what it takes and gives, in order."""
+
+    file: str
+    takes: list[str]
+    gives: list[str]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The parts of an exported program, by name, each a function of tensors.
+
+    Args:
+        parts: ``encoder`` from x to the mean and standard deviation of q(z | x), ``decoder`` from z
+            to the mean of p(x | z), ``sampler`` from standard normals (N, D) to new data. Each
+            takes the context last, if the program has one.
+        noise_size: D, the standard normals of each datum that the sampler takes.
+        left_out: parts that could not be exported, with the reason.
+    """
+
+    parts: Mapping[str, Graph]
+    noise_size: int
+    left_out: Mapping[str, str]
+
+
+def export(
+    program: ProgramLike,
+    data: Data,
+    folder: str | Path,
+    format: Literal["torch", "onnx"] = "torch",
+) -> Exported:
+    r"""Write a program's encoder, decoder and sampler as graphs, and check each against it.
+
+    The files are ``encoder``, ``decoder`` and ``sampler`` with the format's ending, an example
+    ``check.safetensors``, and ``export.json``, which names what each part takes and gives. The
+    sampler has no random numbers of its own: it maps standard normals to data.
+
+    Args:
+        program: a `pyro_vae.VAE`.
+        data: a few data (N, \*event), with their context if the program takes one.
+        folder: where to write.
+        format: ``"torch"`` for `torch.export`, or ``"onnx"``, which takes the extra ``onnx``.
+
+    Raises:
+        InvalidInput: for another program, or one none of whose parts can be exported.
+
+    Example:
+        >>> made = pv.sharing.export(vae, torch.zeros(3, 1, 8, 8), folder / "exported")
+        >>> made.parts["decoder"](torch.zeros(5, 2))[0].shape
+        torch.Size([5, 1, 8, 8])
+    """
+    check_choice("format", format, FORMATS)
+    if not isinstance(program, VAE):
+        raise InvalidInput(
+            "program",
+            got=type(program).__name__,
+            expected="a VAE, of a prior, a likelihood and a posterior",
+            fix="export another program with torch.export yourself: its parts are modules",
+        )
+    folder, form = Path(folder), FORMATS[format]
+    with evaluating(program, 0), validation_enabled(False):
+        x, context = checked_data(program, as_dataset(data)[:NUM])
+        context = context if program.context is not None or program.known else None
+        if isinstance(x, dict) or isinstance(context, dict):
+            raise InvalidInput(
+                "context",
+                got="a dictionary",
+                expected="one tensor or none",
+                fix="known quantities and several covariates are not exported yet",
+            )
+        examples, left_out = _examples(program, x, context)
+        files = {
+            f"{name}{form.suffix}": form.write(each.part, each.given, each.takes)
+            for name, each in examples.items()
+        }
+    manifest: _Manifest = {
+        "format": format,
+        "parts": {
+            name: {"file": f"{name}{form.suffix}", "takes": each.takes, "gives": each.gives}
+            for name, each in examples.items()
+        },
+        "left_out": left_out,
+    }
+    example = {
+        f"{name}.{key}": value.detach().cpu().contiguous().clone()
+        for name, each in examples.items()
+        for key, value in zip(each.takes + each.gives, [*each.given, *each.results])
+    }
+    files["check.safetensors"] = safetensors.torch.save(example)
+    files["export.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    checkpoint.commit(folder, files)
+    return load_exported(folder)
+
+
+def load_exported(folder: str | Path) -> Exported:
+    """Read what `export` wrote, and run each part on its example.
+
+    A graph computes and does nothing else, but the readers of both formats are large programs in
+    C++: read files of people that you trust.
+
+    Raises:
+        CheckpointError: if a file is missing, or a part gives other values than the program did.
+    """
+    folder = Path(folder)
+    manifest = read_json(folder / "export.json", FILES, _Manifest, inside=folder)
+    check_choice("format", manifest["format"], FORMATS)
+    form = FORMATS[manifest["format"]]
+    example = safetensors.torch.load(read_bytes(folder / "check.safetensors", FILES, folder))
+    parts = {
+        name: _checked(folder, form, name, part, example)
+        for name, part in manifest["parts"].items()
+    }
+    noise = example.get("sampler.noise", torch.empty(0, 0))
+    return Exported(parts, noise.shape[1], manifest["left_out"])
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A part with inputs, and what the program makes of them."""
+
+    part: nn.Module
+    takes: list[str]
+    given: list[Tensor]
+    gives: list[str]
+    results: tuple[Tensor, ...]
+
+
+def _examples(
+    vae: VAE, x: Tensor, context: Tensor | None
+) -> tuple[dict[str, _Example], dict[str, str]]:
+    """Each part that is a function of its inputs on a few data, and why the others are not."""
+    found: dict[str, _Example] = {}
+    left_out: dict[str, str] = {}
+    more = {} if context is None else {"context": context}
+
+    def add(name: str, part: nn.Module, inputs: dict[str, Tensor], gives: list[str]) -> None:
+        takes, given = list(inputs), list(inputs.values())
+        try:
+            results, again = part(*given), part(*given)
+        except NotImplementedError:
+            left_out[name] = "its density has no mean in closed form"
+            return
+        if all(torch.equal(a, b) for a, b in zip(results, again)):
+            found[name] = _Example(part.eval(), takes, given, gives, results)
+        else:
+            left_out[name] = RANDOM
+
+    sampler = Sampler(vae, len(x), context)
+    add("encoder", Encoder(vae), {"x": x, **more}, ["mean", "scale"])
+    density = vae.posterior(x, context=vae.context_features(context))
+    add("decoder", Decoder(vae), {"z": density.sample(), **more}, ["x"])
+    noise = torch.randn(len(x), sum(sampler.sizes)).to(x)
+    add("sampler", sampler, {"noise": noise, **more}, ["x"])
+    if not found:
+        raise InvalidInput(
+            "program",
+            got=f"parts that cannot be exported ({'; '.join(left_out.values())})",
+            expected="a part that is a function of its inputs",
+            fix="use another likelihood or posterior",
+        )
+    return found, left_out
+
+
+def _checked(
+    folder: Path, form: Format, name: str, part: _PartOf, example: dict[str, Tensor]
+) -> Graph:
+    """A part as it was written, after comparing it with the program on the example."""
+    path = folder / Path(part["file"]).name
+    read_bytes(path, FILES, folder)  # which refuses links and what is no file
+    graph = form.read(path)
+    results = graph(*(example[f"{name}.{key}"] for key in part["takes"]))
+    for key, ours in zip(part["gives"], results):
+        theirs = example[f"{name}.{key}"].to(ours.dtype)
+        off = (ours - theirs).abs().max().item() / max(1e-6, theirs.abs().max().item())
+        if not off <= TOLERANCE:
+            FILES.refuse(path, f"which gives other values than the program did, by {off:.2g}")
+    return graph

@@ -1,0 +1,113 @@
+"""What a part is written as: a graph of `torch.export`, or of ONNX."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["FORMATS", "Format", "Graph", "needed"]
+
+Graph = Callable[..., tuple[Tensor, ...]]
+
+
+class Format(Protocol):
+    """How a part becomes the bytes of a file, and how the file is read."""
+
+    suffix: str
+
+    def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes: ...
+    def read(self, path: Path) -> Graph: ...
+
+
+class TorchExport:
+    """A graph of torch's operations, with its weights: ``torch.export.load`` reads it."""
+
+    suffix = ".pt2"
+
+    def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes:
+        file = io.BytesIO()
+        with _quiet():
+            torch.export.save(_captured(part, given), file)
+        return file.getvalue()
+
+    def read(self, path: Path) -> Graph:
+        with _quiet():
+            return torch.export.load(path).module()
+
+
+class Onnx:
+    """A graph in the Open Neural Network Exchange format, for runtimes in other languages."""
+
+    suffix = ".onnx"
+
+    def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes:
+        for library in ("onnx", "onnxscript"):
+            needed(library, "onnx")
+        with _quiet():
+            made = torch.onnx.export(
+                _captured(part, given), dynamo=True, input_names=list(names), verbose=False
+            )
+        assert made is not None
+        return made.model_proto.SerializeToString()
+
+    def read(self, path: Path) -> Graph:
+        session = needed("onnxruntime", "onnx").InferenceSession(
+            str(path), providers=["CPUExecutionProvider"]
+        )
+        names = [each.name for each in session.get_inputs()]
+
+        def run(*given: Tensor) -> tuple[Tensor, ...]:
+            inputs = dict(zip(names, (value.numpy() for value in given)))
+            return tuple(torch.from_numpy(value) for value in session.run(None, inputs))
+
+        return run
+
+
+FORMATS: dict[str, Format] = {"torch": TorchExport(), "onnx": Onnx()}
+
+
+def needed(library: str, extra: str) -> ModuleType:
+    """Import a library that an extra of this package installs."""
+    try:
+        return importlib.import_module(library)
+    except ImportError:
+        raise InvalidInput(
+            library,
+            got="a library that is not installed",
+            expected=f"the extra {extra!r}",
+            fix=f'pip install "pyro-vae[{extra}]"',
+        ) from None
+
+
+def _captured(part: nn.Module, given: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    """The graph of a part, for any number of data where the part allows it."""
+    shapes = tuple({0: torch.export.Dim.AUTO} for _ in given)
+    return torch.export.export(part, tuple(given), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says to the authors of models about its own conversion."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

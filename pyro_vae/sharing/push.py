@@ -1,0 +1,82 @@
+"""A run's folder put on the Hugging Face hub, with its model card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from pyro_vae import checkpoint
+from pyro_vae.sharing.card import card
+from pyro_vae.sharing.formats import needed
+
+__all__ = ["Hub", "push", "shared_files"]
+
+# What is shared of a run: neither the optimiser's state nor the commands that were given, which
+# name folders of the machine.
+SHARED = (
+    "program.json", "recipe.yaml", "data.json", "vocabulary.txt", "metrics.csv", "evaluation.json",
+    "evaluation.npz", "figures/*.png",
+)  # fmt: skip
+
+
+class Hub(Protocol):
+    """The part of `huggingface_hub.HfApi` that is used."""
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object: ...
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> object: ...
+
+
+def shared_files(folder: str | Path) -> list[Path]:
+    """The files of a run that `push` puts on the hub, but for the card."""
+    folder = Path(folder)
+    weights = checkpoint.weights_named_by(folder / "program.json")
+    if weights is None:
+        raise checkpoint.CheckpointError(
+            "run",
+            got=f"{folder} without program.json and its weights",
+            expected="the folder of a run",
+            fix="check the path, or train first",
+        )
+    found = [path for pattern in [*SHARED, weights] for path in sorted(folder.glob(pattern))]
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def push(
+    folder: str | Path, name: str, *, private: bool = True, hub: Hub | None = None
+) -> list[str]:
+    """Put a run on the Hugging Face hub: its program, recipe, scores, figures and a model card.
+
+    The recipe and the card name the data and their SHA-256; the data themselves stay here. Of a
+    table, the names, units and categories of its columns go along.
+
+    Args:
+        folder: the run.
+        name: ``user/name`` on the hub; made if it does not exist.
+        private: who may see a new repository: you alone, or everybody.
+        hub: what uploads; by default `huggingface_hub.HfApi`, with the token that you logged in
+            with.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        CheckpointError: if the folder holds no run that can be loaded.
+        InvalidInput: on a name of another form, or a missing extra ``hub``.
+    """
+    folder = Path(folder)
+    checkpoint.check_name(name)
+    files = shared_files(folder)
+    api: Hub = needed("huggingface_hub", "hub").HfApi() if hub is None else hub
+    with tempfile.TemporaryDirectory() as staged:
+        for path in files:
+            target = Path(staged) / path.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(path, target)
+        (Path(staged) / "README.md").write_text(card(folder, name))
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=name, folder_path=staged, commit_message="A run of pyro_vae with its scores"
+        )
+    return ["README.md", *(path.relative_to(folder).as_posix() for path in files)]
