@@ -1,39 +1,59 @@
-"""Build the site: the pages of docs/, the API from the docstrings, and a gallery of densities.
+"""Build the site: the pages of docs/, the results of experiments/, the API, and a gallery.
 
-``python docs/site/build.py FOLDER`` writes it there. Warnings are errors, and no page needs the
-network. It takes the group ``docs`` of pyproject.toml.
+``python docs/site/build.py FOLDER`` writes it there and executes the tutorials. With ``--short`` it
+executes none. Warnings are errors, and no page needs the network. It takes the group ``docs`` of
+pyproject.toml.
 """
 
 import importlib
 import inspect
-import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import gallery
+from pages import Pages
 from sphinx.cmd.build import build_main
 
 import pyro_vae as pv
 
 SITE = Path(__file__).parent
-DOCS, ROOT = SITE.parent, SITE.parents[1]
+ROOT = SITE.parents[1]
 
-GUIDES = {
-    "Train": ["training", "scores", "data", "data-kinds", "likelihoods", "components"],
+# What stands under each heading of the menu; pages of docs/ that are not named here come under the
+# last one of them, those of experiments/ under "Results".
+MENU = {
+    "Tutorials": [
+        "tutorials/first-vae", "tutorials/your-own-parts", "tutorials/believing-a-likelihood",
+        "tutorials/inside-the-posterior",
+    ],
+    "How to": [
+        "swap", "data", "missing-data", "likelihoods", "training", "resume", "speed",
+        "larger", "many-processes", "gpu", "sharing",
+    ],
+    "Understand": ["numbers", "scores", "check", "components", "gallery", "data-kinds"],
+    "Results": ["experiments/README", "experiments/results/README"],
     "Beyond one VAE": ["pyro-programs", "global-latents", "multimodal", "sequences"],
-    "Run folders": ["check", "threat-model"],
-}
+    "More": [],
+    "Reference": ["api/index", "CHANGELOG", "CONTRIBUTING", "SECURITY"],
+}  # fmt: skip
 PACKAGES = [
     "training", "evaluation", "diagnostics", "inspection", "plotting", "priors", "likelihoods",
-    "posteriors", "networks", "objectives", "datasets", "checks", "testing",
+    "posteriors", "networks", "objectives", "datasets", "checks", "sharing",
+    "testing",
 ]  # fmt: skip
 
 START = """pyro_vae
 ========
 
 {about}
+
+.. image:: {picture}
+   :alt: Digits drawn from a conditional VAE.
+   :width: 26em
+
+Digits that a conditional VAE draws: each row was asked for one label
+(:doc:`more of them <experiments/systems/README>`).
 
 .. code-block:: python
 
@@ -44,53 +64,51 @@ START = """pyro_vae
    pip install pyro-vae    # as a library
    pyro-vae train          # a VAE on digits, scored, with figures, in a minute
 
-.. image:: samples.png
-   :alt: Digits drawn from a VAE that one command trains in a minute.
-   :width: 24em
+New here? Start with :doc:`your first VAE <tutorials/first-vae>`, then make
+:doc:`a part of your own <tutorials/your-own-parts>`. Have data? :doc:`data` and :doc:`likelihoods`
+tell how to bring them in. Have a score? :doc:`numbers` tells what it means, and
+:doc:`tutorials/believing-a-likelihood` whether to believe it.
 
-{guides}
-
-.. toctree::
-   :caption: Reference
-
-   gallery
-   api/index
-   changelog
+{menu}
 """
 
 
-def main(out: Path) -> int:
+def main(out: Path, short: bool) -> int:
     """Assemble the pages in a folder of its own, and build them; 0 if all is well."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
-        write_pages(source)
+        pages = Pages(ROOT, source)
+        pages.write()
+        write_start(source, pages.names())
         write_api(source / "api")
         gallery.write(source)
         options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(SITE)]
+        options += ["-D", f"nb_execution_mode={'off' if short else 'force'}"]
         return build_main([*options, "-d", str(source / ".doctrees"), str(source), str(out)])
 
 
-def write_pages(source: Path) -> None:
-    """Copy the guides and write the start page."""
-    named = {name for names in GUIDES.values() for name in names}
-    found = {path.stem for path in DOCS.glob("*.md")}
-    guides = {**GUIDES, "More": sorted(found - named)}
-    for path in DOCS.glob("*.md"):
-        # What lies outside of docs/ has no page: its link becomes its path.
-        text = re.sub(r"\[([^]]*)\]\s*\(\.\./([^)]*)\)", r"\1 (`\2`)", path.read_text())
-        (source / path.name).write_text(text)
-    shutil.copy(ROOT / "CHANGELOG.md", source / "changelog.md")
+def write_start(source: Path, found: list[str]) -> None:
+    """The start page: what the README says first, and the menu."""
+    named = {name for names in MENU.values() for name in names}
+    rest = [name for name in found if name not in named]
+    menu = {title: list(names) for title, names in MENU.items()}
+    menu["Results"] += [name for name in rest if name.startswith("experiments/")]
+    menu["More"] += [name for name in rest if not name.startswith("experiments/")]
     readme = (ROOT / "README.md").read_text()
     about = readme.split("\n\n")[1].replace("[Pyro](https://pyro.ai)", "Pyro").replace("\n", " ")
     example = readme.split("```python\n")[1].split("```")[0]
     trees = (
-        f".. toctree::\n   :caption: {title}\n   :maxdepth: 1\n\n"
-        + "".join(f"   {name}\n" for name in names if name in found)
-        for title, names in guides.items()
+        f".. toctree::\n   :caption: {title}\n   :maxdepth: 1\n   :hidden:\n\n"
+        + "".join(f"   {name}\n" for name in names)
+        for title, names in menu.items()
         if names
     )
-    indented = "".join(f"   {line}".rstrip() + "\n" for line in example.splitlines())
-    page = START.format(about=about, example=indented, guides="\n".join(trees))
+    page = START.format(
+        about=about,
+        picture="experiments/systems/figures/labels.png",
+        example="".join(f"   {line}".rstrip() + "\n" for line in example.splitlines()),
+        menu="\n".join(trees),
+    )
     (source / "index.rst").write_text(page)
 
 
@@ -127,4 +145,4 @@ def _entry(path: str, is_home: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), short="--short" in sys.argv[2:]))

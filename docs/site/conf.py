@@ -1,5 +1,7 @@
 """Sphinx settings of the site, which `build.py` beside this file builds."""
 
+from functools import cache
+
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -9,15 +11,18 @@ from pyro_vae.report import markup
 
 project, author, version = "pyro_vae", "The pyro_vae maintainers", pyro_vae.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
-nb_execution_mode = "off"  # the examples of the pages are run by the tests
+nb_execution_raise_on_error, nb_execution_timeout = True, 300
+nb_execution_in_temp = True
+nb_merge_streams = True
 html_theme, html_title = "furo", "pyro_vae"
 html_static_path, html_css_files = ["_static"], ["site.css"]
 html_theme_options = {"source_repository": "", "source_branch": ""}
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_math_renderer = "curves"
 default_role = "py:obj"
 autodoc_typehints = "none"  # the signature has them
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # torch's words about `forward` of any module
 napoleon_custom_sections = [("Source", "notes_style"), ("Warns", "params_style")]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -28,7 +33,7 @@ WARN = logging.getLogger(__name__).warning
 
 def block(self, node: nodes.math_block) -> None:
     """A formula on lines of its own, drawn as curves: the page needs no script and no network."""
-    for part in node.astext().split("\n\n"):
+    for part in node.astext().strip().split("\n\n"):
         self.body.append(f'<p class="formula">{_drawn(part, node)}</p>')
     raise nodes.SkipNode
 
@@ -40,10 +45,15 @@ def inline(self, node: nodes.math) -> None:
 
 
 def _drawn(latex: str, node: nodes.Node) -> str:
-    picture = markup.formula(" ".join(latex.split()))
+    picture = _picture(" ".join(latex.split()))
     if not picture.startswith("<img"):
         WARN("a formula that cannot be drawn: %s", latex, location=node)
     return picture
+
+
+@cache
+def _picture(latex: str) -> str:
+    return markup.formula(latex)
 
 
 def setup(app: Sphinx) -> None:
