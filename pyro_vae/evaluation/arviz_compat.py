@@ -236,6 +236,8 @@ def _psis(log_weights: np.ndarray) -> np.ndarray:
         warnings.simplefilter("ignore")
         if is_0x(az):
             _, shapes = az.psislw(centred)
+        elif centred.shape[1] // 5 < FEWEST_TAIL_DRAWS:  # 1.x rounds the length of a tail down
+            return np.full(len(centred), np.nan)
         else:
             from arviz_stats.base import array_stats
 

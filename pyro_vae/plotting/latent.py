@@ -303,5 +303,5 @@ def plot_paths(
             marker="o",
             markersize=4,
         )
-    ax.legend(fontsize=8, title="length: shortest, straight")
+    ax.legend(fontsize=8, loc="upper right", title="length: shortest, straight")
     return ax

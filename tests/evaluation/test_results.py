@@ -9,7 +9,7 @@ from cases import RESULTS, X
 from conftest import small_vae
 
 import pyro_vae as pv
-from pyro_vae.evaluation import results
+from pyro_vae.evaluation import arviz_compat, results
 
 
 @pytest.mark.usefixtures("any_arviz")
@@ -35,3 +35,11 @@ def test_numbers_are_those_of_the_result():
     assert results.to_dict(score)["values"] == pytest.approx(score.values.tolist())
     assert results.to_dict({"a": torch.tensor([float("nan"), 1.0])})["a"] == [None, 1.0]
     np.testing.assert_array_equal(results.to_inference_data(score).scores["values"], score.values)
+
+
+def test_the_shortest_tails_are_no_error_in_any_release_of_arviz(any_arviz):
+    draws = np.random.default_rng(0).normal(size=(2, 40))
+    for count in range(10, 40):
+        shapes = arviz_compat.psis_tail_shape(draws[:, :count])
+        assert count > 20 or np.isnan(shapes).all(), count
+        assert count < 25 or np.isfinite(shapes).all(), count
