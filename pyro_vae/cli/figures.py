@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from pyro_vae import checkpoint, plotting
@@ -15,11 +14,11 @@ from pyro_vae.cli.runs import parse_context
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.distributions import NoDraws
+from pyro_vae.plotting.files import Draw
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["FIGURES", "add_format_argument", "draw_figures"]
 
@@ -39,16 +38,15 @@ def draw_figures(
     program: ProgramLike, test: Dataset, history: History, run: Path, formats: Sequence[str]
 ) -> list[Path]:
     """Draw the training curve, reconstructions, latents and samples; returns the run's files."""
-    figures: dict[str, tuple[Callable[[Axes], Axes], tuple[float, float]]] = {
-        "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5))
+    has_clips = any(plotting.is_clip(part.shape[1:]) for part in tensors_of(test[:1].x).values())
+    few = test[:4] if has_clips else test[:10]
+    figures: dict[str, tuple[Draw | list[Draw], tuple[float, float]]] = {
+        "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
+        "reconstructions": (
+            plotting.reconstruction_plots(few.x, reconstruct(program, few), test.vocabulary),
+            (7.5, 7.0) if has_clips else (8.0, 1.9),
+        ),
     }
-    is_clip = plotting.is_clip(test.datum_shape)
-    few = test[:4] if is_clip else test[:10]
-    reconstructions = only_tensor(reconstruct(program, few))
-    figures["reconstructions"] = (
-        lambda ax: plotting.plot_reconstructions(few.x, reconstructions, ax, test.vocabulary),
-        (7.5, 7.0) if is_clip else (8.0, 1.9),
-    )
     rows, context = _rows_and_context(program, test)
     num = 64 if context is None else len(context)
     latents = _latents(program, test)
@@ -57,19 +55,15 @@ def draw_figures(
         (6.5, 6.0),
     )
     try:
-        samples = only_tensor(generate(program, num, context=context)).cpu()
+        samples = generate(program, num, context=context)
     except NoDraws as refusal:
         console_of().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     else:
         title = "new data, p(x | z) at draws z from the prior"
+        title = f"{title}, a row for each label" if rows else title
         figures["samples"] = (
-            lambda ax: plotting.plot_data(
-                samples,
-                ax,
-                columns=8 if rows else None,
-                rows=rows,
-                title=f"{title}, a row for each label" if rows else title,
-                vocabulary=test.vocabulary,
+            plotting.data_plots(
+                samples, title, columns=8 if rows else None, rows=rows, vocabulary=test.vocabulary
             ),
             (6.0, 6.0),
         )

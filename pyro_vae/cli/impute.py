@@ -11,7 +11,7 @@ from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, load_run, whole_data_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.runtime.imputation import impute
-from pyro_vae.validation import check_choice, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 
 def arguments() -> CommandParser:
@@ -37,6 +37,13 @@ def run(argv: list[str]) -> None:
     options = parse(arguments(), argv)
     check_count("num_draws", options.num_draws)
     folder, program = load_run(options)
+    if isinstance(program.event_shape, dict):
+        raise InvalidInput(
+            "run",
+            got=f"a run on several sites, {', '.join(program.event_shape)}",
+            expected="one on a table, whose gaps are filled in",
+            fix="pv.generate(program, given={...}) draws the sites that a datum lacks",
+        )
     target = Path(options.out) if options.out else folder / "imputed.csv"
     check_choice("out", target.suffix, [".csv"])
     given = whole_data_of(folder, options)

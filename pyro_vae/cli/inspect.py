@@ -69,7 +69,11 @@ def run(argv: list[str]) -> None:
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
         outside = datasets.load(
-            options.outside, binarize=test.binarize, root=options.data_root, fetch=False
+            options.outside,
+            binarize=test.binarize,
+            root=options.data_root,
+            fetch=False,
+            key=",".join(test.parts) or None,
         )[1][: options.limit]
         check_vocabulary(folder, outside)
         check_data(program, outside)

@@ -52,7 +52,7 @@ def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
         "num_train": len(train),
         "num_test": len(test),
         "sha256": test.sha256,
-        "event_shape": _as_lists(train.datum_shape),
+        "event_shape": _as_lists(train.event_shape),
         "notes": list(train.notes),
         "columns": None if train.columns is None else train.columns.to_json(),
         "context_columns": None if given is None else given.to_json(),

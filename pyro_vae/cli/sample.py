@@ -11,11 +11,10 @@ from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import generate
-from pyro_vae.validation import check_choice, check_count
+from pyro_vae.validation import check_choice, check_count, tensors_of
 
 COMMAND = "pyro-vae sample"
 
@@ -41,9 +40,9 @@ def arguments() -> CommandParser:
         "--out",
         type=str,
         default=None,
-        help="a .png or .npz file; for text also .txt; for a table also .csv; for log-spectrograms "
-        "also .wav, the sounds one after another; by default RUN/samples.png, for text "
-        "RUN/samples.txt",
+        help="a .png or .npz file, of several sites an array each; for text also .txt; for a "
+        "table also .csv; for log-spectrograms also .wav, the sounds one after another; by "
+        "default RUN/samples.png, for text RUN/samples.txt",
     )
     return parser
 
@@ -56,20 +55,21 @@ def run(argv: list[str]) -> None:
     known = read_data(folder)
     kinds = [".png", ".npz", ".wav"] if vocabulary is None else [".txt", ".png", ".npz"]
     kinds += [".csv"] if known.columns is not None else []
+    kinds = [".png", ".npz"] if isinstance(program.event_shape, dict) else kinds
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
     if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num, known.context_columns)
-    x = only_tensor(
-        generate(program, options.num, context=context, draws=options.draws, seed=options.seed)
-    ).cpu()
+    found = generate(program, options.num, context=context, draws=options.draws, seed=options.seed)
+    sites = {name or "x": part.cpu() for name, part in tensors_of(found).items()}
+    x = next(iter(sites.values()))  # the only one, but for .npz and pictures
     if target.suffix == ".csv" and known.columns is not None:
         data = known.columns.frame(x).to_csv(index=False).encode()
     elif target.suffix == ".npz":
-        x = known.columns.restore(x) if known.columns is not None else x
-        given = {} if context is None else {"context": context.cpu().numpy()}
-        data = npz(COMMAND, x=x.numpy(), **given)
+        sites = sites if known.columns is None else {"x": known.columns.restore(x)}
+        given = {} if context is None else {"context": context.cpu()}
+        data = npz(COMMAND, **{name: part.numpy() for name, part in (given | sites).items()})
     elif target.suffix == ".txt" and vocabulary is not None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))
         data = lines.encode()
@@ -79,7 +79,7 @@ def run(argv: list[str]) -> None:
             data = marked_wav(COMMAND, wav(waveform(x).flatten()))
     else:
         data = plotting.figure_png(
-            lambda ax: plotting.plot_data(x, ax, vocabulary=vocabulary), (6, 6), COMMAND
+            plotting.data_plots(found, vocabulary=vocabulary), (6, 6), COMMAND
         )
     if options.out:
         write_output(target, data, COMMAND)

@@ -53,7 +53,7 @@ def score_run(
     except NoBound as refusal:
         fixed = at_globals(program, data, seed)
         scores = {"log_joint": log_joint(fixed, data, seed=seed)}
-        if data.vocabulary is None:
+        if data.vocabulary is None and not data.parts:
             scores["squared_error"] = squared_error(fixed, data, seed=seed)
         result = _without_bound(scores, str(refusal))
     else:
@@ -128,7 +128,7 @@ def _with_bound(
             "share_of_bounds": share_of_bounds(ll),
         },
         "proposal": {"name": type(proposal).__name__, **settings},
-        "bits_per_dim": _bits_per_dim(program, data, ll) if data.vocabulary is None else None,
+        "bits_per_dim": _bits_per_dim(program, data, ll),
         "perplexity": perplexity(ll, data),
     }
 
@@ -152,7 +152,9 @@ def _of_globals(score: Score) -> Estimate:
 
 
 def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | None:
-    """Bits per observed entry of a discrete x; undefined for a continuous one."""
+    """Bits per observed entry of a discrete x; undefined for a continuous one, or several sites."""
+    if data.vocabulary is not None or data.parts:
+        return None
     support = support_of(program, data.x, data.context)
     if support is None or not support.is_discrete:
         return None

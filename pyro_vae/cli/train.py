@@ -70,7 +70,7 @@ SECTIONS = {
         "standardize", "validation",
     ),
     "model": (
-        "latent", "prior", "likelihood", "posterior", "encoder", "decoder", "context",
+        "latent", "prior", "likelihood", "posterior", "encoder", "decoder", "sites", "context",
         "context_to", "corruption", "program", "level_prior", "level_network",
     ),
     "training": (

@@ -9,7 +9,7 @@ import re
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,19 +33,19 @@ from pyro_vae.datasets.contained import (
 from pyro_vae.datasets.folders import read_folder
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.hub import read_hub
-from pyro_vae.datasets.sources import Part, Reading, Source, Texts, split_of
+from pyro_vae.datasets.named_arrays import source_of_arrays, wanted_arrays
+from pyro_vae.datasets.sources import Part, Reading, Source, Texts
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import check_lengths, exact_words
 from pyro_vae.files.reading import MEGABYTE, Kind, open_file, read_npy, read_npz
 from pyro_vae.files.reading import read_text as read_words
-from pyro_vae.validation import InvalidInput, nearest_name
+from pyro_vae.validation import InvalidInput
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "KINDS_OF_FILES", "open_npz", "read_path", "read_text", "reported", "source_of_arrays",
-    "wanted_arrays",
+    "KINDS_OF_FILES", "open_npz", "read_path", "read_text", "reported",
 ]  # fmt: skip
 
 HAVE_NAMES = (".npz", ".h5", ".hdf5", ".zarr", ".h5ad")
@@ -198,7 +198,8 @@ def _hdf5(path: Path, reading: Reading) -> Source:
             return _annotated(path, reading)
         found = hdf5_arrays(path, file)
         wanted = wanted_arrays(list(found), reading)
-        hdf5_arrays(path, file, reading.key or (None if wanted else "x"))
+        for name in reading.keys or ([] if wanted else ["x"]):
+            hdf5_arrays(path, file, name)
         check_hdf5(path, [found[name] for name in wanted])
         arrays = {name: np.asarray(found[name]) for name in wanted}
         return source_of_arrays(path, arrays, reading, list(found))
@@ -214,74 +215,6 @@ def _zarr(path: Path, reading: Reading) -> Source:
     if "" in arrays:
         return Source(path.stem, {"train": Part(arrays[""])})
     return source_of_arrays(path, arrays, reading, list(found))
-
-
-def wanted_arrays(names: Sequence[str], reading: Reading) -> list[str]:
-    """The arrays of a file that are read: x, or the only one, and those that belong to it."""
-    x = _name_of_x(names, reading, the_only=True)
-    return [name for name in names if name in _belonging(x, names)]
-
-
-def _name_of_x(names: Sequence[str], reading: Reading, the_only: bool) -> str:
-    if reading.key is not None or "x" in names:
-        return reading.key or "x"
-    if the_only and len(names) == 1:
-        return names[0]
-    return next((name for name in names if name in ("x_train", "x_training")), "x")
-
-
-def _belonging(x: str, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The arrays that belong to x, each with its split and whether it is x or y.
-
-    Example:
-        >>> _belonging("x", ["x", "x_val", "y", "w"])
-        {'x': ('train', 'x'), 'x_val': ('validation', 'x'), 'y': ('train', 'y')}
-    """
-    folder, _, base = x.rpartition("/")
-    base = base.removesuffix("_train").removesuffix("_training")
-    found = {x: ("train", "x")}
-    for name in names:
-        inside, _, own = name.rpartition("/")
-        array, _, split = own.rpartition("_")
-        if inside != folder or name == x:
-            continue
-        if own == "y":
-            found[name] = ("train", "y")
-        elif array in (base, "y") and (which := split_of(split)):
-            found[name] = (which, "x" if array == base else "y")
-    return found
-
-
-def source_of_arrays(
-    path: Path,
-    arrays: Mapping[str, np.ndarray],
-    reading: Reading,
-    names: Sequence[str] | None = None,
-) -> Source:
-    """Parts of arrays named ``x`` and ``y``, ``x_test`` and ``y_test``, and so on."""
-    names = sorted(arrays if names is None else names)
-    x = _name_of_x(names, reading, the_only=len(arrays) == 1 and names != sorted(arrays))
-    if x not in arrays and len(names) == 1 and path.suffix.lower() != ".npz":
-        (x,) = names
-    if x not in arrays:
-        advice = f"name one of them: key={names[0]!r} (--key {names[0]})" if names else ""
-        raise InvalidInput(
-            "key" if reading.key else "data",
-            got=f"{path} with {', '.join(names) or 'nothing'}",
-            expected=f"an array named {x}, and optionally y",
-            fix=(nearest_name(x, names) if reading.key and names else advice)
-            or "write it with numpy.savez(path, x=x, y=y)",
-        )
-    if arrays[x].dtype.names:
-        return read_frames({"train": as_frame(arrays[x])}, reading, path.stem)
-    belonging = _belonging(x, names)
-    found = {place: arrays[name] for name, place in belonging.items() if name in arrays}
-    splits = [split for split, which in found if which == "x"]
-    parts = {split: Part(found[split, "x"], found.get((split, "y"))) for split in splits}
-    used = [name for name, (split, _) in belonging.items() if split in splits]
-    unused = [name for name in names if name not in used]
-    notes = (f"arrays {', '.join(unused)} are left out",) if unused else ()
-    return Source(path.stem, parts, notes=notes)
 
 
 # tables

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ __all__ = [
     "check_grey",
     "check_lengths",
     "check_one_each",
+    "check_set_by_part",
     "check_some",
     "is_exact",
     "only_tensor",
@@ -126,6 +127,19 @@ def check_one_each(context: Tensors | None, num_data: int) -> None:
                 got=f"{len(part) if part.dim() else 'one'} labels",
                 expected=f"{num_data}, one for each datum",
                 fix="align y with x",
+            )
+
+
+def check_set_by_part(parts: Iterable[str], **settings: object) -> None:
+    """Raise `InvalidInput` on a setting of a single site's data, where there are several sites."""
+    for name, value in settings.items():
+        if value not in (None, "none"):
+            raise InvalidInput(
+                name,
+                got=f"{value!r} for several sites, {', '.join(parts)}",
+                expected="a setting for each of them",
+                fix=f"pass Dataset({{name: Dataset(x, {name}={value!r}), ...}}), or convert the "
+                "arrays of the file and leave it out",
             )
 
 

@@ -28,7 +28,7 @@ from pyro_vae.datasets.binarize import FixedDraw, batch_keys, binarized, grey_le
 from pyro_vae.datasets.columns import Columns, known_columns
 from pyro_vae.datasets.facts import Facts, facts_of
 from pyro_vae.datasets.form import Form, drawn_on_disk, keep
-from pyro_vae.datasets.forms import check_lengths, check_one_each, only_tensor, sha256_of
+from pyro_vae.datasets.forms import check_lengths, check_one_each, check_set_by_part, only_tensor, sha256_of
 from pyro_vae.datasets.labels import read_labels
 from pyro_vae.datasets.on_disk import OnDisk, chosen
 from pyro_vae.datasets.shown import data_html, data_words
@@ -112,7 +112,8 @@ class Dataset(torch.utils.data.Dataset):
         self.parts: dict[str, Dataset] = {}
         self.context: Tensors | None = None
         if isinstance(values, Mapping) and package_of(values, ("scipy",)) is None:  # no matrix
-            self.parts = _parts_of(values, binarize, seed, missing)
+            check_set_by_part(values, binarize=binarize, scale=scale, channels=channels)
+            self.parts = _parts_of(values, seed, missing)
             self.missing = any(part.missing for part in self.parts.values())
             self.notes = tuple(note for part in self.parts.values() for note in part.notes)
             self._stored: Tensors = {}
@@ -377,20 +378,8 @@ class Dataset(torch.utils.data.Dataset):
         return part
 
 
-def _parts_of(
-    values: Mapping[str, object],
-    binarize: Binarize,
-    seed: int,
-    missing: bool,
-) -> dict[str, Dataset]:
+def _parts_of(values: Mapping[str, object], seed: int, missing: bool) -> dict[str, Dataset]:
     """The data of each observed site."""
-    if binarize != "none":
-        raise InvalidInput(
-            "binarize",
-            got=f"{binarize!r} for a dictionary of {', '.join(values)}",
-            expected="a policy for each of its parts",
-            fix=f"pass Dataset({{name: Dataset(x, binarize={binarize!r}), ...}})",
-        )
     parts = {
         name: part if isinstance(part, Dataset) else Dataset(part, seed=seed, missing=missing)
         for name, part in values.items()

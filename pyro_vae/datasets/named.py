@@ -114,7 +114,8 @@ def load(
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``,
             else ``~/.cache/pyro_vae``.
         fetch: whether torchvision's data sets are downloaded to the root if they are not there.
-        key: the array or layer that is x, where there are several.
+        key: the array or layer that is x, where there are several. Several arrays, separated by
+            commas as in ``"image,text"``, are as many observed sites.
         scale: what x is divided by, such as 255 for bytes in an ``.npz``; images in files are grey
             levels in [0, 1] by their bit depth.
         resize: height and width that images are resized to.
@@ -163,7 +164,7 @@ def load(
         draws = torch.Generator().manual_seed(seed)
         parts = source.parts.items()
         source.parts.update(
-            {s: Part(_removed(x, missing_fraction, draws), y) for s, (x, y) in parts}
+            {s: Part(_removed_of(x, missing_fraction, draws), y) for s, (x, y) in parts}
         )
     sets = from_source(
         source,
@@ -353,6 +354,15 @@ def _numbered(name: str, texts: Texts) -> Source:
     length = 1 + max(len(sentence) for split in texts.values() for sentence in split)
     parts = {split: Part(vocabulary.encode(few, length)) for split, few in texts.items()}
     return Source(name, parts, vocabulary=vocabulary)
+
+
+def _removed_of(
+    x: object, fraction: float, generator: torch.Generator
+) -> Tensor | dict[str, Tensor]:
+    """The values of one site, or of each of several, with entries removed."""
+    if isinstance(x, Mapping):
+        return {name: _removed(part, fraction, generator) for name, part in x.items()}
+    return _removed(x, fraction, generator)
 
 
 def _removed(x: object, fraction: float, generator: torch.Generator) -> Tensor:

@@ -41,7 +41,7 @@ LOG = logging.getLogger("pyro_vae.datasets")
 class Part(NamedTuple):
     """A part of a data set as read: values, and labels if there are any."""
 
-    x: np.ndarray | Tensor
+    x: np.ndarray | Tensor | Mapping[str, object]  # by site, where there are several
     y: np.ndarray | Tensor | None = None
 
 
@@ -54,7 +54,8 @@ class Reading:
     """What a user says about data that are to be read.
 
     Args:
-        key: the name of the array, layer or column that is x, where there are several.
+        key: the name of the array, layer or column that is x, where there are several; names
+            separated by commas are several observed sites.
         resize: height and width that images are resized to.
         target: the column with the labels.
         context: the columns that are the context.
@@ -70,6 +71,11 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     like: Columns | None = None
     context_like: Columns | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """The names in the key."""
+        return [name.strip() for name in (self.key or "").split(",") if name.strip()]
 
     @property
     def given(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae.datasets.contained import DATA, check_hdf5, hdf5_arrays
-from pyro_vae.datasets.files import source_of_arrays, wanted_arrays
+from pyro_vae.datasets.named_arrays import source_of_arrays, wanted_arrays
 from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Reading, Source
 from pyro_vae.datasets.stored import ArrayRows, with_labels

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.datasets.files import source_of_arrays
+from pyro_vae.datasets.named_arrays import source_of_arrays
 from pyro_vae.datasets.sources import Reading, Source
 from pyro_vae.datasets.stored import Rows, with_labels
 from pyro_vae.datasets.stored_npy import NpyRows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae.datasets.contained import check_zarr_arrays, zarr_arrays
-from pyro_vae.datasets.files import source_of_arrays, wanted_arrays
+from pyro_vae.datasets.named_arrays import source_of_arrays, wanted_arrays
 from pyro_vae.datasets.sources import Part, Reading, Source
 from pyro_vae.datasets.stored import ArrayRows, with_labels
 

@@ -22,7 +22,7 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import observed_data
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.validation import check_count, count_of
 
@@ -149,7 +149,7 @@ def calibrate(
     ranks, density_ranks = [], []
     with evaluating(program, seed), validation_enabled(False):
         trace = prior_predictive(program, num_data, context)
-        given = Conditioned.of(program, observed_of(trace)["value"], context)
+        given = Conditioned.of(program, observed_data(trace, program.event_shape), context)
         given.check_no_auxiliary()
         blocks = Blocks.of(given, lambda part: partial(part.draw, part.guide), num_samples)
         one = given[:1]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.contracts import ProgramLike
+from pyro_vae.diagnostics.turns import Ask, in_turns
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.proposals import Guide, GuideProposal
 from pyro_vae.runtime.conditioned import Conditioned
@@ -141,7 +142,8 @@ class NUTS:
     """Draws from p(z | x) by Pyro's No-U-Turn sampler, parameters held fixed.
 
     Each datum has chains of its own, in unconstrained space and in double precision, whatever that
-    of the program, if the program can run in it. Their R-hat and effective number of draws go with
+    of the program, if the program can run in it. The chains of a datum take turns, so that one
+    evaluation serves them all. Their R-hat and effective number of draws go with
     them; R-hat far above 1 says that the chains did not meet, be it that they were too short, or
     that the posterior has modes that a chain does not move between. A chain costs some ten to
     twenty evaluations of the decoder and its gradient a step: half a minute a datum for a
@@ -235,65 +237,78 @@ class _Posterior:
         self.latents = Unconstrained(given.trace(given.joint, 1), given.plates)
 
     def potential(self, u: Tensor) -> Tensor:
-        """Minus the logarithm of the joint density at u (D,)."""
-        constrained, log_jacobian = self.latents.unpack(u[None, None])
+        """Minus the logarithm of the joint density at K points (K, D), as (K,)."""
+        constrained, log_jacobian = self.latents.unpack(u[:, None])
         log_prior, log_rest = self.given.log_density(self.given.model, constrained)
-        return -(log_prior + log_rest + log_jacobian).sum()
+        return -(log_prior + log_rest + log_jacobian).sum(1)
 
-    def captured(self, u: Tensor) -> Callable[[Tensor], Tensor]:
+    def value_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The potential (K,) at K points (K, D), and its gradient (K, D)."""
+        points = u.detach().requires_grad_(True)
+        with torch.enable_grad():
+            values = self.potential(points)
+        return values.detach(), torch.autograd.grad(values.sum(), points)[0]
+
+    def captured(self, u: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """The potential with its gradient as one graph, to the same bits without Pyro's handlers.
 
         A trajectory takes many steps, and a path of latents many sites in each. What cannot be
         captured is run as it is.
         """
 
-        def value_and_gradient(u: Tensor) -> tuple[Tensor, Tensor]:
-            point = u.detach().requires_grad_(True)
-            with torch.enable_grad():
-                value = self.potential(point)
-            return value.detach(), torch.autograd.grad(value, point)[0]
+        def of_points(u: Tensor) -> tuple[Tensor, Tensor]:  # a method has one input more
+            return self.value_and_gradient(u)
 
         try:
-            graph = Captured(value_and_gradient, [u])
+            graph = Captured(of_points, [u])
         except (InvalidInput, RuntimeError):
-            return self.potential
-        return lambda u: cast(Tensor, _WithGradient.apply(u, graph))
+            return self.value_and_gradient
+        return lambda u: cast(tuple[Tensor, Tensor], graph(u))
 
     def chains(self, settings: NUTS, num_steps: int, advance: Callable[..., None]) -> Drawn:
         fn = self.given.model if settings.start == "prior" else self.given.guide
         with torch.no_grad():
             starts = self.latents.pack(self.given.draw(fn, settings.num_chains))[:, 0]
-        paths, diverging, potential = [], [], self.captured(starts[0])
-        for start in starts:
-            kernel = pyro.infer.NUTS(
-                potential_fn=lambda values: potential(values["u"]),
-                target_accept_prob=settings.target_acceptance,
-                max_tree_depth=settings.max_tree_depth,
-            )
-            chain = pyro.infer.MCMC(
-                kernel,
-                num_steps,
-                settings.warmup,
-                initial_params={"u": start},
-                disable_progbar=True,
-                hook_fn=lambda *_: advance(1),
-            )
-            chain.run()
-            paths.append(chain.get_samples()["u"])
-            diverged = torch.zeros(num_steps, dtype=torch.bool)
-            diverged[chain.diagnostics()["divergences"]["chain 0"]] = True
-            diverging.append(diverged)
+        chains = [_Chain(settings, num_steps, advance, start) for start in starts]
+        in_turns(chains, self.captured(starts), list(starts))
         with torch.no_grad():
-            values, _ = self.latents.unpack(torch.cat(paths)[:, None])
-        return Drawn(values, per_draw={"diverging": torch.cat(diverging)[:, None]})
+            values, _ = self.latents.unpack(torch.cat([chain.path for chain in chains])[:, None])
+        diverging = torch.cat([chain.diverging for chain in chains])
+        return Drawn(values, per_draw={"diverging": diverging[:, None]})
+
+
+class _Chain:
+    """One chain of Pyro's sampler, and what it has drawn."""
+
+    def __init__(self, settings: NUTS, num_steps: int, advance: Callable[..., None], start: Tensor):
+        self.settings, self.num_steps, self.advance = settings, num_steps, advance
+        self.start, self.path = start, start
+        self.diverging = torch.zeros(num_steps, dtype=torch.bool)
+
+    def __call__(self, ask: Ask) -> None:
+        kernel = pyro.infer.NUTS(
+            potential_fn=lambda values: cast(Tensor, _WithGradient.apply(values["u"], ask)),
+            target_accept_prob=self.settings.target_acceptance,
+            max_tree_depth=self.settings.max_tree_depth,
+        )
+        kernel.initial_params = {"u": self.start}
+        kernel.setup(self.settings.warmup)
+        values, path = kernel.initial_params, []
+        for _ in range(self.settings.warmup + self.num_steps):
+            values = kernel.sample(values)
+            path.append(values["u"])
+            self.advance(1)
+        self.path = torch.stack(path[self.settings.warmup :])
+        self.diverging[kernel.diagnostics()["divergences"]] = True
+        kernel.cleanup()
 
 
 class _WithGradient(torch.autograd.Function):
-    """A number whose gradient a graph computes along with it."""
+    """A number whose gradient is found along with it."""
 
     @staticmethod
-    def forward(ctx, u: Tensor, graph: Captured) -> Tensor:
-        value, gradient = graph(u)
+    def forward(ctx, u: Tensor, ask: Ask) -> Tensor:
+        value, gradient = ask(u)
         ctx.save_for_backward(gradient)
         return value
 

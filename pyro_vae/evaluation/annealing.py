@@ -32,7 +32,7 @@ from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import in_fixed_blocks
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import observed_data
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile
@@ -60,13 +60,13 @@ class Sandwich:
         lower: the lower bounds.
         upper: the upper bounds; their ``mc_se`` is that of the chains given the one posterior draw
             that they start from.
-        x: the simulated data (N, \*event).
+        x: the simulated data (N, \*event), a dictionary of such where there are several sites.
         context: the context (N, ...) that they were simulated under, or ``None``.
     """
 
     lower: AnnealedScore
     upper: AnnealedScore
-    x: Tensor
+    x: Tensors
     context: Tensors | None
 
     @property
@@ -263,7 +263,7 @@ def bdmc(
     lower, upper = [], []
     with evaluating(program, seed), bar as advance:
         trace = prior_predictive(program, num_data, context)
-        x = observed_of(trace)["value"]
+        x = observed_data(trace, program.event_shape)
         given = Conditioned.of(program, x, context)
         with validation_enabled(False):
             for path, _ in paths_in_blocks(given, chains, seed, advance):

@@ -3,7 +3,15 @@
 Drawing lives here; a number that a table would report is computed elsewhere.
 """
 
-from pyro_vae.plotting.data import is_clip, plot_data, plot_reconstructions, plot_text, still
+from pyro_vae.plotting.data import (
+    data_plots,
+    is_clip,
+    plot_data,
+    plot_reconstructions,
+    plot_text,
+    reconstruction_plots,
+    still,
+)
 from pyro_vae.plotting.during_training import FiguresDuringTraining
 from pyro_vae.plotting.files import figure_files, figure_png, formats_with, grid_files, save_figure
 from pyro_vae.plotting.latent import (
@@ -16,27 +24,35 @@ from pyro_vae.plotting.latent import (
 )
 from pyro_vae.plotting.scores import (
     plot_anomaly,
+    plot_bounds,
     plot_comparison,
     plot_convergence,
     plot_coverage,
     plot_ess,
+    plot_estimates,
+    plot_means,
     plot_pareto_k,
     plot_ranks,
     plot_rate_distortion,
     plot_training,
+    plot_units,
     plot_weights,
 )
 
 __all__ = [
     "FiguresDuringTraining",
+    "data_plots",
     "is_clip",
     "plot_anomaly",
+    "plot_bounds",
     "plot_comparison",
     "plot_convergence",
     "plot_coverage",
     "plot_data",
     "plot_ess",
+    "plot_estimates",
     "plot_latents",
+    "plot_means",
     "plot_neighbours",
     "plot_pairs",
     "plot_pareto_k",
@@ -48,11 +64,13 @@ __all__ = [
     "plot_tangent_planes",
     "plot_text",
     "plot_training",
+    "plot_units",
     "plot_weights",
     "figure_files",
     "figure_png",
     "formats_with",
     "grid_files",
+    "reconstruction_plots",
     "save_figure",
     "still",
 ]

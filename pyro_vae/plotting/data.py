@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -12,9 +13,15 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.plotting.files import Draw
+from pyro_vae.validation import tensors_of
 
-__all__ = ["is_clip", "plot_data", "plot_reconstructions", "plot_text", "still"]
+__all__ = [
+    "data_plots", "is_clip", "plot_data", "plot_reconstructions", "plot_text",
+    "reconstruction_plots", "still",
+]  # fmt: skip
 
 
 def plot_data(
@@ -54,7 +61,7 @@ def plot_data(
         return ax
     if array.ndim == 3:
         array = array[:, None]
-    low, high = min(0.0, np.nanmin(array)), max(1.0, np.nanmax(array))
+    low, high = np.nanmin(array, initial=0.0), np.nanmax(array, initial=1.0)
     if is_clip(array.shape[1:]):
         array = np.stack(
             [_grid(clip[:, None], len(clip), background=high) for clip in array]
@@ -153,7 +160,11 @@ def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
 
 
 def plot_reconstructions(
-    x: Tensor, reconstruction: Tensor, ax: Axes, vocabulary: Vocabulary | None = None
+    x: Tensor,
+    reconstruction: Tensor,
+    ax: Axes,
+    vocabulary: Vocabulary | None = None,
+    title: str = "data and their reconstructions",
 ) -> Axes:
     r"""Draw data above their reconstructions; clips and text, which are wide, pair by pair.
 
@@ -162,8 +173,9 @@ def plot_reconstructions(
         reconstruction: their reconstructions (N, \*event), see `pyro_vae.reconstruct`.
         ax: where to draw.
         vocabulary: the words of text.
+        title: what they are.
     """
-    pairs, title = torch.stack([x.cpu(), reconstruction.cpu()]), "data and their reconstructions"
+    pairs = torch.stack([x.cpu(), reconstruction.cpu()])
     if is_clip(x.shape[1:]) or vocabulary is not None:
         return plot_data(
             pairs.transpose(0, 1).flatten(0, 1),
@@ -176,3 +188,46 @@ def plot_reconstructions(
     return plot_data(
         pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title
     )
+
+
+def data_plots(
+    x: Tensors,
+    title: str = "",
+    *,
+    columns: int | None = None,
+    rows: Sequence[str] = (),
+    vocabulary: Vocabulary | None = None,
+) -> list[Draw]:
+    """`plot_data` of each observed site, under its name where there are several."""
+    return [
+        partial(
+            plot_data,
+            part.cpu(),
+            columns=columns,
+            title=_under(name, title),
+            rows=rows,
+            vocabulary=vocabulary,
+        )
+        for name, part in tensors_of(x).items()
+    ]
+
+
+def reconstruction_plots(
+    x: Tensors, reconstruction: Tensors, vocabulary: Vocabulary | None = None
+) -> list[Draw]:
+    """`plot_reconstructions` of each observed site, under its name where there are several."""
+    again, title = tensors_of(reconstruction), "data and their reconstructions"
+    return [
+        partial(
+            plot_reconstructions,
+            part,
+            again[name],
+            vocabulary=vocabulary,
+            title=_under(name, title),
+        )
+        for name, part in tensors_of(x).items()
+    ]
+
+
+def _under(name: str, title: str) -> str:
+    return ": ".join(filter(None, [name, title]))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from matplotlib.axes import Axes
-
 from pyro_vae import checkpoint
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.distributions import NoDraws
-from pyro_vae.plotting.data import plot_data, plot_reconstructions
+from pyro_vae.plotting.data import data_plots, reconstruction_plots
 from pyro_vae.plotting.files import figure_png
 from pyro_vae.runtime.predictive import generate, reconstruct
 from pyro_vae.training.callbacks import Callback, Training
@@ -56,15 +51,13 @@ class FiguresDuringTraining(Callback):
     def epoch(self, training: Training) -> None:
         if training.epoch % self.every or training.folder is None:
             return
-        x, words = self.data.tensor, self.data.vocabulary
-        pictures: dict[str, Callable[[Axes], Axes]] = {}
-        again = only_tensor(reconstruct(training.program, self.data)).cpu()
-        pictures["reconstructions"] = lambda ax: plot_reconstructions(x, again, ax, words)
+        data, words = self.data, self.data.vocabulary
+        again = reconstruct(training.program, data)
+        pictures = {"reconstructions": reconstruction_plots(data.x, again, words)}
         try:
-            new = generate(training.program, len(x), context=self.data.context)
-            pictures["samples"] = lambda ax: plot_data(
-                only_tensor(new).cpu(), ax, title=f"epoch {training.epoch}", vocabulary=words
-            )
+            new = generate(training.program, len(data), context=data.context)
+            title = f"epoch {training.epoch}"
+            pictures["samples"] = data_plots(new, title, vocabulary=words)
         except NoDraws:  # of a flat prior
             pass
         stem = f"epoch-{training.epoch:04d}"

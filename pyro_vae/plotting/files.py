@@ -31,35 +31,36 @@ METADATA: dict[str, dict[str, None]] = {
 FORMATS = tuple(METADATA)
 
 
-def save_figure(
-    path: str | Path, draw: Callable[[Axes], Axes], size: tuple[float, float] = (6.0, 4.5)
-) -> Path:
+Draw = Callable[[Axes], object]  # what draws on a pair of axes
+
+
+def save_figure(path: str | Path, draw: Draw, size: tuple[float, float] = (6.0, 4.5)) -> Path:
     """Draw one pair of axes into a PNG file; pyplot's state and back end stay as they are."""
     checkpoint.write_bytes(Path(path), figure_png(draw, size))
     return Path(path)
 
 
 def figure_png(
-    draw: Callable[[Axes], Axes],
+    draw: Draw | Sequence[Draw],
     size: tuple[float, float] = (6.0, 4.5),
     software: str = "pyro-vae",
 ) -> bytes:
-    """One pair of axes as PNG, which names the software that drew it."""
+    """One pair of axes, or a column of several, as PNG, which names the software that drew it."""
     return _written(_figure(draw, size), "png", software)
 
 
 def figure_files(
     name: str,
-    draw: Callable[[Axes], Axes],
+    draw: Draw | Sequence[Draw],
     size: tuple[float, float] = (6.0, 4.5),
     formats: Sequence[str] = ("png",),
 ) -> dict[str, bytes]:
-    """One pair of axes as files, by their names.
+    """One pair of axes, or a column of several, as files, by their names.
 
     Args:
         name: that of the files, without an ending.
-        draw: what draws on the axes.
-        size: width and height in inches.
+        draw: what draws on the axes; several stand one above another.
+        size: width and height of one pair of axes in inches.
         formats: of `FORMATS`.
 
     Example:
@@ -94,9 +95,12 @@ def formats_with(chosen: str) -> list[str]:
     return list(dict.fromkeys(["png", chosen]))
 
 
-def _figure(draw: Callable[[Axes], Axes], size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, layout="constrained", dpi=120)
-    draw(figure.add_subplot())
+def _figure(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> Figure:
+    panels = draw if isinstance(draw, Sequence) else [draw]
+    whole = size[0], size[1] * len(panels)
+    figure = Figure(figsize=whole, layout="constrained", dpi=120)
+    for panel, ax in zip(panels, figure.subplots(len(panels), squeeze=False).flat):
+        panel(ax)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from torch import Tensor
 from pyro_vae.diagnostics.calibration import Calibration
 from pyro_vae.diagnostics.two_sample import PosteriorComparison
 from pyro_vae.evaluation.annealing import RateDistortion
+from pyro_vae.evaluation.decomposition import ActiveUnits
 from pyro_vae.evaluation.importance_score import ImportanceScore, convergence
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score
@@ -20,14 +22,18 @@ from pyro_vae.training.history import History
 
 __all__ = [
     "plot_anomaly",
+    "plot_bounds",
     "plot_comparison",
     "plot_convergence",
     "plot_coverage",
     "plot_ess",
+    "plot_estimates",
+    "plot_means",
     "plot_pareto_k",
     "plot_ranks",
     "plot_rate_distortion",
     "plot_training",
+    "plot_units",
     "plot_weights",
 ]
 
@@ -186,6 +192,58 @@ def plot_rate_distortion(
         )
     ax.legend()
     ax.set(xlabel="distortion (nats)", ylabel="rate (nats)", title="rate and distortion")
+    return ax
+
+
+def plot_bounds(scores: Mapping[str, Score], ax: Axes) -> Axes:
+    """Draw scores of the same data against the data, in increasing order of the first of them."""
+    order = next(iter(scores.values())).values.argsort().cpu()
+    places = np.arange(len(order))
+    for name, score in scores.items():
+        values, errors = (
+            part.double().cpu()[order].numpy() for part in (score.values, score.mc_se)
+        )
+        shown = np.nan_to_num(errors)  # an error that is not known has no bar
+        ax.errorbar(places, values, yerr=2 * shown, fmt=".", label=name, markersize=4, linewidth=1)
+    ax.legend()
+    ax.set(xlabel="data, in order", ylabel="nats", title="bars are two Monte Carlo errors")
+    return ax
+
+
+def plot_estimates(
+    names: Sequence[str], values: Sequence[float], errors: Sequence[float | None], ax: Axes
+) -> Axes:
+    """Draw numbers as bars below one another, each with two standard errors where one is known."""
+    places = np.arange(len(names))
+    widths = [2 * error if error is not None and math.isfinite(error) else 0.0 for error in errors]
+    ax.barh(places, values, xerr=widths, height=0.7)
+    ax.set_yticks(places, names)
+    ax.invert_yaxis()
+    ax.set(title="bars are two standard errors")
+    return ax
+
+
+def plot_means(scores: Mapping[str, Score], ax: Axes) -> Axes:
+    """Draw the mean of each score over data, with two standard errors."""
+    values = list(scores.values())
+    ax = plot_estimates([*scores], [v.mean for v in values], [v.se for v in values], ax)
+    ax.set(xlabel="nats per datum")
+    return ax
+
+
+def plot_units(units: ActiveUnits, ax: Axes) -> Axes:
+    """Draw how far the mean of each latent dimension moves with the data, and the threshold."""
+    for name, variance in units.variance.items():
+        heights = variance.flatten().cpu().sort(descending=True).values
+        ax.plot(np.arange(1, len(heights) + 1), heights.clamp(min=1e-6), ".-", label=name)
+    ax.axhline(units.threshold, color="0.4", linewidth=1, label="active above")
+    ax.legend()
+    ax.set(
+        yscale="log",
+        xlabel="latent dimensions, in order",
+        ylabel="variance of the posterior mean",
+        title=f"{units.active} of {units.total} active",
+    )
     return ax
 
 

@@ -9,7 +9,7 @@ nats, that training adds to the bound and no score sees. One that starts from da
 ``initialize(x, features)``, as a prior. Nothing needs to be inherited.
 
 `ProductOfExperts` and `MixtureOfExperts` take posteriors where the others take a network, and a
-dictionary of data, so they stay out of ``__all__``, from which choices and tests are derived.
+dictionary of data, so they stay out of ``__all__``, from which tests are derived.
 """
 
 from pyro_vae.posteriors.codebook import Codebook
@@ -25,6 +25,8 @@ from pyro_vae.posteriors.flow import Flow
 from pyro_vae.posteriors.manifolds import LogisticNormal, VonMisesFisher
 from pyro_vae.posteriors.paths import DeepMarkov, GaussianMarkov
 from pyro_vae.posteriors.real import Delta, DiagonalNormal, FullRankNormal, LowRankNormal, Mixture
+
+OF_SITES = ("ProductOfExperts", "MixtureOfExperts")  # posteriors of several observed sites
 
 __all__ = [
     "DiagonalNormal",

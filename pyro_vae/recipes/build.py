@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -16,11 +16,12 @@ from pyro_vae import likelihoods, networks
 from pyro_vae.contracts import EventShape, ProgramLike, alone, as_program_like
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
+from pyro_vae.posteriors.experts import Experts
 from pyro_vae.recipes.factories import Factory, call_factory, given_to, settings_of, target_of
-from pyro_vae.recipes.own import LEVEL_PARTS, PARTS, own_program, takes_parts
-from pyro_vae.recipes.recipe import Recipe, Shape
+from pyro_vae.recipes.own import LEVEL_PARTS, PARTS, SITE_PARTS, own_program, takes_parts
+from pyro_vae.recipes.recipe import Recipe, Shape, Site
 from pyro_vae.runtime.memory import enough_memory
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import InvalidInput, nearest_name, tensors_of
 
 __all__ = ["build_optimizer", "build_program", "rebuild_program"]
 
@@ -37,20 +38,63 @@ def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
     with alone(), enough_memory("the program", NARROWER), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         if not takes_parts(recipe.program):
-            return own_program(recipe, data.datum_shape)
+            return own_program(recipe, data.event_shape)
         embed, features = _context_module(recipe, data)
-        has_levels = _takes_levels(recipe)
         builder = _Builder(recipe, data, features)
-        parts = builder.level_parts() if has_levels else builder.parts()
-        names = LEVEL_PARTS if has_levels else PARTS
-        given = dict(zip(names, parts, strict=True))
-        return as_program_like(recipe.program(**given, context=embed))
+        if _takes_sites(recipe, data):
+            parts = dict(zip(SITE_PARTS, builder.site_parts(), strict=True))
+        elif _takes_levels(recipe):
+            parts = dict(zip(LEVEL_PARTS, builder.level_parts(), strict=True))
+        else:
+            parts = dict(zip(PARTS, builder.parts(), strict=True))
+        return as_program_like(recipe.program(**parts, context=embed))
 
 
 def rebuild_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:
     """A program of the user's own, as `build_program` makes it; its weights are loaded next."""
     with alone(), enough_memory("the program", NARROWER), torch.random.fork_rng():
         return own_program(recipe, event_shape)
+
+
+def _takes_sites(recipe: Recipe, data: Dataset) -> bool:
+    """Whether the program is of several sites; `InvalidInput` unless data and recipe suit it."""
+    program, sites = target_of(recipe.program), recipe.sites or {}
+    has_sites = "likelihoods" in inspect.signature(program).parameters
+    if data.parts and not has_sites:
+        raise InvalidInput(
+            "program",
+            got=f"{program.__name__} for data of several sites, {', '.join(data.parts)}",
+            expected="a program of several observed sites",
+            fix="pass --program MultimodalVAE --posterior ProductOfExperts, or one of your own",
+        )
+    if has_sites and not data.parts:
+        raise InvalidInput(
+            "key",
+            got=f"data of a single site for {program.__name__}",
+            expected="several arrays, each an observed site",
+            fix="name them: --key image,text",
+        )
+    for name in sites:
+        if name not in data.parts:
+            raise InvalidInput(
+                "sites",
+                got=repr(name),
+                expected=f"sites of the data, {', '.join(data.parts) or 'which have only one'}",
+                fix=nearest_name(name, list(data.parts)) if data.parts else "leave --sites out",
+            )
+    if has_sites and not issubclass(_class_of(recipe.posterior), Experts):
+        raise InvalidInput(
+            "posterior",
+            got=f"{target_of(recipe.posterior).__name__} for {program.__name__}",
+            expected="ProductOfExperts or MixtureOfExperts, which combine an expert of each site",
+            fix="pass --posterior ProductOfExperts; an expert of another class is named by --sites",
+        )
+    return has_sites
+
+
+def _class_of(factory: Factory) -> type:
+    target = target_of(factory)
+    return target if inspect.isclass(target) else object
 
 
 def _takes_levels(recipe: Recipe) -> bool:
@@ -96,20 +140,39 @@ class _Builder:
     data: Dataset
     features: int
 
-    def parts(self) -> tuple[Modules, nn.Module, Modules]:
+    def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         """Prior, likelihood and posterior of a program with one latent."""
-        recipe, features = self.recipe, self.features
+        latent, prior = self._latent_and_prior()
+        likelihood = self.likelihood(latent, self.features)
+        posterior = call_factory("posterior", self.recipe.posterior, latent, self.encoder())
+        return prior, likelihood, posterior
+
+    def site_parts(self) -> tuple[nn.Module, dict[str, nn.Module], nn.Module]:
+        """Prior, likelihoods and experts of a program with several observed sites."""
+        latent, prior = self._latent_and_prior()
+        decoders, experts = {}, {}
+        for name in self.data.parts:
+            site = (self.recipe.sites or {}).get(name, Site())
+            builder = self._of_site(name, site)
+            decoders[name] = builder.likelihood(latent, self.features)
+            experts[name] = call_factory("posterior", site.posterior, latent, builder.encoder())
+        return prior, decoders, call_factory("posterior", self.recipe.posterior, latent, experts)
+
+    def _latent_and_prior(self) -> tuple[Shape, nn.Module]:
+        recipe = self.recipe
         latent = networks.as_shape(
             recipe.latent[0] if isinstance(recipe.latent, list) else recipe.latent
         )
-        prior_features = features if "prior" in recipe.context_to else 0
-        prior = call_factory("prior", recipe.prior, latent, context=prior_features)
-        likelihood = self.likelihood(latent, features)
-        return (
-            prior,
-            likelihood,
-            call_factory("posterior", recipe.posterior, latent, self.encoder()),
-        )
+        features = self.features if "prior" in recipe.context_to else 0
+        return latent, call_factory("prior", recipe.prior, latent, context=features)
+
+    def _of_site(self, name: str, site: Site) -> _Builder:
+        """A builder of one site's parts, which take single entries as missing where some are."""
+        recipe, data = self.recipe, self.data.parts[name][:]
+        gaps = torch.isnan(data.tensor).flatten(1)
+        data.missing = bool((gaps.any(1) & ~gaps.all(1)).any())
+        own = {part: value for part, value in vars(site).items() if value is not None}
+        return replace(self, recipe=replace(recipe, **own), data=data)
 
     def level_parts(self) -> tuple[Modules, nn.Module, Modules]:
         """Priors, likelihood and posteriors of a hierarchy, each sized for its inputs."""

@@ -17,7 +17,12 @@ from pyro_vae.networks import corruptions
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["FAMILIES", "check_trusted", "component_names", "resolve_component", "with_import_paths"]
+__all__ = [
+    "FAMILIES", "SITES", "check_trusted", "component_names", "resolve_component",
+    "with_import_path", "with_import_paths",
+]  # fmt: skip
+
+SITES = "sites"  # the key of a recipe with components of observed sites, by their names
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors,
@@ -36,6 +41,9 @@ FAMILIES: dict[str, ModuleType] = {
 }
 
 
+LIKELIHOODS = {"likelihood", "likelihoods"}  # the arguments of programs that are built from parts
+
+
 def component_names(family: str) -> list[str]:
     """This package's components that a recipe's key accepts by name.
 
@@ -43,16 +51,21 @@ def component_names(family: str) -> list[str]:
 
     Example:
         >>> component_names("program")
-        ['VAE', 'HierarchicalVAE', 'SemiSupervisedVAE']
+        ['VAE', 'HierarchicalVAE', 'MultimodalVAE', 'SemiSupervisedVAE']
     """
     module = FAMILIES[family]
-    classes = {name: vars(module).get(name) for name in module.__all__}
+    classes = {name: vars(module).get(name) for name in _names_of(module)}
     return [
         name
         for name, value in classes.items()
         if inspect.isclass(value)
-        and (module is not programs or "likelihood" in inspect.signature(value).parameters)
+        and (module is not programs or inspect.signature(value).parameters.keys() & LIKELIHOODS)
     ]
+
+
+def _names_of(module: ModuleType) -> list[str]:
+    """The components of a module, those of several observed sites last."""
+    return [*module.__all__, *vars(module).get("OF_SITES", ())]
 
 
 def resolve_component(family: str, name: str) -> str:
@@ -115,6 +128,31 @@ def with_import_paths(family: str, argument: object) -> object:
     return found
 
 
+def with_import_path(key: str, value: object) -> object:
+    """A recipe's value, in which components are named by import path.
+
+    Example:
+        >>> with_import_path("prior", "VampPrior")
+        'pyro_vae.priors.VampPrior'
+        >>> with_import_path("sites", {"image": {"encoder": "MLP"}})
+        {'image': {'encoder': 'pyro_vae.networks.MLP'}}
+    """
+    if key == SITES and isinstance(value, Mapping):
+        return {
+            site: {name: with_import_path(str(name), part) for name, part in parts.items()}
+            if isinstance(parts, Mapping)
+            else parts
+            for site, parts in value.items()
+        }
+    if key in FAMILIES and isinstance(value, str):
+        return resolve_component(key, value)
+    if key in FAMILIES and isinstance(value, Mapping) and "class_path" in value:
+        found = with_import_paths(key, value.get("init_args"))
+        given = {"init_args": found} if "init_args" in value else {}
+        return {**value, **given, "class_path": resolve_component(key, str(value["class_path"]))}
+    return value
+
+
 def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str]) -> None:
     """Raise `Untrusted` if a recipe names what no file may name, before anything is imported.
 
@@ -123,10 +161,12 @@ def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str
         source: the file that it comes from.
         trust: modules that the user named.
     """
-    for family in values.keys() & FAMILIES.keys():
-        for name in _names_in(values[family], is_class=True):
-            if not _may_name(current_path(name), trust):
-                raise Untrusted(name, f"{source}: {family}")
+    sites = values.get(SITES)
+    for parts in [values, *(sites.values() if isinstance(sites, Mapping) else [])]:
+        for family in parts.keys() & FAMILIES.keys() if isinstance(parts, Mapping) else ():
+            for name in _names_in(parts[family], is_class=True):
+                if not _may_name(current_path(name), trust):
+                    raise Untrusted(name, f"{source}: {family}")
 
 
 def _names_in(value: object, is_class: bool = False) -> Iterator[str]:
@@ -143,7 +183,7 @@ def _names_in(value: object, is_class: bool = False) -> Iterator[str]:
 
 def _may_name(name: str, trust: Sequence[str]) -> bool:
     path, _, attribute = name.rpartition(".")
-    named = [(module, each) for module in FAMILIES.values() for each in module.__all__]
+    named = [(module, each) for module in FAMILIES.values() for each in _names_of(module)]
     if not path:
         return attribute in LAYERS or any(attribute == each for _, each in named)
     # A component of ours goes by any module that holds it; `Program` calls what it is given.

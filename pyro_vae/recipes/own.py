@@ -11,15 +11,16 @@ from pyro_vae.recipes.factories import Factory, call_factory, settings_of, targe
 from pyro_vae.recipes.recipe import Recipe
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["LEVEL_PARTS", "PARTS", "own_program", "takes_parts"]
+__all__ = ["LEVEL_PARTS", "PARTS", "SITE_PARTS", "own_program", "takes_parts"]
 
 PARTS = ("prior", "likelihood", "posterior")
 LEVEL_PARTS = ("priors", "likelihood", "posteriors")
+SITE_PARTS = ("prior", "likelihoods", "posterior")
 
 # The options that say what a program's parts are.
 OF_PARTS = (
-    *PARTS, "encoder", "decoder", "corruption", "level_prior", "level_network", "context_to",
-    "latent",
+    *PARTS, "encoder", "decoder", "sites", "corruption", "level_prior", "level_network",
+    "context_to", "latent",
 )  # fmt: skip
 
 
@@ -29,7 +30,11 @@ def takes_parts(program: Factory) -> bool:
     ours = tuple(vars(programs)[name] for name in programs.__all__ if name != "Program")
     if inspect.isclass(target) and issubclass(target, ours):
         return True
-    return not inspect.signature(target).parameters.keys().isdisjoint([*PARTS, *LEVEL_PARTS])
+    return (
+        not inspect.signature(target)
+        .parameters.keys()
+        .isdisjoint([*PARTS, *LEVEL_PARTS, *SITE_PARTS])
+    )
 
 
 def own_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:

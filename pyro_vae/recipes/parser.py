@@ -18,8 +18,10 @@ from pyro_vae.checkpoint import current_path, import_of_the_users
 from pyro_vae.checkpoint.description import resolve
 from pyro_vae.recipes.components import (
     FAMILIES,
+    SITES,
     component_names,
     resolve_component,
+    with_import_path,
     with_import_paths,
 )
 from pyro_vae.recipes.factories import calling
@@ -90,6 +92,11 @@ def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values
             given = [value] if equals else list(islice(tokens, 1))
             component, _, argument = family.partition(".")
             rest += [flag, *(_with_paths(component, argument, each) for each in given)]
+        elif family == SITES:
+            rest += [
+                flag,
+                *(_described(each) for each in [value] * bool(equals) or islice(tokens, 1)),
+            ]
         else:
             rest.append(token)
     if "latent" in _options_of(values.get("program")):  # then it is the program's own
@@ -140,6 +147,14 @@ def _with_paths(family: str, argument: str, given: str) -> str:
     except yaml.YAMLError:  # which the parser of the argument explains
         return given
     return json.dumps(with_import_paths(family, described))
+
+
+def _described(given: str) -> str:
+    """The text of observed sites, in which their components have their paths."""
+    try:
+        return json.dumps(with_import_path(SITES, yaml.safe_load(given)))
+    except yaml.YAMLError:  # which the parser of the argument explains
+        return given
 
 
 def _class_path(component: object) -> object:

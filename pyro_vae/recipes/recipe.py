@@ -19,16 +19,11 @@ from torch import nn
 
 from pyro_vae import networks, objectives, posteriors, priors, programs
 from pyro_vae.files.reading import MEGABYTE, Kind, read_yaml
-from pyro_vae.recipes.components import (
-    FAMILIES,
-    check_trusted,
-    resolve_component,
-    with_import_paths,
-)
+from pyro_vae.recipes.components import check_trusted, with_import_path
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["Recipe", "Shape", "Values", "read_recipe", "read_settings"]
+__all__ = ["Recipe", "Shape", "Site", "Values", "read_recipe", "read_settings"]
 
 Shape = Sequence[int]
 Values = Mapping[str, Any]  # a recipe as YAML holds it
@@ -42,6 +37,7 @@ class MakesProgram(Protocol):
         *,
         prior: Any = None,
         likelihood: Any = None,
+        likelihoods: Any = None,
         posterior: Any = None,
         priors: Any = None,
         posteriors: Any = None,
@@ -51,6 +47,23 @@ class MakesProgram(Protocol):
 
 
 DEFAULT_PROGRAM = cast(MakesProgram, programs.VAE)  # which needs some of what it is passed
+
+
+@dataclass(kw_only=True)
+class Site:
+    """The parts of one observed site of several; those that are not named are the recipe's.
+
+    Args:
+        likelihood: p(x | z) of the site.
+        posterior: its expert, a posterior of independent normals; by default DiagonalNormal.
+        encoder: the expert's network.
+        decoder: the likelihood's network.
+    """
+
+    likelihood: Callable[[Shape, nn.Module], nn.Module] | None = None
+    posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
+    encoder: Callable[[Shape], nn.Module] | None = None
+    decoder: Callable[[Shape], nn.Module] | None = None
 
 
 @dataclass(kw_only=True)
@@ -73,7 +86,8 @@ class Recipe:
             SemiSupervisedVAE; by default all.
         labelled_repeats: how many times an epoch visits each datum that kept its label, so that
             every batch has some.
-        key: the array or the layer of a file that is x, where there are several.
+        key: the array or the layer of a file that is x, where there are several; several arrays,
+            as in image,text, are as many observed sites.
         scale: what x is divided by, such as 255 for bytes.
         resize: height and width that images are resized to.
         channels: where the channels of images in arrays (N, *, *, *) are.
@@ -94,6 +108,8 @@ class Recipe:
         posterior: q(z | x), a class of pyro_vae.posteriors or an import path.
         encoder: the posterior's network, a class of pyro_vae.networks or an import path.
         decoder: the likelihood's network, a class of pyro_vae.networks or an import path.
+        sites: likelihood, posterior (its expert), encoder and decoder of observed sites, by their
+            names, for a MultimodalVAE; what a site does not name is as above.
         corruption: how training corrupts the encoder's input, a class of
             pyro_vae.networks.corruptions or an import path.
         program: the program built from the parts, a class of pyro_vae.programs or an import path;
@@ -143,6 +159,7 @@ class Recipe:
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] = networks.MLP
     decoder: Callable[[Shape], nn.Module] = networks.MLP
+    sites: dict[str, Site] | None = None
     corruption: nn.Module | None = None
     program: MakesProgram = DEFAULT_PROGRAM
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
@@ -185,7 +202,7 @@ def read_recipe(
     """
     values = read_settings(path, inside)
     check_trusted(values, str(path), trust)
-    return {name: _with_import_path(name, value) for name, value in values.items()}
+    return {name: with_import_path(name, value) for name, value in values.items()}
 
 
 def read_settings(path: str | Path, inside: str | Path | None = None) -> Values:
@@ -210,13 +227,3 @@ def read_settings(path: str | Path, inside: str | Path | None = None) -> Values:
             )
         out[name] = value
     return out
-
-
-def _with_import_path(family: str, value: object) -> object:
-    if family in FAMILIES and isinstance(value, str):
-        return resolve_component(family, value)
-    if family in FAMILIES and isinstance(value, Mapping) and "class_path" in value:
-        found = with_import_paths(family, value.get("init_args"))
-        given = {"init_args": found} if "init_args" in value else {}
-        return {**value, **given, "class_path": resolve_component(family, str(value["class_path"]))}
-    return value

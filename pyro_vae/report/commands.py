@@ -16,7 +16,10 @@ __all__ = ["given_commands", "remember", "words_given"]
 
 NAME = "commands.json"
 MOST = 50  # commands that are kept, the last
-KNOWN = ("train", "evaluate", "inspect", "impute", "check")
+KNOWN = (
+    "train", "evaluate", "inspect", "impute", "check", "anneal", "decompose", "calibrate", "gaps",
+    "fidelity",
+)  # fmt: skip
 UNSAFE = "--trust"  # what a file must not ask its reader to add
 
 

@@ -114,7 +114,8 @@ class Subject:
     @property
     def is_visible(self) -> bool:
         """Whether a datum can be shown: an image or a sentence."""
-        return len(self.test.event_shape) == 3 or self.test.vocabulary is not None
+        is_image = len(self.test.event_shape) == 3 and not self.test.parts
+        return is_image or self.test.vocabulary is not None
 
 
 def embedding(program: ProgramLike, data: Dataset, site: str, numbers: Findings) -> Tensor:

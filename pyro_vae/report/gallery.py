@@ -59,7 +59,12 @@ def inspect(
     latent_figures.show_neighbours(subject, gallery)
     if subject.labels is not None:
         latent_figures.probe_labels(subject, gallery)
-    if context_of(program) is None:
+    if test.parts:
+        gallery.leave_out(
+            "Left out: figures of the decoder, and whether data are told apart by their "
+            "reconstructions, which are of data of a single site."
+        )
+    elif context_of(program) is None:
         decoder_figures.show_decoder(subject, gallery)
     elif num_classes_of(program) is not None:
         decoder_figures.show_classes(subject, gallery)
@@ -77,7 +82,7 @@ def inspect(
 def _show_outliers(subject: Subject, outside: Dataset, gallery: Gallery) -> None:
     """Draw and measure how well scores separate the test data from other data."""
     inside = subject.test
-    for score in ("elbo", "reconstruction"):
+    for score in ("elbo",) if inside.parts else ("elbo", "reconstruction"):
         with gallery.where_defined():
             found = anomaly(subject.program, inside, outside, score, seed=subject.seed)
             counts = len(found.inside), len(found.outside)

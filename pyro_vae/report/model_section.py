@@ -14,10 +14,13 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["count_parameters", "model_section", "name_of"]
 
+CONTAINERS = nn.ModuleList | nn.ModuleDict
+
 ROLES = {
     "prior": "p(z)",
     "priors": "p(z)",
     "likelihood": "p(x | z)",
+    "likelihoods": "p(x | z)",
     "posterior": "q(z | x)",
     "posteriors": "q(z | x)",
 }
@@ -53,11 +56,17 @@ def _components(parts: dict[str, nn.Module]) -> list[tuple[str, nn.Module]]:
     found = []
     for name, part in parts.items():
         if name in ROLES:
-            levels = list(part) if isinstance(part, nn.ModuleList) else [part]
-            for i, level in enumerate(levels, start=1):
-                suffix = f", level {i}" if len(levels) > 1 else ""
-                found.append((ROLES[name] + suffix, level))
+            levels = dict(part.named_children()) if isinstance(part, CONTAINERS) else {"": part}
+            for level, each in levels.items():
+                found.append((ROLES[name] + _which(level, len(levels)), each))
     return found
+
+
+def _which(level: str, count: int) -> str:
+    """Which of several parts one is: a level of a hierarchy, or a site of x."""
+    if count < 2:
+        return ""
+    return f", level {int(level) + 1}" if level.isdigit() else f", {level}"
 
 
 def _component(role: str, part: nn.Module) -> str:

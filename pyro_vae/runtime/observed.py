@@ -23,6 +23,7 @@ __all__ = [
     "GivenData",
     "Unconditioned",
     "like_parts",
+    "observed_data",
     "observed_of",
     "observed_parts",
     "parts_of",
@@ -155,6 +156,13 @@ def _joined(pieces: Sequence[_Piece], value: Callable[[_Piece], Tensor]) -> Tens
 def observed_parts(trace: Trace, parts: Iterable[str]) -> dict[str, Site]:
     """The observed sites of a trace by name, those of some parts of x; of a tensor it is "x"."""
     return {name or "x": sites_of(trace)[name] if name else observed_of(trace) for name in parts}
+
+
+def observed_data(trace: Trace, shape: EventShape | None) -> Tensors:
+    """The data of a model's trace, x or its parts by name, as the program takes them."""
+    parts = parts_of(shape)
+    made = {name: site["value"] for name, site in observed_parts(trace, parts).items()}
+    return like_parts(made, parts)
 
 
 def parts_of(shape: EventShape | None) -> list[str]:

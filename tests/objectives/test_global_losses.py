@@ -1,5 +1,6 @@
 """The loss of programs with global latents: of any batch, of any number of draws."""
 
+import copy
 import math
 
 import pyro
@@ -11,6 +12,7 @@ from global_programs import Factors
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae.compilation.capture import Captured
 from pyro_vae.datasets import Dataset
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.programs import AtGlobals
@@ -62,6 +64,45 @@ def test_draws_scored_at_once_are_those_scored_one_by_one(name):
     expected = loss_and_gradients(ours, program, x)
     assert found[0] == pytest.approx(expected[0], rel=1e-12)
     torch.testing.assert_close(found[1], expected[1])
+
+
+class OneDraw(nn.Module):
+    """A local latent whose decoder takes no draws in front: it normalises dimension 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(3, 2), nn.Linear(2, 3)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = torch.softmax(self.decoder(z), dim=1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*one draw at a time, eagerly")
+@pytest.mark.parametrize("make, num_particles, way", [
+    (Factors, 1, "plate"), (Factors, 3, "vmap"), (OneDraw, 1, "plate"), (OneDraw, 3, "plate"),
+])  # fmt: skip
+def test_captured_steps_of_draws_that_take_no_plate_are_the_eager_ones(
+    monkeypatch, make, num_particles, way
+):
+    """Draws scored by vmap, or run one after another, become one graph as all others do."""
+    graphs = []
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: graphs.append(self))
+    eager, x = make(), torch.randn(8, 3)
+    captured, objectives = copy.deepcopy(eager), []
+    for program, compile in ((eager, "off"), (captured, "on")):
+        objectives.append(pv.objectives.ELBO(num_particles=num_particles))
+        settings = dict(objective=objectives[-1], epochs=2, batch_size=4, progress=False)
+        pv.fit(program, x, compile=compile, **settings)
+    assert graphs and {objective.way for objective in objectives} == {way}
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(captured.state_dict()[name], value, rtol=1e-12, atol=0)
 
 
 def test_a_model_that_broadcasts_runs_in_the_plate(caplog):

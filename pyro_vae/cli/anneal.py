@@ -1,0 +1,67 @@
+"""anneal RUN: log p(x) by annealing, and how far to trust it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pyro_vae import plotting
+from pyro_vae.cli.measured import Measured, Row, add_subject_arguments, deliver, row_of, subject_of
+from pyro_vae.cli.options import as_written, parse
+from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.evaluation.annealing import ais, bdmc
+from pyro_vae.evaluation.importance import elbo
+from pyro_vae.validation import check_count, rows_of
+
+
+def arguments() -> CommandParser:
+    """The parser of its options."""
+    parser = new_parser(
+        "anneal",
+        "log p(x) by annealed importance sampling, which finds modes that q(z | x) misses; and "
+        "bounds from both sides on data simulated from the model, which say how accurate it is. "
+        "Written to RUN/anneal.json and RUN/anneal.png.",
+    )
+    add_subject_arguments(parser, limit=20)
+    parser.add_argument("--num_chains", type=int, default=16, help="chains for each datum")
+    parser.add_argument("--num_temperatures", type=int, default=200, help="steps of each chain")
+    parser.add_argument(
+        "--simulated", type=int, default=20, help="how many data to simulate; 0 for none"
+    )
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    options = parse(arguments(), argv)
+    check_count("simulated", options.simulated, minimum=0)
+    subject = subject_of(options)
+    program, data = subject.program, subject.data
+    given = (options.num_chains, options.num_temperatures)
+    found = ais(program, data, *given, seed=options.seed, progress=True)
+    bound = elbo(program, data, options.num_chains, seed=options.seed)
+    rows = [row_of("log p(x) by annealing", found), row_of("ELBO", bound)]
+    draws = [partial(plotting.plot_bounds, {"annealing": found, "ELBO": bound})]
+    if options.simulated:
+        context = rows_of(data.context, [n % len(data) for n in range(options.simulated)])
+        both = bdmc(
+            program,
+            options.simulated,
+            *given,
+            context=context,
+            seed=options.seed,
+            progress=True,
+        )
+        rows += [
+            row_of("simulated: lower bound", both.lower),
+            row_of("simulated: upper bound", both.upper),
+            Row("simulated: between them", both.gap, both.gap_se, digits=3),
+        ]
+        bounds = {"upper, simulated data": both.upper, "lower, simulated data": both.lower}
+        draws.append(partial(plotting.plot_bounds, bounds))
+    notes = (
+        f"acceptance {found.acceptance.double().mean():.2f}, effective chains "
+        f"{found.ess.double().median():.1f} of {options.num_chains}; where these are low, raise "
+        "--num-temperatures",
+    )
+    title = f"{data.name}, {data.split}, {len(data):,} data; nats per datum"
+    measured = Measured(title, rows, draws, notes)
+    deliver("anneal", subject, measured, options, as_written(argv))

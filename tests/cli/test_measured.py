@@ -1,0 +1,120 @@
+"""Commands that measure a run: numbers with errors beside it, at one moment with their figure."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from commands import FAST, fails
+
+import pyro_vae as pv
+from pyro_vae import checkpoint
+from pyro_vae.cli import main
+
+FEW = ["--limit", "12", "--seed", "3"]
+COMMANDS = {
+    "anneal": ["--num-chains", "4", "--num-temperatures", "20", "--simulated", "5", *FEW],
+    "decompose": ["--num-samples", "8", *FEW],
+    "calibrate": ["--simulated", "40", "--num-samples", "19", *FEW],
+    "gaps": ["--num-samples", "20", "--steps", "5", *FEW],
+    "fidelity": ["--points", "6", "--neighbours", "2", *FEW],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    assert main(["train", "--out", str(folder), *FAST, "--compile", "off"]) == 0
+    return folder
+
+
+def numbers(run, command):
+    return json.loads((run / f"{command}.json").read_text())["numbers"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_writes_numbers_with_errors_and_a_figure(run, capsys, command):
+    assert main([command, str(run), *COMMANDS[command]]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((run / f"{command}.json").read_text())
+    assert found["settings"]["seed"] == 3 and found["num_data"] == 12
+    assert found["data"]["sha256"] == pv.datasets.load("digits", binarize="none")[1][:12].sha256
+    for name, row in found["numbers"].items():
+        assert name.split(":")[0] in said and math.isfinite(row["value"])
+    assert sum("se" in row or "mc_se" in row for row in found["numbers"].values()) > 1
+    assert (run / f"{command}.png").read_bytes().startswith(b"\x89PNG")
+    assert main([command, str(run), *COMMANDS[command]]) == 0  # the same once more
+    assert json.loads((run / f"{command}.json").read_text()) == found
+    assert main(["report", str(run)]) == 0
+    assert f"pyro-vae {command}" in (run / "report.html").read_text()
+
+
+def test_numbers_are_those_of_the_functions(run):
+    program, data = checkpoint.load(run), pv.datasets.load("digits", binarize="none")[1][:12]
+    score = pv.evaluation.decompose(program, data, 8, seed=3)["kl"]
+    assert main(["decompose", str(run), *COMMANDS["decompose"]]) == 0
+    row = numbers(run, "decompose")["kl"]
+    assert row["value"] == pytest.approx(score.mean) and row["se"] == pytest.approx(score.se)
+    assert main(["gaps", str(run), *COMMANDS["gaps"]]) == 0
+    gaps = numbers(run, "gaps")
+    whole, family, encoder = (gaps[name]["value"] for name in gaps)
+    assert whole == pytest.approx(family + encoder, abs=1e-4)
+    annealed = pv.evaluation.ais(program, data, 4, 20, seed=3)
+    assert main(["anneal", str(run), *COMMANDS["anneal"]]) == 0
+    assert numbers(run, "anneal")["log p(x) by annealing"]["value"] == pytest.approx(annealed.mean)
+
+
+def test_fidelity_of_data_against_themselves_is_the_best_there_is(run, monkeypatch):
+    """Training data in the place of samples: every number is that of the row below."""
+    train, _ = pv.datasets.load("digits", binarize="none")
+
+    def training_data(_program, num, *, seed, **_):
+        start = (seed - 3) * num
+        return train.x[start : start + num]
+
+    monkeypatch.setattr("pyro_vae.cli.fidelity.generate", training_data)
+    assert main(["fidelity", str(run), *COMMANDS["fidelity"]]) == 0
+    found = numbers(run, "fidelity")
+    for name in ("precision", "recall", "density", "coverage"):
+        assert found[f"{name}, samples"] == found[f"{name}, training data in their place"]
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["anneal", "--simulated", "-1"], "simulated: got -1"),
+        (["decompose", "--limit", "1"], "limit: got 1"),
+        (["calibrate", "--num-samples", "0"], "num_samples: got 0"),
+        (["gaps", "--split", "tset"], "split: got 'tset'"),
+        (["fidelity", "--points", "10", "--limit", "12"], "pass --points 6"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_in_a_line(run, capsys, words, line):
+    assert line in fails(capsys, words[0], run, *words[1:])
+
+
+def test_conditional_programs_and_global_latents_are_taken(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "withglobals.py").write_text(
+        "import pyro_vae as pv\n"
+        "def bayesian(width=2):\n"
+        "    net = pv.networks.MLP\n"
+        "    p = pv.likelihoods.Normal(3, net(width, []), scale=0.5)\n"
+        "    q = pv.posteriors.DiagonalNormal(width, net(3, []))\n"
+        "    return pv.VAE(pv.priors.StandardNormal(width), pv.networks.Bayesian(p), q)\n"
+    )
+    draws = np.random.default_rng(0)
+    np.savez("x.npz", x=draws.normal(size=(60, 3)).astype("float32"), y=np.arange(60) % 3)
+    few = ["--data", "x.npz", "--epochs", "1", "--compile", "off", "--num-samples", "20"]
+    own = ["--program", "withglobals.bayesian", "--out", "theta"]
+    assert main(["train", *few, "--limit", "5", *own]) == 0
+    normal = ["--likelihood", "Normal", "--context", "labels", "--out", "conditional"]
+    assert main(["train", *few, "--limit", "5", *normal]) == 0
+    for command, options in COMMANDS.items():
+        small = [*options, "--limit", "6"] + ["--points", "3"] * (command == "fidelity")
+        assert main([command, "conditional", *small]) == 0
+        capsys.readouterr()
+        assert main([command, "theta", *small, "--trust", "withglobals"]) == 0
+        is_fixed = "at one draw of the global latents" in capsys.readouterr().out
+        assert is_fixed == (command != "fidelity")
