@@ -10,7 +10,7 @@ from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.evaluation.annealing import ais, bdmc
 from pyro_vae.evaluation.importance import elbo
-from pyro_vae.validation import check_count, rows_of
+from pyro_vae.validation import check_count
 
 
 def arguments() -> CommandParser:
@@ -41,12 +41,11 @@ def run(argv: list[str]) -> None:
     rows = [row_of("log p(x) by annealing", found), row_of("ELBO", bound)]
     draws = [partial(plotting.plot_bounds, {"annealing": found, "ELBO": bound})]
     if options.simulated:
-        context = rows_of(data.context, [n % len(data) for n in range(options.simulated)])
         both = bdmc(
             program,
             options.simulated,
             *given,
-            context=context,
+            context=subject.contexts(options.simulated),
             seed=options.seed,
             progress=True,
         )

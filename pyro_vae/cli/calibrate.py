@@ -12,7 +12,7 @@ from pyro_vae.cli.measured import Measured, Row, add_subject_arguments, deliver,
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.diagnostics.calibration import calibrate
-from pyro_vae.validation import check_count, rows_of
+from pyro_vae.validation import check_count
 
 WORST = 5  # dimensions in the table; all are in the file
 LEVEL = 0.9
@@ -37,10 +37,13 @@ def run(argv: list[str]) -> None:
     check_count("simulated", options.simulated)
     check_count("num_samples", options.num_samples)
     subject = subject_of(options)
-    data, count = subject.data, options.simulated
-    context = rows_of(data.context, [n % len(data) for n in range(count)])
+    count = options.simulated
     found = calibrate(
-        subject.program, count, options.num_samples, context=context, seed=options.seed
+        subject.program,
+        count,
+        options.num_samples,
+        context=subject.contexts(count),
+        seed=options.seed,
     )
     test = found.test_uniform()
     (level,), (central,), (highest,) = found.coverage(torch.tensor([LEVEL]))

@@ -14,6 +14,7 @@ from pyro_vae.cli.measured import Measured, Row, Subject, add_subject_arguments,
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.evaluation.fidelity import fidelity
+from pyro_vae.programs.unconditional import is_unconditional
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.validation import InvalidInput, check_count, tensors_of
 
@@ -87,9 +88,9 @@ def _points(
     """For each site its name, data, as many samples given their context, and training data."""
     rows = slice(number * count, (number + 1) * count)
     real, others = subject.data[rows], subject.train[rows]
-    samples = tensors_of(
-        generate(subject.program, count, context=real.context, draws=True, seed=seed + number)
-    )
+    program = subject.program
+    context = None if is_unconditional(program) else real.context
+    samples = tensors_of(generate(program, count, context=context, draws=True, seed=seed + number))
     known = tensors_of(others.x)
     for name, part in tensors_of(real.x).items():
         yield f"{name}: " if name else "", part, samples[name].cpu(), known[name]

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pyro.infer
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -122,6 +124,7 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
             torch.random.fork_rng(devices),
             validation_enabled(False),
             without_writes(),
+            _without_checks(),
             _WithoutReading(),
             # Without a mode to find, torch makes one for each operation: half of the time.
             tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))),
@@ -215,6 +218,16 @@ def _is_of_host(graph: GraphModule, node: Node) -> bool:
 def is_on_host(tensor: Tensor) -> bool:
     """Whether a tensor is in the host's memory."""
     return tensor.device.type == "cpu"
+
+
+@contextmanager
+def _without_checks() -> Iterator[None]:
+    """Leave values unchecked by distributions that were made before validation was turned off.
+
+    A prior that is made beside a model, as `PyroSample` has it, keeps the setting of its making.
+    """
+    with mock.patch.object(Distribution, "_validate_sample", lambda self, value: None):
+        yield
 
 
 class _WithoutReading(TorchFunctionMode):

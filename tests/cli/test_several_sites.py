@@ -94,14 +94,14 @@ def commands(capsys, run, data, *trust):
     assert main(["report", run, *trust]) == 0
     assert main(["compare", run, run]) == 0
     few = ["--limit", "6"]
-    for command, options in {
-        "anneal": ["--num-chains", "2", "--num-temperatures", "3", "--simulated", "3"],
-        "decompose": ["--num-samples", "3"],
-        "calibrate": ["--simulated", "5", "--num-samples", "4"],
-        "gaps": ["--num-samples", "5", "--steps", "2"],
-    }.items():
-        assert main([command, run, *few, *options, *trust]) == 0
     if data == "whole.npz":
+        for command, options in {
+            "anneal": ["--num-chains", "2", "--num-temperatures", "3", "--simulated", "3"],
+            "decompose": ["--num-samples", "3"],
+            "calibrate": ["--simulated", "5", "--num-samples", "4"],
+            "gaps": ["--num-samples", "5", "--steps", "2"],
+        }.items():
+            assert main([command, run, *few, *options, *trust]) == 0
         points = ["--points", "3", "--neighbours", "1"]
         assert main(["fidelity", run, *few, *points, *trust]) == 0
         found = json.loads(Path(f"{run}/fidelity.json").read_text())["numbers"]
@@ -123,9 +123,9 @@ def test_every_command_takes_a_program_of_ones_own(folder, capsys):
     commands(capsys, "run", "whole.npz", "--trust", "ownpairs2")
 
 
-def test_a_recipe_of_a_multimodal_program_has_parts_of_each_site(folder, capsys):
+def test_a_recipe_of_a_multimodal_program_has_parts_of_each_site(folder, capsys, caplog):
     assert main(["train", "recipe.yaml", "--out", "run", *ONE]) == 0
-    assert "other" in capsys.readouterr().err  # which array was left out
+    assert "arrays other are left out" in caplog.text
     program = pv.load("run")
     assert isinstance(program, pv.MultimodalVAE)
     assert program.event_shape == {"image": (1, 4, 4), "text": (6,)}

@@ -84,9 +84,21 @@ class OneDraw(nn.Module):
             pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
 
 
+class MadeBefore(OneDraw):
+    """A prior made beside the model, which checks values wherever it is used."""
+
+    prior = dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0, validate_args=True).to_event(1)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior)
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+
 @pytest.mark.filterwarnings("ignore:.*one draw at a time, eagerly")
 @pytest.mark.parametrize("make, num_particles, way", [
     (Factors, 1, "plate"), (Factors, 3, "vmap"), (OneDraw, 1, "plate"), (OneDraw, 3, "plate"),
+    (MadeBefore, 1, "plate"),
 ])  # fmt: skip
 def test_captured_steps_of_draws_that_take_no_plate_are_the_eager_ones(
     monkeypatch, make, num_particles, way

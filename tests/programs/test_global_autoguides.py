@@ -145,3 +145,85 @@ def test_arviz_data_of_a_mixture_have_the_density_of_each_draw(float64):
     joint = torch.as_tensor(idata.sample_stats["lp"].values[0])
     torch.testing.assert_close(joint, exact.sum(-1) + prior)
     assert idata.prior["assignment"].shape == (1, 6, len(x))
+
+
+NOISE, SPREAD = 0.7, 0.5
+VARIANCE = NOISE**2 + SPREAD**2
+
+
+def factors():
+    """x_n = z_n + noise, z_n = w . c_n + spread: w global under an autoguide, z exact given w."""
+
+    def model(x, c):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal((c * w).sum(-1), SPREAD))
+            pyro.sample("obs", dist.Normal(z, NOISE), obs=x)
+
+    auto = AutoMultivariateNormal(poutine.block(model, hide=["z"]))
+
+    def guide(x, c):
+        w = auto(x, c)["w"]
+        precision = SPREAD**-2 + NOISE**-2
+        mean = ((c * w).sum(-1) / SPREAD**2 + x / NOISE**2) / precision
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(mean, precision**-0.5))
+
+    return pv.Program(model, guide), auto
+
+
+def exact_factors(x, c):
+    """The posterior of w (mean, covariance) and the log-evidence of all data."""
+    covariance = torch.linalg.inv(torch.eye(2) + c.T @ c / VARIANCE)
+    marginal = c @ c.T + VARIANCE * torch.eye(len(x))
+    evidence = torch.distributions.MultivariateNormal(torch.zeros(len(x)), marginal).log_prob(x)
+    return covariance @ c.T @ x / VARIANCE, covariance, evidence.item()
+
+
+def factor_data():
+    c = torch.randn(30, 2, generator=torch.Generator().manual_seed(1))
+    x = c @ torch.tensor([1.0, -0.5]) + 0.8 * torch.linspace(-1, 1, 30)
+    return (x[:24], c[:24]), (x[24:], c[24:])
+
+
+def test_a_multivariate_normal_at_the_exact_posterior_gives_the_closed_forms(float64):
+    train, test = factor_data()
+    mean, covariance, evidence = exact_factors(*train)
+    program, auto = factors()
+    pv.elbo(program, train, 2)  # makes the parameters
+    tril = torch.linalg.cholesky(covariance)
+    with torch.no_grad():
+        scale = tril.diagonal()
+        auto.loc.copy_(mean)
+        auto.scale = scale
+        auto.scale_tril = tril / scale.unsqueeze(-1)
+    elbo = pv.elbo(program, train, 20)
+    assert 24 * elbo.mean == pytest.approx(evidence, rel=1e-10)
+    assert elbo.mean == pytest.approx(elbo.local_mean - elbo.global_kl / 24, rel=1e-12)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.MultivariateNormal(mean, covariance), prior
+    ).item()
+    assert abs(elbo.global_kl - kl) < 4.5 * elbo.global_kl_se
+    score = pv.log_likelihood(program, test, 400)
+    variance = VARIANCE + torch.einsum("nd,de,ne->n", test[1], covariance, test[1])
+    expected = dist.Normal(test[1] @ mean, variance.sqrt()).log_prob(test[0])
+    assert ((score.values - expected).abs() < 4.5 * score.mc_se).all()
+    draws = torch.as_tensor(pv.to_inference_data(program, train, 300).posterior["w"].values[0])
+    error = (covariance.diagonal() / 300).sqrt()
+    assert ((draws.mean(0) - mean).abs() < 4.5 * error).all()
+    torch.testing.assert_close(draws.T.cov(), covariance, rtol=0.35, atol=0.003)
+
+
+def test_a_multivariate_normal_is_trained_to_the_exact_posterior(float64):
+    """From batches of 8, below the exact evidence and near to it."""
+    train, _ = factor_data()
+    mean, covariance, evidence = exact_factors(*train)
+    torch.manual_seed(0)
+    program, auto = factors()
+    schedule = pv.training.schedules.Cosine()
+    settings = dict(batch_size=8, learning_rate=0.03, schedule=schedule, progress=False)
+    pv.fit(program, train, epochs=100, **settings)
+    found = pv.elbo(program, train, 400)
+    assert evidence - 0.1 < 24 * found.mean < evidence + 4.5 * 24 * found.mean_mc_se
+    assert ((auto.loc - mean).abs() < 0.5 * covariance.diagonal().sqrt()).all()
