@@ -14,7 +14,7 @@ from pyro_vae.cli.measured import Measured, Row, Subject, add_subject_arguments,
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.evaluation.fidelity import fidelity
-from pyro_vae.programs.unconditional import is_unconditional
+from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.validation import InvalidInput, check_count, tensors_of
 

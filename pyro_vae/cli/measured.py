@@ -19,7 +19,7 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.plotting.files import Draw
-from pyro_vae.programs.unconditional import is_unconditional
+from pyro_vae.programs import is_unconditional
 from pyro_vae.report.commands import remember
 from pyro_vae.report.run_files import as_json
 from pyro_vae.runtime.at_globals import at_globals
