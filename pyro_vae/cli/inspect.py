@@ -74,6 +74,7 @@ def run(argv: list[str]) -> None:
             root=options.data_root,
             fetch=False,
             key=",".join(test.parts) or None,
+            missing=test.missing,
         )[1][: options.limit]
         check_vocabulary(folder, outside)
         check_data(program, outside)

@@ -209,13 +209,17 @@ def check_autoguides(modules: Iterator[nn.Module], three: Trace, two: Trace) -> 
         three: a trace of the model at three data.
         two: another at two.
     """
-    plates = _data_plates(three, two)
+    plates, sites = _data_plates(three, two), sites_of(three)
+    local = [
+        name
+        for name in _latents(three)
+        if any(frame.name in plates for frame in sites[name]["cond_indep_stack"])
+    ]
     for guide in modules:
         if not isinstance(guide, AutoGuide) or guide.prototype_trace is None:
             continue
-        for name, site in sites_of(guide.prototype_trace).items():
-            local = any(frame.name in plates for frame in site["cond_indep_stack"])
-            if local and not site["is_observed"]:
+        for name in local:
+            if name in guide.prototype_trace.nodes:  # of which AutoStructured keeps the names alone
                 raise InvalidInput(
                     name,
                     got=f"a latent of the data plate in an {type(guide).__name__}, whose size is "

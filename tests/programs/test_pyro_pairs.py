@@ -15,6 +15,7 @@ from pyro.infer.autoguide import (
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
+    AutoStructured,
 )
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
@@ -236,7 +237,14 @@ class Regression(PyroModule):
 
 
 @pytest.mark.parametrize(
-    "guide", [AutoNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal, AutoDelta]
+    "guide",
+    [
+        AutoNormal,
+        AutoMultivariateNormal,
+        AutoLowRankMultivariateNormal,
+        AutoDelta,
+        AutoStructured,  # which keeps the names of its latents alone
+    ],
 )
 def test_autoguides_of_global_latents_train_and_load(guide, tmp_path):
     def build():
@@ -255,10 +263,11 @@ def test_autoguides_of_global_latents_train_and_load(guide, tmp_path):
     assert not list(pyro.get_param_store().keys())
 
 
-def test_an_autoguide_of_a_datums_latent_is_refused():
+@pytest.mark.parametrize("guide", [AutoNormal, AutoStructured])
+def test_an_autoguide_of_a_datums_latent_is_refused(guide):
     model = Normal().model
-    said = refusal(pv.Program(model, AutoNormal(model)))
-    assert "a latent of the data plate in an AutoNormal" in said and "hide=['z']" in said
+    said = refusal(pv.Program(model, guide(model)))
+    assert f"a latent of the data plate in an {guide.__name__}" in said and "hide=['z']" in said
 
 
 # discrete latents
