@@ -28,7 +28,13 @@ from pyro_vae.datasets.binarize import FixedDraw, batch_keys, binarized, grey_le
 from pyro_vae.datasets.columns import Columns, known_columns
 from pyro_vae.datasets.facts import Facts, facts_of
 from pyro_vae.datasets.form import Form, drawn_on_disk, keep
-from pyro_vae.datasets.forms import check_lengths, check_one_each, check_set_by_part, only_tensor, sha256_of
+from pyro_vae.datasets.forms import (
+    check_lengths,
+    check_one_each,
+    check_set_by_part,
+    only_tensor,
+    sha256_of,
+)
 from pyro_vae.datasets.labels import read_labels
 from pyro_vae.datasets.on_disk import OnDisk, chosen
 from pyro_vae.datasets.shown import data_html, data_words

@@ -29,7 +29,8 @@ def opened(data: object, reading: Reading) -> Source | None:
         return None
     found = hdf5_arrays(path, file)
     wanted = wanted_arrays(list(found), reading)
-    hdf5_arrays(path, file, reading.key or (None if wanted else "x"))
+    for name in reading.keys or ([] if wanted else ["x"]):
+        hdf5_arrays(path, file, name)
     check_hdf5(path, [found[name] for name in wanted])
     rows = {name: ArrayRows(found[name], path, name) for name in wanted}
     return with_labels(source_of_arrays(path, rows, reading, list(found)))  # type: ignore[arg-type]
