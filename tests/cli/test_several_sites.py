@@ -93,6 +93,7 @@ def commands(capsys, run, data, *trust):
     assert main(["inspect", run, *few, "--outside", data, *trust]) == 0
     assert main(["report", run, *trust]) == 0
     assert main(["compare", run, run]) == 0
+    said = capsys.readouterr().out
     few = ["--limit", "6"]
     if data == "whole.npz":
         for command, options in {
@@ -109,7 +110,6 @@ def commands(capsys, run, data, *trust):
     else:
         line = fails(capsys, "fidelity", run, *few, *trust)
         assert "got data with missing entries" in line
-    said = capsys.readouterr().out
     assert "Left out: figures of the decoder" in said
     assert "a run on several sites, image, text" in fails(capsys, "impute", run, *trust)
     return said
