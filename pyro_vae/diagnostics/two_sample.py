@@ -150,7 +150,7 @@ def compare_posteriors(
     Example:
         >>> few = torch.zeros(1, 1, 8, 8)
         >>> nuts = pv.diagnostics.NUTS(num_chains=2, warmup=50)
-        >>> chains = pv.to_inference_data(vae, few, 80, sampler=nuts)
+        >>> chains = pv.to_inference_data(vae, few, 240, sampler=nuts)
         >>> compare_posteriors(pv.to_inference_data(vae, few, 200), chains).wasserstein.shape
         (1, 2)
     """
