@@ -31,7 +31,9 @@ MENU = {
         "swap", "data", "missing-data", "likelihoods", "training", "resume", "speed",
         "larger", "many-processes", "gpu", "sharing",
     ],
-    "Understand": ["numbers", "scores", "measuring", "check", "components", "gallery", "data-kinds"],
+    "Understand": [
+        "numbers", "scores", "measuring", "check", "components", "gallery", "data-kinds",
+    ],
     "Results": ["experiments/README", "experiments/results/README"],
     "Beyond one VAE": ["pyro-programs", "global-latents", "multimodal", "sequences"],
     "More": [],
