@@ -12,10 +12,12 @@ from torch import Tensor
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import parse_context
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
+from pyro_vae.contracts import ProgramLike, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
 from pyro_vae.plotting.files import Draw
+from pyro_vae.programs import is_unconditional
+from pyro_vae.runtime.observed import NotObserved
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
 from pyro_vae.validation import InvalidInput, tensors_of
@@ -42,11 +44,16 @@ def draw_figures(
     few = test[:4] if has_clips else test[:10]
     figures: dict[str, tuple[Draw | list[Draw], tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
-        "reconstructions": (
-            plotting.reconstruction_plots(few.x, reconstruct(program, few), test.vocabulary),
-            (7.5, 7.0) if has_clips else (8.0, 1.9),
-        ),
     }
+    try:
+        again = reconstruct(program, few)
+    except NotObserved as refusal:
+        console_of().print(f"no reconstructions: {refusal}", highlight=False, soft_wrap=True)
+    else:
+        figures["reconstructions"] = (
+            plotting.reconstruction_plots(few.x, again, test.vocabulary),
+            (7.5, 7.0) if has_clips else (8.0, 1.9),
+        )
     rows, context = _rows_and_context(program, test)
     num = 64 if context is None else len(context)
     latents = _latents(program, test)
@@ -56,7 +63,7 @@ def draw_figures(
     )
     try:
         samples = generate(program, num, context=context)
-    except NoDraws as refusal:
+    except (NoDraws, NotObserved) as refusal:
         console_of().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
     else:
         title = "new data, p(x | z) at draws z from the prior"
@@ -82,7 +89,7 @@ def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], T
         names = test.label_names
         rows = [names[i] if i < len(names) else str(i) for i in range(classes)]
         return rows, parse_context(program, None, 8 * classes)
-    if context_of(program) is not None:
+    if not is_unconditional(program):  # a pair of one's own may take a context, too
         return [], test[torch.arange(64) % len(test)].context
     return [], None
 

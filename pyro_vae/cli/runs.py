@@ -21,7 +21,7 @@ from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.reading import MEGABYTE, Kind, read_text
-from pyro_vae.programs import as_program
+from pyro_vae.programs import as_program, is_unconditional
 from pyro_vae.recipes.build import rebuild_program
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.own import takes_parts
@@ -198,7 +198,7 @@ def parse_context(
     ``island=Biscoe,year=2007``.
     """
     embed = context_of(program)
-    if embed is None:
+    if embed is None and (text is None or is_unconditional(program)):
         if text is not None:
             raise InvalidInput(
                 "context",
@@ -230,5 +230,6 @@ def parse_context(
             + (",".join(f"{name}=..." for name in columns.names) if columns and not names else "7"),
         ) from None
     value = torch.tensor(values if len(values) > 1 else values[0])
-    is_label = isinstance(embed, StatesClasses) and value.dim() == 0 and value % 1 == 0
+    takes_labels = isinstance(embed, StatesClasses) or (embed is None and "." not in text)
+    is_label = takes_labels and value.dim() == 0 and value % 1 == 0
     return (value.long() if is_label else value).expand(num, *value.shape)

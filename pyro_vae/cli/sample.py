@@ -12,9 +12,10 @@ from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.spectrograms import wav, waveform
+from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import generate
-from pyro_vae.validation import check_choice, check_count, tensors_of
+from pyro_vae.validation import InvalidInput, check_choice, check_count, tensors_of
 
 COMMAND = "pyro-vae sample"
 
@@ -61,7 +62,19 @@ def run(argv: list[str]) -> None:
     if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num, known.context_columns)
-    found = generate(program, options.num, context=context, draws=options.draws, seed=options.seed)
+    try:
+        found = generate(
+            program, options.num, context=context, draws=options.draws, seed=options.seed
+        )
+    except (TypeError, AttributeError) as error:
+        if context is not None or is_unconditional(program):
+            raise
+        raise InvalidInput(
+            "context",
+            got=f"none, without which the model fails ({error})",
+            expected="the context that it takes",
+            fix="pass it: --context 2, or --context 0.5,1",
+        ) from error
     sites = {name or "x": part.cpu() for name, part in tensors_of(found).items()}
     x = next(iter(sites.values()))  # the only one, but for .npz and pictures
     if target.suffix == ".csv" and known.columns is not None:

@@ -18,6 +18,7 @@ from pyro_vae.distributions import NoDraws
 from pyro_vae.inspection.embedding import embed
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.run_files import as_json
+from pyro_vae.runtime.observed import NotObserved
 from pyro_vae.runtime.traces import NoBound
 from pyro_vae.validation import InvalidInput
 
@@ -77,7 +78,7 @@ class Gallery:
         """Skip what is undefined for a program, with the reason as a warning."""
         try:
             yield
-        except (NoBound, NoDraws) as refusal:
+        except (NoBound, NoDraws, NotObserved) as refusal:
             self.leave_out(f"Left out: {refusal}.")
 
     def leave_out(self, reason: str) -> None:

@@ -11,6 +11,7 @@ from pyro_vae.contracts import ProgramLike, context_of, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.inspection.anomaly import anomaly
 from pyro_vae.inspection.embedding import latent_site
+from pyro_vae.programs import is_unconditional
 from pyro_vae.report import decoder_figures, latent_figures
 from pyro_vae.report.figures import Gallery, Subject, embedding
 from pyro_vae.report.findings import Outliers
@@ -64,8 +65,13 @@ def inspect(
             "Left out: figures of the decoder, and whether data are told apart by their "
             "reconstructions, which are of data of a single site."
         )
+    elif context_of(program) is None and (test.context is None or is_unconditional(program)):
+        with gallery.where_defined():
+            decoder_figures.show_decoder(subject, gallery)
     elif context_of(program) is None:
-        decoder_figures.show_decoder(subject, gallery)
+        gallery.leave_out(
+            "Left out: figures of the decoder, for the program may take a context in its own way."
+        )
     elif num_classes_of(program) is not None:
         decoder_figures.show_classes(subject, gallery)
         label = 0 if test.labels is None else int(test.labels[0])

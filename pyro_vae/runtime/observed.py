@@ -21,6 +21,7 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = [
     "GivenData",
+    "NotObserved",
     "Unconditioned",
     "like_parts",
     "observed_data",
@@ -28,6 +29,10 @@ __all__ = [
     "observed_parts",
     "parts_of",
 ]
+
+
+class NotObserved(InvalidInput):
+    """A model of which no site observes x as it is: it is scored, and x is not made from it."""
 
 
 def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
@@ -38,7 +43,7 @@ def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
         at_datum: whether what each datum fixes of its distribution is fixed, such as a total.
 
     Raises:
-        InvalidInput: if no site observes x as it is.
+        NotObserved: if no site observes x as it is.
     """
     pieces = [
         _Piece.of(site, at_datum) for site in sites_of(trace).values() if "x" in site["infer"]
@@ -46,7 +51,7 @@ def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
     if not pieces and "x" in sites_of(trace):
         pieces = [_Piece.of(sites_of(trace)["x"], at_datum)]
     if not pieces:
-        raise InvalidInput(
+        raise NotObserved(
             "model",
             got="no site that observes x as it is",
             expected="pyro.sample('x', ..., obs=x)",

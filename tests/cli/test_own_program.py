@@ -61,6 +61,36 @@ def functions(width=2):
     return pv.Program(model, guide)
 
 
+class Conditional(nn.Module):
+    '''Takes its labels as the second argument, in its own way.'''
+
+    def __init__(self, latent: int = 2):
+        super().__init__()
+        self.latent = latent
+        self.encoder, self.decoder = nn.Linear(9, latent), nn.Linear(latent + 3, 6)
+
+    def model(self, xs, ys):
+        y = nn.functional.one_hot(ys, 3).to(xs)
+        with pyro.plate("rows", len(xs)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(self.latent), 1.0).to_event(1))
+            both = torch.cat([z, y.expand(*z.shape[:-1], 3)], -1)
+            self.observe(self.decoder(both), xs)
+
+    def observe(self, loc, xs):
+        pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=xs)
+
+    def guide(self, xs, ys):
+        y = nn.functional.one_hot(ys, 3).to(xs)
+        with pyro.plate("rows", len(xs)):
+            loc = self.encoder(torch.cat([xs, y], -1))
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+
+class Rescaled(Conditional):
+    def observe(self, loc, xs):
+        pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=2 * xs + 1)
+
+
 def nothing():
     return nn.Linear(2, 2)
 
@@ -127,6 +157,29 @@ def test_every_command_takes_its_run(folder, capsys, program, options, width, lo
         loaded = pv.load(run, trust=["ownpairs"])
         assert scores["elbo"]["mean"] == pytest.approx(pv.elbo(loaded, data, 5).mean, rel=1e-6)
         assert loaded.latent == width
+
+
+def test_a_program_with_a_context_of_its_own_and_one_that_observes_something_else(folder, capsys):
+    """Each command takes their runs, and says in a line what there is not."""
+    labelled = folder / "labelled.npz"
+    np.savez(labelled, x=np.load(folder / "data.npz")["x"], y=np.arange(60) % 3)
+    trust, few = ["--trust", "ownpairs"], ["--num-samples", "5", "--limit", "8"]
+    for name in ("Conditional", "Rescaled"):
+        own = ["--data", str(labelled), "--program", f"ownpairs.{name}", "--epochs", "1"]
+        run = str(folder / name)
+        assert main([*train(folder, *own), "--out", run]) == 0
+        assert ("no reconstructions" in capsys.readouterr().out) == (name == "Rescaled")
+        assert main(["evaluate", run, *few, *trust]) == 0
+        assert main(["report", run, *trust]) == 0
+    inspected = ["inspect", run, *few, "--reference", "0", *trust]
+    assert "observe x itself" in fails(capsys, *inspected)
+    run = inspected[1] = str(folder / "Conditional")
+    assert main(inspected) == 0
+    assert "Left out: figures of the decoder" in capsys.readouterr().out
+    given = ["sample", run, "--num", "3", "--out", f"{run}/new.npz", *trust]
+    assert main([*given, "--context", "2"]) == 0
+    assert np.load(f"{run}/new.npz")["context"].tolist() == [2, 2, 2]
+    assert "pass it: --context 2" in fails(capsys, *given)
 
 
 def test_latent_is_an_option_of_a_program_that_takes_one(folder, capsys):
