@@ -21,8 +21,8 @@ __all__ = ["COMMANDS", "PAGES", "Option", "Page", "key", "render", "stored", "us
 FOLDER = Path(__file__).parent
 PAGES = FOLDER / "help.json"
 COMMANDS = (
-    "train", "evaluate", "compare", "sweep", "sample", "impute", "inspect", "check", "report",
-    "export", "push", "pull",
+    "train", "evaluate", "compare", "sweep", "sample", "impute", "inspect", "check", "explore",
+    "report", "export", "push", "pull",
 )  # fmt: skip
 # The modules of the components that help names.
 FAMILIES = (
