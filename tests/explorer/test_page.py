@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 import torch
@@ -116,8 +116,8 @@ def test_only_the_page_itself_is_served_and_only_to_this_machines_browser(
     for name, value in given.items():
         connection.putheader(name, value)
     connection.endheaders()
-    assert connection.getresponse().status == status
-    connection.close()
+    with closing(connection), closing(connection.getresponse()) as answer:
+        assert answer.status == status
 
 
 def test_the_server_listens_on_the_loopback_interface_alone(server):
