@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,6 @@ from bokeh.server.tornado import BokehTornado
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
-from tornado.netutil import bind_sockets
 from tornado.routing import Matcher, Rule, RuleRouter
 
 from pyro_vae.explorer.explored import Explored
@@ -70,7 +70,7 @@ class Server:
         for name in ("bokeh", "tornado"):  # they would tell each request
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
-            sockets = bind_sockets(port, ADDRESS)
+            listening = socket.create_server((ADDRESS, port))
         except (OSError, OverflowError) as error:
             raise InvalidInput(
                 "port",
@@ -78,12 +78,13 @@ class Server:
                 expected="a free port, 1024 to 65535",
                 fix="pass --port 0 for any that is free",
             ) from None
-        self.port = int(sockets[0].getsockname()[1])
+        listening.setblocking(False)
+        self.port = int(listening.getsockname()[1])
         hosts = [f"{name}:{self.port}" for name in NAMES]
-        sockets_of_page = [f"ws://{host}" for host in hosts]
+        sockets = [f"ws://{host}" for host in hosts]
 
         def page(document: Document) -> None:
-            fill(document, runs, sockets_of_page)
+            fill(document, runs, sockets)
 
         app = BokehTornado(
             {"/": page},
@@ -91,7 +92,7 @@ class Server:
             use_index=False,
         )
         http = HTTPServer(RuleRouter([Rule(OwnRequests(self.port), app)]))
-        http.add_sockets(sockets)
+        http.add_socket(listening)
         self.bokeh = BaseServer(IOLoop.current(), app, http)
         self.bokeh.start()
 
@@ -105,6 +106,8 @@ class Server:
         try:
             self.bokeh.io_loop.start()
         except KeyboardInterrupt:
+            pass
+        finally:
             self.bokeh.stop()
 
 
