@@ -34,7 +34,7 @@ th { text-align: left; font-weight: 600; padding-right: .8rem; vertical-align: t
 """
 HOVER = """
 <div style="max-width:26rem;white-space:normal">@shown{safe}
-<div>datum @index &nbsp; @said</div></div>
+<div>datum $index &nbsp; @said</div></div>
 """
 KEY = """<span class=quiet><b style="color:#000">&#9711;</b> z &nbsp;
 <b style="color:#000">&#8226;</b> draws of q(z | x) &nbsp;
@@ -157,7 +157,7 @@ class RunView:
         return slider
 
     def _colour_select(self) -> Select:
-        select = Select(title="Colour by", options=list(self.colourings), width=160)
+        select = Select(title="Colour by", options=[*self.colourings], width=160)
         select.value = next(iter(self.colourings))
         select.on_change("value", lambda _attr, _old, name: self._colour(name))
         return select
@@ -167,10 +167,8 @@ class RunView:
         count = self.run.num_classes
         if count is None:
             return []
-        options = [("", "that of the datum")] + [
-            (str(c), self.run.label_name(c)) for c in range(count)
-        ]
-        select = Select(title="Label", options=options, value="", width=160)
+        labels = ((str(c), self.run.label_name(c)) for c in range(count))
+        select = Select(title="Label", value="", width=160, options=[("", "the datum's"), *labels])
         select.on_change("value", lambda _attr, _old, label: self._relabel(label))
         return [select]
 

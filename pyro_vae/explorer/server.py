@@ -70,8 +70,10 @@ class Server:
         for name in ("bokeh", "tornado"):  # they would tell each request
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
+            if port > 65535:
+                raise OSError("there is no such port")
             listening = socket.create_server((ADDRESS, port))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise InvalidInput(
                 "port",
                 got=f"{port}, which cannot be had ({error})",

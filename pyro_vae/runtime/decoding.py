@@ -15,9 +15,8 @@ from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.memory import in_fixed_blocks
-from pyro_vae.runtime.observed import like_parts, observed_parts, parts_of
+from pyro_vae.runtime.observed import AnyDraws, like_parts, observed_parts, parts_of
 from pyro_vae.runtime.predictive import (
-    AnyDraws,
     Context,
     Entry,
     Sites,

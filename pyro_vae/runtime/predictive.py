@@ -7,13 +7,12 @@ from functools import partial
 
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, joint_of, sites_of
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
-from pyro_vae.distributions import NoDraws, representative_of
+from pyro_vae.distributions import representative_of
 from pyro_vae.programs import AtGlobals, as_program, is_unconditional
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks, with_noise_of
@@ -22,6 +21,7 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.memory import enough_memory, in_fixed_blocks
 from pyro_vae.runtime.observed import (
+    AnyDraws,
     GivenData,
     Unconditioned,
     like_parts,
@@ -33,7 +33,6 @@ from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import InvalidInput, check_count, count_of, rows_of, tensors_of
 
 __all__ = [
-    "AnyDraws",
     "Context",
     "Entry",
     "Sites",
@@ -297,17 +296,6 @@ def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> Pr
         drawn = latent_sites(prune_subsample_sites(guide)).items()
         values = {name: site["value"] for name, site in drawn if not is_local(site)}
         return AtGlobals(program, values, outside)
-
-
-class AnyDraws(Messenger):
-    """Give zeros for what nothing can be drawn from, where only a model's sites are asked for."""
-
-    def _pyro_sample(self, msg: Site) -> None:
-        if msg["value"] is None and msg["infer"].get("_do_not_trace") is None:
-            try:
-                msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
-            except NoDraws:  # of a flat prior
-                msg["value"] = torch.zeros(msg["fn"].shape())
 
 
 def prior_predictive(
