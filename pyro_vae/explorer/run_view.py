@@ -157,7 +157,7 @@ class RunView:
         return slider
 
     def _colour_select(self) -> Select:
-        select = Select(title="Colour by", options=[*self.colourings], width=160)
+        select = Select(title="Colour by", options=[*self.colourings], width=160)  # type: ignore[arg-type]
         select.value = next(iter(self.colourings))
         select.on_change("value", lambda _attr, _old, name: self._colour(name))
         return select
@@ -168,7 +168,7 @@ class RunView:
         if count is None:
             return []
         labels = ((str(c), self.run.label_name(c)) for c in range(count))
-        select = Select(title="Label", value="", width=160, options=[("", "the datum's"), *labels])
+        select = Select(title="Label", value="", width=160, options=[("", "the datum's"), *labels])  # type: ignore[arg-type]
         select.on_change("value", lambda _attr, _old, label: self._relabel(label))
         return [select]
 
