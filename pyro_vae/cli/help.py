@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 PAGES = FOLDER / "help.json"
 COMMANDS = (
     "train", "evaluate", "compare", "sweep", "sample", "impute", "inspect", "check", "anneal",
-    "decompose", "calibrate", "gaps", "fidelity", "report", "export", "push", "pull",
+    "decompose", "calibrate", "gaps", "fidelity", "explore", "report", "export", "push", "pull",
 )  # fmt: skip
 # The modules of the components that help names.
 FAMILIES = (

@@ -38,6 +38,11 @@ WORDS = Kind(
 
 def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
+    add_loading_arguments(parser)
+
+
+def add_loading_arguments(parser: ArgumentParser) -> None:
+    """What `load_run` needs beside the run's folder."""
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda")
     add_trust_argument(parser)

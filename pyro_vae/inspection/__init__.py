@@ -17,6 +17,7 @@ from pyro_vae.inspection.geometry import (
     tangent_planes,
     traverse,
 )
+from pyro_vae.inspection.plane import Plane, plane_of
 from pyro_vae.inspection.probes import Accuracy, knn_accuracy, linear_probe
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Decoder",
     "Neighbours",
     "LatentPath",
+    "Plane",
     "TangentPlane",
     "anomaly",
     "coherence",
@@ -38,6 +40,7 @@ __all__ = [
     "manifold",
     "neighbours",
     "path_length",
+    "plane_of",
     "prior_draws",
     "tangent_planes",
     "traverse",

@@ -20,7 +20,7 @@ from pyro_vae.validation import tensors_of
 
 __all__ = [
     "data_plots", "is_clip", "plot_data", "plot_reconstructions", "plot_text",
-    "reconstruction_plots", "still",
+    "reconstruction_plots", "still", "tiled",
 ]  # fmt: skip
 
 
@@ -64,14 +64,14 @@ def plot_data(
     low, high = np.nanmin(array, initial=0.0), np.nanmax(array, initial=1.0)
     if is_clip(array.shape[1:]):
         array = np.stack(
-            [_grid(clip[:, None], len(clip), background=high) for clip in array]
+            [tiled(clip[:, None], len(clip), background=high) for clip in array]
         ).transpose(0, 3, 1, 2)
     height, width = array.shape[2:]
-    grid = _grid(
+    mosaic = tiled(
         array, columns or math.ceil(math.sqrt(len(array) * height / width)), background=high
     )
     ax.imshow(
-        grid[..., 0] if grid.shape[-1] == 1 else np.clip(grid, 0, 1),
+        mosaic[..., 0] if mosaic.shape[-1] == 1 else np.clip(mosaic, 0, 1),
         cmap="gray",
         vmin=low,
         vmax=high,
@@ -148,7 +148,7 @@ def still(x: Tensor) -> Tensor:
     return (x.unsqueeze(2) * colours[:, :, None, None]).amax(1)
 
 
-def _grid(images: np.ndarray, columns: int, background: float) -> np.ndarray:
+def tiled(images: np.ndarray, columns: int, background: float) -> np.ndarray:
     """Lay images (N, C, H, W) out as one picture (height, width, C), a pixel apart."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_vae.inspection.embedding import Neighbours
 from pyro_vae.inspection.geometry import LatentPath, TangentPlane
+from pyro_vae.inspection.plane import plane_of
 from pyro_vae.plotting.files import COLOURS
 
 __all__ = [
@@ -86,22 +87,12 @@ def plot_latents(
 
 def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
     """Latents as points (N, 2) of a plane, and the names of its axes."""
-    points = z.detach().cpu().float().numpy().reshape(len(z), -1)
-    names = ["$z_0$", "$z_1$"]
-    if points.shape[1] > 2 and len(points) > 2:  # two points have only one principal component
-        from sklearn.decomposition import PCA
-
-        pca = PCA(2).fit(points)
-        points = pca.transform(points)
-        names = [
-            f"principal component {i + 1} ({share:.0%} of the variance)"
-            for i, share in enumerate(pca.explained_variance_ratio_)
-        ]
-    elif points.shape[1] > 2:
-        points = points[:, :2]
-    elif points.shape[1] == 1:
-        points, names = np.column_stack([points, np.zeros(len(points))]), ["$z$", ""]
-    return points, names
+    latents = z.detach().flatten(1)
+    plane = plane_of(latents)
+    names = list(plane.names)
+    if plane.shares is None:
+        names = ["$z_0$", "$z_1$"] if latents.shape[1] > 1 else ["$z$", ""]
+    return plane.project(latents).float().numpy(), names
 
 
 def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.contracts import PLATE_OF_DRAWS, EventShape, Place, Site, Tensors, Trace, sites_of
-from pyro_vae.distributions import given_datum
+from pyro_vae.distributions import NoDraws, given_datum
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
+    "AnyDraws",
     "GivenData",
     "NotObserved",
     "Unconditioned",
@@ -178,6 +179,17 @@ def parts_of(shape: EventShape | None) -> list[str]:
 def like_parts(made: dict[str, Tensor], parts: Sequence[str]) -> Tensors:
     """What was made of x in the form of x: a dictionary, or the only tensor."""
     return made["x"] if list(parts) == [""] else made
+
+
+class AnyDraws(Messenger):
+    """Give zeros for what nothing can be drawn from, where only a model's sites are asked for."""
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["value"] is None and msg["infer"].get("_do_not_trace") is None:
+            try:
+                msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
+            except NoDraws:  # of a flat prior
+                msg["value"] = torch.zeros(msg["fn"].shape())
 
 
 class Unconditioned(Messenger):

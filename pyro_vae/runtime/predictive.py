@@ -21,6 +21,7 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.memory import enough_memory, in_fixed_blocks
 from pyro_vae.runtime.observed import (
+    AnyDraws,
     GivenData,
     Unconditioned,
     like_parts,
@@ -286,7 +287,7 @@ def shown_value(site: Site, draws: bool) -> Tensor:
 
 def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> ProgramLike:
     """The program at a draw of its global latents from the guide; itself if it has none."""
-    with evaluating(program, seed):
+    with evaluating(program, seed), AnyDraws():
         model = prune_subsample_sites(prior_predictive(program, 1, context))
         outside = [name for name, site in sites_of(model).items() if not is_local(site)]
         if not outside:

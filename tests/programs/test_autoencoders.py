@@ -485,3 +485,10 @@ def test_code_priors_need_a_codebook():
         pv.posteriors.Codebook((2, 3), MLP(4, [4]), codes=1)
     with pytest.raises(InvalidInput, match=r"latent: got \(2, 3, 3, 3\)"):
         pv.priors.PixelCNN((2, 3, 3, 3))
+
+
+def test_latents_of_an_autoencoder_are_decoded_though_its_prior_has_no_draws():
+    program = autoencoder()
+    z = torch.randn(3, 2)
+    mean = program.likelihood(z).mean
+    assert torch.allclose(pv.decode(program, z), mean, atol=1e-5)
