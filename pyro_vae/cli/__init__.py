@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import pyro_vae
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
+from pyro_vae.cli.interrupts import SAID, code_of
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["main"]
@@ -27,7 +28,7 @@ SHARED = ("train", "evaluate")  # among the processes that torchrun starts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 for a user's mistake, or 130 if interrupted."""
+    """Run a command; return 0, 2 for a user's mistake, 130 if interrupted, 143 if terminated."""
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = one_line_warning
     for stream in (sys.stdout, sys.stderr):  # names of files may be no text
@@ -54,10 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"pyro-vae: {failed}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        said = "interrupted; what was saved is whole: train --resume, or the same sweep, goes on"
-        print(f"pyro-vae: {said}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"pyro-vae: {SAID}", file=sys.stderr)
+        return code_of(error)
 
 
 def _run(argv: list[str]) -> None:
