@@ -17,6 +17,7 @@ from contextlib import suppress
 import pyro_vae
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
 from pyro_vae.cli.interrupts import SAID, code_of
+from pyro_vae.files.elsewhere import elsewhere
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["main"]
@@ -77,11 +78,12 @@ def _run(argv: list[str]) -> None:
 def _run_command(name: str, *argv: str) -> None:
     """Run a command; only now is what it needs imported."""
     say_if_slow()
-    module = importlib.import_module(f"pyro_vae.cli.{name}")
-    from pyro_vae.cli.options import as_options
-    from pyro_vae.ranks.launch import joined
-    from pyro_vae.runtime.memory import enough_memory
-    from pyro_vae.training.history import TrainingDiverged
+    with elsewhere():
+        module = importlib.import_module(f"pyro_vae.cli.{name}")
+        from pyro_vae.cli.options import as_options
+        from pyro_vae.ranks.launch import joined
+        from pyro_vae.runtime.memory import enough_memory
+        from pyro_vae.training.history import TrainingDiverged
 
     try:
         with enough_memory(f"pyro-vae {name}", SMALLER), joined() as group:
