@@ -18,7 +18,7 @@ import pyro_vae
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
 from pyro_vae.cli.interrupts import SAID, code_of
 from pyro_vae.files.elsewhere import elsewhere
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, check_choice, printable
 
 __all__ = ["main"]
 
@@ -123,4 +123,4 @@ def _close_output() -> None:
 def one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Print a warning as one line, but hide deprecations inside libraries."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
-        print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"pyro-vae: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)

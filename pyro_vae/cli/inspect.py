@@ -65,8 +65,6 @@ def run(argv: list[str]) -> None:
     check_count("num_samples", options.num_samples)
     check_count("limit", options.limit, minimum=2)
     check_count("reference", options.reference, minimum=0)
-    with elsewhere():
-        arviz()
     folder, program = load_run(options)
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
@@ -81,6 +79,8 @@ def run(argv: list[str]) -> None:
         )[1][: options.limit]
         check_vocabulary(folder, outside)
         check_data(program, outside)
+    with elsewhere():
+        arviz()
     idata = to_inference_data(
         program,
         test[:50],

@@ -193,6 +193,7 @@ def test_an_interrupt_at_a_random_time(made, tmp_path, command, by):
     folder, draws, ended_by = Folder(made, tmp_path, command), random.Random(1), []
 
     def work():
+        signal.signal(by, signal.SIG_DFL)  # a job of a shell may start with it ignored
         with ended_by_signals():
             return folder.work()()
 

@@ -11,7 +11,6 @@ import wave
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import small_vae
 from mutations import mutated_archive, mutated_bytes, mutated_tree, with_checksum
@@ -28,7 +27,6 @@ from pyro_vae.datasets.named import load
 from pyro_vae.evaluation.comparison import compare, load_scores
 from pyro_vae.recipes.recipe import read_recipe, read_settings
 from pyro_vae.report.page import report
-from pyro_vae.validation import InvalidInput
 
 FINDINGS = {
     "captions": {"a.png": "A figure."},

@@ -89,7 +89,7 @@ def _child(work, folder, writer):
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.stdout = sys.stderr = os.fdopen(nowhere, "w")
     sys.addaudithook(_Watch(folder, seen.events))
     try:
         work()
