@@ -87,12 +87,7 @@ UNSEEN = re.compile(
 
 
 def printable(text: str) -> str:
-    """A text, which may be a stranger's, without what a terminal would obey.
-
-    Example:
-        >>> printable("a\\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
+    """A text, which may be a stranger's, without what a terminal would obey."""
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
