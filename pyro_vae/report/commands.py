@@ -13,7 +13,7 @@ import yaml
 
 from pyro_vae import checkpoint
 from pyro_vae.files.reading import checked, parsing
-from pyro_vae.recipes.components import FAMILIES, may_name, names_in
+from pyro_vae.recipes.components import FAMILIES, SITES, may_name, names_in
 from pyro_vae.report.run_files import FILES, as_json, read_file
 
 __all__ = ["given_commands", "remember", "words_given"]
@@ -84,8 +84,8 @@ def _names_a_stranger(words: Sequence[str]) -> bool:
     for word, following in zip(words, [*words[1:], ""]):
         flag, equals, value = word.partition("=")
         key = flag.removeprefix("--").replace("-", "_")
-        if flag.startswith("--") and key.partition(".")[0] in FAMILIES:
-            is_class = key in FAMILIES or key.endswith("class_path")
+        if flag.startswith("--") and key.partition(".")[0] in (*FAMILIES, SITES):
+            is_class = key.rpartition(".")[2] in (*FAMILIES, "class_path")
             with suppress(yaml.YAMLError):
                 given = yaml.safe_load(value if equals else following)
                 if not all(may_name(name) for name in names_in(given, is_class)):

@@ -47,6 +47,7 @@ def test_a_stranger_s_commands_are_safe_to_paste(tmp_path):
         ["train", "--trust=evil"],
         ["train", "--program", "subprocess.Popen", "--program.args", "id"],
         ["train", "--schedule=os.system"],
+        ["train", "--sites", "{x: {likelihood: {class_path: evil.Normal}}}"],
         ["train", "--encoder.activation", "evil.Act", "--epochs", "2"],
         ["train", "--level-network={class_path: evil.Net}"],
         [
