@@ -9,8 +9,10 @@ def main() -> int:
     """Run a command; an interrupt while its libraries are imported is one line, too."""
     try:
         from pyro_vae.cli import main as run
+        from pyro_vae.cli.interrupts import ended_by_signals
 
-        return run()
+        with ended_by_signals():
+            return run()
     except KeyboardInterrupt:
         print("pyro-vae: interrupted before anything was done", file=sys.stderr)
         return 130

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -39,6 +40,7 @@ __all__ = [
     "count_of",
     "map_tensors",
     "nearest_name",
+    "printable",
     "refuse_not_finite",
     "rows_of",
     "tensors_of",
@@ -75,7 +77,16 @@ class InvalidInput(ValueError):
         if got is None:
             # Pyro raises a model's errors anew, from the message with a table of shapes below it.
             message = argument.splitlines()[0]
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
+
+
+# What moves a terminal's cursor, turns the direction of text, or is half a character.
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text, which may be a stranger's, without what a terminal would obey."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,9 @@ from contextlib import suppress
 
 import pyro_vae
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.cli.interrupts import SAID, code_of
+from pyro_vae.files.elsewhere import elsewhere
+from pyro_vae.validation import InvalidInput, check_choice, printable
 
 __all__ = ["main"]
 
@@ -27,7 +29,7 @@ SHARED = ("train", "evaluate")  # among the processes that torchrun starts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 for a user's mistake, or 130 if interrupted."""
+    """Run a command; return 0, 2 for a user's mistake, 130 if interrupted, 143 if terminated."""
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = one_line_warning
     for stream in (sys.stdout, sys.stderr):  # names of files may be no text
@@ -54,10 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         print(f"pyro-vae: {failed}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        said = "interrupted; what was saved is whole: train --resume, or the same sweep, goes on"
-        print(f"pyro-vae: {said}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"pyro-vae: {SAID}", file=sys.stderr)
+        return code_of(error)
 
 
 def _run(argv: list[str]) -> None:
@@ -77,11 +78,12 @@ def _run(argv: list[str]) -> None:
 def _run_command(name: str, *argv: str) -> None:
     """Run a command; only now is what it needs imported."""
     say_if_slow()
-    module = importlib.import_module(f"pyro_vae.cli.{name}")
-    from pyro_vae.cli.options import as_options
-    from pyro_vae.ranks.launch import joined
-    from pyro_vae.runtime.memory import enough_memory
-    from pyro_vae.training.history import TrainingDiverged
+    with elsewhere():
+        module = importlib.import_module(f"pyro_vae.cli.{name}")
+        from pyro_vae.cli.options import as_options
+        from pyro_vae.ranks.launch import joined
+        from pyro_vae.runtime.memory import enough_memory
+        from pyro_vae.training.history import TrainingDiverged
 
     try:
         with enough_memory(f"pyro-vae {name}", SMALLER), joined() as group:
@@ -121,4 +123,4 @@ def _close_output() -> None:
 def one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Print a warning as one line, but hide deprecations inside libraries."""
     if not issubclass(category, DeprecationWarning | FutureWarning):
-        print(f"pyro-vae: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"pyro-vae: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)

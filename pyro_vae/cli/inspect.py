@@ -16,7 +16,8 @@ from pyro_vae.cli.runs import (
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.diagnostics.global_data import global_latents_of
 from pyro_vae.diagnostics.inference_data import to_inference_data
-from pyro_vae.evaluation.arviz_compat import write_netcdf
+from pyro_vae.evaluation.arviz_compat import arviz, write_netcdf
+from pyro_vae.files.elsewhere import elsewhere
 from pyro_vae.report.commands import remember
 from pyro_vae.report.gallery import inspect as inspect_program
 from pyro_vae.report.sentences import facts_of, warnings_of
@@ -78,6 +79,8 @@ def run(argv: list[str]) -> None:
         )[1][: options.limit]
         check_vocabulary(folder, outside)
         check_data(program, outside)
+    with elsewhere():
+        arviz()
     idata = to_inference_data(
         program,
         test[:50],

@@ -166,7 +166,7 @@ def _say_if_changed(folder: Path, test: Dataset) -> None:
     if known is not None and known != test.sha256:
         print(
             f"pyro-vae: warning: {test.name!r} is not the data of this run: its SHA-256 is "
-            f"{test.sha256[:12]}..., and that of the run's test data {known[:12]}...; "
+            f"{test.sha256[:12]}..., and that of the run's test data {known[:12]!r}...; "
             "name the run's own with --data, or take the scores as those of other data",
             file=sys.stderr,
         )

@@ -15,7 +15,13 @@ from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.environment import isolated_random
 from pyro_vae.runtime.predictive import generate
-from pyro_vae.validation import InvalidInput, check_choice, check_count, tensors_of
+from pyro_vae.validation import (
+    InvalidInput,
+    check_choice,
+    check_count,
+    printable,
+    tensors_of,
+)
 
 COMMAND = "pyro-vae sample"
 
@@ -86,7 +92,7 @@ def run(argv: list[str]) -> None:
     elif target.suffix == ".txt" and vocabulary is not None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))
         data = lines.encode()
-        print(lines, end="")
+        print(printable(lines), end="")
     elif target.suffix == ".wav":
         with isolated_random(x.device, options.seed):
             data = marked_wav(COMMAND, wav(waveform(x).flatten()))

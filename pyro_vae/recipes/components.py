@@ -18,8 +18,8 @@ from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
 __all__ = [
-    "FAMILIES", "SITES", "check_trusted", "component_names", "resolve_component",
-    "with_import_path", "with_import_paths",
+    "FAMILIES", "SITES", "check_trusted", "component_names", "may_name", "names_in",
+    "resolve_component", "with_import_path", "with_import_paths",
 ]  # fmt: skip
 
 SITES = "sites"  # the key of a recipe with components of observed sites, by their names
@@ -164,24 +164,26 @@ def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str
     sites = values.get(SITES)
     for parts in [values, *(sites.values() if isinstance(sites, Mapping) else [])]:
         for family in parts.keys() & FAMILIES.keys() if isinstance(parts, Mapping) else ():
-            for name in _names_in(parts[family], is_class=True):
-                if not _may_name(current_path(name), trust):
+            for name in names_in(parts[family], is_class=True):
+                if not may_name(name, trust):
                     raise Untrusted(name, f"{source}: {family}")
 
 
-def _names_in(value: object, is_class: bool = False) -> Iterator[str]:
+def names_in(value: object, is_class: bool = False) -> Iterator[str]:
     """Texts in a component's description that are import paths, or that name a class."""
     if isinstance(value, str) and (is_class or "." in value):
         yield value
     if isinstance(value, list):
         for item in value:
-            yield from _names_in(item)
+            yield from names_in(item)
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _names_in(item, is_class=key == "class_path")
+            yield from names_in(item, is_class=key == "class_path")
 
 
-def _may_name(name: str, trust: Sequence[str]) -> bool:
+def may_name(name: str, trust: Sequence[str] = ()) -> bool:
+    """Whether a file may name a component, by its name or its import path."""
+    name = current_path(name)
     path, _, attribute = name.rpartition(".")
     named = [(module, each) for module in FAMILIES.values() for each in _names_of(module)]
     if not path:

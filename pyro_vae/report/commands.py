@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
+import yaml
+
 from pyro_vae import checkpoint
 from pyro_vae.files.reading import checked, parsing
+from pyro_vae.recipes.components import FAMILIES, SITES, may_name, names_in
 from pyro_vae.report.run_files import FILES, as_json, read_file
 
 __all__ = ["given_commands", "remember", "words_given"]
@@ -54,11 +58,13 @@ def given_commands(folder: Path) -> Iterator[tuple[str, str]]:
     """The commands of a run, each with its date, as lines that are safe to paste into a shell.
 
     A reader may not know who wrote the file: every word is quoted, a command that is not one of
-    ours or holds control characters is left out, and so is what it was told to trust.
+    ours, holds control characters or names a component of somebody else's is left out, and so is
+    what it was told to trust.
     """
     for each in _read(folder):
         words = [*_without_trust(each["words"])]
-        if words and words[0] in KNOWN and all(word.isprintable() for word in words):
+        is_ours = words and words[0] in KNOWN and all(word.isprintable() for word in words)
+        if is_ours and not _names_a_stranger(words):
             yield each["date"], f"pyro-vae {shlex.join(words)}"
 
 
@@ -71,6 +77,20 @@ def _read(folder: Path) -> list[Given]:
     with parsing(folder / NAME, FILES):
         found = read_file(folder, NAME)
         return checked(found, Commands)["commands"] if found else []
+
+
+def _names_a_stranger(words: Sequence[str]) -> bool:
+    """Whether a command names a component that no file may name, as ``--prior mylab.Gumbel``."""
+    for word, following in zip(words, [*words[1:], ""]):
+        flag, equals, value = word.partition("=")
+        key = flag.removeprefix("--").replace("-", "_")
+        if flag.startswith("--") and key.partition(".")[0] in (*FAMILIES, SITES):
+            is_class = key.rpartition(".")[2] in (*FAMILIES, "class_path")
+            with suppress(yaml.YAMLError):
+                given = yaml.safe_load(value if equals else following)
+                if not all(may_name(name) for name in names_in(given, is_class)):
+                    return True
+    return False
 
 
 def _without_trust(words: Sequence[str]) -> Iterator[str]:

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pyro_vae.validation import printable
+
 __all__ = ["is_interactive", "progress_bar", "say"]
 
 SECONDS = 0.2  # between two pictures of a bar in a notebook
@@ -26,7 +28,7 @@ WIDTH = 100  # of a line in a notebook, in letters
 
 def say(words: str) -> None:
     """Print a line on standard error."""
-    Console(stderr=True).print(words, highlight=False, soft_wrap=True, markup=False)
+    Console(stderr=True).print(printable(words), highlight=False, soft_wrap=True, markup=False)
 
 
 def is_interactive() -> bool:

@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pytest
 from commands import FAST, fails
+from rich.table import Table
 
 from pyro_vae import cli
 from pyro_vae.cli import main
+from pyro_vae.cli.terminal import console_of
+from pyro_vae.runtime.progress import say
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,26 @@ def test_names_are_printed_as_they_are(run, capsys):
     assert main(["report", str(run)]) == 0
     out = capsys.readouterr().out
     assert "[red]b" in out and "[/]:fire:" in out
+
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b5m\u202etxt.exe"
+
+
+def test_no_text_moves_the_cursor_or_turns_a_name(tmp_path, capsys):
+    table = Table(title=ESCAPES)
+    table.add_column(ESCAPES)
+    table.add_row(ESCAPES)
+    for shown in (ESCAPES, table):
+        console_of().print(shown, soft_wrap=True)
+    say(ESCAPES)
+    cli.one_line_warning(ESCAPES, UserWarning, "", 0)
+    assert main(["evaluate", f"{tmp_path}/{ESCAPES}"]) == 2
+    data = tmp_path / "x.csv"
+    data.write_text(f"a,{ESCAPES}\n" + "1,2\n3,x\n" * 9)
+    assert main(["train", "--data", str(data), "--likelihood", "Normal"]) == 2
+    seen = "".join(capsys.readouterr())
+    assert seen.count(r"\x1b[2J\x1b]0;title\x07\x9b5m\u202etxt.exe") >= 6
+    assert not set(ESCAPES) & set(seen) & set("\x1b\x07\x9b\u202e")
 
 
 def test_a_vector_of_data_is_inspected(run):

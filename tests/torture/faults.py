@@ -86,8 +86,8 @@ class Ended:
         assert "Traceback" not in self.words and self.code in codes, (self.code, self.words)
 
 
-def forked(work, fault, scratch, after=None):
-    """Run ``work()`` in a forked child under a fault, killed ``after`` seconds if not before."""
+def forked(work, fault, scratch, after=None, by=signal.SIGKILL):
+    """Run ``work()`` in a forked child under a fault; ``after`` seconds it gets a signal."""
     out, count = scratch / "child.out", scratch / "child.count"
     count.write_text("-1")
     with warnings.catch_warnings():
@@ -96,16 +96,16 @@ def forked(work, fault, scratch, after=None):
     if child == 0:
         _child(work, fault, out, count)
     if after is not None:
-        _kill_after(child, after)
+        _kill_after(child, after, by)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return Ended(code, out.read_text(errors="replace"), int(count.read_text() or -1))
 
 
-def _kill_after(child, seconds):
+def _kill_after(child, seconds, by):
     def kill():
         with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, by)
 
     timer = threading.Timer(seconds, kill)
     timer.daemon = True

@@ -24,6 +24,7 @@ from torture.faults import Fault, forked
 import pyro_vae as pv
 from pyro_vae import checkpoint
 from pyro_vae.cli import main
+from pyro_vae.cli.interrupts import ended_by_signals
 from pyro_vae.evaluation.arviz_compat import arviz
 from pyro_vae.evaluation.comparison import load_scores
 from pyro_vae.report.page import report
@@ -35,7 +36,8 @@ pytestmark = [
 ]
 
 SIZES = ["--latent", "2", "--encoder.hidden", "[8]", "--decoder.hidden", "[8]"]
-TRAIN = ["train", *SIZES, "--num-samples", "5", "--limit", "20", "--batch-size", "400"]
+DATA = ["--data", "TABLE", "--missing", "true", "--compile", "off", "--batch-size", "400"]
+TRAIN = ["train", *SIZES, *DATA, "--num-samples", "5", "--limit", "20"]
 EVALUATE = ["evaluate", "RUN", "--num-samples", "6", "--limit", "15", "--seed", "1"]
 INSPECT = ["inspect", "RUN", "--num-samples", "5", "--limit", "12", "--reference", "0"]
 COMMANDS = {
@@ -45,6 +47,7 @@ COMMANDS = {
     "report": ["report", "RUN"],
     "sample": ["sample", "RUN", "--num", "4", "--seed", "1"],
     "compare": ["compare", "RUN", "OTHER", "--out", "RUN/compared.json"],
+    "impute": ["impute", "RUN", "--num-draws", "4", "--seed", "1"],
 }
 
 
@@ -52,9 +55,12 @@ COMMANDS = {
 def made(tmp_path_factory):
     """A run of two epochs with every kind of output, and the same after each command."""
     folder = tmp_path_factory.mktemp("made")
-    assert main([*TRAIN, "--epochs", "2", "--out", str(folder / "old")]) == 0
+    (folder / "table.csv").write_text(
+        "a,b,c\n" + "".join(f"{i / 3},{'' if i % 7 == 0 else i % 5},k{i % 2}\n" for i in range(60))
+    )
+    run(folder / "old", [*TRAIN, "--epochs", "2", "--out", "RUN"])
     run(folder / "old", [*INSPECT, "--seed", "0"])
-    for name in ("sample", "report"):
+    for name in ("sample", "report", "impute"):
         run(folder / "old", COMMANDS[name][:2])
     shutil.copytree(folder / "old", folder / "other")
     run(folder / "old", [*COMMANDS["compare"], "--score", "elbo"], folder / "other")
@@ -62,15 +68,16 @@ def made(tmp_path_factory):
 
 
 def run(folder, argv, other=None):
-    names = {"RUN": str(folder), "OTHER": str(other or folder.parent / "other")}
-    words = [argv[0], *(_named(word, names) for word in argv[1:])]
-    assert main(words) == 0
+    assert main(words_of(argv, folder, other)) == 0
 
 
-def _named(word, names):
+def words_of(argv, folder, other=None):
+    """A command on a folder; the table lies beside the other run."""
+    other = other or folder.parent / "other"
+    names = {"RUN": folder, "OTHER": other, "TABLE": other.parent / "table.csv"}
     for short, path in names.items():
-        word = word.replace(short, path)
-    return word
+        argv = [argv[0], *(word.replace(short, str(path)) for word in argv[1:])]
+    return argv
 
 
 @dataclass
@@ -96,10 +103,7 @@ class Folder:
         shutil.copytree(self.old, self.run)
 
     def work(self):
-        words = [
-            _named(w, {"RUN": str(self.run), "OTHER": str(self.other)})
-            for w in COMMANDS[self.command]
-        ]
+        words = words_of(COMMANDS[self.command], self.run, self.other)
         return lambda: main(words)
 
     def check(self):
@@ -151,6 +155,9 @@ class Folder:
                 for name in (folder / "figures").glob("*.png")
             },
             "samples": content(folder, "samples.png"),
+            "imputed": {
+                name: content(folder, name) for name in ("imputed.csv", "imputed-entries.csv")
+            },
             "compared": self._compared(folder),
             "report": is_whole(content(folder, "report.html")),
             "recipe": "epochs" in read_file(folder, "recipe.yaml"),
@@ -177,6 +184,33 @@ def same(a, b):
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b, equal_nan=True)
     return a == b
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_at_a_random_time(made, tmp_path, command, by):
+    """One line and its exit code, and nothing is lost or half done."""
+    folder, draws, ended_by = Folder(made, tmp_path, command), random.Random(1), []
+
+    def work():
+        signal.signal(by, signal.SIG_DFL)  # a job of a shell may start with it ignored
+        with ended_by_signals():
+            return folder.work()()
+
+    folder.prepare()
+    start = time.monotonic()
+    forked(work, Fault(folder.run), tmp_path).check(0)
+    whole = time.monotonic() - start
+    for _ in range(int(os.environ.get("TORTURE_INTERRUPTS", "10"))):
+        folder.prepare()
+        ended = forked(work, Fault(folder.run), tmp_path, draws.uniform(0.01, whole), by)
+        ended.check(128 + by, 0)
+        said = [line for line in ended.words.splitlines() if "pyro-vae: " in line]
+        assert ended.code == 0 or len([line for line in said if "warning" not in line]) == 1
+        ended_by.append(ended.code)
+        folder.check()
+    folder.finish()
+    print(f"{command}: {sum(map(bool, ended_by))} of {len(ended_by)} ended by {by.name}")
 
 
 def tortured(folder, tmp_path, kind, operations, finish_every=1):
@@ -230,7 +264,7 @@ def test_a_kill_at_a_random_time(made, tmp_path, command):
 @pytest.mark.parametrize("kind", ["kill", "full"])
 def test_a_fault_at_every_operation_of_a_first_training(made, tmp_path, kind):
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    argv = [*TRAIN, "--epochs", "2", "--out"]
+    argv = words_of([*TRAIN, "--epochs", "2", "--out"], folder, made / "other")
     assert main([*argv, str(whole)]) == 0
     expected = pv.load(whole).state_dict()
     operations = forked(lambda: main([*argv, str(folder)]), Fault(folder), tmp_path).operations

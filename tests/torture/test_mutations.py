@@ -1,23 +1,25 @@
 """Every reader on mutated files: a right value or one line, nothing run, memory within bounds."""
 
+import gc
 import hashlib
 import importlib.util
 import json
+import os
 import random
-import resource
 import shutil
-import sys
 import wave
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import small_vae
 from mutations import mutated_archive, mutated_bytes, mutated_tree, with_checksum
 from PIL import Image
+from torture.watched import watched
 
 import pyro_vae as pv
+from pyro_vae import checkpoint
+from pyro_vae.cli.run_data import read_data, write_data
 from pyro_vae.cli.runs import vocabulary_of
 from pyro_vae.cli.scores import score_run
 from pyro_vae.datasets.idx import read_idx_parts
@@ -25,7 +27,6 @@ from pyro_vae.datasets.named import load
 from pyro_vae.evaluation.comparison import compare, load_scores
 from pyro_vae.recipes.recipe import read_recipe, read_settings
 from pyro_vae.report.page import report
-from pyro_vae.validation import InvalidInput
 
 FINDINGS = {
     "captions": {"a.png": "A figure."},
@@ -51,6 +52,8 @@ RECIPE = (
 )
 
 
+TABLE = "a,b,age,kind\n" + "".join(f"{i / 3},{i % 2},{20 + i},k{i % 3}\n" for i in range(30))
+
 FIT = dict(epochs=1, batch_size=20, seed=0, progress=False, compile="off")
 
 
@@ -66,6 +69,10 @@ def whole(tmp_path_factory):
     (folder / "inspection" / "inspection.json").write_text(json.dumps(FINDINGS))
     (folder / "inspection" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
     (folder / "vocabulary.txt").write_text("the\ncat\n")
+    (folder / "table.csv").write_text(TABLE)
+    write_data(folder, *load(str(folder / "table.csv"), context=["age", "kind"]))
+    journal = {"token": "0123456789abcdef", "files": ["evaluation.json", "recipe.yaml"]}
+    (folder / ".commit.json").write_text(json.dumps(journal))
     np.savez(folder / "data.npz", x=np.random.rand(30, 3).astype("f4"), y=np.arange(30) % 3)
     data_files(folder / "data")
     raw = folder / "MNIST" / "raw"
@@ -78,16 +85,21 @@ def whole(tmp_path_factory):
     return folder
 
 
+IMAGES = ("png", "tif", "gif", "bmp", "jpg", "webp", "ppm")
+
+
 def data_files(folder):
     """A file of each other kind of data, written by the libraries that are there."""
     x = np.random.default_rng(0).normal(size=(20, 3)).astype("f4")
-    for name in ("images", "deep", "sounds"):
+    for name in ("deep", "sounds", *IMAGES):
         (folder / name).mkdir(parents=True)
     np.save(folder / "x.npy", x)
     (folder / "x.csv").write_text("a,b\n" + "".join(f"{row[0]},c{row[1]}\n" for row in x))
     (folder / "x.txt").write_text("the cat sat\n" * 20)
-    for i, ending in enumerate(("png", "tif", "gif", "bmp", "jpg")):
-        Image.fromarray(np.full((4, 5), 40 * i, np.uint8)).save(folder / "images" / f"{i}.{ending}")
+    for ending in IMAGES:
+        for i in range(3):
+            pixels = np.full((4, 5), 40 * i, np.uint8)
+            Image.fromarray(pixels).save(folder / ending / f"{i}.{ending}")
     for i in range(3):
         with wave.open(str(folder / "sounds" / f"{i}.wav"), "wb") as file:
             file.setnchannels(1)
@@ -187,6 +199,12 @@ READERS = {
     "MNIST/raw/train-images-idx3-ubyte": lambda folder: read_idx_parts("MNIST", folder),
     "MNIST/raw/t10k-labels-idx1-ubyte": lambda folder: read_idx_parts("MNIST", folder),
     "training.json": the_training,
+    "metrics.csv": the_training,
+    "data.json": read_data,
+    ".commit.json": lambda folder: (
+        checkpoint.current(folder, "recipe.yaml"), checkpoint.commit(folder, {"a.json": b"{}"})
+    ),
+    "table.csv": lambda folder: load(str(folder / "table.csv"), context=["age", "kind"]),
     **{f"data/{name}": the_data(name) for name in ("x.npy", "x.csv", "x.txt", "x.h5", "x.h5ad",
                                                    "x.parquet")},
     "data/x.zarr/x/zarr.json": the_data("x.zarr"),
@@ -194,7 +212,7 @@ READERS = {
     "data/saved/state.json": the_data("saved"),
     "data/saved/dataset_info.json": the_data("saved"),
     "data/saved/data-00000-of-00001.arrow": the_data("saved"),
-    **{f"data/images/{name}": the_data("images") for name in ("0.png", "1.tif", "2.gif", "4.jpg")},
+    **{f"data/{ending}/0.{ending}": the_data(ending) for ending in IMAGES},
     "data/deep/0.tif": the_data("deep"),
     "data/sounds/0.wav": the_data("sounds"),
 }  # fmt: skip
@@ -224,54 +242,76 @@ def mutate(folder, name, draw):
         path.write_bytes(mutated_bytes(data, draw))
 
 
-def torture(whole, folder, count, seed):
-    """Run every reader on ``count`` mutated files; return what went wrong."""
-    draw, wrong, before = random.Random(seed), [], {*sys.modules}
-    shutil.copytree(whole, folder, dirs_exist_ok=True)
-    for number in range(count):
-        name = [*READERS][number % len(READERS)]
-        mutate(folder, name, draw)
-        try:
-            READERS[name](folder)
-        except InvalidInput as error:
-            if "\n" in str(error):
-                wrong.append((number, name, f"lines: {error}"))
-        except Exception as error:
-            trace, place = error.__traceback__, ""
-            while trace:
-                code = trace.tb_frame.f_code
-                if "pyro_vae/" in code.co_filename:
-                    place = f"{code.co_filename.split('pyro_vae/')[-1]}:{trace.tb_lineno}"
-                trace = trace.tb_next
-            wrong.append((number, name, f"{type(error).__name__}: {str(error)[:90]} at {place}"))
-        if (whole / name).is_file() and READERS[name] is not the_training:
-            shutil.copy2(whole / name, folder / name)
-        else:
+COUNT = int(os.environ.get("TORTURE_MUTATIONS", "20000"))  # of the long form, over all readers
+WHOLE = ("training.json", "metrics.csv", ".commit.json", "data/saved")  # what writes, or is many
+
+
+@pytest.fixture(scope="module")
+def warm(whole, tmp_path_factory):
+    """A folder in which every reader has read its file once, so that a fork imports nothing."""
+    folder = tmp_path_factory.mktemp("warm") / "run"
+    shutil.copytree(whole, folder)
+    for reader in READERS.values():
+        reader(folder)
+    (folder.parent / "trap.py").write_text("import os\nos.system('true')\n")
+    gc.collect()
+    gc.freeze()  # so that the children's collectors copy no pages
+    yield folder
+    gc.unfreeze()
+
+
+def torture(whole, folder, name, numbers, monkeypatch):
+    """Run a reader on mutations of its file; return what went wrong, and how many were read."""
+    monkeypatch.syspath_prepend(folder.parent)  # where the module ``trap`` lies
+    wrong, read, peak, seconds = [], 0, 0, 0.0
+    for number in numbers:
+        mutate(folder, name, random.Random(f"{name} {number}"))
+        seen = watched(lambda: READERS[name](folder), folder.parent)
+        read, peak = read + (not seen.words), max(peak, seen.peak)
+        seconds = max(seconds, seen.seconds)
+        if seen.wrong:
+            wrong.append(f"{name} {number}: {seen.wrong}")
+        if name.startswith(WHOLE) or not (whole / name).is_file():
             shutil.rmtree(folder)
             shutil.copytree(whole, folder)
-    strange = [
-        name for name in {*sys.modules} - before if name.split(".")[0] in ("os", "antigravity")
-    ]
-    assert not strange
+        else:
+            shutil.copy2(whole / name, folder / name)
+    print(
+        f"{name}: {len(numbers)} mutations, {read} read, {len(wrong)} wrong, "
+        f"at most {peak / 2**20:.0f} MB and {seconds:.1f} s",
+        flush=True,
+    )
     return wrong
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """What a mutated program says when it is scored is not looked at."""
-    monkeypatch.setattr(torch, "load", None)
+@pytest.mark.filterwarnings("ignore")
+def test_no_reader_fails_otherwise_than_in_one_line(whole, warm, monkeypatch):
+    """Three mutations of each file."""
+    assert not [
+        line for name in READERS for line in torture(whole, warm, name, range(3), monkeypatch)
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_reader_fails_otherwise_than_in_one_line(whole, tmp_path):
-    assert not torture(whole, tmp_path / "run", 100, seed=0)
+def test_what_a_reader_must_not_do_is_seen(warm, tmp_path, monkeypatch):
+    """That the watch itself sees programs, imports, files and memory."""
+    monkeypatch.syspath_prepend(warm.parent)
+    for work, words in (
+        (lambda: os.system("true"), "os.system"),
+        (lambda: importlib.import_module("trap"), "os.system"),
+        (lambda: (tmp_path / "out").write_text("x"), "open to write"),
+        (lambda: np.load(warm / "objects.npy", allow_pickle=True), "pickle.find_class"),
+        (lambda: bytearray(2100 * 2**20), "2.1 GB"),
+        (lambda: {}["x"], "KeyError"),
+    ):
+        np.save(warm / "objects.npy", np.array([{}, os], object)[:1], allow_pickle=True)
+        assert words in str(vars(seen := watched(work, warm.parent))) + seen.wrong
 
 
 @pytest.mark.torture
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seed", range(1, 11))
-def test_twenty_thousand_mutations(whole, tmp_path, seed):
-    """Ten times two thousand; the largest memory of the process is asserted, too."""
-    wrong = torture(whole, tmp_path / "run", 2000, seed)
-    assert not wrong, "\n".join(map(str, wrong))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # in KB
+@pytest.mark.parametrize("name", READERS)
+def test_twenty_thousand_mutations(whole, warm, name, monkeypatch):
+    """Of all readers together, `COUNT` of them; `-k` chooses a reader."""
+    wrong = torture(whole, warm, name, range(-(-COUNT // len(READERS))), monkeypatch)
+    assert not wrong, "\n".join(wrong)
