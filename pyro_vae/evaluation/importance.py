@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -212,8 +213,9 @@ def evaluate(
     settings = Settings(seed, compile, progress)
     try:
         start = 0 if kept is None else kept.start_of(len(data))
-        weights = iterate_log_weights(program, data, num_samples, proposal, settings, start=start)
-        scores = _summarized(weights, summaries, kept)
+        weighed = iterate_log_weights(program, data, num_samples, proposal, settings, start=start)
+        with closing(weighed) as weights:
+            scores = _summarized(weights, summaries, kept)
     except HasGlobals:
         scores = score_with_globals(program, data, num_samples, proposal, settings)
     return {
@@ -284,7 +286,8 @@ def validation_elbo(program: ProgramLike, data: Data, seed: int, *, looked_at: b
     """
     weighed = iterate_log_weights(program, data, 1, Guide(), Settings(seed), looked_at=looked_at)
     try:
-        return concatenate([elbo_score(few.weights) for few in weighed]).mean
+        with closing(weighed):
+            return concatenate([elbo_score(few.weights) for few in weighed]).mean
     except HasGlobals:
         return local_bound(program, data, seed)
 
@@ -320,10 +323,9 @@ def log_joint(program: ProgramLike, data: Data, *, seed: int = 0) -> Score:
     """
     data = as_dataset(data)
     settings = Settings(seed, compile="off")
-    weights = iterate_log_weights(program, data, 1, Guide(), settings, scored=False)
-    return replace(
-        concatenate([elbo_score(few.weights) for few in weights]), seed=seed, sha256=data.sha256
-    )
+    with closing(iterate_log_weights(program, data, 1, Guide(), settings, scored=False)) as weighed:
+        score = concatenate([elbo_score(few.weights) for few in weighed])
+    return replace(score, seed=seed, sha256=data.sha256)
 
 
 @in_fixed_blocks
@@ -345,10 +347,5 @@ def importance_weights(
     """
     check_count("num_samples", num_samples)
     settings = Settings(seed)
-    return torch.cat(
-        [
-            few.weights
-            for few in iterate_log_weights(program, data, num_samples, proposal, settings)
-        ],
-        dim=1,
-    )
+    with closing(iterate_log_weights(program, data, num_samples, proposal, settings)) as weighed:
+        return torch.cat([few.weights for few in weighed], dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -71,8 +71,12 @@ def iterate_log_weights(
     scored: bool = True,
     looked_at: bool = False,
     start: int = 0,
-) -> Iterator[Weighed]:
-    """Yield log-weights of a few data at a time, in order, from the block of one of them on."""
+) -> Generator[Weighed, None, None]:
+    """Yield log-weights of a few data at a time, in order, from the block of one of them on.
+
+    In between, the program is in evaluation mode and gradients are off. `contextlib.closing` ends
+    that, even where an error keeps the generator alive.
+    """
     opened = conditioned(program, data, settings.seed, scored=scored, looked_at=looked_at)
     with opened as given:
         is_guide = isinstance(proposal, Guide)

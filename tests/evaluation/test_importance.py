@@ -331,6 +331,18 @@ def test_the_same_seed_gives_the_same_score_and_leaves_the_caller_alone():
     assert program.training and torch.is_grad_enabled()
 
 
+def test_an_error_on_the_way_leaves_the_caller_alone_too():
+    """Its traceback keeps everything alive that was open when it happened."""
+    program, x = small_vae().double().train(), torch.bernoulli(torch.rand(3, 1, 8, 8))
+
+    def fails(weights):
+        raise ArithmeticError("of a summary")
+
+    with pytest.raises(ArithmeticError) as kept:
+        evaluate(program, x, 10, summaries={"own": fails})
+    assert program.training and torch.is_grad_enabled() and kept.tb is not None
+
+
 # Pareto k
 
 
