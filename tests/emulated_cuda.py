@@ -7,6 +7,7 @@ what was recorded, on the same memory, and nothing that Python did in between. K
 """
 
 import contextlib
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -326,5 +327,12 @@ def emulated_cuda(monkeypatch):
     )
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(Captured, "__call__", interpret)
+
+    def run(thread):  # a mode is of one thread
+        with _Calls(gpu), _Operations(gpu):
+            run_alone(thread)
+
+    run_alone = threading.Thread.run
+    monkeypatch.setattr(threading.Thread, "run", run)
     with _Calls(gpu), _Operations(gpu):
         yield gpu

@@ -99,7 +99,7 @@ class Captured:
             from pyro_vae.compilation.inductor import inductor
 
             self.call, self.is_compiled = inductor(self.graph, [*inputs, *self.lifted]), True
-        except InvalidInput:
+        except (InvalidInput, NotADirectoryError):  # the latter of a cache that cannot be made
             raise
         except Exception as error:  # Inductor raises whatever its tool chain raises
             (reason, *_) = [*str(error).strip().splitlines(), type(error).__name__]

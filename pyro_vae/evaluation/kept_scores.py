@@ -17,7 +17,7 @@ import torch
 
 from pyro_vae.evaluation.scores import AnyScore, Score, concatenate
 from pyro_vae.files.reading import Kind, read_npz
-from pyro_vae.files.writing import write_bytes
+from pyro_vae.files.writing import remove, write_bytes
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["KeptScores"]
@@ -65,16 +65,16 @@ class KeptScores:
         self.new.append(scores)
         if time.monotonic() - self.clock < self.seconds:
             return
-        whole = {name: concatenate([each[name] for each in self.new]) for name in scores}
-        stop = self.start + len(next(iter(whole.values())).values)
-        file = io.BytesIO()
+        together = {name: concatenate([each[name] for each in self.new]) for name in scores}
+        stop = self.start + len(next(iter(together.values())).values)
+        whole = io.BytesIO()
         arrays = {
             f"{name}.{entry}": values.cpu().numpy()
-            for name, score in whole.items()
+            for name, score in together.items()
             for entry, values in score.per_datum.items()
         }
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        write_bytes(self.folder / f"{self.key}-{self.start}-{stop}.npz", file.getvalue())
+        np.savez(whole, **arrays)  # type: ignore[arg-type]
+        write_bytes(self.folder / f"{self.key}-{self.start}-{stop}.npz", whole.getvalue())
         self.start, self.new, self.clock = stop, [], time.monotonic()
 
     def before(self, name: str, like: AnyScore) -> list[AnyScore]:
@@ -87,7 +87,5 @@ class KeptScores:
 
     def remove(self) -> None:
         """Remove the files, once the scores are written whole."""
-        for path in self.folder.glob(f"{self.key}-*.npz"):
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        for path in list(self.folder.glob(f"{self.key}-*.npz")):
+            remove(path)

@@ -87,7 +87,8 @@ def iterate_log_weights(
         if is_guide:
             runs = -(-A_TEST_SET // blocks.size) * len(blocks.draws)
             compile = "off" if given.plates.one_draw else settings.compile
-            proposal = CompiledGuide(compile, runs)
+            scored_runs = -(-len(given) // blocks.size) * len(blocks.draws)
+            proposal = CompiledGuide(compile, runs, scored_runs)
         runs_of_guide = blocks.draws if given.noise is not None else ()
 
         def weigh(own: int, few: slice) -> Tensor:
@@ -133,10 +134,11 @@ class CompiledGuide:
     Args:
         compile: whether to; ``"auto"`` to find out.
         runs: how many runs a test set of usual size takes.
+        scored_runs: how many runs there will be: with few, nobody is told that they run eagerly.
     """
 
-    def __init__(self, compile: Compile, runs: int):
-        self.compile, self.runs = compile, runs
+    def __init__(self, compile: Compile, runs: int, scored_runs: int = 1):
+        self.compile, self.runs, self.scored_runs = compile, runs, scored_runs
         self.shape: tuple[int, int] | None = None
         self.graph: Captured | None = None
 
@@ -173,7 +175,8 @@ class CompiledGuide:
         try:
             graph = Captured(weights, inputs)
         except CannotCapture as error:
-            warn_not_captured(error)
+            if self.compile == "on" or is_worth_compiling(0, SAVED_BY_A_BLOCK, self.scored_runs):
+                warn_not_captured(error)
             return None
         if self.compile == "auto" and not is_worth_compiling(
             graph.size, SAVED_BY_A_BLOCK, self.runs

@@ -31,7 +31,8 @@ def colourings(run: Explored) -> dict[str, Callable[[], Coloured]]:
     """What the data of a run can be coloured by: labels and scores, if they have them.
 
     Example:
-        >>> list(colourings(Explored("a", vae, torch.zeros(3, 1, 8, 8), num_samples=20)))
+        >>> data = pv.datasets.Dataset(torch.zeros(3, 1, 8, 8))
+        >>> list(colourings(Explored("a", vae, data, num_samples=20)))
         ['log p(x)', 'Pareto k', 'ESS']
     """
     found: dict[str, Callable[[], Coloured]] = {}

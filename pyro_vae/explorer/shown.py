@@ -37,8 +37,8 @@ def shown_as(data: Dataset) -> Shown:
     """How data of this kind are shown.
 
     Example:
-        >>> shown_as(Dataset(torch.zeros(3, 1, 8, 8)))(torch.zeros(1, 1, 8, 8), 64)[0][:10]
-        '<img alt=""'
+        >>> shown_as(Dataset(torch.zeros(3, 1, 8, 8)))(torch.zeros(1, 1, 8, 8), 64)[0][:9]
+        '<img alt='
     """
     if data.parts:
         return Parts({name: shown_as(part) for name, part in data.parts.items()})

@@ -20,6 +20,8 @@ from pyro_vae.validation import InvalidInput
 __all__ = [
     "CheckpointError",
     "append_bytes",
+    "new_folder",
+    "remove",
     "remove_leftovers",
     "replace_file",
     "subfolder",
@@ -156,6 +158,20 @@ def subfolder(folder: Path, name: str) -> Path:
     with writing_to(folder):
         inner.mkdir(parents=True, exist_ok=True)
     return inner
+
+
+def new_folder(path: Path) -> Path:
+    """A folder, made with those above it if need be."""
+    with writing_to(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file of ours, and the folder that it leaves empty."""
+    path.unlink(missing_ok=True)
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
-from pyro_vae.runtime.environment import evaluating, like_parameters
+from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import AnyDraws, like_parts, observed_parts, parts_of
 from pyro_vae.runtime.predictive import (
@@ -73,7 +73,11 @@ def decode(
     counts = next(iter(tensors_of(z).values())).shape[:2]  # N, or K and N, are among them
     one = _context_of_one(program, context, counts)
     program = at_posterior(program, one, seed)
-    with evaluating(program, seed), validation_enabled(False), AnyDraws():
+    with (
+        evaluating(program, seed),
+        validation_enabled(False),
+        AnyDraws(reference_parameter(program)),
+    ):
         trace = prune_subsample_sites(prior_predictive(program, 1, one))
     parts = parts_of(program.event_shape)
     drawn = latent_sites(trace).items()

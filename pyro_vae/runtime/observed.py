@@ -182,14 +182,22 @@ def like_parts(made: dict[str, Tensor], parts: Sequence[str]) -> Tensors:
 
 
 class AnyDraws(Messenger):
-    """Give zeros for what nothing can be drawn from, where only a model's sites are asked for."""
+    """Give zeros for what nothing can be drawn from, where only a model's sites are asked for.
+
+    Args:
+        like: a tensor of the program, for their device and dtype.
+    """
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.like = like
 
     def _pyro_sample(self, msg: Site) -> None:
         if msg["value"] is None and msg["infer"].get("_do_not_trace") is None:
             try:
                 msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
             except NoDraws:  # of a flat prior
-                msg["value"] = torch.zeros(msg["fn"].shape())
+                msg["value"] = self.like.new_zeros(msg["fn"].shape())
 
 
 class Unconditioned(Messenger):

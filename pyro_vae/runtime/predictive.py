@@ -287,7 +287,7 @@ def shown_value(site: Site, draws: bool) -> Tensor:
 
 def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> ProgramLike:
     """The program at a draw of its global latents from the guide; itself if it has none."""
-    with evaluating(program, seed), AnyDraws():
+    with evaluating(program, seed), AnyDraws(reference_parameter(program)):
         model = prune_subsample_sites(prior_predictive(program, 1, context))
         outside = [name for name, site in sites_of(model).items() if not is_local(site)]
         if not outside:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pyro_vae import checkpoint
+from pyro_vae.files.writing import new_folder, write_text
 from pyro_vae.sharing.card import card
 from pyro_vae.sharing.formats import needed
 
@@ -72,9 +73,8 @@ def push(
     with tempfile.TemporaryDirectory() as staged:
         for path in files:
             target = Path(staged) / path.relative_to(folder)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copy(path, target)
-        (Path(staged) / "README.md").write_text(card(folder, name))
+            shutil.copy(path, new_folder(target.parent))
+        write_text(Path(staged) / "README.md", card(folder, name))
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=name, folder_path=staged, commit_message="A run of pyro_vae with its scores"

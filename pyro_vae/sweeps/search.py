@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.datasets.optional import optional
+from pyro_vae.files.writing import new_folder
 from pyro_vae.sweeps.grid import Setting
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
@@ -122,7 +123,7 @@ class Search:
         self.settings = {setting.name: setting for setting in settings}
         self.ranges, self.num, self.seed = ranges, num, seed
         self.sampler = vars(optuna.samplers)[f"{sampler}Sampler"]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        new_folder(path.parent)
         self.study = optuna.create_study(
             storage=storage.JournalStorage(journal.JournalFileBackend(str(path))),
             study_name="sweep",

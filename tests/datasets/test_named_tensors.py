@@ -94,5 +94,5 @@ def test_wrong_dictionaries_are_refused(data):
         pv.elbo(TwoViews(), (data.x["a"], data.context))
     with pytest.raises(InvalidInput, match="NaN or infinite"):
         pv.elbo(TwoViews(), ({**data.x, "b": data.x["b"] / 0}, data.context))
-    with pytest.raises(InvalidInput, match="a policy for each"):
+    with pytest.raises(InvalidInput, match="a setting for each"):
         pv.datasets.Dataset(data.x, binarize="fixed")

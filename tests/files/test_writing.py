@@ -18,7 +18,12 @@ WRITES = {
     *("export_html", "save_html", "save_svg", "memmap", "savetxt", "imsave"),
 }
 # Of these, calls that write to memory, to a file of the writer's, or are the writer.
-INTO_MEMORY = {"savefig": "picture", "savez_compressed": "whole", "to_netcdf": None}
+INTO_MEMORY = {
+    "savefig": "picture",
+    "savez_compressed": "whole",
+    "savez": "whole",
+    "to_netcdf": None,
+}
 
 
 def calls(path):

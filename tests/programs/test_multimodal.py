@@ -320,5 +320,5 @@ def test_parts_that_cannot_be_are_refused():
         pv.MultimodalVAE(prior, {"z": likelihood}, q)
     with pytest.raises(InvalidInput, match="prior: got VampPrior"):
         pv.MultimodalVAE(pv.priors.VampPrior(2), {"a": likelihood}, q)
-    with pytest.raises(InvalidInput, match="experts: got MultivariateNormal"):
+    with pytest.raises(InvalidInput, match="experts: got FullRankNormal"):
         pv.elbo(pv.MultimodalVAE(prior, {"a": likelihood}, q), {"a": torch.zeros(4, 3)})
