@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import safetensors.torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class Index(TypedDict):
     format: int
     weights: str
     sha256: str
+    frozen: NotRequired[list[str]]  # parameters of a program that are not trained
 
 
 PICKLES = {".pt", ".pth", ".pkl", ".ckpt", ".bin"}

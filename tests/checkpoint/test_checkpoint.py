@@ -180,6 +180,15 @@ def test_tied_frozen_and_mixed_precision_tensors_come_back(tmp_path):
     assert same(tied, pv.load(tmp_path / "tied"))
 
 
+@pytest.mark.parametrize("frozen", [0.5, "loc", [1.0], {"loc": 1}])
+def test_what_is_frozen_is_a_list_of_names(tmp_path, frozen):
+    pv.save(small_vae(), tmp_path)
+    index = json.loads((tmp_path / "program.json").read_text()) | {"frozen": frozen}
+    (tmp_path / "program.json").write_text(json.dumps(with_checksum(index)))
+    with pytest.raises(checkpoint.CheckpointError, match="frozen"):
+        pv.load(tmp_path)
+
+
 def test_saving_deletes_nobody_elses_files(tmp_path):
     pv.save(small_vae(seed=1), tmp_path)
     (tmp_path / "program-my-backup.safetensors").write_text("mine")
