@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from matplotlib.figure import Figure
 
 from pyro_vae.checks.subject import Subject
 from pyro_vae.datasets.shown import facts_html
+from pyro_vae.evaluation.over_seeds import holm
 
-__all__ = ["Check", "Checked", "Finding", "Number", "Verdict", "holm", "judged"]
+__all__ = ["Check", "Checked", "Finding", "Number", "Verdict", "judged"]
 
 Number = float | int | str | bool | None
 
@@ -171,23 +172,6 @@ class Checked:
     def _repr_html_(self) -> str:
         facts = {each.name: f"{each.word}: {each.means}" for each in self.verdicts}
         return facts_html(f"checks: {self}", facts)
-
-
-def holm(p_values: Iterable[float]) -> list[float]:
-    """Adjust p-values for their number, by Holm's step-down method.
-
-    Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
-
-    Example:
-        >>> holm([0.01, 0.5, 0.02])
-        [0.03, 0.5, 0.04]
-    """
-    given = list(p_values)
-    adjusted, largest = [1.0] * len(given), 0.0
-    for rank, place in enumerate(sorted(range(len(given)), key=lambda i: given[i])):
-        largest = max(largest, min(1.0, (len(given) - rank) * given[place]))
-        adjusted[place] = largest
-    return adjusted
 
 
 def judged(found: Sequence[tuple[Check, Finding, float]], level: float) -> tuple[Verdict, ...]:

@@ -92,7 +92,7 @@ class TruncatedEntries(TorchDistribution):
             return self._mean_of_normal(self._normal)
         base = self.base.wrapped if isinstance(self.base, TorchToPyro) else self.base
         if not self.support.is_discrete or self.high < math.inf:
-            raise NotImplementedError
+            raise NotImplementedError("a mean in closed form")  # torch's word for there is none
         whole = base.mean.double()
         for count in range(1, max(1, math.ceil(self.low))):
             whole = whole - count * base.log_prob(torch.full_like(base.mean, count)).double().exp()

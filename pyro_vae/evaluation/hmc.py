@@ -17,14 +17,13 @@ from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained
-from pyro_vae.runtime.settings import Compile
+from pyro_vae.runtime.settings import COMPILE, Compile
 from pyro_vae.runtime.traces import NonFiniteLogWeight, latent_sites
 from pyro_vae.validation import check_choice, check_count
 
 __all__ = ["AnnealedPath", "ChainState", "Chains", "paths_in_blocks"]
 
 START = ("prior", "guide")
-COMPILE = ("auto", "on", "off")
 PILOT_CHAINS, PILOT_WARMUP, PILOT_TEMPERATURES = 4, 30, 60
 TARGET_ACCEPTANCE, ADAPTATION = 0.7, 0.5
 SMALLEST_STEP, LARGEST_STEP = 1e-6, 1.5

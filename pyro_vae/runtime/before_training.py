@@ -67,7 +67,7 @@ def _spread(values: Tensor) -> Tensor:
     """All rows, or of many some that lie all over them, in runs that a disk reads at once."""
     if len(values) <= RUNS * RUN:
         return values[:]
-    starts = torch.linspace(0, len(values) - RUN, RUNS).long()
+    starts = torch.linspace(0, len(values) - RUN, RUNS, dtype=torch.float64).long()
     return values[(starts[:, None] + torch.arange(RUN)).flatten()]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pyro_vae.validation import check_choice
 
-__all__ = ["Compile", "Settings"]
+__all__ = ["COMPILE", "Compile", "Settings"]
 
 Compile = Literal["auto", "on", "off"]
+COMPILE: tuple[Compile, ...] = get_args(Compile)
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,4 @@ class Settings:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("compile", self.compile, ["auto", "on", "off"])
+        check_choice("compile", self.compile, COMPILE)

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Literal
 
 import pyro.infer
 import torch
@@ -31,6 +30,7 @@ from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.runtime.progress import say
+from pyro_vae.runtime.settings import COMPILE, Compile
 from pyro_vae.training.callbacks import Callback, check_callbacks
 from pyro_vae.training.feed import chunk_rows
 from pyro_vae.training.history import History
@@ -65,7 +65,7 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    compile: Literal["auto", "on", "off"] = "auto",
+    compile: Compile = "auto",
     autocast: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
@@ -298,7 +298,7 @@ def check_settings(
                 expected="validation data to stop by",
                 fix="pass validation= (--validation 1000)",
             )
-    check_choice("compile", compile, ["auto", "on", "off"])
+    check_choice("compile", compile, COMPILE)
 
 
 def continues(folder: Path, resume: bool) -> bool:

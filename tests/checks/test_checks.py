@@ -8,10 +8,11 @@ from scipy import stats
 
 import pyro_vae as pv
 from pyro_vae.checks import Check, Claims, Finding, all_checks
-from pyro_vae.checks.base import holm, judged
+from pyro_vae.checks.base import judged
 from pyro_vae.checks.statistics_by_kind import statistics_of
 from pyro_vae.checks.uniformity import uniform_test
 from pyro_vae.datasets import Dataset
+from pyro_vae.evaluation.over_seeds import holm
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -39,6 +39,8 @@ def test_commands_are_kept_in_order_and_once(tmp_path):
 
 def test_a_stranger_s_commands_are_safe_to_paste(tmp_path):
     """They name no component of a stranger's, which a pasted command would trust and run."""
+    of_ours = ["--prior", "VampPrior", "--encoder.activation", "torch.nn.Tanh"]
+    fine = ["train", *of_ours, "--optimizer.betas", "[0.9, 0.99]", "--prior.components", "5"]
     write(
         tmp_path,
         ["train; rm -rf ~"],
@@ -50,17 +52,7 @@ def test_a_stranger_s_commands_are_safe_to_paste(tmp_path):
         ["train", "--sites", "{x: {likelihood: {class_path: evil.Normal}}}"],
         ["train", "--encoder.activation", "evil.Act", "--epochs", "2"],
         ["train", "--level-network={class_path: evil.Net}"],
-        [
-            "train",
-            "--prior",
-            "VampPrior",
-            "--encoder.activation",
-            "torch.nn.Tanh",
-            "--optimizer.betas",
-            "[0.9, 0.99]",
-            "--prior.components",
-            "5",
-        ],
+        fine,
         ["inspect", "run\nrm -rf ~"],
         ["evaluate", "\x1b[201~"],
         [],
@@ -69,18 +61,7 @@ def test_a_stranger_s_commands_are_safe_to_paste(tmp_path):
     assert [shlex.split(line) for line in found] == [
         ["pyro-vae", "evaluate", "$(touch /tmp/x)", "; ls", "--seed", "`id`"],
         ["pyro-vae", "train"],
-        [
-            "pyro-vae",
-            "train",
-            "--prior",
-            "VampPrior",
-            "--encoder.activation",
-            "torch.nn.Tanh",
-            "--optimizer.betas",
-            "[0.9, 0.99]",
-            "--prior.components",
-            "5",
-        ],
+        ["pyro-vae", *fine],
     ]
     assert found[0] == "pyro-vae evaluate '$(touch /tmp/x)' '; ls' --seed '`id`'"
 

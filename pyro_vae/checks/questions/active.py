@@ -16,7 +16,7 @@ from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.latents import in_rows, out_of_rows
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import observed_data
 from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.traces import is_local, latent_sites
 
@@ -89,11 +89,13 @@ def _nats_used(subject: Subject) -> tuple[float, float]:
     program, context = subject.local, like_parameters(subject.local, subject.context)
     with evaluating(program, subject.seed), validation_enabled(False):
         trace = prior_predictive(program, len(subject.few), context)
-        given = Conditioned.of(program, observed_of(trace)["value"], context, scored=False)
+        x = observed_data(trace, program.event_shape)
+        given = Conditioned.of(program, x, context, scored=False)
+        drawn = given.draw(given.model, 1)
         own = {
             name: in_rows(site["value"][None], given.plates)
             for name, site in latent_sites(trace).items()
-            if name in given.draw(given.model, 1) and is_local(site)
+            if name in drawn and is_local(site)
         }
 
         def rest(rows: dict[str, Tensor]) -> Tensor:

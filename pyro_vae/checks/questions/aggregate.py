@@ -65,7 +65,9 @@ class Aggregate(Check):
                 "its standard error": told.se,
                 "largest shift of a dimension": float(shift),
                 "largest excess of a dimension's spread": float(spread),
-                "standard error of both": 0.5 / math.sqrt(3 * len(ours)),
+                "standard error of both": math.sqrt(
+                    (len(ours) + len(theirs) + 1) / (12 * len(ours) * len(theirs))
+                ),
                 "data": len(ours),
             },
             p_value=p_value,

@@ -11,7 +11,7 @@ from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject
 from pyro_vae.evaluation.annealing import bdmc
 from pyro_vae.evaluation.importance import evaluate
-from pyro_vae.validation import map_tensors
+from pyro_vae.validation import rows_of
 
 __all__ = ["Bracket"]
 
@@ -37,7 +37,7 @@ class Bracket(Check):
     calls, rows = 2 * TEMPERATURES * LEAPFROG * 4, 8 * DATA * CHAINS * TEMPERATURES * LEAPFROG
 
     def look(self, subject: Subject) -> Finding:
-        context = map_tensors(lambda value: value[:DATA], subject.context)
+        context = rows_of(subject.context, slice(0, DATA))
         found = bdmc(
             subject.local, DATA, CHAINS, TEMPERATURES, context=context, num_leapfrog=LEAPFROG,
             seed=subject.seed,

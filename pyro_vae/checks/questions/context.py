@@ -32,6 +32,8 @@ class Context(Check):
 
     def look(self, subject: Subject) -> Finding:
         groups = list(_groups(subject))
+        if not groups:
+            raise CannotTell(f"no label has {FEWEST} data")
         real = torch.cat([part.real for part in subject.entries], dim=1).numpy()
         made = torch.cat([part.simulated for part in subject.entries], dim=2).numpy()
         pooled = made.reshape(-1, made.shape[-1])

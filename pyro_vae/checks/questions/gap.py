@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import bars
 from pyro_vae.checks.subject import Subject, seeded_rows
@@ -41,9 +39,7 @@ class Gap(Check):
         kl = decompose(subject.local, few, 20, seed=subject.seed)["kl"].mean
         tolerated = TOLERATED + SHARE * kl
         parts = {"approximation": gap.approximation, "amortisation": gap.amortization}
-        errors = {
-            name: part.values.std().item() / math.sqrt(len(few)) for name, part in parts.items()
-        }
+        errors = {name: part.se for name, part in parts.items()}
         too_large = [
             name for name, part in parts.items() if part.mean - CLEAR * errors[name] > tolerated
         ]

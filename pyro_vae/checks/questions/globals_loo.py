@@ -8,7 +8,7 @@ from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import khat
 from pyro_vae.checks.subject import CannotTell, Subject, seeded_rows
 from pyro_vae.diagnostics.inference_data import to_inference_data
-from pyro_vae.evaluation.arviz_compat import arviz
+from pyro_vae.evaluation.arviz_compat import arviz, is_0x
 
 __all__ = ["GlobalLoo"]
 
@@ -42,6 +42,7 @@ class GlobalLoo(Check):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loo = arviz().loo(draws, pointwise=True)
+        elpd, parameters = ("elpd_loo", "p_loo") if is_0x(arviz()) else ("elpd", "p")
         k = loo.pareto_k.values
         above = int((k > 0.7).sum())
         return Finding(
@@ -50,9 +51,9 @@ class GlobalLoo(Check):
                 "data": len(k),
                 "above 0.7": above,
                 "largest k": float(k.max()),
-                "elpd_loo": float(loo.elpd_loo),
+                "elpd_loo": float(loo[elpd]),
                 "its standard error": float(loo.se),
-                "effective parameters": float(loo.p_loo),
+                "effective parameters": float(loo[parameters]),
             },
             passed=above <= TOLERATED * len(k),
             faults=["a few data move the global latents"],

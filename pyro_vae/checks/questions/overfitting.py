@@ -21,7 +21,8 @@ class Overfitting(Check):
     r"""The mean ELBO of training data is that of test data, but for a small gap.
 
     The gap is held against the spread of the data's scores, so that it has no unit, and tested by
-    Welch's t. Where the history has a validation ELBO, its fall since its best epoch is told too.
+    Welch's statistic, taken as normal. Where the history has a validation ELBO, its fall since its
+    best epoch is told too.
     """
 
     name = "training against test data"
