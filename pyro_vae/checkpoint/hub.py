@@ -6,25 +6,27 @@ What is fetched is read under the same rules as any folder from a stranger: docs
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from pathlib import Path
 
+from pyro_vae.datasets.optional import optional
 from pyro_vae.files.writing import CheckpointError
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["check_name", "is_address", "pull"]
+__all__ = ["RUN_FILES", "check_name", "is_address", "pull"]
 
 SCHEME = "hf://"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 REVISION = re.compile(r"[\w][\w./-]*")
 
-# The kinds of files of a run. No source code and no pickle is among them.
-WANTED = [
-    "program.json", "program-*.safetensors", "recipe.yaml", "data.json", "vocabulary.txt",
-    "metrics.csv", "evaluation.json", "evaluation.npz", "figures/*.png", "README.md",
-]  # fmt: skip
+# What is shared of a run besides its weights: neither the optimiser's state nor the commands that
+# were given, which name folders of the machine. No source code and no pickle is among them.
+RUN_FILES = (
+    "program.json", "recipe.yaml", "data.json", "vocabulary.txt", "metrics.csv", "evaluation.json",
+    "evaluation.npz", "figures/*.png",
+)  # fmt: skip
+WANTED = ["program-*.safetensors", *RUN_FILES, "README.md"]
 
 
 def is_address(folder: object) -> bool:
@@ -68,24 +70,17 @@ def pull(address: str, folder: str | Path | None = None) -> Path:
         raise InvalidInput(
             "revision", got=repr(revision), expected="a branch, a tag or a commit", fix="use @main"
         )
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ImportError:
-        raise InvalidInput(
-            "huggingface_hub",
-            got="a library that is not installed",
-            expected="the extra 'hub'",
-            fix='pip install "pyro-vae[hub]"',
-        ) from None
+    hub = optional("huggingface_hub", "hub", "address", "one of the hub, without huggingface_hub")
     target = Path(folder) if folder is not None else _cache() / f"{name}@{revision or 'main'}"
     try:
         hub.snapshot_download(
             name, revision=revision or None, local_dir=target, allow_patterns=WANTED
         )
     except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        reason, *_ = [*str(error).strip().splitlines(), type(error).__name__]
         raise CheckpointError(
             "address",
-            got=f"{address}, which cannot be fetched ({str(error).strip().splitlines()[0][:200]})",
+            got=f"{address}, which cannot be fetched ({reason[:200]})",
             expected="a run on the hub, and a way to reach it",
             fix="check the name, log in with hf auth login if it is private, and try again",
         ) from None

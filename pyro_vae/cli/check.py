@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import Namespace
-
 from pyro_vae import checkpoint
 from pyro_vae.checks import Checked, Claims, check
 from pyro_vae.cli.options import as_written, parse
@@ -58,7 +56,7 @@ def run(argv: list[str]) -> None:
         test,
         train=data["train"] if is_the_runs else None,
         history=history,
-        claims=_claims(folder, data["test"], options),
+        claims=_claims(folder, data["test"], test),
         minutes=options.minutes,
         seed=options.seed,
         progress=True,
@@ -79,15 +77,16 @@ def run(argv: list[str]) -> None:
     _show(found, folder)
 
 
-def _claims(folder: Path, test: Dataset, options: Namespace) -> Claims:
-    """What a run says of its data and its score."""
+def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
+    """What a run says of its data and its score, where the test data are some of the whole."""
     with parsing(folder / "evaluation.json", FILES):
         scores = checked(read_file(folder, "evaluation.json"), Evaluation)
     ll = scores.get("log_likelihood")
     scored = scores.get("data")
+    known = read_data(folder).sha256
     return Claims(
         binarize=scored["binarize"] if scored else recipe_of(folder).get("binarize"),
-        sha256=read_data(folder).sha256,
+        sha256=test.sha256 if known == whole.sha256 else known,
         num_samples=ll["num_samples"] if ll else None,
     )
 

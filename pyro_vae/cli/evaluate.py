@@ -13,7 +13,6 @@ from pyro_vae.cli.processes import (
     add_ray_arguments,
     in_processes,
     ray_of,
-    without_flags,
 )
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.scores import print_scores, score_run
@@ -21,7 +20,7 @@ from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.ranks.group import speaks
 from pyro_vae.recipes.components import resolve_component
 from pyro_vae.recipes.parser import parse_components
-from pyro_vae.report.commands import remember
+from pyro_vae.report.commands import remember, without_flags
 from pyro_vae.sweeps.group import run_in_group
 from pyro_vae.validation import check_choice, check_count
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -42,6 +43,8 @@ def run(argv: list[str]) -> None:
     check_count("points", options.points, minimum=2)
     check_count("neighbours", options.neighbours)
     subject = subject_of(options, fixed=False)
+    if options.split == "train":  # other training data than those that are measured
+        subject = replace(subject, train=subject.train[len(subject.data) :])
     repeats = min(len(subject.data), len(subject.train)) // options.points
     _check_points(subject, repeats)
     found: dict[tuple[str, str], list[float]] = {}
@@ -78,7 +81,7 @@ def _check_points(subject: Subject, repeats: int) -> None:
             "points",
             got=f"too many for {fewest} data",
             expected="half of them at most, so that the error is known",
-            fix=f"pass --points {max(2, fewest // 2)}, or a higher --limit",
+            fix=f"pass --points {max(2, fewest // 2)}, or another --limit",
         )
 
 

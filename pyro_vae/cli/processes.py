@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.cli.options import as_written, scan
+from pyro_vae.report.commands import without_flags
 from pyro_vae.sweeps.engines import Ray
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -19,7 +20,6 @@ __all__ = [
     "add_ray_arguments",
     "in_processes",
     "ray_of",
-    "without_flags",
 ]
 
 FLAGS = ("--processes", "--max_restarts")
@@ -102,20 +102,3 @@ def _number(name: str, text: str | None) -> int:
         raise InvalidInput(
             name[2:], got=repr(text), expected="an integer", fix=f"pass {name} 2"
         ) from None
-
-
-def without_flags(argv: Sequence[str], flags: Iterable[str]) -> list[str]:
-    """Arguments without some flags and their values.
-
-    Example:
-        >>> without_flags(["RUN", "--processes", "2", "--limit=9"], ["--processes"])
-        ['RUN', '--limit=9']
-    """
-    left, tokens = [], iter(argv)
-    for token in tokens:
-        flag, equals, _ = token.partition("=")
-        if flag not in flags:
-            left.append(token)
-        elif not equals:
-            next(tokens, None)
-    return left

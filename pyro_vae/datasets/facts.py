@@ -28,6 +28,7 @@ __all__ = ["Facts", "PartFacts", "check_facts", "facts_of"]
 
 CACHE = Kind("data", "what a pass over the data found", "remove it", MEGABYTE)
 
+RULES = 2  # how facts are found; those found by others are found again
 LONG = 2 * 2**30  # bytes of which it is said that they are read
 
 
@@ -61,33 +62,33 @@ class PartFacts:
         """Take in the data from ``start`` on."""
         if not block.is_floating_point():
             block = block.double()
-        rows = block.reshape(len(block), -1)
+        rows, places = block.reshape(len(block), -1), torch.arange(len(block))
         low, high = (float(value) for value in rows.aminmax())
         if not math.isfinite(high - low):  # one of them is infinite, or NaN, as others then are
-            filled = self._see_holes(start, rows)
-            if filled is None:
+            known = self._see_holes(start, rows)
+            places = known.any(1).nonzero().flatten()  # a datum without a number tells nothing
+            if not len(places):
                 return
-            rows = filled
+            rows = torch.where(known, rows, rows[known][0])[places]
             low, high = (float(value) for value in rows.aminmax())
         if low < self.low:
-            self.low, self.low_at = low, start + int(rows.amin(1).argmin())
+            self.low, self.low_at = low, start + int(places[rows.amin(1).argmin()])
         if high > self.high:
-            self.high, self.high_at = high, start + int(rows.amax(1).argmax())
+            self.high, self.high_at = high, start + int(places[rows.amax(1).argmax()])
         if self.fraction_at is None:
             is_fraction = (rows != rows.trunc()).any(1)
             if is_fraction.any():
-                self.fraction_at = start + int(is_fraction.nonzero()[0])
+                self.fraction_at = start + int(places[is_fraction.nonzero()[0]])
 
-    def _see_holes(self, start: int, rows: Tensor) -> Tensor | None:
-        """Count what is NaN or infinite; the rows with another number, if any, in its place."""
+    def _see_holes(self, start: int, rows: Tensor) -> Tensor:
+        """Count what is NaN or infinite; which entries are neither."""
         nan, infinite = torch.isnan(rows), torch.isinf(rows)
         if self.nan_at is None and nan.any():
             self.nan_at = start + int(nan.any(1).nonzero()[0])
         if self.infinite_at is None and infinite.any():
             self.infinite_at = start + int(infinite.any(1).nonzero()[0])
         self.nan, self.infinite = self.nan + int(nan.sum()), self.infinite + int(infinite.sum())
-        known = ~(nan | infinite)
-        return torch.where(known, rows, rows[known][0]) if known.any() else None
+        return ~(nan | infinite)
 
     @property
     def telling(self) -> list[int]:
@@ -156,7 +157,9 @@ def _key(x: Tensors, context: Tensors | None, words: Sequence[Sequence[str]]) ->
         return None
     dtypes = [str(part.dtype) for part in tensors_of(x).values()]
     given = sha256_of({}, context, words)
-    return hashlib.sha256(json.dumps([platform.node(), parts, dtypes, given]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([RULES, platform.node(), parts, dtypes, given]).encode()
+    ).hexdigest()
 
 
 def _cache(key: str) -> Path | None:

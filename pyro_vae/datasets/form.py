@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.datasets.arrays import read_array
 from pyro_vae.datasets.binarize import FixedDraw, binarized
 from pyro_vae.datasets.forms import channels_first, check_grey, check_some, is_exact, scaled
-from pyro_vae.datasets.on_disk import OnDisk
+from pyro_vae.datasets.on_disk import OnDisk, blocks_of
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.stored import Rows
 from pyro_vae.validation import check_positive
@@ -101,7 +101,7 @@ def _on_disk(rows: Rows, form: Form) -> Kept:
     check_some(torch.empty(rows.shape, device="meta"))
     raw = OnDisk(rows)
     if raw.dtype in WIDE:
-        form = replace(form, exact=all(is_exact(block) for _, block in raw.blocks()))
+        form = replace(form, exact=all(is_exact(block) for _, block in blocks_of(raw)))
     form = replace(form, draw=replace(form.draw, total=len(rows)))
     return Kept(
         raw.then(form.name, form),

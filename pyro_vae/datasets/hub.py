@@ -118,8 +118,7 @@ def read_hub(
             fix=f"pass key={arrays[0]!r} (--key {arrays[0]})",
         )
     labels = [name for name, kind in features.items() if isinstance(kind, NamesLabels)]
-    given = [reading.target] if reading.target is not None else list(reading.context)
-    given = given or (labels if len(labels) == 1 else [])
+    given = reading.given or (labels if len(labels) == 1 else [])
     check_named(given, list(features))
     unused = [name for name in features if name not in (arrays[0], *given)]
     if unused:

@@ -90,13 +90,6 @@ class OnDisk(Tensor):
             made = _made(self.source, self._places(index), self.steps)
             return made.to(self.device, self.dtype)
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """All rows in order, some at a time, and which they are."""
-        size = max(1, BLOCK_BYTES // max(1, self.nbytes // max(1, len(self))))
-        for start in range(0, len(self), size):
-            few = slice(start, min(start + size, len(self)))
-            yield few, self.read(few)
-
     @property
     def identity(self) -> str:
         """What changes if any of its numbers do; empty if nothing tells."""
@@ -229,10 +222,7 @@ def chosen(values: Tensor, index: Index) -> Tensor:
 
 
 def blocks_of(values: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of a tensor in order, some at a time, and which they are."""
-    if isinstance(values, OnDisk):
-        yield from values.blocks()
-        return
+    """The rows of a tensor in order, some at a time in memory, and which they are."""
     size = max(1, BLOCK_BYTES // max(1, values.nbytes // max(1, len(values))))
     for start in range(0, len(values), size):
         few = slice(start, min(start + size, len(values)))

@@ -13,7 +13,7 @@ from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.kinds import numbers_of
 from pyro_vae.datasets.sources import Part, Reading, Source
 from pyro_vae.datasets.stored import Rows, in_spans
-from pyro_vae.datasets.tables import columns_of_x, covariates, in_words, numbers_like
+from pyro_vae.datasets.tables import check_named, columns_of_x, covariates, in_words, numbers_like
 
 if TYPE_CHECKING:
     import pandas
@@ -53,6 +53,7 @@ def of_tables(tables: Mapping[str, StoredTable], reading: Reading, path: Path | 
     if reading.like is not None:
         columns, has_gaps = reading.like, True
         given = list(reading.context_like.names) if reading.context_like is not None else []
+        check_named([*columns.names, *given], first.names)
     else:
         kept, notes = columns_of_x(first.names, reading)
         given, found, has_gaps = reading.given, [], False

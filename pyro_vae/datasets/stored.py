@@ -12,7 +12,7 @@ import os
 import pkgutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -193,15 +193,21 @@ def free_memory() -> float:
     return min(limits)
 
 
+def stored_in(source: Source) -> list[Rows]:
+    """All that stays on disk of the x of a source, each of which may have several sites."""
+    given = [part.x for part in source.parts.values()]
+    sites = [x for each in given for x in (each.values() if isinstance(each, Mapping) else [each])]
+    return [x for x in sites if isinstance(x, Rows)]
+
+
 def fits(source: Source) -> bool:
     """Whether the numbers of a source fit in half of the memory that is free."""
-    sizes = [part.x for part in source.parts.values()]
-    return sum(bytes_of(x) for x in sizes if isinstance(x, Rows)) <= free_memory() / 2
+    return sum(map(bytes_of, stored_in(source))) <= free_memory() / 2
 
 
 def is_stored(source: Source) -> bool:
     """Whether the x of a source stay on disk."""
-    return any(isinstance(part.x, Rows) for part in source.parts.values())
+    return bool(stored_in(source))
 
 
 def bytes_of(rows: Rows) -> int:

@@ -26,6 +26,7 @@ def opened(data: object, reading: Reading) -> Source | None:
     open_file(path, DATA).close()  # a plain file
     file = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     if file.attrs.get("encoding-type") == "anndata":
+        file.close()
         return None
     found = hdf5_arrays(path, file)
     wanted = wanted_arrays(list(found), reading)

@@ -12,7 +12,7 @@ from pyro_vae.datasets.named_arrays import source_of_arrays
 from pyro_vae.datasets.sources import Reading, Source
 from pyro_vae.datasets.stored import Rows, with_labels
 from pyro_vae.datasets.stored_npy import NpyRows
-from pyro_vae.files.reading import Kind, open_file, parsing
+from pyro_vae.files.reading import Kind, npy_header, open_file, parsing
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["opened"]
@@ -43,13 +43,7 @@ def opened(data: object, reading: Reading) -> Source | None:
             lengths = HEADER.unpack(file.read(HEADER.size))
             start = member.header_offset + HEADER.size + sum(lengths)
             file.seek(start)
-            magic = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-            read = (
-                np.lib.format.read_array_header_1_0
-                if magic == (1, 0)
-                else (np.lib.format.read_array_header_2_0)
-            )
-            shape, _, _ = read(file)  # type: ignore[arg-type]
+            shape, _, _ = npy_header(file, start + member.file_size)
             if shape:  # single numbers are no data, and are left out
                 found[name] = NpyRows(path, start, start + member.file_size, name)
     return with_labels(source_of_arrays(path, found, reading))  # type: ignore[arg-type]

@@ -7,9 +7,10 @@ for another seed trains another model. Both are stated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from scipy import special
@@ -20,6 +21,9 @@ from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["SeedDifference", "against_best", "compare_over_seeds", "holm"]
+
+
+Name = TypeVar("Name", bound=Hashable)  # of a model
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def against_best(
-    scores: Mapping[str, Mapping[int, Score]], reference: str | None = None
-) -> tuple[str, dict[str, SeedDifference]]:
+    scores: Mapping[Name, Mapping[int, Score]], reference: Name | None = None
+) -> tuple[Name, dict[Name, SeedDifference]]:
     """Compare models with the best of them, corrected by `holm` for all that was looked at.
 
     The best has the highest mean over seeds. These scores chose it, so the correction is for the

@@ -46,7 +46,7 @@ def check_page(checked: Checked, title: str) -> str:
 
     Example:
         >>> found = pv.check(vae, torch.rand(40, 1, 8, 8).round(), checks=[])
-        >>> "src=http" in check_page(found, "digits")
+        >>> 'src="http' in check_page(found, "digits")
         False
     """
     counts = " ".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pyro_vae.files.reading import checked, parsing
 from pyro_vae.recipes.components import FAMILIES, SITES, may_name, names_in
 from pyro_vae.report.run_files import FILES, as_json, read_file
 
-__all__ = ["given_commands", "remember", "words_given"]
+__all__ = ["given_commands", "remember", "without_flags", "words_given"]
 
 NAME = "commands.json"
 MOST = 50  # commands that are kept, the last
@@ -62,7 +62,7 @@ def given_commands(folder: Path) -> Iterator[tuple[str, str]]:
     what it was told to trust.
     """
     for each in _read(folder):
-        words = [*_without_trust(each["words"])]
+        words = without_flags(each["words"], [UNSAFE])
         is_ours = words and words[0] in KNOWN and all(word.isprintable() for word in words)
         if is_ours and not _names_a_stranger(words):
             yield each["date"], f"pyro-vae {shlex.join(words)}"
@@ -93,10 +93,18 @@ def _names_a_stranger(words: Sequence[str]) -> bool:
     return False
 
 
-def _without_trust(words: Sequence[str]) -> Iterator[str]:
-    rest = iter(words)
-    for word in rest:
-        if word == UNSAFE:
-            next(rest, None)
-        elif not word.startswith(f"{UNSAFE}="):
-            yield word
+def without_flags(argv: Sequence[str], flags: Iterable[str]) -> list[str]:
+    """Arguments without some flags and their values.
+
+    Example:
+        >>> without_flags(["RUN", "--processes", "2", "--limit=9"], ["--processes"])
+        ['RUN', '--limit=9']
+    """
+    left, tokens = [], iter(argv)
+    for token in tokens:
+        flag, equals, _ = token.partition("=")
+        if flag not in flags:
+            left.append(token)
+        elif not equals:
+            next(tokens, None)
+    return left

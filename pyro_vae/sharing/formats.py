@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.validation import InvalidInput
+from pyro_vae.datasets.optional import optional
 
-__all__ = ["FORMATS", "Format", "Graph", "needed"]
+__all__ = ["FORMATS", "Format", "Graph"]
 
 Graph = Callable[..., tuple[Tensor, ...]]
 
@@ -54,7 +52,7 @@ class Onnx:
 
     def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes:
         for library in ("onnx", "onnxscript"):
-            needed(library, "onnx")
+            optional(library, "onnx", "format", f"'onnx', for which {library} is not installed")
         with _quiet():
             made = torch.onnx.export(
                 _captured(part, given), dynamo=True, input_names=list(names), verbose=False
@@ -63,9 +61,9 @@ class Onnx:
         return made.model_proto.SerializeToString()
 
     def read(self, path: Path) -> Graph:
-        session = needed("onnxruntime", "onnx").InferenceSession(
-            str(path), providers=["CPUExecutionProvider"]
-        )
+        session = optional(
+            "onnxruntime", "onnx", "format", "'onnx', for which onnxruntime is not installed"
+        ).InferenceSession(str(path), providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:
@@ -76,19 +74,6 @@ class Onnx:
 
 
 FORMATS: dict[str, Format] = {"torch": TorchExport(), "onnx": Onnx()}
-
-
-def needed(library: str, extra: str) -> ModuleType:
-    """Import a library that an extra of this package installs."""
-    try:
-        return importlib.import_module(library)
-    except ImportError:
-        raise InvalidInput(
-            library,
-            got="a library that is not installed",
-            expected=f"the extra {extra!r}",
-            fix=f'pip install "pyro-vae[{extra}]"',
-        ) from None
 
 
 def _captured(part: nn.Module, given: Sequence[Tensor]) -> torch.export.ExportedProgram:

@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from pyro_vae import checkpoint
+from pyro_vae.checkpoint.hub import RUN_FILES
+from pyro_vae.datasets.optional import optional
 from pyro_vae.files.writing import new_folder, write_text
 from pyro_vae.sharing.card import card
-from pyro_vae.sharing.formats import needed
 
 __all__ = ["Hub", "push", "shared_files"]
-
-# What is shared of a run: neither the optimiser's state nor the commands that were given, which
-# name folders of the machine.
-SHARED = (
-    "program.json", "recipe.yaml", "data.json", "vocabulary.txt", "metrics.csv", "evaluation.json",
-    "evaluation.npz", "figures/*.png",
-)  # fmt: skip
 
 
 class Hub(Protocol):
@@ -40,7 +34,7 @@ def shared_files(folder: str | Path) -> list[Path]:
             expected="the folder of a run",
             fix="check the path, or train first",
         )
-    found = [path for pattern in [*SHARED, weights] for path in sorted(folder.glob(pattern))]
+    found = [path for pattern in [*RUN_FILES, weights] for path in sorted(folder.glob(pattern))]
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
@@ -69,7 +63,13 @@ def push(
     folder = Path(folder)
     checkpoint.check_name(name)
     files = shared_files(folder)
-    api: Hub = needed("huggingface_hub", "hub").HfApi() if hub is None else hub
+    api: Hub = (
+        optional(
+            "huggingface_hub", "hub", "name", "one of the hub, without huggingface_hub"
+        ).HfApi()
+        if hub is None
+        else hub
+    )
     with tempfile.TemporaryDirectory() as staged:
         for path in files:
             target = Path(staged) / path.relative_to(folder)

@@ -31,7 +31,7 @@ class Engine(ABC):
         """Run trials and yield what becomes of each as it ends.
 
         A trial is asked for only when there is room for it, so that a search can choose it by what
-        came out of those before it.
+        came out of those before it; `Racing` asks for all at once.
         """
 
 

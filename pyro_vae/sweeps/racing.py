@@ -29,7 +29,8 @@ class Racing(Ray):
 
     At epochs that grow by a factor of three from ``grace`` on, the better third of what was seen so
     far goes on. A trial that is stopped keeps its checkpoint and has no score. Given again, all
-    trials race again, from what they have logged.
+    trials race again, from what they have logged. All are asked for at once, so a search draws its
+    settings without knowing what any of them reached.
 
     Args:
         epochs: those of a whole training.

@@ -211,22 +211,18 @@ def read_results(
         for setting, found in groups.items()
     }
     reference = max(groups, key=lambda setting: _validation_of(groups[setting]))
-    names = {str(place): setting for place, setting in enumerate(groups)}
-    place = next(key for key, setting in names.items() if setting == reference)
-    best, differences = against_best(
-        {key: named[setting] for key, setting in names.items()}, place if by_validation else None
-    )
+    best, differences = against_best(named, reference if by_validation else None)
     rows = [
         Row(
             setting,
-            tuple(groups[setting]),
+            tuple(found),
             spread(list(named[setting].values())),
             ">=" * any(each.sign == ">=" for each in named[setting].values()),
-            differences.get(key),
+            differences.get(setting),
         )
-        for key, setting in names.items()
+        for setting, found in groups.items()
     ]
-    rows.sort(key=lambda row: (row.setting != names[best], -row.spread.mean))
+    rows.sort(key=lambda row: (row.setting != best, -row.spread.mean))
     return Results(score, tuple(rows), by_validation, refused, tuple(failed))
 
 

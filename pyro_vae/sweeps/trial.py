@@ -7,7 +7,6 @@ by whatever engine.
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -51,15 +50,14 @@ class Trial:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run's last commands were those of this trial.
+        """Whether the last commands that change the run were those of this trial.
 
-        A score that was taken otherwise since then is taken anew.
+        A score that was taken otherwise since then is taken anew; a look at the run changes none.
         """
-        given = words_given(self.folder)
-        return bool(given) and given[-1] == [*self.commands[-1]] and self._was_given(given)
-
-    def _was_given(self, given: Sequence[Sequence[str]]) -> bool:
-        return all([*command] in given for command in self.commands)
+        own = {command[0] for command in self.commands}
+        given = [words for words in words_given(self.folder) if words and words[0] in own]
+        is_last = given[-1:] == [[*self.commands[-1]]]
+        return is_last and all([*command] in given for command in self.commands)
 
 
 @dataclass(frozen=True)

@@ -141,18 +141,18 @@ class FromDisk:
             is_last = done + len(rest) == self.number
             now = len(rest) if is_last else len(rest) - len(rest) % self.size
             if now:
-                yield from self._of(rest[:now], self._own(done, now))
+                yield from self._of(rest[:now], self._own(now))
             rest, done = rest[now:], done + now
 
-    def _own(self, done: int, number: int) -> np.ndarray:
-        """Which of some rows of the epoch, from ``done`` on, this process computes with."""
+    def _own(self, number: int) -> np.ndarray:
+        """Which of some rows, whole batches of the epoch, this process computes with."""
         if self.group is None:
             return np.ones(number, dtype=bool)
-        at = done + np.arange(number)
-        within, size = at % self.batch_size, np.full(number, self.batch_size)
-        size[at >= self.number - self.number % self.batch_size] = self.number % self.batch_size
-        rank, ranks = self.group.rank, self.group.size
-        return (within >= rank * size // ranks) & (within < (rank + 1) * size // ranks)
+        own = np.zeros(number, dtype=bool)
+        for start in range(0, number, self.batch_size):
+            rows = self.group.rows(min(self.batch_size, number - start))
+            own[start + rows.start : start + rows.stop] = True
+        return own
 
     def _of(self, rows: np.ndarray, own: np.ndarray) -> Iterator[Dataset]:
         wanted = np.flatnonzero(own) if own.any() else np.zeros(1, dtype=np.int64)

@@ -77,6 +77,13 @@ def test_fidelity_of_data_against_themselves_is_the_best_there_is(run, monkeypat
         assert found[f"{name}, samples"] == found[f"{name}, training data in their place"]
 
 
+def test_training_data_are_measured_by_others_not_by_themselves(run):
+    words = ["--points", "50", "--limit", "100", "--split", "train"]
+    assert main(["fidelity", str(run), *words]) == 0
+    found = numbers(run, "fidelity")
+    assert found["coverage, training data in their place"]["value"] < 1
+
+
 @pytest.mark.parametrize(
     "words, line",
     [

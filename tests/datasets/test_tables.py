@@ -106,6 +106,18 @@ def test_a_target_beside_other_columns_of_the_context_is_refused(kind):
     assert list(train.context_columns.names) == ["year"]
 
 
+def test_a_target_beside_the_context_is_refused_where_x_is_a_column_of_pictures():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Array2D((2, 3), "uint8"), "year": datasets.Value("int64"),
+         "age": datasets.Value("float32")}
+    )  # fmt: skip
+    columns = {"image": np.zeros((4, 2, 3), np.uint8), "year": [0, 1, 0, 1], "age": [1.0] * 4}
+    data = datasets.Dataset.from_dict(columns, features=features)
+    with pytest.raises(InvalidInput, match=r"and year as the target.*year,age"):
+        load(data, key="image", target="year", context=["age"])
+
+
 def test_a_missing_label_is_unknown_and_a_missing_covariate_is_refused():
     table = frame()
     table.loc[3, "island"] = None

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from pyro_vae.report.commands import remember
 from pyro_vae.sweeps.grid import Setting
 from pyro_vae.sweeps.trial import Crashed, Trial, run_trial
 from pyro_vae.sweeps.worker import ABANDONED
@@ -26,6 +27,18 @@ def test_a_command_that_fails_is_the_last_and_says_why(tmp_path):
 def test_commands_that_end_well_are_a_success(tmp_path):
     outcome = run_trial(trial_of(tmp_path, ("--version",)), threads=1)
     assert outcome.words == "done"
+
+
+def test_a_look_at_a_run_leaves_its_trial_done_and_another_score_does_not(tmp_path):
+    trial = trial_of(tmp_path, ("train", "--epochs", "1"), ("evaluate", "run"))
+    trial.folder.mkdir()
+    assert not trial.is_done
+    for command in trial.commands:
+        remember(trial.folder, command)
+    remember(trial.folder, ["check", "--minutes", "1"])
+    assert trial.is_done
+    remember(trial.folder, ["evaluate", "run", "--limit", "5"])
+    assert not trial.is_done
 
 
 def test_a_trial_that_is_given_up_is_no_success(tmp_path):
