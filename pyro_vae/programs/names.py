@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import torch
 from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.enum_messenger import EnumMessenger
@@ -154,7 +155,10 @@ class Translated(Messenger):
     def _pyro_sample(self, msg: Site) -> None:
         name, stack = msg["name"], msg["cond_indep_stack"]
         self.before.append((name, stack))
-        if isinstance(msg["fn"], _Subsample):
+        if isinstance(fn := msg["fn"], _Subsample):
+            if name in self.names.plates and msg["value"] is None and fn.subsample_size is not None:
+                # The data are the batch, whose size may be beyond the plate's when they are scored.
+                msg["value"] = torch.arange(fn.subsample_size, device=fn.device)
             return
         if msg["infer"].get("_deterministic") or name in self.names.hidden:
             msg["stop"] = True  # type: ignore[typeddict-unknown-key]

@@ -169,10 +169,20 @@ def test_names_and_plates_of_any_kind_are_scored_exactly(float64, form):
         assert pv.generate(program, 20_000, draws=True).var(0).mean() == pytest.approx(1.49, 0.05)
 
 
-def test_a_full_size_changes_no_loss_per_datum():
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda data: {"subsample": torch.arange(len(data))},
+        lambda data: {"subsample": data},
+        lambda data: {"subsample_size": len(data)},
+    ],
+)
+def test_a_full_size_changes_no_loss_and_no_score_per_datum(batch):
+    """Nor where more data are scored than the plate's size says there are."""
+
     class Full(Normal):
         def model(self, data):
-            with pyro.plate("cells", 600, subsample=torch.arange(len(data))):
+            with pyro.plate("cells", 600, **batch(data)):
                 self.body(data)
 
         def body(self, data):
@@ -182,6 +192,10 @@ def test_a_full_size_changes_no_loss_per_datum():
             pyro.sample("obs", dist.Normal(mean, s).to_event(1), obs=data)
 
     assert fitted(Full(), X)["objective"] == pytest.approx(fitted(Normal(), X)["objective"])
+    many = X.repeat(60, 1)
+    assert len(many) > 600
+    scores = [pv.log_likelihood(form(), many, 3).values for form in (Full, Normal)]
+    torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
 
 
 def test_parameters_are_kept_by_the_module_and_by_nothing_else(tmp_path):
