@@ -61,9 +61,14 @@ class Rows(ABC):
         self.shape, self.dtype, self.path, self.scale = tuple(shape), dtype, path, scale
         self.name, self.identity = name, "" if path is None else identity_of(path)
 
+    is_plain = False  # whether the numbers lie in the file as they are, so that reading is copying
+
     @abstractmethod
     def rows(self, places: np.ndarray) -> np.ndarray:
         r"""The rows (n, \*event) at places (n,), which rise."""
+
+    def prefetch(self, places: np.ndarray) -> None:  # noqa: B027, most have no way
+        """Tell the system that the rows at places (n,), which rise, are read soon."""
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -1,5 +1,9 @@
 """Where the batches of an epoch come from: data in memory, or a file that is read ahead.
 
+A thread reads ahead where a processor is free for it, or where reading takes work, as unpacking
+does. Beside a step that uses all processors, it would hold up the step's threads, for several times
+as long as it works. There the system reads ahead, and rows are copied between two steps.
+
 A run on data in memory shuffles them all. One on disk reads chunks of rows in random order and
 shuffles sixteen of them together, so that a disk reads forward. Both orders are permutations that
 follow from the seed and the epoch alone, and so a resumed run has the same.
@@ -7,11 +11,14 @@ follow from the seed and the epoch alone, and so a resumed run has the same.
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +64,18 @@ class Batch(NamedTuple):
     factor_on_device: Tensor | None
 
 
+class Load(NamedTuple):
+    """The data of a few batches one after the other, where they lie among rows that were read.
+
+    Args:
+        read: the rows, as the disk has them.
+        places: of the data among these rows.
+    """
+
+    read: Dataset
+    places: Tensor
+
+
 class Feed(Protocol):
     """Where batches come from.
 
@@ -93,7 +112,7 @@ class FromMemory:
 
 
 class FromDisk:
-    """Batches of data on disk: a thread reads the next while these are trained on.
+    """Batches of data on disk: the next are read while these are trained on.
 
     ``data`` is a window, which holds a few batches at a time in the same memory. A graph that looks
     up rows in it is captured once.
@@ -117,26 +136,39 @@ class FromDisk:
         self.batch_size, self.seed, self.group = batch_size, seed, group
         self.whole, self.number = whole.to("cpu"), len(whole)
         self.is_pinned = whole.device.type == "cuda"
+        self.stored = [
+            stored
+            for part in (self.whole, *self.whole.parts.values())
+            for stored in tensors_of(part._stored).values()
+            if isinstance(stored, OnDisk)
+        ]
+        threads = torch.get_num_threads() * (group.size if group else 1)
+        takes_work = not all(stored.source.is_plain for stored in self.stored)
+        self.has_thread = self.is_pinned or takes_work or processors() > threads
         most = LOAD_BYTES // (batch_size * row_bytes(whole))
         batches = max(1, min(batches_at_once, most, -(-self.number // batch_size)))
         self.size = batches * batch_size
         self.data = whole.taken(torch.arange(self.size) % self.number)
 
     def epoch(self, epoch: int) -> Generator[list[Tensor], None, None]:
-        for part in (self.whole, *self.whole.parts.values()):
-            for stored in tensors_of(part._stored).values():
-                if isinstance(stored, OnDisk):
-                    stored.source.check_same()
-        with closing(read_ahead(self._loads(epoch), AHEAD)) as loads:
+        for stored in self.stored:
+            stored.source.check_same()
+        loads = self._loads(epoch)
+        with closing(read_ahead(loads, AHEAD) if self.has_thread else loads) as loads:
             for load in loads:
+                number = len(load.places)
                 refill(self.data, load)
-                places = torch.arange(len(load), device=self.data.device)
+                del load  # before the next is waited for
+                places = torch.arange(number, device=self.data.device)
                 yield list(places.split(self.batch_size))
 
-    def _loads(self, epoch: int) -> Iterator[Dataset]:
+    def _loads(self, epoch: int) -> Generator[Load, None, None]:
         """The rows of a few batches after the other, in the order of the epoch."""
         rest, done = np.empty(0, dtype=np.int64), 0
-        for shuffled in order_on_disk(self.number, chunk_rows(self.whole), self.seed, epoch):
+        groups = order_on_disk(self.number, chunk_rows(self.whole), self.seed, epoch)
+        for shuffled, following in pairwise(chain(groups, [rest])):
+            for stored in self.stored:
+                stored.prefetch(torch.from_numpy(following))
             rest = np.concatenate([rest, shuffled])
             is_last = done + len(rest) == self.number
             now = len(rest) if is_last else len(rest) - len(rest) % self.size
@@ -154,15 +186,22 @@ class FromDisk:
             own[start + rows.start : start + rows.stop] = True
         return own
 
-    def _of(self, rows: np.ndarray, own: np.ndarray) -> Iterator[Dataset]:
+    def _of(self, rows: np.ndarray, own: np.ndarray) -> Iterator[Load]:
         wanted = np.flatnonzero(own) if own.any() else np.zeros(1, dtype=np.int64)
         rising = wanted[rows[wanted].argsort()]  # as a disk reads them
         read = self.whole.taken(torch.from_numpy(rows[rising]))
         place = np.zeros(len(rows), dtype=np.int64)  # rows of other processes: any will do
         place[rising] = np.arange(len(rising))
         for few in torch.from_numpy(place).split(self.size):
-            load = read.taken(few)
-            yield pinned(load) if self.is_pinned else load
+            # A GPU's copies need them in order. A CPU looks them up when it needs them: by all of
+            # its threads, which would be in the way of a step if this thread had its own.
+            pin = self.is_pinned
+            yield Load(pinned(read.taken(few)), torch.arange(len(few))) if pin else Load(read, few)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def row_bytes(data: Dataset) -> int:
@@ -193,14 +232,19 @@ def order_on_disk(number: int, chunk: int, seed: int, epoch: int) -> Iterator[np
         yield random.permutation(np.concatenate(rows))
 
 
-def refill(window: Dataset, load: Dataset) -> None:
+def refill(window: Dataset, load: Load) -> None:
     """Write data over the first of those in a window."""
-    pairs = [(window._stored, load._stored), (window.context, load.context)]
+    number, (read, places) = len(load.places), load
+    pairs = [(window._stored, read._stored), (window.context, read.context)]
     for own, other in pairs:
         for name, value in tensors_of(own).items():
-            value[: len(load)].copy_(tensors_of(other)[name], non_blocking=True)
+            rows = tensors_of(other)[name]
+            if value.device == rows.device:
+                torch.index_select(rows, 0, places, out=value[:number])
+            else:
+                value[:number].copy_(rows, non_blocking=True)
     for name, part in window.parts.items():
-        refill(part, load.parts[name])
+        refill(part, Load(read.parts[name], places))
 
 
 def pinned(data: Dataset) -> Dataset:
