@@ -17,6 +17,7 @@ from pyro_vae.files.reading import checked, parsing
 from pyro_vae.report.check_page import check_page
 from pyro_vae.report.commands import remember
 from pyro_vae.report.run_files import FILES, Evaluation, as_json, read_file
+from pyro_vae.training.history import Row
 from pyro_vae.validation import check_count, check_positive
 
 
@@ -50,7 +51,7 @@ def run(argv: list[str]) -> None:
     is_the_runs = options.data in (None, recipe_of(folder).get("data"))
     training = read_file(folder, "training.json")
     with parsing(folder / "training.json", FILES):
-        history = list(training.get("history") or [])
+        history = checked(training.get("history") or [], list[Row])
     found = check(
         program,
         test,
@@ -81,13 +82,12 @@ def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
     """What a run says of its data and its score, where the test data are some of the whole."""
     with parsing(folder / "evaluation.json", FILES):
         scores = checked(read_file(folder, "evaluation.json"), Evaluation)
-    ll = scores.get("log_likelihood")
-    scored = scores.get("data")
+        ll, scored = scores.get("log_likelihood"), scores.get("data")
     known = read_data(folder).sha256
     return Claims(
         binarize=scored["binarize"] if scored else recipe_of(folder).get("binarize"),
         sha256=test.sha256 if known == whole.sha256 else known,
-        num_samples=ll["num_samples"] if ll else None,
+        num_samples=ll.get("num_samples") if ll else None,
     )
 
 

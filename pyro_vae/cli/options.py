@@ -132,7 +132,8 @@ def _bad_value(message: str) -> InvalidInput | None:
     if nested := re.search(r'.*Parser key "([\w.]+)": (.*)', problem):  # a component's argument
         key, problem = f"{key}.{nested[1]}", nested[2]
     got = re.search(
-        r"(?:Got value|Given value): (?!Namespace)(.*?)\.?(?:$| Given| Got value)", problem
+        r"(?:Got value|Given value): (?!Namespace)(.*?)\.?(?:$| Given| Got value| - Expected)",
+        problem,
     )
     wanted = re.findall(
         r"Expected an? (?:<class '(?:[a-z]+\.)*(\w+)'>|typing\.(Literal\[.*?\]))", problem

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.cli.options import as_written, scan
+from pyro_vae.files.elsewhere import environment_elsewhere
 from pyro_vae.report.commands import without_flags
 from pyro_vae.sweeps.engines import Ray
 from pyro_vae.validation import InvalidInput, check_count
@@ -86,7 +87,13 @@ def in_processes(command: str, argv: Sequence[str]) -> bool:
     options = ["--standalone", "--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
     sys.stdout.flush()
     words = as_written(without_flags(argv, FLAGS))
-    code = launch([*options, "-m", "pyro_vae", command, *words])
+    own = os.environ.copy()
+    os.environ.update(environment_elsewhere())  # which they inherit
+    try:
+        code = launch([*options, "-m", "pyro_vae", command, *words])
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
     if code:
         raise SystemExit(code)
     return True

@@ -93,7 +93,15 @@ def _kept_scores(
     device = reference_parameter(program).device.type
     decides = [weights, data.sha256, num_samples, seed, device, versions()]
     key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
-    return KeptScores(parts, key)
+    kept = KeptScores(parts, key)
+    if kept.start:  # by whom, no file can tell
+        console_of(stderr=True).print(
+            f"goes on from the scores of {kept.start:,} data in {parts}, which an evaluation that "
+            "was ended has left; remove that folder to score them anew",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return kept
 
 
 def _without_bound(scores: dict[str, Score], refusal: str) -> Evaluation:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pyro_vae import checkpoint
 from pyro_vae.cli.options import as_options, as_written, parse
-from pyro_vae.cli.outputs import check_replaceable, write_output
+from pyro_vae.cli.outputs import check_replaceable
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.processes import add_ray_arguments, ray_of
 from pyro_vae.cli.runs import add_trust_argument
@@ -136,8 +136,10 @@ def run(argv: list[str]) -> None:
         good = [outcome.trial for outcome in sweep.outcomes if not outcome.problem]
         results = read_results(good, options.score, looked.refused, failed, bool(ranges))
         command = f"pyro-vae sweep {shlex.join(as_written(argv))}"
-        for name, content in files_of(results, command).items():
-            write_output(folder / name, content, COMMAND)
+        files = files_of(results, command)
+        for name, content in files.items():
+            check_replaceable(folder / name, COMMAND, content)
+        checkpoint.commit(folder, files)
     _print(results, folder)
 
 

@@ -314,8 +314,9 @@ def _check(namespace: Namespace) -> None:
     """Raise `InvalidInput` on an impossible number, before anything is loaded."""
     check_count("num_samples", namespace.num_samples)
     check_count("limit", namespace.limit)
-    for latent in namespace.latent if isinstance(namespace.latent, list) else [namespace.latent]:
-        for size in latent if isinstance(latent, list) else [latent]:
+    levels = namespace.latent if isinstance(namespace.latent, list) else [namespace.latent]
+    for latent in levels or [0]:
+        for size in (latent if isinstance(latent, list) else [latent]) or [0]:
             check_count("latent", size)
     check_count("validation", namespace.validation, minimum=0)
     settings = {name: namespace[name] for name in SETTINGS}

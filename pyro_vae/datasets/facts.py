@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.forms import sha256_of
 from pyro_vae.datasets.on_disk import OnDisk
 from pyro_vae.datasets.sources import say
+from pyro_vae.files.cache import cache_folder
 from pyro_vae.files.checksums import with_checksum
 from pyro_vae.files.reading import MEGABYTE, Kind, read_json
 from pyro_vae.files.writing import write_text
@@ -164,8 +164,5 @@ def _key(x: Tensors, context: Tensors | None, words: Sequence[Sequence[str]]) ->
 
 def _cache(key: str) -> Path | None:
     """The file of the cache for a key; ``None`` for a user without a home."""
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return folder / "pyro_vae" / "sha256" / f"{key[:32]}.json"
+    folder = cache_folder()
+    return folder and folder / "sha256" / f"{key[:32]}.json"

@@ -25,6 +25,7 @@ from pyro_vae.datasets.splitting import split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.stored import fits, is_large, is_stored, open_stored, refused
 from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.files.cache import cache_folder
 from pyro_vae.validation import InvalidInput, check_choice, nearest_name, tensors_of
 
 __all__ = ["InMemory", "load", "load_whole", "names"]
@@ -112,7 +113,7 @@ def load(
             become -1, unknown. By default all keep theirs.
         labelled_seed: seed of the choice of labelled data; by default ``seed``.
         root: the folder with the data sets' files; by default the environment's ``PYRO_VAE_DATA``,
-            else ``~/.cache/pyro_vae``.
+            else the cache folder, ``~/.cache/pyro_vae``.
         fetch: whether torchvision's data sets are downloaded to the root if they are not there.
         key: the array or layer that is x, where there are several. Several arrays, separated by
             commas as in ``"image,text"``, are as many observed sites.
@@ -206,10 +207,8 @@ def _root(root: str | Path | None) -> Path:
     """The folder of the data sets' files: as given, the environment's, or a cache."""
     if given := root or os.environ.get("PYRO_VAE_DATA"):
         return Path(given)
-    try:
-        return Path.home() / ".cache" / "pyro_vae"
-    except RuntimeError:  # of a user without a home: what needs a folder will say how to name one
-        return Path(os.devnull) / "pyro_vae"
+    # Of a user without a home, what needs a folder will say how to name one.
+    return cache_folder() or Path(os.devnull) / "pyro_vae"
 
 
 def load_whole(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from pyro_vae.files.elsewhere import elsewhere
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["optional"]
@@ -32,7 +33,8 @@ def optional(
         installed, expected no_such_reader; pip install "pyro-vae[tables]"
     """
     try:
-        return importlib.import_module(library)
+        with elsewhere():
+            return importlib.import_module(library)
     except ImportError:
         raise InvalidInput(
             argument,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pyro_vae.evaluation.scores import AnyScore, Score, concatenate
-from pyro_vae.files.reading import Kind, read_npz
+from pyro_vae.files.reading import Kind, parsing, read_npz
 from pyro_vae.files.writing import remove, write_bytes
 from pyro_vae.validation import InvalidInput
 
@@ -49,10 +49,17 @@ class KeptScores:
         while path := next(iter(self.folder.glob(f"{self.key}-{self.start}-*.npz")), None):
             try:
                 stop = int(path.stem.rpartition("-")[2])
-                self.found.append(read_npz(path, PART, inside=self.folder))
+                self.found.append(self._read(path, stop - self.start))
             except (InvalidInput, ValueError):  # damaged: its data are scored anew
                 return
             self.start = stop
+
+    def _read(self, path: Path, num: int) -> dict[str, np.ndarray]:
+        arrays = read_npz(path, PART, inside=self.folder)
+        if num < 1 or any(len(a.shape) != 1 or len(a) != num or a.dtype.kind not in "fiub"
+                          for a in arrays.values()):  # fmt: skip
+            PART.refuse(path, "which holds other arrays than scores")
+        return arrays
 
     def start_of(self, number: int) -> int:
         """The first datum to score, of so many: one at least, to know what a score is made of."""
@@ -79,10 +86,11 @@ class KeptScores:
 
     def before(self, name: str, like: AnyScore) -> list[AnyScore]:
         """The scores of that name that were found, of the kind and settings of another."""
-        known = [
-            {entry: torch.from_numpy(part[f"{name}.{entry}"]) for entry in like.per_datum}
-            for part in self.found
-        ]
+        with parsing(self.folder, PART):
+            known = [
+                {entry: torch.from_numpy(part[f"{name}.{entry}"]) for entry in like.per_datum}
+                for part in self.found
+            ]
         return [type(like)(**(vars(like) | part)) for part in known]
 
     def remove(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["elsewhere"]
+__all__ = ["elsewhere", "environment_elsewhere"]
 
 
 @contextmanager
@@ -32,3 +34,20 @@ def elsewhere() -> Iterator[None]:
         yield
     finally:
         os.chdir(here)
+
+
+def environment_elsewhere() -> dict[str, str]:
+    """What a Python that this one starts has in its environment, to look nowhere in its own folder.
+
+    ``python -m`` and ``python -c`` look for modules in the working folder first, and so does an
+    empty entry of PYTHONPATH. This package is found where it was found here.
+
+    Example:
+        >>> environment_elsewhere()["PYTHONSAFEPATH"]
+        '1'
+    """
+    ours, paths = str(Path(__file__).resolve().parents[2]), sysconfig.get_paths()
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if ours not in (*given, paths["purelib"], paths["platlib"]):
+        given.append(ours)
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(given)}

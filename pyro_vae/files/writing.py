@@ -14,6 +14,7 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from pyro_vae.validation import InvalidInput
 
@@ -21,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "append_bytes",
     "new_folder",
+    "new_log",
     "remove",
     "remove_leftovers",
     "replace_file",
@@ -123,6 +125,18 @@ def append_bytes(path: Path, data: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def new_log(path: Path) -> IO[bytes]:
+    """An empty log, in place of what was there, for another process to write to.
+
+    Raises:
+        OSError: if it cannot be written, or is a link or a pipe.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_LINK | NO_WAIT
+    file = os.fdopen(os.open(path, flags, 0o666), "wb")
+    os.set_blocking(file.fileno(), True)
+    return file
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -101,8 +101,16 @@ def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values
             rest.append(token)
     if "latent" in _options_of(values.get("program")):  # then it is the program's own
         rest = [re.sub(r"^--latent(?=$|=)", "--program.latent", token) for token in rest]
+    _check_texts(parser, values)
     parser.set_defaults(values)
     return parser.parse_args(rest)
+
+
+def _check_texts(parser: ArgumentParser, values: Values) -> None:
+    """Raise on a text where something else is wanted: as a default it would be taken for right."""
+    texts = {name: v for name, v in values.items() if isinstance(v, str) and name not in FAMILIES}
+    if texts:
+        parser.parse_object(texts, defaults=False)
 
 
 def modules_of_flags(argv: Sequence[str]) -> list[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 from pyro_vae import __version__
-from pyro_vae.report.run_files import Estimate, Evaluation, is_bound, read_file
+from pyro_vae.files.reading import checked, parsing
+from pyro_vae.report.run_files import FILES, Estimate, Evaluation, is_bound, read_file
+from pyro_vae.validation import printable
 
 __all__ = ["card"]
 
@@ -29,6 +32,14 @@ safetensors.
 """
 
 
+class Known(TypedDict):
+    """What ``data.json`` says of the data."""
+
+    name: str
+    num_train: int
+    num_test: int
+
+
 def card(folder: str | Path, name: str) -> str:
     """The model card of a run, as Markdown.
 
@@ -37,29 +48,32 @@ def card(folder: str | Path, name: str) -> str:
         name: ``user/name`` on the hub.
     """
     folder = Path(folder)
-    scores: Evaluation = read_file(folder, "evaluation.json")  # type: ignore[assignment]
+    with parsing(folder / "evaluation.json", FILES):
+        scores = checked(read_file(folder, "evaluation.json"), Evaluation)
+        data, rows = list(_data(folder, scores)), list(_scores(scores))
     recipe = read_file(folder, "recipe.yaml")
     lines = [HEAD.format(title=name.partition("/")[2], version=__version__, name=name)]
     lines += ["## Model", "", "| part | class |", "|---|---|"]
     for part in ("prior", "likelihood", "posterior"):
         if part in recipe:
             given = recipe[part]
-            path = given["class_path"] if isinstance(given, dict) else given
-            lines.append(f"| {part} | `{path}` |")
-    lines += ["", "## Data", "", *_data(folder, scores), "", "## Scores", "", *_scores(scores)]
+            path = given.get("class_path") if isinstance(given, dict) else given
+            lines.append(f"| {part} | {_code(path)} |")
+    lines += ["", "## Data", "", *data, "", "## Scores", "", *rows]
     return "\n".join(lines) + "\n"
 
 
 def _data(folder: Path, scores: Evaluation) -> Iterator[str]:
-    known = read_file(folder, "data.json")
-    if known:
+    if found := read_file(folder, "data.json"):
+        with parsing(folder / "data.json", FILES):
+            known = checked(found, Known)
         train, test = known["num_train"], known["num_test"]
-        yield f"`{known['name']}`: {train:,} data to train on, {test:,} to test."
+        yield f"{_code(known['name'])}: {train:,} data to train on, {test:,} to test."
     if scores:
         data = scores["data"]
         yield (
-            f"Scored on {scores['num_data']:,} data of the {data['split']} set, whose SHA-256 is "
-            f"`{data['sha256']}`."
+            f"Scored on {scores['num_data']:,} data of the {_code(data['split'])} set, whose "
+            f"SHA-256 is {_code(data['sha256'])}."
         )
 
 
@@ -80,6 +94,11 @@ def _scores(scores: Evaluation) -> Iterator[str]:
             f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']} of "
             f"{scores['num_data']:,} data."
         )
+
+
+def _code(text: object) -> str:
+    """A text that the files of a run hold, as code: no link, no picture and no markup."""
+    return f"`{printable(' '.join(str(text).split())).translate({96: 39, 124: 47})[:200]}`"
 
 
 def _row(name: str, score: Estimate, is_bound: bool) -> str:

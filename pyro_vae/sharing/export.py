@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes, read_json
+from pyro_vae.files.reading import MEGABYTE, Kind, parsing, read_bytes, read_json
 from pyro_vae.programs import VAE
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating
@@ -34,6 +36,9 @@ FILES = Kind(
     "folder", "what pyro-vae export wrote", "export the run again", 4096 * MEGABYTE,
     checkpoint.CheckpointError,
 )  # fmt: skip
+
+
+OTHERS = Kind("folder", "a new folder", "choose another folder, or move that file elsewhere", 0)
 
 
 class _Manifest(TypedDict):
@@ -88,7 +93,8 @@ def export(
         format: ``"torch"`` for `torch.export`, or ``"onnx"``, which takes the extra ``onnx``.
 
     Raises:
-        InvalidInput: for another program, or one none of whose parts can be exported.
+        InvalidInput: for another program, one none of whose parts can be exported, or a folder
+            with other files of these names.
 
     Example:
         >>> made = pv.sharing.export(vae, torch.zeros(3, 1, 8, 8), folder / "exported")
@@ -134,30 +140,64 @@ def export(
     }
     files["check.safetensors"] = safetensors.torch.save(example)
     files["export.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    _check_replaceable(folder, list(files))
+    made = _exported(folder, manifest, files)  # compared before anything is written
     checkpoint.commit(folder, files)
-    return load_exported(folder)
+    return made
 
 
-def load_exported(folder: str | Path) -> Exported:
+def load_exported(folder: str | Path, *, trust: bool = False) -> Exported:
     """Read what `export` wrote, and run each part on its example.
 
-    A graph computes and does nothing else, but the readers of both formats are large programs in
-    C++: read files of people that you trust.
+    An ONNX file computes and does nothing else. Reading a file of `torch.export` runs whatever its
+    author put there: that is done only with ``trust``.
+
+    Args:
+        folder: where it lies.
+        trust: whether you exported it yourself, or know who did.
 
     Raises:
-        CheckpointError: if a file is missing, or a part gives other values than the program did.
+        CheckpointError: if a file is missing, a part gives other values than the program did, or
+            it is of `torch.export` and not trusted.
     """
     folder = Path(folder)
     manifest = read_json(folder / "export.json", FILES, _Manifest, inside=folder)
     check_choice("format", manifest["format"], FORMATS)
-    form = FORMATS[manifest["format"]]
-    example = safetensors.torch.load(read_bytes(folder / "check.safetensors", FILES, folder))
-    parts = {
-        name: _checked(folder, form, name, part, example)
-        for name, part in manifest["parts"].items()
-    }
-    noise = example.get("sampler.noise", torch.empty(0, 0))
-    return Exported(parts, noise.shape[1], manifest["left_out"])
+    if FORMATS[manifest["format"]].is_code and not trust:
+        raise checkpoint.CheckpointError(
+            "folder",
+            got=f"{folder}, files of torch.export, which run code when they are read",
+            expected="files that you exported yourself, or ONNX",
+            fix="pass trust=True if they are yours, or export the run with --format onnx",
+        )
+    names = ["check.safetensors", *(Path(part["file"]).name for part in manifest["parts"].values())]
+    files = {name: read_bytes(folder / name, FILES, folder) for name in names}
+    return _exported(folder, manifest, files)
+
+
+def _exported(folder: Path, manifest: _Manifest, files: Mapping[str, bytes]) -> Exported:
+    """The parts in the contents of a folder's files, each compared with the program."""
+    with parsing(folder, FILES):
+        form = FORMATS[manifest["format"]]
+        example = safetensors.torch.load(files["check.safetensors"])
+        parts = {
+            name: _checked(form, name, part, files[Path(part["file"]).name], example)
+            for name, part in manifest["parts"].items()
+        }
+        noise = example.get("sampler.noise", torch.empty(0, 0))
+        return Exported(parts, noise.shape[1], manifest["left_out"])
+
+
+def _check_replaceable(folder: Path, names: Sequence[str]) -> None:
+    """Raise `InvalidInput` if files would be replaced that no earlier export wrote."""
+    there = [name for name in names if os.path.lexists(folder / name)]
+    ours = {"export.json", "check.safetensors"}
+    with suppress(InvalidInput):
+        manifest = read_json(folder / "export.json", FILES, _Manifest, inside=folder)
+        ours |= {part["file"] for part in manifest["parts"].values()}
+        there = [name for name in there if name not in ours]
+    if there:
+        OTHERS.refuse(folder / there[0], "a file that no export of this folder wrote")
 
 
 @dataclass(frozen=True)
@@ -208,16 +248,14 @@ def _examples(
 
 
 def _checked(
-    folder: Path, form: Format, name: str, part: _PartOf, example: dict[str, Tensor]
+    form: Format, name: str, part: _PartOf, data: bytes, example: dict[str, Tensor]
 ) -> Graph:
     """A part as it was written, after comparing it with the program on the example."""
-    path = folder / Path(part["file"]).name
-    read_bytes(path, FILES, folder)  # which refuses links and what is no file
-    graph = form.read(path)
+    graph = form.read(data)
     results = graph(*(example[f"{name}.{key}"] for key in part["takes"]))
     for key, ours in zip(part["gives"], results):
         theirs = example[f"{name}.{key}"].to(ours.dtype)
         off = (ours - theirs).abs().max().item() / max(1e-6, theirs.abs().max().item())
         if not off <= TOLERANCE:
-            FILES.refuse(path, f"which gives other values than the program did, by {off:.2g}")
+            FILES.refuse(part["file"], f"which gives other values than the program, by {off:.2g}")
     return graph

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +20,25 @@ Graph = Callable[..., tuple[Tensor, ...]]
 
 
 class Format(Protocol):
-    """How a part becomes the bytes of a file, and how the file is read."""
+    """How a part becomes the bytes of a file, and how these are read.
+
+    Reading those of a format that ``is_code`` runs what they say.
+    """
 
     suffix: str
+    is_code: bool
 
     def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes: ...
-    def read(self, path: Path) -> Graph: ...
+    def read(self, data: bytes) -> Graph: ...
 
 
 class TorchExport:
-    """A graph of torch's operations, with its weights: ``torch.export.load`` reads it."""
+    """A graph of torch's operations, with its weights: ``torch.export.load`` reads it.
 
-    suffix = ".pt2"
+    It looks functions up by the names in the file, evaluates texts, and unpickles.
+    """
+
+    suffix, is_code = ".pt2", True
 
     def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes:
         file = io.BytesIO()
@@ -40,15 +46,15 @@ class TorchExport:
             torch.export.save(_captured(part, given), file)
         return file.getvalue()
 
-    def read(self, path: Path) -> Graph:
+    def read(self, data: bytes) -> Graph:
         with _quiet():
-            return torch.export.load(path).module()
+            return torch.export.load(io.BytesIO(data)).module()
 
 
 class Onnx:
     """A graph in the Open Neural Network Exchange format, for runtimes in other languages."""
 
-    suffix = ".onnx"
+    suffix, is_code = ".onnx", False
 
     def write(self, part: nn.Module, given: Sequence[Tensor], names: Sequence[str]) -> bytes:
         for library in ("onnx", "onnxscript"):
@@ -60,10 +66,13 @@ class Onnx:
         assert made is not None
         return made.model_proto.SerializeToString()
 
-    def read(self, path: Path) -> Graph:
+    def read(self, data: bytes) -> Graph:
+        onnx = optional("onnx", "onnx", "format", "'onnx', for which onnx is not installed")
+        if any(map(_lies_elsewhere, _messages_in(onnx.load_model_from_string(data)))):
+            raise ValueError("weights that lie in another file")
         session = optional(
             "onnxruntime", "onnx", "format", "'onnx', for which onnxruntime is not installed"
-        ).InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        ).InferenceSession(data, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:
@@ -71,6 +80,33 @@ class Onnx:
             return tuple(torch.from_numpy(value) for value in session.run(None, inputs))
 
         return run
+
+
+class Field(Protocol):
+    """What a part of a message is called."""
+
+    name: str
+
+
+@runtime_checkable
+class Message(Protocol):
+    """A message of Protocol Buffers, which ONNX files are."""
+
+    def ListFields(self) -> Sequence[tuple[Field, object]]: ...
+
+
+def _messages_in(message: Message) -> Iterator[Message]:
+    """A message and all inside of it."""
+    yield message
+    for _, value in message.ListFields():
+        for item in value if isinstance(value, Iterable) else [value]:
+            if isinstance(item, Message):
+                yield from _messages_in(item)
+
+
+def _lies_elsewhere(message: Message) -> bool:
+    """Whether a message is a tensor whose numbers are in another file, which any path may name."""
+    return any(field.name == "external_data" for field, _ in message.ListFields())
 
 
 FORMATS: dict[str, Format] = {"torch": TorchExport(), "onnx": Onnx()}

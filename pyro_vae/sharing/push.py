@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Protocol
 
 from pyro_vae import checkpoint
-from pyro_vae.checkpoint.hub import RUN_FILES
+from pyro_vae.checkpoint.hub import read_shared, run_files
 from pyro_vae.datasets.optional import optional
-from pyro_vae.files.writing import new_folder, write_text
+from pyro_vae.files.writing import write_bytes, write_text
 from pyro_vae.sharing.card import card
 
 __all__ = ["Hub", "push", "shared_files"]
@@ -23,19 +22,21 @@ class Hub(Protocol):
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> object: ...
 
 
-def shared_files(folder: str | Path) -> list[Path]:
-    """The files of a run that `push` puts on the hub, but for the card."""
-    folder = Path(folder)
-    weights = checkpoint.weights_named_by(folder / "program.json")
-    if weights is None:
+def shared_files(folder: str | Path) -> list[str]:
+    """The files of a run that `push` puts on the hub, by their names, but for the card.
+
+    Raises:
+        CheckpointError: if the folder holds no run.
+    """
+    names = run_files(Path(folder))
+    if "program.json" not in names or not names[-1].endswith(".safetensors"):
         raise checkpoint.CheckpointError(
             "run",
             got=f"{folder} without program.json and its weights",
             expected="the folder of a run",
             fix="check the path, or train first",
         )
-    found = [path for pattern in [*RUN_FILES, weights] for path in sorted(folder.glob(pattern))]
-    return [path for path in found if path.is_file() and not path.is_symlink()]
+    return names
 
 
 def push(
@@ -62,7 +63,7 @@ def push(
     """
     folder = Path(folder)
     checkpoint.check_name(name)
-    files = shared_files(folder)
+    names = shared_files(folder)
     api: Hub = (
         optional(
             "huggingface_hub", "hub", "name", "one of the hub, without huggingface_hub"
@@ -71,12 +72,11 @@ def push(
         else hub
     )
     with tempfile.TemporaryDirectory() as staged:
-        for path in files:
-            target = Path(staged) / path.relative_to(folder)
-            shutil.copy(path, new_folder(target.parent))
+        for each in names:
+            write_bytes(Path(staged) / each, read_shared(folder, each))
         write_text(Path(staged) / "README.md", card(folder, name))
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=name, folder_path=staged, commit_message="A run of pyro_vae with its scores"
         )
-    return ["README.md", *(path.relative_to(folder).as_posix() for path in files)]
+    return ["README.md", *names]

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 
 from pyro_vae.datasets.optional import optional
+from pyro_vae.files.elsewhere import elsewhere
 from pyro_vae.sweeps.trial import Crashed, Outcome, Trial, run_trial
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -114,7 +115,8 @@ class Ray(Engine):
         ours = not ray.is_initialized()
         if ours:
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="error")
+                with elsewhere():  # its processes look for modules where it was started
+                    ray.init(address=self.address, log_to_driver=False, logging_level="error")
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise InvalidInput(
                     "address",

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pyro_vae.datasets.optional import optional
+from pyro_vae.files.reading import MEGABYTE, Kind, parsing, read_text
+from pyro_vae.files.writing import new_folder, subfolder
 from pyro_vae.sweeps.engines import Ray
 from pyro_vae.sweeps.trial import Outcome, Trial, run_trial
 
 __all__ = ["Racing"]
 
 METRIC = "validation_elbo"
+METRICS = Kind("out", "the metrics of a trial", "remove the trial's folder", 256 * MEGABYTE)
 POLL = 0.5  # seconds between two looks at what a training has logged
 
 
@@ -51,6 +54,7 @@ class Racing(Ray):
             listed, threads = list(trials), self.cpus
             if not listed:
                 return
+            kept = subfolder(new_folder(listed[0].log.parent), "tune").resolve()
 
             def race(config: dict[str, int]) -> None:
                 _race(tune.report, listed[config["number"]], threads)
@@ -71,7 +75,7 @@ class Racing(Ray):
                     ),
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=str(listed[0].log.parent.resolve() / "tune"),
+                    storage_path=str(kept),
                     failure_config=tune.FailureConfig(max_failures=self.retries),
                     verbose=0,
                 ),
@@ -105,9 +109,10 @@ def _logged(folder: Path) -> list[dict[str, float]]:
     path = folder / "metrics.csv"
     if not path.exists():
         return []
-    with path.open() as file:
-        found = [(row["epoch"], row[METRIC]) for row in csv.DictReader(file) if row[METRIC]]
-    return [{"epoch": int(epoch), METRIC: float(elbo)} for epoch, elbo in found]
+    lines = read_text(path, METRICS, inside=folder).splitlines()
+    with parsing(path, METRICS):
+        found = [(row["epoch"], row[METRIC]) for row in csv.DictReader(lines) if row[METRIC]]
+        return [{"epoch": int(epoch), METRIC: float(elbo)} for epoch, elbo in found]
 
 
 def _outcome(trial: Trial, result: Any) -> Outcome:

@@ -12,7 +12,8 @@ from pyro_vae.evaluation.importance_score import ImportanceScore, share_of_bound
 from pyro_vae.evaluation.over_seeds import SeedDifference, against_best
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score, versions
-from pyro_vae.report.run_files import read_file
+from pyro_vae.files.reading import parsing
+from pyro_vae.report.run_files import FILES, read_file
 from pyro_vae.sweeps.grid import Setting
 from pyro_vae.sweeps.trial import Outcome, Trial
 from pyro_vae.validation import InvalidInput
@@ -242,8 +243,9 @@ def _finished(trial: Trial, score: str) -> Finished:
 def trained(folder: Path) -> tuple[float, float | None]:
     """The seconds of a training, and the validation ELBO of the weights that it kept."""
     found = read_file(folder, "training.json")
-    rows, best = found.get("history", []), found.get("best")
-    return float(rows[-1]["seconds"]) if rows else 0.0, best and float(best[0])
+    with parsing(folder / "training.json", FILES):
+        rows, best = found.get("history", []), found.get("best")
+        return float(rows[-1]["seconds"]) if rows else 0.0, best and float(best[0])
 
 
 def _validation_of(found: Sequence[Finished]) -> float:

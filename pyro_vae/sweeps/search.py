@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyro_vae.datasets.optional import optional
-from pyro_vae.files.writing import new_folder
+from pyro_vae.files.reading import Kind, open_file, parsing
+from pyro_vae.files.writing import new_folder, writing_to
 from pyro_vae.sweeps.grid import Setting
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
@@ -17,6 +19,8 @@ __all__ = ["SAMPLERS", "Range", "Search", "read_range"]
 
 # Optuna's samplers of numbers that need nothing but Optuna.
 SAMPLERS = ("TPE", "Random", "QMC")
+
+LOG = Kind("out", "the log of a search", "choose another folder", 2**32)
 
 COMBINATION = "combination"  # the parameter that chooses among the settings of a grid
 
@@ -124,12 +128,17 @@ class Search:
         self.ranges, self.num, self.seed = ranges, num, seed
         self.sampler = vars(optuna.samplers)[f"{sampler}Sampler"]
         new_folder(path.parent)
-        self.study = optuna.create_study(
-            storage=storage.JournalStorage(journal.JournalFileBackend(str(path))),
-            study_name="sweep",
-            direction="maximize",
-            load_if_exists=True,
-        )
+        if os.path.lexists(path):  # which must be a file of the sweep's own
+            if path.is_symlink():
+                LOG.refuse(path, "a link")
+            open_file(path, LOG).close()
+        with parsing(path, LOG), writing_to(path.parent):
+            self.study = optuna.create_study(
+                storage=storage.JournalStorage(journal.JournalFileBackend(str(path))),
+                study_name="sweep",
+                direction="maximize",
+                load_if_exists=True,
+            )
         asked = {"ranges": [list(vars(each).values()) for each in ranges], "sampler": sampler,
                  "settings": list(self.settings), "seed": seed}  # fmt: skip
         known = self.study.user_attrs.get("asked")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from pyro_vae.files.writing import new_folder
+from pyro_vae.files.writing import new_folder, new_log, subfolder, writing_to
 from pyro_vae.report.commands import words_given
 from pyro_vae.sweeps.grid import Setting
 from pyro_vae.sweeps.worker import run_commands
@@ -85,8 +85,9 @@ def run_trial(trial: Trial, threads: int, given_up: Event | None = None) -> Outc
     Raises:
         Crashed: if the process was killed or failed by no mistake of the user's.
     """
-    new_folder(trial.log.parent)
-    with trial.log.open("wb") as log:
+    for path in (trial.log.parent, trial.folder.parent, trial.folder):  # none is a link
+        subfolder(new_folder(path.parent), path.name)
+    with writing_to(trial.log), new_log(trial.log) as log:
         code = run_commands(
             trial.commands, log, trial.cwd, {"OMP_NUM_THREADS": str(threads)}, given_up
         )

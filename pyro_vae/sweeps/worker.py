@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from pyro_vae.files.elsewhere import environment_elsewhere
+
 __all__ = ["main", "run_commands"]
 
 ABANDONED = 75  # the exit code; nobody is left to see it
@@ -48,7 +50,7 @@ def run_commands(
         stdout=output,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        env=os.environ | environment,
+        env={**os.environ, **environment_elsewhere(), **environment},
     )
     try:
         while given_up is None or not given_up.is_set():

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Literal
 
 from pyro_vae import checkpoint
+from pyro_vae.files.elsewhere import elsewhere
 from pyro_vae.training.callbacks import Callback, Training
 from pyro_vae.validation import InvalidInput
 
@@ -153,7 +154,8 @@ TRACKERS: dict[str, type[Callback]] = {
 def _needed(module: str, extra: str, name: str) -> ModuleType:
     """Import what a tracker hands its numbers to."""
     try:
-        return importlib.import_module(module)
+        with elsewhere():
+            return importlib.import_module(module)
     except ImportError:
         raise InvalidInput(
             "callbacks",

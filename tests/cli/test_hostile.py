@@ -151,7 +151,7 @@ def test_an_interrupted_command_is_one_line(monkeypatch, capsys):
     def stop(argv):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.report, "run", stop)
+    monkeypatch.setattr("pyro_vae.cli.report.run", stop)  # which imports it, too
     assert main(["report", "x"]) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -1,5 +1,7 @@
 """How commands are started in several processes; the processes themselves are in tests/torture."""
 
+import os
+
 import pytest
 from commands import fails
 
@@ -11,7 +13,13 @@ from pyro_vae.ranks import torchrun
 def launched(monkeypatch):
     """What is given to torchrun, which starts nothing and fails in the end."""
     found = []
-    monkeypatch.setattr(torchrun, "launch", lambda options: found.append(options) or 3)
+
+    def launch(options):
+        assert os.environ["PYTHONSAFEPATH"] == "1"  # no module of the working folder is theirs
+        found.append(options)
+        return 3
+
+    monkeypatch.setattr(torchrun, "launch", launch)
     return found
 
 
@@ -25,6 +33,7 @@ def test_processes_get_the_command_without_what_starts_them(launched, command):
         "--standalone", "--nproc-per-node", "3", "--max-restarts", "2", "-m", "pyro_vae",
         command, *words,
     ]  # fmt: skip
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 @pytest.mark.parametrize(

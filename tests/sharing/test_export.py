@@ -35,7 +35,7 @@ def test_parts_give_what_the_program_gives(form, tmp_path):
     vae, x = conditional(), torch.rand(7, 4).round()
     labels = torch.arange(7) % 3
     export(vae, (x[:3], labels[:3]), tmp_path, form)
-    made = load_exported(tmp_path)
+    made = load_exported(tmp_path, trust=form == "torch")
     assert made.parts.keys() == {"encoder", "decoder", "sampler"} and not made.left_out
     mean, scale = made.parts["encoder"](x, labels)
     torch.testing.assert_close(mean, pv.encode(vae, (x, labels))["z"], atol=1e-6, rtol=1e-5)
@@ -95,13 +95,47 @@ def test_an_altered_part_is_refused(tmp_path):
     example["decoder.x"] = example["decoder.x"] + 0.01
     safetensors.torch.save_file(example, tmp_path / "check.safetensors")
     with pytest.raises(CheckpointError, match="other values than the program"):
-        load_exported(tmp_path)
+        load_exported(tmp_path, trust=True)
     (tmp_path / "decoder.pt2").unlink()
     with pytest.raises(CheckpointError):
-        load_exported(tmp_path)
+        load_exported(tmp_path, trust=True)
     (tmp_path / "export.json").write_text(json.dumps({"format": "pickle"}))
     with pytest.raises(InvalidInput):
+        load_exported(tmp_path, trust=True)
+
+
+def test_files_that_run_code_are_read_only_if_they_are_trusted(tmp_path):
+    export(digits_with(pv.priors.StudentT(2)), torch.zeros(2, 1, 8, 8), tmp_path)
+    with pytest.raises(CheckpointError, match="pass trust=True if they are yours"):
         load_exported(tmp_path)
+    assert load_exported(tmp_path, trust=True).parts
+
+
+def test_onnx_reads_no_other_file(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    vae = digits_with(pv.priors.StandardNormal(2))
+    export(vae, torch.zeros(2, 1, 8, 8), tmp_path, "onnx")
+    path = tmp_path / "decoder.onnx"
+    model = onnx.load(path)
+    tensor = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    (tmp_path / "secret").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "secret")
+    tensor.ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_exported(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["decoder.pt2", "export.json", "check.safetensors"])
+def test_an_export_replaces_nobodys_files(tmp_path, name):
+    vae, x = digits_with(pv.priors.StudentT(2)), torch.zeros(2, 1, 8, 8)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidInput, match="no export of this folder wrote"):
+        export(vae, x, tmp_path)
+    assert (tmp_path / name).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        assert export(vae, x, tmp_path).parts
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path):

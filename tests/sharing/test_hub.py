@@ -176,3 +176,67 @@ def test_wrong_addresses_are_one_line(hub, run, tmp_path, capsys):
     assert "the folder of a run" in fails(capsys, "push", str(tmp_path), "ann/my-vae")
     with pytest.raises(InvalidInput, match="revision"):
         pv.load("hf://ann/my-vae@../..")
+
+
+def test_a_pull_replaces_nobodys_files(hub, run, tmp_path, capsys):
+    push(run, "ann/my-vae", hub=Stored(hub[0]))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name, kind in (("README.md", "file"), ("recipe.yaml", "file"), ("program.json", "link")):
+        (tmp_path / "notes").write_text("mine")
+        if kind == "link":
+            (mine / name).symlink_to(tmp_path / "notes")
+        else:
+            (mine / name).write_text("mine")
+        assert "pulling would replace" in fails(capsys, "pull", "ann/my-vae", "--out", mine) or (
+            kind == "link"
+        )
+        assert (mine / name).read_text() == "mine" and len(list(mine.iterdir())) == 1
+        (mine / name).unlink()
+    for _ in range(2):  # the same again is no other file
+        assert main(["pull", "ann/my-vae", "--out", str(mine)]) == 0
+    assert (mine / "recipe.yaml").read_bytes() == (run / "recipe.yaml").read_bytes()
+
+
+def test_a_user_without_a_home_pulls_to_a_folder(hub, run, tmp_path, capsys, monkeypatch):
+    push(run, "ann/my-vae", hub=Stored(hub[0]))
+    monkeypatch.setattr("pyro_vae.checkpoint.hub.cache_folder", lambda: None)
+    assert "pull with --out" in fails(capsys, "pull", "ann/my-vae")
+    assert main(["pull", "ann/my-vae", "--out", str(tmp_path / "theirs")]) == 0
+    assert pv.load(tmp_path / "theirs").state_dict().keys() == pv.load(run).state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["figures", "figures/a.png", "recipe.yaml", "weights"])
+def test_nothing_outside_of_a_run_is_pushed(run, tmp_path, capsys, name, monkeypatch):
+    stored = Stored(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: stored)
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "a.png").write_bytes(b"mine")
+    if name == "weights":  # a name that is a pattern, or another file's
+        index = json.loads((run / "program.json").read_text())
+        for given in ("*", "commands.json", "../private/a.png"):
+            (run / "program.json").write_text(json.dumps(index | {"weights": given}))
+            assert "the folder of a run" in fails(capsys, "push", run, "ann/my-vae")
+    else:
+        (run / name).unlink(missing_ok=True)
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).symlink_to(private if name == "figures" else private / "a.png")
+        assert "a link to a file outside" in fails(capsys, "push", run, "ann/my-vae")
+    assert not stored.made
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "data.json", "recipe.yaml"])
+def test_a_card_of_damaged_files_is_one_line_and_holds_no_markup(run, name):
+    for damaged in (b"\xff", b"[1]", b'{"elbo": 3}', b'{"data": {}}', b'{"name": 4}'):
+        (run / name).write_bytes(damaged)
+        try:
+            card(run, "ann/my-vae")
+        except InvalidInput as error:
+            assert name in str(error)
+    evil = {"prior": "`](http://evil) <script>|\n# no"}
+    (run / "recipe.yaml").write_text(json.dumps(evil))
+    for each in ("evaluation.json", "data.json"):
+        (run / each).unlink(missing_ok=True)
+    (line,) = [line for line in card(run, "ann/my-vae").splitlines() if "evil" in line]
+    assert line == "| prior | `'](http://evil) <script>/ # no` |"

@@ -1,6 +1,7 @@
 """Sweeps of trials that train nothing: what is run, run again, refused, and tabulated."""
 
 import json
+import os
 import re
 from itertools import islice
 
@@ -195,3 +196,21 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
 def test_a_mistake_is_one_line_before_anything_runs(tmp_path, recipe, tried, capsys, options, said):
     line = fails(capsys, "sweep", recipe, *options, "--out", tmp_path / "sweep")
     assert re.search(said, line) and tried == []
+
+
+@pytest.mark.parametrize("found", ["link", "pipe", "folder", "[" * 9, '{"op_code": 99}\n', "\0\n"])
+def test_the_log_of_a_search_is_a_file_of_its_own(tmp_path, found):
+    pytest.importorskip("optuna")
+    path, mine = tmp_path / "search.log", tmp_path / "mine"
+    mine.write_text("mine")
+    if found == "link":
+        path.symlink_to(mine)
+    elif found == "pipe":
+        os.mkfifo(path)
+    elif found == "folder":
+        path.mkdir()
+    else:
+        path.write_text(found)
+    with pytest.raises(InvalidInput, match=r"search\.log"):
+        Search(path, SETTINGS[:1], [read_range("learning-rate=1e-4..1e-2")], 2)
+    assert mine.read_text() == "mine"

@@ -1,6 +1,7 @@
 """A trial's process: one command after another, and no longer than the process that started it."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pyro_vae.report.commands import remember
 from pyro_vae.sweeps.grid import Setting
 from pyro_vae.sweeps.trial import Crashed, Trial, run_trial
 from pyro_vae.sweeps.worker import ABANDONED
+from pyro_vae.validation import InvalidInput
 
 
 def trial_of(folder, *commands):
@@ -53,3 +55,23 @@ def test_it_ends_when_the_process_that_started_it_does(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=tmp_path) as worker:
         worker.stdin.close()
         assert worker.wait(60) == ABANDONED
+
+
+def test_it_looks_for_no_module_in_the_folder_where_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}")
+    for name in ("json", "torch", "pyro_vae", "importlib"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
+    assert run_trial(trial_of(tmp_path, ("--version",)), threads=1).words == "done"
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["run", "logs", "logs/log"])
+def test_it_writes_through_no_link(tmp_path, name):
+    mine, path = tmp_path / "mine", tmp_path / name
+    mine.mkdir()
+    (mine / "log").write_text("mine")
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(mine / "log" if name == "logs/log" else mine)
+    with pytest.raises(InvalidInput, match=r"a symbolic link|cannot be written"):
+        run_trial(trial_of(tmp_path, ("--version",)), threads=1)
+    assert (mine / "log").read_text() == "mine" and len(list(mine.iterdir())) == 1

@@ -4,6 +4,7 @@ What every folder must hold after that is stated once, in `Folder.check`. This i
 ``pytest -n 0 -s -m torture tests/torture``; the short one is `test_commits.py`.
 """
 
+import io
 import json
 import os
 import random
@@ -12,12 +13,15 @@ import signal
 import subprocess
 import threading
 import time
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torture.faults import Fault, forked
 
@@ -40,6 +44,12 @@ DATA = ["--data", "TABLE", "--missing", "true", "--compile", "off", "--batch-siz
 TRAIN = ["train", *SIZES, *DATA, "--num-samples", "5", "--limit", "20"]
 EVALUATE = ["evaluate", "RUN", "--num-samples", "6", "--limit", "15", "--seed", "1"]
 INSPECT = ["inspect", "RUN", "--num-samples", "5", "--limit", "12", "--reference", "0"]
+MEASURED = (
+    ("anneal", ["--num-chains", "2", "--num-temperatures", "4", "--simulated", "2"]),
+    ("decompose", ["--num-samples", "4"]),
+    ("calibrate", ["--simulated", "10", "--num-samples", "5"]),
+    ("gaps", ["--num-samples", "5", "--steps", "2"]),
+)
 COMMANDS = {
     "train": [*TRAIN, "--epochs", "3", "--out", "RUN", "--resume"],
     "evaluate": EVALUATE,
@@ -48,6 +58,11 @@ COMMANDS = {
     "sample": ["sample", "RUN", "--num", "4", "--seed", "1"],
     "compare": ["compare", "RUN", "OTHER", "--out", "RUN/compared.json"],
     "impute": ["impute", "RUN", "--num-draws", "4", "--seed", "1"],
+    "check": ["check", "RUN", "--minutes", "0.02", "--limit", "12", "--seed", "1"],
+    "export": ["export", "RUN", "--out", "RUN/exported"],
+    "push": ["push", "RUN", "ann/run"],
+    "explore": ["explore", "RUN", "--port", "0", "--limit", "12", "--num-samples", "5"],
+    **{name: [name, "RUN", *words, "--limit", "12", "--seed", "1"] for name, words in MEASURED},
 }
 
 
@@ -62,9 +77,23 @@ def made(tmp_path_factory):
     run(folder / "old", [*INSPECT, "--seed", "0"])
     for name in ("sample", "report", "impute"):
         run(folder / "old", COMMANDS[name][:2])
+    for name in ("check", *(name for name, _ in MEASURED)):
+        run(folder / "old", [*COMMANDS[name][:-1], "0"])
+    run(folder / "old", COMMANDS["export"])
     shutil.copytree(folder / "old", folder / "other")
     run(folder / "old", [*COMMANDS["compare"], "--score", "elbo"], folder / "other")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_ins():
+    """A hub that takes what it is given, and a page that is never asked for."""
+    hub = pytest.importorskip("huggingface_hub")
+    pytest.importorskip("bokeh")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "HfApi", lambda: Mock(spec=["create_repo", "upload_folder"]))
+        patch.setattr("pyro_vae.explorer.server.Server.run", lambda self: self.bokeh.stop())
+        yield
 
 
 def run(folder, argv, other=None):
@@ -159,9 +188,29 @@ class Folder:
                 name: content(folder, name) for name in ("imputed.csv", "imputed-entries.csv")
             },
             "compared": self._compared(folder),
+            "check": {
+                "whole": is_whole(content(folder, "check.html")),
+                "seed": read_file(folder, "check.json")["seed"],
+            },
+            **{
+                name: {
+                    "json": read_file(folder, f"{name}.json"),
+                    "png": content(folder, f"{name}.png"),
+                }
+                for name, _ in MEASURED
+            },
+            "exported": self._exported(folder / "exported"),
             "report": is_whole(content(folder, "report.html")),
             "recipe": "epochs" in read_file(folder, "recipe.yaml"),
         }
+
+    def _exported(self, folder):
+        """Each part is there and whole, and has the size of before: the weights are the same."""
+        made = read_file(folder, "export.json")
+        files = [part["file"] for part in made["parts"].values()]
+        assert all(zipfile.ZipFile(io.BytesIO(content(folder, f))).testzip() is None for f in files)
+        example = safetensors.torch.load(content(folder, "check.safetensors"))
+        return {"parts": made, **{name: value.numpy() for name, value in example.items()}}
 
     def _compared(self, folder):
         text = content(folder, "compared.json")
