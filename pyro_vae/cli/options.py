@@ -132,7 +132,7 @@ def _bad_value(message: str) -> InvalidInput | None:
     if nested := re.search(r'.*Parser key "([\w.]+)": (.*)', problem):  # a component's argument
         key, problem = f"{key}.{nested[1]}", nested[2]
     got = re.search(
-        r"(?:Got value|Given value): (?!Namespace)(.*?)\.?(?:$| Given| Got value| - Expected)",
+        r"(?:Got value|Given value):(?! Namespace) ?(.*?)\.?(?:$| Given| Got value| - Expected)",
         problem,
     )
     wanted = re.findall(

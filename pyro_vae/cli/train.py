@@ -319,6 +319,11 @@ def _check(namespace: Namespace) -> None:
         for size in (latent if isinstance(latent, list) else [latent]) or [0]:
             check_count("latent", size)
     check_count("validation", namespace.validation, minimum=0)
+    for name, value in vars(namespace).items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise InvalidInput(
+                name, got=f"{value:.3g}", expected="an integer below 2**63", fix="lower it"
+            )
     settings = {name: namespace[name] for name in SETTINGS}
     check_settings(has_validation=namespace.validation > 0, **settings)
     choose_device(namespace.device)

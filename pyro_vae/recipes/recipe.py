@@ -19,7 +19,7 @@ from torch import nn
 
 from pyro_vae import networks, objectives, posteriors, priors, programs
 from pyro_vae.files.reading import MEGABYTE, Kind, read_yaml
-from pyro_vae.recipes.components import check_trusted, with_import_path
+from pyro_vae.recipes.components import FAMILIES, check_trusted, component_names, with_import_path
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -201,8 +201,26 @@ def read_recipe(
         Untrusted: if it names a component of a module that is not trusted.
     """
     values = read_settings(path, inside)
+    for name, value in values.items():
+        _check_kind(f"{path}: {name}", name, value)
     check_trusted(values, str(path), trust)
     return {name: with_import_path(name, value) for name, value in values.items()}
+
+
+def _check_kind(argument: str, name: str, value: object) -> None:
+    """Raise on nothing where a recipe needs something, and on what can name no component."""
+    default = inspect.signature(Recipe).parameters[name].default
+    if value is None and default is not None:
+        raise InvalidInput(argument, got="nothing", expected="a value", fix="leave the line out")
+    is_component = name in FAMILIES and value is not None
+    is_named = isinstance(value, Mapping) and ("class_path" in value or default is not None)
+    if is_component and not isinstance(value, str) and not (is_named and value):
+        raise InvalidInput(
+            argument,
+            got=repr(value),
+            expected="a class, or class_path and init_args",
+            fix=f"write for instance class_path: {component_names(name)[0]}",
+        )
 
 
 def read_settings(path: str | Path, inside: str | Path | None = None) -> Values:
