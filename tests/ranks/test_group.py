@@ -89,8 +89,15 @@ def data() -> pv.datasets.Dataset:
     return pv.datasets.Dataset(grey, torch.arange(NUMBER) % 3, binarize="dynamic")
 
 
-def trained(name: str, out: Path | None = None, epochs: int = 2, resume: bool = False) -> dict:
+def trained(
+    name: str,
+    out: Path | None = None,
+    epochs: int = 2,
+    resume: bool = False,
+    compile: str | None = None,
+) -> dict:
     make, settings = PROGRAMS[name]
+    settings = settings | ({"compile": compile} if compile else {})
     torch.manual_seed(0)
     program = make()
     given = data() if make is conditional else data().with_context(None)
@@ -116,13 +123,17 @@ def trained(name: str, out: Path | None = None, epochs: int = 2, resume: bool = 
     }
 
 
-def work(rank: int, size: int, folder: Path) -> None:
-    torch.set_default_dtype(torch.float64)
+def join(rank: int, size: int, folder: Path, dtype: torch.dtype = torch.float64) -> None:
+    torch.set_default_dtype(dtype)
     torch.set_num_threads(1)
     at = f"file://{folder / 'meeting'}"
     dist.init_process_group(
         "gloo", init_method=at, rank=rank, world_size=size, timeout=timedelta(seconds=120)
     )
+
+
+def work(rank: int, size: int, folder: Path) -> None:
+    join(rank, size, folder)
     found = {name: trained(name) for name in PROGRAMS}
     trained("vae", folder / "run", epochs=1)
     for mixing in (pv.objectives.BetaTCVAE(), pv.objectives.FreeBits()):
@@ -151,6 +162,36 @@ def test_two_processes_train_score_and_resume_as_one(float64, tmp_path):
     assert torch.equal(found[0]["vae"]["score"], found[1]["vae"]["score"])
     # What two processes began, one goes on with.
     assert_equal(trained("vae", tmp_path / "run", resume=True), trained("vae"))
+
+
+def work_long(rank: int, size: int, folder: Path, dtype: torch.dtype, settings: dict) -> None:
+    join(rank, size, folder, dtype)
+    found = {name: trained(name, **settings) for name in PROGRAMS}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_two_processes_are_one_after_two_hundred_steps(float64, tmp_path, compile):
+    settings = {"epochs": 67, "compile": compile}  # of three steps
+    multiprocessing.spawn(work_long, (2, tmp_path, torch.float64, settings), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for name in PROGRAMS:
+        alone = trained(name, **settings)
+        assert_equal(found[0][name], alone)
+        assert_equal(found[1][name], alone)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_two_processes_lose_as_one_does_in_single_precision(tmp_path, compile):
+    settings = {"epochs": 4, "compile": compile}
+    multiprocessing.spawn(work_long, (2, tmp_path, torch.float32, settings), nprocs=2)
+    found = torch.load(tmp_path / "0.pt")
+    for name in PROGRAMS:
+        losses, alone = found[name]["history"][0], trained(name, **settings)["history"][0]
+        torch.testing.assert_close(losses, alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
