@@ -6,8 +6,9 @@
 All contenders of a case run in one process, in interleaved rounds over the same batches. A ratio is
 the median over rounds of ours / theirs, so a drift of the machine's speed affects all alike; minima
 are given too. Peers that are not installed are left out (``uv sync --group peers`` installs them).
-The floor is a step's own matrix products and the fused optimiser. Writes ``steps.json``,
-``steps.md`` and ``steps.png``; a case measured anew replaces its old result there.
+The floor is a step's own matrix products and the fused optimiser. Writes ``steps.json``, with one
+entry for each kind of machine, ``steps.md`` and ``steps.png``; a case measured anew replaces the
+old result of the same kind. ``ATEN_CPU_CAPABILITY=avx2`` stands for a processor without AVX-512.
 """
 
 from __future__ import annotations
@@ -386,26 +387,40 @@ def markdown(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure(results: Results, path: Path) -> None:
+def markdown_of_all(machines: dict[str, Any]) -> str:
+    parts = [f"## {name}\n{markdown(entry['cases'])}" for name, entry in machines.items()]
+    return "\n".join(parts)
+
+
+def figure(machines: dict[str, Any], path: Path) -> None:
+    """Each ratio on each machine, and the range that they span."""
     from matplotlib.figure import Figure
 
-    pairs = [
-        (f"{case}: {name}", row["ours_over_theirs"])
-        for case, rows in results.items()
-        for name, row in rows.items()
-        if not name.startswith("ours")
-    ][::-1]
-    drawing = Figure(figsize=(8, 1 + 0.24 * len(pairs)), layout="constrained", dpi=90)
+    ratios: dict[str, dict[str, float]] = {}  # by pair, by machine
+    for machine, entry in machines.items():
+        for case, rows in entry["cases"].items():
+            for name, row in rows.items():
+                if not name.startswith("ours"):
+                    found = ratios.setdefault(f"{case}: {name}", {})
+                    found[machine] = row["ours_over_theirs"]
+    pairs = [*ratios][::-1]
+    drawing = Figure(figsize=(9, 1.4 + 0.24 * len(pairs)), layout="constrained", dpi=90)
     ax = drawing.subplots()
-    bars = ax.barh(
-        [name for name, _ in pairs],
-        [ratio for _, ratio in pairs],
-        color=["tab:blue" if ratio <= 1 else "tab:orange" for _, ratio in pairs],
+    ax.hlines(
+        range(len(pairs)),
+        [min(ratios[pair].values()) for pair in pairs],
+        [max(ratios[pair].values()) for pair in pairs],
+        color="lightgray",
+        linewidth=4,
     )
-    ax.bar_label(bars, [f" {ratio:.2f}" for _, ratio in pairs])
+    for machine in machines:
+        places = [i for i, pair in enumerate(pairs) if machine in ratios[pair]]
+        ax.plot([ratios[pairs[i]][machine] for i in places], places, "o", label=machine)
+    ax.set_yticks(range(len(pairs)), pairs)
     ax.axvline(1, color="black", linewidth=1)
-    ax.set(xlabel="our time / theirs (below 1: ours is faster)")
-    ax.margins(x=0.14, y=0.01)
+    ax.set(xlabel="our time / theirs (below 1: ours is faster)", xlim=(0, None))
+    ax.margins(y=0.01)
+    drawing.legend(loc="outside upper center", fontsize="small")
     drawing.savefig(path)
 
 
@@ -431,20 +446,39 @@ def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> No
     drawing.savefig(path)
 
 
-def versions() -> dict[str, str]:
-    found = {
-        "python": platform.python_version(),
-        "threads": str(torch.get_num_threads()),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+def machine() -> dict[str, Any]:
+    """What decides how fast steps are here: processor, its caches, threads and versions."""
+    about = dict[str, str]()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        field, _, value = line.partition(":")
+        about.setdefault(field.strip(), value.strip())
+    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
+    flags = [flag for flag in about.get("flags", "").split() if flag.startswith(("avx", "amx"))]
+    found: dict[str, Any] = {
+        "processor": about.get("model name", platform.machine()),
+        "family, model": f"{about.get('cpu family')}, {about.get('model')}",
+        "caches": " ".join(path.read_text().strip() for path in caches),
+        "flags": " ".join(flags),
+        "used": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
     }
     if DEVICE == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
+    found["versions"] = {"python": platform.python_version()}
     for name in ("torch", "pyro-ppl", "pythae", "numpyro", "jax"):
         try:
-            found[name] = version(name)
+            found["versions"][name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def name_of(about: dict[str, Any]) -> str:
+    """A machine's kind in a few words."""
+    if "gpu" in about:
+        return str(about["gpu"])
+    kind = f"{about['processor']}, family and model {about['family, model']}"
+    return f"{kind}, {about['used']}, {about['threads']} threads"
 
 
 def main(argv: list[str]) -> None:
@@ -457,7 +491,10 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     written = options.out / "steps.json"
-    known = json.loads(written.read_text()) if written.exists() else {"cases": {}}
+    machines = json.loads(written.read_text()) if written.exists() else {}
+    about = machine()
+    known = machines.setdefault(name_of(about), {"cases": {}})
+    known["machine"] = about
     with pyro.validation_enabled(False):
         for name in options.cases:
             torch.manual_seed(0)
@@ -480,13 +517,12 @@ def main(argv: list[str]) -> None:
                 else json.dumps(known["growth"]),
                 flush=True,
             )
-            known["versions"] = versions()
             known["cases"] = {
                 name: known["cases"][name] for name in names if name in known["cases"]
             }
-            checkpoint.write_text(written, json.dumps(known, indent=1) + "\n")
-            (options.out / "steps.md").write_text(markdown(known["cases"]))
-            figure(known["cases"], options.out / "steps.png")
+            checkpoint.write_text(written, json.dumps(machines, indent=1) + "\n")
+            (options.out / "steps.md").write_text(markdown_of_all(machines))
+            figure(machines, options.out / "steps.png")
 
 
 if __name__ == "__main__":
