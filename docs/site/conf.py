@@ -56,5 +56,13 @@ def _picture(latex: str) -> str:
     return markup.formula(latex)
 
 
+def say_times(app: Sphinx, error: Exception | None) -> None:
+    """Say how long each tutorial ran."""
+    for page, about in sorted(app.env.nb_metadata.items()):
+        if "exec_data" in about:
+            print(f"{page}: {about['exec_data']['runtime']:.0f} s")
+
+
 def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("curves", (inline, None), (block, None))
+    app.connect("build-finished", say_times)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 from pyro_vae.checkpoint.commit import commit, weights_named_by
 from pyro_vae.datasets.optional import optional
@@ -20,7 +21,9 @@ from pyro_vae.files.reading import Kind, read_bytes
 from pyro_vae.files.writing import CheckpointError, subfolder, write_bytes
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["check_name", "is_address", "pull", "read_shared", "run_files"]
+__all__ = [
+    "check_name", "failures", "is_address", "pull", "read_shared", "reason_of", "run_files",
+]  # fmt: skip
 
 SHARED = Kind(
     "run", "a file of a run", "restore it from a copy, or evaluate the run again", 2**36,
@@ -100,11 +103,10 @@ def pull(address: str, folder: str | Path | None = None) -> Path:
             hub.snapshot_download(
                 name, revision=revision or None, local_dir=fetched, allow_patterns=WANTED
             )
-        except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
-            reason, *_ = [*str(error).strip().splitlines(), type(error).__name__]
+        except failures(hub) as error:
             raise CheckpointError(
                 "address",
-                got=f"{address}, which cannot be fetched ({reason[:200]})",
+                got=f"{address}, which cannot be fetched ({reason_of(error)})",
                 expected="a run on the hub, and a way to reach it",
                 fix="check the name, log in with hf auth login if it is private, and try again",
             ) from None
@@ -119,6 +121,17 @@ def pull(address: str, folder: str | Path | None = None) -> Path:
             return fetched
         _copy(fetched, Path(folder))
     return Path(folder)
+
+
+def failures(hub: ModuleType) -> tuple[type[Exception], ...]:
+    """What `huggingface_hub` raises where the hub refuses, or cannot be reached."""
+    return OSError, ValueError, hub.errors.HTTPError
+
+
+def reason_of(error: Exception) -> str:
+    """Why it failed, on one line."""
+    reason, *_ = [*str(error).strip().splitlines(), type(error).__name__]
+    return reason[:200]
 
 
 def run_files(folder: Path) -> list[str]:

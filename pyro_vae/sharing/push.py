@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from pyro_vae import checkpoint
-from pyro_vae.checkpoint.hub import read_shared, run_files
+from pyro_vae.checkpoint.hub import failures, read_shared, reason_of, run_files
 from pyro_vae.datasets.optional import optional
 from pyro_vae.files.writing import write_bytes, write_text
 from pyro_vae.sharing.card import card
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["Hub", "push", "shared_files"]
 
@@ -59,24 +60,28 @@ def push(
 
     Raises:
         CheckpointError: if the folder holds no run that can be loaded.
-        InvalidInput: on a name of another form, or a missing extra ``hub``.
+        InvalidInput: on a name of another form, a missing extra ``hub``, or a hub that refuses or
+            cannot be reached.
     """
     folder = Path(folder)
     checkpoint.check_name(name)
     names = shared_files(folder)
-    api: Hub = (
-        optional(
-            "huggingface_hub", "hub", "name", "one of the hub, without huggingface_hub"
-        ).HfApi()
-        if hub is None
-        else hub
-    )
+    library = optional("huggingface_hub", "hub", "name", "one of the hub, without huggingface_hub")
+    api: Hub = library.HfApi() if hub is None else hub
     with tempfile.TemporaryDirectory() as staged:
         for each in names:
             write_bytes(Path(staged) / each, read_shared(folder, each))
         write_text(Path(staged) / "README.md", card(folder, name))
-        api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=name, folder_path=staged, commit_message="A run of pyro_vae with its scores"
-        )
+        try:
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=name, folder_path=staged, commit_message="A run of pyro_vae with its scores"
+            )
+        except failures(library) as error:
+            raise InvalidInput(
+                "name",
+                got=f"{name}, which cannot be pushed to ({reason_of(error)})",
+                expected="a repository of yours, a login, and a way to reach the hub",
+                fix="check the name, log in with hf auth login, and try again",
+            ) from None
     return ["README.md", *names]

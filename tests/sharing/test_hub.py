@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import fails
+from commands import FAST, FEW, fails
 from conftest import small_vae
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
 from pyro_vae.cli import main
-from pyro_vae.sharing import card, push
+from pyro_vae.sharing import card, load_exported, push
 from pyro_vae.validation import InvalidInput
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -167,6 +167,57 @@ def test_code_of_a_pulled_run_is_neither_fetched_nor_run(hub, run, tmp_path, mon
     assert main(["pull", "eve/trap", "--out", "theirs"]) == 0
     assert "theirs" in capsys.readouterr().out and not list(Path("theirs").rglob("evil.py"))
     assert "--trust evil" in fails(capsys, "sample", "theirs")
+
+
+def test_a_trained_run_goes_up_comes_down_and_is_exported_by_commands(
+    hub, tmp_path, monkeypatch, capsys
+):
+    folder, _ = hub
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Stored(folder))
+    ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
+    assert main(["train", "--out", ours, *FAST]) == 0
+    capsys.readouterr()
+    assert main(["push", ours, "ann/digits"]) == 0
+    said = capsys.readouterr().out
+    assert "hf://ann/digits" in said and "program.json" in said
+    assert main(["pull", "ann/digits", "--out", theirs]) == 0
+    pulled = json.loads((Path(theirs) / "evaluation.json").read_text())
+    assert main(["evaluate", theirs, *FEW]) == 0
+    found = json.loads((Path(theirs) / "evaluation.json").read_text())
+    assert found["elbo"] == pulled["elbo"] and found["data"] == pulled["data"]
+    assert main(["report", theirs]) == 0
+    capsys.readouterr()
+    made = tmp_path / "made"
+    assert main(["export", theirs, "--out", str(made)]) == 0
+    parts = ("encoder", "decoder", "sampler")
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{made / part}.pt2: as the program" for part in parts]
+    x = pv.datasets.load("digits", binarize="none")[1].x[-5:]
+    mean, _ = load_exported(made).parts["encoder"](x)
+    torch.testing.assert_close(mean, pv.encode(pv.load(ours), x)["z"], atol=1e-6, rtol=1e-5)
+    assert "add --out FOLDER" in fails(capsys, "export", theirs)
+    assert "did you mean 'onnx'?" in fails(
+        capsys, "export", theirs, "--out", made, "--format", "onx"
+    )
+
+
+def test_a_hub_that_refuses_or_is_not_there_is_one_line(run, tmp_path, monkeypatch, capsys):
+    api = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="none")
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    assert "hf auth login" in fails(capsys, "push", run, "ann/my-vae")
+
+    class NotLoggedIn(Stored):
+        def create_repo(self, repo_id, *, private, exist_ok):
+            raise huggingface_hub.errors.LocalTokenNotFoundError("no token")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: NotLoggedIn(tmp_path))
+    assert "no token" in fails(capsys, "push", run, "ann/my-vae")
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        partial(huggingface_hub.snapshot_download, endpoint="http://127.0.0.1:9", token=False),
+    )
+    assert "cannot be fetched" in fails(capsys, "pull", "ann/my-vae", "--out", tmp_path / "new")
 
 
 def test_wrong_addresses_are_one_line(hub, run, tmp_path, capsys):
