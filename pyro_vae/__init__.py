@@ -1,6 +1,8 @@
 """Deep latent-variable models in Pyro, trained by SVI and scored with errors."""
 
 import importlib.util
+import warnings
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # all of it is imported on first use, so that a command starts at once
@@ -96,13 +98,19 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         if name in _FORMER_NAMES:
             package, member = _FORMER_NAMES[name].split(".")
-            return getattr(importlib.import_module(f"pyro_vae.{package}"), member)
+            return getattr(_imported(package), member)
         if name in _HOMES:
-            home = importlib.import_module(f"pyro_vae.{_HOMES[name]}")
-            return globals().setdefault(name, getattr(home, name))
+            return globals().setdefault(name, getattr(_imported(_HOMES[name]), name))
         if importlib.util.find_spec(f"pyro_vae.{name}") is not None:
-            return importlib.import_module(f"pyro_vae.{name}")
+            return _imported(name)
     raise AttributeError(f"module 'pyro_vae' has no attribute {name!r}")
+
+
+def _imported(name: str) -> ModuleType:
+    """A module of ours; that a notebook lacks the widgets of Pyro's own bars is left unsaid."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        return importlib.import_module(f"pyro_vae.{name}")
 
 
 def __dir__() -> list[str]:

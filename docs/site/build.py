@@ -7,6 +7,7 @@ pyproject.toml.
 
 import importlib
 import inspect
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -77,6 +78,8 @@ tell how to bring them in. Have a score? :doc:`numbers` tells what it means, and
 
 def main(out: Path, short: bool) -> int:
     """Assemble the pages in a folder of its own, and build them; 0 if all is well."""
+    # Kernels without ipywidgets: where a tutorial imports Pyro first, tqdm would say so.
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         pages = Pages(ROOT, source)

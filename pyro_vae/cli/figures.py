@@ -42,6 +42,7 @@ def draw_figures(
     """Draw the training curve, reconstructions, latents and samples; returns the run's files."""
     has_clips = any(plotting.is_clip(part.shape[1:]) for part in tensors_of(test[:1].x).values())
     few = test[:4] if has_clips else test[:10]
+    entries = [] if test.columns is None else test.columns.names
     figures: dict[str, tuple[Draw | list[Draw], tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
     }
@@ -50,9 +51,10 @@ def draw_figures(
     except NotObserved as refusal:
         console_of().print(f"no reconstructions: {refusal}", highlight=False, soft_wrap=True)
     else:
+        wide = (8.0, 1.9) if test.vocabulary or len(test.event_shape) > 1 else (8.0, 4.5)
         figures["reconstructions"] = (
-            plotting.reconstruction_plots(few.x, again, test.vocabulary),
-            (7.5, 7.0) if has_clips else (8.0, 1.9),
+            plotting.reconstruction_plots(few.x, again, test.vocabulary, entries),
+            (7.5, 7.0) if has_clips else wide,
         )
     rows, context = _rows_and_context(program, test)
     num = 64 if context is None else len(context)
@@ -70,7 +72,12 @@ def draw_figures(
         title = f"{title}, a row for each label" if rows else title
         figures["samples"] = (
             plotting.data_plots(
-                samples, title, columns=8 if rows else None, rows=rows, vocabulary=test.vocabulary
+                samples,
+                title,
+                columns=8 if rows else None,
+                rows=rows,
+                vocabulary=test.vocabulary,
+                entries=entries,
             ),
             (6.0, 6.0),
         )

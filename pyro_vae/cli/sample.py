@@ -98,7 +98,13 @@ def run(argv: list[str]) -> None:
             data = marked_wav(COMMAND, wav(waveform(x).flatten()))
     else:
         data = plotting.figure_png(
-            plotting.data_plots(found, vocabulary=vocabulary), (6, 6), COMMAND
+            plotting.data_plots(
+                found,
+                vocabulary=vocabulary,
+                entries=[] if known.columns is None else known.columns.names,
+            ),
+            (6, 6),
+            COMMAND,
         )
     if options.out:
         write_output(target, data, COMMAND)

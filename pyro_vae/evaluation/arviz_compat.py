@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArvizData",
+    "LeaveOneOut",
     "arviz",
     "as_array",
     "effective_draws",
@@ -27,6 +29,7 @@ __all__ = [
     "group_of",
     "inference_data",
     "is_0x",
+    "leave_one_out",
     "psis_tail_shape",
     "r_hat",
     "write_netcdf",
@@ -199,6 +202,40 @@ def elpd_data(
     # 1.3 has a class of its own for each kind; the releases before it name the kind as an argument.
     kind = vars(utils).get("ELPDDataLOO") or partial(utils.ELPDData, kind="loo")
     return kind(elpd=float(values.sum()), p=np.nan, elpd_i=pointwise, **numbers)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The log density of data given all the others, estimated by ArviZ.
+
+    Args:
+        elpd: the sum over data, in nats.
+        se: its standard error over data.
+        parameters: the effective number of parameters.
+        pointwise: of each datum (N,).
+        pareto_k: of the importance weights of each datum (N,).
+    """
+
+    elpd: float
+    se: float
+    parameters: float
+    pointwise: np.ndarray
+    pareto_k: np.ndarray
+
+
+def leave_one_out(data: ArvizData) -> LeaveOneOut:
+    """Cross-validate by `arviz.loo`, whose result has other names in 0.x and 1.x."""
+    az = arviz()
+    loo = az.loo(data, pointwise=True)
+    names = ("elpd_loo", "p_loo", "loo_i") if is_0x(az) else ("elpd", "p", "elpd_i")
+    elpd, parameters, pointwise = (loo[name] for name in names)
+    return LeaveOneOut(
+        float(elpd),
+        float(loo.se),
+        float(parameters),
+        np.asarray(pointwise),
+        np.asarray(loo.pareto_k),
+    )
 
 
 def psis_tail_shape(log_weights: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from pyro_vae import __version__
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.shown import facts_html, known, plus_minus
 from pyro_vae.datasets.text import END
@@ -374,7 +375,7 @@ def perplexity(score: Score, data: Dataset) -> float | None:
 def versions() -> dict[str, str]:
     """The versions of the libraries that numbers depend on.
 
-    A package that is run from its sources, without being installed, has ``"sources"``.
+    A library that runs from its sources, without being installed, has ``"sources"``.
     """
 
     def of(name: str) -> str:
@@ -383,4 +384,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             return "sources"
 
-    return {name: of(name) for name in ("pyro-vae", "pyro-ppl", "torch", "arviz")}
+    # An installation from a checkout keeps the number that it had when it was made.
+    ours = {"pyro-vae": __version__}
+    return ours | {name: of(name) for name in ("pyro-ppl", "torch", "arviz")}

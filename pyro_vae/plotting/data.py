@@ -32,6 +32,7 @@ def plot_data(
     title: str = "",
     rows: Sequence[str] = (),
     vocabulary: Vocabulary | None = None,
+    entries: Sequence[str] = (),
 ) -> Axes:
     """Draw data side by side, in the form that their shape suggests.
 
@@ -45,20 +46,17 @@ def plot_data(
         ax: where to draw.
         columns: images in a row; by default as many as make the whole about square.
         title: what they are.
-        rows: the name of each row of images, written beside it.
+        rows: the name of each row of images, or of each group of rows of a heat map.
         vocabulary: the words of text.
+        entries: the names of the columns of a table. The colours of each column then lie between
+            its own least and largest value.
     """
     if vocabulary is not None:
         return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
     ax.set_title(title)
     array = x.detach().cpu().float().numpy()
     if array.ndim not in (3, 4):
-        picture = ax.imshow(
-            array.reshape(len(array), -1), aspect="auto", cmap="viridis", interpolation="nearest"
-        )
-        ax.figure.colorbar(picture, ax=ax)
-        ax.set(xlabel="entry", ylabel="datum")
-        return ax
+        return _heat_map(array.reshape(len(array), -1), ax, rows, entries)
     if array.ndim == 3:
         array = array[:, None]
     low, high = np.nanmin(array, initial=0.0), np.nanmax(array, initial=1.0)
@@ -82,6 +80,31 @@ def plot_data(
     if rows:
         ax.set_yticks((np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1, rows)
         ax.tick_params(length=0)
+    return ax
+
+
+def _heat_map(values: np.ndarray, ax: Axes, groups: Sequence[str], entries: Sequence[str]) -> Axes:
+    """Draw data (N, D) as the rows of a heat map; groups of them stand a row apart."""
+    if entries:
+        known = ~np.isnan(values)
+        low = values.min(0, initial=np.inf, where=known)
+        high = values.max(0, initial=-np.inf, where=known)
+        values = (values - low) / np.where(high > low, high - low, 1)
+    gap = np.full((1, values.shape[1]), np.nan)
+    parts = np.array_split(values, max(1, len(groups)))
+    drawn = np.concatenate([each for part in parts for each in (part, gap)][:-1])
+    picture = ax.imshow(drawn, aspect="auto", cmap="viridis", interpolation="nearest")
+    bar = ax.figure.colorbar(picture, ax=ax)
+    ax.set(xlabel="entry", ylabel="datum")
+    if groups:
+        size = len(parts[0]) + 1
+        ax.set_yticks(np.arange(len(groups)) * size + (size - 2) / 2, groups)
+        ax.set_ylabel("")
+        ax.tick_params(axis="y", length=0)
+    if entries:
+        ax.set_xticks(range(len(entries)), entries, rotation=90, fontsize="small")
+        ax.set_xlabel("")
+        bar.set_ticks([0, 1], labels=["least", "largest"])
     return ax
 
 
@@ -165,6 +188,7 @@ def plot_reconstructions(
     ax: Axes,
     vocabulary: Vocabulary | None = None,
     title: str = "data and their reconstructions",
+    entries: Sequence[str] = (),
 ) -> Axes:
     r"""Draw data above their reconstructions; clips and text, which are wide, pair by pair.
 
@@ -174,6 +198,7 @@ def plot_reconstructions(
         ax: where to draw.
         vocabulary: the words of text.
         title: what they are.
+        entries: the names of the columns of a table.
     """
     pairs = torch.stack([x.cpu(), reconstruction.cpu()])
     if is_clip(x.shape[1:]) or vocabulary is not None:
@@ -186,7 +211,12 @@ def plot_reconstructions(
             vocabulary=vocabulary,
         )
     return plot_data(
-        pairs.flatten(0, 1), ax, columns=len(x), rows=["data", "reconstruction"], title=title
+        pairs.flatten(0, 1),
+        ax,
+        columns=len(x),
+        rows=["data", "reconstruction"],
+        title=title,
+        entries=entries,
     )
 
 
@@ -197,6 +227,7 @@ def data_plots(
     columns: int | None = None,
     rows: Sequence[str] = (),
     vocabulary: Vocabulary | None = None,
+    entries: Sequence[str] = (),
 ) -> list[Draw]:
     """`plot_data` of each observed site, under its name where there are several."""
     return [
@@ -207,13 +238,17 @@ def data_plots(
             title=_under(name, title),
             rows=rows,
             vocabulary=vocabulary,
+            entries=entries,
         )
         for name, part in tensors_of(x).items()
     ]
 
 
 def reconstruction_plots(
-    x: Tensors, reconstruction: Tensors, vocabulary: Vocabulary | None = None
+    x: Tensors,
+    reconstruction: Tensors,
+    vocabulary: Vocabulary | None = None,
+    entries: Sequence[str] = (),
 ) -> list[Draw]:
     """`plot_reconstructions` of each observed site, under its name where there are several."""
     again, title = tensors_of(reconstruction), "data and their reconstructions"
@@ -224,6 +259,7 @@ def reconstruction_plots(
             again[name],
             vocabulary=vocabulary,
             title=_under(name, title),
+            entries=entries,
         )
         for name, part in tensors_of(x).items()
     ]

@@ -52,12 +52,13 @@ class FiguresDuringTraining(Callback):
         if training.epoch % self.every or training.folder is None:
             return
         data, words = self.data, self.data.vocabulary
+        entries = [] if data.columns is None else data.columns.names
         again = reconstruct(training.program, data)
-        pictures = {"reconstructions": reconstruction_plots(data.x, again, words)}
+        pictures = {"reconstructions": reconstruction_plots(data.x, again, words, entries)}
         try:
             new = generate(training.program, len(data), context=data.context)
             title = f"epoch {training.epoch}"
-            pictures["samples"] = data_plots(new, title, vocabulary=words)
+            pictures["samples"] = data_plots(new, title, vocabulary=words, entries=entries)
         except NoDraws:  # of a flat prior
             pass
         stem = f"epoch-{training.epoch:04d}"

@@ -89,10 +89,7 @@ def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
     """Latents as points (N, 2) of a plane, and the names of its axes."""
     latents = z.detach().flatten(1)
     plane = plane_of(latents)
-    names = list(plane.names)
-    if plane.shares is None:
-        names = ["$z_0$", "$z_1$"] if latents.shape[1] > 1 else ["$z$", ""]
-    return plane.project(latents).float().numpy(), names
+    return plane.project(latents).float().numpy(), list(plane.names)
 
 
 def _apart(places: np.ndarray, extent: np.ndarray, least: float = 0.045) -> np.ndarray:
@@ -185,7 +182,7 @@ def plot_pairs(
     Args:
         samples: by name, draws (S, D), of which the first D' dimensions are shown.
         axes: where to draw (D', D').
-        names: the names of the dimensions; by default z_0, z_1, ..., as ArviZ data count them.
+        names: the names of the dimensions; by default z[0], z[1], ..., as ArviZ names them.
         shown: points of each sample in a panel.
     """
     count = len(axes)
@@ -193,7 +190,7 @@ def plot_pairs(
         label: sample.detach().cpu().double().numpy()[:, :count]
         for label, sample in samples.items()
     }
-    names = list(names) or [f"$z_{{{d}}}$" for d in range(count)]
+    names = list(names) or [f"z[{d}]" for d in range(count)]
     everything = np.concatenate(list(points.values()))
     low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
     for row in range(count):

@@ -153,7 +153,7 @@ def plot_coverage(calibration: Calibration, ax: Axes) -> Axes:
     ax.plot(levels, central, color="C0", alpha=0.4, linewidth=1)
     ax.plot([], [], color="C0", label="central intervals, one line a dimension")
     ax.plot(levels, highest, color="C1", label="highest density, jointly")
-    ax.legend()
+    ax.legend(loc="lower right", fontsize="small")
     ax.set(
         xlabel="nominal coverage",
         ylabel="coverage",

@@ -17,7 +17,7 @@ __all__ = ["Delta", "DiagonalNormal", "FullRankNormal", "LowRankNormal", "Mixtur
 
 
 class DiagonalNormal(nn.Module):
-    r"""Independent normals whose means and scales the network computes: the mean-field guide.
+    r"""Independent normals whose means and scales the network computes: the mean-field family.
 
     .. math:: q(z \mid x) = \prod_d \mathcal{N}(z_d; \mu_d(x), \sigma_d(x)^2), \quad \sigma =
               s(\rho(x)) + 10^{-4}

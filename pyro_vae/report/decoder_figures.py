@@ -108,7 +108,7 @@ def _show_traversals(subject: Subject, gallery: Gallery, decoder: Decoder, under
             ax,
             columns=11,
             title="traversals",
-            rows=[f"$z_{{{d}}}$" if vocabulary is None else f"z_{d}" for d in widest],
+            rows=[f"z[{d}]" for d in widest],
             vocabulary=vocabulary,
         ),
         (6.5, 0.58 * len(widest) + 0.6),

@@ -51,7 +51,7 @@ def show_aggregate(subject: Subject, gallery: Gallery) -> None:
             found = two_sample_test(drawn.cpu().numpy(), prior.cpu().numpy(), seed=seed)
             numbers.aggregate = TwoSample(found.accuracy, found.se)
         samples = {"aggregated posterior": drawn[:, shown], "prior": prior[:, shown]}
-        names = [f"$z_{{{d}}}$" for d in shown]
+        names = [f"z[{d}]" for d in shown]
         gallery.grid(
             "aggregate",
             "A draw from q(z | x) for each datum, together the aggregated posterior, beside draws "

@@ -120,6 +120,10 @@ def _for_matplotlib(latex: str) -> str:
     latex = re.sub(r"\\t?frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}", latex)
     latex = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", latex)
     latex = _without_braces_below(latex)
+    # It sets what follows a product or a sum too close to its limits.
+    latex = re.sub(
+        r"(\\(?:prod|sum)(?![a-zA-Z])(?:[_^](?:\{[^{}]*\}|\w))*)(?![_^])", r"\1\\,", latex
+    )
     latex = re.sub(r"\\t?frac\s*(\w)\s*\{", r"\\frac{\1}{", latex)
     for theirs, known in KNOWN_AS.items():
         latex = re.sub(rf"\\{theirs}(?![a-zA-Z])", known, latex)

@@ -37,5 +37,9 @@ summary { cursor: pointer; }
 figure { margin: 0; }
 figure img { width: 100%; height: auto; }
 figcaption { color: #59636e; font-size: .9rem; }
+@media (max-width: 30rem) {
+  th, td { padding-right: .45rem; overflow-wrap: anywhere; }
+  td.number { overflow-wrap: normal; }
+}
 @media print { body { max-width: none; } figure { break-inside: avoid; } }
 """

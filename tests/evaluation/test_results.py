@@ -1,6 +1,7 @@
 """Results as JSON and as ArviZ data: every number, in valid JSON, with its origin."""
 
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def test_numbers_are_those_of_the_result():
 
 def test_the_shortest_tails_are_no_error_in_any_release_of_arviz(any_arviz):
     draws = np.random.default_rng(0).normal(size=(2, 40))
+    # Its 1.3 fits no tail of five draws; 0.x does, and so do the packages before 1.0.
+    fits_five = arviz_compat.is_0x(any_arviz) or version("arviz_stats").startswith("0.")
     for count in range(10, 40):
         shapes = arviz_compat.psis_tail_shape(draws[:, :count])
         assert count > 20 or np.isnan(shapes).all(), count
-        assert count < 25 or np.isfinite(shapes).all(), count
+        assert count < (25 if fits_five else 30) or np.isfinite(shapes).all(), count

@@ -43,7 +43,7 @@ def test_the_panels_of_a_grid_are_of_one_size():
         plotting.plot_pairs(samples, axes)
         axes[0, 0].figure.draw_without_rendering()
         sizes.extend(ax.get_position().width for ax in axes.diagonal())
-        assert [ax.get_xlabel() for ax in axes[-1]] == [f"$z_{{{d}}}$" for d in range(5)]
+        assert [ax.get_xlabel() for ax in axes[-1]] == [f"z[{d}]" for d in range(5)]
 
     plotting.grid_files("pairs", draw, 5)
     assert max(sizes) - min(sizes) < 1e-3

@@ -19,6 +19,7 @@ from pyro_vae.evaluation.arviz_compat import arviz, group_of
 from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.report.gallery import inspect
+from pyro_vae.report.model_section import model_section
 from pyro_vae.report.page import report
 from pyro_vae.report.scores_section import scores_section
 from pyro_vae.report.sentences import facts_of
@@ -404,3 +405,29 @@ def test_a_history_says_where_it_ended():
         repr(History(rows)) == "History(2 epochs, the last: epoch=2, objective=-4.5)"
         and repr(History()) == "History(no epochs)"
     )
+
+
+@pytest.mark.parametrize(
+    ("inference", "skip", "roles"),
+    [
+        ("bottom_up", False, ["p(z_1 | z_2)", "p(z_2)", "q(z_1 | x)", "q(z_2 | z_1)",
+                             "p(x | z_1)"]),
+        ("top_down", True, ["p(z_1 | z_2)", "p(z_2)", "q(z_1 | x, z_2)", "q(z_2 | x)",
+                            "p(x | z_1, z_2)"]),
+    ],
+)  # fmt: skip
+def test_each_level_of_a_hierarchy_has_the_density_that_it_is(inference, skip, roles):
+    q, net, down = pv.posteriors.DiagonalNormal, pv.networks.MLP, inference == "top_down"
+    program = pv.HierarchicalVAE(
+        priors=[q(3, net(2, [4])), pv.priors.StandardNormal(2)],
+        likelihood=pv.likelihoods.Normal(5, net(3, [4], context=2 * skip)),
+        posteriors=[q(3, net(5, [4], context=2 * down)), q(2, net(5 if down else 3, [4]))],
+        inference=inference,
+        skip=skip,
+    )
+    page = model_section(program)
+    assert re.findall(r"<h3>(.*?):", page) == roles
+    of_levels = [alt for alt in re.findall(r'alt="(.*?)"', page)]
+    for role, alt in zip(roles, of_levels, strict=True):
+        assert alt.startswith(role.replace("|", r"\mid")), alt
+    assert "ModuleList" not in page
