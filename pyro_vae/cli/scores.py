@@ -238,8 +238,8 @@ def _add_bounds(
     return [
         *notes,
         f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above {threshold}, and "
-        "their estimates are likely too low. Evaluate with a higher --num-samples or with "
-        "--proposal Refitted, or train with a more flexible --posterior.",
+        "their estimates are likely too low. Evaluate with --proposal Widened, or with --proposal "
+        "Widened --proposal.of Refitted, or train with a more flexible --posterior.",
     ]
 
 

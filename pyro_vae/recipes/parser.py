@@ -146,7 +146,9 @@ def _options_of(program: object) -> Collection[str]:
 
 def _with_paths(family: str, argument: str, given: str) -> str:
     """The text of a component's argument, in which components of its family have their paths."""
-    if argument.endswith(".class_path") and given in component_names(family):
+    # What a proposal is `of` is a proposal; what a likelihood is `of` is a name that it resolves.
+    names_one = argument.endswith(".class_path") or family == "proposal"
+    if names_one and given in component_names(family):
         return resolve_component(family, given)
     if not given.startswith("{"):
         return given

@@ -23,7 +23,7 @@ def score_warnings(scores: Evaluation) -> Iterator[str]:
         yield (
             f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']:,} of "
             f"{scores['num_data']:,} data: their log p(x) is likely too low, by more than its "
-            "Monte Carlo error, so the mean is given as a bound. More draws, a refitted proposal, "
+            "Monte Carlo error, so the mean is given as a bound. A wider or refitted proposal, "
             "annealing, or a more flexible posterior repair it."
         )
 

@@ -71,12 +71,14 @@ def test_evaluate_takes_a_proposal_by_name_and_leaves_the_elbo_to_the_guide(run)
         [],
         ["--proposal", "Widened", "--proposal.factor", "1.5"],
         ["--proposal=Refined", "--proposal.steps", "5"],
+        ["--proposal", "Widened", "--proposal.of", "Refitted", "--proposal.of.steps=5"],
     ):
         assert main(["evaluate", str(run), "--num-samples", "100", "--limit", "20", *flags]) == 0
         results.append(json.loads((run / "evaluation.json").read_text()))
     assert results[1]["proposal"]["name"] == "Widened" and results[1]["proposal"]["factor"] == "1.5"
     assert len({result["elbo"]["mean"] for result in results}) == 1
-    assert len({result["log_likelihood"]["mean"] for result in results}) == 3
+    assert len({result["log_likelihood"]["mean"] for result in results}) == 4
+    assert "Refitted" in results[3]["proposal"]["of"] and "5" in results[3]["proposal"]["of"]
     program, test = pv.load(run), pv.datasets.load("digits")[1][:20]
     widened = pv.evaluation.evaluate(
         program, test, 100, proposal=pv.evaluation.proposals.Widened(1.5)
