@@ -32,6 +32,7 @@ CAPTIONS = {
     "latents.png": "Where the test data lie in the latent space.",
 }
 
+BROAD = 900  # pixels of a picture that two columns of the page would make too small to read
 PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 
 FIGURES = Kind(
@@ -154,13 +155,19 @@ def _training(recipe: Json, training: Json) -> str:
 def _figures(folder: Path, inner: str, captions: Mapping[str, str]) -> str:
     pictures = {name: _picture(folder, inner, name) for name in captions}
     figures = [
-        f'<figure><img loading=eager alt="{text(captions[name])}" '
+        f'<figure{_breadth(picture)}><img loading=eager alt="{text(captions[name])}" '
         f'src="{markup.embedded(picture, "png")}">'
         f"<figcaption>{text(captions[name])}</figcaption></figure>"
         for name, picture in pictures.items()
         if picture
     ]
     return f"<div class=figures>{''.join(figures)}</div>"
+
+
+def _breadth(picture: bytes) -> str:
+    """The class of a figure: pictures that are wide, such as of sentences, take the whole width."""
+    width = int.from_bytes(picture[16:20], "big")  # of the header of a PNG file
+    return " class=broad" if width >= BROAD else ""
 
 
 def _picture(folder: Path, inner: str, name: str) -> bytes:

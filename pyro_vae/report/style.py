@@ -35,6 +35,7 @@ summary { cursor: pointer; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
 }
 figure { margin: 0; }
+figure.broad { grid-column: 1 / -1; }
 figure img { width: 100%; height: auto; }
 figcaption { color: #59636e; font-size: .9rem; }
 @media (max-width: 30rem) {
