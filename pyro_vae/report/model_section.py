@@ -44,8 +44,8 @@ class Role:
         """A component's formula, in the variables of this density.
 
         Example:
-            >>> Role("p", "z_1", "z_2").formula(r"q(z \\mid x) = N(z; f(x), 1)")
-            'p(z_1 \\mid z_2) = N(z; f(z_2), 1)'
+            >>> print(Role("p", "z_1", "z_2").formula(r"q(z \\mid x) = N(z; f(x), 1)"))
+            p(z_1 \\mid z_2) = N(z; f(z_2), 1)
         """
         if self.of == "x":
             latex = latex.replace(r"\mid z)", rf"\mid {self.given})")

@@ -31,7 +31,7 @@ summary { cursor: pointer; }
   padding: .5rem .8rem; margin: .6rem 0; max-width: 46rem;
 }
 .figures {
-  display: grid; gap: 1.4rem; align-items: start;
+  display: grid; gap: 1.4rem; align-items: start; grid-auto-flow: dense;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
 }
 figure { margin: 0; }

@@ -114,6 +114,7 @@ def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
     assert sum(address.startswith("data:image/svg") for address in page.addresses) == 3, (
         "the formulas of p(z), p(x | z), q(z | x)"
     )
+    assert text.count("<figure class=broad>") >= 1, "reconstructions, in the width of the page"
     words = " ".join(" ".join(page.words).split())
     scores = json.loads((run / "evaluation.json").read_text())
     program = pv.load(run)
