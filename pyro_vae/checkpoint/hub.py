@@ -18,7 +18,7 @@ from pyro_vae.checkpoint.commit import commit, weights_named_by
 from pyro_vae.datasets.optional import optional
 from pyro_vae.files.cache import cache_folder
 from pyro_vae.files.reading import Kind, read_bytes
-from pyro_vae.files.writing import CheckpointError, subfolder, write_bytes
+from pyro_vae.files.writing import CheckpointError, subfolder
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -156,7 +156,7 @@ def _copy(source: Path, target: Path) -> None:
         if os.path.lexists(path) and (path.is_symlink() or read_bytes(path, REPLACED) != data):
             REPLACED.refuse(path, "which is not of this run and which pulling would replace")
     figures = [name for name in files if "/" in name]
-    for name in figures:
-        inner, _, own = name.rpartition("/")
-        write_bytes(subfolder(target, inner) / own, files.pop(name))
+    pictures = {Path(name).name: files.pop(name) for name in figures}
+    if pictures:
+        commit(subfolder(target, "figures"), pictures)
     commit(target, files)

@@ -12,14 +12,17 @@ A kind says which values a column takes, and so which likelihood it has by defau
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.files.reading import checked
 from pyro_vae.validation import InvalidInput
 
 if TYPE_CHECKING:
@@ -237,19 +240,29 @@ def _number(column: Column, text: str) -> float:
         ) from None
 
 
+class _Entry(TypedDict):
+    """A column as `Columns.to_json` writes it."""
+
+    name: str
+    kind: Kind
+    categories: NotRequired[list[str]]
+    center: NotRequired[float]
+    scale: NotRequired[float]
+    likelihood: NotRequired[str | None]
+
+
 def _column(entry: dict[str, object]) -> Column:
-    categories = entry.get("categories", ())
-    kind = next((kind for kind in KINDS if kind == entry.get("kind")), None)
-    if kind is None or not isinstance(categories, list | tuple):
+    try:
+        found = checked(entry, _Entry)
+        center, scale = found.get("center", 0.0), found.get("scale", 1.0)
+        if not (math.isfinite(center) and math.isfinite(scale) and scale > 0):
+            raise msgspec.ValidationError(f"center {center} and scale {scale}")
+    except msgspec.ValidationError as error:
         raise InvalidInput(
-            "columns", got=repr(entry), expected="columns as to_json writes them", fix="train anew"
-        )
-    likelihood = entry.get("likelihood")
-    return Column(
-        str(entry.get("name")),
-        kind,
-        tuple(map(str, categories)),
-        float(str(entry.get("center", 0.0))),
-        float(str(entry.get("scale", 1.0))),
-        None if likelihood is None else str(likelihood),
-    )
+            "columns",
+            got=f"a column with {error}",
+            expected="columns as to_json writes them",
+            fix="train anew",
+        ) from None
+    categories = tuple(found.get("categories", ()))
+    return Column(found["name"], found["kind"], categories, center, scale, found.get("likelihood"))

@@ -17,7 +17,7 @@ from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.stored import Rows
 from pyro_vae.validation import check_positive
 
-__all__ = ["Form", "Kept", "drawn_on_disk", "keep"]
+__all__ = ["Form", "Kept", "decoded", "drawn_in_blocks", "drawn_on_disk", "is_large", "keep"]
 
 Channels = Literal["first", "last"] | None
 
@@ -125,3 +125,50 @@ def drawn_on_disk(stored: OnDisk, draw: FixedDraw, missing: bool) -> OnDisk:
         0, *stored.shape[1:], dtype=torch.float32 if stored.dtype == torch.uint8 else stored.dtype
     )
     return stored.then(f"drawn {draw.seed} {missing}", make, like)
+
+
+LARGE = 2**24  # bytes of data in memory whose draw, four times as large, is not kept
+
+
+class _Kept(Rows):
+    """Rows that are in memory, of which few are drawn at once: malloc keeps larger pieces."""
+
+    block_bytes = 2**22
+
+    def __init__(self, values: Tensor):
+        super().__init__(tuple(values.shape), values[:0].numpy().dtype)
+        self.values = values
+
+    def rows(self, places: np.ndarray) -> np.ndarray:
+        return self.values[torch.from_numpy(places)].numpy()
+
+
+def is_large(stored: object) -> bool:
+    """Whether these are grey levels in memory whose draw is not kept."""
+    return (
+        isinstance(stored, Tensor)
+        and not isinstance(stored, OnDisk)
+        and stored.dtype == torch.uint8
+        and stored.device.type == "cpu"
+        and stored.nbytes > LARGE
+    )
+
+
+def drawn_in_blocks(stored: Tensor, draw: FixedDraw, dtype: torch.dtype) -> OnDisk:
+    """The fixed draw of grey levels in memory, made anew for the rows that are asked for."""
+    number = len(stored)
+
+    def make(levels: Tensor, places: Tensor) -> Tensor:
+        few = draw.of(number, places)
+        return few(levels, lambda some, uniform: binarized(decoded(some, dtype), uniform, False))
+
+    return OnDisk(_Kept(stored)).then("drawn", make, torch.empty(0, *stored.shape[1:], dtype=dtype))
+
+
+def decoded(levels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Grey levels in bytes as numbers in [0, 1]; all else as it is."""
+    if levels.dtype != torch.uint8:
+        return levels
+    if isinstance(levels, OnDisk):
+        return levels.then("decoded", lambda few, _: decoded(few, dtype))
+    return (levels.float() / 255).to(dtype)

@@ -27,7 +27,7 @@ from pyro_vae.datasets.arrays import package_of
 from pyro_vae.datasets.binarize import FixedDraw, batch_keys, binarized, grey_levels, uniform
 from pyro_vae.datasets.columns import Columns, known_columns
 from pyro_vae.datasets.facts import Facts, facts_of
-from pyro_vae.datasets.form import Form, drawn_on_disk, keep
+from pyro_vae.datasets.form import Form, decoded, drawn_in_blocks, drawn_on_disk, is_large, keep
 from pyro_vae.datasets.forms import (
     check_lengths,
     check_one_each,
@@ -143,11 +143,7 @@ class Dataset(torch.utils.data.Dataset):
 
     def _decoded(self, stored: Tensor) -> Tensor:
         """Numbers of what is kept, which may be grey levels as bytes."""
-        if stored.dtype != torch.uint8:
-            return stored
-        if isinstance(stored, OnDisk):
-            return stored.then("decoded", lambda levels, _: levels.float() / 255).to(self._dtype)
-        return (stored.float() / 255).to(self._dtype)
+        return decoded(stored, self._dtype)
 
     @cached_property
     def x(self) -> Tensors:
@@ -155,9 +151,8 @@ class Dataset(torch.utils.data.Dataset):
         if self.parts:
             return {name: part.tensor for name, part in self.parts.items()}
         stored = only_tensor(self._stored)
-        return self._fixed_draw(stored) if self.binarize == "dynamic" else stored
-
-    def _fixed_draw(self, stored: Tensor) -> Tensor:
+        if self.binarize != "dynamic":
+            return stored
         if isinstance(stored, OnDisk):
             return drawn_on_disk(stored, self._draw, self.missing)
         return self._draw(
@@ -214,28 +209,40 @@ class Dataset(torch.utils.data.Dataset):
             x = binarized(x, uniform(x.shape, keys, rows).to(x.dtype), self.missing)
         return x
 
+    @property
+    def looked_at(self) -> Tensors:
+        """The data that are scored, of which large ones are drawn anew at each look."""
+        if self.binarize == "dynamic" and "x" not in vars(self) and is_large(self._stored):
+            return drawn_in_blocks(only_tensor(self._stored), self._draw, self._dtype)
+        return self.x
+
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the data that are scored: of x, the context and a text's words."""
-        return self.facts.sha256 if self.is_on_disk else sha256_of(*self._hashed)
+        return sha256_of(*self._hashed) if self.in_one_piece else self.facts.sha256
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether x is in memory; else it is read or drawn some data at a time."""
+        return not (self.is_on_disk or isinstance(self.looked_at, OnDisk))
 
     @property
     def _hashed(self) -> tuple[Tensors, Tensors | None, list[list[str]]]:
         sources = (self, *self.parts.values())
         words = [source.vocabulary.words for source in sources if source.vocabulary is not None]
-        return self.x, self.context, words
+        return self.looked_at, self.context, words
 
     @property
     def is_on_disk(self) -> bool:
         """Whether data stay on disk, and are read some at a time."""
-        stored = tensors_of(self._stored).values()
-        return any(isinstance(each, OnDisk) for each in stored) or any(
-            part.is_on_disk for part in self.parts.values()
+        sets = (self, *self.parts.values())
+        return any(
+            isinstance(v, OnDisk) for each in sets for v in tensors_of(each._stored).values()
         )
 
     @cached_property
     def facts(self) -> Facts:
-        """What a pass over data on disk finds: their hash, and what their values are."""
+        """What a pass over data finds: their hash, and what their values are."""
         return facts_of(self.name, *self._hashed)
 
     @property
@@ -298,14 +305,13 @@ class Dataset(torch.utils.data.Dataset):
         stored = map_tensors(move, self._stored)
         moved = self._like(stored, map_tensors(move, self.context), parts)
         moved._dtype = dtype or self._dtype
-        if "facts" in vars(self):  # those of the numbers as they were read
-            vars(moved)["facts"] = self.facts
-        if self.binarize == "dynamic" and not parts:  # before rounding may change the draw
+        vars(moved).update({k: v for k, v in vars(self).items() if k == "facts"})  # as it was read
+        is_kept = not is_large(stored) or moved._dtype != self._dtype
+        if self.binarize == "dynamic" and not parts and is_kept:  # before rounding may change it
             vars(moved)["x"] = map_tensors(move, self.x)
             values = only_tensor(stored)
-            if self.is_on_disk:
-                return moved
-            levels = grey_levels(values) if values.is_floating_point() else None
+            is_read = values.is_floating_point() and not self.is_on_disk
+            levels = grey_levels(values) if is_read else None
             if levels is not None:
                 moved._stored, moved._dtype = levels, values.dtype
         return moved
@@ -349,9 +355,9 @@ class Dataset(torch.utils.data.Dataset):
                 fix="hold out fewer",
             )
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
-        held = source[order[:size].sort().values]
+        held, rest = source[order[:size].sort().values], order[size:].sort().values
         held.split = "validation"
-        return (self[order[size:].sort().values] if source is self else self), held
+        return (self[rest] if source is self else self), held
 
     def repeat_labelled(self, times: int) -> Dataset:
         """The data with each labelled datum repeated ``times`` times, and label -1 kept once.

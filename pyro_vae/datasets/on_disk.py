@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from pyro_vae.datasets.arrays import read_array
-from pyro_vae.datasets.stored import Rows
+from pyro_vae.datasets.stored import BLOCK_BYTES, Rows
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["OnDisk", "Step", "blocks_of", "chosen"]
 
-BLOCK_BYTES = 2**24  # read at once in a pass over all rows
 MOST_AT_ONCE = 2**28  # bytes that any operation may read
 
 Index = slice | int | Sequence[int] | Tensor | np.ndarray
@@ -227,7 +226,8 @@ def chosen(values: Tensor, index: Index) -> Tensor:
 
 def blocks_of(values: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """The rows of a tensor in order, some at a time in memory, and which they are."""
-    size = max(1, BLOCK_BYTES // max(1, values.nbytes // max(1, len(values))))
+    most = values.source.block_bytes if isinstance(values, OnDisk) else BLOCK_BYTES
+    size = max(1, most // max(1, values.nbytes // max(1, len(values))))
     for start in range(0, len(values), size):
         few = slice(start, min(start + size, len(values)))
         yield few, values[few]

@@ -38,6 +38,9 @@ BETWEEN, SPAN = 2**16, 2**22
 UNPACKED = 64
 
 
+BLOCK_BYTES = 2**24  # read at once in a pass over all rows
+
+
 class Rows(ABC):
     r"""Numbers (N, \*event) that are read some rows at a time.
 
@@ -61,6 +64,7 @@ class Rows(ABC):
         self.shape, self.dtype, self.path, self.scale = tuple(shape), dtype, path, scale
         self.name, self.identity = name, "" if path is None else identity_of(path)
 
+    block_bytes = BLOCK_BYTES
     is_plain = False  # whether the numbers lie in the file as they are, so that reading is copying
 
     @abstractmethod

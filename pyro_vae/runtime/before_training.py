@@ -48,7 +48,7 @@ def check_batches(program: ProgramLike, data: Dataset, batch_size: int) -> None:
     hooks = [module.register_forward_pre_hook(look_at(name)) for name, module in norms.items()]
     try:
         if norms:
-            traces_at(program, data.x, data.context)
+            traces_at(program, data.looked_at, data.context)
     finally:
         for hook in hooks:
             hook.remove()
@@ -77,8 +77,8 @@ def warn_of_scales(program: ProgramLike, data: Dataset) -> None:
     A density with a scale near 1, whose network starts near 0, then takes most of the training to
     find where the data are, if it does.
     """
-    sites = sites_of(traces_at(program, data.x, data.context)[1])
-    for name, x in tensors_of(data.x).items():
+    sites = sites_of(traces_at(program, data.looked_at, data.context)[1])
+    for name, x in tensors_of(data.looked_at).items():
         site = sites.get(name or "x")
         if site is None:
             continue

@@ -67,10 +67,10 @@ def checked_data(program: ProgramLike, data: Data) -> tuple[Tensors, Tensors | N
 
 def check_data(program: ProgramLike, data: Dataset) -> None:
     """Raise `InvalidInput` on data of a wrong shape, value, context or support."""
-    x, context = data.x, data.context
+    x, context = data.looked_at, data.context
     if program.event_shape is not None:
         check_event_shape(x, _shape_of_parts(program.event_shape, program, x))
-    facts = data.facts.parts if data.is_on_disk else {}
+    facts = {} if data.in_one_piece else data.facts.parts
     if facts:
         check_facts(facts, data.missing)
     else:

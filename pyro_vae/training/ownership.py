@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import Initializable, ProgramLike, as_module
 from pyro_vae.programs import Program
 from pyro_vae.programs.references import referred_to_by
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["leaves_of", "refuse_foreign"]
+__all__ = ["hands_on", "leaves_of", "refuse_foreign"]
 
 
 def leaves_of(loss: Tensor) -> dict[int, Tensor]:
@@ -96,3 +96,9 @@ def _reaches(value: object, leaves: dict[int, Tensor]) -> bool:
     return id(value) in leaves or (
         isinstance(value, Tensor) and not leaves.keys().isdisjoint(leaves_of(value))
     )
+
+
+def hands_on(program: ProgramLike) -> bool:
+    """Whether a program hands data on to its parts, none of which starts from data."""
+    takers = [part for part in as_module(program).modules() if isinstance(part, Initializable)]
+    return all(type(part).__module__.startswith("pyro_vae.programs.") for part in takers)

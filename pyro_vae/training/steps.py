@@ -37,7 +37,7 @@ from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
 from pyro_vae.training.feed import Batch, feed_of
 from pyro_vae.training.optimizer_state import OptimizerState, needs_closure
-from pyro_vae.training.ownership import leaves_of, refuse_foreign
+from pyro_vae.training.ownership import hands_on, leaves_of, refuse_foreign
 from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
 
@@ -150,7 +150,7 @@ class GradientSteps:
 
     def initialize(self) -> None:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
-        if not isinstance(self.program, Initializable):
+        if not isinstance(self.program, Initializable) or hands_on(self.program):
             return
         data, keys = self.data, batch_keys(1, self.device)[0]
         apart = -(-len(data) // MOST_TO_INITIALIZE) if data.is_on_disk else 1
