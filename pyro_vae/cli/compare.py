@@ -175,9 +175,9 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
         console.print(_seeds_table(compared, short))
     if any(map(_is_bound, scores.values())):
         console.print(
-            "Scores marked >= are bounds: some of their data have a Pareto k above the threshold, "
-            "or none because K is too small. A difference marked ~ is of two bounds, and the true "
-            "one may be larger or smaller.",
+            "Scores marked >= are bounds: some of their data have a Pareto k above or near "
+            "the threshold, or none because K is too small. A difference marked ~ is of two "
+            "bounds, and the true one may be larger or smaller.",
             highlight=False,
             soft_wrap=True,
         )

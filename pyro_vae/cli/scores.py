@@ -232,14 +232,15 @@ def _add_bounds(
         ]
     threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
     middle, largest = f"median {k.nanmedian():.2f}", f"max {k[~k.isnan()].max():.2f}"
-    table.add_row("Pareto k", middle, largest, f"{above} above {threshold}")
+    table.add_row("Pareto k", middle, largest, f"{above} above or near {threshold}")
     if not is_bound:
         return notes
     return [
         *notes,
-        f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above {threshold}, and "
-        "their estimates are likely too low. Evaluate with --proposal Widened, or with --proposal "
-        "Widened --proposal.of Refitted, or train with a more flexible --posterior.",
+        f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above or near "
+        f"{threshold}, and their estimates are likely too low. Evaluate with --proposal Widened, "
+        "or with --proposal Widened --proposal.of Refitted, or train with a more flexible "
+        "--posterior.",
     ]
 
 

@@ -20,10 +20,10 @@ from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
+from pyro_vae.runtime.from_prior import prior_predictive
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_data
-from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.validation import check_count, count_of
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
@@ -162,7 +162,8 @@ def calibrate(
             truth = {name: true[:, rows] for name, true in truths.items()}
             at = {name: out_of_rows(true, given.plates) for name, true in truth.items()}
             own, _ = part.log_density(part.guide, at)
-            others, _ = part.log_density(part.guide, draws)
+            # As it drew: a guide's own random numbers may depend on how many draws there are.
+            others = torch.cat([part.log_density(part.guide, some)[0] for some in each])
             density_ranks.append(_ranks(-others, -own)[:count])
             by_site = [
                 _ranks(in_rows(drawn, given.plates), truth[name]) for name, drawn in draws.items()

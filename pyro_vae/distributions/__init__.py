@@ -7,7 +7,7 @@ Nothing here has trainable parameters or knows a program.
 from pyro_vae.distributions.adapters import Mixture, Reshaped, TorchToPyro, as_pyro
 from pyro_vae.distributions.censored import CensoredEntries
 from pyro_vae.distributions.codebook import AutoregressiveCodes, CodeGrid, nearest_code
-from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli
+from pyro_vae.distributions.codes import JointlyEnumerated, RelaxedBernoulli, RelaxedCategorical
 from pyro_vae.distributions.counts import (
     MultinomialGivenTotal,
     NegativeBinomial,
@@ -86,6 +86,7 @@ __all__ = [
     "Poisson",
     "PushForward",
     "RelaxedBernoulli",
+    "RelaxedCategorical",
     "Reshaped",
     "SphericalUniform",
     "StudentT",

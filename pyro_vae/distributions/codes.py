@@ -1,4 +1,4 @@
-"""Codes: discrete ones with joint states to enumerate, and relaxed bits with a true bound."""
+"""Codes: discrete ones with joint states to enumerate, and relaxed ones with a true bound."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 import torch
 from pyro.distributions import Independent, TorchDistribution, constraints
 from torch import Tensor
+from torch.distributions.utils import clamp_probs
 from torch.nn.functional import logsigmoid
 
-__all__ = ["JointlyEnumerated", "RelaxedBernoulli"]
+__all__ = ["JointlyEnumerated", "RelaxedBernoulli", "RelaxedCategorical"]
 
 
 class JointlyEnumerated(Independent):
@@ -116,6 +117,64 @@ class RelaxedBernoulli(TorchDistribution):
         reach = self.temperature * self.reach
         inside = torch.where(value >= high, logsigmoid(self.logits - reach), inside)
         return torch.where(value <= low, logsigmoid(-self.logits - reach), inside)
+
+
+class RelaxedCategorical(TorchDistribution):
+    r"""A one-hot code relaxed to the simplex, with mass on its faces for what floats cannot hold.
+
+    .. math:: z = \mathrm{softmax}((\ell + G) / \tau), \quad G_c \sim \mathrm{Gumbel}(0, 1)
+
+    An entry below the smallest normal float :math:`\epsilon` is put there, and stands for all that
+    are smaller. With R the r classes whose entries are larger, the density on their face is
+
+    .. math:: \log p(z) = \log\, (r - 1)! + (r - 1) \log \tau + \sum_{c \in R} (\ell_c - (\tau +
+              1) \log z_c) - r \log \sum_{c = 1}^C e^{\ell_c} z_c^{-\tau}.
+
+    Where no entry is that small it is the usual one, of all C classes. The mass of the others is an
+    integral in closed form: given the entries of R, the level that their Gumbel numbers have in
+    common is the logarithm of a gamma variable.
+
+    Args:
+        temperature: :math:`\tau > 0`; the codes are sharp below one.
+        logits: :math:`\ell` (\*batch, C) in nats, of which only differences count.
+
+    Source: Maddison, Mnih and Teh (2017), The concrete distribution; Jang, Gu and Poole (2017).
+
+    Example:
+        >>> RelaxedCategorical(0.5, torch.zeros(3)).log_prob(torch.full((3,), 1 / 3))
+        tensor(-0.6931)
+        >>> RelaxedCategorical(0.5, torch.tensor([1e4, -1e4])).log_prob(torch.tensor([1.0, 0.0]))
+        tensor(0.)
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}
+    support = constraints.simplex
+    has_rsample = True
+
+    def __init__(self, temperature: float, logits: Tensor, validate_args: bool | None = None):
+        self.temperature, self.logits = temperature, logits
+        self.smallest = torch.finfo(logits.dtype).tiny
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> RelaxedCategorical:
+        logits = self.logits.expand(*batch_shape, *self.event_shape)
+        return RelaxedCategorical(self.temperature, logits, validate_args=False)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        noise = -(-clamp_probs(uniform).log()).log()
+        scores = (self.logits.log_softmax(-1) + noise) / self.temperature
+        return scores.softmax(-1).clamp_min(self.smallest)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.logits.log_softmax(-1)
+        is_inside = ~(value <= self.smallest)
+        size = torch.where(is_inside, value, self.smallest).log()  # a constant on a face
+        terms = logits - self.temperature * size
+        terms = torch.where(is_inside, terms - terms.logsumexp(-1, keepdim=True) - size, 0)
+        count = is_inside.to(value.dtype).sum(-1)
+        return terms.sum(-1) + torch.lgamma(count) + (count - 1) * math.log(self.temperature)
 
 
 _UNIT_INTERVAL_WITH_ENDS = constraints.interval(0.0, 1.0)

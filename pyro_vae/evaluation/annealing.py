@@ -31,9 +31,9 @@ from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoi
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
+from pyro_vae.runtime.from_prior import prior_predictive
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_data
-from pyro_vae.runtime.predictive import prior_predictive
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile
 from pyro_vae.validation import check_count, count_of

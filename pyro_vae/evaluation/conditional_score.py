@@ -88,6 +88,7 @@ def difference(joint: ImportanceScore, marginal: ImportanceScore) -> Conditional
         values=joint.values - marginal.values,
         mc_se=torch.hypot(joint.mc_se, marginal.mc_se),
         num_samples=joint.num_samples,
+        standard_error=torch.hypot(joint.standard_error, marginal.standard_error),
         ess=torch.minimum(joint.ess, marginal.ess),
         pareto_k=torch.maximum(joint.pareto_k, marginal.pareto_k),
         joint=joint.values,

@@ -168,7 +168,7 @@ def log_likelihood(
         score = difference(score, estimated(only_parts(data, given), seed + 1))
     if score.above_threshold:
         warnings.warn(
-            f"Pareto k is above {pareto_k_threshold(score.num_samples):.2f} for "
+            f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
             "likely too low by more than the stated error. Raise num_samples, refine the guide for "
             "each datum (proposal=Refitted()), anneal (ais), or use a more flexible posterior",

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.evaluation.pareto import pareto_k, pareto_k_threshold
-from pyro_vae.evaluation.scores import Score, by_datum, like_weights, rounding_of, widening
+from pyro_vae.evaluation.pareto import is_heavy, pareto_k, pareto_k_threshold
+from pyro_vae.evaluation.scores import (
+    Score,
+    by_datum,
+    error_of_mean,
+    like_weights,
+    rounding_of,
+    skewness,
+    widening,
+)
 
 __all__ = [
     "ImportanceScore",
@@ -23,6 +32,7 @@ __all__ = [
 ]
 
 FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
+OF_SKEWNESS = 12.0
 
 
 class UnreliableEstimate(UserWarning):
@@ -34,17 +44,30 @@ class ImportanceScore(Score):
     r"""A `Score` by importance sampling, with diagnostics of its weights.
 
     Its Monte Carlo error has the bias of the logarithm in it:
-    :math:`\sqrt{\mathrm{se}^2 + \mathrm{bias}^2}` with
-    :math:`\mathrm{bias} \approx \mathrm{Var}\,w / (2 K\, (\mathrm{E}\,w)^2)`. A value is a lower
-    bound where its Pareto k is above `pareto_k_threshold`, or where K is too small for a k.
+    :math:`\sqrt{(b\, \mathrm{se})^2 + \mathrm{bias}^2}` with
+    :math:`\mathrm{bias} \approx \mathrm{Var}\,w / (2 K\, (\mathrm{E}\,w)^2)`. It is wider where the
+    weights are skewed, :math:`b = (1 + 12 g^2 / K)\, t / 1.96` with g their skewness, for draws
+    without the largest weights have both too low a mean and too small a spread. A value is a lower
+    bound where its Pareto k is above `pareto_k_threshold` or near it (`is_heavy`), or where K is
+    too small for a k.
 
     Args:
+        standard_error: that of the K weights over their mean (N,), which ``mc_se`` widens.
         ess: the effective number of draws (N,), :math:`(\sum_k w_k)^2 / \sum_k w_k^2`.
         pareto_k: the tail shape of each datum's weights (N,), see `pareto_k`.
     """
 
+    standard_error: Tensor
     ess: Tensor
     pareto_k: Tensor
+
+    @property
+    def mean_mc_se(self) -> float:
+        spread = error_of_mean(self, self.standard_error)
+        return math.hypot(spread, self.bias.double().mean().item())
+
+    def with_error(self, mc_se: Tensor) -> Self:
+        return replace(self, mc_se=mc_se, standard_error=mc_se)
 
     @property
     def bias(self) -> Tensor:
@@ -52,17 +75,17 @@ class ImportanceScore(Score):
 
     @property
     def is_bound(self) -> Tensor:
-        return self.pareto_k.isnan() | (self.pareto_k > pareto_k_threshold(self.num_samples))
+        return is_heavy(self.pareto_k, self.ess, self.num_samples)
 
     @property
     def above_threshold(self) -> int | None:
-        """How many data have a Pareto k above `pareto_k_threshold`.
+        """How many data have a Pareto k above `pareto_k_threshold`, or near it (`is_heavy`).
 
         Their scores are likely too low. ``None`` if K is too small for any to have a k.
         """
-        if self.pareto_k.isnan().all():
-            return None
-        return int((self.pareto_k > pareto_k_threshold(self.num_samples)).sum())
+        known = ~self.pareto_k.isnan()
+        heavy = is_heavy(self.pareto_k, self.ess, self.num_samples)
+        return int((heavy & known).sum()) if known.any() else None
 
     def __str__(self) -> str:
         above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
@@ -70,7 +93,7 @@ class ImportanceScore(Score):
             f"too few draws for Pareto k and an error: about {draws_needed(self):,} would bring "
             "the bias below 0.01 nats, as far as these can tell"
             if above is None
-            else f"Pareto k above {threshold:.2f} for {above} of {len(self.values)} data"
+            else f"Pareto k above or near {threshold:.2f} for {above} of {len(self.values)} data"
         )
         return f"{super().__str__()}; {said}"
 
@@ -81,7 +104,7 @@ class ImportanceScore(Score):
         k = self.pareto_k[~self.pareto_k.isnan()]
         return {
             "Pareto k": f"median {k.median():.2f}, largest {k.max():.2f}",
-            f"above {threshold:.2f}": f"{above} of {len(self.values):,}",
+            f"above or near {threshold:.2f}": f"{above} of {len(self.values):,}",
         }
 
 
@@ -93,16 +116,17 @@ def summarize(weights: Tensor) -> ImportanceScore:
     relative = np.exp(rows - largest[:, None])
     mean = relative.mean(axis=1)
     ess = like_weights(weights, relative.sum(axis=1) ** 2 / (relative**2).sum(axis=1))
-    spread = np.full_like(mean, np.nan)
+    error, wider = np.full_like(mean, np.nan), widening(num_samples) * np.ones_like(mean)
     if num_samples > 1:
-        spread = relative.std(axis=1, ddof=1) * widening(num_samples)
-    error = like_weights(weights, spread / (math.sqrt(num_samples) * mean))
+        error = relative.std(axis=1, ddof=1) / (math.sqrt(num_samples) * mean)
+    if num_samples >= FEWEST_DRAWS:  # fewer give no interval, only a bound
+        wider *= 1 + OF_SKEWNESS * skewness(relative) ** 2 / num_samples
+    spread, rounding = like_weights(weights, error * wider), rounding_of(weights)
     return ImportanceScore(
         values=like_weights(weights, largest + np.log(mean)),
-        mc_se=torch.hypot(
-            torch.hypot(error, bias_of_log_mean(ess, num_samples)), rounding_of(weights)
-        ),
+        mc_se=torch.hypot(torch.hypot(spread, bias_of_log_mean(ess, num_samples)), rounding),
         num_samples=num_samples,
+        standard_error=torch.hypot(like_weights(weights, error), rounding),
         ess=ess,
         pareto_k=pareto_k(weights),
     )
@@ -131,8 +155,8 @@ def bias_of_log_mean(ess: Tensor, num_samples: int) -> Tensor:
 def share_of_bounds(score: Score) -> float:
     """The share of data whose estimate is known only to be a lower bound on log p(x).
 
-    A datum's estimate is a bound where its Pareto k is above `pareto_k_threshold`, or where it has
-    no Pareto k because K is too small: its stated error then covers neither the tail of the weights
+    A datum's estimate is a bound where its Pareto k is above or near its threshold (`is_heavy`), or
+    where K is too small for a k: its stated error then covers neither the tail of the weights
     nor the bias of the logarithm. Where the share is not zero, the mean is a bound too. A score
     without Pareto k, such as an ELBO, has a share of 0.
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from pyro_vae.evaluation.arviz_compat import psis_tail_shape
 
-__all__ = ["pareto_k", "pareto_k_threshold"]
+__all__ = ["is_heavy", "pareto_k", "pareto_k_threshold"]
+
+FEWEST_AT_WORK = 2.5  # effective draws, over the root of their number
 
 
 def pareto_k(log_weights: Tensor) -> Tensor:
@@ -46,3 +48,35 @@ def pareto_k_threshold(num_samples: int) -> float:
         (0.667, 0.7)
     """
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
+
+
+def is_heavy(pareto_k: Tensor, ess: Tensor, num_samples: int) -> Tensor:
+    r"""Whether weights have too heavy a tail for an interval: k is above its threshold or near.
+
+    .. math:: \hat k + \Big(1 - \frac{\mathrm{ESS}}{K}\Big) \frac{1 + \hat k^+}{\sqrt M} > \min(1 -
+              1 / \log_{10} K, 0.7) \quad \text{or} \quad \mathrm{ESS} < 2.5 \sqrt K
+
+    A k is fitted to the M largest weights, and has a standard error; draws that happened to miss a
+    heavy tail show a small k. So k must be below the threshold by its error, but for the share of
+    the draws that are at work: where all are, there is no tail to miss. The second rule is for a
+    few weights that outweigh all others. Where there is no k, the answer is yes.
+
+    Args:
+        pareto_k: k of each datum (N,).
+        ess: the effective number of draws (N,).
+        num_samples: K.
+
+    Source: Vehtari et al. (2024) for the threshold; ``experiments/evaluation/single.py`` for the
+    rest.
+
+    Example:
+        >>> k, ess = torch.tensor([0.6, 0.6, 0.1, 0.1]), torch.tensor([990.0, 300.0, 300.0, 50.0])
+        >>> is_heavy(k, ess, 1000)
+        tensor([False,  True, False,  True])
+    """
+    if num_samples == 1:
+        return torch.ones_like(pareto_k, dtype=torch.bool)
+    tail = math.sqrt(min(num_samples / 5, 3 * math.sqrt(num_samples)))
+    error = (1 - ess / num_samples) * (1 + pareto_k.clamp(min=0)) / tail
+    is_below = pareto_k + error <= pareto_k_threshold(num_samples)
+    return ~is_below | (ess < FEWEST_AT_WORK * math.sqrt(num_samples))

@@ -27,9 +27,11 @@ __all__ = [
     "bits_per_dim",
     "concatenate",
     "elbo_score",
+    "error_of_mean",
     "like_weights",
     "perplexity",
     "by_datum",
+    "skewness",
     "versions",
     "widening",
     "widening_of_mean",
@@ -207,14 +209,22 @@ class MeanScore(Score):
 
     @property
     def mean_mc_se(self) -> float:
-        if self.num_samples == 1 or self.mc_se.isnan().all():
-            return math.nan
-        num = len(self.values)
-        error = self.standard_error.double().nan_to_num(0).norm().item() / num
-        return widening(1 + num * (self.num_samples - 1)) * error
+        return error_of_mean(self, self.standard_error)
 
     def with_error(self, mc_se: Tensor) -> Self:
         return replace(self, mc_se=mc_se, standard_error=mc_se)
+
+
+def error_of_mean(score: Score, standard_error: Tensor) -> float:
+    """The Monte Carlo error of a mean over data, by that of each datum (N,), not yet widened.
+
+    Together the data have draws enough to estimate a spread from.
+    """
+    if score.num_samples == 1 or score.mc_se.isnan().all():
+        return math.nan
+    num = len(score.values)
+    error = standard_error.double().nan_to_num(0).norm().item() / num
+    return widening(1 + num * (score.num_samples - 1)) * error
 
 
 AnyScore = TypeVar("AnyScore", bound=Score)
@@ -308,12 +318,16 @@ def widening_of_mean(rows: np.ndarray) -> np.ndarray:
     num = rows.shape[1]
     alpha = np.interp(num, [2, 3, 6, 15, 60], [0.015, 0.028, 0.035, 0.04, 0.05])
     weight = np.interp(num, [3, 6, 10, 20, 60], [15, 24, 20, 12, 3]) / num
+    student = special.stdtrit(num - 1, 1 - alpha / 2) / special.ndtri(0.975)
+    return student * (1 + weight * skewness(rows) ** 2)
+
+
+def skewness(rows: np.ndarray) -> np.ndarray:
+    """The skewness (N,) of each row (N, K); 0 where all of it is alike."""
     off = rows - rows.mean(axis=1, keepdims=True)
     off /= np.abs(off).max(axis=1, keepdims=True).clip(min=np.finfo(float).tiny)
     spread, third = (off**2).mean(axis=1), (off**3).mean(axis=1)
-    skewness = third / np.where(spread > 0, spread, 1) ** 1.5
-    student = special.stdtrit(num - 1, 1 - alpha / 2) / special.ndtri(0.975)
-    return student * (1 + weight * skewness**2)
+    return third / np.where(spread > 0, spread, 1) ** 1.5
 
 
 def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = None) -> float:

@@ -272,7 +272,7 @@ class Explored:
         found["Pareto k"] = (
             f"needs more than {score.num_samples} draws"
             if k != k
-            else f"{k:.2f}, {'above' if is_bound else 'below'} {threshold:.2f}"
+            else f"{k:.2f}, {'above or near' if is_bound else 'below'} {threshold:.2f}"
         )
         found["ESS"] = f"{float(score.ess[datum]):.0f} of {score.num_samples}"
         return found

@@ -53,7 +53,7 @@ def plot_pareto_k(score: ImportanceScore, ax: Axes) -> Axes:
         threshold,
         color="C3",
         linewidth=1,
-        label=f"threshold {threshold:.2f}: {score.above_threshold} data above",
+        label=f"threshold {threshold:.2f}: {score.above_threshold} data above or near",
     )
     ax.legend()
     ax.set(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pyro.distributions as dist
-import torch
 from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
@@ -79,8 +78,6 @@ class RelaxedCategorical(nn.Module):
         torch.Size([4, 5, 3])
     """
 
-    temperatures: Tensor
-
     def __init__(self, latent: Size, network: nn.Module, temperature: float = 0.6):
         super().__init__()
         self.latent, self.network, self.temperature = as_shape(latent), network, temperature
@@ -93,15 +90,14 @@ class RelaxedCategorical(nn.Module):
                 fix="pass temperature=0.5, or EnumeratedCategorical for sharp codes",
             )
         self.head = Head(out_shape_of(network), self.latent)
-        self.register_buffer("temperatures", torch.tensor(float(temperature)), persistent=False)
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:
         (raw,) = self.head(features_of(self.network, x, context))
         bound = 40 * self.temperature - 10
         logits = bounded(raw, bound)
-        return dist.RelaxedOneHotCategorical(
-            self.temperatures, logits=logits.log_softmax(-1)
-        ).to_event(len(self.latent) - 1)
+        return distributions.RelaxedCategorical(self.temperature, logits).to_event(
+            len(self.latent) - 1
+        )
 
 
 class EnumeratedBernoulli(nn.Module):

@@ -111,6 +111,9 @@ class RelaxedCategorical(nn.Module):
     .. math:: p(z) = (C - 1)!\, \tau^{C - 1} \prod_c \frac{\alpha_c z_c^{-\tau - 1}}{\sum_j \alpha_j
               z_j^{-\tau}}, \quad \alpha = e^{\ell}
 
+    Entries too small for a float have the mass that `pyro_vae.distributions.RelaxedCategorical`
+    explains.
+
     Args:
         latent: event shape of z, (C,) for one code of C classes or (\*, C) for several.
         temperature: :math:`\tau > 0`.
@@ -125,17 +128,14 @@ class RelaxedCategorical(nn.Module):
         tensor(-0.6931)
     """
 
-    temperatures: Tensor
-
     def __init__(self, latent: Size, temperature: float = 0.5):
         super().__init__()
         self.latent, self.temperature = as_shape(latent), temperature
         check_latent(self.latent, 2, "a code of at least two classes")
         check_positive("temperature", temperature)
         self.logits = nn.Parameter(torch.zeros(self.latent))
-        self.register_buffer("temperatures", torch.tensor(float(temperature)), persistent=False)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        return dist.RelaxedOneHotCategorical(
-            self.temperatures, logits=self.logits.log_softmax(-1)
-        ).to_event(len(self.latent) - 1)
+        return distributions.RelaxedCategorical(self.temperature, self.logits).to_event(
+            len(self.latent) - 1
+        )

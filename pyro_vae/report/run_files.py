@@ -89,7 +89,8 @@ class Evaluation(TypedDict, total=False):
 def is_bound(scores: Evaluation) -> bool:
     """Whether the log p(x) of an evaluation is only a lower bound.
 
-    It is where the Pareto k of some data is above the threshold, or where K is too small for one.
+    It is where the Pareto k of some data is above or near the threshold, or where K is too small
+    for one.
     """
     shape = scores.get("pareto_k")
     if shape is None:

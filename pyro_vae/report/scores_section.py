@@ -21,10 +21,10 @@ def score_warnings(scores: Evaluation) -> Iterator[str]:
         )
     if shape and shape["above_threshold"]:
         yield (
-            f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']:,} of "
-            f"{scores['num_data']:,} data: their log p(x) is likely too low, by more than its "
-            "Monte Carlo error, so the mean is given as a bound. A wider or refitted proposal, "
-            "annealing, or a more flexible posterior repair it."
+            f"Pareto k is above or near {shape['threshold']:.2f} for "
+            f"{shape['above_threshold']:,} of {scores['num_data']:,} data: their log p(x) is "
+            "likely too low, by more than its Monte Carlo error, so the mean is given as a bound. "
+            "A wider or refitted proposal, annealing, or a more flexible posterior repair it."
         )
 
 
@@ -88,7 +88,7 @@ def _words(scores: Evaluation) -> Iterator[str]:
     )
     if shape["above_threshold"] is not None:
         yield (
-            f"It is above its threshold for {shape['above_threshold']:,} of "
+            f"It is above or near its threshold for {shape['above_threshold']:,} of "
             f"{scores['num_data']:,} data."
         )
     at_most = "at most " if is_bound(scores) else ""

@@ -382,6 +382,6 @@ class Conditioned:
 
 
 def _spread(num_data: int) -> list[int]:
-    """A few data, the first and the last among them."""
-    count = min(num_data, MOST_DATA)
-    return [i * (num_data - 1) // max(1, count - 1) for i in range(count)]
+    """A few data, the first and the last among them; one alone has copies for neighbours."""
+    count = min(num_data, MOST_DATA) if num_data > 1 else MOST_DATA
+    return [i * (num_data - 1) // (count - 1) for i in range(count)]

@@ -14,17 +14,16 @@ from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
+from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import AnyDraws, like_parts, observed_parts, parts_of
 from pyro_vae.runtime.predictive import (
     Context,
     Entry,
     Sites,
-    at_posterior,
     context_for_each,
     data_dim,
     in_blocks,
-    prior_predictive,
     shown_value,
 )
 from pyro_vae.runtime.traces import latent_sites
@@ -73,6 +72,7 @@ def decode(
     counts = next(iter(tensors_of(z).values())).shape[:2]  # N, or K and N, are among them
     one = _context_of_one(program, context, counts)
     program = at_posterior(program, one, seed)
+    check_decoding(program, one)
     with (
         evaluating(program, seed),
         validation_enabled(False),

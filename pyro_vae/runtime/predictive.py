@@ -7,21 +7,25 @@ from functools import partial
 
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, joint_of, sites_of
+from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import representative_of
-from pyro_vae.programs import AtGlobals, as_program, is_unconditional
+from pyro_vae.programs import as_program, is_unconditional
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks, with_noise_of
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
+from pyro_vae.runtime.from_prior import (
+    at_posterior,
+    check_decoding,
+    empty_data,
+    prior_predictive,
+)
 from pyro_vae.runtime.memory import enough_memory, in_fixed_blocks
 from pyro_vae.runtime.observed import (
-    AnyDraws,
     GivenData,
     Unconditioned,
     like_parts,
@@ -29,21 +33,19 @@ from pyro_vae.runtime.observed import (
     parts_of,
 )
 from pyro_vae.runtime.summed import with_drawn
-from pyro_vae.runtime.traces import is_local, latent_sites
+from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_count, count_of, rows_of, tensors_of
 
 __all__ = [
     "Context",
     "Entry",
     "Sites",
-    "at_posterior",
     "context_for_each",
     "data_dim",
     "encode",
     "generate",
     "in_blocks",
     "posterior_predictive",
-    "prior_predictive",
     "reconstruct",
     "shown_value",
 ]
@@ -105,6 +107,7 @@ def generate(
     program = at_posterior(program, rows_of(labels, slice(0, 1)), seed)
     parts = [name for name in parts_of(shape) if not given or name not in given]
     if given is None:
+        check_decoding(program, labels)
 
         def run(rows: list[int], seed: int) -> Sites:
             trace = prior_predictive(program, len(rows), rows_of(labels, rows))
@@ -285,58 +288,6 @@ def shown_value(site: Site, draws: bool) -> Tensor:
         ) from None
 
 
-def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> ProgramLike:
-    """The program at a draw of its global latents from the guide; itself if it has none."""
-    with evaluating(program, seed), AnyDraws(reference_parameter(program)):
-        model = prune_subsample_sites(prior_predictive(program, 1, context))
-        outside = [name for name, site in sites_of(model).items() if not is_local(site)]
-        if not outside:
-            return program
-        guide = poutine.trace(program.guide).get_trace(_empty(program, 1), context)
-        drawn = latent_sites(prune_subsample_sites(guide)).items()
-        values = {name: site["value"] for name, site in drawn if not is_local(site)}
-        return AtGlobals(program, values, outside)
-
-
-def prior_predictive(
-    program: ProgramLike,
-    num: int,
-    context: Tensors | None = None,
-    latents: Mapping[str, Tensor] | None = None,
-) -> Trace:
-    """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given."""
-    empty = _empty(program, num)
-    drawn = Unconditioned(tensors_of(empty))(joint_of(program))
-    model = poutine.condition(drawn, data=dict(latents or {}))
-    try:
-        return poutine.trace(model).get_trace(empty, context)
-    except InvalidInput:
-        raise
-    except (RuntimeError, ValueError) as error:
-        raise InvalidInput(
-            "model",
-            got=f"one that cannot run at empty events ({str(error).splitlines()[0]})",
-            expected="a model that reads nothing off x but the number of data",
-            fix="give it what it reads, such as a total, by a context: model(x, context)",
-        ) from error
-
-
-def _empty(program: ProgramLike, num: int) -> Tensors:
-    """So many empty events."""
-    shape = program.event_shape
-    if shape is None:
-        raise InvalidInput(
-            "event_shape",
-            got="none",
-            expected="the shape of one datum",
-            fix="pass event_shape= to Program, or run it on data first",
-        )
-    reference = next(program.parameters(), torch.empty(()))
-    if isinstance(shape, dict):
-        return {name: reference.new_zeros(num, *part) for name, part in shape.items()}
-    return reference.new_zeros(num, *shape)
-
-
 def posterior_predictive(given: Conditioned) -> Trace:
     """A trace of the unconditioned model, its latents drawn from the guide at x."""
     guide = poutine.trace(given.guide).get_trace(*given.args)
@@ -384,6 +335,6 @@ def _given_parts(
 def _completed(given: Conditioned) -> Trace:
     """A trace of the unconditioned model with all parts of x, its latents drawn at those given."""
     guide = poutine.trace(given.guide).get_trace(*given.args)
-    x = {**tensors_of(_empty(given.program, len(given))), **tensors_of(given.x)}
+    x = {**tensors_of(empty_data(given.program, len(given))), **tensors_of(given.x)}
     model = Unconditioned(x)(poutine.replay(given.model, trace=guide))
     return poutine.trace(model).get_trace(x, given.context)

@@ -91,7 +91,7 @@ def _scores(scores: Evaluation) -> Iterator[str]:
     if shape := scores.get("pareto_k"):
         yield ""
         yield (
-            f"Pareto k is above {shape['threshold']:.2f} for {shape['above_threshold']} of "
+            f"Pareto k is above or near {shape['threshold']:.2f} for {shape['above_threshold']} of "
             f"{scores['num_data']:,} data."
         )
 

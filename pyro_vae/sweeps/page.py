@@ -92,9 +92,9 @@ def notes_of(results: Results) -> Iterator[str]:
             )
     if any(row.sign for row in results.rows):
         yield (
-            "Scores marked >= are bounds: some of their data have a Pareto k above the threshold, "
-            "or none because K is too small. A difference marked ~ is of two bounds, and the true "
-            "one may be larger or smaller."
+            "Scores marked >= are bounds: some of their data have a Pareto k above or near "
+            "the threshold, or none because K is too small. A difference marked ~ is of two "
+            "bounds, and the true one may be larger or smaller."
         )
 
 

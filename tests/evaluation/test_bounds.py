@@ -28,6 +28,66 @@ def test_a_score_is_a_bound_where_its_tail_is_heavy_or_unknown():
     assert share_of_bounds(exact) == 0
 
 
+def exponential(shape):
+    """Draws of Exp(1), from uniform numbers of the generator that is seeded."""
+    return -torch.rand(shape, dtype=torch.float64).log()
+
+
+def of_a_narrow_guide(scale, latent):
+    """Log-weights of N(0, s^2) for N(0, 1) in so many dimensions: E w = 1."""
+
+    def drawn(shape):
+        normal = torch.randn(latent, *shape, dtype=torch.float64)
+        return latent * math.log(scale) + normal.square().sum(0) * (1 - scale**2) / 2
+
+    return drawn, 0.0
+
+
+def log_normal(scale):
+    return lambda shape: scale * torch.randn(shape, dtype=torch.float64), scale**2 / 2
+
+
+# Log-weights, and the logarithm of the mean weight.
+LIGHT = {
+    "log-normal, 0.5": log_normal(0.5),
+    "narrow by 0.95": of_a_narrow_guide(0.95, 5),
+    "narrow by 0.9": of_a_narrow_guide(0.9, 2),
+    "bounded": (lambda shape: -5 * exponential(shape), -math.log(6)),
+}
+HEAVY = {
+    **{f"log-normal, {scale}": log_normal(scale) for scale in (1.0, 1.5, 2.0, 2.5, 3.0)},
+    "narrow by 0.8": of_a_narrow_guide(0.8, 5),
+    "narrow by 0.6": of_a_narrow_guide(0.6, 1),
+    "Pareto, 0.45": (lambda shape: 0.45 * exponential(shape), -math.log(0.55)),
+    "Pareto, 0.7": (lambda shape: 0.7 * exponential(shape), -math.log(0.3)),
+}
+
+
+def stated_of_single_data(weights, num_samples, num_data=1000):
+    """Of many data, each scored alone: which state an interval, and which say what is true."""
+    torch.manual_seed(0)
+    drawn, truth = weights
+    score = summarize(drawn((num_samples, num_data)))
+    low, high = score.interval()
+    return ~score.is_bound, (low <= truth) & (truth <= high)
+
+
+@pytest.mark.parametrize("num_samples", [100, 400])
+@pytest.mark.parametrize("name", [*LIGHT, *HEAVY])
+def test_what_is_said_of_a_single_datum_is_true_however_heavy_its_weights(name, num_samples):
+    """An interval or a bound. Half of the intervals missed, for log-normal weights of scale 2."""
+    is_stated, is_true = stated_of_single_data({**LIGHT, **HEAVY}[name], num_samples)
+    assert is_true.double().mean() > 0.93
+    if is_stated.double().mean() > 0.4:
+        assert 0.9 < is_true[is_stated].double().mean() <= 0.99
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_single_datum_with_light_weights_has_an_interval(name):
+    is_stated, _ = stated_of_single_data(LIGHT[name], 400)
+    assert is_stated.double().mean() > 0.95
+
+
 def test_so_many_draws_bring_the_bias_down_to_what_was_asked_for():
     """Log-normal weights: the bias of log-mean-exp is known by simulation."""
     scale = 0.8
@@ -54,6 +114,13 @@ def test_so_few_draws_say_how_many_it_would_take():
     few = summarize(weights_of(0.8, num_samples=20))
     assert f"about {draws_needed(few):,} would bring the bias below 0.01 nats" in str(few)
     assert "would bring" not in str(summarize(weights_of(0.8, num_samples=21)))
+
+
+def test_the_error_of_a_mean_is_not_widened_for_the_skewness_of_each_datums_weights():
+    score = summarize(weights_of(1.0, 1000, 400))
+    alone = math.sqrt((math.e - 1) / 1000)
+    assert (score.mc_se / score.standard_error).median() > 1.1
+    assert score.mean_mc_se == pytest.approx(math.hypot(alone / 20, alone**2 / 2), rel=0.05)
 
 
 SHAPES = {

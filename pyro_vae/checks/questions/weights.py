@@ -25,7 +25,10 @@ class Weights(Check):
     def look(self, subject: Subject) -> Finding:
         score = subject.log_p
         threshold, count = pareto_k_threshold(score.num_samples), len(score.values)
-        above, share = score.above_threshold, score.ess.double() / score.num_samples
+        above, share = (
+            int((score.pareto_k > threshold).sum()),
+            score.ess.double() / score.num_samples,
+        )
         numbers = {
             "draws K": score.num_samples,
             "data": count,
@@ -35,7 +38,7 @@ class Weights(Check):
             "median effective share of the draws": share.median().item(),
             "smallest effective share": share.min().item(),
         }
-        if above is None:
+        if score.above_threshold is None:
             return Finding(f"K = {score.num_samples} is too small for a Pareto k", numbers)
         return Finding(
             means=f"Pareto k is above {threshold:.2f} for {above} of {count} data, and "
