@@ -1,4 +1,4 @@
-"""How often stated intervals cover, by the share of data whose Pareto k is above its threshold.
+"""How often stated intervals cover, by the share of data whose value is only a bound.
 
     python experiments/evaluation/shares.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import pyro_vae as pv
-from pyro_vae.evaluation import Defensive, Guide, UnreliableEstimate, Widened, pareto_k_threshold
+from pyro_vae.evaluation import Defensive, Guide, UnreliableEstimate, Widened
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 from exact import MODELS, model_of
@@ -30,7 +30,7 @@ SHARES = [0.0, 0.02, 0.1, 0.25, 0.5, 1.0]
 
 
 def scores(name, proposals):
-    """Of each proposal and seed: the share of data above the threshold, coverage of the rest."""
+    """Of each proposal and seed: the share of data that are bounds, coverage of the rest."""
     model = model_of(name)
     torch.manual_seed(1)
     data = model.data(*model.simulate(200))
@@ -38,10 +38,9 @@ def scores(name, proposals):
     for proposal in proposals if model.continuous else proposals[:1]:
         for seed in SEEDS:
             score = pv.log_likelihood(model.program, data, proposal=proposal, seed=seed)
-            below = score.pareto_k <= pareto_k_threshold(1000)
-            off = score.values - exact
-            covers = (off.abs() <= 1.96 * score.mc_se)[below].double().mean().item()
-            yield (~below).double().mean().item(), covers
+            low, high = score.interval()
+            covers = ((low <= exact) & (exact <= high))[~score.is_bound]
+            yield score.is_bound.double().mean().item(), covers.double().mean().item()
 
 
 def main() -> None:
@@ -49,7 +48,7 @@ def main() -> None:
     warnings.simplefilter("ignore", UnreliableEstimate)
     names = [name for name in MODELS if "Refined" not in name]  # whose draws are not independent
     found = [score for name in names for score in scores(name, PROPOSALS)]
-    print("| data above the threshold | scores | coverage of the data below it | worst score |")
+    print("| data that are bounds | scores | coverage of the others | worst score |")
     print("|---|---|---|---|")
     for low, high in zip([-1.0, *SHARES], SHARES):
         rows = [covers for share, covers in found if low < share <= high]
@@ -57,7 +56,7 @@ def main() -> None:
             words = "none" if high == 0 else f"{100 * max(low, 0):.0f}% to {100 * high:.0f}%"
             mean = 100 * sum(rows) / len(rows)
             print(f"| {words} | {len(rows)} | {mean:.1f}% | {100 * min(rows):.1f}% |")
-    print("\n| model | proposal | data above the threshold | coverage of the data below it |")
+    print("\n| model | proposal | data that are bounds | coverage of the others |")
     print("|---|---|---|---|")
     for name in (name for name in names if "curved" in name):
         for words, proposal in OF_CURVED.items():

@@ -85,7 +85,8 @@ class GaussianMarkovPath(MarkovPath):
               \quad z_0 = 0
 
     Every normal over paths with such a precision is one of these, the posterior of a linear state
-    space model among them.
+    space model among them. The density is computed in double precision: a large gain makes states
+    of which the noise is only the last digits.
 
     Args:
         gain: A (\*batch, T, D, D); the first is not used.
@@ -119,6 +120,11 @@ class GaussianMarkovPath(MarkovPath):
         gain, tril = self.gain[..., steps, :, :], self.scale_tril[..., steps, :, :]
         loc = torch.einsum("...ij,...j->...i", gain, before) + self.offset[..., steps, :]
         return MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        parameters = (part.double() for part in (self.gain, self.offset, self.scale_tril))
+        exact = super(GaussianMarkovPath, GaussianMarkovPath(*parameters, self.event_shape))
+        return exact.log_prob(value.double()).to(self.offset.dtype)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> GaussianMarkovPath:
         batch, (length, size) = torch.Size(batch_shape), self.offset.shape[-2:]

@@ -178,7 +178,8 @@ class GaussianProcess(nn.Module):
         self.log_lengthscale = nn.Parameter(start)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:
-        r = self.distances / self.log_lengthscale.exp()[:, None, None]
+        inverse = (-self.log_lengthscale).clamp(max=SHORTEST).exp()
+        r = self.distances * inverse[:, None, None]
         eye = torch.eye(self.latent[0], dtype=r.dtype, device=r.device)
         covariance = (1 - self.nugget) * KERNELS[self.kernel](r) + self.nugget * eye
         tril = torch.linalg.cholesky(covariance)
@@ -217,3 +218,4 @@ def _tril(raw: Tensor) -> Tensor:
 
 
 FLOOR = 1e-3
+SHORTEST = 40.0  # log of an inverse lengthscale whose square is a float; no two times are so near

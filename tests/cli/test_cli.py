@@ -784,6 +784,7 @@ def scores_with(tails, num_samples=1000, mean=-90.0):
         mc_se=torch.full((3,), 0.005),
         num_samples=num_samples,
         sha256="a",
+        standard_error=torch.full((3,), 0.005),
         ess=torch.full((3,), num_samples / 5),
         pareto_k=torch.tensor(tails),
     )

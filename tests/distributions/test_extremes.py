@@ -275,6 +275,20 @@ def ends_of_a_relaxed_bit():
     return [end.item() for end in own.RelaxedBernoulli(0.5, torch.zeros(()))._ends(torch.zeros(()))]
 
 
+def relaxed_code(temperature):
+    def exact(*values):
+        logits, z = values[:3], values[3:]
+        smallest = mp.mpf(torch.finfo(torch.get_default_dtype()).tiny)
+        inside = [c for c in range(3) if z[c] > smallest]
+        z = [mp.log(max(value, smallest)) for value in z]
+        total = log_sum([logit - temperature * y for logit, y in zip(logits, z)])
+        terms = [logits[c] - (temperature + 1) * z[c] - total for c in inside]
+        count = len(inside)
+        return sum(terms) + mp.loggamma(count) + (count - 1) * mp.log(temperature)
+
+    return exact
+
+
 def mixture_of_normals(*values):
     logits, loc, log_scale, x = values[:2], values[2:4], values[4:6], values[6]
     parts = [
@@ -557,6 +571,12 @@ DENSITIES = {
         columns(ENDS, ENDS, (-1e4, 0.5), (0.0, 1e4), (-6.0, 6.0), (0.0,)),
         ((0.0,), (1e4,)),
     ),
+    "RelaxedCategorical of any logits": Case(
+        lambda theta: own.RelaxedCategorical(0.5, theta),
+        relaxed_code(mp.mpf("0.5")),
+        columns(ENDS, ENDS, (-1e4, 3.0)),
+        ((0.5, 0.25, 0.25), (1.0, 0.0, 0.0), (0.75, 0.25, 0.0), (0.0, 1.0, 1e-30)),
+    ),
     "LowRankNormal": Case(
         lambda theta: own.LowRankNormal(
             torch.zeros(2), theta[..., :2, None], theta[..., 2:].double().exp()
@@ -633,6 +653,25 @@ def test_likelihoods(name, dtype):
 @pytest.mark.parametrize("name", DENSITIES)
 def test_densities(name, dtype):
     check(DENSITIES[name])
+
+
+def test_the_faces_of_a_relaxed_code_have_the_mass_of_what_floats_cannot_hold(float64):
+    """With a smallest entry of 1e-8, one draw in two hundred lies on a face."""
+    p = own.RelaxedCategorical(0.4, torch.tensor([0.0, 0.7, -1.0]))
+    p.smallest = 1e-8
+    inside = p.sample((400_000,)) > p.smallest
+    y = torch.linspace(-18.5, 18.5, 20_001)
+    for corner in range(3):
+        at = torch.full((3,), p.smallest).index_fill(0, torch.tensor(corner), 1.0)
+        alone = inside == torch.eye(3, dtype=torch.bool)[corner]
+        assert alone.all(1).double().mean() == pytest.approx(p.log_prob(at).exp().item(), abs=1e-4)
+        edge = torch.full((len(y), 3), p.smallest)
+        a, b = (c for c in range(3) if c != corner)
+        edge[:, a], edge[:, b] = torch.sigmoid(y), torch.sigmoid(-y)
+        density = p.log_prob(edge).exp() * edge[:, a] * edge[:, b]
+        mass = torch.trapezoid(density.masked_fill((edge > p.smallest).sum(1) < 2, 0), y)
+        two = (inside != torch.eye(3, dtype=torch.bool)[corner]).all(1)
+        assert two.double().mean() == pytest.approx(mass.item(), abs=3e-4)
 
 
 def test_the_ends_of_a_relaxed_bit(dtype):

@@ -173,6 +173,40 @@ class IgnoresContext(torch.nn.Module):
         return self.network(x)
 
 
+# Of a flow's or a chain's networks, weights of 1e4 leave nothing of a float; a flat prior has no
+# draws; the parameters of a Bayesian mixture are those of its guide.
+AT_ANY_SIZE = sorted({*pv.priors.__all__} - {"BayesianMixture", "DeepMarkov", "Flat", "Flow"})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", AT_ANY_SIZE)
+def test_parameters_of_1e4_leave_a_density_at_the_priors_own_draws(name, dtype):
+    own = families.program_with(pv.priors, name).to(dtype)
+    for sign in (1, -1, 0):
+        for parameter in own.prior.parameters():
+            signs = torch.full_like(parameter, sign) if sign else torch.randn_like(parameter).sign()
+            parameter.data = 1e4 * signs
+        context = torch.eye(3, dtype=dtype)[0] if own.context is not None else None
+        p = own.prior(context=context)
+        draws = p.sample((6,))
+        log_prob = p.log_prob(draws)
+        assert torch.isfinite(draws).all() and torch.isfinite(log_prob).all()
+        if log_prob.requires_grad:
+            parameters = [*own.prior.parameters()]
+            slopes = torch.autograd.grad(log_prob.sum(), parameters, allow_unused=True)
+            assert all(torch.isfinite(slope).all() for slope in slopes if slope is not None)
+
+
+def test_a_chain_of_a_large_gain_has_the_density_of_double_precision():
+    prior = pv.priors.GaussianMarkov((4, 2))
+    for parameter in prior.parameters():
+        parameter.data.fill_(1e4)
+    path = prior().sample((6,))
+    found = prior().log_prob(path)
+    exact = copy.deepcopy(prior).double()().log_prob(path.double())
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     "prior",
     [

@@ -72,6 +72,41 @@ def test_a_decoder_that_mixes_data_is_refused_with_its_name(function):
     assert MIXES in said and "first in module 'likelihood.network" in said
 
 
+MADE = {
+    "generated": lambda program: pv.generate(program, 4),
+    "decoded": lambda program: pv.decode(program, torch.randn(4, 2)),
+    "reconstructed alone": lambda program: pv.reconstruct(program, torch.randn(1, 4)),
+    "scored alone": lambda program: pv.log_likelihood(program, torch.randn(1, 4), 50),
+    "a map of the latent space": pv.inspection.Decoder,
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_mixes_data_makes_nothing_either(name):
+    """Without data, or with one datum alone, as with many."""
+    program = vae_through(Mixing(lambda h: h - h.mean(0)))
+    with pytest.raises(InvalidInput, match=f"{MIXES}.*'likelihood.network"):
+        MADE[name](program)
+    MADE[name](vae_through(Mixing(lambda h: h.softmax(1))))
+
+
+def test_mixing_between_latents_of_a_pair_is_found_before_it_generates():
+    with pytest.raises(InvalidInput, match=MIXES):
+        pv.generate(written_out(lambda z: z - z.sum(0)), 3)
+
+
+def test_the_number_of_data_is_noticed_of_one_alone(float64):
+    program = vae_with(lambda h: h / len(h) ** 0.5, "encoder")
+    assert "the number of data" in refusal(program, torch.randn(1, 4))
+
+
+def test_what_is_decoded_together_is_what_is_decoded_alone(float64):
+    program, z = vae_through(Mixing(lambda h: h.softmax(1))), torch.randn(5, 2)
+    alone = torch.cat([pv.decode(program, row[None]) for row in z])
+    torch.testing.assert_close(pv.decode(program, z), alone)
+    torch.testing.assert_close(pv.decode(program, z.expand(3, 5, 2))[1], alone)
+
+
 class Positions(nn.Module):
     """Adds to each datum its place in the batch."""
 
