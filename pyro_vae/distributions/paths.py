@@ -122,9 +122,9 @@ class GaussianMarkovPath(MarkovPath):
         return MultivariateNormal(loc, scale_tril=tril, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        parameters = (part.double() for part in (self.gain, self.offset, self.scale_tril))
-        exact = super(GaussianMarkovPath, GaussianMarkovPath(*parameters, self.event_shape))
-        return exact.log_prob(value.double()).to(self.offset.dtype)
+        gain, offset, tril = self.gain.double(), self.offset.double(), self.scale_tril.double()
+        exact = GaussianMarkovPath(gain, offset, tril, self.event_shape)
+        return MarkovPath.log_prob(exact, value.double()).to(self.offset.dtype)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> GaussianMarkovPath:
         batch, (length, size) = torch.Size(batch_shape), self.offset.shape[-2:]

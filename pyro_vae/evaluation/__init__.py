@@ -47,7 +47,7 @@ from pyro_vae.evaluation.importance_score import (
     convergence,
     summarize,
 )
-from pyro_vae.evaluation.pareto import pareto_k, pareto_k_threshold
+from pyro_vae.evaluation.pareto import is_heavy, pareto_k, pareto_k_threshold
 from pyro_vae.evaluation.proposals import (
     Defensive,
     Guide,
@@ -102,6 +102,7 @@ __all__ = [
     "load_scores",
     "log_joint",
     "log_likelihood",
+    "is_heavy",
     "pareto_k",
     "pareto_k_threshold",
     "perplexity",

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pyro_vae.contracts import (
     ProgramLike,
-    Site,
     StochasticFunction,
     Tensors,
     Trace,
@@ -24,7 +23,6 @@ from pyro_vae.runtime.environment import evaluating, reference_parameter
 from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.noise import has_own_noise
 from pyro_vae.runtime.observed import AnyDraws, Unconditioned, observed_data
-from pyro_vae.runtime.summed import is_summed
 from pyro_vae.runtime.traces import is_local, latent_sites, paired_traces, plates_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
@@ -54,11 +52,7 @@ def check_decoding(program: ProgramLike, context: Tensors | None) -> None:
 
 def _prior_of(program: ProgramLike) -> StochasticFunction:
     """A program's model as a guide: the latents alone, each drawn from the prior."""
-    return poutine.block(joint_of(program), hide_fn=_is_no_latent)
-
-
-def _is_no_latent(site: Site) -> bool:
-    return site["is_observed"] or is_summed(site)
+    return poutine.block(joint_of(program), hide_fn=lambda site: site["is_observed"])
 
 
 def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> ProgramLike:
