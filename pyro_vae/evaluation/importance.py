@@ -110,16 +110,16 @@ def log_likelihood(
 
     With global latents it is a `PredictiveScore`, of log p(x | training data), and the draws are
     divided between both kinds. Its expectation is a lower bound on log p(x) that tightens with K.
-    The Monte Carlo error is the delta method's, :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`, with the
-    bias of the logarithm, and wider where weights are skewed. Where Pareto k is above its threshold
-    or near it, the value is a lower bound (`is_heavy`), likely too low by more than that error. Look
-    at the other data too, for a single k is noisy. On twelve models with exact values, curved
-    decoders among them, 95% intervals at K = 1000 covered 93% to 97% of the data that had one where
-    at most a quarter of all were bounds, 74% or more where at most half were, and down to none
-    beyond that (``experiments/evaluation``). Neither k nor ESS can see a mode of the
-    posterior that q misses altogether: there both look perfect, and annealing from the prior
-    (`pyro_vae.ais`) or NUTS is the remedy. (ArviZ's group ``log_likelihood`` holds log p(x | z)
-    for each draw; this is log p(x).)
+    The Monte Carlo error is the delta method's, :math:`\mathrm{sd}(w) / (\sqrt K\, \bar w)`,
+    with the bias of the logarithm, and wider where weights are skewed. Where Pareto k is above
+    its threshold or near it, the value is a lower bound (`is_heavy`), likely too low by more
+    than that error. Look at the other data too, for a single k is noisy. On twelve models with
+    exact values, curved decoders among them, 95% intervals at K = 1000 covered 93% to 97% of the
+    data that had one where at most a quarter of all were bounds, 74% or more where at most half
+    were, and down to none beyond that (``experiments/evaluation``). Neither k nor ESS can see a
+    mode of the posterior that q misses altogether: there both look perfect, and annealing from
+    the prior (`pyro_vae.ais`) or NUTS is the remedy. (ArviZ's group ``log_likelihood`` holds
+    log p(x | z) for each draw; this is log p(x).)
 
     Args:
         program: any program.
