@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pyro_vae.evaluation.importance_score import ImportanceScore
-from pyro_vae.evaluation.scores import MeanScore, widening
+from pyro_vae.evaluation.scores import MeanScore
+from pyro_vae.evaluation.widening import widening
 
 __all__ = ["GlobalELBO", "PredictiveScore", "global_elbo", "shared_error"]
 

@@ -17,9 +17,8 @@ from pyro_vae.evaluation.scores import (
     error_of_mean,
     like_weights,
     rounding_of,
-    skewness,
-    widening,
 )
+from pyro_vae.evaluation.widening import skewness, widening
 
 __all__ = [
     "ImportanceScore",

@@ -18,7 +18,8 @@ from pyro_vae.evaluation.importance import evaluate, importance_weights, log_joi
 from pyro_vae.evaluation.importance_score import UnreliableEstimate, convergence, summarize
 from pyro_vae.evaluation.pareto import pareto_k, pareto_k_threshold
 from pyro_vae.evaluation.proposals import Defensive, Guide, Refitted, Widened
-from pyro_vae.evaluation.scores import bits_per_dim, widening
+from pyro_vae.evaluation.scores import bits_per_dim
+from pyro_vae.evaluation.widening import widening
 from pyro_vae.runtime.blocks import BLOCK_BYTES
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.memory import Cost
