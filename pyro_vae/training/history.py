@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
 from pyro_vae.datasets.shown import facts_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["History", "Row", "TrainingDiverged"]
+__all__ = ["History", "Row", "TrainingDiverged", "why_not_finite"]
 
 
 class TrainingDiverged(ArithmeticError):
@@ -37,6 +41,23 @@ class TrainingDiverged(ArithmeticError):
             f"training diverged: the loss or a parameter became NaN or infinite at step {step}, "
             f"first at {site}; {cause}; {kept}"
         )
+
+
+def why_not_finite(density: Distribution, value: Tensor) -> str:
+    """Why the log-probability of a value is NaN or infinite, and what to change.
+
+    Example:
+        >>> x = torch.tensor([0.0, 0.3, 1.0])
+        >>> why_not_finite(torch.distributions.Beta(2.0, 2.0), x)[:43]
+        'it has values at the edge of its support, w'
+    """
+    inside = value + 0.01 * (value.mean() - value) if value.is_floating_point() else value
+    if torch.isfinite(density.log_prob(inside)).all():
+        return (
+            "it has values at the edge of its support, where this density is zero or infinite: "
+            "move them inside, as 0.98 x + 0.01 does in [0, 1], or take another likelihood"
+        )
+    return "its log-probability overflowed: bound its scale, rescale x, or lower learning_rate"
 
 
 class Row(TypedDict):

@@ -25,7 +25,7 @@ from pyro_vae.runtime.checks import inside_supports
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
-from pyro_vae.training.history import History, Row, TrainingDiverged
+from pyro_vae.training.history import History, Row, TrainingDiverged, why_not_finite
 from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import InvalidInput
@@ -281,10 +281,8 @@ class Run:
             name = _first_site_that_is_not_finite(trace)
             if name is not None:
                 where = f"site {name!r} of the {part}"
-                cause = (
-                    "its log-probability overflowed: bound its scale, rescale x, "
-                    "or lower learning_rate"
-                )
+                with torch.no_grad(), validation_enabled(False):
+                    cause = why_not_finite(trace.nodes[name]["fn"], trace.nodes[name]["value"])
                 return TrainingDiverged(step, where, cause, self.folder)
         cause = "running the epoch again gave finite terms: lower learning_rate or set clip_norm"
         return TrainingDiverged(step, "no single site", cause, self.folder)

@@ -13,6 +13,7 @@ import torch
 from cases import CASES, case
 from conftest import small_vae
 from filelock import FileLock
+from torch import nn
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
@@ -371,6 +372,31 @@ def test_a_nan_stops_with_the_step_the_site_and_the_cause_and_keeps_the_checkpoi
         if name.startswith("program.")
     }
     assert_same(weights(program), kept)  # the program itself is back where it was, too
+
+
+class Peaked(nn.Module):
+    """A Beta density around a mode, as a first likelihood of one's own may be."""
+
+    def __init__(self):
+        super().__init__()
+        self.event_shape, self.head = (3,), nn.Linear(2, 3)
+
+    def forward(self, z, context=None):
+        mode = self.head(z).sigmoid()
+        return dist.Beta(1 + 10 * mode, 11 - 10 * mode).to_event(1)
+
+
+def test_data_at_the_edge_of_a_support_are_named_as_the_cause():
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        Peaked(),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
+    x = torch.rand(20, 3).round(decimals=1)
+    x[0] = torch.tensor([0.0, 0.5, 1.0])
+    with pytest.raises(TrainingDiverged, match=r"'x' of the model; it has values at the edge"):
+        pv.fit(vae, x, epochs=1, progress=False)
+    pv.fit(vae, 0.98 * x + 0.01, epochs=1, progress=False)
 
 
 def test_a_full_disk_during_training_keeps_the_last_checkpoint(tmp_path, monkeypatch):
