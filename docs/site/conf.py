@@ -16,6 +16,7 @@ nb_execution_in_temp = True
 nb_merge_streams = True
 html_theme, html_title = "furo", "pyro_vae"
 html_static_path, html_css_files = ["_static"], ["site.css"]
+html_favicon = "_static/icon.svg"
 html_theme_options = {"source_repository": "", "source_branch": ""}
 html_copy_source = html_show_sourcelink = html_show_copyright = False
 html_math_renderer = "curves"

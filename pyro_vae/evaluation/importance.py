@@ -170,8 +170,9 @@ def log_likelihood(
         warnings.warn(
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
-            "likely too low by more than the stated error. Raise num_samples, refine the guide for "
-            "each datum (proposal=Refitted()), anneal (ais), or use a more flexible posterior",
+            "likely too low by more than the stated error. Draw from a wider guide "
+            "(proposal=Widened(1.3)), fit it to each datum first (Widened(1.2, of=Refitted())), "
+            "anneal (ais), or use a more flexible posterior",
             UnreliableEstimate,
             stacklevel=3,
         )
