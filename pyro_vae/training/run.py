@@ -282,7 +282,8 @@ class Run:
             if name is not None:
                 where = f"site {name!r} of the {part}"
                 with torch.no_grad(), validation_enabled(False):
-                    cause = why_not_finite(trace.nodes[name]["fn"], trace.nodes[name]["value"])
+                    site = sites_of(trace)[name]
+                    cause = why_not_finite(site["fn"], site["value"])
                 return TrainingDiverged(step, where, cause, self.folder)
         cause = "running the epoch again gave finite terms: lower learning_rate or set clip_norm"
         return TrainingDiverged(step, "no single site", cause, self.folder)
