@@ -7,6 +7,10 @@ from pathlib import Path
 
 def main() -> int:
     """Run a command; an interrupt while its libraries are imported is one line, too."""
+    for name in ("stdin", "stdout", "stderr"):
+        if vars(sys)[name] is None:  # it was closed, and no file of ours must take its number
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            vars(sys)[name] = os.fdopen(nowhere, "r" if name == "stdin" else "w")
     try:
         from pyro_vae.cli import main as run
         from pyro_vae.cli.interrupts import ended_by_signals

@@ -130,6 +130,14 @@ def test_a_full_output_is_one_line(run):
     ]
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path, closed):
+    said = tmp_path / "said"
+    script = f'"$0" -m pyro_vae --version >"$1" 2>&1 {closed}; echo $? >"$1".code'
+    subprocess.run(["sh", "-c", script, sys.executable, str(said)], check=True)
+    assert (tmp_path / "said.code").read_text() == "0\n" and "Trace" not in said.read_text()
+
+
 def test_an_interrupt_while_libraries_are_imported_is_one_line():
     """A module that is interrupted stands for the seconds that the imports take."""
     code = (
