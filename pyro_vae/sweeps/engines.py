@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -113,14 +114,16 @@ class Ray(Engine):
         """
         ray = optional("ray", "sweep", "engine", "'ray', which is not installed")
         ours = not ray.is_initialized()
+        # Without a name, Ray would ask for the last cluster of this machine, dead or alive.
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         if ours:
             try:
                 with elsewhere():  # its processes look for modules where it was started
-                    ray.init(address=self.address, log_to_driver=False, logging_level="error")
+                    ray.init(address=address, log_to_driver=False, logging_level="error")
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise InvalidInput(
                     "address",
-                    got=f"{self.address!r}, which cannot be reached ({error})",
+                    got=f"{address!r}, which cannot be reached ({error})",
                     expected="the address of a Ray cluster",
                     fix="start one with ray start --head, or leave --address out; where the "
                     "cluster has a token, give it to this process too (ray get-auth-token)",

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sweeps.fake_trials import finish
 
 from pyro_vae.cli import main
 from pyro_vae.sweeps import engines
-from pyro_vae.sweeps.engines import Local, threads_of
+from pyro_vae.sweeps.engines import Local, Ray, threads_of
 from pyro_vae.sweeps.grid import combinations_of, read_axis
 from pyro_vae.sweeps.page import files_of
 from pyro_vae.sweeps.results import read_results
@@ -214,3 +215,23 @@ def test_the_log_of_a_search_is_a_file_of_its_own(tmp_path, found):
     with pytest.raises(InvalidInput, match=r"search\.log"):
         Search(path, SETTINGS[:1], [read_range("learning-rate=1e-4..1e-2")], 2)
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "given, environment, asked",
+    [(None, None, "local"), (None, "first:6379", "first:6379"), ("here:1", "first:6379", "here:1")],
+)
+def test_without_a_name_no_cluster_of_the_past_is_asked_for(monkeypatch, given, environment, asked):
+    addresses = []
+    fake = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda address, **_: addresses.append(address),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setattr(engines, "optional", lambda *_: fake)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    with Ray(address=given).connected():
+        pass
+    assert addresses == [asked]
