@@ -26,6 +26,7 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import facts_html, plus_minus
 from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.hmc import Chains, paths_in_blocks
+from pyro_vae.evaluation.importance_score import warn_of_rounding
 from pyro_vae.evaluation.scores import Score, concatenate
 from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoid, temperatures
 from pyro_vae.programs.contexts import check_context
@@ -197,7 +198,10 @@ def ais(
     with conditioned(program, data, seed) as given, bar as advance:
         for path, _ in paths_in_blocks(given, chains, seed, advance):
             parts.append(path.score(betas, path.pilot(betas)))
-    return replace(concatenate(parts), seed=seed, sha256=data.sha256)
+        eps = torch.finfo(given.dtype).eps
+    score = replace(concatenate(parts), seed=seed, sha256=data.sha256)
+    warn_of_rounding(eps * score.values.abs().max().item(), stacklevel=4)
+    return score
 
 
 @in_fixed_blocks
@@ -270,11 +274,13 @@ def bdmc(
                 steps = path.pilot(betas)
                 lower.append(path.score(betas, steps))
                 upper.append(path.score(betas[::-1], steps.flip(0), path.latents_of(trace)))
+        eps = torch.finfo(given.dtype).eps
     sha256 = as_dataset((x, context)).sha256
     below, above = (
         replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
     )
     upper_bound = UpperBound(**(vars(above) | {"values": -above.values}))
+    warn_of_rounding(eps * below.values.abs().max().item(), stacklevel=4)
     return Sandwich(below, upper_bound, x, context)
 
 

@@ -18,6 +18,7 @@ from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.evaluation.importance import evaluate, log_likelihood, summary_error
+from pyro_vae.evaluation.importance_score import warn_of_rounding
 from pyro_vae.evaluation.proposals import Guide, Proposal, Refitted
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
 from pyro_vae.runtime.blocks import Blocks, fewest_runs
@@ -68,13 +69,16 @@ def decompose(
     check_count("num_samples", num_samples)
     data = as_dataset(data)
     parts: dict[str, list[Score]] = {}
+    rounding = 0.0
     with conditioned(program, data, seed) as given:
         blocks = Blocks.of(given, _drawing_of_terms, num_samples, fewest_runs(given))
         for part, few in blocks.over(given, seed):
             runs = [_terms(part, count) for count in blocks.draws]
             for name in runs[0]:
                 terms = torch.cat([run[name] for run in runs])[:, : few.stop - few.start]
+                rounding = max(rounding, rounding_of(terms).max().item())
                 parts.setdefault(name, []).append(_score(terms, part, blocks.draws))
+    warn_of_rounding(rounding, stacklevel=4)
     return {
         name: replace(concatenate(scores), seed=seed, sha256=data.sha256)
         for name, scores in parts.items()

@@ -21,7 +21,12 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.conditional_score import difference, only_parts
 from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
-from pyro_vae.evaluation.importance_score import ImportanceScore, UnreliableEstimate, summarize
+from pyro_vae.evaluation.importance_score import (
+    ImportanceScore,
+    UnreliableEstimate,
+    summarize,
+    warn_of_rounding,
+)
 from pyro_vae.evaluation.kept_scores import KeptScores
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
 from pyro_vae.evaluation.pareto import pareto_k_threshold
@@ -31,9 +36,6 @@ from pyro_vae.runtime.global_latents import HasGlobals
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.settings import Compile, Settings
 from pyro_vae.validation import check_count
-
-LARGEST_ROUNDING = 0.01  # nats
-
 
 __all__ = [
     "elbo",
@@ -252,13 +254,7 @@ def _summarized(
             parts[name].append(score)
             if len(parts[name]) >= MOST_PARTS:
                 parts[name] = [concatenate(parts[name])]
-    if rounding > LARGEST_ROUNDING:
-        warnings.warn(
-            f"Log-weights are so large that rounding alone may change a score by {rounding:.2g} "
-            "nats. Score in float64 (program.double()), or rescale the data",
-            UnreliableEstimate,
-            stacklevel=4,
-        )
+    warn_of_rounding(rounding, stacklevel=5)
     return {name: concatenate(scores) for name, scores in parts.items()}
 
 

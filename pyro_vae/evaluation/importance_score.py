@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -32,10 +33,22 @@ __all__ = [
 
 FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
 OF_SKEWNESS = 12.0
+LARGEST_ROUNDING = 0.01  # nats
 
 
 class UnreliableEstimate(UserWarning):
     """An estimate whose error is too short, by the tail of its importance weights."""
+
+
+def warn_of_rounding(rounding: float, stacklevel: int) -> None:
+    """Warn where rounding alone may change a score, by so many nats."""
+    if rounding > LARGEST_ROUNDING:
+        warnings.warn(
+            f"Log-weights are so large that rounding alone may change a score by {rounding:.2g} "
+            "nats. Score in float64 (program.double()), or rescale the data",
+            UnreliableEstimate,
+            stacklevel=stacklevel,
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -75,3 +75,28 @@ def test_one_chain_has_a_summary_without_nan_or_a_warning():
         table = az.summary(idata, kind="stats")
     assert not table.isna().any().any() and len(table) == 4
     assert "kind='stats'" in idata.posterior.attrs["note"]
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda program, x: pv.elbo(program, x, 30),
+        lambda program, x: pv.log_likelihood(program, x, 30),
+        lambda program, x: pv.evaluation.decompose(program, x, 30),
+        lambda program, x: pv.evaluation.ais(program, x, num_chains=2, num_temperatures=3),
+    ],
+    ids=["elbo", "log_likelihood", "decompose", "ais"],
+)
+def test_large_weights_in_single_precision_are_said_to_be_rounded(score):
+    program = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Normal(3, pv.networks.MLP(2, [4])),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
+    x = torch.full((2, 3), 1e3)
+    with pytest.warns(pv.evaluation.UnreliableEstimate, match="rounding alone may change"):
+        score(program, x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*rounding alone")
+        score(program.double(), x.double())
