@@ -13,7 +13,7 @@ from typing import Literal
 from pyro_vae import checkpoint
 from pyro_vae.files.elsewhere import elsewhere
 from pyro_vae.training.callbacks import Callback, Training
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, printable
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "WeightsAndBiases"]
 
@@ -84,9 +84,11 @@ class MLflow(Callback):
         """The run of a folder that is resumed, or else a new one."""
         tags, name = {}, None
         if training.folder is not None:
-            tags, name = {"folder": str(training.folder.resolve())}, training.folder.name
-        if training.epoch and tags:
-            query = f"tags.folder = '{tags['folder']}'"
+            folder, name = str(training.folder.resolve()), training.folder.name
+            digest = hashlib.sha256(folder.encode(errors="surrogateescape")).hexdigest()
+            tags = {"folder": printable(folder), "folder_id": digest}
+        if training.epoch and tags:  # by a number: a path may hold the quotes of a query
+            query = f"tags.folder_id = '{tags['folder_id']}'"
             earlier = self.client.search_runs([experiment], query, max_results=1)
             if earlier:
                 return earlier[0].info.run_id

@@ -95,7 +95,8 @@ class FakeMlflow(types.SimpleNamespace):
         return types.SimpleNamespace(info=types.SimpleNamespace(run_id="r"))
 
     def search_runs(self, experiments, query, max_results):
-        return [self._run] if f"'{self.store['tags']['folder']}'" in query else []
+        assert query.count("'") == 2  # those of the query itself
+        return [self._run] if f"'{self.store['tags']['folder_id']}'" in query else []
 
     def log_param(self, run, name, value):
         self.store["params"][name] = value
@@ -113,11 +114,11 @@ def test_mlflow_gets_every_number_once(tmp_path, monkeypatch):
     library.MlflowClient = lambda tracking_uri: FakeMlflow(store)
     monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
     monkeypatch.setitem(sys.modules, "mlflow.tracking", library)
-    fit(2, tmp_path / "run", MLflow())
-    history = fit(3, tmp_path / "run", MLflow(), resume=True)
+    fit(2, tmp_path / "sister's run", MLflow())
+    history = fit(3, tmp_path / "sister's run", MLflow(), resume=True)
     steps = [(value, step) for name, value, step in store["metrics"] if name == "objective"]
     assert steps == list(zip(history["objective"], history["step"]))
-    assert store["status"] == "FINISHED" and store["name"] == "run"
+    assert store["status"] == "FINISHED" and store["name"] == "sister's run"
     assert store["params"]["batch_size"] == "16" and "program" not in store["params"]
 
 
