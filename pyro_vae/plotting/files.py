@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pyro_vae.validation import check_choice
 
 __all__ = [
     "COLOURS", "FORMATS", "figure_files", "figure_png", "formats_with", "grid_files",
-    "save_figure",
+    "save_figure", "written",
 ]  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -46,7 +47,7 @@ def figure_png(
     software: str = "pyro-vae",
 ) -> bytes:
     """One pair of axes, or a column of several, as PNG, which names the software that drew it."""
-    return _written(_figure(draw, size), "png", software)
+    return written(_figure(draw, size), "png", software)
 
 
 def figure_files(
@@ -68,7 +69,7 @@ def figure_files(
         ['line.png', 'line.svg']
     """
     figure = _figure(draw, size)
-    return {f"{name}.{kind}": _written(figure, kind, "pyro-vae") for kind in formats}
+    return {f"{name}.{kind}": written(figure, kind, "pyro-vae") for kind in formats}
 
 
 def grid_files(
@@ -82,7 +83,7 @@ def grid_files(
     side = max(4.0, size * count)
     figure = Figure(figsize=(side, side), layout="constrained", dpi=100)
     draw(figure.subplots(count, count, squeeze=False))
-    return {f"{name}.{kind}": _written(figure, kind, "pyro-vae") for kind in formats}
+    return {f"{name}.{kind}": written(figure, kind, "pyro-vae") for kind in formats}
 
 
 def formats_with(chosen: str) -> list[str]:
@@ -104,10 +105,15 @@ def _figure(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> Figure:
     return figure
 
 
-def _written(figure: Figure, kind: str, software: str) -> bytes:
+def written(figure: Figure, kind: str, software: str) -> bytes:
     """A figure as a file without empty margins; the same figure gives the same bytes."""
     picture = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "pyro-vae", "pdf.fonttype": 42}):
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "pyro-vae", "pdf.fonttype": 42}),
+        warnings.catch_warnings(),
+    ):
+        # Matplotlib says so by the clock: where the machine is busy, of any legend.
+        warnings.filterwarnings("ignore", 'Creating legend with loc="best" can be slow')
         figure.savefig(
             picture,
             format=kind,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable
 
 from pyro_vae.checks import Checked, Verdict
+from pyro_vae.plotting.files import written
 from pyro_vae.report import markup
 from pyro_vae.report.markup import text
 from pyro_vae.report.page import page
@@ -156,7 +156,5 @@ def _with_formulas(words: str) -> str:
 def _figure(verdict: Verdict) -> str:
     if verdict.figure is None:
         return ""
-    picture = io.BytesIO()
-    verdict.figure().savefig(picture, format="png", metadata={"Software": "pyro-vae"})
-    source = markup.embedded(picture.getvalue(), "png")
+    source = markup.embedded(written(verdict.figure(), "png", "pyro-vae"), "png")
     return f'<figure><img alt="{text(verdict.name)}" src="{source}"></figure>'

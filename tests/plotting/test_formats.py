@@ -1,6 +1,8 @@
 """Figures as files: PNG, PDF and SVG, without empty margins and always the same bytes."""
 
 import io
+import time
+from itertools import count
 
 import numpy as np
 import pytest
@@ -26,6 +28,17 @@ def test_a_figure_is_of_its_kind_and_the_same_twice(kind):
     first, second = picture([kind]), picture([kind])
     assert list(first) == [f"wide.{kind}"] and first[f"wide.{kind}"].startswith(STARTS[kind])
     assert first == second
+
+
+def test_a_legend_on_a_busy_machine_is_no_warning(monkeypatch):
+    clock = count(step=10)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+
+    def draw(ax):
+        ax.plot([0, 1], label="a line")
+        ax.legend()
+
+    assert plotting.figure_files("line", draw)["line.png"].startswith(STARTS["png"])
 
 
 def test_no_strip_of_a_figure_is_blank():
