@@ -8,14 +8,17 @@ Latents are drawn once and their values are replayed, so that all comparisons ar
 other data are replaced by copies of the one, not left out: shapes stay the same, so that products
 are rounded alike and a program that keeps the law differs by exactly 0. Each of the few data takes
 its turn, whichever is the largest of all or below the median. At the other places its copies must
-have its score too. Only the last datum is left alone, so that the number of data is noticed.
+have its score too. Only the last datum is left alone, so that the number of data is noticed. Where
+places or shapes differ, a change that the data's last digits make as well is one of rounding.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -26,7 +29,7 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, terms_of, weights_of
-from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
+from pyro_vae.validation import InvalidInput, count_of, map_tensors, rows_of, tensors_of
 
 __all__ = ["DrawsMixed", "check_independence"]
 
@@ -34,6 +37,8 @@ MOST_DATA = 3
 DRAWS = 2
 ROUNDING = 16  # times eps and the sum of all absolute log-probabilities
 ROUNDING_OF_ONE = 4096  # the same where shapes differ, so that products are rounded differently
+LAST_DIGITS = 8  # times eps, by which data are moved to see what their rounding does
+ROUNDINGS = 4  # times what that does
 
 
 class DrawsMixed(InvalidInput):
@@ -137,6 +142,18 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
     )
     sizes = torch.where(torch.isfinite(whole.weights), whole.size, 0)
     scale = unit * max(1.0, sizes.max().item())
+
+    @cache
+    def last_digits() -> float:
+        """What rounding does inside: large data, and small scales, make much of it."""
+        moved = _moved(look.x, 1 + LAST_DIGITS * unit)
+        at = look.values_at(whole.sources, everyone)
+        change = _change(whole.weights, replace(look, x=moved).run(everyone, at).weights)
+        return ROUNDINGS * change if math.isfinite(change) else 0.0
+
+    def is_rounding(change: float) -> bool:
+        return change <= ROUNDING_OF_ONE * scale or change <= last_digits()
+
     last = len(everyone) - 1
     # The last datum is compared with itself alone, where that can be done.
     for i in everyone[: last + has_noise] if last else ():
@@ -146,17 +163,17 @@ def check_independence(look: Look, *, has_noise: bool) -> None:
         if not change <= ROUNDING * scale:
             raise _mixes(look, whole, i, change)
         change = _change(whole.weights[0, i], again[0])
-        if not has_noise and not change <= ROUNDING_OF_ONE * scale:
+        if not has_noise and not is_rounding(change):
             raise _refusal("its place in its batch, or on data of another batch", change)
     if has_noise:
         return
     if last:
         alone = look.run([last], look.values_at(whole.sources, [last])).weights
         change = _change(whole.weights[0, last], alone[0, 0])
-        if not change <= ROUNDING_OF_ONE * scale:
+        if not is_rounding(change):
             raise _refusal("the number of data in its batch, or on its place", change)
     if not look.plates.one_draw:
-        _check_draws(look, whole, everyone, ROUNDING_OF_ONE * scale)
+        _check_draws(look, whole, everyone, is_rounding)
 
 
 def _change(before: Tensor, after: Tensor) -> float:
@@ -165,13 +182,19 @@ def _change(before: Tensor, after: Tensor) -> float:
     return torch.where(is_same, 0, after - before).abs().max().item()
 
 
-def _check_draws(look: Look, whole: Run, rows: list[int], tolerance: float) -> None:
+def _moved(x: Tensors, factor: float) -> Tensors:
+    return map_tensors(lambda part: part * factor if part.is_floating_point() else part, x)
+
+
+def _check_draws(
+    look: Look, whole: Run, rows: list[int], is_rounding: Callable[[float], bool]
+) -> None:
     try:
         many = look.run(rows, draws=DRAWS)
         for k in range(DRAWS):  # the first may know the last alone, or the last the first
             values = look.one_of(many.sources, k, whole.sources)
             change = _change(look.run(rows, values).weights[0], many.weights[k])
-            if not change <= tolerance:
+            if not is_rounding(change):
                 raise _refusal("the other draws of its latents", change, kind=DrawsMixed)
     except InvalidInput:
         raise

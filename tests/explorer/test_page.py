@@ -192,10 +192,17 @@ def test_the_page_in_a_browser(server, width):
         page.mouse.move(x + 60, y - 40, steps=4)
         page.mouse.up()
         changes()
-        page.locator(".noUi-handle").first.focus()
-        for _ in range(5):
+        # A drag goes on to change the page for a while: what it ends with, then the keys.
+        until(page, lambda: page.evaluate("Boolean(Bokeh.documents[0]?.is_idle)"))
+        page.wait_for_timeout(500)
+        seen.append(picture.get_attribute("src"))
+
+        def moved():
+            page.locator(".noUi-handle").first.focus()
             page.keyboard.press("ArrowRight")
-        changes()
+            return picture.get_attribute("src") != seen[-1]
+
+        until(page, moved)
         page.get_by_role("button", name="Draw from the prior").first.click()
         page.get_by_text("From the prior", exact=True).first.wait_for()
         assert fits(page)

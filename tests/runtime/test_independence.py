@@ -374,3 +374,26 @@ def test_the_look_leaves_random_numbers_alone():
     after = torch.rand(3)
     torch.manual_seed(7)
     assert torch.equal(torch.rand(3), after)
+
+
+@pytest.mark.parametrize("digits, is_rounding", [(4, True), (400, False)])
+def test_what_the_last_digits_of_data_do_is_rounding(digits, is_rounding):
+    """Products of large numbers are rounded by place; a small scale makes nats of it."""
+    eps = torch.finfo(torch.float32).eps
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+            loc = 170 * (1 + digits * eps * torch.arange(len(x)).unsqueeze(-1)) + 0 * z
+            pyro.sample("x", dist.Normal(loc, 0.01).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 1), 1.0).to_event(1))
+
+    program = pv.Program(model, guide, modules=nn.Linear(1, 1), event_shape=1)
+    x = torch.full((5, 1), 170.01)
+    if is_rounding:
+        assert pv.elbo(program, x, 10).mean == pytest.approx(3.19, abs=0.1)
+    else:
+        assert "depends on" in refusal(program, x)
