@@ -56,10 +56,11 @@ def is_heavy(pareto_k: Tensor, ess: Tensor, num_samples: int) -> Tensor:
     .. math:: \hat k + \Big(1 - \frac{\mathrm{ESS}}{K}\Big) \frac{1 + \hat k^+}{\sqrt M} > \min(1 -
               1 / \log_{10} K, 0.7) \quad \text{or} \quad \mathrm{ESS} < 2.5 \sqrt K
 
-    A k is fitted to the M largest weights, and has a standard error; draws that happened to miss a
-    heavy tail show a small k. So k must be below the threshold by its error, but for the share of
-    the draws that are at work: where all are, there is no tail to miss. The second rule is for a
-    few weights that outweigh all others. Where there is no k, the answer is yes.
+    A k is fitted to the :math:`M = \min(K / 5, 3 \sqrt K)` largest weights, and has a standard
+    error; draws that happened to miss a heavy tail show a small k. So k must be below the threshold
+    by its error, but for the share of the draws that are at work: where all are, there is no tail
+    to miss. The second rule is for a few weights that outweigh all others. Where there is no k, the
+    answer is yes.
 
     Args:
         pareto_k: k of each datum (N,).

@@ -25,10 +25,8 @@ class Weights(Check):
     def look(self, subject: Subject) -> Finding:
         score = subject.log_p
         threshold, count = pareto_k_threshold(score.num_samples), len(score.values)
-        above, share = (
-            int((score.pareto_k > threshold).sum()),
-            score.ess.double() / score.num_samples,
-        )
+        above = int((score.pareto_k > threshold).sum())
+        share = score.ess.double() / score.num_samples
         numbers = {
             "draws K": score.num_samples,
             "data": count,
