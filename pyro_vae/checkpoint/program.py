@@ -16,6 +16,11 @@ from torch.nn.utils.parametrize import is_parametrized
 from pyro_vae.checkpoint.description import Json, add_parts, added_parts, build, describe
 from pyro_vae.checkpoint.hub import is_address, pull
 from pyro_vae.checkpoint.states import Meta, read_state, write_state
+from pyro_vae.checkpoint.unsaved import (
+    unsaved_digests,
+    warn_of_changes,
+    warn_of_unsaved_modules,
+)
 from pyro_vae.contracts import MadeAtFirstRun, ProgramLike, alone, as_module
 from pyro_vae.files.writing import CheckpointError
 from pyro_vae.validation import InvalidInput
@@ -63,6 +68,9 @@ def load(
         CheckpointError: if the state is missing, truncated, altered, of another format or of
             another structure, or names a class that is not trusted.
 
+    It warns of tensors that are neither parameters nor buffers, and differ from those of the
+    program that was saved.
+
     Nothing is unpickled, and no name in the folder is imported unless it is trusted: see
     docs/threat-model.md for what a folder from a stranger can do.
     """
@@ -106,6 +114,7 @@ def load(
             tensor.data = tensors[name].to(tensor.device)
             tensor.requires_grad_(tensor.requires_grad and name not in meta.get("frozen", ()))
     program.eval()
+    warn_of_changes(program, meta.get("unsaved", {}))
     return program
 
 
@@ -115,7 +124,8 @@ def description_of(program: ProgramLike) -> Meta:
     described = described_or_named(as_module(program))
     _warn_of_script(described)
     _warn_of_parametrizations(as_module(program))
-    return {"program": described, "frozen": frozen}
+    warn_of_unsaved_modules(program)
+    return {"program": described, "frozen": frozen, "unsaved": unsaved_digests(program)}
 
 
 def described_or_named(module: nn.Module) -> Json:

@@ -47,6 +47,7 @@ class Index(TypedDict):
     weights: str
     sha256: str
     frozen: NotRequired[list[str]]  # parameters of a program that are not trained
+    unsaved: NotRequired[dict[str, str]]  # digests of tensors that the state does not hold
 
 
 PICKLES = {".pt", ".pth", ".pkl", ".ckpt", ".bin"}

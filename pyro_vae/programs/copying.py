@@ -10,7 +10,7 @@ from typing import Any
 from pyro.poutine.messenger import _bound_partial
 from torch import Tensor, nn
 
-from pyro_vae.programs.references import is_of_library, names_used_by, referred_to
+from pyro_vae.checkpoint.references import is_of_library, names_used_by, referred_to
 
 __all__ = ["copied"]
 

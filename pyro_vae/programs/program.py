@@ -12,6 +12,7 @@ import torch
 from pyro import poutine, validation_enabled
 from torch import nn
 
+from pyro_vae.checkpoint.references import modules_of, referred_to
 from pyro_vae.contracts import (
     EventShape,
     ProgramLike,
@@ -33,7 +34,6 @@ from pyro_vae.programs.names import (
     told_if_picked,
 )
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
-from pyro_vae.programs.references import modules_of, referred_to
 from pyro_vae.programs.store import Store, blank, shapes_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 

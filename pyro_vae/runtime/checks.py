@@ -237,7 +237,8 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
                 got="a BatchNorm that uses the statistics of its batch in evaluation mode"
                 + "".join(f", module {name!r}" for name in _without_statistics(program)[:1]),
                 expected="a score of each datum that is its own",
-                fix="keep running statistics (track_running_stats=True), or use LayerNorm",
+                fix="keep running statistics (track_running_stats=True), or use LayerNorm; if it "
+                "keeps them, pass its module in pv.Program(model, guide, modules=[...])",
             ) from error
         # Pyro adds a table of shapes below any error's first line.
         first = (str(error).splitlines() or [""])[0]

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from pyro_vae.checkpoint.references import referred_to_by
 from pyro_vae.contracts import Initializable, ProgramLike, as_module
 from pyro_vae.programs import Program
-from pyro_vae.programs.references import referred_to_by
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["hands_on", "leaves_of", "refuse_foreign"]
@@ -63,6 +63,8 @@ def refuse_foreign(program: ProgramLike, leaves: Iterable[Tensor]) -> None:
         what = f"parameters of {' and '.join(map(repr, reached))}"
         line = f"write pv.Program(model, guide, modules=[{', '.join(used)}])"
         line = line if is_pair else "make it an attribute of the program"
+        if lists := [name.split("[")[0] for name in reached if _is_in_container(name, program)]:
+            line = f"make {lists[0]} an nn.ModuleList (or an nn.ModuleDict)"
     elif buffers := [name for name, buffer in _buffers(program, modules) if id(buffer) in foreign]:
         what = f"the buffer {buffers[0]!r}, which requires a gradient"
         line = "register it as an nn.Parameter to train it, or else detach it"
@@ -81,6 +83,12 @@ def refuse_foreign(program: ProgramLike, leaves: Iterable[Tensor]) -> None:
         expected="only parameters of the program, which are trained, saved and scored with it",
         fix=line,
     )
+
+
+def _is_in_container(name: str, program: ProgramLike) -> bool:
+    """Whether that is the name of a module in a plain list or dictionary of a program's module."""
+    holder = name.split("[")[0].rpartition(".")[0]
+    return "[" in name and holder in dict(program.named_modules())
 
 
 def _buffers(program: ProgramLike, modules: dict[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:

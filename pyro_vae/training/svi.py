@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from pyro_vae.checkpoint.references import modules_of
 from pyro_vae.compilation.constants import Constants
 from pyro_vae.compilation.gradients import LossAndGradients, shapes_of
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import StochasticFunction
 from pyro_vae.objectives import ELBO
 from pyro_vae.objectives.base import ObjectiveLike
-from pyro_vae.programs.references import modules_of
 from pyro_vae.programs.store import Store
 from pyro_vae.validation import InvalidInput
 

@@ -180,6 +180,29 @@ def test_wherever_a_network_is_held_it_is_named(holds, name):
     assert f"parameters of {name}, which the program does not own" in message
 
 
+class InAList(torch.nn.Module):
+    """A network that keeps its layers in a plain list, where torch does not find them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [torch.nn.Linear(2, 3)]
+        self.out_shape = 3
+        self.last = torch.nn.Linear(3, 3)
+
+    def forward(self, z):
+        return self.last(self.layers[0](z))
+
+
+def test_layers_in_a_plain_list_are_told_to_be_a_module_list():
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Normal(3, InAList()),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(3, [4])),
+    )
+    message = refused(vae)
+    assert message.endswith("make likelihood.network.layers an nn.ModuleList (or an nn.ModuleDict)")
+
+
 def test_a_buffer_that_requires_a_gradient_is_named():
     vae = small_vae()
     vae.prior.loc.requires_grad_()
@@ -221,7 +244,7 @@ def test_a_part_that_is_not_registered_is_named_by_its_path():
     vae.likelihood.kept = [torch.nn.Linear(2, 2)]
     network = vae.likelihood.network
     network.register_forward_pre_hook(lambda module, args: (vae.likelihood.kept[0](args[0]),))
-    with pytest.raises(InvalidInput, match=r"'likelihood.kept\[0\]'.*an attribute of the program"):
+    with pytest.raises(InvalidInput, match=r"'likelihood.kept\[0\]'.*likelihood.kept an nn.Modul"):
         pv.fit(vae, torch.zeros(4, 1, 8, 8), epochs=1, progress=False)
 
 

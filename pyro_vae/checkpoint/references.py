@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -15,6 +16,15 @@ from pyro_vae.contracts import ProgramLike
 __all__ = ["is_of_library", "modules_of", "names_used_by", "referred_to", "referred_to_by"]
 
 LIBRARIES = {"functools", "builtins", "numpy", "pyro", "pyro_vae", "torch"}  # not searched
+
+
+@runtime_checkable
+class Pair(Protocol):
+    """What has a model and a guide."""
+
+    def model(self) -> None: ...
+
+    def guide(self) -> None: ...
 
 
 def modules_of(*functions: Callable[..., object]) -> list[nn.Module]:
@@ -41,8 +51,9 @@ def referred_to_by(program: ProgramLike) -> Iterator[tuple[str, object]]:
     """The modules and tensors to which the program's code refers, by one name each."""
     internal = vars(nn.Module()).keys()
     seen: dict[int, object] = {id(program): program}
-    yield from _within("model", program.model, seen)
-    yield from _within("guide", program.guide, seen)
+    if isinstance(program, Pair):  # any module can be saved
+        yield from _within("model", program.model, seen)
+        yield from _within("guide", program.guide, seen)
     for path, module in program.named_modules():
         for name, value in vars(module).items():
             if name not in internal:
