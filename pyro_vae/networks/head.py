@@ -87,5 +87,6 @@ def bounded(x: Tensor, limit: float) -> Tensor:
     scaled = x / limit
     near = torch.where(scaled.abs() < 0.5, scaled, 0.0)
     rest = torch.exp(-2 * torch.where(x < 0, -scaled, scaled))  # 1 - tanh = 2 rest / (1 + rest)
-    far = torch.where(x < 0, -1.0, 1.0) * (1 - rest) / (1 + rest)
+    far = (1 - rest) / (1 + rest)
+    far = torch.where(x < 0, -far, far)
     return limit * torch.where(scaled.abs() < 0.5, torch.tanh(near), far)
