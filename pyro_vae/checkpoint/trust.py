@@ -14,14 +14,18 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from torch import nn
 
 from pyro_vae.files.writing import CheckpointError
 
-__all__ = ["OURS", "Untrusted", "class_at", "import_of_the_users", "is_named", "is_trusted_class"]
+__all__ = [
+    "OURS", "Untrusted", "class_at", "import_of_the_users", "is_named", "is_the_users",
+    "is_trusted_class",
+]  # fmt: skip
 
 # The packages whose public classes programs are made of.
 OURS = (
@@ -106,8 +110,19 @@ def is_trusted_class(cls: type, trust: Sequence[str] = ()) -> bool:
     if is_of_ours(cls.__module__):
         return cls.__name__ in vars(sys.modules[cls.__module__]).get("__all__", ())
     is_layer = cls.__name__ in LAYERS and vars(nn)[cls.__name__] is cls
-    is_the_users = _is_imported_by_the_user(cls.__module__)
-    return is_layer or is_the_users or is_named(cls.__module__, trust)
+    return is_layer or is_the_users(cls, trust)
+
+
+def is_the_users(made: object, trust: Sequence[str] = ()) -> bool:
+    """Whether a class, a function or a partial of one was defined in a module of the user's.
+
+    What such a module has itself imported, as by ``from os import system``, is not theirs.
+    """
+    if isinstance(made, partial):
+        return is_the_users(made.func, trust)
+    if not isinstance(made, type | FunctionType):
+        return False
+    return is_named(made.__module__, trust) or _is_imported_by_the_user(made.__module__)
 
 
 def is_of_ours(module: str) -> bool:

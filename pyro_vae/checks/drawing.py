@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from pyro_vae.evaluation.arviz_compat import ArvizData, arviz, elpd_data, inference_data, is_0x
+from pyro_vae.plotting.files import named
 
 __all__ = ["bars", "ecdf_of_uniform", "khat", "on_axes"]
 
@@ -111,7 +112,7 @@ def bars(names: list[str], values: list[float], title: str, xlabel: str) -> Call
 
     def draw(ax: Axes) -> None:
         ax.barh(range(len(names)), values, color="#0072B2")
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), [*map(named, names)])
         ax.invert_yaxis()
         ax.axvline(0, color="0.6", linewidth=1)
         ax.set(title=title, xlabel=xlabel)

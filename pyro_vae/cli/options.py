@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_vae.checkpoint.description import resolve
 from pyro_vae.cli.help import HELP
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -84,7 +84,12 @@ def _unknown_argument(message: str) -> InvalidInput | None:
     if not match:
         return None
     key, option, path = match.groups()
-    names = [name for name in inspect.signature(resolve(path)).parameters if name not in SIZES]
+    module, _, name = path.rpartition(".")
+    # It was imported to read its options: what a value in the message names is not.
+    component = vars(sys.modules.get(module, sys)).get(name)
+    if not callable(component):
+        return None
+    names = [name for name in inspect.signature(component).parameters if name not in SIZES]
     return InvalidInput(
         f"{key}.{option}",
         got=f"an argument that {path} does not take",

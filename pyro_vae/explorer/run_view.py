@@ -34,7 +34,7 @@ th { text-align: left; font-weight: 600; padding-right: .8rem; vertical-align: t
 """
 HOVER = """
 <div style="max-width:26rem;white-space:normal">@shown{safe}
-<div>datum $index &nbsp; @said</div></div>
+<div>datum $index &nbsp; @said{safe}</div></div>
 """
 KEY = """<span class=quiet><b style="color:#000">&#9711;</b> z &nbsp;
 <b style="color:#000">&#8226;</b> draws of q(z | x) &nbsp;
@@ -117,7 +117,8 @@ class RunView:
     def _points(self) -> ColumnDataSource:
         run, count = self.run, len(self.run.data)
         facts = [run.facts(n) for n in range(count)]
-        said = [", ".join(list(each.values())[1:3]) for each in facts]
+        # Early releases of Bokeh 3 escape nothing in a tooltip.
+        said = [html.escape(", ".join(list(each.values())[1:3])) for each in facts]
         shown = self.show(run.data.x, SMALL)
         x, y = run.points.T.tolist()
         return ColumnDataSource(

@@ -27,7 +27,8 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = [
     "MEGABYTE", "SPARE", "Kind", "check_unpacked", "checked", "files_in", "npy_header", "open_file",
-    "parsing", "read_bytes", "read_json", "read_npy", "read_npz", "read_text", "read_yaml",
+    "parsed_yaml", "parsing", "read_bytes", "read_json", "read_npy", "read_npz", "read_text",
+    "read_yaml",
 ]  # fmt: skip
 
 MEGABYTE = 2**20
@@ -266,10 +267,25 @@ def read_yaml(path: str | Path, kind: Kind, inside: str | Path | None = None) ->
             Kind(kind.argument, kind.expected, restored, kind.max_bytes, kind.error).refuse(
                 path, "altered: its checksum is not that of its lines"
             )
-        _check_events(text)
-        value = yaml.safe_load(text)
-        _check_tree(value)
-        return value
+        return parsed_yaml(text)
+
+
+def parsed_yaml(text: str) -> Any:
+    """The plain values of a YAML text, after its size, depth and aliases have been checked.
+
+    Raises:
+        yaml.YAMLError: if it is none, or grows when it is loaded.
+
+    Example:
+        >>> parsed_yaml("hidden: [16]")
+        {'hidden': [16]}
+    """
+    if len(text) > YAML_BYTES:
+        raise yaml.MarkedYAMLError(problem=f"more than {YAML_BYTES} characters")
+    _check_events(text)
+    value = yaml.safe_load(text)
+    _check_tree(value)
+    return value
 
 
 def _check_events(text: str) -> None:

@@ -12,7 +12,7 @@ from pyro_vae.contracts import Likelihood
 from pyro_vae.networks import Size, as_shape, out_shape_of
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["Features", "Inner", "likelihood_on"]
+__all__ = ["Features", "Inner", "inner_of", "likelihood_on"]
 
 
 class Features(nn.Module):
@@ -50,13 +50,24 @@ def likelihood_on(
     Raises:
         InvalidInput: if there is no such class.
     """
-    inner = Inner(class_path=described) if isinstance(described, str) else described
+    inner = inner_of(described, argument)
     named = inner.get("class_path", "")
     features = Features(out_shape_of(network))
     if isinstance(named, str):
-        named = _class_named(named, argument, with_path=not isinstance(described, str))
+        named = _class_named(named, argument, with_path=True)
     build: Callable[..., nn.Module] = named
     return cast(Likelihood, build(event_shape, features, **inner.get("init_args", {})))
+
+
+def inner_of(described: str | Inner, argument: str = "of") -> Inner:
+    """A likelihood in the words of a recipe; a text alone names a class of ours, and no path.
+
+    Raises:
+        InvalidInput: if a text names no such class.
+    """
+    if not isinstance(described, str):
+        return described
+    return Inner(class_path=_class_named(described, argument, with_path=False))
 
 
 def _class_named(text: str, argument: str, with_path: bool) -> type[nn.Module]:

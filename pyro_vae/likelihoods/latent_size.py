@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from pyro_vae.contracts import Likelihood
 from pyro_vae.likelihoods.counts import Multinomial
-from pyro_vae.likelihoods.inner import Inner, likelihood_on
+from pyro_vae.likelihoods.inner import Inner, inner_of, likelihood_on
 from pyro_vae.likelihoods.parameters import LOG_SCALE
 from pyro_vae.networks import Size, as_shape, features_of
 from pyro_vae.validation import InvalidInput
@@ -63,7 +63,7 @@ class LatentSize(nn.Module):
 
     def _counts(self, network: nn.Module) -> Likelihood:
         """The likelihood of counts, given their size."""
-        inner = Inner(class_path=self.of) if isinstance(self.of, str) else self.of
+        inner = inner_of(self.of)
         arguments = {**inner.get("init_args", {}), "size_factor": "total"}
         described = Inner(class_path=inner.get("class_path", ""), init_args=arguments)
         try:

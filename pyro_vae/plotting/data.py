@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.plotting.files import Draw
+from pyro_vae.plotting.files import Draw, named, short
 from pyro_vae.validation import tensors_of
 
 __all__ = [
@@ -78,7 +78,8 @@ def plot_data(
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     if rows:
-        ax.set_yticks((np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1, rows)
+        places = (np.arange(len(rows)) + 0.5) * (array.shape[2] + 1) - 1
+        ax.set_yticks(places, [*map(named, rows)])
         ax.tick_params(length=0)
     return ax
 
@@ -98,11 +99,11 @@ def _heat_map(values: np.ndarray, ax: Axes, groups: Sequence[str], entries: Sequ
     ax.set(xlabel="entry", ylabel="datum")
     if groups:
         size = len(parts[0]) + 1
-        ax.set_yticks(np.arange(len(groups)) * size + (size - 2) / 2, groups)
+        ax.set_yticks(np.arange(len(groups)) * size + (size - 2) / 2, [*map(named, groups)])
         ax.set_ylabel("")
         ax.tick_params(axis="y", length=0)
     if entries:
-        ax.set_xticks(range(len(entries)), entries, rotation=90, fontsize="small")
+        ax.set_xticks(range(len(entries)), [*map(named, entries)], rotation=90, fontsize="small")
         ax.set_xlabel("")
         bar.set_ticks([0, 1], labels=["least", "largest"])
     return ax
@@ -127,6 +128,7 @@ def plot_text(
         rows: the name of each group, written before its first sentence.
         letters: letters on a line.
     """
+    rows = [*map(short, rows)]
     margin = 2 + max(map(len, rows)) if rows else 0
     written: list[str] = []
     for i, line in enumerate(lines):
@@ -266,4 +268,4 @@ def reconstruction_plots(
 
 
 def _under(name: str, title: str) -> str:
-    return ": ".join(filter(None, [name, title]))
+    return ": ".join(filter(None, [named(name), title]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vae.inspection.embedding import Neighbours
 from pyro_vae.inspection.geometry import LatentPath, TangentPlane
 from pyro_vae.inspection.plane import plane_of
-from pyro_vae.plotting.files import COLOURS
+from pyro_vae.plotting.files import COLOURS, named
 
 __all__ = [
     "plot_latents",
@@ -68,7 +68,7 @@ def plot_latents(
             )
             # The label stands in its cluster, for readers who cannot tell ten colours apart.
             ax.annotate(
-                names[label] if 0 <= label < len(names) else str(label),
+                named(names[label]) if 0 <= label < len(names) else str(label),
                 place,
                 ha="center",
                 va="center",
@@ -81,7 +81,7 @@ def plot_latents(
                     "alpha": 0.85,
                 },
             )
-    ax.set(xlabel=axes[0], ylabel=axes[1], title=title)
+    ax.set(xlabel=named(axes[0]), ylabel=named(axes[1]), title=title)
     return ax
 
 
@@ -190,7 +190,7 @@ def plot_pairs(
         label: sample.detach().cpu().double().numpy()[:, :count]
         for label, sample in samples.items()
     }
-    names = list(names) or [f"z[{d}]" for d in range(count)]
+    names = [*map(named, names)] or [f"z[{d}]" for d in range(count)]
     everything = np.concatenate(list(points.values()))
     low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
     for row in range(count):

@@ -17,7 +17,7 @@ from pyro_vae.evaluation.importance_score import ImportanceScore, convergence
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.inspection.anomaly import Anomaly
-from pyro_vae.plotting.files import COLOURS
+from pyro_vae.plotting.files import COLOURS, named
 from pyro_vae.training.history import History
 
 __all__ = [
@@ -141,7 +141,7 @@ def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 
     ax.set(
         xlabel="rank, in bins",
         ylabel="simulated data",
-        title=f"ranks of {calibration.names[column]} (uniform: p = {p_value:.2g})",
+        title=f"ranks of {named(calibration.names[column])} (uniform: p = {p_value:.2g})",
     )
     return ax
 
@@ -204,7 +204,9 @@ def plot_bounds(scores: Mapping[str, Score], ax: Axes) -> Axes:
             part.double().cpu()[order].numpy() for part in (score.values, score.mc_se)
         )
         shown = np.nan_to_num(errors)  # an error that is not known has no bar
-        ax.errorbar(places, values, yerr=2 * shown, fmt=".", label=name, markersize=4, linewidth=1)
+        ax.errorbar(
+            places, values, yerr=2 * shown, fmt=".", label=named(name), markersize=4, linewidth=1
+        )
     ax.legend()
     ax.set(xlabel="data, in order", ylabel="nats", title="bars are two Monte Carlo errors")
     return ax
@@ -217,7 +219,7 @@ def plot_estimates(
     places = np.arange(len(names))
     widths = [2 * error if error is not None and math.isfinite(error) else 0.0 for error in errors]
     ax.barh(places, values, xerr=widths, height=0.7)
-    ax.set_yticks(places, names)
+    ax.set_yticks(places, [*map(named, names)])
     ax.invert_yaxis()
     ax.set(title="bars are two standard errors")
     return ax
@@ -235,7 +237,7 @@ def plot_units(units: ActiveUnits, ax: Axes) -> Axes:
     """Draw how far the mean of each latent dimension moves with the data, and the threshold."""
     for name, variance in units.variance.items():
         heights = variance.flatten().cpu().sort(descending=True).values
-        ax.plot(np.arange(1, len(heights) + 1), heights.clamp(min=1e-6), ".-", label=name)
+        ax.plot(np.arange(1, len(heights) + 1), heights.clamp(min=1e-6), ".-", label=named(name))
     ax.axhline(units.threshold, color="0.4", linewidth=1, label="active above")
     ax.legend()
     ax.set(
@@ -277,7 +279,7 @@ def plot_anomaly(
     scores = (anomaly.inside.numpy(), anomaly.outside.numpy())
     everything = np.concatenate(scores)
     bins = np.linspace(np.percentile(everything, 0.5), everything.max(), 61).tolist()
-    for colour, sample, label in zip(COLOURS, scores, (inside, outside)):
+    for colour, sample, label in zip(COLOURS, scores, map(named, (inside, outside))):
         ax.hist(sample.clip(bins[0]), bins=bins, alpha=0.6, color=colour, label=label, density=True)
     ax.legend()
     ax.set(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from pyro_vae.plotting.files import COLOURS
+from pyro_vae.plotting.files import COLOURS, named
 
 __all__ = ["SweepLine", "plot_sweep"]
 
@@ -45,7 +45,7 @@ def plot_sweep(lines: Sequence[SweepLine], score: str, ax: Axes) -> Axes:
     for colour, words in zip(COLOURS, ("as good as the best, as far as can be told", "worse")):
         ax.plot([], [], "o", color=colour, label=words)
     ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    ax.set_yticks(places, [line.name for line in lines])
+    ax.set_yticks(places, [named(line.name) for line in lines])
     ax.set(
         xlabel=f"{score}, nats per datum; bars are s.d. over seeds", ylim=(places[-1] - 0.6, 0.6)
     )

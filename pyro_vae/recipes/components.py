@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import ModuleType
 
 import torch
 
 from pyro_vae import likelihoods, networks, objectives, posteriors, priors, programs
 from pyro_vae.checkpoint import Untrusted, current_path, import_of_the_users
-from pyro_vae.checkpoint.trust import LAYERS, class_at
+from pyro_vae.checkpoint.description import resolve
+from pyro_vae.checkpoint.trust import LAYERS, class_at, is_the_users
 from pyro_vae.evaluation import proposals
+from pyro_vae.files.reading import parsed_yaml
 from pyro_vae.networks import corruptions
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
@@ -161,18 +164,27 @@ def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str
         source: the file that it comes from.
         trust: modules that the user named.
     """
-    sites = values.get(SITES)
-    for parts in [values, *(sites.values() if isinstance(sites, Mapping) else [])]:
-        for family in parts.keys() & FAMILIES.keys() if isinstance(parts, Mapping) else ():
-            for name in names_in(parts[family], is_class=True):
-                if not may_name(name, trust):
-                    raise Untrusted(name, f"{source}: {family}")
+    for key in values.keys() & {*FAMILIES, SITES}:
+        for name in names_in(values[key], is_class=key in FAMILIES):
+            if not may_name(name, trust):
+                raise Untrusted(name, f"{source}: {key}")
 
 
 def names_in(value: object, is_class: bool = False) -> Iterator[str]:
-    """Texts in a component's description that are import paths, or that name a class."""
-    if isinstance(value, str) and (is_class or "." in value):
-        yield value
+    """Texts in a component's description that are import paths, or that name a class.
+
+    The parser of options reads a text as YAML: the names inside of it are given, too.
+    """
+    if isinstance(value, str):
+        try:
+            inside = parsed_yaml(value)
+        except Exception:  # of what is no YAML, or nests without end
+            inside = None
+            yield value
+        if inside != value:
+            yield from names_in(inside, is_class)
+        elif is_class or "." in value:
+            yield value
     if isinstance(value, list):
         for item in value:
             yield from names_in(item)
@@ -196,5 +208,9 @@ def may_name(name: str, trust: Sequence[str] = ()) -> bool:
         return class_at(name, trust) is not programs.Program
     except Untrusted:
         return False
-    except (ImportError, TypeError):
+    except ImportError:
         return True  # of a module that may be named: `resolve_component` says what is wrong
+    except TypeError:  # no class of a module's, but maybe a function of the user's
+        with suppress(AttributeError):
+            return is_the_users(resolve(name), trust)
+        return True

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
-
-import yaml
 
 from pyro_vae import checkpoint
 from pyro_vae.files.reading import checked, parsing
@@ -86,10 +83,9 @@ def _names_a_stranger(words: Sequence[str]) -> bool:
         key = flag.removeprefix("--").replace("-", "_")
         if flag.startswith("--") and key.partition(".")[0] in (*FAMILIES, SITES):
             is_class = key.rpartition(".")[2] in (*FAMILIES, "class_path")
-            with suppress(yaml.YAMLError):
-                given = yaml.safe_load(value if equals else following)
-                if not all(may_name(name) for name in names_in(given, is_class)):
-                    return True
+            given = value if equals else following
+            if not all(may_name(name) for name in names_in(given, is_class)):
+                return True
     return False
 
 

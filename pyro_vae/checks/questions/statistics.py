@@ -8,6 +8,7 @@ from pyro_vae.checks.base import Check, Finding, Number
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.statistics_by_kind import Departure, departures, statistics_of
 from pyro_vae.checks.subject import MOST, REPLICATES, Entries, Subject
+from pyro_vae.plotting.files import named
 
 __all__ = ["Statistics"]
 
@@ -77,5 +78,5 @@ def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
         bins = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
     for values, name in ((real, "data"), (made, "drawn from the model")):
         ax.hist(values, bins=bins, density=True, histtype="step", linewidth=1.5, label=name)
-    ax.set(title=f"{subject.column(part.name, d)}: {each.statistic}", ylabel="density")
+    ax.set(title=f"{named(subject.column(part.name, d))}: {each.statistic}", ylabel="density")
     ax.legend()
