@@ -242,7 +242,10 @@ def _check_lines(path: Path, separator: str) -> list[str]:
     with io.TextIOWrapper(open_file(path, DATA), encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file, delimiter=separator), [])
         _check_header(path, header)
-        pattern = re.compile(rf'(?:^|{separator})\s*"?-?0[0-9]+(?:"|\s)*(?:{separator}|$)')
+        space = rf"[^\S{separator}]"  # no separator, of which a line may have a million
+        pattern = re.compile(
+            rf'(?:^|{separator}){space}*"?-?0[0-9]+(?:"|{space})*(?:{separator}|$)'
+        )
         line = next((line for line in file if pattern.search(line)), None)
     if line is None:
         return []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, printable
 
 __all__ = [
     "Binarize",
@@ -127,7 +127,7 @@ class Source:
 def say(name: str, notes: Sequence[str]) -> None:
     """Log what a reader changed, a line each, under ``pyro_vae.datasets``."""
     for note in notes:
-        LOG.warning("%s: %s", name, note)
+        LOG.warning("%s", printable(f"{name}: {note}"))
 
 
 def split_of(name: str) -> str | None:

@@ -32,7 +32,7 @@ METADATA: dict[str, dict[str, None]] = {
 FORMATS = tuple(METADATA)
 
 
-LONGEST = 60  # letters of a name
+LONGEST = 40  # letters of a name: more leave a figure of a table no room
 
 Draw = Callable[[Axes], object]  # what draws on a pair of axes
 
@@ -42,7 +42,7 @@ def short(name: str) -> str:
 
     Example:
         >>> short("a\\nb"), len(short("a" * 1000))
-        ('a b', 60)
+        ('a b', 40)
     """
     name = printable(" ".join(name.split()))
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."

@@ -17,6 +17,7 @@ import pyro_vae as pv
 from pyro_vae import checkpoint
 from pyro_vae.checkpoint.trust import LAYERS, class_at
 from pyro_vae.cli import main
+from pyro_vae.recipes.recipe import read_recipe
 
 MARK = "touched"  # by whatever runs
 
@@ -57,6 +58,14 @@ SHELL = f"touch {MARK}"
 REFUSED = {
     # What a bound method leads to, and what hangs on it.
     "globals": method("__globals__", method("forward", MLP)),
+    # A likelihood inside of another, by a text alone.
+    **{
+        f"of by {name}": {
+            "class": f"pyro_vae.likelihoods.{name}",
+            "args": {"event_shape": [2], "network": MLP, "of": "tabnanny.Prior"},
+        }
+        for name in ("LatentSize", "ZeroInflated", "Truncated")
+    },
     "self": method("__self__", method("share_memory", linear())),
     "builtin": method("__class__", linear()),
     "torch's method": method("share_memory", linear()),
@@ -218,12 +227,47 @@ def test_a_library_that_somebody_imported_is_not_the_users(monkeypatch):
         "likelihood: {class_path: Mixed, init_args: {groups: [{columns: [0], "
         "class_path: stranger.Prior}]}}",
         "objective: {class_path: pyro_vae.cli.main}",
+        # Our own functions, such as one that trusts what it is told to.
+        "program: {class_path: pyro_vae.load, init_args: {folder: run, trust: [stranger]}}",
+        "encoder: pyro_vae.fit",
+        # Sites in other forms than by name and part.
+        "sites: {image: {class_path: stranger.Prior}}",
+        "sites: {image: {init_args: {encoder: {class_path: stranger.Prior}}}}",
+        # What the parser of options reads inside of a text.
+        "sites: '{image: {encoder: {class_path: stranger.Prior}}}'",
+        r"""encoder: {class_path: MLP, init_args: {activation: '"stranger\u002ePrior"'}}""",
+        r"""encoder: {class_path: MLP, init_args: {hidden: '{"class_path": "stranger\u002eP"}'}}""",
+        "encoder: {class_path: MLP, init_args: {hidden: '{a: &a [x], b: &b [*a], c: [*b]}'}}",
     ],
 )
 def test_a_recipe_runs_nothing(folder, capsys, recipe):
     (folder / "recipe.yaml").write_text(recipe + "\n")
     assert "--trust" in fails(capsys, "train", "recipe.yaml", "--out", "run", *FAST)
     assert not (folder / MARK).exists() and "stranger" not in sys.modules
+
+
+@pytest.mark.parametrize("key", ["latent", "epochs", "data_root"])
+def test_words_of_a_recipe_in_an_error_are_not_imported(folder, capsys, key):
+    words = "Option 'a' is not accepted class_path='stranger.Prior'"
+    (folder / "recipe.yaml").write_text(f'{key}: {{a: "{words}"}}\n')
+    fails(capsys, "train", "recipe.yaml", "--out", "run", *FAST)
+    assert not (folder / MARK).exists() and "stranger" not in sys.modules
+
+
+def test_a_recipe_names_of_a_trusted_module_only_what_it_defines(folder, capsys):
+    (folder / "stranger.py").write_text(
+        "from os import system\nfrom functools import partial\nimport pyro_vae as pv\n"
+        "def make(latent): return pv.priors.StandardNormal(latent)\n"
+        "some, others = partial(make), partial(system)\n"
+    )
+    for name, is_theirs in (("make", 1), ("some", 1), ("system", 0), ("others", 0)):
+        (folder / "recipe.yaml").write_text(f"prior: stranger.{name}\n")
+        try:
+            read_recipe("recipe.yaml", ["stranger"])
+        except checkpoint.Untrusted:
+            assert not is_theirs, name
+        else:
+            assert is_theirs, name
 
 
 def test_a_run_on_ones_own_components_is_trusted_by_name(folder, capsys):

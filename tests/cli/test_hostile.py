@@ -9,9 +9,11 @@ import pytest
 from commands import FAST, fails
 from rich.table import Table
 
-from pyro_vae import cli
+from pyro_vae import cli, datasets
 from pyro_vae.cli import main
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.datasets.columns import Column, Columns
+from pyro_vae.datasets.tables import in_words
 from pyro_vae.runtime.progress import say
 
 
@@ -50,6 +52,21 @@ def test_no_text_moves_the_cursor_or_turns_a_name(tmp_path, capsys):
     seen = "".join(capsys.readouterr())
     assert seen.count(r"\x1b[2J\x1b]0;title\x07\x9b5m\u202etxt.exe") >= 6
     assert not set(ESCAPES) & set(seen) & set("\x1b\x07\x9b\u202e")
+
+
+def test_what_is_said_of_data_moves_no_cursor(caplog):
+    columns = Columns((Column(ESCAPES, "real"),))
+    datasets.sources.say(ESCAPES, [in_words(columns)])
+    assert ESCAPES not in caplog.text and caplog.text.count("u202etxt") == 2
+
+
+def test_names_of_columns_and_labels_are_no_formulas_in_figures(tmp_path):
+    rows = "".join(f"{i % 7 / 3},{i % 5},{('$$a$$', '$x_{$', 'b')[i % 3]}\n" for i in range(30))
+    (tmp_path / "x.csv").write_text("$\\frac{$," + "a name " * 3000 + f",$y$\n{rows}")
+    run = str(tmp_path / "run")
+    given = ["--data", str(tmp_path / "x.csv"), "--target", "$y$", "--out", run]
+    assert main(["train", *given, *FAST]) == 0
+    assert main(["sample", run, "--num", "4"]) == 0
 
 
 def test_a_vector_of_data_is_inspected(run):

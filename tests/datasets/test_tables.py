@@ -214,3 +214,10 @@ def test_names_become_numbers_and_numbers_names():
         columns.numbers({"t": "14", "island": "c"})
     with pytest.raises(InvalidInput, match="a value for each of island, t"):
         columns.numbers({"t": "14"})
+
+
+def test_a_line_of_separators_takes_no_time(tmp_path):
+    """A pattern that tries each of them anew would take an hour."""
+    (tmp_path / "x.tsv").write_text("a\tb\n1\t2\n" + "\t" * 200_000 + "x\n")
+    with pytest.raises(InvalidInput):
+        load(str(tmp_path / "x.tsv"))

@@ -16,7 +16,7 @@ from pyro_vae.explorer import Explored
 from pyro_vae.validation import InvalidInput
 
 pytest.importorskip("bokeh")
-from pyro_vae.explorer.run_view import RunView
+from pyro_vae.explorer.run_view import HOVER, RunView
 from pyro_vae.explorer.server import Server
 
 pytestmark = [
@@ -146,6 +146,13 @@ def test_a_view_shows_what_is_computed(run):
         torch.equal(view.z, moved)
         and view.show(run.decode(moved[None], 4), 128)[0] == view.here.text
     )
+
+
+def test_a_label_is_no_markup_in_a_tooltip(run, monkeypatch):
+    """Bokeh 3.6 shows what a tooltip says as it is, markup too."""
+    monkeypatch.setattr(run, "facts", lambda n: {"datum": str(n), "label": "<img src=x onerror=a>"})
+    said = RunView(run).points.data["said"]
+    assert set(said) == {"&lt;img src=x onerror=a&gt;"} and "@said{safe}" in HOVER
 
 
 # Where on the screen a datum lies on the first map.

@@ -15,6 +15,17 @@ def test_labels_are_numbers_or_their_names_and_never_those_of_the_axes():
         plt.close()
 
 
+def test_names_are_text_on_one_short_line():
+    names = ["$\\frac{$", "\\$", "a\n$x_$", "\x1b[2J", "w" * 10**5]
+    axes = plotting.plot_latents(torch.randn(10, 2), plt.figure().subplots(),
+                                 torch.arange(10) % 5, names=names)  # fmt: skip
+    axes.figure.canvas.draw()
+    assert not any(text._preprocess_math(text.get_text())[1] for text in axes.texts)
+    shown = [text._preprocess_math(text.get_text())[0] for text in axes.texts]
+    assert shown[:4] == ["$\\frac{$", "\\$", "a $x_$", r"\x1b[2J"] and len(shown[4]) == 40
+    plt.close()
+
+
 def test_labels_of_one_place_stand_apart():
     z, labels = torch.tensor([[0.5, 1.0], [0.5, 1.0 + 1e-7]]).repeat(10, 1), torch.arange(20) % 4
     axes = plotting.plot_latents(z, plt.figure().subplots(), labels)
