@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TextIO
 
 import pyro_vae
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
@@ -40,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except InvalidInput as error:
-        print(f"pyro-vae: {error}", file=sys.stderr)
+        _say(error)
         return 2
     except BrokenPipeError:
-        _close_output()
+        _close(sys.stdout)
         return 0
     except OSError as error:  # a full disk behind the output, a name that is too long
-        _close_output()
+        _close(sys.stdout)
         place = "output" if error.filename is None else str(error.filename)
         failed = InvalidInput(
             f"{place[:200]}",
@@ -54,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             expected="a file that can be read or written",
             fix="check the path, the permissions and the space that is left",
         )
-        print(f"pyro-vae: {failed}", file=sys.stderr)
+        _say(failed)
         return 2
     except KeyboardInterrupt as error:
-        print(f"pyro-vae: {SAID}", file=sys.stderr)
+        _say(SAID)
         return code_of(error)
 
 
@@ -112,11 +113,19 @@ def say_if_slow() -> None:
         )
 
 
-def _close_output() -> None:
-    """Send what is left of the output nowhere, so that Python does not fail on it at its end."""
+def _say(words: object) -> None:
+    """Print why a command ends, where there is room for it."""
+    try:
+        print(f"pyro-vae: {words}", file=sys.stderr, flush=True)
+    except OSError:
+        _close(sys.stderr)
+
+
+def _close(stream: TextIO) -> None:
+    """Send what is left in a stream nowhere, so that Python does not fail on it at its end."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 

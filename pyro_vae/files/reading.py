@@ -270,7 +270,7 @@ def read_yaml(path: str | Path, kind: Kind, inside: str | Path | None = None) ->
         return parsed_yaml(text)
 
 
-def parsed_yaml(text: str) -> Any:
+def parsed_yaml(text: str) -> object:
     """The plain values of a YAML text, after its size, depth and aliases have been checked.
 
     Raises:
@@ -283,7 +283,7 @@ def parsed_yaml(text: str) -> Any:
     if len(text) > YAML_BYTES:
         raise yaml.MarkedYAMLError(problem=f"more than {YAML_BYTES} characters")
     _check_events(text)
-    value = yaml.safe_load(text)
+    value: object = yaml.safe_load(text)
     _check_tree(value)
     return value
 

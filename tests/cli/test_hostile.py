@@ -140,6 +140,8 @@ def test_a_full_output_is_one_line(run):
             text=True,
             check=False,
         )
+    script = '"$0" -m pyro_vae --version >/dev/full 2>/dev/full'
+    assert subprocess.run(["sh", "-c", script, sys.executable], check=False).returncode == 2
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "pyro-vae: output: got No space left on device, expected a file that can be read or "
