@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.programs import (
         VAE,
         HierarchicalVAE,
+        LadderVAE,
         MultimodalVAE,
         Program,
         Refined,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
 __version__ = "0.2.0"
 
 __all__ = [
-    "VAE", "CompiledSVI", "HierarchicalVAE", "MultimodalVAE", "Program", "Refined",
+    "VAE", "CompiledSVI", "HierarchicalVAE", "LadderVAE", "MultimodalVAE", "Program", "Refined",
     "SemiSupervisedVAE", "at_globals", "check", "checks", "compare", "datasets", "decode",
     "diagnostics", "elbo", "encode", "evaluation", "fit", "generate", "impute", "inspection",
     "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
@@ -53,6 +54,7 @@ _HOMES = {
     "VAE": "programs",
     "CompiledSVI": "training",
     "HierarchicalVAE": "programs",
+    "LadderVAE": "programs",
     "MultimodalVAE": "programs",
     "Program": "programs",
     "Refined": "programs",

@@ -30,6 +30,7 @@ FAMILIES = (
     "likelihoods/__init__",
     "posteriors/__init__",
     "networks/__init__",
+    "networks/cells",
     "networks/corruptions",
     "programs/__init__",
     "objectives/__init__",

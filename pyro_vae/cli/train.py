@@ -70,8 +70,8 @@ SECTIONS = {
         "standardize", "validation",
     ),
     "model": (
-        "latent", "prior", "likelihood", "posterior", "encoder", "decoder", "sites", "context",
-        "context_to", "corruption", "program", "level_prior", "level_network",
+        "latent", "levels", "prior", "likelihood", "posterior", "encoder", "decoder", "sites",
+        "context", "context_to", "corruption", "program", "level_prior", "level_network",
     ),
     "training": (
         "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",

@@ -11,11 +11,11 @@ serves too: it is called on a single batch dimension. Nothing is inherited.
 Layers and what wraps a network live here, densities do not. ``__all__`` holds the networks alone,
 for choices and tests are derived from it: not `OneHot`, `Covariates` and `ColumnFeatures`, which
 turn a context into features, nor `WithMask`, `Corrupted`, `WithoutContext`, `Bayesian` and `ARD`,
-which wrap a network.
+which wrap a network, nor `Ladder`, which is made of several.
 """
 
 # ruff: noqa: F401  (components and programs import the other names from here)
-from pyro_vae.networks import corruptions
+from pyro_vae.networks import cells, corruptions
 from pyro_vae.networks.context import (
     ColumnFeatures,
     Corrupted,
@@ -26,8 +26,10 @@ from pyro_vae.networks.context import (
 )
 from pyro_vae.networks.dense import MLP, GatedMLP
 from pyro_vae.networks.global_latents import ARD, Bayesian, Sample, WithGlobals
+from pyro_vae.networks.grids import Cells
 from pyro_vae.networks.head import Head, Join, bounded
 from pyro_vae.networks.images import Conv, ConvTranspose
+from pyro_vae.networks.ladder import Ladder, side_by_side
 from pyro_vae.networks.recurrent import Recurrent, RecurrentDecoder
 from pyro_vae.networks.residual import ResidualConv, ResidualConvTranspose
 from pyro_vae.networks.sequences import Conv1d, ConvTranspose1d
@@ -52,6 +54,7 @@ __all__ = [
     "ConvTranspose",
     "ResidualConv",
     "ResidualConvTranspose",
+    "Cells",
     "Conv1d",
     "ConvTranspose1d",
     "Recurrent",

@@ -7,6 +7,8 @@ A posterior may state ``infer``, which Pyro is told about its site: ``{"enumerat
 for one whose states are to be summed over. Its distribution may have a ``training_term`` (N,), in
 nats, that training adds to the bound and no score sees. One that starts from data has
 ``initialize(x, features)``, as a prior. Nothing needs to be inherited.
+One that says ``takes_prior`` is also called with ``prior=``, the prior's distribution, where the
+guide knows it.
 
 `ProductOfExperts` and `MixtureOfExperts` take posteriors where the others take a network, and a
 dictionary of data, so they stay out of ``__all__``, from which tests are derived.
@@ -25,6 +27,7 @@ from pyro_vae.posteriors.flow import Flow
 from pyro_vae.posteriors.manifolds import LogisticNormal, VonMisesFisher
 from pyro_vae.posteriors.paths import DeepMarkov, GaussianMarkov
 from pyro_vae.posteriors.real import Delta, DiagonalNormal, FullRankNormal, LowRankNormal, Mixture
+from pyro_vae.posteriors.relative import RelativeNormal
 
 OF_SITES = ("ProductOfExperts", "MixtureOfExperts")  # posteriors of several observed sites
 
@@ -32,6 +35,7 @@ __all__ = [
     "DiagonalNormal",
     "LowRankNormal",
     "FullRankNormal",
+    "RelativeNormal",
     "Mixture",
     "Flow",
     "VonMisesFisher",

@@ -14,6 +14,7 @@ special.
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.programs.at_globals import AtGlobals
 from pyro_vae.programs.hierarchical import HierarchicalVAE
+from pyro_vae.programs.ladder import LadderVAE
 from pyro_vae.programs.multimodal import MultimodalVAE
 from pyro_vae.programs.parts import particles
 from pyro_vae.programs.program import Program, as_program
@@ -26,6 +27,7 @@ from pyro_vae.programs.vae import VAE
 __all__ = [
     "VAE",
     "HierarchicalVAE",
+    "LadderVAE",
     "MultimodalVAE",
     "Program",
     "Refined",

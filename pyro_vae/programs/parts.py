@@ -77,14 +77,21 @@ def density_of(
     return density(given, context=context, **(known or {}))
 
 
-def draw_latent(name: str, posterior: object, density: Distribution) -> Tensor:
+def draw_latent(
+    name: str,
+    posterior: object,
+    density: Distribution,
+    kept: Mapping[str, object] | None = None,
+) -> Tensor:
     """Draw a latent in the guide, with the options that the posterior states for its site.
 
-    ``posterior.infer`` goes to Pyro, such as that its states are to be summed over.
+    ``posterior.infer`` goes to Pyro, such as that its states are to be summed over. What is to be
+    ``kept`` with the site is found in its ``infer``.
     ``density.training_term`` (N,), in nats, is put beside it as a factor, which the log-weights
     leave out: a codebook's commitment.
     """
     infer: InferDict = {**posterior.infer} if isinstance(posterior, StatesInfer) else {}
+    infer.update(kept or {})  # type: ignore[typeddict-item]  # Pyro hands on what it knows not
     z = pyro.sample(name, as_pyro(density), infer=infer)
     if isinstance(density, StatesTrainingTerm):
         # Minus, for a guide's log-probabilities count against the bound.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -16,9 +17,18 @@ from pyro_vae import likelihoods, networks
 from pyro_vae.contracts import EventShape, ProgramLike, alone, as_program_like
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
+from pyro_vae.networks.shapes import Size
 from pyro_vae.posteriors.experts import Experts
 from pyro_vae.recipes.factories import Factory, call_factory, given_to, settings_of, target_of
-from pyro_vae.recipes.own import LEVEL_PARTS, PARTS, SITE_PARTS, own_program, takes_parts
+from pyro_vae.recipes.levels import ladder_parts, levels_of
+from pyro_vae.recipes.own import (
+    LADDER_PARTS,
+    LEVEL_PARTS,
+    PARTS,
+    SITE_PARTS,
+    own_program,
+    takes_parts,
+)
 from pyro_vae.recipes.recipe import Recipe, Shape, Site
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.validation import InvalidInput, nearest_name, tensors_of
@@ -43,6 +53,9 @@ def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
         builder = _Builder(recipe, data, features)
         if _takes_sites(recipe, data):
             parts = dict(zip(SITE_PARTS, builder.site_parts(), strict=True))
+        elif levels := levels_of(recipe):
+            made = ladder_parts(recipe, levels, builder.encoder(), builder.likelihood, features)
+            parts = dict(zip(LADDER_PARTS, made, strict=True))
         elif _takes_levels(recipe):
             parts = dict(zip(LEVEL_PARTS, builder.level_parts(), strict=True))
         else:
@@ -177,10 +190,11 @@ class _Builder:
     def level_parts(self) -> tuple[Modules, nn.Module, Modules]:
         """Priors, likelihood and posteriors of a hierarchy, each sized for its inputs."""
         recipe, features = self.recipe, self.features
-        latents = self._levels()
+        latents = [networks.as_shape(latent) for latent in _as_list(recipe.latent)]
+        entries = [math.prod(latent) for latent in latents]
         options = settings_of(recipe.program)
         seen_above = [
-            features + (sum(latents[level + 1 :]) if options["skip"] else 0)
+            features + (sum(entries[level + 1 :]) if options["skip"] else 0)
             for level in range(len(latents))
         ]
         lower_priors = [
@@ -188,19 +202,19 @@ class _Builder:
             for level, (latent, above) in enumerate(pairwise(latents))
         ]
         if options["inference"] == "top_down":
-            top_down = [*map(sum, zip(latents[1:], seen_above[1:])), features]
+            top_down = [*map(sum, zip(entries[1:], seen_above[1:])), features]
             q = [
-                call_factory("posterior", recipe.posterior, (latent,), self.encoder(context))
+                call_factory("posterior", recipe.posterior, latent, self.encoder(context))
                 for latent, context in zip(latents, top_down)
             ]
         else:
-            lowest = call_factory("posterior", recipe.posterior, (latents[0],), self.encoder())
+            lowest = call_factory("posterior", recipe.posterior, latents[0], self.encoder())
             q = [lowest] + [
                 self._link(recipe.posterior, below, latent, context=features)
                 for below, latent in pairwise(latents)
             ]
-        top_prior = call_factory("prior", recipe.prior, (latents[-1],), context=features)
-        return [*lower_priors, top_prior], self.likelihood((latents[0],), seen_above[0]), q
+        top_prior = call_factory("prior", recipe.prior, latents[-1], context=features)
+        return [*lower_priors, top_prior], self.likelihood(latents[0], seen_above[0]), q
 
     def encoder(self, features: int | None = None) -> nn.Module:
         """The posterior's network, for the context's features or another number of features."""
@@ -238,26 +252,17 @@ class _Builder:
             return call_factory(argument, factory, in_shape, context=features, **offers)
         return networks.WithoutContext(call_factory(argument, factory, in_shape, **offers))
 
-    def _levels(self) -> list[int]:
-        latent = self.recipe.latent
-        levels = (
-            [size for size in latent if isinstance(size, int)] if isinstance(latent, list) else []
-        )
-        if levels != latent:
-            raise InvalidInput(
-                "latent",
-                got=str(latent),
-                expected="a number for each level of a hierarchy",
-                fix="pass --latent '[40, 20]'",
-            )
-        return levels
+    def _link(self, component: Factory, given: Shape, to: Shape, context: int) -> nn.Module:
+        """A density of a latent of shape ``to`` given another one and a context."""
+        factory = self.recipe.level_network or networks.MLP
+        size = {"size": to} if len(to) > 1 else {}
+        network = call_factory("level_network", factory, given, context=context, **size)
+        return call_factory("level_prior", component, to, network)
 
-    def _link(self, component: Factory, given: int, to: int, context: int) -> nn.Module:
-        """A density of ``to`` latents given ``given`` others and a context."""
-        network = call_factory(
-            "level_network", self.recipe.level_network, (given,), context=context
-        )
-        return call_factory("level_prior", component, (to,), network)
+
+def _as_list(latent: int | Sequence[Size]) -> Sequence[Size]:
+    """The latent of each level."""
+    return [latent] if isinstance(latent, int) else latent
 
 
 def _default_likelihood(data: Dataset) -> Factory:

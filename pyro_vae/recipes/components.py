@@ -16,16 +16,17 @@ from pyro_vae.checkpoint.description import resolve
 from pyro_vae.checkpoint.trust import LAYERS, class_at, is_the_users
 from pyro_vae.evaluation import proposals
 from pyro_vae.files.reading import parsed_yaml
-from pyro_vae.networks import corruptions
+from pyro_vae.networks import cells, corruptions
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
 __all__ = [
-    "FAMILIES", "SITES", "check_trusted", "component_names", "may_name", "names_in",
+    "FAMILIES", "LEVELS", "SITES", "check_trusted", "component_names", "may_name", "names_in",
     "resolve_component", "with_import_path", "with_import_paths",
 ]  # fmt: skip
 
 SITES = "sites"  # the key of a recipe with components of observed sites, by their names
+LEVELS = "levels"  # the key of a recipe with components of levels, in a list
 
 FAMILIES: dict[str, ModuleType] = {
     "prior": priors,
@@ -36,6 +37,7 @@ FAMILIES: dict[str, ModuleType] = {
     "program": programs,
     "level_prior": posteriors,
     "level_network": networks,
+    "kind": cells,
     "corruption": corruptions,
     "objective": objectives,
     "schedule": schedules,
@@ -125,7 +127,10 @@ def with_import_paths(family: str, argument: object) -> object:
     """
     if not isinstance(argument, Mapping):
         return argument
-    found = {key: with_import_paths(family, value) for key, value in argument.items()}
+    found = {
+        key: with_import_paths("kind" if key == "kind" else family, value)
+        for key, value in argument.items()
+    }
     if found.get("class_path") in component_names(family):
         found["class_path"] = resolve_component(family, str(found["class_path"]))
     return found
@@ -141,12 +146,9 @@ def with_import_path(key: str, value: object) -> object:
         {'image': {'encoder': 'pyro_vae.networks.MLP'}}
     """
     if key == SITES and isinstance(value, Mapping):
-        return {
-            site: {name: with_import_path(str(name), part) for name, part in parts.items()}
-            if isinstance(parts, Mapping)
-            else parts
-            for site, parts in value.items()
-        }
+        return {site: _with_import_paths_of(parts) for site, parts in value.items()}
+    if key == LEVELS and isinstance(value, list):
+        return [_with_import_paths_of(parts) for parts in value]
     if key in FAMILIES and isinstance(value, str):
         return resolve_component(key, value)
     if key in FAMILIES and isinstance(value, Mapping) and "class_path" in value:
@@ -154,6 +156,13 @@ def with_import_path(key: str, value: object) -> object:
         given = {"init_args": found} if "init_args" in value else {}
         return {**value, **given, "class_path": resolve_component(key, str(value["class_path"]))}
     return value
+
+
+def _with_import_paths_of(parts: object) -> object:
+    """The parts of a site or of a level, named by import path."""
+    if not isinstance(parts, Mapping):
+        return parts
+    return {name: with_import_path(str(name), part) for name, part in parts.items()}
 
 
 def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str]) -> None:
@@ -164,7 +173,7 @@ def check_trusted(values: Mapping[str, object], source: str, trust: Sequence[str
         source: the file that it comes from.
         trust: modules that the user named.
     """
-    for key in values.keys() & {*FAMILIES, SITES}:
+    for key in values.keys() & {*FAMILIES, LEVELS, SITES}:
         for name in names_in(values[key], is_class=key in FAMILIES):
             if not may_name(name, trust):
                 raise Untrusted(name, f"{source}: {key}")

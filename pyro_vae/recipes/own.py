@@ -11,16 +11,17 @@ from pyro_vae.recipes.factories import Factory, call_factory, settings_of, targe
 from pyro_vae.recipes.recipe import Recipe
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["LEVEL_PARTS", "PARTS", "SITE_PARTS", "own_program", "takes_parts"]
+__all__ = ["LADDER_PARTS", "LEVEL_PARTS", "PARTS", "SITE_PARTS", "own_program", "takes_parts"]
 
 PARTS = ("prior", "likelihood", "posterior")
 LEVEL_PARTS = ("priors", "likelihood", "posteriors")
+LADDER_PARTS = (*LEVEL_PARTS, "path")
 SITE_PARTS = ("prior", "likelihoods", "posterior")
 
 # The options that say what a program's parts are.
 OF_PARTS = (
     *PARTS, "encoder", "decoder", "sites", "corruption", "level_prior", "level_network",
-    "context_to", "latent",
+    "context_to", "latent", "levels",
 )  # fmt: skip
 
 

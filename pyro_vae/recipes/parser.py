@@ -18,6 +18,7 @@ from pyro_vae.checkpoint import current_path, import_of_the_users
 from pyro_vae.checkpoint.description import resolve
 from pyro_vae.recipes.components import (
     FAMILIES,
+    LEVELS,
     SITES,
     component_names,
     resolve_component,
@@ -92,15 +93,15 @@ def parse_components(parser: ArgumentParser, argv: Sequence[str], values: Values
             given = [value] if equals else list(islice(tokens, 1))
             component, _, argument = family.partition(".")
             rest += [flag, *(_with_paths(component, argument, each) for each in given)]
-        elif family == SITES:
-            rest += [
-                flag,
-                *(_described(each) for each in [value] * bool(equals) or islice(tokens, 1)),
-            ]
+        elif family in (SITES, LEVELS):
+            texts = [value] * bool(equals) or islice(tokens, 1)
+            rest += [flag, *(_described(family, each) for each in texts)]
         else:
             rest.append(token)
     if "latent" in _options_of(values.get("program")):  # then it is the program's own
         rest = [re.sub(r"^--latent(?=$|=)", "--program.latent", token) for token in rest]
+    if LEVELS in values:  # as a default, the components in a list would be taken for right
+        rest.insert(0, f"--{LEVELS}={json.dumps(values.pop(LEVELS))}")
     _check_texts(parser, values)
     parser.set_defaults(values)
     return parser.parse_args(rest)
@@ -159,10 +160,10 @@ def _with_paths(family: str, argument: str, given: str) -> str:
     return json.dumps(with_import_paths(family, described))
 
 
-def _described(given: str) -> str:
-    """The text of observed sites, in which their components have their paths."""
+def _described(key: str, given: str) -> str:
+    """The text of observed sites or of levels, in which their components have their paths."""
     try:
-        return json.dumps(with_import_path(SITES, yaml.safe_load(given)))
+        return json.dumps(with_import_path(key, yaml.safe_load(given)))
     except yaml.YAMLError:  # which the parser of the argument explains
         return given
 

@@ -23,7 +23,7 @@ from pyro_vae.recipes.components import FAMILIES, check_trusted, component_names
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["Recipe", "Shape", "Site", "Values", "read_recipe", "read_settings"]
+__all__ = ["Level", "Recipe", "Shape", "Site", "Values", "read_recipe", "read_settings"]
 
 Shape = Sequence[int]
 Values = Mapping[str, Any]  # a recipe as YAML holds it
@@ -41,6 +41,7 @@ class MakesProgram(Protocol):
         posterior: Any = None,
         priors: Any = None,
         posteriors: Any = None,
+        path: object = None,
         context: Any = None,
         event_shape: Any = None,
     ) -> nn.Module: ...
@@ -64,6 +65,27 @@ class Site:
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
     encoder: Callable[[Shape], nn.Module] | None = None
     decoder: Callable[[Shape], nn.Module] | None = None
+
+
+@dataclass(kw_only=True)
+class Level:
+    """A level of a LadderVAE; the parts that it does not name are the recipe's.
+
+    Args:
+        shape: (channels, height, width) of its latent.
+        cells: how many residual cells lead to it, up from the level below and down from that above.
+        times: how many such levels there are, one upon the other.
+        level_prior: p(z_l | h_l); the top level's is the recipe's prior.
+        posterior: q(z_l | d_l, h_l).
+        level_network: the network of its cells.
+    """
+
+    shape: list[int]
+    cells: int = 1
+    times: int = 1
+    level_prior: Callable[[Shape, nn.Module], nn.Module] | None = None
+    posterior: Callable[[Shape, nn.Module], nn.Module] | None = None
+    level_network: Callable[[Shape], nn.Module] | None = None
 
 
 @dataclass(kw_only=True)
@@ -101,6 +123,7 @@ class Recipe:
         context_to: which parts take the context; p(z | y) p(x | z) is [prior].
         latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level
             that is a grid is itself a list, as in [[16, 7, 7]].
+        levels: the levels of a LadderVAE, the lowest first, in place of latent.
         prior: p(z), a class of pyro_vae.priors or an import path.
         likelihood: p(x | z), a class of pyro_vae.likelihoods or an import path; by default Mixed
             for a table whose columns are of several kinds, DiscretizedLogistic for the grey levels
@@ -116,7 +139,8 @@ class Recipe:
             or the import path of a module of your own with model and guide, which has no parts.
         level_prior: p(z_l | z_l+1) of a hierarchy below its top, a class of pyro_vae.posteriors or
             an import path.
-        level_network: the network of a hierarchy from one level's latents to another's.
+        level_network: the network of a hierarchy from one level's latents to another's; by default
+            MLP, and Cells between the grids of a LadderVAE.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.
         optimizer: a class of torch.optim or an import path; its lr is the learning rate below.
         schedule: how the learning rate changes, a class of pyro_vae.training.schedules or an
@@ -154,6 +178,7 @@ class Recipe:
         default_factory=lambda: ["prior", "encoder", "decoder"]
     )
     latent: int | list[int | list[int]] = 20
+    levels: list[Level] | None = None
     prior: Callable[[Shape], nn.Module] = priors.StandardNormal
     likelihood: Callable[[Shape, nn.Module], nn.Module] | None = None
     posterior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
@@ -163,7 +188,7 @@ class Recipe:
     corruption: nn.Module | None = None
     program: MakesProgram = DEFAULT_PROGRAM
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
-    level_network: Callable[[Shape], nn.Module] = networks.MLP
+    level_network: Callable[[Shape], nn.Module] | None = None
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam
     schedule: Callable[[float], float] = field(default_factory=schedules.Constant)

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from pyro_vae import checkpoint
 from pyro_vae.files.reading import checked, parsing
-from pyro_vae.recipes.components import FAMILIES, SITES, may_name, names_in
+from pyro_vae.recipes.components import FAMILIES, LEVELS, SITES, may_name, names_in
 from pyro_vae.report.run_files import FILES, as_json, read_file
 
 __all__ = ["given_commands", "remember", "without_flags", "words_given"]
@@ -81,7 +81,7 @@ def _names_a_stranger(words: Sequence[str]) -> bool:
     for word, following in zip(words, [*words[1:], ""]):
         flag, equals, value = word.partition("=")
         key = flag.removeprefix("--").replace("-", "_")
-        if flag.startswith("--") and key.partition(".")[0] in (*FAMILIES, SITES):
+        if flag.startswith("--") and key.partition(".")[0] in (*FAMILIES, LEVELS, SITES):
             is_class = key.rpartition(".")[2] in (*FAMILIES, "class_path")
             given = value if equals else following
             if not all(may_name(name) for name in names_in(given, is_class)):

@@ -452,7 +452,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
         (["train", "--latent", "[4, 2]"], "--program HierarchicalVAE"),
         (
             ["train", "--program", "Refined"],
-            "choose one of HierarchicalVAE, MultimodalVAE, SemiSupervisedVAE, VAE",
+            "choose one of HierarchicalVAE, LadderVAE, MultimodalVAE, SemiSupervisedVAE, VAE",
         ),
         (["train", "--validation", "9999"], "validation: got 9999"),
         (["evaluate"], "RUN"),
