@@ -36,7 +36,9 @@ MENU = {
         "numbers", "scores", "measuring", "check", "components", "gallery", "data-kinds",
     ],
     "Results": ["experiments/README", "experiments/results/README"],
-    "Beyond one VAE": ["pyro-programs", "global-latents", "multimodal", "sequences"],
+    "Beyond one VAE": [
+        "pyro-programs", "global-latents", "multimodal", "sequences", "hierarchies",
+    ],
     "More": [],
     "Reference": ["api/index", "CHANGELOG", "CONTRIBUTING", "SECURITY"],
 }  # fmt: skip

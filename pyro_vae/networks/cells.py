@@ -243,8 +243,8 @@ class ResidualCell(nn.Module):
         last = [part for part in self.bent.modules() if isinstance(part, nn.Conv2d)][-1:]
         with torch.no_grad():
             for part in last:
-                gained = isinstance(part, Convolution) and part.normalisation != "none"
-                (part.gain if gained else part.weight).mul_(SMALL_START)
+                is_ours = isinstance(part, Convolution) and part.normalisation != "none"
+                (part.get_parameter("gain") if is_ours else part.weight).mul_(SMALL_START)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.bent(h)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 from torch import nn
 
@@ -103,7 +102,9 @@ def ladder_parts(
     path = networks.Ladder(encoder, ups, downs, latents, top, features)
     priors = [
         call_factory(
-            "level_prior", level.level_prior or recipe.level_prior, latents[index],
+            "level_prior",
+            level.level_prior or recipe.level_prior,
+            latents[index],
             network(index, path.states[index], 0),
         )
         for index, level in enumerate(levels[:-1])
@@ -129,4 +130,3 @@ def _grid_of(latent: Shape) -> Shape:
             fix="write shape: [8, 7, 7]",
         )
     return latent[1:] or (1, 1)
-

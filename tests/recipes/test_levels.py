@@ -16,9 +16,13 @@ RECIPE = """
 program: LadderVAE
 levels:
   - {shape: [2, 4, 4], cells: 2, times: 2}
-  - {shape: [3, 2, 2], posterior: Mixture, level_prior: {class_path: Mixture, init_args: {components: 2}}}
+  - shape: [3, 2, 2]
+    posterior: Mixture
+    level_prior: {class_path: Mixture, init_args: {components: 2}}
   - {shape: [6]}
-level_network: {class_path: Cells, init_args: {kind: {class_path: Plain, init_args: {kernel_size: 1}}}}
+level_network:
+  class_path: Cells
+  init_args: {kind: {class_path: Plain, init_args: {kernel_size: 1}}}
 posterior: RelativeNormal
 encoder: {class_path: Cells, init_args: {size: [4, 4], width: 5}}
 decoder: {class_path: Cells, init_args: {width: 4}}
