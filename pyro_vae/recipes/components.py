@@ -56,7 +56,7 @@ def component_names(family: str) -> list[str]:
 
     Example:
         >>> component_names("program")
-        ['VAE', 'HierarchicalVAE', 'MultimodalVAE', 'SemiSupervisedVAE']
+        ['VAE', 'HierarchicalVAE', 'LadderVAE', 'MultimodalVAE', 'SemiSupervisedVAE']
     """
     module = FAMILIES[family]
     classes = {name: vars(module).get(name) for name in _names_of(module)}
