@@ -42,6 +42,12 @@ def arguments() -> CommandParser:
         help="a label or its name, covariates separated by commas, or columns of a table as "
         "island=Biscoe,year=2007; by default the labels in turn",
     )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="what the scales of the prior's normals are multiplied by, at every level",
+    )
     parser.add_argument("--draws", action="store_true", help="draws of x instead of means or modes")
     parser.add_argument(
         "--out",
@@ -70,7 +76,12 @@ def run(argv: list[str]) -> None:
     context = parse_context(program, options.context, options.num, known.context_columns)
     try:
         found = generate(
-            program, options.num, context=context, draws=options.draws, seed=options.seed
+            program,
+            options.num,
+            context=context,
+            draws=options.draws,
+            temperature=options.temperature,
+            seed=options.seed,
         )
     except (TypeError, AttributeError) as error:
         if context is not None or is_unconditional(program):

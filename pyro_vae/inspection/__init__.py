@@ -17,6 +17,7 @@ from pyro_vae.inspection.geometry import (
     tangent_planes,
     traverse,
 )
+from pyro_vae.inspection.levels import resample_levels
 from pyro_vae.inspection.plane import Plane, plane_of
 from pyro_vae.inspection.probes import Accuracy, knn_accuracy, linear_probe
 
@@ -42,6 +43,7 @@ __all__ = [
     "path_length",
     "plane_of",
     "prior_draws",
+    "resample_levels",
     "tangent_planes",
     "traverse",
 ]

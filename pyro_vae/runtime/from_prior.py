@@ -23,6 +23,7 @@ from pyro_vae.runtime.environment import evaluating, reference_parameter
 from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.noise import has_own_noise
 from pyro_vae.runtime.observed import AnyDraws, Unconditioned, observed_data
+from pyro_vae.runtime.temperature import Tempered
 from pyro_vae.runtime.traces import is_local, latent_sites, paired_traces, plates_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
@@ -73,10 +74,13 @@ def prior_predictive(
     num: int,
     context: Tensors | None = None,
     latents: Mapping[str, Tensor] | None = None,
+    temperature: float = 1.0,
 ) -> Trace:
     """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given."""
-    empty = empty_data(program, num)
-    drawn = Unconditioned(tensors_of(empty))(joint_of(program))
+    empty, joint = empty_data(program, num), joint_of(program)
+    if temperature != 1.0:
+        joint = Tempered(temperature)(joint)
+    drawn = Unconditioned(tensors_of(empty))(joint)
     model = poutine.condition(drawn, data=dict(latents or {}))
     try:
         return poutine.trace(model).get_trace(empty, context)

@@ -34,7 +34,14 @@ from pyro_vae.runtime.observed import (
 )
 from pyro_vae.runtime.summed import with_drawn
 from pyro_vae.runtime.traces import latent_sites
-from pyro_vae.validation import InvalidInput, check_count, count_of, rows_of, tensors_of
+from pyro_vae.validation import (
+    InvalidInput,
+    check_count,
+    check_positive,
+    count_of,
+    rows_of,
+    tensors_of,
+)
 
 __all__ = [
     "Context",
@@ -63,6 +70,7 @@ def generate(
     context: Context = None,
     given: dict[str, Tensor] | None = None,
     draws: bool = False,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> Tensors:
     r"""Generate new data: run the unconditioned model at ``num`` empty events.
@@ -82,20 +90,31 @@ def generate(
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers
             show, or its mode where x has no mean, as sentences have none, or a draw where neither
             is known, as of pixels that depend on one another.
+        temperature: what the scales of the prior's normals are multiplied by, at every level; below
+            1 new data are more typical and less varied.
         seed: seed of the draws; the caller's random state is left as it was.
 
     Returns:
         x of shape (num, \*event); a dictionary of such where there are several observed sites.
 
     Raises:
-        InvalidInput: on num < 1, a context that is missing, out of range or of another length, or
-            given parts that the program does not have, or cannot do without others.
+        InvalidInput: on num < 1, a context that is missing, out of range or of another length,
+            given parts that the program does not have, or cannot do without others, or a
+            temperature for latents that are neither normal nor mixtures of normals.
 
     Example:
         >>> pv.generate(vae, 64).shape
         torch.Size([64, 1, 8, 8])
     """
     check_count("num", num)
+    check_positive("temperature", temperature)
+    if given is not None and temperature != 1.0:
+        raise InvalidInput(
+            "temperature",
+            got=f"{temperature} with given parts",
+            expected="1, for latents that are drawn from the guide",
+            fix="leave temperature out, or given",
+        )
     program = as_program(program)
     num = num if given is None else max(num, count_of(given))
     labels = context_for_each(program, context, num)
@@ -110,7 +129,7 @@ def generate(
         check_decoding(program, labels)
 
         def run(rows: list[int], seed: int) -> Sites:
-            trace = prior_predictive(program, len(rows), rows_of(labels, rows))
+            trace = prior_predictive(program, len(rows), rows_of(labels, rows), None, temperature)
             return observed_parts(trace, parts)
 
     else:
