@@ -197,3 +197,22 @@ def test_a_ladder_of_vectors_and_of_grids_without_a_ratio():
 def test_levels_that_do_not_fit_are_named(make, message):
     with pytest.raises(InvalidInput, match=message):
         make()
+
+
+def test_a_ladder_that_was_saved_resumes_to_the_bit(tmp_path):
+    def trained(folder, epochs, resume=False):
+        program = ladder()
+        pv.fit(
+            program, X, epochs=epochs, batch_size=2, compile="off", out=folder, resume=resume,
+            progress=False,
+        )  # fmt: skip
+        return program
+
+    whole = trained(tmp_path / "whole", 2)
+    trained(tmp_path / "parts", 1)
+    parts = trained(tmp_path / "parts", 2, resume=True)
+    loaded = pv.load(tmp_path / "parts")
+    for p, q, r in zip(*(each.parameters() for each in (whole, parts, loaded)), strict=True):
+        assert torch.equal(p, q) and torch.equal(p, r)
+    draws = pv.to_inference_data(loaded, X, 3)
+    assert draws.posterior["z2"].shape == (1, 3, 5, 3, 2, 2)
