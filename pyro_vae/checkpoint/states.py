@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import Add, committing, current, weights_named_by
@@ -21,7 +22,7 @@ from pyro_vae.files.checksums import CHECKSUM, checksum_of
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_json
 from pyro_vae.files.writing import CheckpointError
 
-__all__ = ["Meta", "add_state", "exists", "read_state", "write_state"]
+__all__ = ["Meta", "add_state", "check_room", "exists", "read_state", "write_state"]
 
 Meta = dict[str, Any]  # JSON beside the tensors
 
@@ -53,6 +54,17 @@ class Index(TypedDict):
 PICKLES = {".pt", ".pth", ".pkl", ".ckpt", ".bin"}
 
 
+def check_room(size: int) -> None:
+    """Have the memory that safetensors takes for so many bytes, and give it back.
+
+    Where it cannot have it, its Rust ends the process.
+
+    Raises:
+        RuntimeError: torch's own, which says how much was asked for.
+    """
+    torch.empty(2 * size + MEGABYTE, dtype=torch.uint8)
+
+
 def exists(folder: str | Path, name: str) -> bool:
     """Whether ``folder`` holds a state of that name."""
     return current(Path(folder), f"{name}.json").exists()
@@ -68,6 +80,7 @@ def add_state(add: Add, name: str, tensors: dict[str, Tensor], meta: Meta) -> No
     """Add a state to a commit that holds other files too."""
     # Tied tensors share memory, which safetensors refuses; their clones do not.
     own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    check_room(sum(value.nbytes for value in own.values()))
     data = safetensors.torch.save(own)
     digest = hashlib.sha256(data).hexdigest()
     weights = f"{name}-{digest[:12]}.safetensors"
@@ -118,5 +131,6 @@ def _read_state(folder: Path, name: str) -> tuple[dict[str, Tensor], Meta]:
     data = read_bytes(weights, WEIGHTS, inside=folder)
     if hashlib.sha256(data).hexdigest() != stated["sha256"]:
         WEIGHTS.refuse(weights, f"truncated or altered: its SHA-256 is not that in {index.name}")
+    check_room(len(data))
     with parsing(weights, WEIGHTS):
         return safetensors.torch.load(data), meta

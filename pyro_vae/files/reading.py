@@ -182,6 +182,8 @@ def _reason(error: Exception) -> str:
         return error.strerror
     if isinstance(error, UnicodeError):
         return "it is no text in UTF-8"
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than is free"
     if isinstance(error, RecursionError):
         return f"more than {DEPTH} levels"
     if isinstance(error, msgspec.ValidationError):

@@ -112,11 +112,14 @@ def _in_units(size: str) -> str:
     """A size in bytes in larger units; one in units stays.
 
     Example:
-        >>> _in_units("40000000000 bytes"), _in_units("2.5 GiB")
-        ('37.3 GiB', '2.5 GiB')
+        >>> _in_units("40000000000 bytes"), _in_units("9000000 bytes"), _in_units("2.5 GiB")
+        ('37.3 GiB', '8.6 MiB', '2.5 GiB')
     """
     count, _, unit = size.partition(" ")
-    return f"{int(count) / 2**30:,.1f} GiB" if unit == "bytes" else size
+    if unit != "bytes":
+        return size
+    large = int(count) >= 2**30
+    return f"{int(count) / 2 ** (30 if large else 20):,.1f} {'GiB' if large else 'MiB'}"
 
 
 def bytes_allocated(run: Callable[[int], object]) -> int:

@@ -49,6 +49,7 @@ MEASURED = (
     ("decompose", ["--num-samples", "4"]),
     ("calibrate", ["--simulated", "10", "--num-samples", "5"]),
     ("gaps", ["--num-samples", "5", "--steps", "2"]),
+    ("fidelity", ["--data", "WHOLE", "--points", "3", "--neighbours", "2"]),
 )
 COMMANDS = {
     "train": [*TRAIN, "--epochs", "3", "--out", "RUN", "--resume"],
@@ -73,9 +74,9 @@ WRITE_NOTHING = ("push", "explore")  # into the run
 def made(tmp_path_factory):
     """A run of two epochs with every kind of output, and the same after each command."""
     folder = tmp_path_factory.mktemp("made")
-    (folder / "table.csv").write_text(
-        "a,b,c\n" + "".join(f"{i / 3},{'' if i % 7 == 0 else i % 5},k{i % 2}\n" for i in range(60))
-    )
+    for name, gap in (("table", ""), ("whole", "1")):
+        rows = "".join(f"{i / 3},{gap if i % 7 == 0 else i % 5},k{i % 2}\n" for i in range(60))
+        (folder / f"{name}.csv").write_text(f"a,b,c\n{rows}")
     run(folder / "old", [*TRAIN, "--epochs", "2", "--out", "RUN"])
     run(folder / "old", [*INSPECT, "--seed", "0"])
     for name in ("sample", "report", "impute"):
@@ -106,7 +107,8 @@ def run(folder, argv, other=None):
 def words_of(argv, folder, other=None):
     """A command on a folder; the table lies beside the other run."""
     other = other or folder.parent / "other"
-    names = {"RUN": folder, "OTHER": other, "TABLE": other.parent / "table.csv"}
+    tables = {"TABLE": other.parent / "table.csv", "WHOLE": other.parent / "whole.csv"}
+    names = {"RUN": folder, "OTHER": other, **tables}
     for short, path in names.items():
         argv = [argv[0], *(word.replace(short, str(path)) for word in argv[1:])]
     return argv
