@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ __all__ = ["main"]
 
 SMALLER = "lower the sizes that it was given, of the data, the draws or the networks"
 
+
+NO_MEMORY = re.compile("failed to map segment|annot allocate memory")  # for a library
 
 SHARED = ("train", "evaluate")  # among the processes that torchrun starts
 
@@ -56,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             fix="check the path, the permissions and the space that is left",
         )
         _say(failed)
+        return 2
+    except (ImportError, MemoryError) as error:
+        if isinstance(error, ImportError) and not NO_MEMORY.search(str(error)):
+            raise
+        _say(_no_memory(" ".join(["pyro-vae", *argv[:1]])))
         return 2
     except KeyboardInterrupt as error:
         _say(SAID)
@@ -111,6 +119,16 @@ def say_if_slow() -> None:
             "start; without it starts take a third of the time",
             file=sys.stderr,
         )
+
+
+def _no_memory(command: str) -> InvalidInput:
+    """What is said where there is no memory for the libraries of a command."""
+    return InvalidInput(
+        "memory",
+        got=f"less than the libraries of {command} take",
+        expected="4 GB of address space, of which 1 GB is used",
+        fix="raise the limit (ulimit -v), or end other programs",
+    )
 
 
 def _say(words: object) -> None:

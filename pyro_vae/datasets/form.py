@@ -47,16 +47,19 @@ class Form:
 
     def __call__(self, values: Tensor, places: Tensor | None = None) -> Tensor:
         """Numbers, which are rows of a file if they have places in it."""
+        check_some(values)
+        is_grey = self.binarize == "fixed" or (self.binarize == "dynamic" and places is None)
+        if is_grey and values.dtype == torch.uint8:  # before they take more memory
+            check_grey(torch.stack(values.aminmax()) / self.scale, self.missing)
         if not (self.binarize == "dynamic" and self.scale == 255 and values.dtype == torch.uint8):
             values = scaled(values, self.scale, self.exact)
         # else bytes stay: a quarter of the memory of numbers, and as good
-        check_some(values)
         values = channels_first(values, self.channels)
         if values.dtype == torch.uint8:
             return values
         if self.missing:  # one of the many NaNs, so that equal data have equal bytes
             values = torch.where(torch.isnan(values), torch.nan, values)
-        if self.binarize == "fixed" or (self.binarize == "dynamic" and places is None):
+        if is_grey:
             check_grey(values, self.missing)
         if self.binarize != "fixed":
             return values

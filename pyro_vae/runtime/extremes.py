@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 from pyro_vae.contracts import ProgramLike, Tensors, Trace
 from pyro_vae.datasets.facts import PartFacts
 from pyro_vae.datasets.on_disk import blocks_of
+from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["check_extremes"]
+
+BLOCK = 4096  # data that are looked at together
 
 Traces = Callable[[int], tuple[Trace, Trace]]  # guide and model at one datum
 
@@ -44,11 +48,19 @@ def check_extremes(
 
 def _extremes(values: Tensor) -> Iterator[int]:
     """The data with the least and with the largest number, if all numbers are whole."""
-    rows = values.reshape(len(values), -1)
-    known = rows[~torch.isnan(rows)]
-    if len(known) and bool((known % 1 == 0).all()):
-        yield int(rows.nan_to_num(float(known.min())).amax(1).argmax())
-        yield int(rows.nan_to_num(float(known.max())).amin(1).argmin())
+    largest, least = (-math.inf, 0), (math.inf, 0)
+    for some in chunks(len(values), BLOCK):  # the places of all numbers take much memory
+        rows = values[some].reshape(some.stop - some.start, -1).double()
+        hole = torch.isnan(rows)
+        if bool(((rows % 1 != 0) & ~hole).any()):
+            return
+        high = rows.masked_fill(hole, -math.inf).amax(1)
+        low = rows.masked_fill(hole, math.inf).amin(1)
+        largest = max(largest, (float(high.max()), some.start + int(high.argmax())))
+        least = min(least, (float(low.min()), some.start + int(low.argmin())))
+    if largest[0] > -math.inf:
+        yield largest[1]
+        yield least[1]
 
 
 def _check_rows(argument: str, values: Tensor, place: int, traces_at: Traces) -> None:

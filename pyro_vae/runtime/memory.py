@@ -84,7 +84,7 @@ def enough_memory(what: str, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         size = re.search(r"allocate ([\d.,]+ ?(?:bytes|[KMGT]i?B))", str(error))
@@ -99,7 +99,9 @@ def enough_memory(what: str, fix: str) -> Iterator[None]:
 
 
 OUT_OF_MEMORY = re.compile(
-    r"can't allocate memory|out of memory|bad_alloc|ALLOC_FAILED|Unable to allocate", re.IGNORECASE
+    r"(?:can't|cannot) allocate memory|out of memory|bad_alloc|ALLOC_FAILED|Unable to allocate|"
+    "failed to map segment|can't start new thread",
+    re.IGNORECASE,
 )
 
 

@@ -174,6 +174,19 @@ def test_an_interrupt_while_libraries_are_imported_is_one_line():
     assert done.stderr == "pyro-vae: interrupted before anything was done\n"
 
 
+@pytest.mark.parametrize(
+    "error", [ImportError("libx.so: failed to map segment from shared object"), MemoryError()]
+)
+def test_no_memory_for_libraries_is_one_line(monkeypatch, capsys, error):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(cli.importlib, "import_module", fail)
+    assert main(["report", "x"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "less than the libraries of pyro-vae report take" in said[0]
+
+
 def test_an_interrupted_command_is_one_line(monkeypatch, capsys):
     def stop(argv):
         raise KeyboardInterrupt
