@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sized
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pyro_vae.contracts import EventShape, Tensors
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.validation import tensors_of
 
-__all__ = ["data_html", "data_words", "facts_html", "known", "plus_minus"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "data_html",
+    "data_words",
+    "facts_html",
+    "known",
+    "plus_minus",
+    "result_html",
+    "result_words",
+]
+
+LONGEST = 40  # letters of a text, or of a list in words
 
 
 def facts_html(title: str, facts: Mapping[str, object]) -> str:
@@ -60,6 +76,50 @@ def known(value: float, digits: int = 2) -> str:
         ('0.80', 'unknown')
     """
     return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def result_words(result: DataclassInstance) -> str:
+    """A result in one line: its numbers, and of arrays the shape and the range.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Found:
+        ...     ranks: Tensor
+        ...     error: float
+        >>> result_words(Found(torch.arange(200).reshape(100, 2), 1 / 3))
+        'Found(ranks: (100, 2) from 0 to 199, error: 0.3333)'
+    """
+    words = ", ".join(f"{name}: {value}" for name, value in _brief(result).items())
+    return f"{type(result).__name__}({words})"
+
+
+def result_html(result: DataclassInstance) -> str:
+    """The same as a table."""
+    return facts_html(type(result).__name__, _brief(result))
+
+
+def _brief(result: DataclassInstance) -> dict[str, str]:
+    values = {field.name: vars(result)[field.name] for field in dataclasses.fields(result)}
+    return {name: _brief_value(value) for name, value in values.items() if value is not None}
+
+
+def _brief_value(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(value)
+    if isinstance(value, Tensor):
+        if value.ndim == 0 or not value.numel() or value.is_complex():
+            return f"{value.item():.4g}" if value.ndim == 0 else f"{tuple(value.shape)}"
+        seen = value[~value.isnan()]
+        ends = f" from {seen.min().item():.4g} to {seen.max().item():.4g}" if len(seen) else ""
+        return f"{tuple(value.shape)}{ends}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    words = str(value)
+    if len(words) <= LONGEST or dataclasses.is_dataclass(value):
+        return words
+    if isinstance(value, Sized) and not isinstance(value, str):
+        return f"{len(value)} entries"
+    return f"{words[:LONGEST]}..."
 
 
 class _Data(Protocol):

@@ -16,6 +16,7 @@ from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors, sites_of
+from pyro_vae.datasets.shown import facts_html, result_html, result_words
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
@@ -28,8 +29,10 @@ from pyro_vae.validation import check_count, count_of
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
 
+WORST = 5  # columns that a notebook shows
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Uniformity:
     """Chi-square tests of uniform ranks.
 
@@ -41,6 +44,8 @@ class Uniformity:
     statistic: Tensor
     p_value: Tensor
 
+    __repr__, _repr_html_ = result_words, result_html
+
     @property
     def smallest(self) -> float:
         """One p-value for all columns together: Bonferroni's bound.
@@ -50,7 +55,7 @@ class Uniformity:
         return min(1.0, self.p_value.min().item() * len(self.p_value))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """Ranks of simulated latents among the guide's draws.
 
@@ -68,6 +73,27 @@ class Calibration:
     names: list[str]
     num_samples: int
     seed: int
+
+    def __str__(self) -> str:
+        count, columns = self.ranks.shape
+        return (
+            f"ranks of {count:,} simulated data among {self.num_samples} draws; a p-value of "
+            f"{self.test_uniform().smallest:.2g} that all {columns} columns are uniform"
+        )
+
+    def __repr__(self) -> str:
+        return f"Calibration({self})"
+
+    def _repr_html_(self) -> str:
+        tests = self.test_uniform()
+        facts = {
+            "simulated data": f"{len(self.ranks):,}",
+            "draws of q for each": f"{self.num_samples:,}",
+            "p-value, all columns together": f"{tests.smallest:.2g}",
+        }
+        worst = tests.p_value.argsort()[:WORST].tolist()
+        facts |= {self.names[i]: f"p = {tests.p_value[i]:.2g}" for i in worst}
+        return facts_html("calibration: are the ranks uniform?", facts)
 
     def test_uniform(self, bins: int = 10) -> Uniformity:
         """Test each column of the ranks by chi-square, in bins as equal as possible.

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pyro_vae.datasets.shown import facts_html, result_html, result_words
 from pyro_vae.evaluation.arviz_compat import ArvizData, effective_draws, group_of
 from pyro_vae.validation import InvalidInput
 
@@ -32,7 +33,7 @@ class Classifier(Protocol):
     def predict(self, X: np.ndarray) -> np.ndarray: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TwoSampleTest:
     """A classifier two-sample test: how often a classifier tells two samples apart.
 
@@ -48,6 +49,8 @@ class TwoSampleTest:
     accuracy: float
     se: float
     num_samples: int
+
+    __repr__, _repr_html_ = result_words, result_html
 
     @property
     def z_score(self) -> float:
@@ -119,6 +122,18 @@ class PosteriorComparison:
 
     def __repr__(self) -> str:
         return f"PosteriorComparison({self})"
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "draws of q against the reference",
+            {
+                "data": f"{len(self.tests):,}",
+                "distinguishable": f"{int(self.distinguishable.sum()):,}",
+                "mean accuracy of a classifier": f"{self.accuracy.mean():.3f} (0.5: no difference)",
+                "mean distance": f"{self.wasserstein.mean():.3f} sd",
+                "of two halves of the reference": f"{self.noise.mean():.3f} sd",
+            },
+        )
 
 
 def compare_posteriors(

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import Values, draws_in, in_rows, out_of_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -21,7 +22,7 @@ from pyro_vae.validation import check_count
 __all__ = ["AggregatePosterior", "aggregate_posterior"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AggregatePosterior:
     r"""The mean KL of a guide to its prior, split in two: information and mismatch.
 
@@ -55,6 +56,8 @@ class AggregatePosterior:
     num_samples: int
     seed: int
     sha256: str
+
+    __repr__, _repr_html_ = result_words, result_html
 
 
 def aggregate_posterior(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.dataset import Data, as_dataset
-from pyro_vae.datasets.shown import facts_html, plus_minus
+from pyro_vae.datasets.shown import facts_html, plus_minus, result_html, result_words
 from pyro_vae.evaluation.annealed_score import AnnealedScore, UpperBound
 from pyro_vae.evaluation.hmc import Chains, paths_in_blocks
 from pyro_vae.evaluation.importance_score import warn_of_rounding
@@ -110,7 +110,7 @@ class Sandwich:
         return facts_html(f"bounds on log p(x){crossed}, nats per datum", facts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RateDistortion:
     r"""The rates and distortions that a decoder can reach, in nats.
 
@@ -136,6 +136,8 @@ class RateDistortion:
     num_samples: int
     seed: int
     sha256: str
+
+    __repr__, _repr_html_ = result_words, result_html
 
 
 @in_fixed_blocks

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.files.writing import write_bytes
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def elpd_data(
     return kind(elpd=float(values.sum()), p=np.nan, elpd_i=pointwise, **numbers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LeaveOneOut:
     """The log density of data given all the others, estimated by ArviZ.
 
@@ -221,6 +222,8 @@ class LeaveOneOut:
     parameters: float
     pointwise: np.ndarray
     pareto_k: np.ndarray
+
+    __repr__, _repr_html_ = result_words, result_html
 
 
 def leave_one_out(data: ArvizData) -> LeaveOneOut:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.evaluation.importance import evaluate, log_likelihood, summary_error
 from pyro_vae.evaluation.importance_score import warn_of_rounding
@@ -118,7 +119,7 @@ def _score(terms: Tensor, given: Conditioned, draws: tuple[int, ...]) -> Score:
     return score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ActiveUnits:
     r"""How much the posterior mean of each latent dimension moves with the data.
 
@@ -136,6 +137,8 @@ class ActiveUnits:
     num_samples: int
     seed: int
     sha256: str
+
+    __repr__, _repr_html_ = result_words, result_html
 
     @property
     def active(self) -> int:
@@ -196,7 +199,7 @@ def active_units(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InferenceGap:
     r"""What lies between log p(x) and the ELBO, for each datum, in nats.
 
@@ -213,6 +216,8 @@ class InferenceGap:
     inference: Score
     approximation: Score
     amortization: Score
+
+    __repr__, _repr_html_ = result_words, result_html
 
 
 def inference_gap(

@@ -19,6 +19,14 @@ __all__ = ["Difference", "check_same_data", "compare"]
 
 OPPOSITE = {"": "", ">=": "<=", "<=": ">=", "~": "~"}
 
+# What a difference's sign says of the true one.
+MEANS = {
+    "": "",
+    ">=": "the true one may be larger",
+    "<=": "the true one may be smaller",
+    "~": "both are bounds: the true one may be larger or smaller",
+}
+
 
 class _Score(Protocol):
     """What a difference needs of a score."""
@@ -63,21 +71,21 @@ class Difference:
     def __str__(self) -> str:
         count = "one datum" if self.num_data == 1 else f"{self.num_data} data"
         value = f"{self.sign} {plus_minus(self.mean, self.se, sign='+')}".strip()
-        return f"{value} nats (Monte Carlo error {self.error}, {count})"
+        means = f"; {self.sign} {MEANS[self.sign]}" if self.sign else ""
+        return f"{value} nats (Monte Carlo error {self.error}, {count}{means})"
 
     def __repr__(self) -> str:
         return f"Difference({self})"
 
     def _repr_html_(self) -> str:
-        return facts_html(
-            "difference, nats per datum",
-            {
-                "mean": f"{self.sign} {self.mean:+.2f}".strip(),
-                "s.e. over data": known(self.se),
-                "Monte Carlo error": self.error,
-                "data": self.num_data,
-            },
-        )
+        facts = {
+            "mean": f"{self.sign} {self.mean:+.2f}".strip(),
+            "s.e. over data": known(self.se),
+            "Monte Carlo error": self.error,
+            "data": self.num_data,
+        }
+        means = {self.sign: MEANS[self.sign]} if self.sign else {}
+        return facts_html("difference, nats per datum", facts | means)
 
 
 def compare(first: _Score, second: _Score) -> Difference:

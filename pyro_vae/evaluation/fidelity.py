@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Fidelity", "fidelity"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fidelity:
     """Precision, recall, density and coverage of samples, as `fidelity` returns them.
 
@@ -32,6 +33,8 @@ class Fidelity:
     recall: float
     density: float
     coverage: float
+
+    __repr__, _repr_html_ = result_words, result_html
 
 
 def fidelity(real: Tensor, samples: Tensor, num_neighbours: int = 5) -> Fidelity:

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special
 from torch import Tensor
 
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.difference import OPPOSITE, check_same_data
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
@@ -26,7 +27,7 @@ __all__ = ["SeedDifference", "against_best", "compare_over_seeds", "holm"]
 Name = TypeVar("Name", bound=Hashable)  # of a model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SeedDifference:
     """The mean difference of two models' scores over data and seeds, in nats per datum.
 
@@ -47,6 +48,8 @@ class SeedDifference:
     adjusted: float
     num_seeds: int
     sign: str = ""
+
+    __repr__, _repr_html_ = result_words, result_html
 
     @property
     def se(self) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.datasets.shown import facts_html
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.reconstruction import reconstruction_score
 from pyro_vae.validation import check_choice
@@ -41,6 +42,17 @@ class Anomaly:
 
     def __repr__(self) -> str:
         return f"Anomaly({self})"
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "anomalies",
+            {
+                "AUROC": f"{self.auroc:.4f}",
+                "standard error": f"{self.se:.4f}",
+                "data inside": f"{len(self.inside):,}",
+                "data outside": f"{len(self.outside):,}",
+            },
+        )
 
 
 Scorer = Callable[[ProgramLike, Data, int, int], Tensor]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.arrays import as_tensor
+from pyro_vae.datasets.shown import facts_html
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -41,6 +42,16 @@ class Coherence:
 
     def __repr__(self) -> str:
         return f"Coherence({self})"
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "share of generated data that are of their class",
+            {
+                "share": f"{self.share:.1%}",
+                "s.e. over data": f"{self.se:.1%}",
+                "data": f"{len(self.agrees):,}",
+            },
+        )
 
 
 def coherence(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
@@ -104,7 +105,7 @@ def prior_draws(
         return in_rows(drawn, given.plates)[0].reshape(len(given), -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Neighbours:
     """The nearest neighbours of each datum in an embedding, nearest first, itself left out.
 
@@ -115,6 +116,8 @@ class Neighbours:
 
     index: Tensor
     distance: Tensor
+
+    __repr__, _repr_html_ = result_words, result_html
 
     def of(self, datum: int) -> list[int]:
         """The neighbours of one datum."""

@@ -16,6 +16,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.distributions import innermost_support
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TangentPlane:
     r"""The planes that x moves in at N latents.
 
@@ -48,6 +49,8 @@ class TangentPlane:
     jacobian: Tensor
     basis: Tensor
     singular_values: Tensor
+
+    __repr__, _repr_html_ = result_words, result_html
 
     def local_dimension(self, threshold: float = 0.01) -> Tensor:
         """How many directions x can move in (N,), by the size of the singular values.
@@ -118,7 +121,7 @@ def _directions(support: Constraint, z: Tensor) -> Tensor:
     return identity - normal[:, :, None] * normal[:, None, :]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatentPath:
     r"""A path between two latents.
 
@@ -131,6 +134,8 @@ class LatentPath:
     z: Tensor
     length: float
     straight: float
+
+    __repr__, _repr_html_ = result_words, result_html
 
 
 def path_length(decoder: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.datasets.shown import result_html, result_words
+
 __all__ = ["Plane", "plane_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plane:
     r"""A plane in a latent space of D dimensions.
 
@@ -26,6 +28,8 @@ class Plane:
     origin: Tensor
     axes: Tensor
     shares: tuple[float, float] | None = None
+
+    __repr__, _repr_html_ = result_words, result_html
 
     @property
     def names(self) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.datasets.shown import facts_html
 from pyro_vae.inspection.embedding import as_array
 from pyro_vae.validation import check_count
 
@@ -37,6 +38,16 @@ class Accuracy:
 
     def __repr__(self) -> str:
         return f"Accuracy({self})"
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            "share of labels that were right",
+            {
+                "share": f"{self.value:.1%}",
+                "s.e. over data": f"{self.se:.1%}",
+                "data": f"{self.num_data:,}",
+            },
+        )
 
 
 def linear_probe(

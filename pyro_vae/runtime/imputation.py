@@ -13,6 +13,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.datasets.forms import only_tensor
+from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.validation import InvalidInput, check_count
@@ -25,7 +26,7 @@ __all__ = ["Imputation", "impute"]
 AT_ONCE = 2**22  # entries that are drawn at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Imputation:
     r"""Data with their missing entries filled in.
 
@@ -47,6 +48,8 @@ class Imputation:
     high: Tensor
     columns: Columns | None = None
     given: pandas.DataFrame | None = None
+
+    __repr__, _repr_html_ = result_words, result_html
 
     def frame(self) -> pandas.DataFrame:
         """The completed table, in the columns' own units; those of the context come last."""

@@ -94,3 +94,6 @@ def test_the_difference_of_bounds_says_on_which_side_the_true_one_lies():
         ("high", "high"): "~",
     }
     assert str(low - exact).startswith(">= +0.00 +- 0.00 nats (Monte Carlo error unknown")
+    assert str(low - exact).endswith("; >= the true one may be larger)")
+    for shown in (str(low - low), (low - low)._repr_html_()):
+        assert "both are bounds: the true one may be larger or smaller" in shown
