@@ -157,11 +157,17 @@ class Columns:
             for (name, arguments), places in found.items()
         ]
 
-    def frame(self, x: Tensor) -> pandas.DataFrame:
-        """Values (N, C) as a pandas table in the columns' own units and with their categories."""
+    def frame(self, x: Tensor, *, restored: bool = False) -> pandas.DataFrame:
+        """Values (N, C) as a pandas table in the columns' own units and with their categories.
+
+        Args:
+            x: the values, in the units of the model.
+            restored: whether they are in the columns' own units already.
+        """
         import pandas
 
-        values = self.restore(x.detach().cpu().double()).numpy()
+        x = x.detach().cpu().double()
+        values = (x if restored else self.restore(x)).numpy()
         return pandas.DataFrame({c.name: _named(c, values[:, i]) for i, c in enumerate(self)})
 
     def numbers(self, texts: dict[str, str]) -> list[float]:

@@ -229,7 +229,12 @@ def _csv(separator: str) -> Callable[[Path, Reading], Source]:
             # A line with more fields than names is no warning here.
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             frame = pandas.read_csv(
-                file, sep=separator, encoding="utf-8-sig", index_col=False, skipinitialspace=True
+                file,
+                sep=separator,
+                encoding="utf-8-sig",
+                index_col=False,
+                skipinitialspace=True,
+                float_precision="round_trip",  # to the last bit, as Python reads numbers
             )
         source = _table(path, frame, reading)
         return replace(source, notes=(*notes, *source.notes))

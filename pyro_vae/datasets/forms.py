@@ -17,6 +17,7 @@ from pyro_vae.validation import InvalidInput, check_choice, check_finite, tensor
 __all__ = [
     "channels_first",
     "check_grey",
+    "check_held_out",
     "check_lengths",
     "check_one_each",
     "check_set_by_part",
@@ -147,6 +148,17 @@ def check_set_by_part(parts: Iterable[str], **settings: object) -> None:
                 fix=f"pass Dataset({{name: Dataset(x, {name}={value!r}), ...}}), or convert the "
                 "arrays of the file and leave it out",
             )
+
+
+def check_held_out(size: int, most: int, total: int) -> None:
+    """Raise `InvalidInput` unless some of the data can be held out, and some are left."""
+    if not 0 < size <= most:
+        raise InvalidInput(
+            "validation",
+            got=str(size),
+            expected=f"1 to {most} data held out of {total}",
+            fix="hold out fewer",
+        )
 
 
 def check_lengths(lengths: dict[str, int]) -> None:

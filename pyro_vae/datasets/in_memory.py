@@ -29,6 +29,7 @@ from pyro_vae.datasets.columns import Columns, known_columns
 from pyro_vae.datasets.facts import Facts, facts_of
 from pyro_vae.datasets.form import Form, decoded, drawn_in_blocks, drawn_on_disk, is_large, keep
 from pyro_vae.datasets.forms import (
+    check_held_out,
     check_lengths,
     check_one_each,
     check_set_by_part,
@@ -114,6 +115,7 @@ class Dataset(torch.utils.data.Dataset):
         self.columns, self.context_columns = columns, context_columns
         self.notes: tuple[str, ...] = ()
         self.published_validation: Dataset | None = None
+        self.as_read: dict[str, Tensor] = {}  # what was standardised, "x" and "context"
         self._draw, self._dtype = FixedDraw(seed), torch.float32  # the type of values kept as bytes
         self.parts: dict[str, Dataset] = {}
         self.context: Tensors | None = None
@@ -289,6 +291,7 @@ class Dataset(torch.utils.data.Dataset):
         parts = {name: part[index] for name, part in self.parts.items()}
         stored = map_tensors(lambda value: chosen(value, index), self._stored)
         part = self._like(stored, rows_of(self.context, index), parts)
+        part.as_read = {name: value[index] for name, value in self.as_read.items()}
         if self.binarize == "dynamic" and not parts and not self.is_on_disk:
             part._draw = self._draw.of(len(self), index)
             if "x" in vars(self):
@@ -304,7 +307,7 @@ class Dataset(torch.utils.data.Dataset):
         parts = {name: part.to(device, dtype) for name, part in self.parts.items()}
         stored = map_tensors(move, self._stored)
         moved = self._like(stored, map_tensors(move, self.context), parts)
-        moved._dtype = dtype or self._dtype
+        moved._dtype, moved.as_read = dtype or self._dtype, self.as_read
         vars(moved).update({k: v for k, v in vars(self).items() if k == "facts"})  # as it was read
         is_kept = not is_large(stored) or moved._dtype != self._dtype
         if self.binarize == "dynamic" and not parts and is_kept:  # before rounding may change it
@@ -324,10 +327,12 @@ class Dataset(torch.utils.data.Dataset):
     def frame(self, x: Tensor | None = None) -> pandas.DataFrame:
         """A pandas table of x, or of the data, in the columns' own units and with their names.
 
-        Raises:
-            InvalidInput: if the data are no table.
+        The data are as they were read, to the last digit. Data that are no table are refused.
         """
-        return known_columns(self.name, self.columns).frame(self.tensor if x is None else x)
+        columns = known_columns(self.name, self.columns)
+        if x is None and "x" in self.as_read:
+            return columns.frame(self.as_read["x"], restored=True)
+        return columns.frame(self.tensor if x is None else x)
 
     def with_context(self, context: Tensors | None) -> Dataset:
         """The same data with another context."""
@@ -347,13 +352,7 @@ class Dataset(torch.utils.data.Dataset):
         """
         source = self.published_validation or self
         most = len(source) - (source is self)  # some must be left to train on
-        if not 0 < size <= most:
-            raise InvalidInput(
-                "validation",
-                got=str(size),
-                expected=f"1 to {most} data held out of {len(source)}",
-                fix="hold out fewer",
-            )
+        check_held_out(size, most, len(source))
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
         held, rest = source[order[:size].sort().values], order[size:].sort().values
         held.split = "validation"
@@ -384,7 +383,7 @@ class Dataset(torch.utils.data.Dataset):
     def _like(self, stored: Tensors, context: Tensors | None, parts: dict[str, Dataset]) -> Dataset:
         """Other data with the same policy, and the same draw of each datum."""
         part = copy.copy(self)
-        part._stored, part.context, part.parts = stored, context, parts
+        part._stored, part.context, part.parts, part.as_read = stored, context, parts, {}
         for cached in ("x", "sha256", "facts"):
             vars(part).pop(cached, None)
         return part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from numbers import Number
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +15,7 @@ from pyro_vae.validation import InvalidInput, nearest_name
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["DROP", "Numbers", "in_order", "numbers_of", "plain_numbers", "text_of"]
+__all__ = ["DROP", "Numbers", "in_order", "numbers_of", "plain_numbers", "said_as", "text_of"]
 
 DROP = "drop"
 MANY = 50  # categories of a text column that may be an identifier
@@ -83,6 +84,18 @@ def numbers_of(
     return Numbers(column, numbers, notes)
 
 
+def said_as(name: str, kind: str) -> str:
+    """How the kind of a column is said, in Python and on the command line.
+
+    Example:
+        >>> said_as("mass", "drop")
+        "columns={'mass': 'drop'} (--columns.mass drop)"
+        >>> said_as("body size", "small<large")
+        "columns={'body size': 'small<large'} (--columns.'body size' 'small<large')"
+    """
+    return f"columns={{{name!r}: {kind!r}}} (--columns.{shlex.quote(name)} {shlex.quote(kind)})"
+
+
 def _check_kind(name: str, kind: Kind | None, numbers: np.ndarray) -> None:
     """Raise `InvalidInput` unless all numbers are of the kind that was said."""
     with np.errstate(invalid="ignore"):
@@ -101,7 +114,7 @@ def _check_kind(name: str, kind: Kind | None, numbers: np.ndarray) -> None:
             ),
             fix="leave the entry empty, as missing"
             if np.isinf(numbers[row])
-            else f"correct it, or say columns={{'{name}': 'real'}}",
+            else f"correct it, or say {said_as(name, 'real')}",
         )
 
 
@@ -124,7 +137,7 @@ def _no_entries_of(name: str, kind: str) -> InvalidInput:
         f"columns {name}",
         got=f"entries of {kind}",
         expected="numbers, texts or categories",
-        fix=f"convert it to a number, or leave it out: columns={{'{name}': 'drop'}}",
+        fix=f"convert it to a number, or leave it out: {said_as(name, DROP)}",
     )
 
 
@@ -154,14 +167,14 @@ def _numbers_of_objects(name: str, series: pandas.Series, kind: Kind | None) -> 
             f"columns {name}",
             got=f"numbers written as texts, such as {str(seen.iloc[0])[:30]!r}",
             expected="numbers, or texts",
-            fix=f"convert them (pandas.to_numeric), or say columns={{'{name}': 'category'}}",
+            fix=f"convert them (pandas.to_numeric), or say {said_as(name, 'category')}",
         )
     raise InvalidInput(
         f"columns {name}",
         got=f"numbers beside texts ({int(read.isna().sum())} of {len(seen)} are no numbers, as "
         f"{str(seen[read.isna()].iloc[0])[:30]!r})",
         expected="one or the other",
-        fix=f"correct the entries, or say columns={{'{name}': 'category'}}",
+        fix=f"correct the entries, or say {said_as(name, 'category')}",
     )
 
 
@@ -174,7 +187,7 @@ def _nothing_in(name: str) -> InvalidInput:
         f"columns {name}",
         got="a column without an entry",
         expected="some that are not missing",
-        fix=f"leave it out: columns={{'{name}': 'drop'}}",
+        fix=f"leave it out: {said_as(name, DROP)}",
     )
 
 
@@ -229,21 +242,21 @@ def _categories(
             f"columns {name}",
             got=f"texts without an order ({', '.join(map(str, names[:4]))})",
             expected="categories in their order",
-            fix=f"name them from the lowest: columns={{'{name}': '{'<'.join(map(str, names))}'}}",
+            fix=f"name them from the lowest: {said_as(name, '<'.join(map(str, names)))}",
         )
     if said == "binary" and len(names) > 2:
         raise InvalidInput(
             f"columns {name}",
             got=f"{len(names)} values, such as {', '.join(map(str, names[:3]))}",
             expected="two",
-            fix=f"say columns={{'{name}': 'category'}}",
+            fix=f"say {said_as(name, 'category')}",
         )
     if said in ("real", "positive", "count"):
         raise InvalidInput(
             f"columns {name}",
             got="texts, categories or truth values",
             expected=f"numbers ({said})",
-            fix=f"say columns={{'{name}': 'category'}}",
+            fix=f"say {said_as(name, 'category')}",
         )
     kind = said or ("ordinal" if ordered else "binary" if len(names) == 2 else "category")
     if said is None and len(names) > max(MANY, len(series) // 2):
@@ -251,7 +264,7 @@ def _categories(
             f"columns {name}",
             got=f"{len(names)} different texts in {len(series)} rows, such as {str(names[0])!r}",
             expected="categories that return",
-            fix=f"leave it out: columns={{'{name}': 'drop'}}, or say that it is a 'category'",
+            fix=f"leave it out: {said_as(name, DROP)}, or say that it is a 'category'",
         )
     values = np.where(codes < 0, np.nan, codes.astype(np.float64))
     return Numbers(Column(name, kind, tuple(map(str, names)), likelihood=likelihood), values)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.in_memory import Dataset
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["in_units_of", "standardized"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["context_frame", "in_units_of", "standardized"]
 
 
 def standardized(
@@ -60,16 +65,26 @@ def in_units_of(data: Dataset, columns: Columns, given: Columns | None) -> Datas
     return _in_units(data, columns, given, "standardised as the training rows were")
 
 
+def context_frame(data: Dataset) -> pandas.DataFrame | None:
+    """The context as a table, as `Dataset.frame` is of x; ``None`` where it has no columns."""
+    given, context = data.context_columns, data.context
+    if given is None or not isinstance(context, Tensor):
+        return None
+    is_read = "context" in data.as_read
+    values = data.as_read["context"] if is_read else context
+    return given.frame(values.reshape(len(values), -1), restored=is_read)
+
+
 def _covariates(data: Dataset) -> Tensor | None:
     context = data.context
     return context if isinstance(context, Tensor) and context.is_floating_point() else None
 
 
 def _in_units(data: Dataset, columns: Columns, given: Columns | None, note: str) -> Dataset:
-    values, context = columns.standardize(data.kept), _covariates(data)
+    context, as_read = _covariates(data), {"x": data.kept}
     if given is not None and context is not None:
-        data = data.with_context(given.standardize(context))
-    part = data._like(values, data.context, {})
-    part.columns, part.context_columns = columns, given
+        data, as_read["context"] = data.with_context(given.standardize(context)), context
+    part = data._like(columns.standardize(data.kept), data.context, {})
+    part.columns, part.context_columns, part.as_read = columns, given, as_read
     part.notes = (*data.notes, note)
     return part

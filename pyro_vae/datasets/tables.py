@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyro_vae.datasets.columns import KINDS, Column, Columns
-from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers, text_of
+from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers, said_as, text_of
 from pyro_vae.datasets.sources import Parts, Reading, Source, parts_of
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -49,8 +49,8 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     if context_columns is not None:
         notes.append(f"context: {in_words(context_columns)}")
     if reading.columns or not all(column.kind == "real" for column in columns):
-        example = f"columns={{'{columns[0].name}': 'real'}} says otherwise for one"
-        notes.append(f"columns are {in_words(columns)}; {example}")
+        example = said_as(columns[0].name, "real")
+        notes.append(f"columns are {in_words(columns)}; {example} says otherwise for one")
     missing = np.isnan(x)
     if missing.any():
         places = f"{int(missing.any(0).sum())} of {len(columns)} columns"

@@ -13,7 +13,8 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.datasets.forms import only_tensor
-from pyro_vae.datasets.shown import result_html, result_words
+from pyro_vae.datasets.shown import facts_html
+from pyro_vae.datasets.standard import context_frame
 from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.validation import InvalidInput, check_count
@@ -39,6 +40,7 @@ class Imputation:
         columns: of a table, its columns; ``x`` and the draws are in the units of the data set,
             `frame` and `entries` in the columns' own.
         given: the columns of the context, as a table.
+        observed: the table as it was read, with its gaps.
     """
 
     x: Tensor
@@ -48,15 +50,32 @@ class Imputation:
     high: Tensor
     columns: Columns | None = None
     given: pandas.DataFrame | None = None
+    observed: pandas.DataFrame | None = None
 
-    __repr__, _repr_html_ = result_words, result_html
+    def __repr__(self) -> str:
+        return f"Imputation({self})"
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.places):,} missing entries of {len(self.x):,} data filled in, "
+            f"{len(self.draws):,} draws of each"
+        )
+
+    def _repr_html_(self) -> str:
+        facts = {"data": f"{len(self.x):,}", "missing entries": f"{len(self.places):,}"}
+        return facts_html("imputation", facts | {"draws of each": f"{len(self.draws):,}"})
 
     def frame(self) -> pandas.DataFrame:
-        """The completed table, in the columns' own units; those of the context come last."""
+        """The completed table, in the columns' own units; those of the context come last.
+
+        What was observed is as it was read, to the last digit.
+        """
         import pandas
 
         if self.columns is not None:
             frame = self.columns.frame(self.x)
+            if self.observed is not None:
+                frame = self.observed.where(self.observed.notna(), frame)
             return frame if self.given is None else pandas.concat([frame, self.given], axis=1)
         return pandas.DataFrame(self.x.flatten(1).cpu().numpy())
 
@@ -152,11 +171,10 @@ def impute(
         )
     completed = x.cpu().clone()
     completed[tuple(places.T)] = middle
-    given, context = dataset.context_columns, dataset.context
-    frame = None
-    if columns is not None and given is not None and isinstance(context, Tensor):
-        frame = given.frame(context.reshape(len(context), -1))
-    return Imputation(completed, places, draws, low, high, columns, frame)
+    if columns is None:
+        return Imputation(completed, places, draws, low, high)
+    given, observed = context_frame(dataset), dataset.frame()
+    return Imputation(completed, places, draws, low, high, columns, given, observed)
 
 
 def _completions(program: ProgramLike, data: Dataset, num_draws: int, seed: int) -> Tensor:

@@ -25,6 +25,7 @@ from pyro_vae.runtime.checks import inside_supports
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
+from pyro_vae.training.convergence import how_it_ended
 from pyro_vae.training.history import History, Row, TrainingDiverged, why_not_finite
 from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
@@ -131,8 +132,8 @@ class Run:
             say(self._how_to_go_on())
             if not is_interactive():
                 raise KeyboardInterrupt
-        elif self.seen.reason and progress:
-            say(f"stopped after {len(self.history)} of {steps.epochs} epochs: {self.seen.reason}")
+        elif progress and (words := how_it_ended(self.seen, steps.epochs)):
+            say(words)
 
     def _train(self, start: int, clock: float, progress: bool) -> None:
         steps, saved = self.steps, time.monotonic()

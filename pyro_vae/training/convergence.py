@@ -1,0 +1,126 @@
+"""Whether the objective still rises when training ends, and what to add if it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyro_vae.training.callbacks import Training
+
+__all__ = ["FEWEST", "Slope", "how_it_ended", "slope_of"]
+
+FEWEST = 6  # epochs of the last part
+PART = 1 / 3  # of the epochs is the last part
+SHARE = 0.01  # of all that was gained is little
+SHARE_SINCE = 0.1  # of what was gained after the first part is little
+NATS = 0.02  # are little
+LEVEL = 0.01  # of the p-value at which a slope is said to be one
+FEW_STEPS = 1000  # of an optimizer
+ENOUGH_STEPS = 3000  # that are advised
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A line through the last third of a curve of training.
+
+    Args:
+        epochs: in the line.
+        gain: what the curve rises by over them, in nats per datum.
+        error: the standard error of that.
+        intercept: of the line, at the first of these epochs.
+        little: a gain up to which the curve is flat: a hundredth of all that was gained, or a tenth
+            of what was gained since the first third, which holds no first steps from far away.
+        p_value: that of a curve without a slope, one-sided.
+    """
+
+    epochs: int
+    gain: float
+    error: float
+    intercept: float
+    little: float
+    p_value: float
+
+    @property
+    def rises(self) -> bool:
+        """Whether the curve clearly rises still."""
+        return self.gain > self.little and self.p_value < LEVEL
+
+
+def slope_of(curve: Sequence[float]) -> Slope | None:
+    """Fit a line to the last third of the epochs; ``None`` for too few of them.
+
+    Example:
+        >>> flat = slope_of([-9.0, -3.0] + [-1.0, -1.01] * 20)
+        >>> still = slope_of([-9.0 + 0.1 * epoch for epoch in range(40)])
+        >>> flat.rises, still.rises, round(still.gain, 2), slope_of([-1.0] * 5)
+        (False, True, 1.3, None)
+    """
+    from scipy import stats
+
+    values = np.asarray(curve, dtype=float)
+    if len(values) < FEWEST:
+        return None
+    last = values[-max(FEWEST, round(PART * len(values))) :]
+    line = stats.linregress(np.arange(len(last)), last)
+    gained, since = last.max() - values[0], last.max() - values[len(values) // 3]
+    p_value = float(stats.t.sf(line.slope / line.stderr, len(last) - 2)) if line.stderr else 1.0
+    if not line.stderr and line.slope > 0:  # a straight line
+        p_value = 0.0
+    return Slope(
+        len(last),
+        float(line.slope * len(last)),
+        float(line.stderr * len(last)),
+        float(line.intercept),
+        max(NATS, min(SHARE * gained, SHARE_SINCE * since)),
+        p_value if math.isfinite(p_value) else 1.0,
+    )
+
+
+def how_it_ended(training: Training, planned: int) -> str:
+    """One line for a training that was stopped, or was short; nothing for another one.
+
+    It was short if the validation ELBO, or without one the objective, still rises clearly, or if
+    the optimizer has made few steps. The line then says how to go on.
+
+    Args:
+        training: that has ended.
+        planned: epochs.
+    """
+    history, folder = training.history, training.folder
+    epochs = len(history)
+    if training.reason:
+        return f"stopped after {epochs} of {planned} epochs: {training.reason}"
+    if epochs < planned:
+        return ""
+    steps = history["step"][-1]
+    validated = [value for value in history["validation_elbo"] if value is not None]
+    name = "validation ELBO" if validated else "objective"
+    slope = slope_of(validated or history["objective"])
+    if slope is not None and slope.rises:
+        what = (
+            f"the {name} still rises: by {slope.gain:.2g} nats over the last {slope.epochs} of "
+            f"{epochs} epochs"
+        )
+    elif steps < FEW_STEPS and not validated:
+        what = f"{epochs:,} epochs of these data are {steps:,} optimizer steps, which are few"
+    else:
+        return ""
+    more = _round_up(max(2 * epochs, ENOUGH_STEPS * epochs / steps))
+    if folder is None:
+        return f"{what}; train longer with epochs={more}"
+    flags = f"--epochs {more} --resume --out {folder}"
+    return f"{what}; train on with {flags} (epochs={more}, resume=True)"
+
+
+def _round_up(number: float) -> int:
+    """A number rounded up to one digit.
+
+    Example:
+        >>> _round_up(230), _round_up(750), _round_up(6)
+        (300, 800, 6)
+    """
+    unit = 10 ** max(0, math.floor(math.log10(number)))
+    return math.ceil(number / unit) * unit
