@@ -8,7 +8,6 @@ command line prints that line and exits with code 2; Python users get an excepti
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:  # torch is not imported, so that the command line tells of a mistake at once
     from torch import Tensor
-    from torch.distributions import constraints
 
     from pyro_vae.contracts import EventShape, Tensors
 
@@ -35,7 +33,6 @@ __all__ = [
     "check_positive",
     "check_probability",
     "check_seed",
-    "check_support",
     "check_weight",
     "count_of",
     "map_tensors",
@@ -267,82 +264,6 @@ def _check_names(x: Tensors, event_shape: EventShape) -> None:
             expected=names[1],
             fix="pass x as the program observes it: a tensor, or a dictionary of tensors by name",
         )
-
-
-def check_support(
-    x: Tensor,
-    support: constraints.Constraint,
-    names: Sequence[str] | None = None,
-    start: int = 0,
-) -> None:
-    """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support.
-
-    ``names`` are those of the columns of a table, ``start`` the place of the first datum of x.
-    """
-    from torch.distributions import constraints
-
-    inside = support.check(x)
-    if inside.all():
-        return
-    whole = inside
-    inside = inside.reshape(len(x), -1).all(dim=1)
-    first = int((~inside).nonzero()[0])
-    if x[first].isnan().any() and not support.check(x[:1].new_full(x[:1].shape, math.nan)).all():
-        raise InvalidInput(
-            "x",
-            got=f"missing entries (first in datum {start + first})",
-            expected="none by this likelihood",
-            fix="wrap the likelihood in pv.likelihoods.Missing "
-            "and the encoder in pv.networks.WithMask",
-        )
-    lacks = x[first].isnan()
-    seen = x[first][~lacks]
-    if lacks.any() and support.check(x[first].masked_fill(lacks, float(seen[0]))[None]).all():
-        raise InvalidInput(
-            "x",
-            got=f"an event with {int(lacks.sum())} of {lacks.numel()} entries missing (first in "
-            f"datum {start + first})",
-            expected="events that are whole, or missing as a whole, by this likelihood",
-            fix="wrap it in pv.likelihoods.Missing and its expert's network in "
-            "pv.networks.WithMask",
-        )
-    low, high = float(seen.min()), float(seen.max())
-    base = support.base_constraint if isinstance(support, constraints.independent) else support
-    fix = "choose a likelihood whose support holds x, or rescale x"
-    if base is constraints.boolean and x.min() >= 0 and x.max() <= 1:
-        fix = (
-            "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), "
-            "or choose another likelihood"
-        )
-    raise InvalidInput(
-        "x",
-        got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
-        f"(datum {start + first} spans {low:.4g} to {high:.4g}"
-        f"{_column_outside(whole, x, base, names)})",
-        expected=f"values in {_name_of(base)}",
-        fix=fix,
-    )
-
-
-def _column_outside(
-    inside: Tensor, x: Tensor, base: constraints.Constraint, names: Sequence[str] | None
-) -> str:
-    """The first column of a table with a value outside, in words; "" if x is no table."""
-    if x.dim() != 2:
-        return ""
-    entries = inside if inside.shape == x.shape else base.check(x)
-    if entries.shape != x.shape or entries.all():
-        return ""
-    column = int((~entries).any(0).nonzero()[0])
-    values = x[~entries[:, column], column]
-    name = repr(names[column]) if names else str(column)
-    return f"; column {name} has {float(values[0]):.4g}"
-
-
-def _name_of(constraint: constraints.Constraint) -> str:
-    """A constraint in words; bounds that are tensors are left out."""
-    words = str(constraint).removesuffix("()")
-    return words if "tensor" not in words else type(constraint).__name__.strip("_")
 
 
 T = TypeVar("T", "Tensor", "Tensors", "Tensor | None", "Tensors | None")

@@ -44,13 +44,13 @@ from pyro_vae.runtime.environment import (
     reference_parameter,
 )
 from pyro_vae.runtime.extremes import check_extremes
+from pyro_vae.runtime.fitting import check_support, partners
 from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.runtime.traces import importance_traces, is_local, latent_sites
 from pyro_vae.validation import (
     InvalidInput,
     check_event_shape,
     check_finite,
-    check_support,
     rows_of,
     tensors_of,
 )
@@ -181,7 +181,7 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
             got=f"a posterior with a density over {measure_of(q_support)} under a prior with one "
             f"over {measure_of(p_support)}",
             expected="densities of one kind, for their ratio is what every bound is made of",
-            fix="choose a prior and a posterior on the same space",
+            fix=partners(q_support, p_support),
         )
     # A point mass has no density to compare, but a place: nowhere near a thin set by chance. The
     # image of an auxiliary site is where the function takes it, not anywhere on the line.
@@ -194,7 +194,7 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
             got=f"a posterior on {_words(q_support)} under a prior on {_words(p_support)}, which "
             "gives some of its draws no density",
             expected="a posterior whose support lies inside the prior's",
-            fix="choose a prior and a posterior on the same space",
+            fix=partners(q_support, p_support),
         )
 
 

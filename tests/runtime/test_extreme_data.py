@@ -11,7 +11,8 @@ from torch import nn
 import pyro_vae as pv
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.runtime.checks import check_data
-from pyro_vae.validation import InvalidInput, check_support
+from pyro_vae.runtime.fitting import check_support
+from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
 
