@@ -34,7 +34,7 @@ class Finding:
             significant.
         passed: the verdict of a check that is no test; ``None`` where it could not tell.
         faults: what is wrong, in a few words each, where the check fails.
-        change: what to change, where the check fails.
+        change: what to change, where the check fails or could not tell.
         figure: what draws it.
     """
 
@@ -84,7 +84,7 @@ class Verdict:
         question: that it helps to answer.
         passed: whether it passed; ``None`` where it could not tell.
         means: what was found, in one sentence.
-        change: what to change where it failed.
+        change: what to change where it failed or could not tell.
         faults: what is wrong, in a few words each; empty unless it failed.
         numbers: the numbers by name.
         p_value: of a test, corrected for the looks within it.
@@ -196,7 +196,7 @@ def judged(found: Sequence[tuple[Check, Finding, float]], level: float) -> tuple
                 question=check.question,
                 passed=finding.passed,
                 means=finding.means,
-                change=finding.change if failed else "",
+                change="" if finding.passed else finding.change,
                 faults=tuple(finding.faults) if failed else (),
                 numbers={key: _finite(value) for key, value in finding.numbers.items()},
                 p_value=finding.p_value,

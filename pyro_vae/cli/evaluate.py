@@ -71,4 +71,4 @@ def run(argv: list[str]) -> None:
     scores = score_run(program, data, options.num_samples, folder, options.seed, proposal)
     if speaks():
         remember(folder, ["evaluate", *as_written(argv)])
-    print_scores(scores, data, folder)
+    print_scores(scores, data, folder, proposal=proposal)

@@ -25,7 +25,7 @@ from pyro_vae.evaluation.importance import evaluate, log_joint
 from pyro_vae.evaluation.importance_score import ImportanceScore, draws_needed, share_of_bounds
 from pyro_vae.evaluation.kept_scores import KeptScores
 from pyro_vae.evaluation.pareto import pareto_k_threshold
-from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.proposals import Guide, Proposal, to_try_after
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
 from pyro_vae.ranks.group import of_this_process, speaks
@@ -173,7 +173,11 @@ def _bits_per_dim(program: ProgramLike, data: Dataset, score: Score) -> float | 
 
 
 def print_scores(
-    scores: dict[str, Score], data: Dataset, folder: Path, figures: Sequence[Path] = ()
+    scores: dict[str, Score],
+    data: Dataset,
+    folder: Path,
+    figures: Sequence[Path] = (),
+    proposal: Proposal = Guide(),
 ) -> None:
     """Print scores as a table, with caveats and the paths of the files."""
     console, ll = console_of(), scores.get("log_likelihood")
@@ -184,7 +188,7 @@ def print_scores(
     for column in ("mean", "s.e. over data", "Monte Carlo s.e."):
         table.add_column(column, justify="right")
     if isinstance(ll, ImportanceScore):
-        notes = _add_bounds(table, scores["elbo"], ll, perplexity(ll, data))
+        notes = _add_bounds(table, scores["elbo"], ll, perplexity(ll, data), proposal)
     else:
         notes = _add_losses(table, scores)
     console.print(table)
@@ -200,7 +204,7 @@ def print_scores(
 
 
 def _add_bounds(
-    table: Table, elbo: Score, ll: ImportanceScore, perplexity: float | None
+    table: Table, elbo: Score, ll: ImportanceScore, perplexity: float | None, proposal: Proposal
 ) -> list[str]:
     """Add the rows of a program with a bound; return its caveats."""
     is_bound = share_of_bounds(ll) > 0
@@ -238,10 +242,23 @@ def _add_bounds(
     return [
         *notes,
         f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above or near "
-        f"{threshold}, and their estimates are likely too low. Evaluate with --proposal Widened, "
-        "or with --proposal Widened --proposal.of Refitted, or train with a more flexible "
-        "--posterior.",
+        f"{threshold}, and their estimates are likely too low. {_advice(proposal)}, or train with "
+        "a more flexible --posterior.",
     ]
+
+
+def _advice(proposal: Proposal) -> str:
+    """The proposals to try after one, as flags; where none is left, annealing."""
+    if not (found := to_try_after(proposal)):
+        return "Anneal it (pyro-vae anneal RUN)"
+    usual = type(found[0])().factor
+    flags = [
+        "--proposal Widened"
+        + (f" --proposal.factor {each.factor}" if each.factor != usual else "")
+        + (" --proposal.of Refitted" if each.of is not None else "")
+        for each in found
+    ]
+    return f"Evaluate with {', or with '.join(flags)}"
 
 
 def _label(ll: ImportanceScore) -> str:

@@ -30,7 +30,7 @@ from pyro_vae.evaluation.importance_score import (
 from pyro_vae.evaluation.kept_scores import KeptScores
 from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
 from pyro_vae.evaluation.pareto import pareto_k_threshold
-from pyro_vae.evaluation.proposals import Guide, Proposal
+from pyro_vae.evaluation.proposals import Guide, Proposal, to_try_after
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
 from pyro_vae.runtime.global_latents import HasGlobals
 from pyro_vae.runtime.memory import in_fixed_blocks
@@ -172,13 +172,20 @@ def log_likelihood(
         warnings.warn(
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
-            "likely too low by more than the stated error. Draw from a wider guide "
-            "(proposal=Widened(1.3)), fit it to each datum first (Widened(1.2, of=Refitted())), "
-            "anneal (ais), or use a more flexible posterior",
+            "likely too low by more than the stated error. "
+            f"{_advice(proposal)}anneal (ais), or use a more flexible posterior",
             UnreliableEstimate,
             stacklevel=3,
         )
     return score
+
+
+def _advice(proposal: Proposal) -> str:
+    wider = [
+        f"Widened({each.factor}{', of=Refitted()' if each.of else ''})"
+        for each in to_try_after(proposal)
+    ]
+    return f"Draw from a wider guide (proposal={', or '.join(wider)}), " if wider else ""
 
 
 @in_fixed_blocks

@@ -248,6 +248,27 @@ class Defensive:
         return mixture_log_weights
 
 
+def to_try_after(proposal: Proposal | None) -> list[Widened]:
+    """The proposals to try where the weights of this one have too heavy a tail, cheapest first.
+
+    Example:
+        >>> to_try_after(Guide())[0], [wider.of is None for wider in to_try_after(Guide())]
+        (Widened(factor=1.2, of=None), [True, False])
+        >>> [wider.factor for wider in to_try_after(Widened(1.2, of=Refitted()))]
+        [1.6]
+        >>> to_try_after(Widened(2.5, of=Refitted()))
+        []
+    """
+    factor, is_refitted, inner = 1.0, False, proposal
+    while inner is not None:
+        factor *= inner.factor if isinstance(inner, Widened) else 1.0
+        is_refitted |= isinstance(inner, Refitted)
+        inner = inner.of if isinstance(inner, Widened | Defensive) else None
+    wider = Widened().factor if factor == 1 else round(4 / 3 * factor, 1)
+    found = [Widened(wider, of=Refitted() if is_refitted else None)] if factor < 2 else []
+    return found if is_refitted else [*found, Widened(max(Widened().factor, factor), of=Refitted())]
+
+
 def in_one_step(proposal: P) -> P:
     """The same proposal, refitted by one step: its draws take as much memory, in hardly any time.
 

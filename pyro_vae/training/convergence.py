@@ -15,7 +15,7 @@ __all__ = ["FEWEST", "Slope", "how_it_ended", "slope_of"]
 FEWEST = 6  # epochs of the last part
 PART = 1 / 3  # of the epochs is the last part
 SHARE = 0.01  # of all that was gained is little
-SHARE_SINCE = 0.1  # of what was gained after the first part is little
+SHARE_SINCE = 0.25  # of what was gained after the first third is little
 NATS = 0.02  # are little
 LEVEL = 0.01  # of the p-value at which a slope is said to be one
 FEW_STEPS = 1000  # of an optimizer
@@ -31,7 +31,7 @@ class Slope:
         gain: what the curve rises by over them, in nats per datum.
         error: the standard error of that.
         intercept: of the line, at the first of these epochs.
-        little: a gain up to which the curve is flat: a hundredth of all that was gained, or a tenth
+        little: a gain up to which the curve is flat: a hundredth of all that was gained, or a quarter
             of what was gained since the first third, which holds no first steps from far away.
         p_value: that of a curve without a slope, one-sided.
     """

@@ -16,6 +16,7 @@ from pyro_vae.cli.options import as_options
 from pyro_vae.cli.scores import print_scores
 from pyro_vae.evaluation.comparison import save_scores
 from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.proposals import Guide, Refitted, Widened
 from pyro_vae.evaluation.scores import Score
 
 
@@ -802,6 +803,24 @@ def test_a_score_whose_pareto_k_is_too_high_prints_as_a_bound(capsys, tmp_path):
     print_scores(scores_with([math.nan] * 3, num_samples=10), data, tmp_path)
     few = capsys.readouterr().out
     assert ">= -89.00" in few and "10 draws are too few" in few and "About 223 would" in few
+
+
+@pytest.mark.parametrize(
+    "proposal,advised",
+    [
+        (Guide(), ["Widened", "Widened --proposal.of Refitted"]),
+        (Widened(1.2), ["Widened --proposal.factor 1.6", "Widened --proposal.of Refitted"]),
+        (Widened(1.2, of=Refitted()), ["Widened --proposal.factor 1.6 --proposal.of Refitted"]),
+        (Refitted(), ["Widened --proposal.of Refitted"]),
+        (Widened(2.0, of=Refitted()), []),
+    ],
+)
+def test_advice_names_no_proposal_that_was_used(proposal, advised, capsys, tmp_path):
+    data = pv.datasets.Dataset(torch.zeros(3, 2))
+    print_scores(scores_with([0.1, 0.2, 0.9]), data, tmp_path, proposal=proposal)
+    out = " ".join(capsys.readouterr().out.split())
+    flags = ", or with ".join(f"--proposal {each}" for each in advised)
+    assert (f"Evaluate with {flags}, or train" if advised else "pyro-vae anneal RUN") in out
 
 
 def test_a_comparison_says_which_scores_are_bounds(capsys, tmp_path):

@@ -58,7 +58,7 @@ class Draws(Check):
             },
             passed=not (low > TOLERATED and low > CLEAR * error),
             faults=["K is too small"],
-            change=f"Evaluate with --num-samples {10 * k} or more, or with --proposal Refitted.",
+            change=f"Evaluate with --num-samples {10 * k} or more, or with --proposal Widened.",
             figure=on_axes(lambda ax: _draw(ax, weights)),
         )
 

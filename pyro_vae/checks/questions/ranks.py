@@ -60,8 +60,8 @@ class Ranks(Check):
             p_value=test.smallest,
             matters=bool((test.difference > TOLERATED).any()),
             faults=faults or ["q is not the posterior"],
-            change="Use a more flexible posterior, train longer, or report scores with "
-            "--proposal Refitted.",
+            change="Use a more flexible posterior, or train longer. log p(x) allows for a q that "
+            "is off, and more so with --proposal Widened.",
             figure=ecdf_of_uniform(
                 values[:, worst], f"ranks of {name}", "rank, as a share of the draws"
             ),
