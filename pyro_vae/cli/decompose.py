@@ -33,6 +33,9 @@ def run(argv: list[str]) -> None:
     subject = subject_of(options)
     program, data = subject.program, subject.data
     parts = decompose(program, data, options.num_samples, seed=options.seed)
+    sites = [name for name in parts if "/" in name]
+    if len(sites) == 1:  # it is the whole KL
+        del parts[sites[0]]
     units = active_units(program, data, options.num_samples, seed=options.seed)
     whole = aggregate_posterior(program, data, seed=options.seed)
     rows = [

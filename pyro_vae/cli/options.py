@@ -60,14 +60,49 @@ def _unknown_option(message: str, parser: ArgumentParser) -> InvalidInput | None
     )
 
 
+# What a flag is called elsewhere, by ours; the first that a command has is meant.
+CALLED = {
+    "--simulated": ("num-data", "num-simulated", "num-simulations", "n"),
+    "--limit": ("num-data", "max-data", "num-test", "n"),
+    "--num": ("num-data", "n", "count", "number", "num-samples", "samples", "size"),
+    "--num-samples": ("k", "samples", "num-draws", "draws", "importance-samples", "num-particles"),
+    "--num-draws": ("num-samples", "draws", "imputations", "m"),
+    "--points": ("num-samples", "num-data", "n", "num"),
+    "--batch-size": ("batch", "bs", "minibatch"),
+    "--epochs": ("num-epochs", "steps", "num-steps", "iterations", "max-epochs"),
+    "--learning-rate": ("lr", "step-size", "rate"),
+    "--latent": ("latent-dim", "latent-size", "z-dim", "dim", "z", "num-latents"),
+    "--out": ("output", "output-dir", "save", "to", "dir", "run-dir"),
+    "--data": ("dataset", "input", "file", "train-data"),
+    "--objective": ("loss",),
+    "--warmup": ("kl-annealing", "kl-warmup", "annealing", "beta"),
+    "--decoder": ("generator",),
+    "--posterior": ("guide", "q", "variational"),
+    "--likelihood": ("observation", "output-distribution", "px"),
+    "--standardize": ("normalize", "normalise", "standardise", "scale-data"),
+    "--target": ("label", "labels", "y"),
+    "--context": ("condition", "conditional", "covariates"),
+    "--minutes": ("time", "budget", "timeout"),
+    "--num-chains": ("chains",),
+    "--num-temperatures": ("temperatures", "steps", "num-steps"),
+}
+
+
 def nearest_flag(name: str, known: Sequence[str]) -> str:
-    """As `nearest_name`; initials name a flag too, of several that with the shortest words.
+    """As `nearest_name`; initials, and what a flag is called elsewhere, name one too.
+
+    Of several with the same initials it is that with the shortest words.
 
     Example:
         >>> nearest_flag("--lr", ["--labelled-repeats", "--learning-rate", "--seed"])
         "did you mean '--learning-rate'?"
+        >>> nearest_flag("--num-data", ["--num-samples", "--simulated", "--limit"])
+        "did you mean '--simulated'?"
     """
     initials = name.lstrip("-").lower()
+    called = [flag for flag, others in CALLED.items() if initials in others and flag in known]
+    if called:
+        return f"did you mean {called[0]!r}?"
     words = {flag: flag.lstrip("-").split("-") for flag in known}
     found = [flag for flag in known if "".join(word[0] for word in words[flag]) == initials]
     if len(initials) > 1 and found:

@@ -12,7 +12,7 @@ from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.image_files import IMAGE, Levels, notes_on, opened, read_image, stacked
 from pyro_vae.datasets.kinds import in_order
 from pyro_vae.datasets.sounds import read_sound
-from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split, split_of
+from pyro_vae.datasets.sources import RESIZED, Part, Parts, Reading, Source, by_split, split_of
 from pyro_vae.files.reading import Kind, check_unpacked, files_in, open_file
 from pyro_vae.validation import InvalidInput
 
@@ -243,7 +243,7 @@ def resized_note(reading: Reading) -> list[str]:
     """What is said of a size that was asked for."""
     if reading.resize is None:
         return []
-    return [f"images are resized to {tuple(reading.resize)}"]
+    return [f"{RESIZED} {tuple(reading.resize)}"]
 
 
 def _sounds(folder: Path, files: Sequence[Path], reading: Reading) -> Values:

@@ -20,7 +20,16 @@ from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
-from pyro_vae.datasets.sources import Binarize, Part, Parts, Reading, Source, Texts, say
+from pyro_vae.datasets.sources import (
+    Binarize,
+    Part,
+    Parts,
+    Reading,
+    Source,
+    Texts,
+    check_reading,
+    say,
+)
 from pyro_vae.datasets.splitting import split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.stored import fits, is_large, is_stored, open_stored, refused
@@ -262,25 +271,11 @@ def _joined(contexts: Sequence[Tensors | None]) -> Tensors | None:
     return whole if isinstance(first, dict) else whole[""]
 
 
-def _check_columns(source: Source, reading: Reading) -> None:
-    """Raise `InvalidInput` if columns were named of data that have none."""
-    named = [*filter(None, [reading.target]), *reading.context, *reading.columns]
-    if named and source.columns is None and source.context_columns is None:
-        raise InvalidInput(
-            "context" if reading.context else "target" if reading.target else "columns",
-            got=f"{named[0]!r} for {source.name}, whose data have no columns",
-            expected="labels or covariates" if reading.context else "a table",
-            fix=nearest_name(named[0], ["labels", "covariates"])
-            if reading.context
-            else "leave it out",
-        )
-
-
 def _read(name: object, root: str | Path | None, reading: Reading, in_memory: InMemory) -> Source:
     """Read the named data set, from the root folder if it is there, a path, or an object."""
     check_choice("in_memory", in_memory, get_args(InMemory))
     source = _stored(name, reading, in_memory) or _source_of(name, root, reading)
-    _check_columns(source, reading)
+    check_reading(source, reading)
     return source
 
 

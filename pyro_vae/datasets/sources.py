@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.validation import InvalidInput, printable
+from pyro_vae.validation import InvalidInput, nearest_name, printable
 
 __all__ = [
     "Binarize",
@@ -21,7 +21,9 @@ __all__ = [
     "Reading",
     "Source",
     "Texts",
+    "RESIZED",
     "by_split",
+    "check_reading",
     "parts_of",
     "say",
     "split_of",
@@ -168,3 +170,27 @@ def by_split(names: Sequence[str], where: str) -> dict[str, str]:
         if split is not None:
             found[split] = name
     return found if "train" in found else {}
+
+
+RESIZED = "images are resized to"
+
+
+def check_reading(source: Source, reading: Reading) -> None:
+    """Raise `InvalidInput` if columns were named of data that have none, or nothing was resized."""
+    if reading.resize is not None and not any(RESIZED in note for note in source.notes):
+        raise InvalidInput(
+            "resize",
+            got=f"{list(reading.resize)} for {source.name}, which is no folder of images",
+            expected="a folder of images, each of which is resized as it is read",
+            fix="leave it out, or resize the images before",
+        )
+    named = [*filter(None, [reading.target]), *reading.context, *reading.columns]
+    if named and source.columns is None and source.context_columns is None:
+        raise InvalidInput(
+            "context" if reading.context else "target" if reading.target else "columns",
+            got=f"{named[0]!r} for {source.name}, whose data have no columns",
+            expected="labels or covariates" if reading.context else "a table",
+            fix=nearest_name(named[0], ["labels", "covariates"])
+            if reading.context
+            else "leave it out",
+        )

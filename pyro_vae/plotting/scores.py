@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyro_vae.diagnostics.calibration import Calibration
@@ -134,9 +135,21 @@ def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 
     )
     ax.bar(np.arange(bins), counts, width=0.9)
     spread = 1.96 * np.sqrt(expected * (1 - expected / len(calibration.ranks)))
+    # Each bin's band is as wide as the bin, the outermost too.
+    low, high = expected - spread, expected + spread
+    edges_of_bins = np.arange(bins + 1) - 0.5
     ax.fill_between(
-        np.arange(bins), expected - spread, expected + spread, alpha=0.3, color="0.4", step="mid"
+        edges_of_bins,
+        np.append(low, low[-1]),
+        np.append(high, high[-1]),
+        alpha=0.35,
+        color="0.4",
+        linewidth=0,
+        step="post",
+        label="95% of the bins, if uniform",
     )
+    ax.legend(fontsize="small")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     p_value = calibration.test_uniform().p_value[column].item()
     ax.set(
         xlabel="rank, in bins",
@@ -149,15 +162,15 @@ def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 
 def plot_coverage(calibration: Calibration, ax: Axes) -> Axes:
     """Draw the coverage of central intervals and of highest-density regions, against nominal."""
     levels, central, highest = calibration.coverage()
-    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-    ax.plot(levels, central, color="C0", alpha=0.4, linewidth=1)
-    ax.plot([], [], color="C0", label="central intervals, one line a dimension")
-    ax.plot(levels, highest, color="C1", label="highest density, jointly")
-    ax.legend(loc="lower right", fontsize="small")
+    ax.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle="--", label="q is the posterior")
+    lines = ax.plot(levels, central, color="C0", alpha=0.5, linewidth=1.2)
+    lines[0].set_label("central intervals, a line for each dimension")
+    ax.plot(levels, highest, color="C1", linewidth=2, label="highest density, all dimensions")
+    ax.legend(loc="upper left", fontsize="small")
     ax.set(
-        xlabel="nominal coverage",
-        ylabel="coverage",
-        title="below the diagonal: too narrow",
+        xlabel="what a region of q should hold",
+        ylabel="share of simulated latents that it holds",
+        title="coverage: below the diagonal q is too narrow",
         xlim=(0, 1),
         ylim=(0, 1),
     )
@@ -238,14 +251,15 @@ def plot_units(units: ActiveUnits, ax: Axes) -> Axes:
     for name, variance in units.variance.items():
         heights = variance.flatten().cpu().sort(descending=True).values
         ax.plot(np.arange(1, len(heights) + 1), heights.clamp(min=1e-6), ".-", label=named(name))
-    ax.axhline(units.threshold, color="0.4", linewidth=1, label="active above")
+    ax.axhline(units.threshold, color="0.4", linewidth=1, label=f"active above {units.threshold:g}")
     ax.legend()
     ax.set(
         yscale="log",
         xlabel="latent dimensions, in order",
-        ylabel="variance of the posterior mean",
+        ylabel="variance of the posterior mean (log scale)",
         title=f"{units.active} of {units.total} active",
     )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 

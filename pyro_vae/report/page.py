@@ -10,6 +10,7 @@ from pathlib import Path
 from pyro_vae import checkpoint
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
+from pyro_vae.likelihoods import Missing
 from pyro_vae.report import markup
 from pyro_vae.report.commands import given_commands
 from pyro_vae.report.data_section import data_section
@@ -31,6 +32,9 @@ CAPTIONS = {
     "where x has no mean.",
     "latents.png": "Where the test data lie in the latent space.",
 }
+
+# Of data with missing entries.
+OF_GAPS = " What was observed stays as it is: only missing entries are filled in, each by a draw."
 
 BROAD = 900  # pixels of a picture that two columns of the page would make too small to read
 PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
@@ -89,7 +93,7 @@ def report(folder: str | Path, program: ProgramLike) -> str:
         data,
         "<h2>Training</h2>",
         trained,
-        _figures(folder, "figures", CAPTIONS),
+        _figures(folder, "figures", _captions(program)),
         "<h2>Inspection</h2>",
         inspected,
         "<h2>How to reproduce it</h2>",
@@ -109,6 +113,13 @@ def page(title: str, body: Sequence[str], more_style: str = "") -> str:
     return (
         f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
     )
+
+
+def _captions(program: ProgramLike) -> dict[str, str]:
+    """The captions of training's figures; of data with gaps, what reconstructions are of."""
+    has_gaps = any(isinstance(module, Missing) for module in program.modules())
+    more = {"reconstructions.png": CAPTIONS["reconstructions.png"] + OF_GAPS} if has_gaps else {}
+    return CAPTIONS | more
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ class Slope:
         gain: what the curve rises by over them, in nats per datum.
         error: the standard error of that.
         intercept: of the line, at the first of these epochs.
-        little: a gain up to which the curve is flat: a hundredth of all that was gained, or a quarter
-            of what was gained since the first third, which holds no first steps from far away.
+        little: a gain up to which the curve is flat: a hundredth of all that was gained, or a
+            quarter of what was gained since the first third, which has no first steps from afar.
         p_value: that of a curve without a slope, one-sided.
     """
 

@@ -145,6 +145,8 @@ class History:
             import matplotlib.pyplot as plt
 
             ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")[1]
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         curves = {"training objective": list(zip(self["epoch"], self["objective"]))}
         measured = zip(self["epoch"], self["validation_elbo"])
         curves["validation ELBO"] = [pair for pair in measured if pair[1] is not None]
@@ -156,8 +158,14 @@ class History:
                 ax.plot(*zip(*curve), marker=marker, label=label)
         if len(self) > MANY:
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter("{x:g}")
-        ax.set(xlabel="epoch", ylabel="nats per datum", title="training")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set(
+            xlabel="epoch (log scale)" if len(self) > MANY else "epoch",
+            ylabel="nats per datum",
+            title="training",
+        )
         ax.grid(alpha=0.3)
         ax.legend()
         return ax

@@ -462,3 +462,9 @@ def test_sounds_clips_and_colours(name, shape, sizes):
         assert ((test.x * 255).round() / 255 == test.x).all()
         grey = load("mnist", binarize="none")[1].x
         torch.testing.assert_close(test.x.amax(1, keepdim=True), grey, atol=0.003, rtol=0)
+
+
+@pytest.mark.parametrize("data", ["digits", "sentences", torch.rand(6, 1, 4, 4)])
+def test_a_size_that_nothing_would_be_resized_to_is_refused(data):
+    with pytest.raises(InvalidInput, match="no folder of images"):
+        load(data, resize=(4, 4))
