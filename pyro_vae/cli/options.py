@@ -49,7 +49,7 @@ def _unknown_option(message: str, parser: ArgumentParser) -> InvalidInput | None
     match = re.search(r"unrecognized arguments: (\S+)", message, re.I)
     if not match:
         return None
-    name = match[1].split("=")[0]
+    name = match[1].split("=")[0].replace("_", "-")
     flags = [flag for action in parser._actions for flag in action.option_strings]
     known = [flag.replace("_", "-") for flag in flags if flag[:2] == "--" and "." not in flag]
     return InvalidInput(

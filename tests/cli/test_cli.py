@@ -424,7 +424,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
         (["train", "--epocs", "3"], "did you mean '--epochs'"),
         (["calibrate", "nowhere", "--num-data", "3"], "did you mean '--simulated'"),
         (["gaps", "nowhere", "--num-data", "3"], "did you mean '--limit'"),
-        (["sample", "nowhere", "--n", "3"], "did you mean '--num'"),
+        (["sample", "nowhere", "--count", "3"], "--count: got an unknown option"),
         (["train", "--epochs", "three"], "epochs: got 'three', expected int"),
         (["train", "--epochs", "0"], "epochs: got 0"),
         (["train", "--latent", "0"], "latent: got 0"),
