@@ -32,7 +32,7 @@ void update(float* __restrict parameter, const float* __restrict gradient, float
 }  // namespace
 
 extern "C" void kernel(const std::vector<float*>& parameters, const std::vector<float*>& gradients, const std::vector<float*>& first,
-                       const std::vector<float*>& second, const std::vector<float*>& counts, const int64_t* sizes, double rate,
+                       const std::vector<float*>& second, const std::vector<float*>& counts, const int64_t* sizes, const double* rate,
                        double beta1, double beta2, double eps, double decay, int64_t decoupled) {
     for (const auto* others : {&gradients, &first, &second, &counts})
         if (others->size() != parameters.size()) throw std::invalid_argument("not as many of each as there are parameters");
@@ -41,9 +41,9 @@ extern "C" void kernel(const std::vector<float*>& parameters, const std::vector<
     std::vector<Rates> rates(number);
     for (int64_t i = 0; i < number; i++) {
         ends[i] = (i ? ends[i - 1] : 0) + (sizes[i] + BLOCK - 1) / BLOCK;
-        const double count = ++*counts[i], step = rate / (1.0 - std::pow(beta1, count)), root = std::sqrt(1.0 - std::pow(beta2, count));
+        const double count = ++*counts[i], step = *rate / (1.0 - std::pow(beta1, count)), root = std::sqrt(1.0 - std::pow(beta2, count));
         rates[i] = {float(step), float(1.0 - beta1), float(beta2), float(1.0 - beta2), float(root), float(eps),
-                    float(decoupled ? 0.0 : decay), float(decoupled ? 1.0 - rate * decay : 1.0)};
+                    float(decoupled ? 0.0 : decay), float(decoupled ? 1.0 - *rate * decay : 1.0)};
     }
     const int64_t blocks = number ? ends.back() : 0;
     #pragma omp parallel for schedule(static) if (blocks >= FEWEST_BLOCKS_FOR_THREADS)

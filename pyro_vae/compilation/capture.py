@@ -45,6 +45,7 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["Captured", "TensorFunction", "same_buffers", "without_writes"]
 
 TensorFunction = Callable[..., Tensor | tuple[Tensor, ...]]
+Function = Callable[..., None]
 
 # Operations that read a value back from the device: a draw of categories and a factorisation check
 # their arguments.
@@ -108,6 +109,18 @@ class Captured:
                 f"({reason}); a C++ compiler such as g++ makes training faster",
                 stacklevel=2,
             )
+
+    @contextmanager
+    def calling(self, wrapped: Callable[[Function], Function]) -> Iterator[None]:
+        """Within it, the compiled code calls what wraps the functions of its library.
+
+        Raises:
+            CannotCapture: if it is no code that calls such functions.
+        """
+        from pyro_vae.compilation.inductor import with_functions
+
+        with mock.patch.object(self, "call", with_functions(self.call, wrapped)):
+            yield
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         out = self.call([*inputs, *self.lifted])

@@ -11,13 +11,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
+from types import BuiltinFunctionType
 from unittest.mock import patch
 
 import torch
 
 from pyro_vae.validation import check_choice
 
-__all__ = ["Function", "is_on", "library", "widest_vectors", "without_warnings"]
+__all__ = [
+    "Function",
+    "is_on",
+    "is_ours",
+    "library",
+    "widest_vectors",
+    "without_warnings",
+    "words_of",
+]
 
 # Reading the headers takes as long as compiling this many kernels; more are shared among the cores.
 FEWEST_IN_A_LIBRARY = 16
@@ -29,7 +38,8 @@ Function = Callable[..., None]
 
 # Inductor's own template binds one function; this one binds any number of them, reads their types
 # from the compiler and takes sequences of tensors. Its namespace has no name, for the dynamic
-# linker merges what templates make under the same name in two libraries.
+# linker merges what templates make under the same name in two libraries. A function's ``__self__``
+# gives a call of it as words, for `pyro_vae.compilation.recording`.
 BINDINGS = """
 namespace {
 template <typename Argument> Argument argument(PyObject* given) {
@@ -52,25 +62,69 @@ template <typename Argument> Argument argument(PyObject* given) {
         return number;
     }
 }
+template <typename Argument> void add(std::vector<int64_t>& words, const Argument& given) {
+    if constexpr (std::is_pointer_v<Argument>) {
+        words.push_back(reinterpret_cast<int64_t>(given));
+    } else if constexpr (!std::is_arithmetic_v<Argument>) {
+        words.push_back(given.size());
+        for (auto pointer : given) add(words, pointer);
+    } else {
+        words.push_back(0);
+        std::memcpy(&words.back(), &given, sizeof given);
+    }
+}
+template <typename Argument> Argument taken(const int64_t*& words) {
+    if constexpr (std::is_pointer_v<Argument>) {
+        return reinterpret_cast<Argument>(*words++);
+    } else if constexpr (!std::is_arithmetic_v<Argument>) {
+        Argument pointers(*words++);
+        for (auto& pointer : pointers) pointer = taken<typename Argument::value_type>(words);
+        return pointers;
+    } else {
+        Argument number;
+        std::memcpy(&number, words++, sizeof number);
+        return number;
+    }
+}
 template <auto kernel> struct Binding;
 template <typename... Arguments, void (*kernel)(Arguments...)> struct Binding<kernel> {
-    template <size_t... i> static void unpack(PyObject* const* given, std::index_sequence<i...>) {
-        kernel(argument<std::decay_t<Arguments>>(given[i])...);
+    using Given = std::tuple<std::decay_t<Arguments>...>;
+    template <size_t... i> static Given given(PyObject* const* all, std::index_sequence<i...>) {
+        return Given{argument<std::decay_t<Arguments>>(all[i])...};
     }
-    static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t number) {
+    template <bool as_words> static PyObject* call(PyObject*, PyObject* const* all, Py_ssize_t n) {
         try {
-            if (number != sizeof...(Arguments))
-                throw std::runtime_error("wrong number of arguments");
-            unpack(given, std::index_sequence_for<Arguments...>());
+            if (n != sizeof...(Arguments)) throw std::runtime_error("wrong number of arguments");
+            Given arguments = given(all, std::index_sequence_for<Arguments...>());
+            if constexpr (as_words) return words(arguments);
+            std::apply(kernel, std::move(arguments));
         } catch (const std::exception& error) {
-            PyErr_SetString(PyExc_RuntimeError, error.what());
+            if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, error.what());
             return nullptr;
         }
         Py_RETURN_NONE;
     }
-    static inline PyMethodDef method = {
-        "kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
+    static PyObject* words(const Given& arguments) {
+        std::vector<int64_t> all{reinterpret_cast<int64_t>(&run), 0};
+        std::apply([&](const auto&... each) { (add(all, each), ...); }, arguments);
+        all[1] = all.size();
+        PyObject* list = PyList_New(all.size());
+        for (size_t i = 0; i < all.size(); i++)
+            PyList_SET_ITEM(list, i, PyLong_FromLongLong(all[i]));
+        return list;
+    }
+    static void run(const int64_t* words) {
+        std::apply(kernel, Given{taken<std::decay_t<Arguments>>(words)...});
+    }
+    template <bool as_words> static inline PyMethodDef method = {
+        "kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call<as_words>)),
         METH_FASTCALL, ""};
+    static PyObject* function() {
+        PyObject* as_words = PyCFunction_New(&method<true>, nullptr);
+        PyObject* plain = PyCFunction_New(&method<false>, as_words);
+        Py_DECREF(as_words);
+        return plain;
+    }
 };
 }
 """
@@ -85,6 +139,21 @@ def is_on() -> bool:
     wanted = os.environ.get(SWITCH, "on")
     check_choice(SWITCH, wanted, ["on", "off"])
     return wanted == "on"
+
+
+def is_ours(value: object) -> bool:
+    """Whether something is a function of a library that `library` made."""
+    return isinstance(value, BuiltinFunctionType) and isinstance(
+        value.__self__, BuiltinFunctionType
+    )
+
+
+def words_of(function: Function, *arguments: object) -> list[int]:
+    """A call of such a function as words: its address, their number, and the arguments."""
+    assert isinstance(function, BuiltinFunctionType)
+    as_words = function.__self__
+    assert callable(as_words)
+    return list[int](as_words(*arguments))
 
 
 @contextmanager
@@ -147,7 +216,8 @@ def _without_trial(vectors: type) -> object:
 def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function]:
     from torch._inductor.codecache import CppPythonBindingsCodeCache
 
-    includes, bodies = ["#include <stdexcept>", "#include <type_traits>", "#include <utility>"], []
+    headers = ("cstdint", "cstring", "stdexcept", "tuple", "type_traits", "utility", "vector")
+    includes, bodies = [f"#include <{header}>" for header in headers], []
     for i, source in enumerate(sources):
         lines = source.splitlines()
         includes += [line for line in lines if line.startswith("#include") and line not in includes]
@@ -155,7 +225,7 @@ def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function
         bodies.append(
             f"#define kernel kernel_{i}\nnamespace source_{i} {{\n{body}\n}}\n#undef kernel"
         )
-    methods = ", ".join(f"&Binding<source_{i}::kernel_{i}>::method" for i in range(len(sources)))
+    made = [f"Binding<source_{i}::kernel_{i}>::function()" for i in range(len(sources))]
 
     class Bindings(CppPythonBindingsCodeCache):
         cpp_compile_command_flags = {"include_pytorch": True, "shared": True}
@@ -165,8 +235,8 @@ def _compiled(sources: Sequence[str], flags: Sequence[str]) -> Sequence[Function
         call_entry_function = f"""
             PyObject* all = PyTuple_New({len(sources)});
             Py_ssize_t i = 0;
-            for (PyMethodDef* method : {{{methods}}})
-                PyTuple_SET_ITEM(all, i++, PyCFunction_New(method, nullptr));
+            for (PyObject* function : {{{", ".join(made)}}})
+                PyTuple_SET_ITEM(all, i++, function);
             return all;""".replace("{", "{{").replace("}", "}}")
 
         @classmethod

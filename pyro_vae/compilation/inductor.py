@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import FunctionType, MethodType
 from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
@@ -23,10 +24,18 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.fx import GraphModule
 
-from pyro_vae.compilation.cpp import is_on, library, widest_vectors, without_warnings
+from pyro_vae.compilation.cpp import (
+    Function,
+    is_on,
+    is_ours,
+    library,
+    widest_vectors,
+    without_warnings,
+)
 from pyro_vae.compilation.matmul import can_run_our_products, our_products
+from pyro_vae.compilation.passes import CannotCapture
 
-__all__ = ["inductor"]
+__all__ = ["inductor", "with_functions"]
 
 # A loop over fewer takes a few microseconds; waking a thread up takes as many or ten times more.
 FEWEST_ENTRIES_OF_A_THREAD = 1 << 14
@@ -97,6 +106,19 @@ def _compiled(
         compile_fx(graph, static, inner_compile=inner_compile)
     (inner,) = compiled
     return getattr(inner, "current_callable", None) or inner
+
+
+def with_functions(call: object, wrapped: Callable[[Function], Function]) -> MethodType:
+    """The same generated code, which calls what wraps the functions of its library.
+
+    Raises:
+        CannotCapture: if it is no such code.
+    """
+    if not isinstance(call, MethodType) or not isinstance(call.__func__, FunctionType):
+        raise CannotCapture("it is not code that calls functions of one library", str(call))
+    names = call.__func__.__globals__
+    known = {name: wrapped(value) for name, value in names.items() if is_ours(value)}
+    return MethodType(FunctionType(call.__func__.__code__, {**names, **known}), call.__self__)
 
 
 def _kept(fn: Callable[P, Result]) -> tuple[Callable[P, Result], list[Result]]:

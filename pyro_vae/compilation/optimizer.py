@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 __all__ = ["Update"]
+
+Function = Callable[..., None]
 
 ADAM = Path(__file__).with_name("adam.cpp")
 
@@ -40,8 +44,9 @@ class Update:
         self.states: list[dict[str, Tensor]] = []
         self.slots: list[list[Tensor]] = []
         self.count = torch.empty(0)  # of steps, once for each parameter
-        self.compiled: Callable[..., None] | None = None
-        self.sizes = torch.empty(0)  # of the parameters, for the compiled function
+        self.compiled: Function | None = None
+        # The parameters' sizes and the learning rate, for the compiled function.
+        self.sizes, self.rate = torch.empty(0), torch.empty((), dtype=torch.float64)
 
     def _kernel(self) -> Callable[..., object] | None:
         """Torch's fused kernel, if it does everything that the optimiser does."""
@@ -79,7 +84,7 @@ class Update:
 
         Args:
             gradients: one for each parameter.
-            learning_rate: a tensor on the device, in place of the optimiser's own, for `Replay`.
+            learning_rate: a tensor in place of the optimiser's own number, float64 on the CPU.
         """
         if self.clip_norm is not None:
             gradients = _clipped(gradients, self.clip_norm)
@@ -93,16 +98,17 @@ class Update:
                 return
             self._find_slots()
         (group,) = self.optimizer.param_groups
-        rate = group["lr"] if learning_rate is None else learning_rate
         eps, decay = group["eps"], group["weight_decay"]
         (beta1, beta2), (first, second, steps) = group["betas"], self.slots
         if self.compiled is not None:
+            rate = self.rate.fill_(group["lr"]) if learning_rate is None else learning_rate
             decoupled = self.kernel is torch._fused_adamw_
             self.compiled(
                 self.parameters, gradients, first, second, steps, self.sizes,
                 rate, beta1, beta2, eps, decay, decoupled,
             )  # fmt: skip
         elif self.kernel is not None:
+            rate = group["lr"] if learning_rate is None else learning_rate
             with torch.no_grad():
                 self.count.add_(1.0)
                 self.kernel(
@@ -123,6 +129,18 @@ class Update:
         self.slots = [[state[name] for state in self.states] for name in names]
         if not all(_is_plain(slot) for slots in self.slots for slot in slots):
             self.compiled = None
+
+    @contextmanager
+    def calling(self, wrapped: Callable[[Function], Function]) -> Iterator[None]:
+        """Within it, steps call what wraps the compiled function."""
+        assert self.compiled is not None
+        with patch.object(self, "compiled", wrapped(self.compiled)):
+            yield
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that the kernel changes, in place."""
+        return [*self.parameters, *(slot for slots in self.slots for slot in slots)]
 
     @property
     def kernel_has_run(self) -> bool:

@@ -54,14 +54,14 @@ class Batch(NamedTuple):
         keys: the keys of their binarisation.
         kl_weight: the weight of the latents' terms, ``None`` for one of 1.
         rate_factor: the factor on the learning rate.
-        factor_on_device: the same on the device, for CUDA.
+        rate_on_device: the learning rate itself, on the device.
     """
 
     places: Tensor
     keys: Tensor
     kl_weight: Tensor | None
     rate_factor: float
-    factor_on_device: Tensor | None
+    rate_on_device: Tensor
 
 
 class Load(NamedTuple):

@@ -1,4 +1,4 @@
-"""The gradient steps of a run: each eager or a captured graph, on CUDA many in one launch.
+"""The gradient steps of a run: each eager or a captured graph, of which many run in one call.
 
 Within an epoch nothing asks the device for a number. Everything random in it (order, binarisation,
 latents, dropout) follows from the seed and the epoch's index, so that the steps of an epoch are the
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from pyro_vae.compilation.capture import without_writes
 from pyro_vae.compilation.cost import FEWEST_STEPS, is_worth_compiling
-from pyro_vae.compilation.cuda_graph import Replay
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import Initializable, ProgramLike, Tensors, as_module
@@ -38,14 +37,13 @@ from pyro_vae.runtime.traces import find_plates
 from pyro_vae.training.feed import Batch, feed_of
 from pyro_vae.training.optimizer_state import OptimizerState, needs_closure
 from pyro_vae.training.ownership import hands_on, leaves_of, refuse_foreign
+from pyro_vae.training.several import STEPS_AT_ONCE, Several
 from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["GradientSteps", "MakeOptimizer"]
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # from parameters and lr=
-
-STEPS_AT_ONCE = 16  # in a CUDA graph
 
 MOST_TO_INITIALIZE = 2**14  # data on disk that a part is initialised from
 
@@ -113,13 +111,16 @@ class GradientSteps:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer_state = OptimizerState(self.optimizer, self.parameters)
         self.update = Update(self.optimizer, self.parameters, self.clip_norm)
-        self.replay: Replay | None = None
+        self.several: Several | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         module, compiled = as_module(self.program), lambda n: n in (self.compiled_sizes or ())
         self.loss_and_gradients: LossAndGradients | SharedLossAndGradients
         if self.group is None:
             alone = LossAndGradients(self._loss, self.parameters, compiled, module)
             self.loss_and_gradients = alone
+            self.several = Several(
+                self._step_at, alone, self.update, list(module.buffers()), self.batch_size
+            )
         else:
             shared = SharedLossAndGradients(
                 self.group, self._loss, module, self.parameters, compiled
@@ -249,9 +250,10 @@ class GradientSteps:
     def _trained_on(self, batches: list[Batch]) -> Iterator[Tensor]:
         done = 0
         while done < len(batches):
-            few = batches[done : done + STEPS_AT_ONCE]
-            if self._can_replay(few):
-                yield self._replayed(few)
+            few = self.several.of(batches[done:]) if self.several else []
+            if self.several and few:
+                self._set_rates(few[-1].rate_factor)
+                yield self.several(few)
                 done += len(few)
             else:
                 yield self._step(batches[done])
@@ -278,9 +280,10 @@ class GradientSteps:
         if self.warmup:  # inputs of the captured graph, so that annealing recompiles nothing
             weights = torch.tensor([self.kl_weight(step) for step in steps], device=self.device)
         factors = [self.rate_factor(step) for step in steps]
-        on_device: Iterable[Tensor | None] = [None] * self.per_epoch
-        if self.device.type == "cuda":  # of the type that the fused update reads
-            on_device = torch.tensor(factors, device=self.device, dtype=torch.float32)
+        rates = [self.rates[0] * factor for factor in factors]
+        # Of the type that the fused update reads.
+        dtype = torch.float32 if self.device.type == "cuda" else torch.float64
+        on_device = torch.tensor(rates, device=self.device, dtype=dtype)
         keys = batch_keys(self.per_epoch, self.device)
         rest = zip(keys, weights, factors, on_device)
         with closing(places):
@@ -296,50 +299,22 @@ class GradientSteps:
         return self.schedule(step / (self.epochs * self.per_epoch))
 
     def _step(self, batch: Batch) -> Tensor:
-        """Take one step; a fused update reads the learning rate on the device if it is there."""
-        inputs, on_device = batch[:3], batch.factor_on_device
-        if on_device is not None and self.update.is_ready:
-            return self._step_on_device(*inputs, on_device)
-        loss, gradients = self.loss_and_gradients(*inputs)
-        for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * batch.rate_factor
-        self.update(gradients)
-        return loss
+        """Take one step; on CUDA a fused update reads the learning rate there."""
+        self._set_rates(batch.rate_factor)
+        if self.device.type == "cuda" and self.update.is_ready:
+            return self._step_at(*batch[:3], batch.rate_on_device)
+        return self._step_at(*batch[:3], None)
 
-    def _step_on_device(
-        self, index: Tensor, keys: Tensor, weight: Tensor | None, factor: Tensor
+    def _step_at(
+        self, index: Tensor, keys: Tensor, weight: Tensor | None, rate: Tensor | None
     ) -> Tensor:
         loss, gradients = self.loss_and_gradients(index, keys, weight)
-        self.update(gradients, self.rates[0] * factor)
+        self.update(gradients, rate)
         return loss
 
-    def _can_replay(self, batches: list[Batch]) -> bool:
-        """Whether these steps can be one CUDA graph.
-
-        All batches must be whole, and the compiled step and the update's kernel must have run.
-        """
-        are_whole = len(batches) == STEPS_AT_ONCE and len(batches[-1].places) == self.batch_size
-        if self.device.type != "cuda" or not are_whole or self.group is not None:
-            return False
-        graph = self.loss_and_gradients.captured(*batches[0][:3])
-        return (
-            graph is not None
-            and graph.fits_cuda_graph
-            and self.update.is_ready
-            and self.update.kernel_has_run
-        )
-
-    def _replayed(self, batches: list[Batch]) -> Tensor:
-        index, keys, weights, _, factors = zip(*batches)
-        stacked = [
-            torch.stack(index),
-            torch.stack(keys),
-            None if weights[0] is None else torch.stack(weights),
-            torch.stack(factors),
-        ]
-        if self.replay is None:
-            self.replay = Replay(self._step_on_device, stacked)
-        return self.replay(stacked)
+    def _set_rates(self, factor: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * factor
 
     def _first_batch(self, size: int) -> tuple[Tensor, Tensor, Tensor | None]:
         weight = torch.tensor(self.kl_weight(0), device=self.device) if self.warmup else None
@@ -376,7 +351,8 @@ class GradientSteps:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        self.replay = None  # it writes to the optimiser's state of before
+        if self.several:
+            self.several.replay = None  # it writes to the optimiser's state of before
         program = {key: value for key, value in state.items() if key.startswith(PREFIX)}
         self.program.load_state_dict(
             {key.removeprefix(PREFIX): value for key, value in program.items()}

@@ -15,7 +15,8 @@ from pyro_vae.cli import main
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.distributions import NoDraws
 from pyro_vae.runtime.traces import NoBound
-from pyro_vae.training import steps as stepping
+from pyro_vae.training import several
+from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import InvalidInput, map_tensors
 
 
@@ -34,7 +35,7 @@ def digits(num=700):
 
 
 def fitted(compile, monkeypatch, steps_at_once=16, **options):
-    monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
+    monkeypatch.setattr(several, "STEPS_AT_ONCE", steps_at_once)
     program = small_vae()
     history = pv.fit(
         program,
@@ -73,7 +74,7 @@ def test_every_batch_of_an_epoch_counts_once(batch_size, num, monkeypatch):
     """Also rows at odd addresses, and a smaller batch in the place of a graph's last step."""
     runs = []
     for steps_at_once in (10**9, 16):
-        monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
+        monkeypatch.setattr(several, "STEPS_AT_ONCE", steps_at_once)
         program = small_vae()
         history = pv.fit(
             program,
@@ -109,14 +110,14 @@ def test_every_part_trains_in_a_graph_of_steps(family, name, monkeypatch):
         map_tensors(lambda value: value.repeat(54, *[1] * (value.dim() - 1))[:320], part)
         for part in data
     )
-    ends, graphs, record = [], [], stepping.Replay.__init__
+    ends, graphs, record = [], [], several.Replay.__init__
     monkeypatch.setattr(
-        stepping.Replay,
+        several.Replay,
         "__init__",
         lambda self, *what: (graphs.append(self), record(self, *what))[1],
     )
     for steps_at_once in (10**9, 5):
-        monkeypatch.setattr(stepping, "STEPS_AT_ONCE", steps_at_once)
+        monkeypatch.setattr(several, "STEPS_AT_ONCE", steps_at_once)
         program = copy.deepcopy(start)
         pv.fit(
             program,
@@ -209,7 +210,7 @@ def test_compiled_svi_follows_pyros():
 
 
 def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
-    run = stepping.GradientSteps.run
+    run = GradientSteps.run
     seen = []
 
     def watched(self, epoch, stop=None):
@@ -227,7 +228,7 @@ def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
             seen.append(epoch)
 
-    monkeypatch.setattr(stepping.GradientSteps, "run", watched)
+    monkeypatch.setattr(GradientSteps, "run", watched)
     fitted("on", monkeypatch)
     assert seen == [2, 3]
 
