@@ -32,6 +32,7 @@ from pyro_vae.compilation.cpp import (
     widest_vectors,
     without_warnings,
 )
+from pyro_vae.compilation.logarithm import our_logarithm
 from pyro_vae.compilation.matmul import can_run_our_products, our_products
 from pyro_vae.compilation.passes import CannotCapture
 
@@ -60,7 +61,7 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
 
     if any(x.is_cuda for x in inputs) or not is_on():
         return _compiled(graph, inputs, {})
-    options: dict[str, object] = {}
+    options: dict[str, object] = {"post_grad_custom_pre_pass": our_logarithm()}
     if can_run_our_products():
         options["post_grad_custom_post_pass"] = our_products()
     try:

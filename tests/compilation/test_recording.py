@@ -57,7 +57,10 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+@pytest.mark.parametrize(
+    "optimizer",
+    [torch.optim.Adam, pytest.param(torch.optim.SGD, marks=pytest.mark.products)],
+)
 def test_steps_in_one_call_are_single_ones(monkeypatch, recordings, optimizer):
     """A batch that is not whole, and an optimiser without a function of ours, take single steps."""
     options = {**OPTIONS, "optimizer": partial(optimizer, fused=True), "validation": rows(40)}
@@ -68,6 +71,7 @@ def test_steps_in_one_call_are_single_ones(monkeypatch, recordings, optimizer):
     assert [made.is_sound for made in recordings] == [True] * (optimizer is torch.optim.Adam)
 
 
+@pytest.mark.products  # each compiles
 def test_an_interrupt_within_a_call_leaves_the_epoch_before(monkeypatch, recordings, tmp_path):
     """The run continues to the same bits, with a recording of its own."""
     data, options = rows(32 * 20), {**OPTIONS, "epochs": 4}
@@ -107,6 +111,7 @@ def test_a_signal_ends_a_call_between_two_steps(recordings):
     assert taken == [0, 1, 2]
 
 
+@pytest.mark.products  # each compiles
 def test_what_differs_from_single_steps_is_not_repeated(monkeypatch, recordings):
     """A step in whose recording an operation is missing goes on as single steps."""
     data = rows(32 * 20)
@@ -123,6 +128,7 @@ def test_what_differs_from_single_steps_is_not_repeated(monkeypatch, recordings)
     assert_same_bits(single, many)
 
 
+@pytest.mark.products  # each compiles
 def test_a_step_that_needs_much_memory_is_not_recorded(monkeypatch, recordings):
     data = rows(32 * 20)
     single = fitted(monkeypatch, 1, small_vae(), data, **OPTIONS)
