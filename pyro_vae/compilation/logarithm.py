@@ -5,8 +5,8 @@ and 1. There
 
 .. math:: \log(1 + t) = 2 \operatorname{artanh} s, \quad s = \frac{t}{t + 2} \le \frac13,
 
-whose series in :math:`s^2` ends soon. It is written in operations that Inductor turns into vectors,
-within two units of the last place, where the library's function for all t takes three times as long.
+whose series in :math:`s^2` ends soon. It is written in operations that Inductor turns into vectors.
+It is right to two units of the last place. The library's function, for all t, takes longer.
 """
 
 from __future__ import annotations
