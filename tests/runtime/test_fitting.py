@@ -17,11 +17,11 @@ X = torch.rand(6, 5)
 
 PRIORS = {
     name: vars(pv.priors)[name]
-    for name in {pair[0] for pair in PAIRS.values()} | {"Dirichlet", "RelaxedCategorical"}
+    for name in sorted({pair[0] for pair in PAIRS.values()} | {"Dirichlet", "RelaxedCategorical"})
 }
 POSTERIORS = {
     name: vars(pv.posteriors)[name]
-    for name in {pair[1] for pair in PAIRS.values()} | {"Flow", "RelaxedCategorical"}
+    for name in sorted({pair[1] for pair in PAIRS.values()} | {"Flow", "RelaxedCategorical"})
 }
 
 
