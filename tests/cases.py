@@ -6,6 +6,7 @@ import families
 import pyro
 import torch
 from conftest import small_vae
+from ladders import ladder
 
 import pyro_vae as pv
 
@@ -73,6 +74,7 @@ def programs():
         ),
         (),
     )
+    yield "ladder", ladder(), ()
     yield "refined", pv.Refined(small_vae(), steps=2), ()
     yield (
         "vamp",

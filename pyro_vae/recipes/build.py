@@ -254,7 +254,7 @@ class _Builder:
 
     def _link(self, component: Factory, given: Shape, to: Shape, context: int) -> nn.Module:
         """A density of a latent of shape ``to`` given another one and a context."""
-        factory = self.recipe.level_network or networks.MLP
+        factory = self.recipe.level_network
         size = {"size": to} if len(to) > 1 else {}
         network = call_factory("level_network", factory, given, context=context, **size)
         return call_factory("level_prior", component, to, network)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyro_vae import networks
 from pyro_vae.networks import Shape, as_shape, out_shape_of
-from pyro_vae.recipes.factories import call_factory, settings_of, target_of
+from pyro_vae.recipes.factories import call_factory, given_to, settings_of, target_of
 from pyro_vae.recipes.recipe import Level, Recipe
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -81,7 +81,8 @@ def ladder_parts(
             fix="pass --encoder Cells --encoder.width 32 --decoder Cells",
         )
     grids = [_grid_of(latent) for latent in latents]
-    factories = [level.level_network or recipe.level_network or networks.Cells for level in levels]
+    between = _network_of_grids(recipe)
+    factories = [level.level_network or between for level in levels]
     widths = [settings_of(factory).get("width") or made[0] for factory in factories]
 
     def network(level: int, in_shape: Shape, cells: int, context: int = 0) -> nn.Module:
@@ -118,6 +119,24 @@ def ladder_parts(
     ]  # fmt: skip
     top_prior = call_factory("prior", recipe.prior, latents[-1], context=features)
     return [*priors, top_prior], likelihood(path.states[0], features), posteriors, path
+
+
+def _network_of_grids(recipe: Recipe) -> Callable[..., nn.Module]:
+    """The network between the levels of a ladder; Cells in the place of a recipe's default.
+
+    Raises:
+        InvalidInput: if options were given to that default, which makes no grids.
+    """
+    if target_of(recipe.level_network) is not networks.MLP:
+        return recipe.level_network
+    if settings_of(recipe.level_network) != settings_of(networks.MLP):
+        raise InvalidInput(
+            "level_network",
+            got=f"MLP with {', '.join(given_to(recipe.level_network))}",
+            expected="a network that makes grids",
+            fix="pass --level_network Cells with options of its own",
+        )
+    return networks.Cells
 
 
 def _grid_of(latent: Shape) -> Shape:

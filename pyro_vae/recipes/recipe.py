@@ -188,7 +188,7 @@ class Recipe:
     corruption: nn.Module | None = None
     program: MakesProgram = DEFAULT_PROGRAM
     level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
-    level_network: Callable[[Shape], nn.Module] | None = None
+    level_network: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam
     schedule: Callable[[float], float] = field(default_factory=schedules.Constant)

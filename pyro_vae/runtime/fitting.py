@@ -31,15 +31,15 @@ def partners(q: constraints.Constraint, p: constraints.Constraint) -> str:
 
     Example:
         >>> partners(constraints.real_vector, constraints.simplex)[:42]
-        'take the posterior LogisticNormal (--poste'
+        'choose a posterior such as LogisticNormal '
     """
     prior, posterior = _pair(q)[0], _pair(p)[1]
     found = [
-        f"the posterior {posterior} (--posterior {posterior}) with this prior" * bool(posterior),
-        f"the prior {prior} (--prior {prior}) with this posterior" * bool(prior),
+        f"a posterior such as {posterior} (--posterior {posterior})" * bool(posterior),
+        f"a prior such as {prior} (--prior {prior})" * bool(prior),
     ]
-    known = " or ".join(filter(None, found))
-    return f"take {known}" if known else "choose a prior and a posterior on the same space"
+    known = ", or ".join(filter(None, found))
+    return f"choose {known or 'a prior and a posterior on the same space'}"
 
 
 def _pair(support: constraints.Constraint) -> tuple[str, str]:

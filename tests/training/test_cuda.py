@@ -214,7 +214,7 @@ def test_a_replayed_epoch_never_waits_for_the_device(monkeypatch):
     seen = []
 
     def watched(self, epoch, stop=None):
-        if epoch < 2 or self.replay is None:  # compiled and recorded by then
+        if epoch < 2 or self.several.replay is None:  # compiled and recorded by then
             return run(self, epoch, stop)
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -66,7 +66,7 @@ def main(paths):
             f"gradients, activations {whole / 2**20:.1f} MiB a datum, "
             f"{with_checkpoints / 2**20:.1f} with checkpoints"
         )
-    recipe = recipe_of(FOLDER.parents[1] / "results" / "deep.yaml")
+    recipe = recipe_of(FOLDER / "mnist.yaml")
     for depth in DEPTHS:
         lowest, middle, top = recipe.levels
         levels = [replace(lowest, times=1), replace(middle, times=depth - 2), top]
@@ -76,4 +76,4 @@ def main(paths):
 
 if __name__ == "__main__":
     given = [Path(path) for path in sys.argv[1:]]
-    main(given or [*sorted(FOLDER.glob("*.yaml")), FOLDER.parents[1] / "results" / "deep.yaml"])
+    main(given or sorted(FOLDER.glob("*.yaml")))
