@@ -81,7 +81,7 @@ def plot_latents(
                     "alpha": 0.85,
                 },
             )
-    ax.set(xlabel=named(axes[0]), ylabel=named(axes[1]), title=title)
+    ax.set(xlabel=axes[0], ylabel=axes[1], title=title)
     return ax
 
 
