@@ -346,7 +346,7 @@ def importance_sampling(
 
 def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -> Round:
     """Log-weights in the blocks of `pv.log_likelihood`, by a graph that is compiled once."""
-    from pyro_vae.evaluation.log_weights import Blocks, CompiledGuide
+    from pyro_vae.evaluation.log_weights import Blocks, CompiledGuide, weights_of_block
     from pyro_vae.evaluation.proposals import Guide
     from pyro_vae.runtime.conditioned import conditioned
 
@@ -357,8 +357,8 @@ def chunks_of(program: nn.Module, x: Tensor, num_samples: int, compiled: bool) -
 
     def run() -> None:
         with conditioned(program, x, seed=0) as given:
-            for part, start, count in blocks.over(given, seed=0):
-                blocks.log_weights(part, proposal, start, count)
+            for part, few in blocks.over(given, seed=0):
+                weights_of_block(part, few, proposal, blocks.draws)
 
     run()
     return run

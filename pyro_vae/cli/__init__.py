@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TextIO
 
 import pyro_vae
+from pyro_vae.cli.address_space import check_address_space, too_little_memory
 from pyro_vae.cli.help import COMMANDS, HELP, stored, usage
 from pyro_vae.cli.interrupts import SAID, code_of
 from pyro_vae.files.elsewhere import elsewhere
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, MemoryError) as error:
         if isinstance(error, ImportError) and not NO_MEMORY.search(str(error)):
             raise
-        _say(_no_memory(" ".join(["pyro-vae", *argv[:1]])))
+        _say(too_little_memory(" ".join(["pyro-vae", *argv[:1]])))
         return 2
     except KeyboardInterrupt as error:
         _say(SAID)
@@ -87,6 +88,7 @@ def _run(argv: list[str]) -> None:
 def _run_command(name: str, *argv: str) -> None:
     """Run a command; only now is what it needs imported."""
     say_if_slow()
+    check_address_space(f"pyro-vae {name}")
     with elsewhere():
         module = importlib.import_module(f"pyro_vae.cli.{name}")
         from pyro_vae.cli.options import as_options
@@ -119,16 +121,6 @@ def say_if_slow() -> None:
             "start; without it starts take a third of the time",
             file=sys.stderr,
         )
-
-
-def _no_memory(command: str) -> InvalidInput:
-    """What is said where there is no memory for the libraries of a command."""
-    return InvalidInput(
-        "memory",
-        got=f"less than the libraries of {command} take",
-        expected="4 GB of address space, of which 1 GB is used",
-        fix="raise the limit (ulimit -v), or end other programs",
-    )
 
 
 def _say(words: object) -> None:
