@@ -149,6 +149,22 @@ def test_a_full_output_is_one_line(run):
     ]
 
 
+def test_work_goes_on_where_nobody_can_read_its_notes(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, pyro_vae.cli, pyro_vae.__main__ as start\n"
+        "def work():\n"
+        "    print('a bar ' * 9999, file=sys.stderr, flush=True)\n"
+        "    print('done')\n"
+        "    return 0\n"
+        "pyro_vae.cli.main = work\n"
+        "sys.exit(start.main())\n"
+    )
+    script = '"$0" "$1" 2>/dev/full'
+    command = ["sh", "-c", script, sys.executable, str(program)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "done\n"
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_error(tmp_path, closed):
     said = tmp_path / "said"
