@@ -58,7 +58,8 @@ WRITTEN = "# Written by pyro-vae train, which replaces it when the run is traine
 LAYERED = {"recipe": 0, "--out": 1, "--resume": 0, "--trust": 1, "--data": 1}
 
 SETTINGS = (
-    "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "patience", "seed", "compile"
+    "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "skip_norm", "average",
+    "patience", "seed", "compile",
 )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ SECTIONS = {
     ),
     "training": (
         "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",
-        "clip_norm", "patience", "seed", "device", "compile", "autocast",
+        "clip_norm", "skip_norm", "average", "patience", "seed", "device", "compile", "autocast",
         "processes", "max_restarts",
     ),
     "output": ("out", "resume", "num_samples", "limit", "figure_format", "log", "trust"),
@@ -188,6 +189,8 @@ def run(argv: list[str]) -> None:
         learning_rate=recipe.learning_rate,
         warmup=recipe.warmup,
         clip_norm=recipe.clip_norm,
+        skip_norm=recipe.skip_norm,
+        average=recipe.average,
         patience=recipe.patience,
         seed=recipe.seed,
         compile=recipe.compile,

@@ -30,6 +30,7 @@ class Update:
         optimizer: an optimiser of ``parameters``.
         parameters: in the order in which gradients are given.
         clip_norm: upper limit of the gradients' global norm.
+        skip_norm: of gradients whose global norm is above it no step is taken.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class Update:
         optimizer: torch.optim.Optimizer,
         parameters: Sequence[Tensor],
         clip_norm: float | None = None,
+        skip_norm: float | None = None,
     ):
-        self.optimizer, self.parameters, self.clip_norm = optimizer, list(parameters), clip_norm
+        self.optimizer, self.parameters = optimizer, list(parameters)
+        self.clip_norm, self.skip_norm = clip_norm, skip_norm
+        self.skipped = 0  # steps so far
         self.kernel = self._kernel()
         # The optimiser's state of the last step, and what of it the kernel takes.
         self.states: list[dict[str, Tensor]] = []
@@ -86,6 +90,9 @@ class Update:
             gradients: one for each parameter.
             learning_rate: a tensor in place of the optimiser's own number, float64 on the CPU.
         """
+        if self.skip_norm is not None and norm_of(gradients).item() > self.skip_norm:
+            self.skipped += 1
+            return
         if self.clip_norm is not None:
             gradients = _clipped(gradients, self.clip_norm)
         if not self.kernel_has_run:
@@ -160,9 +167,12 @@ class Update:
 
 def _clipped(gradients: Sequence[Tensor], limit: float) -> Sequence[Tensor]:
     """The gradients, scaled so that their global norm is at most the limit."""
-    gradients = list(gradients)
-    norm = torch.stack(list(torch._foreach_norm(gradients))).norm()
-    return torch._foreach_mul(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return torch._foreach_mul(list(gradients), (limit / (norm_of(gradients) + 1e-6)).clamp(max=1.0))
+
+
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The gradients' global norm."""
+    return torch.stack(list(torch._foreach_norm(list(gradients)))).norm()
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -150,6 +150,9 @@ class Recipe:
         learning_rate: step size before the schedule scales it.
         warmup: epochs over which the weight of the KL rises from 0 to 1.
         clip_norm: upper limit of the gradient's global norm.
+        skip_norm: leave out each step whose gradient has a larger global norm.
+        average: decay of a moving average of the weights, such as 0.999, by which the program is
+            validated, saved and scored.
         validation: training data held out to measure the ELBO after every epoch; 0 for none.
         patience: stop after this many epochs without a better validation ELBO.
         seed: seed of weights, batches, draws and held-out data.
@@ -197,6 +200,8 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup: int = 0
     clip_norm: float | None = None
+    skip_norm: float | None = None
+    average: float | None = None
     validation: int = 0
     patience: int | None = None
     seed: int = 0

@@ -46,7 +46,10 @@ FIGURES = Kind(
 # A browser loads nothing and runs nothing of the page but its own style and pictures.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "seed", "device")
+SETTINGS = (
+    "epochs", "batch_size", "learning_rate", "warmup", "clip_norm", "skip_norm", "average", "seed",
+    "device",
+)  # fmt: skip
 
 
 def report(folder: str | Path, program: ProgramLike) -> str:

@@ -37,7 +37,14 @@ from pyro_vae.training.history import History
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant
 from pyro_vae.training.steps import GradientSteps, MakeOptimizer
-from pyro_vae.validation import InvalidInput, check_choice, check_count, check_positive, check_seed
+from pyro_vae.validation import (
+    InvalidInput,
+    check_choice,
+    check_count,
+    check_positive,
+    check_probability,
+    check_seed,
+)
 
 __all__ = ["check_settings", "continues", "fit"]
 
@@ -61,6 +68,8 @@ def fit(
     schedule: Callable[[float], float] = Constant(),
     warmup: int = 0,
     clip_norm: float | None = None,
+    skip_norm: float | None = None,
+    average: float | None = None,
     validation: Data | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -99,6 +108,12 @@ def fit(
         schedule: from the fraction of steps done to a factor on the learning rate.
         warmup: epochs over which the weight of the latents' terms rises from 0 to 1 (KL annealing).
         clip_norm: upper limit of the gradient's global norm.
+        skip_norm: leave out each step whose gradient has a larger global norm. How many were left
+            out in an epoch is logged as ``history.logged["skipped_steps"]``. Many steps in one call
+            are not possible then.
+        average: decay of a moving average of the weights, such as 0.999, by which the program is
+            validated, saved and scored, and with which it is left. A resumed run goes on with the
+            weights themselves.
         validation: data whose ELBO is taken after every epoch, or minus the loss of a program that
             has no ELBO because its guide is a point.
         patience: stop after so many epochs without a better validation ELBO, counted from the end
@@ -141,6 +156,8 @@ def fit(
         learning_rate=learning_rate,
         warmup=warmup,
         clip_norm=clip_norm,
+        skip_norm=skip_norm,
+        average=average,
         patience=patience,
         has_validation=validation is not None,
         seed=seed,
@@ -196,6 +213,8 @@ def fit(
         "schedule": _settings_of(schedule),
         "warmup": warmup,
         "clip_norm": clip_norm,
+        "skip_norm": skip_norm,
+        "average": average,
         "validation": held and held.sha256,
         "patience": patience,
         "seed": seed,
@@ -219,6 +238,8 @@ def fit(
         seed,
         autocast,
         group,
+        skip_norm,
+        average,
     )
     folder = None if out is None else Path(out)
     run = Run(
@@ -273,6 +294,8 @@ def check_settings(
     learning_rate: float,
     warmup: int,
     clip_norm: float | None,
+    skip_norm: float | None,
+    average: float | None,
     patience: int | None,
     has_validation: bool,
     seed: int,
@@ -287,8 +310,11 @@ def check_settings(
         check_count(name, count, least)
     check_seed(seed)
     check_positive("learning_rate", learning_rate)
-    if clip_norm is not None:
-        check_positive("clip_norm", clip_norm)
+    for name, norm in (("clip_norm", clip_norm), ("skip_norm", skip_norm)):
+        if norm is not None:
+            check_positive(name, norm)
+    if average is not None:
+        check_probability("average", average)
     if patience is not None:
         check_count("patience", patience)
         if not has_validation:

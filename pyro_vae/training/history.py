@@ -17,7 +17,7 @@ from pyro_vae.datasets.shown import facts_html
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["History", "Row", "TrainingDiverged", "why_not_finite"]
+__all__ = ["History", "Row", "TrainingDiverged", "curves_of", "why_not_finite"]
 
 
 class TrainingDiverged(ArithmeticError):
@@ -70,6 +70,17 @@ class Row(TypedDict):
     validation_elbo: float | None
     learning_rate: float
     kl_weight: float
+
+
+def curves_of(row: Row) -> dict[str, float]:
+    """The numbers of an epoch that trackers draw against the step."""
+    curves = {
+        "objective": row["objective"],
+        "validation_elbo": row["validation_elbo"],
+        "learning_rate": row["learning_rate"],
+        "kl_weight": row["kl_weight"],
+    }
+    return {name: value for name, value in curves.items() if value is not None}
 
 
 COLUMNS = tuple(Row.__annotations__)

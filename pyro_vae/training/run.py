@@ -26,7 +26,7 @@ from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
 from pyro_vae.training.convergence import how_it_ended
-from pyro_vae.training.history import History, Row, TrainingDiverged, why_not_finite
+from pyro_vae.training.history import History, Row, TrainingDiverged, curves_of, why_not_finite
 from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import InvalidInput
@@ -128,6 +128,8 @@ class Run:
             self._save()
         if self.seen.best is not None:
             self.program.load_state_dict(self.seen.best.weights)
+        elif steps.moving:
+            steps.moving.put()
         if self.seen.ended == "interrupted":
             say(self._how_to_go_on())
             if not is_interactive():
@@ -157,12 +159,16 @@ class Run:
     def _epoch(self, epoch: int, clock: float) -> Row:
         """Train for one epoch and measure it; an interrupt leaves nothing of it."""
         before, best = self.steps.state(), self.seen.best
+        skipped = self.steps.update.skipped
         try:
             losses = self._run_epoch(epoch, before)
-            row = self._measure(epoch, losses, time.monotonic() - clock)
-            self.seen.tell(_curves(row))
-            for callback in self.callbacks:
-                callback.epoch(self.seen)
+            with self.steps.averaged():
+                row = self._measure(epoch, losses, time.monotonic() - clock)
+                self.seen.tell(curves_of(row))
+                if self.steps.skip_norm is not None:
+                    self.seen.log(skipped_steps=self.steps.update.skipped - skipped)
+                for callback in self.callbacks:
+                    callback.epoch(self.seen)
         except KeyboardInterrupt:
             self.steps.restore(before)
             self.seen.best, self.seen.reason = best, ""
@@ -182,8 +188,9 @@ class Run:
             raise
         finally:
             self.seen.ended = self.seen.ended or ("stopped" if self.seen.reason else "finished")
-            for callback in self.callbacks:
-                callback.end(self.seen)
+            with self.steps.averaged():
+                for callback in self.callbacks:
+                    callback.end(self.seen)
 
     def _how_to_go_on(self) -> str:
         """What an interrupted training has left, and how it can be continued."""
@@ -298,16 +305,22 @@ class Run:
     def _save(self) -> None:
         if self.folder is None or not self.writes:
             return
-        kept = self.seen.best
+        kept, state = self.seen.best, self.steps.state()
+        with self.steps.averaged():
+            self._write(self.folder, kept, state)
+            for callback in self.callbacks:
+                callback.checkpoint(self.seen)
+
+    def _write(self, folder: Path, kept: Best | None, state: dict[str, Tensor]) -> None:
         best = self.program.state_dict() if kept is None else kept.weights
         described = checkpoint.description_of(self.program)
-        with checkpoint.committing(self.folder) as add:
+        with checkpoint.committing(folder) as add:
             checkpoint.add_state(add, "program", best, described)
             add("metrics.csv", self.history.to_csv().encode())
             checkpoint.add_state(
                 add,
                 "training",
-                self.steps.state(),
+                state,
                 {
                     "settings": self.settings,
                     "compiled_sizes": self.steps.compiled_sizes,
@@ -317,8 +330,6 @@ class Run:
                     "logged": self.history.logged,
                 },
             )
-        for callback in self.callbacks:
-            callback.checkpoint(self.seen)
 
     def _is_same(self, saved: object, ours: object) -> bool:
         """Whether two descriptions are of one program, whatever arguments its classes got since."""
@@ -373,17 +384,6 @@ class Run:
             on_device = {name: value.to(self.steps.device) for name, value in weights.items()}
             score, epoch = meta["best"]
             self.seen.best = Best(score, epoch, on_device)
-
-
-def _curves(row: Row) -> dict[str, float]:
-    """The numbers of an epoch that trackers draw against the step."""
-    curves = {
-        "objective": row["objective"],
-        "validation_elbo": row["validation_elbo"],
-        "learning_rate": row["learning_rate"],
-        "kl_weight": row["kl_weight"],
-    }
-    return {name: value for name, value in curves.items() if value is not None}
 
 
 def _pairs(logged: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:

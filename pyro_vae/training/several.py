@@ -46,7 +46,7 @@ class Several:
         """The first of these batches, as many as one call can take; none where it cannot."""
         few = [x for x in batches[:STEPS_AT_ONCE] if len(x.places) == self.batch_size]
         graph = self._graph(few[0]) if few else None
-        if graph is None or not self.update.kernel_has_run:
+        if graph is None or not self.update.kernel_has_run or self.update.skip_norm is not None:
             return []
         if few[0].places.is_cuda:
             fits = len(few) == STEPS_AT_ONCE and graph.fits_cuda_graph and self.update.is_ready

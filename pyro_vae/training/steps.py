@@ -8,7 +8,7 @@ same whatever came before.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,7 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
+from pyro_vae.training.averaging import MovingAverage
 from pyro_vae.training.feed import Batch, feed_of
 from pyro_vae.training.optimizer_state import OptimizerState, needs_closure
 from pyro_vae.training.ownership import hands_on, leaves_of, refuse_foreign
@@ -70,6 +71,8 @@ class GradientSteps:
         seed: of everything random.
         autocast: whether layers compute in bfloat16.
         group: the processes that share each batch, if there are several.
+        skip_norm: of a gradient whose global norm is above it no step is taken.
+        average: decay of the weights' moving average, if there is to be one.
 
     Raises:
         InvalidInput: for a program without parameters, or an optimiser that needs the loss several
@@ -89,6 +92,8 @@ class GradientSteps:
     seed: int
     autocast: bool
     group: Group | None = None
+    skip_norm: float | None = None
+    average: float | None = None
 
     def __post_init__(self) -> None:
         trainable = (p for p in self.program.parameters() if p.requires_grad)
@@ -110,7 +115,10 @@ class GradientSteps:
             )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer_state = OptimizerState(self.optimizer, self.parameters)
-        self.update = Update(self.optimizer, self.parameters, self.clip_norm)
+        self.update = Update(self.optimizer, self.parameters, self.clip_norm, self.skip_norm)
+        self.moving: MovingAverage | None = None
+        if self.average is not None:
+            self.moving = MovingAverage(self.parameters, self.average)
         self.several: Several | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         module, compiled = as_module(self.program), lambda n: n in (self.compiled_sizes or ())
@@ -118,9 +126,8 @@ class GradientSteps:
         if self.group is None:
             alone = LossAndGradients(self._loss, self.parameters, compiled, module)
             self.loss_and_gradients = alone
-            self.several = Several(
-                self._step_at, alone, self.update, list(module.buffers()), self.batch_size
-            )
+            changed = [*module.buffers(), *(self.moving.tensors().values() if self.moving else ())]
+            self.several = Several(self._step_at, alone, self.update, changed, self.batch_size)
         else:
             shared = SharedLossAndGradients(
                 self.group, self._loss, module, self.parameters, compiled
@@ -310,6 +317,8 @@ class GradientSteps:
     ) -> Tensor:
         loss, gradients = self.loss_and_gradients(index, keys, weight)
         self.update(gradients, rate)
+        if self.moving:
+            self.moving.update()
         return loss
 
     def _set_rates(self, factor: float) -> None:
@@ -347,6 +356,8 @@ class GradientSteps:
         """Copies of all tensors that steps change: the program's and the optimiser's."""
         program = {f"{PREFIX}{name}": value for name, value in self.program.state_dict().items()}
         state = program | self.optimizer_state.tensors()
+        if self.moving:
+            state |= self.moving.tensors()
         return {name: value.detach().clone() for name, value in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -358,6 +369,12 @@ class GradientSteps:
             {key.removeprefix(PREFIX): value for key, value in program.items()}
         )
         self.optimizer_state.restore(state)
+        if self.moving:
+            self.moving.restore(state)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it, the program has the average of its weights, where one is kept."""
+        return self.moving.in_place() if self.moving else nullcontext()
 
 
 def _run_draws_one_by_one(objective: ObjectiveLike) -> None:

@@ -52,6 +52,7 @@ OPTIONS = {
     "batch_size": 32,
     "epochs": 3,
     "clip_norm": 0.5,
+    "average": 0.9,
     "warmup": 2,
     "schedule": pv.training.schedules.Cosine(),
 }

@@ -69,7 +69,7 @@ def codes() -> pv.VAE:
 
 
 PROGRAMS: dict[str, tuple[Callable[[], pv.VAE], dict]] = {
-    "vae": (vae, {"warmup": 1, "clip_norm": 5.0}),
+    "vae": (vae, {"warmup": 1, "clip_norm": 5.0, "average": 0.9}),
     "cvae": (conditional, {"compile": "on"}),
     "vamp": (lambda: vae(prior=pv.priors.VampPrior(2, components=3)), {}),
     # What is equal in a batch has no gradient after the norm. Adam would make much of its rounding.

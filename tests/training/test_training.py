@@ -177,6 +177,8 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
     for change, name in [
         ({"batch_size": 32}, "batch_size"),
         ({"clip_norm": 1.0}, "clip_norm"),
+        ({"skip_norm": 1.0}, "skip_norm"),
+        ({"average": 0.9}, "average"),
         ({"seed": 3}, "seed"),
     ]:
         with pytest.raises(InvalidInput, match=f"^{name}: got"):
@@ -467,6 +469,8 @@ def test_the_run_folder_holds_metrics_and_tensorboard_events(tmp_path):
         ({"resume": True}, "run folder"),
         ({"clip_norm": -1.0}, "clip_norm"),
         ({"clip_norm": 0.0}, "clip_norm"),
+        ({"skip_norm": 0.0}, "skip_norm"),
+        ({"average": 1.0}, "average"),
         ({"seed": -1}, "seed"),
         ({"patience": 0}, "patience"),
     ],
