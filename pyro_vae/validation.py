@@ -40,11 +40,14 @@ __all__ = [
     "printable",
     "refuse_not_finite",
     "rows_of",
+    "short",
     "tensors_of",
 ]
 
 
 BLOCK = 2**22  # entries that are checked at once
+LONGEST = 40  # letters of a name: more leave a figure or a line no room
+MOST = 2000  # letters of what an error says was got, was expected, or mends it
 
 
 class InvalidInput(ValueError):
@@ -70,7 +73,8 @@ class InvalidInput(ValueError):
         fix: str | None = None,
     ):
         self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
-        message = f"{argument}: got {got}, expected {expected}; {fix}"
+        parts = (short(str(part), MOST) for part in (argument, got, expected, fix))
+        message = "{}: got {}, expected {}; {}".format(*parts)
         if got is None:
             # Pyro raises a model's errors anew, from the message with a table of shapes below it.
             message = argument.splitlines()[0]
@@ -84,6 +88,17 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud80
 def printable(text: str) -> str:
     """A text, which may be a stranger's, without what a terminal would obey."""
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def short(name: str, most: int = LONGEST) -> str:
+    """A text that data gave, as one line that leaves room for others.
+
+    Example:
+        >>> short("a\\nb"), len(short("a" * 1000))
+        ('a b', 40)
+    """
+    name = printable(" ".join(name.split()))
+    return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

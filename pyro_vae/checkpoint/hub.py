@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from pyro_vae.checkpoint.commit import commit, weights_named_by
-from pyro_vae.datasets.optional import optional
 from pyro_vae.files.cache import cache_folder
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import Kind, read_bytes
 from pyro_vae.files.writing import CheckpointError, subfolder
 from pyro_vae.validation import InvalidInput

@@ -106,12 +106,13 @@ def check(
     with progress_bar("checks", total=len(chosen), shown=progress) as advance:
         for one in chosen:
             needed, began = speed.seconds(one), time.monotonic()
+            advance(0, note=one.name)  # which may take a minute
             if needed and began + needed > end:
                 left_out[one.name] = needed
             else:
                 finding = _finding(one, subject)
                 found.append((one, finding, time.monotonic() - began))
-            advance(1, note=one.name)
+            advance(1)
     verdicts = judged(found, level)
     return Checked(verdicts, left_out, level, len(subject.few), seed, data.sha256)
 

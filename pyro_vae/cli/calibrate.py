@@ -44,6 +44,7 @@ def run(argv: list[str]) -> None:
         options.num_samples,
         context=subject.contexts(count),
         seed=options.seed,
+        progress=True,
     )
     test = found.test_uniform()
     (level,), (central,), (highest,) = found.coverage(torch.tensor([LEVEL]))

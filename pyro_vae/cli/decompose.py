@@ -32,7 +32,7 @@ def run(argv: list[str]) -> None:
     check_count("limit", options.limit, minimum=2)
     subject = subject_of(options)
     program, data = subject.program, subject.data
-    parts = decompose(program, data, options.num_samples, seed=options.seed)
+    parts = decompose(program, data, options.num_samples, seed=options.seed, progress=True)
     sites = [name for name in parts if "/" in name]
     if len(sites) == 1:  # it is the whole KL
         del parts[sites[0]]

@@ -17,6 +17,7 @@ from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.evaluation.fidelity import fidelity
 from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.predictive import generate
+from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import InvalidInput, check_count, tensors_of
 
 PLACE = "training data in their place"
@@ -48,12 +49,15 @@ def run(argv: list[str]) -> None:
     repeats = min(len(subject.data), len(subject.train)) // options.points
     _check_points(subject, repeats)
     found: dict[tuple[str, str], list[float]] = {}
-    for number in range(repeats):
-        for site, real, samples, others in _points(subject, number, options.points, options.seed):
-            for of, points in (("samples", samples), (PLACE, others)):
-                measured = fidelity(real, points, options.neighbours)
-                for name, value in vars(measured).items():
-                    found.setdefault((f"{site}{name}", of), []).append(value)
+    with progress_bar("comparisons", total=repeats) as advance:
+        for number in range(repeats):
+            parts = _points(subject, number, options.points, options.seed)
+            for site, real, samples, others in parts:
+                for of, points in (("samples", samples), (PLACE, others)):
+                    measured = fidelity(real, points, options.neighbours)
+                    for name, value in vars(measured).items():
+                        found.setdefault((f"{site}{name}", of), []).append(value)
+            advance(1)
     rows = [_row(f"{name}, {of}", torch.tensor(v)) for (name, of), v in found.items()]
     whole = Measured(
         f"{repeats} times {options.points} {subject.data.split} data and as many samples",

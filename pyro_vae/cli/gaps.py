@@ -34,7 +34,12 @@ def run(argv: list[str]) -> None:
     data = subject.data
     refit = Refitted(steps=options.steps)
     found = inference_gap(
-        subject.program, data, options.num_samples, refinement=refit, seed=options.seed
+        subject.program,
+        data,
+        options.num_samples,
+        refinement=refit,
+        seed=options.seed,
+        progress=True,
     )
     scores = {
         "inference gap": found.inference,

@@ -48,7 +48,12 @@ def run(argv: list[str]) -> None:
     check_choice("out", target.suffix, [".csv"])
     given = whole_data_of(folder, options)
     filled = impute(
-        program, given, options.num_draws, probability=options.probability, seed=options.seed
+        program,
+        given,
+        options.num_draws,
+        probability=options.probability,
+        seed=options.seed,
+        progress=True,
     )
     beside = target.with_name(f"{target.stem}-entries.csv")
     files = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import (
     MEGABYTE,
     SPARE,

@@ -12,10 +12,10 @@ import numpy as np
 
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.image_files import IMAGE, opened
-from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split
 from pyro_vae.datasets.stored import Rows
 from pyro_vae.datasets.tables import check_named, covariates, read_frames
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import check_unpacked
 from pyro_vae.validation import InvalidInput
 

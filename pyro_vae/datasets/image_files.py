@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import Kind, check_unpacked, open_file
 from pyro_vae.validation import InvalidInput
 

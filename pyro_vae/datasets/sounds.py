@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import MEGABYTE, Kind, check_unpacked, open_file
 from pyro_vae.validation import InvalidInput
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.validation import InvalidInput, nearest_name, printable
+from pyro_vae.validation import MOST, InvalidInput, nearest_name, short
 
 __all__ = [
     "Binarize",
@@ -129,7 +129,7 @@ class Source:
 def say(name: str, notes: Sequence[str]) -> None:
     """Log what a reader changed, a line each, under ``pyro_vae.datasets``."""
     for note in notes:
-        LOG.warning("%s", printable(f"{name}: {note}"))
+        LOG.warning("%s", short(f"{name}: {note}", MOST))
 
 
 def split_of(name: str) -> str | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pyro_vae.datasets.contained import DATA, check_hdf5, hdf5_arrays
 from pyro_vae.datasets.named_arrays import source_of_arrays, wanted_arrays
-from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.sources import Reading, Source
 from pyro_vae.datasets.stored import ArrayRows, with_labels
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import open_file
 
 __all__ = ["opened"]

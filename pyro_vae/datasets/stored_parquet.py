@@ -10,9 +10,9 @@ import numpy as np
 
 from pyro_vae.datasets.contained import DATA
 from pyro_vae.datasets.frames import as_frame
-from pyro_vae.datasets.optional import optional
 from pyro_vae.datasets.rows_of_tables import of_tables
 from pyro_vae.datasets.sources import Reading, Source
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import MEGABYTE, files_in, open_file
 from pyro_vae.validation import InvalidInput
 

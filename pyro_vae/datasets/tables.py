@@ -11,7 +11,7 @@ import numpy as np
 from pyro_vae.datasets.columns import KINDS, Column, Columns
 from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers, said_as, text_of
 from pyro_vae.datasets.sources import Parts, Reading, Source, parts_of
-from pyro_vae.validation import InvalidInput, nearest_name
+from pyro_vae.validation import InvalidInput, nearest_name, short
 
 if TYPE_CHECKING:
     import pandas
@@ -49,8 +49,7 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     if context_columns is not None:
         notes.append(f"context: {in_words(context_columns)}")
     if reading.columns or not all(column.kind == "real" for column in columns):
-        example = said_as(columns[0].name, "real")
-        notes.append(f"columns are {in_words(columns)}; {example} says otherwise for one")
+        notes.append(f"columns are {in_words(columns)}; {_example(columns)} says otherwise for one")
     missing = np.isnan(x)
     if missing.any():
         places = f"{int(missing.any(0).sum())} of {len(columns)} columns"
@@ -65,6 +64,19 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     )
 
 
+def _example(columns: Columns) -> str:
+    """What may be said of a column: one that can be so, whose name can be typed."""
+    first = min(
+        columns,
+        key=lambda each: (
+            short(each.name) != each.name,
+            bool(each.categories),
+            each.kind == "real",
+        ),
+    )
+    return said_as(first.name, DROP if first.categories else "real")
+
+
 def columns_of_x(known: Sequence[str], reading: Reading) -> tuple[list[str], list[str]]:
     """The columns of x among those of a table, and what was left out of it."""
     given = reading.given
@@ -75,7 +87,7 @@ def columns_of_x(known: Sequence[str], reading: Reading) -> tuple[list[str], lis
         raise InvalidInput(
             "columns", got="none left for x", expected="one or more", fix="leave fewer out"
         )
-    return kept, [f"left out as asked: {', '.join(dropped)}"] if dropped else []
+    return kept, [f"left out as asked: {', '.join(map(short, dropped))}"] if dropped else []
 
 
 def _parts(frames: Mapping[str, pandas.DataFrame], x: np.ndarray, y: np.ndarray | None) -> Parts:
@@ -93,7 +105,7 @@ def _like(
     y, _ = covariates(whole, (), reading)
     used = {*columns.names, *(given.names if given else ())}
     unused = [str(column) for column in whole.columns if str(column) not in used]
-    notes = (f"left out columns that the run did not use: {', '.join(unused[:5])}",)
+    notes = (f"left out columns that the run did not use: {', '.join(map(short, unused[:5]))}",)
     return Source(
         name,
         _parts(frames, x, y),
@@ -196,7 +208,9 @@ def in_words(columns: Columns) -> str:
     if len(columns) > 12:
         counts = {kind: sum(column.kind == kind for column in columns) for kind in KINDS}
         return ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count)
-    return ", ".join(f"{column.name} {column.likelihood or column.kind}" for column in columns)
+    return ", ".join(
+        f"{short(column.name)} {column.likelihood or column.kind}" for column in columns
+    )
 
 
 def _check_same_columns(frames: Mapping[str, pandas.DataFrame]) -> None:

@@ -25,6 +25,7 @@ from pyro_vae.runtime.from_prior import prior_predictive
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import observed_data
+from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import check_count, count_of
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
@@ -140,6 +141,7 @@ def calibrate(
     *,
     context: Tensors | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> Calibration:
     r"""Calibrate a program's guide by simulation: rank true latents among its draws.
 
@@ -156,6 +158,7 @@ def calibrate(
         num_samples: draws L from the guide for each.
         context: context (N, ...) for a conditional program.
         seed: seed of data and draws; the caller's random state is left as it was.
+        progress: show a bar.
 
     Raises:
         InvalidInput: on unusable settings.
@@ -173,7 +176,8 @@ def calibrate(
     num_data = num_data if context is None else count_of(context)
     check_context(program, num_data, context)
     ranks, density_ranks = [], []
-    with evaluating(program, seed), validation_enabled(False):
+    bar = progress_bar("calibration", total=num_data, shown=progress)
+    with evaluating(program, seed), validation_enabled(False), bar as advance:
         trace = prior_predictive(program, num_data, context)
         given = Conditioned.of(program, observed_data(trace, program.event_shape), context)
         given.check_no_auxiliary()
@@ -196,6 +200,7 @@ def calibrate(
             ]
             together = [site.reshape(len(part), -1) for site in by_site]
             ranks.append(torch.cat(together, dim=1)[:count])
+            advance(count)
     names = [f"{name}[{i}]" for name in draws for i in range(truths[name][0, 0].numel())]
     return Calibration(
         torch.cat(ranks).cpu(), torch.cat(density_ranks).cpu(), names, num_samples, seed

@@ -25,6 +25,7 @@ from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_
 from pyro_vae.runtime.blocks import Blocks, fewest_runs
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import in_rows
+from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import latent_sites, site_log_prob
 from pyro_vae.validation import check_count
 
@@ -40,7 +41,12 @@ __all__ = [
 
 
 def decompose(
-    program: ProgramLike, data: Data, num_samples: int = 100, *, seed: int = 0
+    program: ProgramLike,
+    data: Data,
+    num_samples: int = 100,
+    *,
+    seed: int = 0,
+    progress: bool = False,
 ) -> dict[str, Score]:
     r"""Split the ELBO of each datum into its parts.
 
@@ -56,6 +62,7 @@ def decompose(
         data: a data set, a tensor x (N, \*event), or a pair (x, context).
         num_samples: number of draws K.
         seed: seed of the draws; the caller's random state is left as it was.
+        progress: show a bar.
 
     Returns:
         Scores ``"elbo"``, ``"reconstruction"``, ``"kl"`` and, for each latent site, ``"kl/NAME"``.
@@ -71,7 +78,8 @@ def decompose(
     data = as_dataset(data)
     parts: dict[str, list[Score]] = {}
     rounding = 0.0
-    with conditioned(program, data, seed) as given:
+    bar = progress_bar("parts of the ELBO", total=len(data), shown=progress)
+    with conditioned(program, data, seed) as given, bar as advance:
         blocks = Blocks.of(given, _drawing_of_terms, num_samples, fewest_runs(given))
         for part, few in blocks.over(given, seed):
             runs = [_terms(part, count) for count in blocks.draws]
@@ -79,6 +87,7 @@ def decompose(
                 terms = torch.cat([run[name] for run in runs])[:, : few.stop - few.start]
                 rounding = max(rounding, rounding_of(terms).max().item())
                 parts.setdefault(name, []).append(_score(terms, part, blocks.draws))
+            advance(few.stop - few.start)
     warn_of_rounding(rounding, stacklevel=4)
     return {
         name: replace(concatenate(scores), seed=seed, sha256=data.sha256)
@@ -229,6 +238,7 @@ def inference_gap(
     log_p: Score | None = None,
     proposal: Proposal | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> InferenceGap:
     r"""Split the inference gap of each datum, by refining the guide for that datum.
 
@@ -244,6 +254,7 @@ def inference_gap(
         log_p: log p(x) of the same data if it is known better, by `ais` for instance.
         proposal: what log p(x) is estimated with otherwise; by default the refined guide.
         seed: seed of the draws; the caller's random state is left as it was.
+        progress: show a bar for each of the three scores.
 
     Raises:
         InvalidInput: on unusable data or K < 1.
@@ -259,10 +270,16 @@ def inference_gap(
         torch.Size([2])
     """
     data = as_dataset(data)
-    own = evaluate(program, data, num_samples, proposal=Guide(), seed=seed)["elbo"]
-    best = evaluate(program, data, num_samples, proposal=refinement, seed=seed + 1)["elbo"]
+    scored = partial(evaluate, program, data, num_samples, progress=progress)
+    own = scored(proposal=Guide(), seed=seed)["elbo"]
+    best = scored(proposal=refinement, seed=seed + 1)["elbo"]
     log_p = log_p or log_likelihood(
-        program, data, num_samples, proposal=proposal or refinement, seed=seed + 2
+        program,
+        data,
+        num_samples,
+        proposal=proposal or refinement,
+        seed=seed + 2,
+        progress=progress,
     )
 
     def difference(a: Score, b: Score) -> Score:

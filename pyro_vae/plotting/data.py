@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.plotting.files import Draw, named, short
-from pyro_vae.validation import tensors_of
+from pyro_vae.plotting.files import Draw, named
+from pyro_vae.validation import short, tensors_of
 
 __all__ = [
     "data_plots", "is_clip", "plot_data", "plot_reconstructions", "plot_text",

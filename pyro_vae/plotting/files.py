@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_vae import checkpoint
-from pyro_vae.validation import check_choice, printable
+from pyro_vae.validation import check_choice, short
 
 __all__ = [
     "COLOURS", "FORMATS", "figure_files", "figure_png", "formats_with", "grid_files", "named",
-    "save_figure", "short", "written",
+    "save_figure", "written",
 ]  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -32,20 +32,7 @@ METADATA: dict[str, dict[str, None]] = {
 FORMATS = tuple(METADATA)
 
 
-LONGEST = 40  # letters of a name: more leave a figure of a table no room
-
 Draw = Callable[[Axes], object]  # what draws on a pair of axes
-
-
-def short(name: str) -> str:
-    """A name that data gave, as one line that makes no figure too wide.
-
-    Example:
-        >>> short("a\\nb"), len(short("a" * 1000))
-        ('a b', 40)
-    """
-    name = printable(" ".join(name.split()))
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
 
 
 def named(name: str) -> str:

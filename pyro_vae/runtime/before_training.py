@@ -13,13 +13,14 @@ from pyro_vae.contracts import ProgramLike, as_module, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import innermost_support, stated_support
 from pyro_vae.runtime.checks import traces_at
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import InvalidInput, short, tensors_of
 
 __all__ = ["check_batches", "warn_of_scales"]
 
 RUNS, RUN = 64, 256  # of rows that are looked at
 
 FAR = 100.0  # where networks that start near 0 and 1 cannot be expected to get
+NAMED = 8  # columns that a warning names
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -98,14 +99,26 @@ def warn_of_scales(program: ProgramLike, data: Dataset) -> None:
         far = (is_amount & ((mean.abs() > FAR) | (spread > FAR)).cpu()).nonzero()
         if not len(far):
             continue
-        first = int(far[0])
-        entry = f"entry {first}"
-        if table is not None:
-            entry = f"column {table[first].name!r}"
+        places = far.flatten().tolist()
+        kind = "entries" if table is None else "columns"
+        names = [str(place) if table is None else short(table[place].name) for place in places]
+        said = [
+            f"{name} (mean {mean[place]:,.4g}, s.d. {spread[place]:,.4g})"
+            for name, place in zip(names, places[:NAMED])
+        ]
+        more = f" and {len(places) - NAMED:,} others" if len(places) > NAMED else ""
         warnings.warn(
-            f"x: {entry} has mean {mean[first]:,.4g} and standard deviation {spread[first]:,.4g}"
-            + (f", as {len(far) - 1} others are far from 0" if len(far) > 1 else "")
-            + ": networks start near 0 and 1. Standardise the data "
-            "(pv.datasets.load(..., standardize=True), --standardize true)",
+            f"x: {kind} far from 0, or widely spread, where networks start near 0 and 1: "
+            f"{', '.join(said)}{more}. {_remedy(few)}",
             stacklevel=3,
         )
+
+
+def _remedy(x: Tensor) -> str:
+    """How values are brought near 0 and 1."""
+    if x.dim() == 2:
+        how, options = "Standardise the data", ("standardize=True", "--standardize true")
+    else:
+        largest = f"{float(x.nan_to_num().abs().max()):.3g}"
+        how, options = f"Divide the data by {largest}", (f"scale={largest}", f"--scale {largest}")
+    return f"{how} (pv.datasets.load(..., {options[0]}), {options[1]})"

@@ -17,6 +17,7 @@ from pyro_vae.datasets.shown import facts_html
 from pyro_vae.datasets.standard import context_frame
 from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.predictive import reconstruct
+from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import InvalidInput, check_count
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def impute(
     *,
     probability: float = 0.9,
     seed: int = 0,
+    progress: bool = False,
 ) -> Imputation:
     r"""Fill in missing entries: draws of p(x_mis | z), z ~ q(z | x_obs).
 
@@ -116,6 +118,7 @@ def impute(
         num_draws: draws S of each entry.
         probability: of the intervals, between quantiles of the draws.
         seed: seed of the draws.
+        progress: show a bar.
 
     Raises:
         InvalidInput: if nothing is missing, or the probability is none.
@@ -151,14 +154,14 @@ def impute(
     rows, inverse = places[:, 0].unique(return_inverse=True)
     few = dataset[rows]
     few.missing = True
-    draws = torch.cat(
-        [
-            _completions(program, few, chunk.stop - chunk.start, seed + chunk.start)[
-                :, inverse, *places.T[1:]
-            ].to(x.dtype)
-            for chunk in chunks(num_draws, max(1, AT_ONCE // max(1, few.tensor.numel())))
-        ]
-    )
+    made = []
+    with progress_bar("draws", total=num_draws, shown=progress) as advance:
+        for chunk in chunks(num_draws, max(1, AT_ONCE // max(1, few.tensor.numel()))):
+            count = chunk.stop - chunk.start
+            completed = _completions(program, few, count, seed + chunk.start)
+            made.append(completed[:, inverse, *places.T[1:]].to(x.dtype))
+            advance(count)
+    draws = torch.cat(made)
     ends = [(1 - probability) / 2, 0.5, (1 + probability) / 2]
     low, middle, high = torch.from_numpy(np.quantile(draws.numpy(), ends, axis=0)).to(x.dtype)
     columns = dataset.columns

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 
 __all__ = ["FORMATS", "Format", "Graph"]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pyro_vae import checkpoint
 from pyro_vae.checkpoint.hub import failures, read_shared, reason_of, run_files
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 from pyro_vae.files.writing import write_bytes, write_text
 from pyro_vae.sharing.card import card
 from pyro_vae.validation import InvalidInput

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 import torch
 
-from pyro_vae.datasets.optional import optional
 from pyro_vae.files.elsewhere import elsewhere
+from pyro_vae.files.optional import optional
 from pyro_vae.sweeps.trial import Crashed, Outcome, Trial, run_trial
 from pyro_vae.validation import InvalidInput, check_count
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import MEGABYTE, Kind, parsing, read_text
 from pyro_vae.files.writing import new_folder, subfolder
 from pyro_vae.sweeps.engines import Ray

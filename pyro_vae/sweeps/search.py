@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.datasets.optional import optional
+from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import Kind, open_file, parsing
 from pyro_vae.files.writing import new_folder, writing_to
 from pyro_vae.sweeps.grid import Setting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import ModuleType
 from typing import Literal
 
 from pyro_vae import checkpoint
-from pyro_vae.files.elsewhere import elsewhere
+from pyro_vae.files.optional import optional
 from pyro_vae.training.callbacks import Callback, Training
 from pyro_vae.validation import InvalidInput, printable
 
@@ -32,7 +31,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: str | Path | None = None):
-        _needed("tensorboard.compat.proto.event_pb2", "tensorboard", "TensorBoard")
+        _library("tensorboard.compat.proto.event_pb2", "tensorboard", "TensorBoard")
         self.folder = None if folder is None else Path(folder)
 
     def start(self, training: Training) -> None:
@@ -67,7 +66,7 @@ class MLflow(Callback):
     """
 
     def __init__(self, uri: str | None = None, experiment: str = "pyro_vae"):
-        self.library = _needed("mlflow.tracking", "mlflow", "MLflow")
+        self.library = _library("mlflow.tracking", "mlflow", "MLflow")
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         self.experiment = experiment
 
@@ -120,7 +119,7 @@ class WeightsAndBiases(Callback):
     """
 
     def __init__(self, project: str = "pyro_vae", mode: Literal["online", "offline"] | None = None):
-        self.library = _needed("wandb", "wandb", "Weights & Biases")
+        self.library = _library("wandb", "wandb", "Weights & Biases")
         self.project, self.mode = project, mode
 
     def start(self, training: Training) -> None:
@@ -153,18 +152,9 @@ TRACKERS: dict[str, type[Callback]] = {
 }
 
 
-def _needed(module: str, extra: str, name: str) -> ModuleType:
-    """Import what a tracker hands its numbers to."""
-    try:
-        with elsewhere():
-            return importlib.import_module(module)
-    except ImportError:
-        raise InvalidInput(
-            "callbacks",
-            got=f"a tracker for {name}, which is not installed",
-            expected=f"the extra {extra!r}",
-            fix=f"pip install 'pyro-vae[{extra}]'",
-        ) from None
+def _library(module: str, extra: str, name: str) -> ModuleType:
+    """What a tracker hands its numbers to."""
+    return optional(module, extra, "callbacks", f"a tracker for {name}, which is not installed")
 
 
 def _no_folder(name: str) -> InvalidInput:

@@ -19,6 +19,13 @@ COMMANDS = {
     "gaps": ["--num-samples", "10", "--steps", "2", *FEW],
     "fidelity": ["--points", "6", "--neighbours", "2", *FEW],
 }
+BARS = {
+    "anneal": "annealing both ways",
+    "decompose": "parts of the ELBO",
+    "calibrate": "calibration",
+    "gaps": "log-weights",
+    "fidelity": "comparisons",
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,8 @@ def numbers(run, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_writes_numbers_with_errors_and_a_figure(run, capsys, command):
     assert main([command, str(run), *COMMANDS[command]]) == 0
-    said = capsys.readouterr().out
+    said, shown = capsys.readouterr()
+    assert BARS[command] in shown  # a bar, on standard error
     found = json.loads((run / f"{command}.json").read_text())
     assert found["settings"]["seed"] == 3 and found["num_data"] == 12
     assert found["data"]["sha256"] == pv.datasets.load("digits", binarize="none")[1][:12].sha256

@@ -1,6 +1,7 @@
 """The commands on a table: columns by kind, covariates by name, units undone, gaps filled in."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -100,3 +101,11 @@ def test_names_that_are_no_columns_are_refused(run, capsys, tmp_path):
 def test_a_negative_covariate_is_no_option(run, capsys):
     line = fails(capsys, "sample", run / "run", "--context", "-1,0,0")
     assert "shape (64, 3)" in line and "unknown option" not in line
+
+
+@pytest.mark.parametrize("data", ["wine", "topics"])
+def test_the_likelihood_that_a_refusal_names_trains_when_it_is_pasted(data, tmp_path, capsys):
+    words = ["train", "--data", data, *FAST, "--compile", "off", "--epochs", "1"]
+    named = re.search(r"\((--likelihood \w+)\)", fails(capsys, *words, "--out", tmp_path / "no"))
+    assert named and not (tmp_path / "no").exists()
+    assert main([*words, *named[1].split(), "--out", str(tmp_path / "run")]) == 0

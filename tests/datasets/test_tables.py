@@ -221,3 +221,16 @@ def test_a_line_of_separators_takes_no_time(tmp_path):
     (tmp_path / "x.tsv").write_text("a\tb\n1\t2\n" + "\t" * 200_000 + "x\n")
     with pytest.raises(InvalidInput):
         load(str(tmp_path / "x.tsv"))
+
+
+def test_a_name_of_thousands_of_letters_is_shortened_wherever_it_is_told(caplog):
+    long = "a" * 20_000
+    frame = pd.DataFrame({long: [1.5, 2.5, None], "kind": ["x", "y", "x"], "b": [1, 2, 3]})
+    train, _ = load(frame, columns={"b": "drop"})
+    assert len(caplog.text) < 1000 and "aaa... real, kind binary" in caplog.text
+    assert "columns={'kind': 'drop'}" in caplog.text  # an example that can be typed
+    assert all(len(note) < 300 for note in train.notes)
+    for columns in ({long: "count"}, {long[1:]: "real"}):
+        with pytest.raises(InvalidInput, match=r"columns.*a\.\.\.") as told:
+            load(frame, columns=columns)
+        assert len(str(told.value)) < 8100

@@ -113,7 +113,10 @@ def test_crossed_bounds_are_not_printed_as_an_inequality():
 def test_so_few_draws_say_how_many_it_would_take():
     few = summarize(weights_of(0.8, num_samples=20))
     assert f"about {draws_needed(few):,} would bring the bias below 0.01 nats" in str(few)
-    assert "would bring" not in str(summarize(weights_of(0.8, num_samples=21)))
+    for count in (21, 25, 30):  # ArviZ fits a tail of 21 draws or, in its 1.3, of 30
+        score = summarize(weights_of(0.8, num_samples=count))
+        assert ("would bring" in str(score)) == bool(score.pareto_k.isnan().all()), count
+    assert not score.pareto_k.isnan().any()
 
 
 def test_the_error_of_a_mean_is_not_widened_for_the_skewness_of_each_datums_weights():

@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch import nn
@@ -124,9 +125,34 @@ def test_a_last_batch_of_one_is_refused_where_a_batchnorm_needs_two():
 
 def test_columns_near_4000_are_warned_of():
     x = np.random.default_rng(0).normal([0, 4200, 1], [1, 800, 1], size=(50, 3))
-    with pytest.warns(UserWarning, match=r"entry 1 has mean 4,\d+.*standardize=True"):
+    with pytest.warns(UserWarning, match=r"entries far from 0.*: 1 \(mean 4,\d+.*standardize=True"):
         pv.fit(normal_vae(), x, epochs=1, progress=False)
     train, _ = pv.datasets.load(x, standardize=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pv.fit(normal_vae(), train, epochs=1, progress=False)
+
+
+def test_all_columns_far_from_zero_are_named_in_a_short_line():
+    names = [f"mass {i}" for i in range(11)] + ["a" * 20_000]
+    x = np.random.default_rng(0).normal(500, 10, size=(50, 12))
+    for count, words in ((2, "mass 0 .*, mass 1 "), (12, "mass 0 .*, mass 7 .* and 4 others")):
+        frame = pandas.DataFrame(x[:, -count:], columns=names[:count])
+        with pytest.warns(UserWarning, match=f"columns far from 0.*: {words}") as told:
+            pv.fit(normal_vae(count), pv.datasets.load(frame)[0], epochs=1, progress=False)
+        assert len(str(told[0].message)) < 700
+    long = pandas.DataFrame(x[:, :1], columns=names[-1:])
+    with pytest.warns(UserWarning, match=r"a{37}\.\.\. "):
+        pv.fit(normal_vae(1), pv.datasets.load(long)[0], epochs=1, progress=False)
+
+
+def test_the_remedy_for_images_far_from_zero_is_one_that_images_take():
+    x = torch.randint(0, 256, (40, 1, 4, 4)).double()
+    likelihood = pv.likelihoods.Normal((1, 4, 4), MLP(2, [8]))
+    encoder = MLP((1, 4, 4), [8])
+    with pytest.warns(UserWarning, match=r"Divide the data by 255 .*--scale 255"):
+        pv.fit(normal_vae(0, encoder, likelihood), x, epochs=1, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train, _ = pv.datasets.load(x, scale=255)
+        pv.fit(normal_vae(0, encoder, likelihood), train, epochs=1, progress=False)

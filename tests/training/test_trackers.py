@@ -50,7 +50,7 @@ def test_tensorboard_needs_a_folder(tmp_path):
 def test_a_tracker_that_is_not_installed_names_its_extra(name, monkeypatch, tmp_path, capsys):
     for module in ("tensorboard.compat.proto.event_pb2", "mlflow.tracking", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InvalidInput, match=rf"pip install 'pyro-vae\[{name}\]'"):
+    with pytest.raises(InvalidInput, match=rf'pip install "pyro-vae\[{name}\]"'):
         TRACKERS[name]()
     said = fails(capsys, "train", "--out", tmp_path / "run", "--log", name, *FAST)
     assert f"pyro-vae[{name}]" in said and not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Libraries that are installed as extras: those that read some kinds of files, and others."""
+"""Libraries that are installed as extras: those that read some kinds of files, trackers, others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def optional(
     """Import a library that an extra of this package installs.
 
     Args:
-        library: its name.
+        library: its name, or that of a module in it.
         extra: the extra's.
         argument: what asked for it.
         got: the argument's value in words; by default a kind of data that the library reads.
@@ -32,13 +32,14 @@ def optional(
         pyro_vae.validation.InvalidInput: data: got a kind that no_such_reader reads, which is not
         installed, expected no_such_reader; pip install "pyro-vae[tables]"
     """
+    name = library.partition(".")[0]
     try:
         with elsewhere():
             return importlib.import_module(library)
     except ImportError:
         raise InvalidInput(
             argument,
-            got=got or f"a kind that {library} reads, which is not installed",
-            expected=library,
+            got=got or f"a kind that {name} reads, which is not installed",
+            expected=name,
             fix=f'pip install "pyro-vae[{extra}]"',
         ) from None
