@@ -61,7 +61,7 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
                 ax=ax,
                 show=False,
             )
-            ax.set(title=title, xlabel=xlabel)
+            ax.set(title=title, xlabel=xlabel, ylabel="share below, less what is uniform")
 
         return on_axes(draw)()
 

@@ -54,10 +54,16 @@ def run(argv: list[str]) -> None:
         f"{data.name}, {data.split}, {len(data):,} data; nats per datum",
         rows,
         [
-            partial(plotting.plot_means, {name: parts[name] for name in sorted(parts)}),
+            partial(plotting.plot_means, {_shown(name): parts[name] for name in sorted(parts)}),
             partial(plotting.plot_units, units),
         ],
         ["I(x; z) is of these data, and at most the logarithm of their number"],
         {"variance": {name: value.flatten().tolist() for name, value in units.variance.items()}},
     )
     deliver("decompose", subject, measured, options, as_written(argv))
+
+
+def _shown(name: str) -> str:
+    """The name of a part on the figure."""
+    known = {"elbo": "ELBO", "kl": "KL"}
+    return known.get(name) or name.replace("kl/", "KL of ")

@@ -12,7 +12,10 @@ without torch's dispatcher in between. ``PYRO_VAE_CPP=off`` turns both off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import FunctionType, MethodType
@@ -57,6 +60,8 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
         >>> inductor(graph, [torch.ones(4, 2)])([torch.ones(4, 2)])[0].shape  # doctest: +SKIP
         torch.Size([4, 3])
     """
+    with _said_to_nobody("torch.utils.cpp_extension"):  # that there is no GPU
+        importlib.import_module("torch.utils.cpp_extension")
     from torch._inductor.exc import CppCompileError
 
     if any(x.is_cuda for x in inputs) or not is_on():
@@ -69,6 +74,18 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
             return _compiled(graph, inputs, options)
     except CppCompileError:  # a torch or a compiler that lacks what ours needs
         return _compiled(graph, inputs, {})
+
+
+@contextmanager
+def _said_to_nobody(name: str) -> Iterator[None]:
+    """Keep warnings of a library's logger from the user, to whom they say nothing."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _compiled(

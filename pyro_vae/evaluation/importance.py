@@ -173,7 +173,7 @@ def log_likelihood(
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
             "likely too low by more than the stated error. "
-            f"{_advice(proposal)}anneal (ais), or use a more flexible posterior",
+            f"{_advice(proposal)}anneal (pv.evaluation.ais), or use a more flexible posterior",
             UnreliableEstimate,
             stacklevel=3,
         )
@@ -182,7 +182,7 @@ def log_likelihood(
 
 def _advice(proposal: Proposal) -> str:
     wider = [
-        f"Widened({each.factor}{', of=Refitted()' if each.of else ''})"
+        f"pv.evaluation.Widened({each.factor}{', of=pv.evaluation.Refitted()' if each.of else ''})"
         for each in to_try_after(proposal)
     ]
     return f"Draw from a wider guide (proposal={', or '.join(wider)}), " if wider else ""

@@ -299,7 +299,7 @@ def _zeros_of_sites(given: Conditioned) -> dict[str, Tensor]:
                 name,
                 got="a guide site that cannot be reparametrised",
                 expected="one with rsample",
-                fix="use proposal=Widened() or Defensive()",
+                fix="use proposal=pv.evaluation.Widened() or pv.evaluation.Defensive()",
             )
         zeros[name] = torch.zeros_like(to_real(name, site["fn"]).inv(site["value"]))
     return zeros

@@ -221,7 +221,9 @@ def plot_bounds(scores: Mapping[str, Score], ax: Axes) -> Axes:
             places, values, yerr=2 * shown, fmt=".", label=named(name), markersize=4, linewidth=1
         )
     ax.legend()
-    ax.set(xlabel="data, in order", ylabel="nats", title="bars are two Monte Carlo errors")
+    ax.set(
+        xlabel="data, the lowest first", ylabel="nats", title="with two Monte Carlo errors each way"
+    )
     return ax
 
 
@@ -234,7 +236,7 @@ def plot_estimates(
     ax.barh(places, values, xerr=widths, height=0.7)
     ax.set_yticks(places, [*map(named, names)])
     ax.invert_yaxis()
-    ax.set(title="bars are two standard errors")
+    ax.set(title="lines: two standard errors")
     return ax
 
 
@@ -255,16 +257,16 @@ def plot_units(units: ActiveUnits, ax: Axes) -> Axes:
     ax.legend()
     ax.set(
         yscale="log",
-        xlabel="latent dimensions, in order",
+        xlabel="latent dimensions, the most active first",
         ylabel="variance of the posterior mean (log scale)",
-        title=f"{units.active} of {units.total} active",
+        title=f"{units.active} of {units.total} latent dimensions are active",
     )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
 def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
-    """Draw the accuracy of each datum's two-sample test, with two standard errors, against 0.5."""
+    """Draw how well a classifier tells draws of q from those of NUTS, datum by datum."""
     order = np.argsort(comparison.accuracy)
     errors = [2 * comparison.tests[n].se for n in order]
     ax.axhline(0.5, color="0.5", linewidth=1)
@@ -279,9 +281,9 @@ def plot_comparison(comparison: PosteriorComparison, ax: Axes) -> Axes:
     ax.set_xticks(np.arange(len(order)), [str(comparison.obs[n]) for n in order])
     ax.set(
         xlabel="datum",
-        ylabel="accuracy of the two-sample test",
+        ylabel="share that a classifier tells apart",
         ylim=(0.35, 1.02),
-        title="q(z | x) against NUTS: 0.5 is indistinguishable",
+        title="draws of q(z | x) told from NUTS's: 0.5 is by chance alone",
     )
     return ax
 

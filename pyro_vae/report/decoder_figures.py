@@ -107,7 +107,7 @@ def _show_traversals(subject: Subject, gallery: Gallery, decoder: Decoder, under
             plotting.still(moved.flatten(0, 1)),
             ax,
             columns=11,
-            title="traversals",
+            title="one latent dimension at a time, from -2.5 to 2.5",
             rows=[f"z[{d}]" for d in widest],
             vocabulary=vocabulary,
         ),

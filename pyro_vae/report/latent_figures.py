@@ -80,11 +80,6 @@ def show_neighbours(subject: Subject, gallery: Gallery) -> None:
         return
     few = torch.tensor([[n, *found.of(n)] for n in range(min(8, len(test)))])
     pictures, columns = plotting.still(test.tensor[few.flatten()]), few.shape[1]
-    if test.vocabulary is None:  # an empty column sets the data apart
-        rows = pictures.unflatten(0, few.shape)
-        empty = torch.full_like(rows[:, :1], max(1.0, pictures.nan_to_num().max().item()))
-        pictures = torch.cat([rows[:, :1], empty, rows[:, 1:]], 1).flatten(0, 1)
-        columns += 1
     gallery.figure(
         "neighbours",
         "Test data (first in each row) and their nearest neighbours in the latent space.",
@@ -92,7 +87,7 @@ def show_neighbours(subject: Subject, gallery: Gallery) -> None:
             pictures,
             ax,
             columns=columns,
-            title="data (left) and their nearest neighbours, the nearest first",
+            title="a datum (left) and its nearest neighbours, the nearest first",
             rows=[] if labels is None else [_name_of(test, int(labels[n])) for n in few[:, 0]],
             vocabulary=test.vocabulary,
         ),

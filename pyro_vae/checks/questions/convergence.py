@@ -51,7 +51,8 @@ class Convergence(Check):
 
 def _draw(ax, curve: list[float], slope: Slope) -> None:
     epochs = np.arange(1, len(curve) + 1)
-    ax.plot(epochs, curve, ".-", markersize=3, label="objective")
+    shown = slice(-2 * slope.epochs, None)  # the first epochs, far below, would hide the slope
+    ax.plot(epochs[shown], curve[shown], ".-", markersize=3, label="objective")
     line = slope.intercept + slope.gain / slope.epochs * np.arange(slope.epochs)
     ax.plot(epochs[-slope.epochs :], line, label="line")
     ax.set(xlabel="epoch", ylabel="nats per datum", title="the last epochs")
