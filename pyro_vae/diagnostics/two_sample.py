@@ -116,8 +116,9 @@ class PosteriorComparison:
     def __str__(self) -> str:
         return (
             f"{int(self.distinguishable.sum())} of {len(self.tests)} data distinguishable from the "
-            f"reference; C2ST {self.accuracy.mean():.3f} on average (0.5 is indistinguishable), "
-            f"mean W1 {self.wasserstein.mean():.3f} sd (noise {self.noise.mean():.3f})"
+            f"reference; a classifier is right about {self.accuracy.mean():.1%} of draws (50% by "
+            f"chance); distance {self.wasserstein.mean():.3f} sd "
+            f"({self.noise.mean():.3f} by chance)"
         )
 
     def __repr__(self) -> str:

@@ -267,7 +267,9 @@ class Explored:
             return found
         value, error = float(score.values[datum]), float(score.mc_se[datum])
         is_bound = bool(score.is_bound[datum])
-        found["log p(x)"] = f"{'>= ' * is_bound}{plus_minus(value, error)} nats"
+        # The error of a bound is not known.
+        said = f">= {value:.2f}" if is_bound else plus_minus(value, error)
+        found["log p(x)"] = f"{said} nats"
         k, threshold = float(score.pareto_k[datum]), pareto_k_threshold(score.num_samples)
         found["Pareto k"] = (
             f"needs more than {score.num_samples} draws"

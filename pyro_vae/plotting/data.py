@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from pyro_vae.contracts import Tensors
-from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.datasets.text import UNKNOWN, Vocabulary
 from pyro_vae.plotting.files import Draw, named
 from pyro_vae.validation import short, tensors_of
 
@@ -52,8 +52,9 @@ def plot_data(
             its own least and largest value.
     """
     if vocabulary is not None:
+        title += " (_: a rare word)" if (x == UNKNOWN).any() else ""
         return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
-    ax.set_title(title)
+    ax.set_title(f"{title} (white: missing)" if x.isnan().any() else title)
     array = x.detach().cpu().float().numpy()
     if array.ndim not in (3, 4):
         return _heat_map(array.reshape(len(array), -1), ax, rows, entries)

@@ -192,6 +192,7 @@ def plot_pairs(
     }
     names = [*map(named, names)] or [f"z[{d}]" for d in range(count)]
     everything = np.concatenate(list(points.values()))
+    bins = int(np.clip(2 * np.sqrt(min(map(len, points.values()))), 6, 30))
     low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
     for row in range(count):
         for column in range(count):
@@ -203,7 +204,7 @@ def plot_pairs(
                 if row == column:
                     ax.hist(
                         sample[:, row],
-                        bins=np.linspace(low[row], high[row], 31).tolist(),
+                        bins=np.linspace(low[row], high[row], bins + 1).tolist(),
                         density=True,
                         histtype="step",
                         color=colour,

@@ -13,7 +13,7 @@ def facts_of(numbers: Findings) -> dict[str, str]:
         "active dimensions of the latent": f"{numbers.active_dims} of {numbers.latent_dims}",
     }
     if numbers.aggregate is not None:
-        facts["aggregated posterior against prior, two-sample test"] = (
+        facts["a classifier of draws: aggregated posterior or prior"] = (
             f"accuracy {numbers.aggregate.accuracy:.3f} "
             f"(0.5 +- {numbers.aggregate.se:.3f} if they are one distribution)"
         )
@@ -82,8 +82,8 @@ def _reference(found: Reference) -> dict[str, str]:
         "largest R-hat of NUTS from dispersed points": _value(found.r_hat, 3),
         "q(z | x) against NUTS": (
             f"{found.distinguishable} of {found.num_data} data distinguishable from the reference; "
-            f"C2ST {found.accuracy:.3f} on average (0.5 is indistinguishable), "
-            f"mean W1 {found.wasserstein:.3f} sd (noise {found.noise:.3f})"
+            f"a classifier is right about {found.accuracy:.1%} of draws (50% by chance); "
+            f"distance {found.wasserstein:.3f} sd ({found.noise:.3f} by chance)"
         ),
         "largest R-hat of the NUTS it is compared with": _value(found.r_hat_compared, 3),
     }

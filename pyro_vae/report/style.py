@@ -39,7 +39,10 @@ figure.broad { grid-column: 1 / -1; }
 figure img { width: 100%; height: auto; }
 figcaption { color: #59636e; font-size: .9rem; }
 @media (max-width: 30rem) {
-  th, td { padding-right: .45rem; overflow-wrap: anywhere; }
+  table { font-size: .86rem; }
+  th, td { padding-right: .45rem; }
+  th { overflow-wrap: break-word; max-width: 11rem; }
+  td { overflow-wrap: anywhere; }
   td.number { overflow-wrap: normal; }
 }
 @media print { body { max-width: none; } figure { break-inside: avoid; } }

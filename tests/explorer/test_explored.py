@@ -51,6 +51,9 @@ def test_what_is_decoded_and_scored_is_what_python_gives(run, vae):
     assert torch.equal(run.score.values, score.values)
     facts = run.facts(7)
     assert facts["label"] == "1" and f"{score.values[7]:.2f}" in facts["log p(x)"]
+    for n, is_bound in enumerate(score.is_bound.tolist()):
+        said = run.facts(n)["log p(x)"]
+        assert said.startswith(">= ") == is_bound and ("+-" in said) != is_bound
     assert facts["ESS"] == f"{score.ess[7]:.0f} of 60" and f"{score.pareto_k[7]:.2f}" in str(facts)
 
 
