@@ -12,7 +12,7 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.inspection.anomaly import anomaly
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.programs import is_unconditional
-from pyro_vae.report import decoder_figures, latent_figures
+from pyro_vae.report import decoder_figures, latent_figures, level_figures
 from pyro_vae.report.figures import Gallery, Subject, embedding
 from pyro_vae.report.findings import Outliers
 from pyro_vae.report.reference import compare_with_nuts
@@ -60,6 +60,9 @@ def inspect(
     latent_figures.show_neighbours(subject, gallery)
     if subject.labels is not None:
         latent_figures.probe_labels(subject, gallery)
+    if not test.parts:
+        with gallery.where_defined():
+            level_figures.show_levels(subject, gallery)
     if test.parts:
         gallery.leave_out(
             "Left out: figures of the decoder, and whether data are told apart by their "

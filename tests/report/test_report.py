@@ -9,7 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from cases import small_vae
 from commands import FAST
+from ladders import ladder
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -18,7 +20,9 @@ from pyro_vae.cli import main
 from pyro_vae.evaluation.arviz_compat import arviz, group_of
 from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
+from pyro_vae.report.figures import Gallery, Subject
 from pyro_vae.report.gallery import inspect
+from pyro_vae.report.level_figures import show_levels
 from pyro_vae.report.model_section import model_section
 from pyro_vae.report.page import report
 from pyro_vae.report.scores_section import scores_section
@@ -97,6 +101,29 @@ def test_inspect_writes_arviz_data_and_figures(run):
     assert (by_elbo["inside"], by_elbo["outside"]) == ("digits", "digits")
     assert by_elbo["auroc"] == pytest.approx(0.5, abs=1e-4), "the same data on both sides"
     assert any(probe["classifier"] == "linear probe" for probe in result["numbers"]["probes"])
+
+
+def test_a_hierarchy_has_a_figure_of_its_levels(monkeypatch, tmp_path):
+    """A row for the data, one for their reconstructions, and one for each level drawn anew."""
+    drawn = []
+    plot = plotting.plot_data
+
+    def noted(images, ax, **options):
+        drawn.append((len(images), options.get("rows")))
+        return plot(images, ax, **options)
+
+    monkeypatch.setattr(plotting, "plot_data", noted)
+    _, test = pv.datasets.load("digits", binarize="fixed")
+    for program, rows in ((ladder(), ["z2 anew", "z1 anew"]), (small_vae(), None)):
+        drawn.clear()
+        subject = Subject(program, test, test[:12], "z", torch.zeros(12, 2), 0)
+        gallery = Gallery(tmp_path)
+        show_levels(subject, gallery)
+        if rows is None:
+            assert not drawn and not gallery.captions
+        else:
+            assert drawn == [(40, ["x", "reconstructed", *rows])]
+            assert list(gallery.captions) == ["levels.png"]
 
 
 def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
