@@ -17,6 +17,8 @@ from pyro_vae.plotting.files import named
 
 __all__ = ["bars", "ecdf_of_uniform", "khat", "on_axes"]
 
+POINTS = 101  # at which a distribution function is drawn
+
 
 def on_axes(
     draw: Callable[[Axes], object], size: tuple[float, float] = (6.0, 3.6)
@@ -53,6 +55,7 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
         def draw(ax: Axes) -> None:
             az.plot_ecdf(
                 values,
+                eval_points=np.linspace(0, 1, POINTS),  # chosen by the values, bands do not cover
                 cdf=stats.uniform.cdf,
                 difference=True,
                 confidence_bands="simulated",

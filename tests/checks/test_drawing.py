@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from pyro_vae.checks.drawing import ecdf_of_uniform, khat
@@ -15,3 +16,17 @@ def test_figures_are_arvizs_own():
         figure.savefig(picture, format="png")
         assert isinstance(figure, Figure) and len(picture.getvalue()) > 3000
         assert any(each.lines or each.collections for each in figure.axes)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("number", [1, 12])
+def test_values_that_are_all_the_same_are_drawn(value, number):
+    figure = ecdf_of_uniform(np.full(number, value), "ranks", "rank")()
+    figure.savefig(io.BytesIO(), format="png")
+    low, high = figure.axes[0].get_xlim()
+    assert low <= 0.01 and high >= 0.99
+
+
+def test_a_pareto_k_that_is_not_known_is_left_out():
+    for shapes in (np.full(5, np.nan), np.array([0.2]), np.array([0.2, np.nan, np.inf])):
+        khat(shapes, 0.7)().savefig(io.BytesIO(), format="png")
