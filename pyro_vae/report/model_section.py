@@ -153,6 +153,6 @@ def _signature(module: nn.Module) -> str:
 
 
 def _argument(value: object) -> object:
-    if isinstance(value, dict) and "class" in value:
-        return value["class"].rpartition(".")[2]
+    if isinstance(value, dict) and (path := value.get("class") or value.get("import")):
+        return path.rpartition(".")[2]
     return value

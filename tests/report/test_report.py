@@ -143,6 +143,7 @@ def test_a_page_needs_nothing_else_and_says_what_the_files_say(run):
     )
     assert text.count("<figure class=broad>") >= 1, "reconstructions, in the width of the page"
     words = " ".join(" ".join(page.words).split())
+    assert "activation=ReLU" in words, "a class by its name"
     scores = json.loads((run / "evaluation.json").read_text())
     program = pv.load(run)
     for expected in (
