@@ -66,6 +66,10 @@ class Check(ABC):
     calls: int = 10
     rows: int = 1000
 
+    def suits(self, subject: Subject) -> bool:
+        """Whether it is of a kind with the program; if not, it says so and takes no time."""
+        return True
+
     @abstractmethod
     def look(self, subject: Subject) -> Finding:
         """Look at a program and its data.

@@ -107,7 +107,7 @@ def check(
         for one in chosen:
             needed, began = speed.seconds(one), time.monotonic()
             advance(0, note=one.name)  # which may take a minute
-            if needed and began + needed > end:
+            if needed and began + needed > end and one.suits(subject):
                 left_out[one.name] = needed
             else:
                 finding = _finding(one, subject)

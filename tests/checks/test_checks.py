@@ -206,3 +206,11 @@ def test_aggregate():
     assert verdict(name, EXACT.program(), normal(300)).passed
     moved = normal(300) + (torch.ones(2) @ EXACT.weight.T)
     assert not verdict(name, EXACT.program(), moved).passed
+
+
+def test_a_check_of_another_kind_of_program_is_not_left_out_for_want_of_time():
+    names = ("leave-one-out with global latents", "inference gap")
+    few = [each for each in all_checks() if each.name in names]
+    found = pv.check(EXACT.program(), EXACT.data(20), checks=few, minutes=1e-9)
+    assert [verdict.name for verdict in found.verdicts] == [names[0]]
+    assert found.verdicts[0].passed is None and set(found.left_out) == {names[1]}

@@ -31,8 +31,11 @@ class GlobalLoo(Check):
     question = "Does the model fit?"
     calls, rows = 4 * DRAWS, DATA * DRAWS * 100
 
+    def suits(self, subject: Subject) -> bool:
+        return subject.local is not subject.program
+
     def look(self, subject: Subject) -> Finding:
-        if subject.local is subject.program:
+        if not self.suits(subject):
             raise CannotTell(
                 "the program is without global latents: log p(x) of a test datum is what "
                 "leave-one-out would estimate"
