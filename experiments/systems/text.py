@@ -1,14 +1,16 @@
 """Measure VAEs of sentences: use of the latent, perplexity, and what the sentences are like.
 
-    python experiments/systems/text.py RUN ... [--num-samples 200] [--without-latent] [--read 8]
+    python experiments/systems/text.py RUN ... [--num-samples 200] [--without-latent [--paired]]
+        [--read 8]
 
-A row for each RUN, of `vae_sentences.yaml` or a variant, on the test sentences: KL of q(z | x) from
-the prior, active dimensions of the latent, ELBO, log p(x) by importance sampling, and the
-perplexity of a word, the end of a sentence counted as one. Below, models without a latent:
-unigrams, bigrams and trigrams of the training sentences, smoothed by Kneser and Ney's method, and
-with --without-latent the decoder of the first run trained anew with z held at zero. Then, by the
-first run: test sentences and what is made of them, draws from the prior, sentences between two test
-sentences, and a test sentence's nearest neighbours.
+A row for each RUN, of `vae_sentences.yaml`, `vae_passages.yaml` or a variant, on the test texts: KL
+of q(z | x) from the prior, active dimensions of the latent, ELBO, log p(x) by importance sampling,
+and the perplexity of a word, the end of a text counted as one. Below, models without a latent:
+unigrams, bigrams and trigrams of the training texts, smoothed by Kneser and Ney's method. With
+--without-latent comes the decoder of the first run, trained anew with z held at zero; with --paired
+of each run, and the runs, which are then seeds of one recipe, are compared with theirs text by
+text. Then, by the first run: test texts and what is made of them, draws from the prior, texts
+between two test texts, and a test text's nearest neighbours.
 """
 
 import argparse
@@ -88,7 +90,7 @@ def numbers(data: Dataset) -> list[list[int]]:
     return [[word for word in sentence if word != END] for sentence in data.x.long().tolist()]
 
 
-def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
+def without_latent(run: str, recipe: dict, train: Dataset, held: Dataset) -> pv.Program:
     """Train the run's decoder anew, as its recipe says, with z held at zero."""
     program = pv.load(run)
     nothing = torch.zeros(program.prior.latent)
@@ -112,9 +114,25 @@ def without_latent(run: str, recipe: dict, train: Dataset) -> pv.Program:
         learning_rate=recipe["learning_rate"],
         schedule=pv.training.schedules.Cosine(),
         seed=recipe["seed"],
+        validation=held,
+        patience=recipe["patience"],
         progress=False,
     )
     return alone
+
+
+def gain(with_latent: list[Score], alone: list[Score]) -> str:
+    """The mean gain by the latent in nats per datum, paired by datum and seed, with two errors."""
+    gains = torch.stack([a.values - b.values for a, b in zip(with_latent, alone)]).double()
+    by_datum, by_seed = gains.mean(0), gains.mean(1)
+    over_data = by_datum.std().item() / math.sqrt(len(by_datum))
+    over_seeds = by_seed.std().item() / math.sqrt(len(by_seed)) if len(by_seed) > 1 else math.nan
+    return (
+        f"the latent gains {gains.mean().item():.2f} nats; s.e. {over_data:.2f} over data, "
+        f"{over_seeds:.2f} over {len(by_seed)} seeds ("
+        + ", ".join(f"{each:.2f}" for each in by_seed.tolist())
+        + ")"
+    )
 
 
 def row(name: str, score: Score, data: Dataset, *more: str) -> None:
@@ -131,17 +149,22 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--num-samples", type=int, default=200)
     parser.add_argument("--without-latent", action="store_true")
+    parser.add_argument("--paired", action="store_true")
     parser.add_argument("--read", type=int, default=8)
     options = parser.parse_args()
-    recipe = yaml.safe_load((Path(options.runs[0]) / "recipe.yaml").read_text())
-    train, test = pv.datasets.load("sentences")
-    train, _ = train.hold_out(recipe["validation"], recipe["seed"])  # what the runs were trained on
-    print(f"{len(train)} training and {len(test)} test sentences, {len(test.vocabulary)} words")
+    recipes = [yaml.safe_load((Path(run) / "recipe.yaml").read_text()) for run in options.runs]
+    every, test = pv.datasets.load(recipes[0]["data"])
+    # What each run was trained on, and validated on.
+    parts = [every.hold_out(recipe["validation"], recipe["seed"]) for recipe in recipes]
+    train = parts[0][0]
+    print(f"{len(train)} training and {len(test)} test texts, {len(test.vocabulary)} words")
     print("| | KL | active | ELBO | log p(x) | perplexity |\n|---|---|---|---|---|---|")
-    for run in options.runs:
+    with_latent, without = [], []
+    for run, recipe, part in zip(options.runs, recipes, parts):
         program = pv.load(run)
         terms, units = decompose(program, test, 20), active_units(program, test)
         score = pv.log_likelihood(program, test, options.num_samples)
+        with_latent.append(score)
         row(
             Path(run).name,
             score,
@@ -150,12 +173,11 @@ def main() -> None:
             f"{units.active} of {units.total}",
             f"{terms['elbo'].mean:.2f}",
         )
-    if options.without_latent:
-        row(
-            "the same decoder without a latent",
-            pv.elbo(without_latent(options.runs[0], recipe, train), test, 1),
-            test,
-        )
+        if options.without_latent and (len(without) == 0 or options.paired):
+            without.append(pv.elbo(without_latent(run, recipe, *part), test, 1))
+            row("the same decoder without a latent", without[-1], test)
+    if options.paired and options.without_latent:
+        print(gain(with_latent, without), flush=True)
     for name, order in (("trigrams", 3), ("bigrams", 2), ("unigrams", 1)):
         row(
             name, KneserNey(numbers(train), order, len(train.vocabulary)).score(numbers(test)), test

@@ -19,7 +19,7 @@ from pyro_vae.datasets.files import KINDS_OF_FILES, read_path, read_text, report
 from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
-from pyro_vae.datasets.packaged import digits, python_sentences, table, topics
+from pyro_vae.datasets.packaged import digits, passages, python_sentences, table, topics
 from pyro_vae.datasets.sources import (
     Binarize,
     Part,
@@ -67,7 +67,11 @@ DOWNLOADS = {
     "coloured_digits": "MNIST",
 }
 
-TEXTS: dict[str, Callable[[], Texts]] = {"sentences": python_sentences}
+# Each with how often a word must occur in training to have a number of its own.
+TEXTS: dict[str, tuple[Callable[[], Texts], int]] = {
+    "sentences": (python_sentences, 2),
+    "passages": (passages, 10),
+}
 
 
 def names() -> list[str]:
@@ -324,7 +328,8 @@ def _source_of(name: object, root: str | Path | None, reading: Reading) -> Sourc
         reader, binarize = READERS[name]
         return Source(name, reader(folder), binarize)
     if name in TEXTS:
-        return _numbered(name, TEXTS[name]())
+        read, least = TEXTS[name]
+        return _numbered(name, read(), least)
     if path.suffix.lower() == ".txt":
         return _numbered(path.stem, read_text(path))
     source = read_path(path, reading)
@@ -342,9 +347,9 @@ def _source_of(name: object, root: str | Path | None, reading: Reading) -> Sourc
     return source
 
 
-def _numbered(name: str, texts: Texts) -> Source:
-    """Encode sentences with the words that occur at least twice in the training data."""
-    vocabulary = Vocabulary.of(texts["train"])
+def _numbered(name: str, texts: Texts, least: int = 2) -> Source:
+    """Encode sentences with the words that occur that often at least in the training data."""
+    vocabulary = Vocabulary.of(texts["train"], least)
     length = 1 + max(len(sentence) for split in texts.values() for sentence in split)
     parts = {split: Part(vocabulary.encode(few, length)) for split, few in texts.items()}
     return Source(name, parts, vocabulary=vocabulary)

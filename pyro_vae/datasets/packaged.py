@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 from pyro_vae.datasets.sources import Part, Parts, Texts
 from pyro_vae.datasets.text import sections, sentences, words
 
-__all__ = ["digits", "python_sentences", "table", "topics"]
+__all__ = ["digits", "passages", "python_sentences", "table", "topics"]
 
 WORDS, PASSAGE = 500, 100  # counted words, and words of a passage
 SHORTEST, LONGEST = 5, 27  # words of a sentence
+FEWEST, MOST = 40, 64  # words of a passage of prose
+DOCUMENTATION = re.compile(r'"""(.+?)"""', re.DOTALL)
+NO_DOCUMENTATION = {"site-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
 
 
 def digits(folder: Path) -> Parts:
@@ -61,11 +65,11 @@ def topics(folder: Path) -> Parts:
 
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    passages = []
+    found_in = []
     for _, text in sorted(texts.items()):
         found = re.findall(r"[a-z]{3,}", text.lower())
-        passages += [Counter(found[i : i + PASSAGE]) for i in range(0, len(found), PASSAGE)]
-    parts = {"train": [p for i, p in enumerate(passages) if i % 5 != 4], "test": passages[4::5]}
+        found_in += [Counter(found[i : i + PASSAGE]) for i in range(0, len(found), PASSAGE)]
+    parts = {"train": [p for i, p in enumerate(found_in) if i % 5 != 4], "test": found_in[4::5]}
     total = sum(parts["train"], Counter())
     ranks = sorted((-n, word) for word, n in total.items() if word not in ENGLISH_STOP_WORDS)
     vocabulary = sorted(word for _, word in ranks[:WORDS])
@@ -95,3 +99,35 @@ def python_sentences() -> Texts:
     test = found[7::8]
     train = [section for i, section in enumerate(found) if i % 8 != 7]
     return {"train": [s for few in train for s in few], "test": [s for few in test for s in few]}
+
+
+def passages() -> Texts:
+    """Passages of the documentation of Python's standard library and of NumPy, by module.
+
+    A passage is sentences that follow one another, 40 to 64 words; a sentence that was met before
+    is left out. Every eighth module is for testing. They vary with both versions.
+    """
+    found: list[list[list[str]]] = []
+    seen: set[tuple[str, ...]] = set()
+    for root in (Path(sysconfig.get_paths()["stdlib"]), Path(np.__file__).parent):
+        for path in sorted(root.rglob("*.py")):
+            if NO_DOCUMENTATION.isdisjoint(path.relative_to(root).parts):
+                module = _passages(path.read_text(errors="replace"), seen)
+                found += [module] if module else []
+    test = found[7::8]
+    train = [module for i, module in enumerate(found) if i % 8 != 7]
+    return {"train": [p for few in train for p in few], "test": [p for few in test for p in few]}
+
+
+def _passages(source: str, seen: set[tuple[str, ...]]) -> list[list[str]]:
+    """Passages of the documentation in a module, without sentences that were seen."""
+    made: list[list[str]] = [[]]
+    for text in DOCUMENTATION.findall(source):
+        for sentence in map(tuple, map(words, sentences(text))):
+            if sentence in seen or not SHORTEST <= len(sentence) <= MOST:
+                continue
+            seen.add(sentence)
+            if len(made[-1]) + len(sentence) > MOST:
+                made.append([])
+            made[-1] += sentence
+    return [passage for passage in made if len(passage) >= FEWEST]

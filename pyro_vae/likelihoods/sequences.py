@@ -28,7 +28,9 @@ class AutoregressiveCategorical(nn.Module):
 
     A network that sees what was written so far can do without z, and then the posterior collapses
     to the prior. Words dropped from what it sees, in training only, work against that;
-    `pyro_vae.objectives.FreeBits` rules it out.
+    `pyro_vae.objectives.FreeBits` rules it out. With a ``window`` the network sees the last words
+    alone: h_t starts from :math:`h_0` anew and reads so many words, 0 for each before the first,
+    and g(z) is added to it. What a long text is about is then left to z.
 
     Args:
         event_shape: (T,), the length of the longest sequence.
@@ -39,12 +41,14 @@ class AutoregressiveCategorical(nn.Module):
             replaced by zeros.
         dropout: probability with which, in training, a unit of what the output layer sees is
             dropped.
+        window: how many words before the network sees; by default all of them.
 
     Raises:
-        InvalidInput: if the event is no vector of at least two entries, or there are fewer than two
-            categories.
+        InvalidInput: if the event is no vector of at least two entries, there are fewer than two
+            categories, or the window is empty.
 
-    Source: Bowman et al. (2016), Generating Sentences from a Continuous Space.
+    Source: Bowman et al. (2016), Generating Sentences from a Continuous Space; Yang et al. (2017),
+    Improved Variational Autoencoders for Text Modeling, for decoders that see a few words.
 
     Example:
         >>> likelihood = AutoregressiveCategorical(5, pv.networks.MLP(2, [8]), categories=4)
@@ -63,15 +67,18 @@ class AutoregressiveCategorical(nn.Module):
         width: int = 128,
         word_dropout: float = 0.0,
         dropout: float = 0.0,
+        window: int | None = None,
     ):
         super().__init__()
         check_count("categories", categories, minimum=2)
         check_count("width", width)
         check_probability("word_dropout", word_dropout)
         check_probability("dropout", dropout)
+        if window is not None:
+            check_count("window", window)
         self.event_shape, self.network = as_shape(event_shape), network
         self.categories, self.width = categories, width
-        self.word_dropout, self.dropout = word_dropout, dropout
+        self.word_dropout, self.dropout, self.window = word_dropout, dropout, window
         if len(self.event_shape) != 1 or self.event_shape[0] < 2:
             raise InvalidInput(
                 "event_shape",
@@ -91,23 +98,33 @@ class AutoregressiveCategorical(nn.Module):
     def logits(self, x: Tensor, given: Tensor) -> Tensor:
         """Log-odds (M, T, C) of each category of x (M, T), given those before and (M, 2 width)."""
         start, every = given.chunk(2, -1)
-        before = self.embedding(pad(x, (1, 0))[:, :-1])
+        before = self.embedding(pad(x, (self.window or 1, 0))[:, :-1])
         if self.training and self.word_dropout:
             before = torch.where(torch.rand_like(before[..., :1]) < self.word_dropout, 0.0, before)
-        states, _ = self.recurrence(before + every.unsqueeze(1), start.unsqueeze(0).contiguous())
+        steps = before + every.unsqueeze(1)
+        if self.window is None:
+            states, _ = self.recurrence(steps, start.unsqueeze(0).contiguous())
+        else:
+            each = steps.unfold(1, self.window, 1).transpose(-1, -2)  # (M, T, window, width)
+            rows = start.unsqueeze(1).expand(-1, each.shape[1], -1).flatten(0, 1)
+            _, last = self.recurrence(each.flatten(0, 1), rows.unsqueeze(0).contiguous())
+            states = last[0].unflatten(0, each.shape[:2]) + every.unsqueeze(1)
         return self.out(states).to(given.dtype)
 
     @torch.no_grad()
     def draw(self, given: Tensor, greedy: bool = False) -> Tensor:
         """Draw sequences (M, T) step by step, or take the most probable category at each step."""
-        state, every = (part.contiguous() for part in given.chunk(2, -1))
-        state, word, out = state.unsqueeze(0), given.new_zeros(len(given), dtype=torch.long), []
-        running = torch.ones_like(word)
+        start, every = (part.contiguous() for part in given.chunk(2, -1))
+        lag, state = self.window or 1, start.unsqueeze(0)
+        words = [torch.zeros(len(given), dtype=torch.long, device=given.device)] * lag
+        running = torch.ones_like(words[0])
         for _ in range(*self.event_shape):
-            step, state = self.recurrence((self.embedding(word) + every).unsqueeze(1), state)
-            logits = self.out(step.squeeze(1))
+            seen = torch.stack(words[-lag:], -1)
+            steps, after = self.recurrence(self.embedding(seen) + every.unsqueeze(1), state)
+            state = after if self.window is None else state
+            last = steps[:, -1] if self.window is None else steps[:, -1] + every
+            logits = self.out(last)
             drawn = logits.argmax(-1) if greedy else Categorical(logits=logits).sample()
-            word = running * drawn
-            running = running * (word != 0)
-            out.append(word)
-        return torch.stack(out, -1)
+            words.append(running * drawn)
+            running = running * (words[-1] != 0)
+        return torch.stack(words[lag:], -1)

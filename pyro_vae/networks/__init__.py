@@ -46,6 +46,7 @@ from pyro_vae.networks.shapes import (
     tell_event_dim,
 )
 from pyro_vae.networks.steps import RecurrentSmoother, StepwiseMLP
+from pyro_vae.networks.words import BagOfWords
 
 __all__ = [
     "MLP",
@@ -57,6 +58,7 @@ __all__ = [
     "Cells",
     "Conv1d",
     "ConvTranspose1d",
+    "BagOfWords",
     "Recurrent",
     "RecurrentDecoder",
     "RecurrentSmoother",

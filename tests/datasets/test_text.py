@@ -155,8 +155,9 @@ def likelihood_of(length=3, categories=4, **arguments):
     )
 
 
-def test_the_masses_of_all_ended_sequences_sum_to_one(float64):
-    p = likelihood_of(4, 5)(torch.randn(3, 2))
+@pytest.mark.parametrize("window", [None, 1, 2])
+def test_the_masses_of_all_ended_sequences_sum_to_one(window, float64):
+    p = likelihood_of(4, 5, window=window)(torch.randn(3, 2))
     states = p.enumerate_support()
     assert len(states) == 4**4 + 4**3 + 4**2 + 4 + 1, "each length once, whatever is behind the end"
     torch.testing.assert_close(p.log_prob(states).exp().sum(0), torch.ones(3))
@@ -190,8 +191,9 @@ def test_a_step_is_the_networks_own_and_the_end_is_certain(float64):
     )
 
 
-def test_draws_follow_the_masses_and_greedy_is_the_best_next_step(float64):
-    likelihood = likelihood_of()
+@pytest.mark.parametrize("window", [None, 2])
+def test_draws_follow_the_masses_and_greedy_is_the_best_next_step(window, float64):
+    likelihood = likelihood_of(window=window)
     with torch.no_grad():
         likelihood.out[1].weight.mul_(6)  # an uneven distribution
     p = likelihood(torch.randn(2, 2))

@@ -35,7 +35,8 @@ def build(name, shape, **arguments):
         return cls(4, size=shape, **arguments) if is_decoder(cls) else cls(shape, **arguments)
     except InvalidInput as error:
         assert error.argument == ("size" if is_decoder(cls) else "in_shape")
-        assert "channels, " in error.expected and "MLP" in error.fix
+        of_categories = name == "BagOfWords" and error.expected == "(length,)"
+        assert ("channels, " in error.expected or of_categories) and "MLP" in error.fix
         return None
 
 
@@ -140,3 +141,12 @@ def test_a_recurrent_network_has_the_last_states_of_both_directions(float64):
 def test_impossible_networks_say_so(make, message):
     with pytest.raises(InvalidInput, match=message):
         make()
+
+
+def test_words_are_counted_but_for_the_end(float64):
+    network = pv.networks.BagOfWords(6, [3], categories=4)
+    x = torch.tensor([[3.0, 1.0, 3.0, 2.0, 3.0, 0.0]], dtype=torch.float64)
+    expected = network.dense(torch.tensor([[1.0, 1.0, 3.0]], dtype=torch.float64).log1p())
+    torch.testing.assert_close(network(x), expected)
+    with pytest.raises(InvalidInput, match="categories: got 1"):
+        pv.networks.BagOfWords(6, categories=1)
