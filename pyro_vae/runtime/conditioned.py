@@ -29,7 +29,12 @@ from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.programs.refined import FitsItsGuide
 from pyro_vae.runtime.checks import checked_data
-from pyro_vae.runtime.environment import evaluating, in_single_precision, isolated_random
+from pyro_vae.runtime.environment import (
+    evaluating,
+    in_single_precision,
+    isolated_random,
+    reference_parameter,
+)
 from pyro_vae.runtime.global_latents import (
     GlobalDraw,
     HasGlobals,
@@ -212,7 +217,8 @@ class Conditioned:
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type in which log-probabilities are added up."""
-        return self._reference.dtype
+        like = self._reference
+        return like.dtype if like.is_floating_point() else reference_parameter(self.program).dtype
 
     def zeros(self, shape: Sequence[int]) -> Tensor:
         """Zeros like the data."""

@@ -68,6 +68,18 @@ def test_verdicts_are_corrected_for_their_number():
     assert judged(harmless, 0.01)[0].passed is True
 
 
+def test_a_check_that_breaks_takes_no_other_with_it():
+    class Broken(Check):
+        name, question = "broken", "?"
+
+        def look(self, subject):
+            raise TypeError("no such\ntype")
+
+    found = pv.check(EXACT.program(), normal(20), checks=[Broken(), named("active units")])
+    assert found["broken"].passed is None and found["active units"].passed
+    assert found["broken"].means == "This check cannot be made here: no such type"
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [({}, None), ({"widen": 0.6}, "q is too narrow"), ({"widen": 1.8}, "q is too wide"),
@@ -159,6 +171,24 @@ def test_leakage():
     assert found.faults == ("test data leaked into the training data",)
     assert found.numbers["of them among the training data"] == 5
     assert verdict(name, EXACT.program(), test).passed is None
+
+
+@pytest.mark.parametrize("entries", [4, 100])
+def test_copies_with_fewer_digits_are_a_leak(entries):
+    name, many = "test data among the training data", normal(400)[:, torch.arange(entries) % 4]
+    many = many + 0.5 * torch.randn(many.shape)
+    train, test = many[:300], many[300:]
+    program = pv.VAE(
+        pv.priors.StandardNormal(1),
+        pv.likelihoods.Normal(entries, pv.networks.MLP(1, [])),
+        pv.posteriors.DiagonalNormal(1, pv.networks.MLP(entries, [])),
+    )
+    assert verdict(name, program, test, train=train).passed
+    copies = torch.cat([test[:90], (train[:10] * 1000).round() / 1000])
+    found = verdict(name, program, copies, train=train)
+    assert found.faults == ("test data leaked into the training data",)
+    assert found.numbers["of them among the training data"] == 0
+    assert found.numbers["test data right beside a training datum"] == 10
 
 
 def test_rows_that_repeat_by_chance_are_no_leak():

@@ -1,5 +1,6 @@
 import math
 
+import pyro
 import pytest
 import torch
 from closed_forms import Hierarchy, LinearGaussian, positive, two_modes
@@ -252,3 +253,29 @@ def test_whether_to_compile_follows_from_program_and_chains_alone(monkeypatch):
     for num_data in (1, 40):
         annealed(vae, torch.zeros(num_data, *vae.event_shape, dtype=torch.float64), "auto")
     assert len(runs) == 4 and runs[:2] == runs[2:]
+
+
+class Words:
+    """z ~ N(0, 1), three words given z, without a parameter: simulated words are integers."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(()), 1.0))
+            logits = torch.stack([z, -z, 0 * z], -1).unsqueeze(-2).expand(*z.shape, 3, 3)
+            pyro.sample("x", pyro.distributions.Categorical(logits=logits).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(x)), 1.0))
+
+
+def test_simulated_integers_are_annealed_too():
+    words = Words()
+    program = pv.Program(words.model, words.guide, event_shape=3)
+    bounds = bdmc(program, 20, num_chains=16, num_temperatures=20, num_leapfrog=2)
+    z = torch.linspace(-8, 8, 2001)
+    logits = torch.stack([z, -z, 0 * z], -1).log_softmax(-1)
+    joint = (
+        logits[:, bounds.x.long()].sum(-1) + torch.distributions.Normal(0, 1).log_prob(z)[:, None]
+    )
+    assert_sandwich(bounds, joint.logsumexp(0) + math.log(16 / 2000), gap=0.1)
