@@ -55,7 +55,8 @@ class KneserNey:
             for gram, count in grams.items():
                 total[gram[:-1]] += count
                 kinds[gram[:-1]] += 1
-            self.levels.append((grams, total, kinds, ones / (ones + 2 * twos)))
+            discount = ones / (ones + 2 * twos) if ones else 0.0  # where all occur more often
+            self.levels.append((grams, total, kinds, discount))
             if not len(next(iter(grams))[1:]):
                 break
             grams = Counter(gram[1:] for gram in grams)
