@@ -29,8 +29,8 @@ FOUND = HERE / "found"
 DOCUMENT = HERE.parents[1] / "docs" / "check.md"
 MARK = "<!-- the table of experiments/checks/power.py -->"
 LATER = (
-    "More, on other kinds of data, were written when the checks were done. One was missed at first, "
-    "copies with fewer digits, and that check was mended."
+    "More, on other kinds of data, were written when the checks were done. One was missed at "
+    "first, copies with fewer digits, and that check was mended."
 )
 
 Faults = dict[str, tuple[Build, tuple[str, ...]]]

@@ -7,9 +7,10 @@ principal components and of the training mean, and how well digits are told from
 linear probe. The listener is a support vector machine on 60 principal components of the training
 recordings' log-spectrograms; it hears the 300 test recordings, what comes back from their
 spectrograms (what inverting alone loses), their reconstructions, and these as sounds; then 500
-draws from the prior: its confidence, and how many digits it hears, the exponential of the entropy
-of its answers. Writes for one test recording of each digit the sound inverted and the sound
-reconstructed as WAV files, and a figure of their spectrograms over those of ten draws.
+draws from the prior, and 300 from a normal fitted to the encodings: its confidence, and how many
+digits it hears, the exponential of the entropy of its answers. Writes for one test recording of
+each digit the sound inverted and the sound reconstructed as WAV files, and a figure of their
+spectrograms over those of ten draws.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -26,6 +28,7 @@ from sklearn.svm import SVC
 import pyro_vae as pv
 from pyro_vae.datasets.spectrograms import log_spectrogram, wav, waveform
 from pyro_vae.evaluation.reconstruction import squared_error
+from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.embedding import embed
 from pyro_vae.inspection.probes import linear_probe
 from pyro_vae.plotting.data import plot_data
@@ -83,7 +86,14 @@ def main() -> None:
             flush=True,
         )
     sounds = log_spectrogram(waveform(drawn)).flatten(1).numpy()
-    for name, x in (("test recordings", flat_test), ("draws from the prior, as sounds", sounds)):
+    heard = [("test recordings", flat_test), ("draws from the prior, as sounds", sounds)]
+    if program.context is None:
+        means = embed(program, train, draws=False).double().numpy()
+        normal = GaussianMixture(1, reg_covar=1e-4, random_state=0).fit(means)
+        z = torch.from_numpy(normal.sample(300)[0]).to(made.dtype)
+        fitted = Decoder(program)(z).detach().flatten(1).numpy()
+        heard.append(("draws from a normal fitted to the encodings", fitted))
+    for name, x in heard:
         answers = torch.from_numpy(listener.predict_proba(x))
         shares = torch.bincount(answers.argmax(1), minlength=10) / len(answers)
         print(
