@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, MemoryError) as error:
         if isinstance(error, ImportError) and not NO_MEMORY.search(str(error)):
             raise
-        _say(too_little_memory(" ".join(["pyro-vae", *argv[:1]])))
+        command = " ".join(["pyro-vae", *argv[:1]])
+        _say(too_little_memory(f"less than the libraries of {command} take"))
         return 2
     except KeyboardInterrupt as error:
         _say(SAID)

@@ -27,14 +27,15 @@ def check_address_space(command: str) -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     is_limited = limit != resource.RLIM_INFINITY and "torch" not in sys.modules
     if is_limited and limit < needed(threads()):
-        raise too_little_memory(command, f"a limit of {limit / 1e9:.1f} GB of address space")
+        found = f"a limit of {limit / 1e9:.1f} GB of address space"
+        raise too_little_memory(f"{found} for the libraries of {command}")
 
 
-def too_little_memory(command: str, got: str = "less") -> InvalidInput:
+def too_little_memory(got: str) -> InvalidInput:
     """What is said where a command's libraries do not fit."""
     return InvalidInput(
         "memory",
-        got=f"{got} for the libraries of {command}",
+        got=got,
         expected=f"{needed(threads()) / 1e9:.1f} GB of address space, of which 1 GB is used",
         fix="raise the limit (ulimit -v), or end other programs",
     )

@@ -57,7 +57,7 @@ def test_no_text_moves_the_cursor_or_turns_a_name(tmp_path, capsys):
 def test_what_is_said_of_data_moves_no_cursor(caplog):
     columns = Columns((Column(ESCAPES, "real"),))
     datasets.sources.say(ESCAPES, [in_words(columns)])
-    assert ESCAPES not in caplog.text and caplog.text.count("u202etxt") == 2
+    assert ESCAPES not in caplog.text and caplog.text.count("u202etx") == 2
 
 
 def test_names_of_columns_and_labels_are_no_formulas_in_figures(tmp_path):
