@@ -116,12 +116,12 @@ def any_arviz(request):
     return request.getfixturevalue("arviz_1x") if request.param == "1.x" else arviz_compat.arviz()
 
 
-@pytest.fixture(autouse=True)
-def doctest_names(doctest_namespace, tmp_path):
-    """Names that the docstrings' examples use."""
+@pytest.fixture(scope="session", autouse=True)
+def doctest_names(doctest_namespace, tmp_path_factory):
+    """Names that the docstrings' examples use, which run after the tests."""
     doctest_namespace |= {
         "pv": pv,
         "torch": torch,
         "vae": small_vae(),
-        "folder": tmp_path / "saved",
+        "folder": tmp_path_factory.mktemp("doctests") / "saved",
     }

@@ -399,7 +399,7 @@ def test_refinement_closes_the_gap_of_a_bad_encoder(float64):
     bad = pv.posteriors.DiagonalNormal(2, pv.networks.MLP(5, [4])).double()
     program.posterior = bad
     gaps = [
-        (truth - pv.elbo(p, x, 2000).values).mean()
+        (truth - pv.elbo(p, x, 500).values).mean()
         for p in (
             program,
             pv.Refined(program, steps=5, step_size=0.02),
