@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 
 from jsonargparse import ArgumentParser, Namespace
@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_vae.cli.help import HELP
 from pyro_vae.validation import InvalidInput, nearest_name
 
-__all__ = ["as_options", "as_written", "explaining", "parse", "scan"]
+__all__ = ["as_options", "as_written", "explaining", "parse", "scan", "with_true"]
 
 # Arguments of components that the program's builder passes.
 SIZES = {"latent", "event_shape", "in_shape", "network", "params"}
@@ -218,6 +218,20 @@ def as_written(argv: Sequence[str]) -> list[str]:
     return [
         (name.replace("_", "-") if name.startswith("--") else name) + equals + value
         for name, equals, value in parts
+    ]
+
+
+def with_true(argv: Sequence[str], switches: Container[str]) -> list[str]:
+    """The same arguments, with ``=true`` after each switch that stands alone.
+
+    Example:
+        >>> with_true(["--missing", "--epochs", "3"], ["missing"])
+        ['--missing=true', '--epochs', '3']
+    """
+    after = [*argv[1:], "--"]
+    return [
+        f"{token}=true" if token[:2] == "--" == follows[:2] and token[2:] in switches else token
+        for token, follows in zip(argv, after)
     ]
 
 

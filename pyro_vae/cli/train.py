@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.figures import FIGURES, add_format_argument, draw_figures
-from pyro_vae.cli.options import as_written, explaining, scan
+from pyro_vae.cli.options import as_written, explaining, scan, with_true
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.processes import add_process_arguments, in_processes
 from pyro_vae.cli.run_data import write_data
@@ -62,6 +62,9 @@ SETTINGS = (
     "patience", "seed", "compile",
 )  # fmt: skip
 
+
+# The options that are on or off, which may stand without a value.
+SWITCHES = {field.name for field in fields(Recipe) if field.type == "bool"}
 
 # The options by what they are about.
 SECTIONS = {
@@ -137,6 +140,7 @@ def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> P
         InvalidInput: for whatever is wrong with them.
     """
     parser, recipes = _parsers()
+    argv = with_true(argv, SWITCHES)
     layers = _layers(scan(argv, LAYERED), argv)
     with explaining(parser):
         namespace = recipes.parse(argv, layers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -84,11 +84,10 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
                 like_parameters(program, rows_of(context, few)),
             )
     guide, model = traces_at(program, x, context)
-    names = data.columns.names if data.columns is not None else None
     for name in tensors_of(x):
         site = sites_of(model).get(name or "x")
         if site is not None and not (name in facts and _telling_inside(x, name, facts, site)):
-            _check_support(program, (x, context), name, site, names)
+            _check_support(program, (x, context), name, site, data)
     check_extremes(program, x, context, partial(traces_at, program, x, context), facts)
     with _explaining(program):
         check_latent_supports(guide, model)
@@ -99,7 +98,7 @@ def _check_support(
     args: tuple[Tensors, Tensors | None],
     name: str,
     site: Site,
-    columns: Sequence[str] | None,
+    data: Dataset,
 ) -> None:
     """Check a part of x against its density at the first datum, and what lies outside at its own.
 
@@ -107,6 +106,8 @@ def _check_support(
     latents, data outside of it at one draw may be inside at another: then the scores tell.
     """
     part, device = tensors_of(args[0])[name], reference_parameter(program).device
+    columns = data.columns.names if data.columns is not None else None
+    refuse = partial(check_support, names=columns, is_text=data.vocabulary is not None)
     support, shape = stated_support(site["fn"]), site["value"].shape[1:]
     for few, values in blocks_of(part):
         values = values.to(device)
@@ -127,10 +128,10 @@ def _check_support(
             is_same_support(own, at_draw(seed)) for seed in (1, 2, 3)
         ):
             if isinstance(part, OnDisk):
-                check_support(values, support, columns, few.start)
+                refuse(values, support, start=few.start)
             whole = part.to(device)  # in memory: all of them are counted
             shaped = values.shape[1:]
-            check_support(whole.reshape(len(part), *shaped), support, columns)
+            refuse(whole.reshape(len(part), *shaped), support)
 
 
 def _telling_inside(x: Tensors, name: str, facts: Mapping[str, PartFacts], site: Site) -> bool:

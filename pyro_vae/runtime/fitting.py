@@ -76,10 +76,12 @@ def check_support(
     support: constraints.Constraint,
     names: Sequence[str] | None = None,
     start: int = 0,
+    is_text: bool = False,
 ) -> None:
     """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support.
 
-    ``names`` are those of the columns of a table, ``start`` the place of the first datum of x.
+    ``names`` are those of the columns of a table, ``start`` the place of the first datum of x;
+    ``is_text`` says that its entries are words.
     """
     inside = support.check(x)
     if inside.all():
@@ -114,6 +116,11 @@ def check_support(
         fix = (
             "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), "
             f"or use another likelihood, such as {name} (--likelihood {name})"
+        )
+    if is_text:
+        fix = (
+            "use a likelihood and an encoder of words, AutoregressiveCategorical and Recurrent "
+            "(--likelihood AutoregressiveCategorical --encoder Recurrent)"
         )
     raise InvalidInput(
         "x",
