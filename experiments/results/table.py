@@ -300,10 +300,12 @@ def draw_curves(path: Path) -> None:
     logs = [(row, path) for row, path in logs if row["on"] == "cpu" and path.exists()]
     if not logs:
         return
+    # Of runs that differ by their length alone, the longest, which comes last.
+    longest = {row["what"].split(", ", 2)[2]: (row, path) for row, path in logs}
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for index, (row, log) in enumerate(logs):
+    for index, (name, (row, log)) in enumerate(longest.items()):
         lines = list(csv.DictReader(log.open()))
-        colour, name = f"C{index}", row["what"].split(", ", 2)[2]
+        colour = f"C{index}"
         ax.plot(
             [int(line["epoch"]) for line in lines],
             [float(line["objective"]) for line in lines],
