@@ -26,10 +26,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import by_hand
 import peers
 import pyro
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -53,8 +53,9 @@ class Case:
     build: Callable[[], nn.Module]
     batch: tuple[int, ...]
     objective: Callable[[], object] = pv.objectives.ELBO
+    by_hand: Callable[[], nn.Module] | None = None
     sizes: tuple[int, int, int] | None = (
-        None  # (features, hidden, latent) of a plain VAE, for the hand-written peers
+        None  # of a plain VAE (features, hidden, latent), for peers
     )
 
 
@@ -88,22 +89,56 @@ def spline(latent: int, network: nn.Module) -> nn.Module:
     return pv.posteriors.Flow(latent, network, kind="spline")
 
 
+def two_levels() -> pv.HierarchicalVAE:
+    normal, mlp = pv.posteriors.DiagonalNormal, pv.networks.MLP
+    return pv.HierarchicalVAE(
+        [normal(100, mlp(50, [100, 100])), pv.priors.StandardNormal(50)],
+        pv.likelihoods.Bernoulli((784,), mlp(100, [200, 200])),
+        [normal(100, mlp((784,), [200, 200])), normal(50, mlp(100, [100, 100]))],
+    )
+
+
+def vamp(latent: int) -> nn.Module:
+    return pv.priors.VampPrior(latent, 500)
+
+
+def plain_case(name: str, batch: int, *sizes: int) -> Case:
+    features, *hidden, latent = sizes
+    return Case(
+        name,
+        lambda: plain(features, hidden, latent),
+        (batch, features),
+        by_hand=lambda: by_hand.Plain(features, hidden, latent),
+        sizes=(features, *hidden, latent) if len(hidden) == 1 else None,
+    )
+
+
+MNIST = 784, 400, 20
 CASES = [
-    Case("mlp-128", lambda: plain(784, 400, 20), (128, 784), sizes=(784, 400, 20)),
-    Case("mlp-1024", lambda: plain(784, 400, 20), (1024, 784), sizes=(784, 400, 20)),
-    Case("digits", lambda: plain(64, 128, 2), (128, 64), sizes=(64, 128, 2)),
-    Case("convolutional", convolutional, (128, 1, 28, 28)),
+    plain_case("mlp-128", 128, *MNIST),
+    plain_case("mlp-1024", 1024, *MNIST),
+    plain_case("digits", 128, 64, 128, 2),
+    plain_case("784-512-512-64", 128, 784, 512, 512, 64),
+    Case("convolutional", convolutional, (128, 1, 28, 28), by_hand=by_hand.Convolutional),
+    Case("two levels", two_levels, (128, 784), by_hand=by_hand.TwoLevels),
     Case(
         "VampPrior",
-        lambda: plain(784, 400, 20, prior=lambda latent: pv.priors.VampPrior(latent, 500)),
+        lambda: plain(*MNIST, prior=vamp),
         (128, 784),
+        by_hand=lambda: by_hand.Vamp(784, [400], 20, 500),
     ),
-    Case("spline flow posterior", lambda: plain(784, 400, 20, posterior=spline), (128, 784)),
+    Case(
+        "spline flow posterior",
+        lambda: plain(*MNIST, posterior=spline),
+        (128, 784),
+        by_hand=lambda: by_hand.Spline(*MNIST),
+    ),
     Case(
         "IWAE-50",
         lambda: plain(784, 200, 50),
         (20, 784),
         lambda: pv.objectives.IWAE(num_particles=50),
+        by_hand=lambda: by_hand.Weighted(784, [200], 50, 50),
     ),
 ]
 GROWTH = {
@@ -198,81 +233,6 @@ def svi(case: Case) -> Callable[[Tensor], float]:
     return pyro.infer.SVI(program.model, guide, pyro.optim.Adam({"lr": 1e-3}), loss).step
 
 
-class HandWritten(nn.Module):
-    """The VAE that one writes without a library: the closed-form KL, one fused optimiser."""
-
-    def __init__(self, features: int, hidden: int, latent: int):
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, features)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        loc, raw = self.encoder(x).chunk(2, -1)
-        scale = F.softplus(raw) + 1e-4
-        logits = self.decoder(loc + scale * torch.randn_like(scale))
-        kl = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum()
-        return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + kl) / len(x)
-
-
-def hand_written(sizes: tuple[int, int, int], compiled: bool) -> Callable[[Tensor], Tensor]:
-    net = HandWritten(*sizes).to(DEVICE)
-    loss_of = torch.compile(net) if compiled else net
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-
-    def run(x: Tensor) -> Tensor:
-        loss = loss_of(x)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return run
-
-
-def floor(sizes: tuple[int, int, int]) -> Callable[[Tensor], None]:
-    """Run only the step's own matrix products and the fused optimiser, by torch."""
-    features, hidden, latent = sizes
-    shapes = [(features, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, features)]
-    weights = [torch.randn(inputs, outputs, device=DEVICE) * 0.01 for inputs, outputs in shapes]
-    parameters = [*weights, *(torch.zeros(outputs, device=DEVICE) for _, outputs in shapes)]
-    gradients, first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(3))
-    steps = [torch.ones((), device=DEVICE) for _ in parameters]
-    activations: dict[int, list[tuple[Tensor, Tensor]]] = {}
-
-    def run(x: Tensor) -> None:
-        if len(x) not in activations:
-            activations[len(x)] = [
-                (torch.randn(len(x), i, device=DEVICE), torch.randn(len(x), o, device=DEVICE))
-                for i, o in shapes
-            ]
-        for i, (weight, (inputs, errors)) in enumerate(zip(weights, activations[len(x)])):
-            torch.mm(inputs, weight)  # forward
-            torch.mm(inputs.t(), errors, out=gradients[i])  # the weight's gradient
-            if i:  # the input's gradient, which the data do not need
-                torch.mm(errors, weight.t())
-        torch._fused_adam_(
-            parameters,
-            gradients,
-            first,
-            second,
-            [],
-            steps,
-            lr=0.0,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
-
-    return run
-
-
 def contenders(case: Case, batches: Sequence[Tensor]) -> dict[str, Round]:
     own = ours(case, compiled=True)
     steps: dict[str, Callable[[Tensor], object]] = {
@@ -280,13 +240,18 @@ def contenders(case: Case, batches: Sequence[Tensor]) -> dict[str, Round]:
         "ours, eager": ours(case, compiled=False),
         "Pyro SVI.step": svi(case),
     }
+    if case.by_hand is not None:
+        nets = [case.by_hand().to(DEVICE) for _ in range(3)]
+        numbers = [sum(p.numel() for p in net.parameters()) for net in (nets[0], case.build())]
+        if numbers[0] != numbers[1]:
+            raise ValueError(f"{case.name}: {numbers[0]} parameters by hand, {numbers[1]} in ours")
+        steps |= {
+            "floor": by_hand.floor(nets[0], batches[0]),
+            "hand-written": by_hand.trained(nets[1], compiled=False),
+            "hand-written, torch.compile": by_hand.trained(nets[2], compiled=True),
+        }
     others: dict[str, Round] = {}
     if case.sizes is not None:
-        steps |= {
-            "floor": floor(case.sizes),
-            "hand-written": hand_written(case.sizes, compiled=False),
-            "hand-written, torch.compile": hand_written(case.sizes, compiled=True),
-        }
         others = peers.rounds(*case.sizes, [x.cpu() for x in batches])
     elif case.name == "convolutional":
         others = peers.convolutional_rounds([x.cpu() for x in batches])
