@@ -16,7 +16,7 @@ from pyro_vae.distributions.counts import (
 )
 from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of, is_interval
 from pyro_vae.distributions.events import ObservedEvents, is_missing
-from pyro_vae.distributions.flows import PushForward
+from pyro_vae.distributions.flows import AlongVelocity, PushForward
 from pyro_vae.distributions.levels import (
     Binomial,
     BinomialOfTrials,
@@ -53,6 +53,7 @@ from pyro_vae.distributions.unit import Beta, ContinuousBernoulli
 from pyro_vae.distributions.zero_inflated import ZeroInflatedEntries
 
 __all__ = [
+    "AlongVelocity",
     "AutoregressiveBits",
     "AutoregressiveCodes",
     "AutoregressiveSequences",

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-__all__ = ["PushForward", "zuko_transform"]
+__all__ = ["AlongVelocity", "PushForward", "VelocityField", "zuko_transform"]
 
 
 class FlowTransform(Protocol):
@@ -18,6 +18,68 @@ class FlowTransform(Protocol):
     @property
     def inv(self) -> FlowTransform: ...
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class VelocityField(Protocol):
+    """A velocity v(z, t) with its divergence."""
+
+    def conditions(self, t: Tensor) -> tuple[Tensor, ...]:
+        """What both take of times (\\*batch), as tensors (\\*batch, F)."""
+
+    def velocity(self, z: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        """The velocity (\\*batch, D) at points (\\*batch, D)."""
+
+    def divergence(self, z: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        """The divergence (\\*batch) at points (\\*batch, D)."""
+
+
+class AlongVelocity:
+    r"""The map from :math:`z_1` to :math:`z_0` along an ODE, in n steps of equal length.
+
+    .. math:: \frac{dz_t}{dt} = v(z_t, t), \qquad
+              \log \left|\det \frac{\partial z_0}{\partial z_1}\right|
+              = -\int_0^1 \nabla \cdot v(z_t, t)\, dt
+
+    The path is that of the classical Runge-Kutta method, the integral Simpson's over the path's
+    points and the middles between them, which lie on a cubic. The errors of all three fall as
+    :math:`n^{-4}`. The map back solves the ODE the other way, so the two are inverses, and the
+    determinant is that of the map, up to those errors.
+
+    Args:
+        field: the velocity and its divergence.
+        steps: n.
+        inverse: whether the map is from :math:`z_0` to :math:`z_1`.
+
+    Source: Chen, Rubanova, Bettencourt and Duvenaud (2018), Neural ordinary differential equations.
+    """
+
+    def __init__(self, field: VelocityField, steps: int, inverse: bool = False):
+        self.field, self.steps, self.inverse = field, steps, inverse
+
+    @property
+    def inv(self) -> AlongVelocity:
+        return AlongVelocity(self.field, self.steps, not self.inverse)
+
+    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        start, end = (0.0, 1.0) if self.inverse else (1.0, 0.0)
+        t = torch.linspace(start, end, 2 * self.steps + 1, dtype=x.dtype, device=x.device)
+        conditions = self.field.conditions(t.reshape(-1, *(1,) * (x.dim() - 1)))
+        at = list(zip(*(part.unbind() for part in conditions)))
+        velocity, h = self.field.velocity, (end - start) / self.steps
+        path, speeds = [x], [velocity(x, at[0])]
+        for middle, after in zip(at[1::2], at[2::2]):
+            v1 = speeds[-1]
+            v2 = velocity(x + h / 2 * v1, middle)
+            v3 = velocity(x + h / 2 * v2, middle)
+            v4 = velocity(x + h * v3, after)
+            x = x + h / 6 * (v1 + 2 * (v2 + v3) + v4)
+            path.append(x)
+            speeds.append(velocity(x, after))
+        points, speed = torch.stack(path), torch.stack(speeds)
+        middles = (points[:-1] + points[1:]) / 2 + h / 8 * (speed[:-1] - speed[1:])
+        there = self.field.divergence(points, tuple(part[::2] for part in conditions))
+        between = self.field.divergence(middles, tuple(part[1::2] for part in conditions))
+        return x, h / 6 * (2 * there.sum(0) - there[0] - there[-1] + 4 * between.sum(0))
 
 
 class PushForward(TorchDistribution):
@@ -31,7 +93,7 @@ class PushForward(TorchDistribution):
 
     Args:
         base: the distribution of the noise, event shape (D,).
-        transform: f, one of Zuko's transforms on vectors.
+        transform: f, one of Zuko's transforms on vectors, or `AlongVelocity`.
 
     Source: Rezende and Mohamed (2015), Variational inference with normalizing flows.
 

@@ -10,6 +10,7 @@ training calls once. Nothing needs to be inherited.
 
 from pyro_vae.priors.codebook import PixelCNN, UniformCodes
 from pyro_vae.priors.codes import Bernoulli, Categorical, RelaxedBernoulli, RelaxedCategorical
+from pyro_vae.priors.continuous import ContinuousFlow
 from pyro_vae.priors.flow import Flow
 from pyro_vae.priors.hyperpriors import BayesianMixture
 from pyro_vae.priors.manifolds import Dirichlet, LogisticNormal, UniformOnSphere
@@ -32,6 +33,7 @@ __all__ = [
     "BayesianMixture",
     "VampPrior",
     "Flow",
+    "ContinuousFlow",
     "ConditionalNormal",
     "UniformOnSphere",
     "Dirichlet",
