@@ -185,8 +185,8 @@ class StatesEvent(ProgramLike, Protocol):
     """A program that states the shape of one datum, or ``None`` until it has seen data."""
 
 
-class ProgramOfParts(ProgramLike, Protocol):
-    """A program made of components; a prior may share its posterior."""
+class ProgramOfParts(Protocol):
+    """What a component is bound to: a program, or one level of it, whose posterior it may share."""
 
     @property
     def event_shape(self) -> tuple[int, ...]: ...
@@ -209,7 +209,7 @@ def joint_of(program: ProgramLike) -> StochasticFunction:
     return program.joint if isinstance(program, SumsLatents) else program.model
 
 
-def context_of(program: ModuleLike) -> nn.Module | None:
+def context_of(program: object) -> nn.Module | None:
     """The module that turns a program's context into features; ``None`` if it takes no context."""
     return getattr(program, "context", None)
 
@@ -229,7 +229,9 @@ def num_classes_of(program: ModuleLike) -> int | None:
 class Bindable(Protocol):
     """A component that uses another of its program, as VampPrior uses the posterior.
 
-    It is bound when the program is built, and again whenever a part of the program is replaced.
+    It is bound when the program is built, and again whenever a part of the program is replaced. A
+    component of one level among several is bound to a view of the program, in which that level's
+    posterior is the posterior.
     """
 
     def bind(self, program: ProgramOfParts) -> None: ...

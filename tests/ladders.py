@@ -1,5 +1,6 @@
 """Ladders of small grids: any number of levels, and linear ones whose log p(x) is known."""
 
+import functools
 import math
 from itertools import pairwise
 
@@ -46,6 +47,22 @@ def ladder(
         posteriors=[posterior(z, NET(both, cells=0)) for z, both in zip(latents, path.merged)],
         path=path,
         context=pv.networks.OneHot(classes) if classes else None,
+    )
+
+
+def ladder_of_codes(latents=LATENTS, codes=(5, 4), learned=True, **options):
+    """A ladder with a codebook at each level, under PixelCNNs or uniform codes."""
+    numbers = dict(zip(map(tuple, latents), codes))
+    small = {"width": 6, "layers": 2, "reach": 2}
+    learn = functools.partial(pv.priors.PixelCNN, **small)
+    torch.manual_seed(0)
+    return ladder(
+        latents,
+        top=(learn if learned else pv.priors.UniformCodes)(latents[-1]),
+        prior=learn if learned else lambda latent, network: pv.priors.UniformCodes(latent),
+        posterior=lambda latent, network: pv.posteriors.Codebook(
+            latent, network, codes=numbers[tuple(latent)], **options
+        ),
     )
 
 

@@ -1,11 +1,12 @@
-"""Replace a VQ-VAE's uniform prior by a PixelCNN, and measure nats per code.
+"""Replace the uniform priors of a VQ-VAE by PixelCNNs, and measure nats per code.
 
     python experiments/systems/pixelcnn.py RUN [--epochs 3] [--out RUN-pixelcnn] [--figure FILE.png]
 
-Trains the prior on the codes of the frozen encoder, in a run of its own that `pyro-vae evaluate`
-and `sample` take. Prints the codebook's perplexity on the test codes, the reconstruction error,
-nats per code under both priors, and the bound on log p(x) in bits per dimension. The figure has
-samples under the uniform prior above those under the PixelCNN.
+Trains a prior on the codes of each level of the frozen encoder, in a run of its own that `pyro-vae
+evaluate` and `sample` take; below the top it is given the state, which follows from the codes
+above. Prints each codebook's perplexity on the test codes, the reconstruction error, nats per code
+under the priors, and the bound on log p(x) in bits per dimension. The figure has samples under the
+uniform priors above those under the PixelCNNs.
 """
 
 import argparse
@@ -17,6 +18,40 @@ from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.plotting.data import plot_data
 from pyro_vae.plotting.files import save_figure
 
+SIZE = {"width": 32, "layers": 4}  # of a PixelCNN
+CELLS = 2  # residual cells between the state and a PixelCNN below the top
+
+
+def of_one_level(vqvae: pv.VAE) -> pv.VAE:
+    """The same program with a PixelCNN, all else frozen."""
+    return pv.VAE(
+        pv.priors.PixelCNN(vqvae.prior.latent, **SIZE),
+        vqvae.likelihood.requires_grad_(False),
+        vqvae.posterior.requires_grad_(False),
+    )
+
+
+def of_levels(vqvae: pv.LadderVAE) -> pv.LadderVAE:
+    """The same program with a PixelCNN at each level, all else frozen."""
+    path = vqvae.path.requires_grad_(False)
+    below = [
+        pv.priors.PixelCNN(latent, pv.networks.Cells(state, cells=CELLS), **SIZE)
+        for latent, state in zip(path.latents[:-1], path.states)
+    ]
+    return pv.LadderVAE(
+        [*below, pv.priors.PixelCNN(path.latents[-1], **SIZE)],
+        vqvae.likelihood.requires_grad_(False),
+        list(vqvae.posteriors.requires_grad_(False)),
+        path,
+    )
+
+
+def nats_of_levels(program: torch.nn.Module, test: pv.datasets.Dataset) -> list[float]:
+    """-log p of the codes of each level, the lowest first; the guide is a point."""
+    parts = pv.evaluation.decompose(program, test, 1)
+    names = sorted(name for name in parts if name.startswith("kl/")) or ["kl"]
+    return [parts[name].mean for name in names]
+
 
 @torch.no_grad()
 def main() -> None:
@@ -27,13 +62,9 @@ def main() -> None:
     parser.add_argument("--figure", default=None)
     options = parser.parse_args()
     vqvae = pv.load(options.run)
-    train, test = pv.datasets.load("mnist")
+    train, test = pv.datasets.load("mnist", binarize="dynamic")
     torch.manual_seed(0)
-    program = pv.VAE(
-        prior=pv.priors.PixelCNN(vqvae.prior.latent, width=32, layers=4),
-        likelihood=vqvae.likelihood.requires_grad_(False),
-        posterior=vqvae.posterior.requires_grad_(False),
-    )
+    program = (of_levels if isinstance(vqvae, pv.LadderVAE) else of_one_level)(vqvae)
     with torch.enable_grad():
         history = pv.fit(
             program,
@@ -45,28 +76,24 @@ def main() -> None:
             progress=False,
         )
     print(f"trained in {history['seconds'][-1]:.0f} s")
-    z = pv.encode(program, test)["z"]
-    codes = program.posterior.indices(z)
-    shares = torch.bincount(codes.flatten(), minlength=program.posterior.codes) / codes.numel()
-    perplexity = torch.special.entr(shares).sum().exp()
-    print(
-        f"codes in use {int((shares > 0).sum())} of {program.posterior.codes}, perplexity "
-        f"{perplexity:.1f}"
-    )
     print(f"squared error of reconstructions {squared_error(program, test).mean:.5f} per pixel")
-    places = codes[0].numel()
-    for name, prior in (
-        ("uniform", vqvae.prior),
-        ("each code by its frequency", None),
-        ("PixelCNN", program.prior),
-    ):
-        nats = (
-            -(
-                shares.log()[codes].flatten(1).sum(1) if prior is None else prior().log_prob(z)
-            ).mean()
-            / places
+    posteriors = program.posteriors if isinstance(program, pv.LadderVAE) else [program.posterior]
+    levels = zip(
+        sorted(pv.encode(program, test).items()),
+        posteriors,
+        nats_of_levels(vqvae, test),
+        nats_of_levels(program, test),
+    )
+    for (name, z), posterior, uniform, learned in levels:
+        codes = posterior.indices(z)
+        places = codes[0].numel()
+        shares = torch.bincount(codes.flatten(), minlength=posterior.codes) / codes.numel()
+        entropy = torch.special.entr(shares).sum()
+        print(
+            f"{name}: {places} codes, {int((shares > 0).sum())} of {posterior.codes} in use, "
+            f"perplexity {entropy.exp():.1f}; nats per code: uniform {uniform / places:.3f}, by "
+            f"their frequencies {entropy:.3f}, PixelCNN {learned / places:.3f}"
         )
-        print(f"{name}: {nats:.3f} nats per code")
     for name, owner in (("uniform", vqvae), ("PixelCNN", program)):
         score = pv.elbo(owner, test, 1)
         print(

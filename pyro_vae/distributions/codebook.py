@@ -113,10 +113,10 @@ class CodeNetwork(Protocol):
     def rows_and_columns(self) -> tuple[int, ...]:
         """The grid as a matrix."""
 
-    def logits(self, codes: Tensor, context: Tensor | None) -> Tensor:
+    def logits(self, codes: Tensor, given: Tensor | None) -> Tensor:
         """Log-odds (N, V, *rows_and_columns) of each code, given those before it."""
 
-    def draw(self, num: int, context: Tensor | None) -> Tensor:
+    def draw(self, num: int, given: Tensor | None) -> Tensor:
         """Grids of codes, ``num`` of them."""
 
 
@@ -127,38 +127,40 @@ class AutoregressiveCodes(TorchDistribution):
 
     Args:
         network: that of :math:`P(k_s \mid k_{<s}, c)`, such as `pyro_vae.priors.PixelCNN`.
-        context: features c (\*batch, C), or ``None``.
-        batch_shape: by default the context's.
+        given: a map c (\*batch, C, rows, columns), of one place where it is the same for all, or
+            ``None``.
+        batch_shape: by default the map's.
     """
 
     arg_constraints: dict = {}
     support = constraints.nonnegative_integer
 
     def __init__(
-        self, network: CodeNetwork, context: Tensor | None, batch_shape: torch.Size | None = None
+        self, network: CodeNetwork, given: Tensor | None, batch_shape: torch.Size | None = None
     ):
-        self.network, self.context = network, context
+        self.network, self.given = network, given
         if batch_shape is None:
-            batch_shape = torch.Size(() if context is None else context.shape[:-1])
+            batch_shape = torch.Size(() if given is None else given.shape[:-3])
         super().__init__(batch_shape, torch.Size(network.latent[1:]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> AutoregressiveCodes:
-        return AutoregressiveCodes(self.network, self.context, torch.Size(batch_shape))
+        return AutoregressiveCodes(self.network, self.given, torch.Size(batch_shape))
 
-    def _rows_of_context(self, batch: torch.Size) -> Tensor | None:
-        if self.context is None:
+    def _rows_of_given(self, batch: torch.Size) -> Tensor | None:
+        if self.given is None:
             return None
-        return self.context.expand(*batch, -1).reshape(-1, self.context.shape[-1])
+        event = self.given.shape[-3:]
+        return self.given.expand(*batch, *event).reshape(-1, *event)
 
     def log_prob(self, codes: Tensor) -> Tensor:
-        given = codes.shape[: codes.dim() - len(self.event_shape)]
-        batch = torch.broadcast_shapes(given, self.batch_shape)
+        several = codes.shape[: codes.dim() - len(self.event_shape)]
+        batch = torch.broadcast_shapes(several, self.batch_shape)
         grid = codes.long().expand((*batch, *self.event_shape))
         grid = grid.reshape(-1, *self.network.rows_and_columns)
-        logits = self.network.logits(grid, self._rows_of_context(batch))
+        logits = self.network.logits(grid, self._rows_of_given(batch))
         return -cross_entropy(logits, grid, reduction="none").flatten(1).sum(1).reshape(batch)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         batch = torch.Size(sample_shape) + self.batch_shape
-        drawn = self.network.draw(math.prod(batch), self._rows_of_context(batch))
+        drawn = self.network.draw(math.prod(batch), self._rows_of_given(batch))
         return drawn.reshape((*batch, *self.event_shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ from pyro_vae.contracts import (
     Likelihood,
     Posterior,
     Prior,
+    ProgramOfParts,
     Quantity,
     Tensors,
     known_by,
@@ -49,6 +50,10 @@ class Autoencoder(nn.Module, ABC):
         """The components by name."""
         return {"prior": self.prior, "likelihood": self.likelihood, "posterior": self.posterior}
 
+    def bindings(self) -> Sequence[tuple[object, ProgramOfParts]]:
+        """The components, each with what it is bound to."""
+        return [(part, self) for part in self.components().values()]
+
     @abstractmethod
     def model(self, x: Tensor, context: Tensors | None = None) -> object: ...
 
@@ -76,9 +81,9 @@ class Autoencoder(nn.Module, ABC):
         ):
             return
         check_components(components)
-        for part in components.values():
+        for part, program in self.bindings():
             if isinstance(part, Bindable):
-                part.bind(self)
+                part.bind(program)
                 vars(part)[BOUND_TO] = self  # where it is not registered as a part of the part
         object.__setattr__(self, "_bound", components)
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import pyro
+import torch
 from torch import Tensor, nn
 
-from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, Tensors, as_module
+from pyro_vae.contracts import (
+    Bindable,
+    Initializable,
+    Likelihood,
+    Posterior,
+    Prior,
+    ProgramOfParts,
+    Tensors,
+    as_module,
+)
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder, check_components
 from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, check_choice, rows_of
 
 __all__ = ["HierarchicalVAE"]
+
+MOST_DATA_OF_STARTS = 1024  # that posteriors are initialised from
 
 
 class HierarchicalVAE(Autoencoder):
@@ -34,7 +48,8 @@ class HierarchicalVAE(Autoencoder):
     down all are built for x, and those below the top take the flattened latent above as context
     features (after the program's own), so that x is encoded once for all draws. With ``skip`` every
     component takes as context all the latents above that it is not given otherwise: p(x | z_1, ...,
-    z_L), and so on.
+    z_L), and so on. A prior that shares a posterior, such as `pyro_vae.priors.PixelCNN`, shares
+    that of its level.
 
     Args:
         priors: p(z_1 | z_2), ..., p(z_L), the lowest level first.
@@ -102,23 +117,56 @@ class HierarchicalVAE(Autoencoder):
     @property
     def posterior(self) -> Posterior:  # type: ignore[override]  # it is replaced in `posteriors`
         """The posterior of the top level; with a top-down guide, VampPrior and the like use it."""
-        return self.posteriors[-1]
+        return self.posterior_of(len(self.posteriors) - 1)
+
+    def posterior_of(self, level: int) -> Posterior:
+        """The posterior of a level, counted from 0 at the lowest, as its prior may share it."""
+        return self.posteriors[level]
 
     def components(self) -> dict[str, object]:
         return _by_name(self.priors, self.likelihood, self.posteriors)
 
+    def bindings(self) -> Sequence[tuple[object, ProgramOfParts]]:
+        levels = [LevelOf(self, level) for level in range(len(self.priors))]
+        return [*zip(self.priors, levels), (self.likelihood, self), *zip(self.posteriors, levels)]
+
     def bind_components(self) -> None:
         """Bind as any program does; a component that uses the posterior needs a top-down guide."""
+        sharing = [part for part in self.priors if isinstance(part, Bindable)]
+        if len(set(sharing)) < len(sharing):
+            raise InvalidInput(
+                "priors",
+                got=f"one {type(sharing[0]).__name__} for several levels",
+                expected="one for each, since it shares the posterior of its level",
+                fix="build a prior for each level",
+            )
         for part in self.components().values():
             if isinstance(part, Bindable) and self.inference == "bottom_up":
                 raise InvalidInput(
                     "inference",
                     got=f"'bottom_up' with {type(part).__name__}, "
-                    "which needs q(z | x) of the top level",
+                    "which needs q(z | x) of its level",
                     expected="a guide that computes it",
                     fix="pass inference='top_down'",
                 )
         super().bind_components()
+
+    @torch.no_grad()
+    def initialize(self, x: Tensors, context: Tensors | None = None) -> None:
+        """Initialise components from data, posteriors at what the guide gives them, in its order.
+
+        So a level starts from the draws of the levels that it is given. Training calls this before
+        its first step.
+        """
+        features = self.context_features(context)
+        for part in (*self.priors, self.likelihood):
+            if isinstance(part, Initializable):
+                part.initialize(x, features)
+        posteriors = [part for part in self.posteriors if isinstance(part, Initializable)]
+        if posteriors and isinstance(x, Tensor):
+            rows = torch.randint(len(x), (min(len(x), MOST_DATA_OF_STARTS),), device=x.device)
+            with _initialized_at_first_call(posteriors):
+                self.guide(x[rows], rows_of(context, rows))
 
     def model(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         warn_of_unmoved(self)
@@ -158,6 +206,51 @@ class HierarchicalVAE(Autoencoder):
             density = density_of(posterior, x, x.dim() - 1, join_context(features, above))
             z = draw_latent(f"z{level}", posterior, density)
             above = [flattened(z, density), *(above if self.skip else [])]
+
+
+@dataclass(frozen=True)
+class LevelOf:
+    """A hierarchy as the components of one level see it: the posterior is that of their level.
+
+    Args:
+        program: the hierarchy, asked at each use.
+        level: the level's number, counted from 0 at the lowest.
+    """
+
+    program: HierarchicalVAE
+    level: int
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.program.event_shape
+
+    @property
+    def context(self) -> nn.Module | None:
+        return self.program.context
+
+    @property
+    def posterior(self) -> Posterior:
+        return self.program.posterior_of(self.level)
+
+
+@contextmanager
+def _initialized_at_first_call(posteriors: Iterable[Initializable]) -> Iterator[None]:
+    """Have posteriors initialised at what they are called with, before they answer."""
+
+    def before(part: nn.Module, given: tuple[Tensor, ...], options: Mapping[str, Tensor]) -> None:
+        if isinstance(part, Initializable):
+            part.initialize(given[0], options.get("context"))
+
+    hooks = [
+        part.register_forward_pre_hook(before, with_kwargs=True)
+        for part in posteriors
+        if isinstance(part, nn.Module)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _by_name(

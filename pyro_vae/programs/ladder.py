@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, Site, Tensors
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import Ladder, side_by_side, tell_event_dim
+from pyro_vae.priors.owner import codebook_of
 from pyro_vae.programs.hierarchical import HierarchicalVAE
 from pyro_vae.programs.parts import density_of, draw_latent
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
@@ -32,7 +33,8 @@ class LadderVAE(HierarchicalVAE):
     A level is a prior and a posterior. The state :math:`h_l` depends on all the latents above level
     l, and is the same in model and guide; the features :math:`d_l` of x are merged with it. Both
     come from ``path``, see `pyro_vae.networks.Ladder`. A prior below the top is any component that
-    turns the state into a distribution, such as ``posteriors.Mixture``; the top one is any prior.
+    turns the state into a distribution, such as ``posteriors.Mixture``, or a
+    `pyro_vae.priors.PixelCNN` with a network; the top one is any prior.
     A posterior is built for features and state side by side, ``path.merged``. One with
     ``takes_prior``, such as `pyro_vae.posteriors.RelativeNormal`, gets the prior's distribution
     too.
@@ -98,21 +100,20 @@ class LadderVAE(HierarchicalVAE):
         super().__init__(priors, likelihood, posteriors, context, inference="top_down", skip=True)
         self.path = path
 
-    @property
-    def posterior(self) -> Posterior:  # type: ignore[override]  # it is replaced in `posteriors`
-        """q(z_L | x) of the top level, which VampPrior and the like use."""
-        return cast(Posterior, TopPosterior(self))
+    def posterior_of(self, level: int) -> Posterior:
+        """A level's posterior, and at the top q(z_L | x), which VampPrior and the like use."""
+        return cast(Posterior, LevelPosterior(self, level))
 
     def bind_components(self) -> None:
-        top = len(self.priors) - 1
-        if isinstance(self.priors[top], Bindable) and isinstance(self.posteriors[top], TakesPrior):
-            raise InvalidInput(
-                f"posteriors[{top}]",
-                got=f"{type(self.posteriors[top]).__name__}, which is given by the prior, with "
-                f"{type(self.priors[top]).__name__}, which is given by the posterior",
-                expected="one of the two that stands by itself",
-                fix="choose DiagonalNormal for the posterior of the top level",
-            )
+        for level, (prior, posterior) in enumerate(zip(self.priors, self.posteriors)):
+            if isinstance(prior, Bindable) and isinstance(posterior, TakesPrior):
+                raise InvalidInput(
+                    f"posteriors[{level}]",
+                    got=f"{type(posterior).__name__}, which is given by the prior, with "
+                    f"{type(prior).__name__}, which is given by the posterior",
+                    expected="one of the two that stands by itself",
+                    fix="choose Codebook for a prior of codes, DiagonalNormal for VampPrior",
+                )
         super().bind_components()
 
     def model(self, x: Tensor, context: Tensors | None = None) -> Tensor:
@@ -195,17 +196,28 @@ class Guided(Messenger):
         return after.state if after.state.requires_grad or not torch.is_grad_enabled() else None
 
 
-class TopPosterior(nn.Module):
-    """q(z_L | x) of a ladder's top level, as a posterior by itself.
+class LevelPosterior(nn.Module):
+    """A ladder's posterior of one level: its codebook, and at the top q(z_L | x) by itself.
 
     It holds the program in a list, where it is registered as no part.
     """
 
-    def __init__(self, program: LadderVAE):
+    def __init__(self, program: LadderVAE, level: int):
         super().__init__()
-        self._program = [program]
+        self._program, self._level = [program], level
+
+    @property
+    def codebook(self) -> Tensor | None:
+        return codebook_of(self._program[0].posteriors[self._level])
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> Distribution:
-        (program,) = self._program
+        (program,), top = self._program, len(self._program[0].priors) - 1
+        if self._level < top:
+            raise InvalidInput(
+                f"priors[{self._level}]",
+                got="a prior that shares q(z | x) of a level below the top",
+                expected="one that is given the state, for so is the posterior there",
+                fix=f"put it at the top, as priors[{top}]",
+            )
         d, h = program.path.up(x, context)[-1], program.path.first(context)
-        return program._posterior(len(program.priors) - 1, d, h, context)
+        return program._posterior(top, d, h, context)

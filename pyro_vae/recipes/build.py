@@ -19,7 +19,14 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.networks.context import Covariates
 from pyro_vae.networks.shapes import Size
 from pyro_vae.posteriors.experts import Experts
-from pyro_vae.recipes.factories import Factory, call_factory, given_to, settings_of, target_of
+from pyro_vae.recipes.factories import (
+    Factory,
+    call_factory,
+    call_level_prior,
+    given_to,
+    settings_of,
+    target_of,
+)
 from pyro_vae.recipes.levels import ladder_parts, levels_of
 from pyro_vae.recipes.own import (
     LADDER_PARTS,
@@ -257,7 +264,7 @@ class _Builder:
         factory = self.recipe.level_network
         size = {"size": to} if len(to) > 1 else {}
         network = call_factory("level_network", factory, given, context=context, **size)
-        return call_factory("level_prior", component, to, network)
+        return call_level_prior(component, to, network)
 
 
 def _as_list(latent: int | Sequence[Size]) -> Sequence[Size]:

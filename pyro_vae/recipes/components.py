@@ -60,12 +60,30 @@ def component_names(family: str) -> list[str]:
     """
     module = FAMILIES[family]
     classes = {name: vars(module).get(name) for name in _names_of(module)}
-    return [
+    names = [
         name
         for name, value in classes.items()
         if inspect.isclass(value)
         and (module is not programs or inspect.signature(value).parameters.keys() & LIKELIHOODS)
     ]
+    return [*names, *priors_below_the_top()] if family == "level_prior" else names
+
+
+def priors_below_the_top() -> list[str]:
+    """The priors that may also stand below the top of a hierarchy, for they take what is above.
+
+    Example:
+        >>> priors_below_the_top()
+        ['UniformCodes', 'PixelCNN']
+    """
+    takes = {name: inspect.signature(vars(priors)[name].forward) for name in priors.__all__}
+    return [name for name, signature in takes.items() if "given" in signature.parameters]
+
+
+def _holder_of(family: str, name: str) -> ModuleType:
+    """The module that a component of a family is found in."""
+    module = FAMILIES[family]
+    return module if name in vars(module) else priors
 
 
 def _names_of(module: ModuleType) -> list[str]:
@@ -85,7 +103,7 @@ def resolve_component(family: str, name: str) -> str:
     """
     module, known = FAMILIES[family], component_names(family)
     if name in known:
-        return f"{module.__name__}.{name}"
+        return f"{_holder_of(family, name).__name__}.{name}"
     former = vars(module).get("FORMER_NAMES", {})
     if name in former:
         return f"{module.__name__}.{former[name].__name__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import nn
@@ -11,7 +11,10 @@ from torch import nn
 from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Factory", "call_factory", "calling", "given_to", "settings_of", "target_of"]
+__all__ = [
+    "Factory", "call_factory", "call_level_prior", "calling", "given_to", "settings_of",
+    "target_of",
+]  # fmt: skip
 
 Factory = Callable[..., nn.Module]
 
@@ -43,6 +46,12 @@ def call_factory(argument: str, factory: Factory, *sizes: object, **offers: obje
             expected="arguments as its docstring says",
             fix=f"see --{argument}.help {target.__name__}",
         ) from error
+
+
+def call_level_prior(factory: Factory, latent: Sequence[int], network: nn.Module) -> nn.Module:
+    """Build p(z_l | h_l) with a network for h_l, unless it takes none, as uniform codes do."""
+    takes = list(inspect.signature(target_of(factory)).parameters) != ["latent"]
+    return call_factory("level_prior", factory, latent, *([network] if takes else []))
 
 
 def _check_not_contradicted(argument: str, factory: Factory, name: str, value: object) -> None:

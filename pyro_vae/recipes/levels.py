@@ -9,7 +9,13 @@ from torch import nn
 
 from pyro_vae import networks
 from pyro_vae.networks import Shape, as_shape, out_shape_of
-from pyro_vae.recipes.factories import call_factory, given_to, settings_of, target_of
+from pyro_vae.recipes.factories import (
+    call_factory,
+    call_level_prior,
+    given_to,
+    settings_of,
+    target_of,
+)
 from pyro_vae.recipes.recipe import Level, Recipe
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -102,8 +108,7 @@ def ladder_parts(
         state = out_shape_of(downs[0])
     path = networks.Ladder(encoder, ups, downs, latents, top, features)
     priors = [
-        call_factory(
-            "level_prior",
+        call_level_prior(
             level.level_prior or recipe.level_prior,
             latents[index],
             network(index, path.states[index], 0),
@@ -129,7 +134,10 @@ def _network_of_grids(recipe: Recipe) -> Callable[..., nn.Module]:
     """
     if target_of(recipe.level_network) is not networks.MLP:
         return recipe.level_network
-    if settings_of(recipe.level_network) != settings_of(networks.MLP):
+    settings = settings_of(recipe.level_network)
+    # A recipe's lists stand for tuples.
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+    if given != settings_of(networks.MLP):
         raise InvalidInput(
             "level_network",
             got=f"MLP with {', '.join(given_to(recipe.level_network))}",

@@ -98,12 +98,40 @@ def replace_inside(program):
     program.program.posterior = posterior()
 
 
+def levels_of_codes():
+    latents = [(2, 3), (2, 2)]
+    return pv.HierarchicalVAE(
+        priors=[lower_code_prior(), pv.priors.PixelCNN(latents[1], width=4, layers=2)],
+        likelihood=pv.likelihoods.Bernoulli(5, MLP((2, 3), [8], context=4)),
+        posteriors=[
+            pv.posteriors.Codebook(latents[0], MLP(5, [8], context=4), codes=6),
+            pv.posteriors.Codebook(latents[1], MLP(5, [8]), codes=3),
+        ],
+        inference="top_down",
+        skip=True,
+    )
+
+
+def lower_code_prior():
+    return pv.priors.PixelCNN((2, 3), MLP((2, 2), [8]), width=4, layers=2)
+
+
+def replace_lower_codes(program):
+    program.posteriors[0] = pv.posteriors.Codebook((2, 3), MLP(5, [8], context=4), codes=9)
+
+
+def replace_lower_code_prior(program):
+    program.priors[0] = lower_code_prior()
+
+
 CASES = [
     (vamp, replace_posterior),
     (vamp, replace_prior),
     (lambda: with_codes(pv.priors.PixelCNN((2, 2, 2), width=4, layers=2)), replace_codes),
     (lambda: with_codes(pv.priors.UniformCodes((2, 2, 2))), replace_codes),
     (lambda: with_codes(pv.priors.UniformCodes((2, 2, 2))), replace_code_prior),
+    (levels_of_codes, replace_lower_codes),
+    (levels_of_codes, replace_lower_code_prior),
     (top_down, replace_top_posterior),
     (top_down, replace_top_prior),
     (semi_supervised, replace_labelled_posterior),

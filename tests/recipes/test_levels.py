@@ -74,6 +74,54 @@ def test_a_recipe_that_was_written_builds_the_same_program(tmp_path):
         assert torch.equal(p, q)
 
 
+CODES = """
+program: LadderVAE
+levels:
+  - {shape: [3, 4, 4]}
+  - {shape: [2, 2, 2], level_prior: {class_path: PixelCNN, init_args: {width: 4, layers: 1}}}
+  - {shape: [5], posterior: DiagonalNormal}
+posterior: {class_path: Codebook, init_args: {codes: 7}}
+level_prior: UniformCodes
+encoder: {class_path: Cells, init_args: {size: [4, 4], width: 5}}
+decoder: {class_path: Cells, init_args: {width: 4}}
+"""
+
+
+def test_levels_of_codes_and_the_networks_that_stand_where_none_is_named(tmp_path):
+    program = built(tmp_path, CODES)
+    assert [type(part).__name__ for part in program.priors] == [
+        "UniformCodes", "PixelCNN", "StandardNormal",
+    ]  # fmt: skip
+    assert [type(part).__name__ for part in program.posteriors] == [
+        "Codebook", "Codebook", "DiagonalNormal",
+    ]  # fmt: skip
+    assert program.priors[1].width == 4 and program.posteriors[0].codes == 7
+    assert type(program.priors[1].network) is type(program.path.ups[0]) is pv.networks.Cells
+    pv.fit(program, X.x, epochs=1, compile="off", progress=False)
+    assert all(program.posteriors[level].initialized for level in (0, 1))
+    parts = pv.evaluation.decompose(program, X.x, 2)
+    nats = 16 * torch.tensor(7.0).log().item()
+    assert parts["kl/z1"].mean == pytest.approx(nats, rel=1e-5)
+    flags = ("--prior", "UniformCodes", "--level_prior", "PixelCNN", "--level_prior.width", "3")
+    uniform = built(tmp_path, CODES, *flags, "--levels", "[{shape: [3, 4, 4]}, {shape: [4]}]")
+    assert uniform.priors[0].width == 3 and type(uniform.priors[1]) is pv.priors.UniformCodes
+
+
+def test_codes_in_a_hierarchy_without_a_path(tmp_path):
+    recipe = """
+    program: {class_path: HierarchicalVAE, init_args: {inference: top_down, skip: true}}
+    latent: [[2, 3], [2, 2]]
+    prior: UniformCodes
+    level_prior: %s
+    posterior: {class_path: Codebook, init_args: {codes: 5}}
+    """
+    for name in ("UniformCodes", "PixelCNN"):
+        program = built(tmp_path, recipe % name)
+        assert type(program.priors[0]).__name__ == name
+        program.initialize(X.x)
+        assert pv.elbo(program, X.x, 1).values.isfinite().all()
+
+
 def test_labels_go_to_the_path_and_the_likelihood(tmp_path):
     program = built(tmp_path, f"context: labels\n{RECIPE}")
     check_program(program, X.x, context=X.context)
