@@ -229,9 +229,7 @@ def num_classes_of(program: ModuleLike) -> int | None:
 class Bindable(Protocol):
     """A component that uses another of its program, as VampPrior uses the posterior.
 
-    It is bound when the program is built, and again whenever a part of the program is replaced. A
-    component of one level among several is bound to a view of the program, in which that level's
-    posterior is the posterior.
+    It is bound when the program is built and when a part is replaced: to it, or to its own level.
     """
 
     def bind(self, program: ProgramOfParts) -> None: ...

@@ -186,10 +186,11 @@ class PixelCNN(nn.Module):
             (features,) = self.head(features_of(self.network, given, context))
             batch = features.shape[: features.dim() - len(self.latent)]
             return features.reshape(*batch, self.width, *self.rows_and_columns)
-        if not self.context:
+        if not self.context or context is None:
+            check_context_features(self.context, None)
             return None
         check_context_features(self.context, context)
-        return None if context is None else context[..., None, None]
+        return context[..., None, None]
 
     def _map_of(self, channels: int) -> tuple[int, ...]:
         """The shape of a vector at each place."""

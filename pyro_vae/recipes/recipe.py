@@ -137,8 +137,8 @@ class Recipe:
             pyro_vae.networks.corruptions or an import path.
         program: the program built from the parts, a class of pyro_vae.programs or an import path;
             or the import path of a module of your own with model and guide, which has no parts.
-        level_prior: p(z_l | z_l+1) of a hierarchy below its top, a class of pyro_vae.posteriors or
-            an import path.
+        level_prior: p(z_l | z_l+1) of a hierarchy below its top, a class of pyro_vae.posteriors, a
+            prior of codes, or an import path.
         level_network: the network of a hierarchy from one level's latents to another's; by default
             MLP, and Cells between the grids of a LadderVAE.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.

@@ -99,12 +99,12 @@ def replace_inside(program):
 
 
 def levels_of_codes():
-    latents = [(2, 3), (2, 2)]
+    latents = [(3, 2, 2), (2, 2, 2)]
     return pv.HierarchicalVAE(
         priors=[lower_code_prior(), pv.priors.PixelCNN(latents[1], width=4, layers=2)],
-        likelihood=pv.likelihoods.Bernoulli(5, MLP((2, 3), [8], context=4)),
+        likelihood=pv.likelihoods.Bernoulli(5, MLP((3, 2, 2), [8], context=8)),
         posteriors=[
-            pv.posteriors.Codebook(latents[0], MLP(5, [8], context=4), codes=6),
+            pv.posteriors.Codebook(latents[0], MLP(5, [8], context=8), codes=6),
             pv.posteriors.Codebook(latents[1], MLP(5, [8]), codes=3),
         ],
         inference="top_down",
@@ -113,11 +113,11 @@ def levels_of_codes():
 
 
 def lower_code_prior():
-    return pv.priors.PixelCNN((2, 3), MLP((2, 2), [8]), width=4, layers=2)
+    return pv.priors.PixelCNN((3, 2, 2), MLP((2, 2, 2), [8]), width=4, layers=2)
 
 
 def replace_lower_codes(program):
-    program.posteriors[0] = pv.posteriors.Codebook((2, 3), MLP(5, [8], context=4), codes=9)
+    program.posteriors[0] = pv.posteriors.Codebook((3, 2, 2), MLP(5, [8], context=8), codes=9)
 
 
 def replace_lower_code_prior(program):

@@ -64,8 +64,14 @@ def test_a_recipe_builds_a_program_that_takes_its_data(path):
 def test_a_full_setting_is_its_recipe_at_a_larger_size(path):
     small, full = (recipe_of(FOLDER / path.name), recipe_of(path))
     programs = [build_program(recipe, data_of(recipe)) for recipe in (small, full)]
-    for part in ("prior", "likelihood", "posterior", "context"):
-        assert type(getattr(programs[0], part)) is type(getattr(programs[1], part))
+    kinds = [
+        {
+            name: type(part)
+            for name, part in {**program.components(), "context": program.context}.items()
+        }
+        for program in programs
+    ]
+    assert kinds[0] == kinds[1]
     assert (
         small.data == full.data
         and type(programs[0]) is type(programs[1])
