@@ -6,7 +6,7 @@ import families
 import pyro
 import torch
 from conftest import small_vae
-from ladders import ladder, ladder_of_codes
+from ladders import ladder
 
 import pyro_vae as pv
 
@@ -75,7 +75,6 @@ def programs():
         (),
     )
     yield "ladder", ladder(), ()
-    yield "levels of codes", ladder_of_codes(), ()
     yield "refined", pv.Refined(small_vae(), steps=2), ()
     yield (
         "vamp",

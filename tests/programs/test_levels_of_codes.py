@@ -8,6 +8,8 @@ from ladders import LATENTS, NET, ladder, ladder_of_codes
 from torch.distributions import Chi2
 
 import pyro_vae as pv
+from pyro_vae.compilation.capture import Captured
+from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
@@ -192,6 +194,27 @@ def test_codebooks_start_on_the_path_from_the_top_and_move_in_training_alone(flo
 
 def test_levels_of_codes_keep_the_contract_of_a_program():
     check_program(ladder_of_codes(learned=False), X)
+
+
+def test_the_captured_step_is_the_eager_one_to_the_bit(monkeypatch):
+    """Loss, gradients and what the step writes into both codebooks; graphs are interpreted."""
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
+    found = []
+    for is_captured in (False, True):
+        program = ladder_of_codes().train()
+        bound, parameters = pv.objectives.ELBO(), list(program.parameters())
+        bound.loss(program.model, program.guide, X)  # finds the plates
+
+        def loss(x, bound=bound, program=program):
+            return bound.differentiable_loss(program.model, program.guide, x)
+
+        step = LossAndGradients(loss, parameters, lambda n, yes=is_captured: yes)
+        torch.manual_seed(7)
+        values = [step(X) for _ in range(3)]
+        assert (step.captured(X) is not None) == is_captured
+        found.append([*values[-1][1], values[-1][0], *program.state_dict().values()])
+    for eager, captured in zip(*found, strict=True):
+        assert torch.equal(eager, captured)
 
 
 def normal(latent, network):
