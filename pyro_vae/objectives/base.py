@@ -42,6 +42,7 @@ class Objective(pyro.infer.ELBO):
     globals: frozenset[str] = frozenset()  # sites outside the data plate, once it has looked
     way: Way = "plate"  # in which the draws are made
     takes_ways = True  # whether each draw is one of the global latents too
+    balance = False  # whether the levels of a hierarchy are weighed during the warm-up
     mixes_data = False  # whether a batch's bound is more than a sum over its data
     has_looked = False  # a second look within a captured graph would become a part of it
 

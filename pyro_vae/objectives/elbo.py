@@ -15,6 +15,7 @@ from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.distributions.adapters import TorchToPyro
 from pyro_vae.objectives.base import Objective, is_same
+from pyro_vae.objectives.kl_weight import balance_levels
 from pyro_vae.runtime.summed import is_summed
 from pyro_vae.runtime.traces import latent_sites, paired_traces
 from pyro_vae.validation import InvalidInput, check_weight
@@ -24,6 +25,11 @@ __all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob",
 
 class SumOverSites(Objective):
     """A sum over sites: log-probabilities of observed ones, `latent_term` of latents."""
+
+    def __init__(self, num_particles: int, balance: bool = False):
+        super().__init__(num_particles)
+        if balance:  # left out where not, so that runs from before there was a choice resume
+            self.balance = self.mixes_data = True
 
     @abstractmethod
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:
@@ -57,28 +63,17 @@ class SumOverSites(Objective):
             ) from error
 
     def bound(self, model: Trace, guide: Trace) -> Tensor:
-        latents, drawn = latent_sites(model), latent_sites(guide)
-        order, guide_sites = list(drawn), sites_of(guide)
+        drawn, guide_sites = latent_sites(guide), sites_of(guide)
         if self.vectorize_particles and self.num_particles > 1:
             for site in (*sites_of(model).values(), *guide_sites.values()):
                 self._check_broadcasting(site)
-        terms, before = [], set[str]()
-        for name, site in sites_of(model).items():
-            if name in latents:
-                if name not in drawn:
-                    raise InvalidInput(
-                        name,
-                        got="a latent site of the model that the guide does not have",
-                        expected="a guide for every latent",
-                        fix="sample it in the guide",
-                    )
-                after = set(order[order.index(name) :])
-                comes_first = before.isdisjoint(after)
-                term = self.latent_term(site, guide_sites[name], comes_first)
-                terms.append((site["cond_indep_stack"], term))
-                before.add(name)
-            else:
-                terms.append((site["cond_indep_stack"], site["log_prob"]))
+        latents = self._latent_terms(model, guide)
+        if self.balance:
+            latents = balance_levels(latents, model)
+        terms = [
+            (site["cond_indep_stack"], latents.get(name, site["log_prob"]))
+            for name, site in sites_of(model).items()
+        ]
         # What else the guide has: auxiliary variables, and factors, which are training terms.
         terms += [
             (site["cond_indep_stack"], -guide_log_prob(site))
@@ -96,6 +91,21 @@ class SumOverSites(Objective):
                 surrogate = (returns.sum_to(site["cond_indep_stack"]) * score).sum()
                 total = total + (surrogate - surrogate.detach())
         return total / self.num_particles
+
+    def _latent_terms(self, model: Trace, guide: Trace) -> dict[str, Tensor]:
+        guide_sites, order = sites_of(guide), list(latent_sites(guide))
+        terms = dict[str, Tensor]()
+        for name, site in latent_sites(model).items():
+            if name not in order:
+                raise InvalidInput(
+                    name,
+                    got="a latent site of the model that the guide does not have",
+                    expected="a guide for every latent",
+                    fix="sample it in the guide",
+                )
+            comes_first = terms.keys().isdisjoint(order[order.index(name) :])
+            terms[name] = self.latent_term(site, guide_sites[name], comes_first)
+        return terms
 
     def _check_broadcasting(self, site: Site) -> None:
         """Refuse a site with dimensions left of the draws, made by crossing draws with draws.
@@ -171,6 +181,7 @@ class ELBO(SumOverSites):
     Args:
         num_particles: number of draws K for each datum, run at once.
         beta: the weight on the latents' terms, in training only; evaluation never sees it.
+        balance: whether levels whose KL is small weigh less during the warm-up (`balance_levels`).
 
     Source: Kingma and Welling (2014); Higgins et al. (2017) for beta.
 
@@ -180,8 +191,8 @@ class ELBO(SumOverSites):
         torch.Size([])
     """
 
-    def __init__(self, num_particles: int = 1, beta: float = 1.0):
-        super().__init__(num_particles)
+    def __init__(self, num_particles: int = 1, beta: float = 1.0, balance: bool = False):
+        super().__init__(num_particles, balance)
         check_weight("beta", beta)
         self.beta = beta
 
@@ -205,6 +216,7 @@ class AnalyticELBO(SumOverSites):
     Args:
         num_particles: number of draws K for each datum.
         beta: the weight on the KL, in training only.
+        balance: whether levels whose KL is small weigh less during the warm-up (`balance_levels`).
 
     Source: Kingma and Welling (2014), appendix B.
 
@@ -214,8 +226,8 @@ class AnalyticELBO(SumOverSites):
         torch.Size([])
     """
 
-    def __init__(self, num_particles: int = 1, beta: float = 1.0):
-        super().__init__(num_particles)
+    def __init__(self, num_particles: int = 1, beta: float = 1.0, balance: bool = False):
+        super().__init__(num_particles, balance)
         check_weight("beta", beta)
         self.beta = beta
 

@@ -23,6 +23,7 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.objectives import ELBO, EnumeratedELBO
 from pyro_vae.objectives.base import ObjectiveLike
+from pyro_vae.objectives.kl_weight import check_warmup
 from pyro_vae.programs import as_program
 from pyro_vae.ranks.group import Group, of_this_process, speaks
 from pyro_vae.runtime.before_training import check_batches, warn_of_scales
@@ -201,6 +202,7 @@ def fit(
     if objective is None:
         sums = isinstance(program, SumsLatents) and program.summed
         objective = EnumeratedELBO() if sums else ELBO()
+    check_warmup(objective, warmup)
     trainable = [name for name, p in program.named_parameters() if p.requires_grad]
     settings: dict[str, object] = {
         "data": train.sha256,
