@@ -61,6 +61,10 @@ class AlongVelocity:
         return AlongVelocity(self.field, self.steps, not self.inverse)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):  # half precision is no density's
+            return self._solve(x)
+
+    def _solve(self, x: Tensor) -> tuple[Tensor, Tensor]:
         start, end = (0.0, 1.0) if self.inverse else (1.0, 0.0)
         t = torch.linspace(start, end, 2 * self.steps + 1, dtype=x.dtype, device=x.device)
         conditions = self.field.conditions(t.reshape(-1, *(1,) * (x.dim() - 1)))

@@ -102,22 +102,20 @@ class ContinuousFlow(nn.Module):
         return 16 / 15 * (once - twice).abs()
 
     def _density(self, steps: int, context: Tensor | None) -> dist.TorchDistribution:
-        given = context if self.context else None
+        given = context.to(self.noise) if self.context and context is not None else None
         base = dist.Normal(self.noise, torch.ones_like(self.noise)).to_event(1)
         if given is not None:
             base = base.expand(given.shape[:-1])
-        paths = self.second.weight * (self.first.weight @ self.last.weight).T
-        flow = PushForward(base, AlongVelocity(_Velocity(self, given, paths), steps))
+        flow = PushForward(base, AlongVelocity(_Velocity(self, given), steps))
         return flow if len(self.latent) == 1 else Reshaped(flow, self.latent)
 
 
 @dataclass(frozen=True)
 class _Velocity:
-    """The velocity of a prior given a context, and the matrix of its divergence."""
+    """The velocity of a prior given a context."""
 
     of: ContinuousFlow
     context: Tensor | None
-    paths: Tensor
 
     def conditions(self, t: Tensor) -> tuple[Tensor, ...]:
         features = torch.cos(t.unsqueeze(-1) * self.of.frequencies)
@@ -132,7 +130,8 @@ class _Velocity:
 
     def divergence(self, z: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
         slope1, slope2 = (1 - h.square() for h in self._layers(z, condition))
-        return (slope2 * linear(slope1, self.paths)).sum(-1) + condition[3].sum(-1)
+        paths = self.of.second.weight * (self.of.first.weight @ self.of.last.weight).T
+        return (slope2 * linear(slope1, paths)).sum(-1) + condition[3].sum(-1)
 
     def _layers(self, z: Tensor, condition: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         h = torch.tanh(self.of.first(z) + condition[0])

@@ -155,6 +155,16 @@ def test_single_precision_keeps_its_digits():
     torch.testing.assert_close(single.double(), prior().log_prob(z), rtol=1e-5, atol=1e-5)
 
 
+def test_under_autocast_the_density_is_that_of_single_precision():
+    prior = moved(3, context=2).float()
+    z, given = torch.randn(5, 3), torch.randn(5, 2)
+    right = prior(context=given).log_prob(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(prior(context=given).log_prob(z), right)
+        assert prior(context=given.bfloat16()).log_prob(z).dtype == torch.float32
+        assert prior(context=given).rsample().dtype == torch.float32
+
+
 def test_it_learns_a_ring_that_no_normal_prior_can():
     """Below a linear decoder a normal prior makes normal data: at best those of this normal."""
     angle = 2 * math.pi * torch.rand(1200)
