@@ -15,7 +15,7 @@ from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
-from pyro_vae.plotting.files import Draw
+from pyro_vae.plotting.files import Draw, named
 from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.observed import NotObserved
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
@@ -25,6 +25,7 @@ from pyro_vae.validation import InvalidInput, tensors_of
 __all__ = ["FIGURES", "add_format_argument", "draw_figures"]
 
 FIGURES = ("training", "reconstructions", "latents", "samples")
+NEW_ROWS = 1000  # at least, that the columns of a table are compared with
 
 
 def add_format_argument(parser: ArgumentParser) -> None:
@@ -46,6 +47,7 @@ def draw_figures(
     figures: dict[str, tuple[Draw | list[Draw], tuple[float, float]]] = {
         "training": (lambda ax: plotting.plot_training(history, ax), (6.0, 4.5)),
     }
+    across = {"samples": 1 if test.columns is None else 4}
     try:
         again = reconstruct(program, few)
     except NotObserved as refusal:
@@ -56,37 +58,51 @@ def draw_figures(
             plotting.reconstruction_plots(few.x, again, test.vocabulary, entries),
             (7.5, 7.0) if has_clips else wide,
         )
-    rows, context = _rows_and_context(program, test)
-    num = 64 if context is None else len(context)
-    latents = _latents(program, test)
+    latents, (labels, names, title) = _latents(program, test), _colours(test)
     figures["latents"] = (
-        lambda ax: plotting.plot_latents(latents, ax, test.labels, names=test.label_names),
+        lambda ax: plotting.plot_latents(latents, ax, labels, title, names),
         (6.5, 6.0),
     )
     try:
-        samples = generate(program, num, context=context)
+        figures["samples"] = _samples(program, test)
     except (NoDraws, NotObserved) as refusal:
         console_of().print(f"no samples: {refusal}", highlight=False, soft_wrap=True)
-    else:
-        title = "new data, p(x | z) at draws z from the prior"
-        title = f"{title}, a row for each label" if rows else title
-        figures["samples"] = (
-            plotting.data_plots(
-                samples,
-                title,
-                columns=8 if rows else None,
-                rows=rows,
-                vocabulary=test.vocabulary,
-                entries=entries,
-            ),
-            (6.0, 6.0),
-        )
     folder = checkpoint.subfolder(run, "figures")
     pictures: dict[str, bytes] = {}
     for name, (draw, size) in figures.items():
-        pictures |= plotting.figure_files(name, draw, size, formats)
+        pictures |= plotting.figure_files(name, draw, size, formats, across.get(name, 1))
     checkpoint.commit(folder, pictures)
     return [folder / name for name in pictures]
+
+
+def _samples(program: ProgramLike, test: Dataset) -> tuple[list[Draw], tuple[float, float]]:
+    """New data, and the size of a picture; for a table its columns beside the test data's."""
+    if test.columns is not None:
+        places = torch.arange(max(len(test), NEW_ROWS)) % len(test)
+        context = test[places].context
+        new = generate(program, len(places), context=context, draws=True)
+        (values,) = tensors_of(new).values()
+        return plotting.column_plots(test.tensor, values, test.columns), (2.6, 2.2)
+    rows, context = _rows_and_context(program, test)
+    num = 64 if context is None else len(context)
+    title = "new data, p(x | z) at draws z from the prior"
+    title = f"{title}, a row for each label" if rows else title
+    new = generate(program, num, context=context)
+    plots = plotting.data_plots(
+        new, title, columns=8 if rows else None, rows=rows, vocabulary=test.vocabulary
+    )
+    return plots, (6.0, 6.0)
+
+
+def _colours(test: Dataset) -> tuple[Tensor | None, Sequence[str], str]:
+    """What latents are coloured by, its names, and a title: labels, or a column of categories."""
+    title = "latent map: mean of q(z | x)"
+    if test.labels is None and test.columns is not None:
+        for i, column in enumerate(test.columns):
+            values = test.tensor[:, i]
+            if column.categories and not values.isnan().any():
+                return values.long(), column.categories, f"{title}, by {named(column.name)}"
+    return test.labels, test.label_names, title
 
 
 def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], Tensor | None]:

@@ -3,6 +3,7 @@
 Drawing lives here; a number that a table would report is computed elsewhere.
 """
 
+from pyro_vae.plotting.columns import column_plots, plot_column
 from pyro_vae.plotting.data import (
     data_plots,
     is_clip,
@@ -41,10 +42,12 @@ from pyro_vae.plotting.scores import (
 
 __all__ = [
     "FiguresDuringTraining",
+    "column_plots",
     "data_plots",
     "is_clip",
     "plot_anomaly",
     "plot_bounds",
+    "plot_column",
     "plot_comparison",
     "plot_convergence",
     "plot_coverage",

@@ -60,20 +60,22 @@ def figure_files(
     draw: Draw | Sequence[Draw],
     size: tuple[float, float] = (6.0, 4.5),
     formats: Sequence[str] = ("png",),
+    across: int = 1,
 ) -> dict[str, bytes]:
-    """One pair of axes, or a column of several, as files, by their names.
+    """One pair of axes, or several, as files, by their names.
 
     Args:
         name: that of the files, without an ending.
-        draw: what draws on the axes; several stand one above another.
+        draw: what draws on the axes; several stand row by row.
         size: width and height of one pair of axes in inches.
         formats: of `FORMATS`.
+        across: how many pairs of axes stand beside one another.
 
     Example:
         >>> list(figure_files("line", lambda ax: ax.plot([0, 1]), formats=["png", "svg"]))
         ['line.png', 'line.svg']
     """
-    figure = _figure(draw, size)
+    figure = _figure(draw, size, across)
     return {f"{name}.{kind}": written(figure, kind, "pyro-vae") for kind in formats}
 
 
@@ -101,12 +103,17 @@ def formats_with(chosen: str) -> list[str]:
     return list(dict.fromkeys(["png", chosen]))
 
 
-def _figure(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> Figure:
+def _figure(draw: Draw | Sequence[Draw], size: tuple[float, float], across: int = 1) -> Figure:
     panels = draw if isinstance(draw, Sequence) else [draw]
-    whole = size[0], size[1] * len(panels)
+    across = min(across, len(panels))
+    down = -(-len(panels) // across)
+    whole = size[0] * across, size[1] * down
     figure = Figure(figsize=whole, layout="constrained", dpi=120)
-    for panel, ax in zip(panels, figure.subplots(len(panels), squeeze=False).flat):
+    places = figure.subplots(down, across, squeeze=False).flat
+    for panel, ax in zip(panels, places):
         panel(ax)
+    for ax in places:  # of the last row, what is left
+        ax.axis("off")
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,9 @@ def how_it_ended(training: Training, planned: int) -> str:
     """One line for a training that was stopped, or was short; nothing for another one.
 
     It was short if the validation ELBO, or without one the objective, still rises clearly, or if
-    the optimizer has made few steps. The line then says how to go on.
+    the optimizer has made few steps. The line then says how to go on, and for how long. Without a
+    validation ELBO it says what to look at first, for the objective of training data rises too
+    where a program only learns them by heart.
 
     Args:
         training: that has ended.
@@ -97,7 +100,7 @@ def how_it_ended(training: Training, planned: int) -> str:
         return ""
     steps = history["step"][-1]
     validated = [value for value in history["validation_elbo"] if value is not None]
-    name = "validation ELBO" if validated else "objective"
+    name = "validation ELBO" if validated else "objective of the training data"
     slope = slope_of(validated or history["objective"])
     if slope is not None and slope.rises:
         what = (
@@ -109,10 +112,27 @@ def how_it_ended(training: Training, planned: int) -> str:
     else:
         return ""
     more = _round_up(max(2 * epochs, ENOUGH_STEPS * epochs / steps))
+    longer = _duration(history["seconds"][-1] / epochs * (more - epochs))
     if folder is None:
-        return f"{what}; train longer with epochs={more}"
-    flags = f"--epochs {more} --resume --out {folder}"
-    return f"{what}; train on with {flags} (epochs={more}, resume=True)"
+        how = f"train for longer with epochs={more}"
+    elif (folder / "recipe.yaml").exists():
+        how = f"pyro-vae train --resume --out {shlex.quote(str(folder))} --epochs {more}"
+    else:
+        how = f"fit again with epochs={more}, resume=True"
+    where = "" if validated else "if the test ELBO is near the objective, "
+    return f"{what}; {where}go on for some {longer}: {how}"
+
+
+def _duration(seconds: float) -> str:
+    """A duration in words.
+
+    Example:
+        >>> _duration(8), _duration(200), _duration(5000)
+        ('8 s', '3 min', '1.4 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 4800 else f"{seconds / 3600:.1f} h"
 
 
 def _round_up(number: float) -> int:

@@ -1,10 +1,13 @@
 """A training that was short is told so, in one line with what to add; another one is not."""
 
+import shlex
+
 import numpy as np
 import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.cli import main
 from pyro_vae.training.convergence import slope_of
 
 MLP = pv.networks.MLP
@@ -44,10 +47,11 @@ def test_a_short_training_is_told_what_to_add_and_it_works(capsys, tmp_path):
     options = {"batch_size": 100, "out": tmp_path / "run"}
     pv.fit(small_vae(), x, epochs=3, **options)
     line = [each for each in capsys.readouterr().err.splitlines() if "optimizer steps" in each]
-    assert line == [
-        "3 epochs of these data are 6 optimizer steps, which are few; train on with --epochs 2000 "
-        f"--resume --out {tmp_path / 'run'} (epochs=2000, resume=True)"
-    ]
+    (line,) = line
+    what, _, how = line.partition("; ")
+    assert what == "3 epochs of these data are 6 optimizer steps, which are few"
+    assert how.startswith("if the test ELBO is near the objective, go on for some ")
+    assert line.endswith(": fit again with epochs=2000, resume=True")
     history = pv.fit(small_vae(), x, epochs=4, resume=True, progress=False, **options)
     assert len(history) == 4 and not capsys.readouterr().err
 
@@ -55,6 +59,24 @@ def test_a_short_training_is_told_what_to_add_and_it_works(capsys, tmp_path):
 def test_a_training_that_has_ended_by_its_data_is_told_nothing(capsys):
     x = torch.randn(200, 3)
     pv.fit(small_vae(), x, epochs=30, batch_size=5)
-    assert "train" not in capsys.readouterr().err  # 1200 steps, and the noise has no structure
+    assert "go on for" not in capsys.readouterr().err  # 1200 steps, and the noise has no structure
     pv.fit(small_vae(), x, epochs=8, validation=x[:50], patience=1, learning_rate=1.0)
-    assert "train longer" not in capsys.readouterr().err
+    assert "go on for" not in capsys.readouterr().err
+
+
+def test_a_run_of_the_command_line_is_told_a_command_that_goes_on(capsys, tmp_path):
+    folder = tmp_path / "a run"
+    options = ["--data", "digits", "--limit", "10", "--num-samples", "2", "--batch-size", "1000"]
+    main(["train", *options, "--epochs", "2", "--out", str(folder)])
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "go on for" in each]
+    command = shlex.split(line.partition(": ")[2])
+    assert command[:2] == ["pyro-vae", "train"] and int(command[-1]) > 2
+    main([*command[1:-1], "3", "--limit", "10", "--num-samples", "2"])
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_a_validation_curve_is_its_own_condition(capsys):
+    x = torch.randn(200, 3) + 5
+    pv.fit(small_vae(), x, epochs=12, validation=x[:50], learning_rate=1e-4)
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "go on for" in each]
+    assert line.startswith("the validation ELBO still rises") and "if the test" not in line
