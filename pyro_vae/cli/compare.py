@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,14 @@ from pyro_vae.checkpoint import with_current_paths
 from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable, write_output
 from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import recipe_of
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
 from pyro_vae.evaluation.importance_score import share_of_bounds
+from pyro_vae.evaluation.over_seeds import SeedDifference, against_best
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.report.run_files import as_json
 from pyro_vae.validation import InvalidInput, check_choice
@@ -30,11 +33,14 @@ def arguments() -> CommandParser:
     """The parser of its options."""
     parser = new_parser(
         "compare",
-        "Scores that pyro-vae evaluate wrote, compared datum by datum: each run less the first. "
-        "Runs that differ only in their seeds are also summarised by their mean and spread.",
+        "Scores that pyro-vae evaluate wrote, compared datum by datum: each run minus the first. "
+        "Runs that differ only in their seeds are also compared as one model, over data and seeds.",
     )
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help="the runs' folders; the others are less the first"
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="the runs' folders; the first is subtracted from the others",
     )
     parser.add_argument(
         "--score",
@@ -65,11 +71,12 @@ def run(argv: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Scores by run, each run's difference from the first, and spreads over seeds by runs."""
+    """Scores by run, each run's difference from the first, and the same over seeds by runs."""
 
     scores: Mapping[str, Score]
     differences: Mapping[str, Difference]
     spreads: Mapping[tuple[str, ...], Spread]
+    over_seeds: Mapping[tuple[str, ...], SeedDifference]
 
     @property
     def reference(self) -> str:
@@ -103,7 +110,13 @@ class _Comparison:
                 for name, paired in self.differences.items()
             },
             "seeds": [
-                {"runs": list(names), **vars(over_seeds)}
+                {
+                    "runs": list(names),
+                    **vars(over_seeds),
+                    **(
+                        {"difference": vars(found)} if (found := self.over_seeds.get(names)) else {}
+                    ),
+                }
                 for names, over_seeds in self.spreads.items()
             ],
         }
@@ -111,18 +124,48 @@ class _Comparison:
 
 def _compare(scores: Mapping[str, Score]) -> _Comparison:
     first, *others = scores
+    _check_units(scores)
     groups: dict[str, list[str]] = {}
     for name in scores:
         groups.setdefault(_recipe_without_seed(Path(name)), []).append(name)
+    models = [tuple(names) for names in groups.values()]
     return _Comparison(
         scores,
         {name: compare(scores[name], scores[first]) for name in others},
-        {
-            tuple(names): spread([scores[name] for name in names])
-            for names in groups.values()
-            if len(names) > 1
-        },
+        {names: spread([scores[name] for name in names]) for names in models if len(names) > 1},
+        _over_seeds(scores, models),
     )
+
+
+def _over_seeds(
+    scores: Mapping[str, Score], models: Sequence[tuple[str, ...]]
+) -> Mapping[tuple[str, ...], SeedDifference]:
+    """The differences from the first run's model of those that share two seeds or more with it."""
+    first, *others = models
+    runs = {names: {_seed_of(Path(name)): scores[name] for name in names} for names in models}
+    shared = [names for names in others if len(runs[names].keys() & runs[first].keys()) > 1]
+    if not shared:
+        return {}
+    return against_best({names: runs[names] for names in (first, *shared)}, reference=first)[1]
+
+
+def _check_units(runs: Iterable[str]) -> None:
+    """Raise `InvalidInput` where one table was standardised otherwise than another."""
+    (first, columns), *others = ((run, read_data(Path(run)).columns) for run in runs)
+    for run, other in others:
+        if columns is None or other is None or columns.names != other.names:
+            continue
+        if [(c.center, c.scale) for c in columns] != [(c.center, c.scale) for c in other]:
+
+            def units(of: Columns) -> str:
+                return "standardised units" if of.is_standardized else "the columns' own units"
+
+            raise InvalidInput(
+                "RUN",
+                got=f"{first} in {units(columns)} and {run} in {units(other)}",
+                expected="densities in the same units, of tables that were split alike",
+                fix="train both with the same --standardize, --seed and --data",
+            )
 
 
 def _score_of(run: str, name: str) -> Score:
@@ -135,6 +178,11 @@ def _score_of(run: str, name: str) -> Score:
             fix="a guide that is a point has neither an ELBO nor a log p(x): add --score log_joint",
         )
     return scores[name]
+
+
+def _seed_of(folder: Path) -> int:
+    seed = recipe_of(folder).get("seed")
+    return seed if isinstance(seed, int) else 0
 
 
 def _recipe_without_seed(folder: Path) -> str:
@@ -157,7 +205,7 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
         "K",
         "mean",
         "s.e. over data",
-        f"less {short[first]}",
+        f"minus {short[first]}",
         "its s.e.",
         "Monte Carlo s.e.",
     ):
@@ -210,13 +258,23 @@ def _is_bound(score: Score) -> bool:
 def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
     table = Table(title="over seeds; nats per datum", title_justify="left")
     table.add_column("runs", overflow="fold")
-    for column in ("mean", "s.d. between runs"):
+    heads = ["mean", "s.d. between runs"]
+    if compared.over_seeds:
+        heads += ["minus the first", "s.e. over data", "s.e. over seeds", "p of no difference"]
+    for column in heads:
         table.add_column(column, justify="right", overflow="fold")
     for runs, over_seeds in compared.spreads.items():
         sign = ">= " * any(_is_bound(compared.scores[run]) for run in runs)
+        paired = compared.over_seeds.get(runs)
         table.add_row(
             " ".join(short[run] for run in runs),
             f"{sign}{over_seeds.mean:.2f}",
             f"{over_seeds.sd:.2f}",
+            *(() if paired is None else _words(paired)),
         )
     return table
+
+
+def _words(paired: SeedDifference) -> tuple[str, ...]:
+    value = f"{paired.sign} {paired.mean:+.2f}".strip()
+    return value, known(paired.se_data), known(paired.se_seeds), known(paired.adjusted, 3)

@@ -11,8 +11,11 @@ from commands import FAST, fails
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.cli.run_data import write_data
+from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.evaluation.comparison import compare, load_scores, save_scores, spread
 from pyro_vae.evaluation.importance import evaluate
+from pyro_vae.evaluation.over_seeds import compare_over_seeds
 from pyro_vae.evaluation.scores import MeanScore, Score, elbo_score
 from pyro_vae.validation import InvalidInput
 
@@ -133,3 +136,37 @@ def test_a_bound_is_read_as_it_was_written_and_as_earlier_versions_wrote_it(tmp_
     save_scores(tmp_path / "old.npz", {"elbo": Score(score.values, score.mc_se, 5)})
     old = load_scores(tmp_path / "old.npz")["elbo"]
     assert torch.equal(old.mc_se, score.mc_se) and old.mean_mc_se >= score.mean_mc_se
+
+
+def hashed(terms):
+    return dataclasses.replace(elbo_score(terms), sha256="same")
+
+
+def test_the_command_compares_models_over_data_and_seeds(tmp_path, capsys):
+    runs, scores = [], {"normal": {}, "mixture": {}}
+    for shift, (prior, own) in enumerate(scores.items()):
+        for seed in range(3):
+            runs.append(tmp_path / f"{prior}-{seed}")
+            own[seed] = hashed(torch.randn(20, 30, dtype=torch.float64) + shift)
+            save_scores(runs[-1] / "evaluation.npz", {"elbo": own[seed]})
+            (runs[-1] / "recipe.yaml").write_text(f"prior: {prior}\nseed: {seed}\n")
+    truth = compare_over_seeds(scores["mixture"], scores["normal"])
+    found = tmp_path / "c.json"
+    assert main(["compare", *map(str, runs), "--score", "elbo", "--out", str(found)]) == 0
+    first, second = json.loads(found.read_text())["seeds"]
+    assert "difference" not in first
+    assert second["difference"]["mean"] == pytest.approx(truth.mean)
+    assert second["difference"]["se_seeds"] == pytest.approx(truth.se_seeds)
+    assert second["difference"]["p_value"] == pytest.approx(truth.p_value)
+    assert f"{truth.mean:+.2f}" in capsys.readouterr().out
+
+
+def test_a_table_in_other_units_is_refused_by_name(tmp_path, capsys):
+    for name, scale in (("raw", 1.0), ("standardised", 2.0)):
+        sex = Column("sex", "binary", ("f", "m"))
+        columns = Columns((Column("mass", "real", scale=scale), sex))
+        save_scores(tmp_path / name / "evaluation.npz", {"elbo": hashed(torch.randn(20, 5))})
+        data = pv.datasets.Dataset(torch.zeros(5, 2), columns=columns)
+        write_data(tmp_path / name, data, data)
+    said = fails(capsys, "compare", tmp_path / "raw", tmp_path / "standardised", "--score", "elbo")
+    assert "in the columns' own units" in said and "--standardize" in said
