@@ -19,7 +19,13 @@ from pyro_vae.checkpoint.description import (
     with_current_paths,
 )
 from pyro_vae.checkpoint.hub import check_name, pull
-from pyro_vae.checkpoint.program import described_or_named, description_of, load, save
+from pyro_vae.checkpoint.program import (
+    described_or_named,
+    description_of,
+    load,
+    save,
+    warn_unless_rebuilt,
+)
 from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
 from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
 from pyro_vae.files.writing import (
@@ -58,6 +64,7 @@ __all__ = [
     "resolve",
     "save",
     "subfolder",
+    "warn_unless_rebuilt",
     "weights_named_by",
     "with_current_paths",
     "write_bytes",

@@ -25,7 +25,7 @@ from pyro_vae.contracts import MadeAtFirstRun, ProgramLike, alone, as_module
 from pyro_vae.files.writing import CheckpointError
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["described_or_named", "description_of", "load", "save"]
+__all__ = ["described_or_named", "description_of", "load", "save", "warn_unless_rebuilt"]
 
 
 def save(program: ProgramLike, folder: str | Path) -> None:
@@ -47,7 +47,20 @@ def save(program: ProgramLike, folder: str | Path) -> None:
         >>> torch.equal(loaded.posterior.head.layer.weight, vae.posterior.head.layer.weight)
         True
     """
+    warn_unless_rebuilt(program)
     write_state(folder, "program", program.state_dict(), description_of(program))
+
+
+def warn_unless_rebuilt(program: ProgramLike) -> None:
+    """Warn of a program whose class does not keep its arguments, before it is trained for long."""
+    described = described_or_named(as_module(program))
+    if isinstance(described, dict) and "reason" in described:
+        warnings.warn(
+            "it will be saved, but pv.load can only read it into a program that you build first, "
+            f"pv.load(folder, program=...): {described['reason']}",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def load(

@@ -18,6 +18,8 @@ LEVEL_PARTS = ("priors", "likelihood", "posteriors")
 LADDER_PARTS = (*LEVEL_PARTS, "path")
 SITE_PARTS = ("prior", "likelihoods", "posterior")
 
+PLAIN = (bool, int, float, str, tuple, list)  # arguments that a file can hold as they are
+
 # The options that say what a program's parts are.
 OF_PARTS = (
     *PARTS, "encoder", "decoder", "sites", "corruption", "level_prior", "level_network",
@@ -61,6 +63,7 @@ def own_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:
                 "lists its options",
             )
     pair = call_factory("program", recipe.program, event_shape=event_shape)
+    _keep_arguments(pair, {**settings_of(recipe.program), "event_shape": event_shape})
     if not isinstance(pair, PyroPair):
         raise InvalidInput(
             "program",
@@ -69,6 +72,13 @@ def own_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:
             fix="see docs/pyro-programs.md",
         )
     return as_program_like(pair)  # what takes a program takes it
+
+
+def _keep_arguments(pair: object, values: Mapping[str, object]) -> None:
+    """Keep plain arguments of a class that does not itself, for `pyro_vae.load` to build it by."""
+    for name in inspect.signature(type(pair)).parameters:
+        if isinstance(values.get(name), PLAIN) and name not in dir(pair):
+            setattr(pair, name, values[name])
 
 
 def _is_default(value: object, default: object) -> bool:

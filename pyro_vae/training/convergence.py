@@ -112,7 +112,9 @@ def how_it_ended(training: Training, planned: int) -> str:
     else:
         return ""
     more = _round_up(max(2 * epochs, ENOUGH_STEPS * epochs / steps))
-    longer = _duration(history["seconds"][-1] / epochs * (more - epochs))
+    first, *others = history["seconds"]  # the first epoch also has what is done once
+    each = (others[-1] - first) / len(others) if others else first
+    longer = _duration(each * (more - epochs))
     if folder is None:
         how = f"train for longer with epochs={more}"
     elif (folder / "recipe.yaml").exists():

@@ -244,6 +244,8 @@ def fit(
         average,
     )
     folder = None if out is None else Path(out)
+    if folder is not None and not (folder / "recipe.yaml").exists():  # which tells how it is built
+        checkpoint.warn_unless_rebuilt(owner)
     run = Run(
         owner, steps, compile, held, patience, folder, checkpoint_seconds, settings, callbacks
     )

@@ -1,5 +1,6 @@
 """Programs as Pyro's tutorials write them: Pyro's own loss; trained, scored, saved and loaded."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -117,7 +118,9 @@ def test_it_trains_scores_and_loads_to_the_same_scores(name, tmp_path):
     left = [key for key, value in before.items() if torch.equal(value, after[key])]
     assert all(any(word in key for word in unused) for key in left), left
     score = pv.elbo(program, data, 3)
-    pv.save(program, tmp_path)
+    forgets = pytest.warns(UserWarning, match="self.hidden_dim = hidden_dim")
+    with forgets if name == "vae" else contextlib.nullcontext():
+        pv.save(program, tmp_path)
     loaded = pv.load(tmp_path, program=case.build())
     assert torch.equal(pv.elbo(loaded, data, 3).values, score.values)
     assert (pv.log_likelihood(program, data, 8).values >= score.values.min() - 50).all()
@@ -139,9 +142,10 @@ def test_a_module_that_keeps_its_arguments_is_loaded_without_it(tmp_path):
         assert torch.equal(pv.elbo(loaded, data, 2).values, pv.elbo(program, data, 2).values)
 
 
-def test_one_that_does_not_is_refused_with_the_line_to_write(tmp_path):
+def test_one_that_does_not_is_told_the_line_to_write_before_it_is_trained(tmp_path):
     vae = tutorials.VAE()
-    pv.fit(vae, data_of(CASES["vae"]), epochs=1, progress=False, out=tmp_path)
+    with pytest.warns(UserWarning, match=r"self\.hidden_dim = hidden_dim"):
+        pv.fit(vae, data_of(CASES["vae"]), epochs=1, progress=False, out=tmp_path)
     with pytest.raises(pv.validation.InvalidInput, match=r"self\.hidden_dim = hidden_dim") as error:
         pv.load(tmp_path)
     assert "program=" in str(error.value)
