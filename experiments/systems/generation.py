@@ -75,16 +75,18 @@ def main() -> None:
     noise = torch.randn(COUNT, 1000, generator=torch.Generator().manual_seed(0))
     for run in options.runs:
         program = pv.load(run)
-        if isinstance(program.prior, pv.priors.Flat | pv.priors.StandardNormal):
+        several = isinstance(program, pv.HierarchicalVAE)
+        prior = program.priors[-1] if several else program.prior
+        if not several and isinstance(prior, pv.priors.Flat | pv.priors.StandardNormal):
             x, drawn = (
                 decoded(program, noise[:, : program.posterior.latent[0]]),
                 "N(0, I)",
             )  # the same noise for all
         else:
-            x, drawn = pv.generate(program, COUNT), type(program.prior).__name__
+            x, drawn = pv.generate(program, COUNT), type(prior).__name__
         report(f"{run}, {drawn}", x)
         shown.append(x[:20])
-        if isinstance(program.prior, pv.priors.Flat):
+        if isinstance(prior, pv.priors.Flat):
             codes = pv.encode(program, binary)["z"]
             fitted = torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov())
             torch.manual_seed(0)

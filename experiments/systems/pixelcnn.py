@@ -3,10 +3,10 @@
     python experiments/systems/pixelcnn.py RUN [--epochs 3] [--out RUN-pixelcnn] [--figure FILE.png]
 
 Trains a prior on the codes of each level of the frozen encoder, in a run of its own that `pyro-vae
-evaluate` and `sample` take; below the top it is given the state, which follows from the codes
-above. Prints each codebook's perplexity on the test codes, the reconstruction error, nats per code
-under the priors, and the bound on log p(x) in bits per dimension. The figure has samples under the
-uniform priors above those under the PixelCNNs.
+evaluate` and `sample` take, and that goes on where it was stopped. Below the top a prior is given
+the state, which follows from the codes above. Prints the reconstruction error, each codebook's
+perplexity on the test codes, nats per code under the priors, and the bound on log p(x) in bits per
+dimension. The figure has samples under the uniform priors above those under the PixelCNNs.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def main() -> None:
             learning_rate=2e-3,
             schedule=pv.training.schedules.Cosine(),
             out=options.out or f"{options.run}-pixelcnn",
+            resume=True,
             progress=False,
         )
     print(f"trained in {history['seconds'][-1]:.0f} s")

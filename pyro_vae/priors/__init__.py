@@ -5,7 +5,8 @@ distribution whose event shape is the latent's and whose batch shape is empty, o
 Constructor arguments are kept as attributes of the same name, which is how a program is saved
 without pickles. A prior that shares another part of the program has ``bind(program)``, called again
 whenever a part is replaced; one that starts from data has ``initialize(x, features)``, which
-training calls once. Nothing needs to be inherited.
+training calls once. One that may stand below the top of a hierarchy, too, is given what lies above
+by position: ``forward(given=None, *, context=None)``. Nothing needs to be inherited.
 """
 
 from pyro_vae.priors.codebook import PixelCNN, UniformCodes

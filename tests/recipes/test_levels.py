@@ -110,7 +110,7 @@ def test_levels_of_codes_and_the_networks_that_stand_where_none_is_named(tmp_pat
 def test_codes_in_a_hierarchy_without_a_path(tmp_path):
     recipe = """
     program: {class_path: HierarchicalVAE, init_args: {inference: top_down, skip: true}}
-    latent: [[2, 3], [2, 2]]
+    latent: [[2, 3], [2, 2], [4]]
     prior: UniformCodes
     level_prior: %s
     posterior: {class_path: Codebook, init_args: {codes: 5}}
@@ -119,6 +119,7 @@ def test_codes_in_a_hierarchy_without_a_path(tmp_path):
         program = built(tmp_path, recipe % name)
         assert type(program.priors[0]).__name__ == name
         program.initialize(X.x)
+        assert all(posterior.initialized for posterior in program.posteriors)
         assert pv.elbo(program, X.x, 1).values.isfinite().all()
 
 
