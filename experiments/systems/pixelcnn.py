@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--figure", default=None)
     options = parser.parse_args()
     vqvae = pv.load(options.run)
-    train, test = pv.datasets.load("mnist", binarize="dynamic")
+    train, test = pv.datasets.load("mnist")
     torch.manual_seed(0)
     program = (of_levels if isinstance(vqvae, pv.LadderVAE) else of_one_level)(vqvae)
     with torch.enable_grad():

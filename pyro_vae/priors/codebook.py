@@ -142,7 +142,8 @@ class PixelCNN(nn.Module):
                 expected="0, for the network takes the context",
                 fix="give it to the network",
             )
-        self.head = None if network is None else Head(out_shape_of(network), self._map_of(width))
+        at_places = (width, *self.latent[1:])
+        self.head = None if network is None else Head(out_shape_of(network), at_places)
         features = context if network is None else width
         self.stack = nn.ModuleList(GatedLayer(width, reach, features) for _ in range(layers))
         self._owner = Owner("PixelCNN")
@@ -191,10 +192,6 @@ class PixelCNN(nn.Module):
             return None
         check_context_features(self.context, context)
         return context[..., None, None]
-
-    def _map_of(self, channels: int) -> tuple[int, ...]:
-        """The shape of a vector at each place."""
-        return (channels, *self.latent[1:])
 
     @property
     def gated_layers(self) -> list[GatedLayer]:
