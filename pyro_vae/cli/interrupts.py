@@ -12,7 +12,10 @@ from types import FrameType
 __all__ = ["SAID", "Terminated", "code_of", "ended_by_signals"]
 
 
-SAID = "interrupted; what was saved is whole: train --resume, or the same sweep, goes on"
+SAID = (
+    "interrupted; what was saved is whole: train --resume or the same sweep goes on, "
+    "any other command starts anew"
+)
 
 
 class Terminated(KeyboardInterrupt):

@@ -221,20 +221,29 @@ def _check_draws(density: Distribution) -> Tensor:
     )
     assert log_prob.dtype == torch.float64, "log_prob must follow the module's dtype"
     assert torch.isfinite(log_prob).all(), "log_prob must be finite at samples"
-    size = batch[0] if batch else 4
-    with (
-        poutine.trace() as trace,
-        pyro.plate("data", size),
-        pyro.plate("particles", 2, dim=-2),
-    ):
-        pyro.sample("site", as_pyro(density))
-    trace.trace.compute_log_prob()
-    assert trace.trace.nodes["site"]["log_prob"].shape == (2, size), (
-        "it must expand in Pyro's plates"
-    )
+    _check_plates(density, batch[0] if batch else 4)
     if _is_integrated(density):
         integrate(density)
     return values
+
+
+def _check_plates(density: Distribution, size: int) -> None:
+    try:
+        with (
+            poutine.trace() as trace,
+            pyro.plate("data", size),
+            pyro.plate("particles", 2, dim=-2),
+        ):
+            pyro.sample("site", as_pyro(density))
+        trace.trace.compute_log_prob()
+    except Exception as error:  # whatever a distribution of the user's raises
+        raise AssertionError(
+            f"its distribution must expand in Pyro's plates, and expand failed ({error}); "
+            "a program whose batches have the plates' shape may still train"
+        ) from error
+    assert trace.trace.nodes["site"]["log_prob"].shape == (2, size), (
+        "it must expand in Pyro's plates"
+    )
 
 
 def _is_integrated(density: Distribution) -> bool:

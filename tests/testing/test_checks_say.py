@@ -1,5 +1,6 @@
 """A check that passes says what it has checked; a likelihood's needs no latents."""
 
+import pyro
 import pytest
 import torch
 from conftest import small_vae
@@ -74,3 +75,21 @@ def test_a_network_that_states_no_input_shape_is_told_to_pass_z():
     with pytest.raises(InvalidInput, match=r"^z: got none"):
         check_likelihood(likelihood)
     check_likelihood(likelihood, torch.randn(4, 2))
+
+
+def test_a_distribution_whose_expand_fails_is_named_as_the_fault():
+    class Inflated(nn.Module):  # Pyro's class fails where it was made from gate_logits
+        event_shape = (1,)
+
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Linear(2, 2)
+
+        def forward(self, z, *, context=None):
+            rate, gate = self.network(z).exp().split(1, -1)
+            found = pyro.distributions.ZeroInflatedPoisson(rate, gate_logits=gate)
+            assert found.mean.shape == rate.shape  # which sets what expand trips over
+            return found.to_event(1)
+
+    with pytest.raises(AssertionError, match=r"expand in Pyro's plates, and expand failed \("):
+        check_likelihood(Inflated(), torch.randn(4, 2))
