@@ -68,6 +68,8 @@ class AlongVelocity:
         start, end = (0.0, 1.0) if self.inverse else (1.0, 0.0)
         t = torch.linspace(start, end, 2 * self.steps + 1, dtype=x.dtype, device=x.device)
         conditions = self.field.conditions(t.reshape(-1, *(1,) * (x.dim() - 1)))
+        # Expanded here, their gradients are summed over the data once, not at each velocity.
+        conditions = tuple(part.expand(-1, *x.shape[:-1], -1) for part in conditions)
         at = list(zip(*(part.unbind() for part in conditions)))
         velocity, h = self.field.velocity, (end - start) / self.steps
         path, speeds = [x], [velocity(x, at[0])]
