@@ -79,7 +79,7 @@ def _samples(program: ProgramLike, test: Dataset) -> tuple[list[Draw], tuple[flo
     """New data, and the size of a picture; for a table its columns beside the test data's."""
     if test.columns is not None:
         places = torch.arange(max(len(test), NEW_ROWS)) % len(test)
-        context = test[places].context
+        context = None if is_unconditional(program) else test[places].context
         new = generate(program, len(places), context=context, draws=True)
         (values,) = tensors_of(new).values()
         return plotting.column_plots(test.tensor, values, test.columns), (2.6, 2.2)

@@ -129,8 +129,18 @@ def _unknown_argument(message: str) -> InvalidInput | None:
         f"{key}.{option}",
         got=f"an argument that {path} does not take",
         expected=f"one of {', '.join(names)}" if names else "no arguments",
-        fix=nearest_name(option, names) if names else "leave it out",
+        fix=_of_another(key, path, option)
+        or (nearest_name(option, names) if names else "leave it out"),
     )
+
+
+def _of_another(key: str, path: str, option: str) -> str | None:
+    """Which other components of the package take an option that the default one does not."""
+    known = vars(sys.modules.get(path.rpartition(".")[0], sys))
+    classes = {n: known[n] for n in known.get("__all__", []) if inspect.isclass(known.get(n))}
+    takes = [n for n, each in classes.items() if option in inspect.signature(each).parameters]
+    flag = f"--{key.replace('_', '-')}"
+    return f"name the class that takes it too: {flag} {' or '.join(takes)}" if takes else None
 
 
 def _untyped(message: str) -> InvalidInput | None:

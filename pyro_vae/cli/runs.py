@@ -209,7 +209,8 @@ def parse_context(
                 "context",
                 got=repr(text),
                 expected="none: this run is not conditional",
-                fix="leave --context out, or train with --context labels",
+                fix="leave --context out, or train with --context labels, or of a table with names "
+                "of columns",
             )
         return None
     if text is None:

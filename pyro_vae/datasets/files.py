@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import math
 import re
@@ -10,7 +11,7 @@ import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,12 +96,21 @@ def read_path(path: Path, reading: Reading = Reading()) -> Source | None:
             expected=f"a file of named arrays ({', '.join(HAVE_NAMES)})",
             fix="leave it out",
         )
-    with reported(path, f"a {suffix} file of numbers"):
+    with reported(path, f"a {suffix} file"):
         return _named(reader(path, reading), path)
 
 
 def _named(source: Source, path: Path) -> Source:
     return Source(**(vars(source) | {"name": path.stem}))
+
+
+def _beside(path: Path) -> str:
+    """A question after the file that was meant, if one of its folder has nearly this name."""
+    with suppress(OSError):
+        names = [each.name for each in path.parent.iterdir() if each.suffix == path.suffix]
+        if near := difflib.get_close_matches(path.name, names, n=1):
+            return f"did you mean {str(path.with_name(near[0]))!r}? "
+    return ""
 
 
 @contextmanager
@@ -138,7 +148,8 @@ def reported(path: Path, expected: str) -> Iterator[None]:
             "data",
             got=f"{path}, which does not exist",
             expected=expected,
-            fix="check the path, or set PYRO_VAE_DATA or --data-root to the folder that holds it",
+            fix=f"{_beside(path)}check the path, or set PYRO_VAE_DATA or --data-root to the folder "
+            "that holds it",
         ) from None
     except MemoryError:
         raise InvalidInput(

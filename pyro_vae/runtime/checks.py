@@ -181,7 +181,7 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
             name,
             got=f"a posterior with a density over {measure_of(q_support)} under a prior with one "
             f"over {measure_of(p_support)}",
-            expected="densities of one kind, for their ratio is what every bound is made of",
+            expected="a posterior on the same set as the prior, for the ratio of their densities",
             fix=partners(q_support, p_support),
         )
     # A point mass has no density to compare, but a place: nowhere near a thin set by chance. The
