@@ -242,7 +242,8 @@ def _add_bounds(
     return [
         *notes,
         f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above or near "
-        f"{threshold}, and their estimates are likely too low. {_advice(proposal)}, or train with "
+        f"{threshold}: a few draws decide their estimates, which are likely too low. "
+        f"{_advice(proposal)}, or train with "
         "a more flexible --posterior.",
     ]
 

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
 from torch import Tensor
 
 from pyro_vae.contracts import Tensors
@@ -37,7 +38,8 @@ def plot_data(
     """Draw data side by side, in the form that their shape suggests.
 
     Images (N, C, H, W) or (N, H, W) become a grid, clips film strips, text the lines of
-    `plot_text`, and anything else the rows of one heat map.
+    `plot_text`, and anything else the rows of one heat map, whose colours follow logarithms where a
+    few values are far above all others.
 
     Args:
         x: the data. Images are shown between 0 and 1, or between their extremes where they leave
@@ -95,7 +97,8 @@ def _heat_map(values: np.ndarray, ax: Axes, groups: Sequence[str], entries: Sequ
     gap = np.full((1, values.shape[1]), np.nan)
     parts = np.array_split(values, max(1, len(groups)))
     drawn = np.concatenate([each for part in parts for each in (part, gap)][:-1])
-    picture = ax.imshow(drawn, aspect="auto", cmap="viridis", interpolation="nearest")
+    scale = SymLogNorm(1.0, vmin=0.0, vmax=float(np.nanmax(drawn))) if _is_skewed(drawn) else None
+    picture = ax.imshow(drawn, aspect="auto", cmap="viridis", interpolation="nearest", norm=scale)
     bar = ax.figure.colorbar(picture, ax=ax)
     ax.set(xlabel="entry", ylabel="datum")
     if groups:
@@ -108,6 +111,14 @@ def _heat_map(values: np.ndarray, ax: Axes, groups: Sequence[str], entries: Sequ
         ax.set_xlabel("")
         bar.set_ticks([0, 1], labels=["least", "largest"])
     return ax
+
+
+def _is_skewed(values: np.ndarray) -> bool:
+    """Whether values, none below 0, lie so far apart that few of them would be told from 0."""
+    known = values[~np.isnan(values)]
+    return (
+        len(known) > 0 and known.min() >= 0 and known.max() > max(20, 8 * np.quantile(known, 0.9))
+    )
 
 
 def plot_text(

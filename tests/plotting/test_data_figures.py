@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
 
 from pyro_vae import plotting
 from pyro_vae.datasets.text import Vocabulary
@@ -36,3 +38,13 @@ def test_histograms_have_no_more_bins_than_their_draws_fill(num, bins):
     outline = axes[0, 0].patches[0].get_xy()  # up and down at both ends of each bin
     assert len(np.unique(outline[:, 0])) == bins + 1
     plt.close(figure)
+
+
+def test_values_far_above_all_others_leave_the_others_visible():
+    few = torch.ones(10, 8)
+    few[0, 0], few[5] = 240.0, 0.0
+    for x, is_skewed in ((few, True), (few.clamp(max=9), False), (few - 1, False)):
+        (picture,) = plotting.plot_data(x, Figure().subplots()).images
+        assert isinstance(picture.norm, SymLogNorm) == is_skewed
+    shown = SymLogNorm(1.0, vmin=0.0, vmax=240.0)([0.0, 1.0, 240.0])
+    assert shown[0] == 0 and shown[1] > 0.1 and shown[2] == pytest.approx(1)
