@@ -4,15 +4,17 @@
 questions themselves are the modules of `pyro_vae.checks.questions`.
 """
 
-from pyro_vae.checks.base import Check, Checked, Finding, Verdict
+from pyro_vae.checks.base import WORDS, Check, Checked, Finding, Verdict
 from pyro_vae.checks.running import all_checks, check
-from pyro_vae.checks.subject import CannotTell, Claims, Subject
+from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Subject
 
 __all__ = [
+    "WORDS",
     "CannotTell",
     "Check",
     "Checked",
     "Claims",
+    "DoesNotApply",
     "Finding",
     "Subject",
     "Verdict",

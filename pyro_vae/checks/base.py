@@ -14,11 +14,25 @@ from pyro_vae.checks.subject import Subject
 from pyro_vae.datasets.shown import facts_html
 from pyro_vae.evaluation.over_seeds import holm
 
-__all__ = ["Check", "Checked", "Finding", "Number", "Verdict", "judged"]
+__all__ = [
+    "TOLD",
+    "WORDS",
+    "Check",
+    "Checked",
+    "Finding",
+    "Number",
+    "Verdict",
+    "is_clear",
+    "judged",
+]
 
 Number = float | int | str | bool | None
 
-WORDS = {True: "passed", False: "failed", None: "could not tell"}
+WORDS = ("passed", "failed", "could not tell", "does not apply")
+SHORT = {True: "passed", False: "failed", None: "could not tell"}
+WORTH = 0.1  # a departure of a share that a check which passes would have seen
+TOLD = 0.15  # the same of a classifier's accuracy
+CLEAR = 3.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,12 @@ class Finding:
         matters: whether the departure is large enough to matter. A test fails where it does and is
             significant.
         passed: the verdict of a check that is no test; ``None`` where it could not tell.
+        clear: whether a departure that is worth caring about would have been seen. A test that
+            finds nothing passes where it would, and could not tell otherwise.
+        applies: whether the question can be asked of such a program at all.
         faults: what is wrong, in a few words each, where the check fails.
         change: what to change, where the check fails or could not tell.
+        more: what would make a test clear, where it is not.
         figure: what draws it.
     """
 
@@ -43,8 +61,11 @@ class Finding:
     p_value: float | None = None
     matters: bool = True
     passed: bool | None = None
+    clear: bool = True
+    applies: bool = True
     faults: Sequence[str] = ()
     change: str = ""
+    more: str = "Check on more data: so few would not have shown a departure that matters."
     figure: Callable[[], Figure] | None = None
 
 
@@ -59,12 +80,16 @@ class Check(ABC):
         question: the question that it helps to answer.
         calls: about how often it runs the program.
         rows: on how many data and draws altogether.
+        least: the smallest part of this at which it still tells something.
+        size: the part of it that is made, which `pyro_vae.check` sets where time is short.
     """
 
     name: str
     question: str
     calls: int = 10
     rows: int = 1000
+    least: float = 1.0
+    size: float = 1.0
 
     def suits(self, subject: Subject) -> bool:
         """Whether it is of a kind with the program; if not, it says so and takes no time."""
@@ -75,8 +100,19 @@ class Check(ABC):
         """Look at a program and its data.
 
         Raises:
-            CannotTell: where the question cannot be asked of this program.
+            CannotTell: where the question has no answer here.
+            DoesNotApply: where the question cannot be asked of such a program.
         """
+
+
+def is_clear(error: float, worth: float = WORTH) -> bool:
+    """Whether a departure worth caring about would have been seen, beside such an error.
+
+    Example:
+        >>> is_clear(0.03), is_clear(0.07)
+        (True, False)
+    """
+    return CLEAR * error <= worth
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,8 @@ class Verdict:
     Args:
         name: of the check.
         question: that it helps to answer.
-        passed: whether it passed; ``None`` where it could not tell.
+        passed: whether it passed; ``None`` where it could not tell or does not apply.
+        applies: whether the question can be asked of such a program.
         means: what was found, in one sentence.
         change: what to change where it failed or could not tell.
         faults: what is wrong, in a few words each; empty unless it failed.
@@ -110,17 +147,21 @@ class Verdict:
     seconds: float = 0.0
     about: str = ""
     figure: Callable[[], Figure] | None = None
+    applies: bool = True
 
     @property
     def word(self) -> str:
-        """The verdict: passed, failed or could not tell."""
-        return WORDS[self.passed]
+        """The verdict: passed, failed, could not tell, or does not apply."""
+        if self.passed is None:
+            return "could not tell" if self.applies else "does not apply"
+        return "passed" if self.passed else "failed"
 
     def to_dict(self) -> dict[str, object]:
         """The verdict as ``check.json`` holds it."""
         return {
             "name": self.name,
             "question": self.question,
+            "verdict": self.word,
             "passed": self.passed,
             "means": self.means,
             "what_to_do": self.change,
@@ -155,17 +196,32 @@ class Checked:
     def __getitem__(self, name: str) -> Verdict:
         return next(verdict for verdict in self.verdicts if verdict.name == name)
 
-    def of(self, passed: bool | None) -> list[Verdict]:
-        """The verdicts of one kind."""
-        return [verdict for verdict in self.verdicts if verdict.passed is passed]
+    def of(self, word: bool | str | None) -> list[Verdict]:
+        """The verdicts of one kind.
+
+        Args:
+            word: a word of `Verdict.word`, or ``True``, ``False`` and ``None`` for passed, failed
+                and could not tell.
+        """
+        kind = SHORT[word] if word is None or isinstance(word, bool) else word
+        return [verdict for verdict in self.verdicts if verdict.word == kind]
 
     @property
     def faults(self) -> list[str]:
         """What is wrong, in a few words each, without repetition."""
         return list(dict.fromkeys(fault for each in self.verdicts for fault in each.faults))
 
+    @property
+    def counts(self) -> dict[str, str]:
+        """How many verdicts are of each kind, in words."""
+        many = {word: len(self.of(word)) for word in WORDS}
+        return {
+            word: f"{count} {word if count == 1 else word.replace('does', 'do')}"
+            for word, count in many.items()
+        }
+
     def __str__(self) -> str:
-        counts = ", ".join(f"{len(self.of(key))} {word}" for key, word in WORDS.items())
+        counts = ", ".join(self.counts.values())
         out = f", {len(self.left_out)} left out" if self.left_out else ""
         found = f": {'; '.join(self.faults)}" if self.faults else ""
         return f"{counts}{out}{found}"
@@ -192,13 +248,16 @@ def judged(found: Sequence[tuple[Check, Finding, float]], level: float) -> tuple
     for i, (check, finding, seconds) in enumerate(found):
         if i in adjusted:
             failed = adjusted[i] < level and finding.matters
-            finding = replace(finding, passed=not failed)
+            finding = replace(finding, passed=False if failed else True if finding.clear else None)
         failed = finding.passed is False
+        if not finding.clear and finding.passed is None and i in adjusted:
+            finding = replace(finding, change=finding.more)
         verdicts.append(
             Verdict(
                 name=check.name,
                 question=check.question,
                 passed=finding.passed,
+                applies=finding.applies,
                 means=finding.means,
                 change="" if finding.passed else finding.change,
                 faults=tuple(finding.faults) if failed else (),

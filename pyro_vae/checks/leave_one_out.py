@@ -20,7 +20,7 @@ from torch import Tensor
 from pyro_vae.checks.subject import CannotTell, Subject
 from pyro_vae.distributions import entries_of, stated_support
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.validation import tensors_of
+from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["ROWS", "Predicted", "predicted"]
 
@@ -39,14 +39,14 @@ class Predicted:
         x: the entries (N, D).
         pit: the probability of a smaller entry (N, D), ties broken at random; NaN where an entry
             is missing.
-        mean: the predicted mean (N, D), of a binary entry its probability.
+        one: the predicted probability of a 1 (N, D), or its density.
         ess: effective draws behind each (N, D).
     """
 
     name: str
     x: Tensor
     pit: Tensor
-    mean: Tensor
+    one: Tensor
     ess: Tensor
 
 
@@ -70,7 +70,7 @@ def predicted(subject: Subject) -> list[Predicted]:
             name,
             *(
                 torch.cat([vars(one)[field] for one in parts])
-                for field in ("x", "pit", "mean", "ess")
+                for field in ("x", "pit", "one", "ess")
             ),
         )
         for name, parts in rows.items()
@@ -90,21 +90,29 @@ def _of(given: Conditioned) -> list[Predicted]:
     values = {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
     log_prior, log_x, log_q = (each.double() for each in given.densities(values, given.guide))
     log_w = log_prior + log_x - torch.logaddexp(log_q, log_prior)
-    found = []
+    found: list[Predicted] = []
+    refused: InvalidInput | None = None
     for name in given.observed_names:
         x = tensors_of(given.x).get(name, tensors_of(given.x).get(""))
         assert x is not None
-        law = entries_of(given.predictive(values, name))
+        try:
+            law = entries_of(given.predictive(values, name))
+        except InvalidInput as no:  # entries of this part depend on one another; others may not
+            refused = no
+            continue
         shape = (DRAWS, *x.shape)
         own = law.log_prob(x).double().expand(shape).flatten(2)
-        mean, entries = _mean(law, shape), x.double().flatten(1)
+        entries = x.double().flatten(1)
+        one = law.log_prob(torch.ones_like(x)).double().exp().expand(shape).flatten(2)
         weights = (log_w[:, :, None] - own).softmax(0)
         ess = 1 / weights.square().sum(0)
         pit = _smaller(law, x, weights, ess)
         pit = torch.where(entries.isnan(), torch.nan, pit)
         found.append(
-            Predicted(name, *(v.cpu() for v in (entries, pit, (weights * mean).sum(0), ess)))
+            Predicted(name, *(v.cpu() for v in (entries, pit, (weights * one).sum(0), ess)))
         )
+    if not found and refused is not None:
+        raise refused
     return found
 
 
@@ -119,10 +127,3 @@ def _smaller(law: TorchDistribution, x: Tensor, weights: Tensor, ess: Tensor) ->
     equal = (weights * (drawn == entries)).sum(0)
     share = below + torch.rand_like(below) * equal
     return (share * ess + torch.rand_like(below)) / (ess + 1)  # of so many draws, a rank
-
-
-def _mean(law: TorchDistribution, shape: tuple[int, ...]) -> Tensor:
-    try:
-        return law.mean.double().expand(shape).flatten(2)
-    except NotImplementedError:
-        return torch.full(shape, torch.nan, dtype=torch.float64).flatten(2)

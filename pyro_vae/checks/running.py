@@ -8,13 +8,14 @@ import pkgutil
 import time
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from pyro_vae.checks import questions
 from pyro_vae.checks.base import Check, Checked, Finding, judged
-from pyro_vae.checks.subject import CannotTell, Claims, Subject
+from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Subject
 from pyro_vae.contracts import ProgramLike
-from pyro_vae.datasets.dataset import Data, as_dataset
+from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.programs import as_program
 from pyro_vae.runtime.checks import check_data
@@ -26,6 +27,7 @@ __all__ = ["all_checks", "check"]
 
 LEVEL = 0.01
 DRAWS = 20  # of the run that the speed is measured by
+BRIEF = 0.5  # seconds that are too few to measure it by
 
 
 def all_checks() -> list[Check]:
@@ -104,17 +106,31 @@ def check(
     speed = _Speed.of(subject)
     end = time.monotonic() + 60 * minutes
     with progress_bar("checks", total=len(chosen), shown=progress) as advance:
-        for one in chosen:
+        for place, one in enumerate(chosen):
             needed, began = speed.seconds(one), time.monotonic()
             advance(0, note=one.name)  # which may take a minute
-            if needed and began + needed > end and one.suits(subject):
-                left_out[one.name] = needed
+            size = _size(one, needed, end - began, len(chosen) - place)
+            if size < one.least and one.suits(subject):
+                left_out[one.name] = needed * one.least
             else:
+                one = copy(one)  # a check that is handed over stays as it is
+                one.size = min(1.0, max(size, one.least))
                 finding = _finding(one, subject)
                 found.append((one, finding, time.monotonic() - began))
             advance(1)
     verdicts = judged(found, level)
     return Checked(verdicts, left_out, level, len(subject.few), seed, data.sha256)
+
+
+def _size(one: Check, needed: float, left: float, to_come: int) -> float:
+    """The part of a check that the time allows.
+
+    It is what fits into an equal share of the time that is left, for the cheap checks come first
+    and leave more to the others; at least the smallest part, if that fits into all of what is left.
+    """
+    if needed <= 0 or left <= 0:
+        return float(needed <= 0)
+    return max(min(1.0, left / to_come / needed), one.least * float(one.least * needed <= left))
 
 
 def _finding(one: Check, subject: Subject) -> Finding:
@@ -123,6 +139,8 @@ def _finding(one: Check, subject: Subject) -> Finding:
         warnings.simplefilter("ignore")  # what a warning says, a check says in its own words
         try:
             return one.look(subject)
+        except DoesNotApply as no:
+            return Finding(str(no), applies=False)
         except CannotTell as no:
             return Finding(str(no))
         except Exception as no:  # whatever the program raises: the other checks go on
@@ -144,19 +162,25 @@ class _Speed:
 
     @classmethod
     def of(cls, subject: Subject) -> _Speed:
-        """Measure it, by scores of a datum and of all."""
-        times = []
-        for data, draws in ((subject.few[:1], 1), (subject.few[:1], 1), (subject.few, DRAWS)):
+        """Measure it, by scores of a datum and of all, the better of two where it is fast."""
+
+        def seconds(data: Dataset, draws: int) -> float:
             began = time.monotonic()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    evaluate(subject.local, data, draws, seed=subject.seed, compile="off")
-                except InvalidInput:  # a program without a bound has few checks, and all are cheap
-                    return cls(0.0, 0.0)
-            times.append(time.monotonic() - began)
-        _, call, whole = times
-        return cls(call / 10, max(0.0, whole - call) / (DRAWS * len(subject.few)))
+            evaluate(subject.local, data, draws, seed=subject.seed, compile="off")
+            return time.monotonic() - began
+
+        one, few = subject.few[:1], subject.few
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                call = min(seconds(one, 1) for _ in range(5))
+                whole, draws = seconds(few, DRAWS), DRAWS
+                if whole < BRIEF:  # which is no more than a run, however few the data
+                    draws = 10 * DRAWS
+                    whole = min(seconds(few, draws) for _ in range(2))
+            except InvalidInput:  # a program without a bound has few checks, and all are cheap
+                return cls(0.0, 0.0)
+        return cls(call / 10, max(0.0, whole - call) / (draws * len(few)))
 
     def seconds(self, one: Check) -> float:
         """About how long a check takes."""

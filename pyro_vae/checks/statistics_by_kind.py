@@ -9,7 +9,7 @@ import numpy as np
 
 from pyro_vae.checks.two_samples import rank_test, share_test
 
-__all__ = ["Departure", "departures", "statistics_of"]
+__all__ = ["Departure", "advice_on", "departures", "statistics_of"]
 
 SHARE, RANK = 0.01, 0.05  # departures up to these do not matter
 
@@ -82,8 +82,8 @@ def _held(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, holds.astype(float))
 
 
-def _all(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
-    return np.ones_like(discrete)
+def _binary(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    return binary
 
 
 def _continuous(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
@@ -101,7 +101,11 @@ def _not_binary(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
 STATISTICS = (
     Statistic(
         "value", lambda x, ref: x, "values too small in the model", "values too large in the model",
-        _all,
+        _not_binary,
+    ),
+    Statistic(
+        "share of ones", lambda x, ref: x, "more often so than in the model",
+        "less often so than in the model", _binary,
     ),
     Statistic(
         "distance from the mean", lambda x, ref: np.abs(x - _middle(ref)),
@@ -137,6 +141,40 @@ STATISTICS = (
         "fewer values at a limit than in the model", _continuous, True,
     ),
 )  # fmt: skip
+
+SCALE = "Learn the likelihood's scale (learn_scale), or use a prior that learns."
+TAILS = "Try StudentT, or another likelihood with such tails."
+DISPERSION = "Try NegativeBinomial or Poisson for counts; Binomial for counts up to a largest one."
+SHARES = "Train longer, or use a prior that learns."
+LOCATION = "Look at the units of the data; train longer, or use a prior that learns."
+ADVICE = {
+    "spread too small in the model": SCALE,
+    "spread too large in the model": SCALE,
+    "counts more dispersed than in the model": DISPERSION,
+    "counts less dispersed than in the model": DISPERSION,
+    "more often so than in the model": SHARES,
+    "less often so than in the model": SHARES,
+    "more zeros than in the model": "Try ZeroInflated.",
+    "fewer zeros than in the model": "Try a likelihood without extra zeros, or Truncated.",
+    "heavier tails than in the model": TAILS,
+    "lighter tails than in the model": "Try Normal, or Truncated where there are bounds.",
+    "counts heaped on round numbers": "The heaping is of the data: harmless, unless their last "
+    "digits matter.",
+    "values rounded or repeated": "Rounding is of the data: harmless where its step is small "
+    "beside the likelihood's scale. Else take DiscretizedLogistic, or Censored with interval=True.",
+    "values heaped at a limit, as censored ones": "Use Censored, with the context that says which "
+    "values are limits.",
+}
+
+
+def advice_on(fault: str) -> str:
+    """What to change where the data differ so from the model's own.
+
+    Example:
+        >>> advice_on("more zeros than in the model")
+        'Try ZeroInflated.'
+    """
+    return ADVICE.get(fault, LOCATION)
 
 
 def statistics_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.datasets.columns import Column
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.calibration import Calibration, calibrate
 from pyro_vae.evaluation.importance import evaluate
@@ -20,19 +22,32 @@ from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.training.history import History, Row
-from pyro_vae.validation import tensors_of
+from pyro_vae.validation import rows_of, tensors_of
 
-__all__ = ["CannotTell", "Claims", "Entries", "Subject", "rows_of_entries", "seeded_rows"]
+__all__ = [
+    "CannotTell",
+    "Claims",
+    "DoesNotApply",
+    "Entries",
+    "Subject",
+    "rows_of_entries",
+    "seeded_rows",
+]
 
 T = TypeVar("T")
 
 MOST = 500  # data that the checks look at
 RANKS = 99  # draws among which a latent is ranked
 REPLICATES = 4  # simulated data for each real one
+SIMULATED = 1000  # data whose latents are ranked
 
 
 class CannotTell(Exception):
     """Why a check cannot be made, in one sentence."""
+
+
+class DoesNotApply(CannotTell):
+    """Why a check cannot be asked of such a program, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +71,14 @@ class Entries:
 
     Args:
         name: of the part.
+        columns: what each entry is called: its column, or its place.
         real: the data (N, D), NaN where an entry is missing.
         simulated: draws of the model (R, N, D), each under the context of its datum, and missing
             where the datum is.
     """
 
     name: str
+    columns: Sequence[str]
     real: Tensor
     simulated: Tensor
 
@@ -97,7 +114,7 @@ class Subject:
     history: History | Sequence[Row] | None = None
     claims: Claims = field(default_factory=Claims)
     seed: int = 0
-    _made: dict[Callable, object] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, make: Callable[[Subject], T]) -> T:
         """What a function makes of the subject, made once for all checks that need it."""
@@ -125,10 +142,18 @@ class Subject:
         """The draws K of the log p(x) that is reported."""
         return self.claims.num_samples or 1000
 
-    @cached_property
-    def calibration(self) -> Calibration:
-        """Ranks of simulated latents among draws of the guide."""
-        return calibrate(self.local, len(self.few), RANKS, context=self.context, seed=self.seed)
+    def calibration(self, part: float = 1.0) -> Calibration:
+        """Ranks of simulated latents among draws of the guide, made once.
+
+        Args:
+            part: of the most data that are simulated. A context is that of the real data, repeated.
+        """
+        if "calibration" not in self._made:
+            count = math.ceil(part * SIMULATED)
+            context = rows_of(self.context, torch.arange(count) % len(self.few))
+            found = calibrate(self.local, count, RANKS, context=context, seed=self.seed)
+            self._made["calibration"] = found
+        return cast(Calibration, self._made["calibration"])
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -155,7 +180,8 @@ class Subject:
             real = x.flatten(1).double().cpu()
             drawn = torch.stack([each[name].flatten(1).double().cpu() for each in draws])
             drawn = torch.where(real.isnan(), torch.nan, drawn)
-            parts.append(Entries(name or "x", real, drawn))
+            columns = [self.column(name or "x", i) for i in range(real.shape[1])]
+            parts.append(Entries(name or "x", columns, real, drawn))
         return parts
 
     def need_history(self) -> Sequence[Row]:
@@ -179,12 +205,44 @@ class Subject:
             raise CannotTell("the data that the program was trained on are not known: pass train=")
         return self.train
 
+    @cached_property
+    def by_category(self) -> list[Entries]:
+        """The same, with an entry for each category, 1 where a datum is of it.
+
+        The numbers of categories have no order, nor are they counts.
+        """
+        known = self.test.columns or ()
+        named = {
+            i: column for i, column in enumerate(known) if column.kind in ("category", "ordinal")
+        }
+        return [_by_category(part, named) for part in self.entries]
+
+    @property
+    def is_standardized(self) -> bool:
+        """Whether the data stand in other units than those of their columns."""
+        return self.test.columns is not None and self.test.columns.is_standardized
+
     def column(self, part: str, entry: int) -> str:
         """What an entry of x is called: the name of its column, or its place."""
         columns = self.test.columns
         if columns is not None and entry < len(columns.names):
             return columns.names[entry]
         return f"{part}[{entry}]"
+
+
+def _by_category(part: Entries, named: dict[int, Column]) -> Entries:
+    """A part whose columns with categories have an entry for each of them."""
+    names: list[str] = []
+    real, drawn = [], []
+    for i, name in enumerate(part.columns):
+        categories = named[i].categories if i in named else ()
+        names += [f"{name} = {each}" for each in categories] or [name]
+        for made, values in ((real, part.real[:, i]), (drawn, part.simulated[..., i])):
+            made += [
+                torch.where(values.isnan(), torch.nan, (values == c).double())
+                for c in range(len(categories))
+            ] or [values]
+    return Entries(part.name, names, torch.stack(real, -1), torch.stack(drawn, -1))
 
 
 def seeded_rows(data: Dataset, most: int, seed: int) -> Dataset:

@@ -27,7 +27,8 @@ def arguments() -> CommandParser:
         "check",
         "Whether q matches the posterior, the bound holds, the model fits, the latent is used, "
         "training has converged and the score is honest: a verdict for each check, with its "
-        "numbers, in RUN/check.json and RUN/check.html.",
+        "numbers, in RUN/check.json and RUN/check.html. The exit code is 0 whatever the verdicts "
+        "are: a script reads them in check.json, where each check has a verdict.",
     )
     add_run_arguments(parser)
     add_data_arguments(parser)
@@ -94,13 +95,13 @@ def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
 def _show(found: Checked, folder: Path) -> None:
     """Print the verdicts, failures first."""
     console = console_of()
-    for passed in (False, None, True):
-        for each in found.of(passed):
+    for word in ("failed", "could not tell", "passed", "does not apply"):
+        for each in found.of(word):
             change = f" {each.change}" if each.change else ""
-            line = f"{each.word:<15}{each.name}: {each.means}.{change}"
+            line = f"{each.word:<16}{each.name}: {each.means}.{change}"
             console.print(line, highlight=False, soft_wrap=True)
     for name, seconds in found.left_out.items():
-        line = f"{'left out':<15}{name}: about {seconds:.0f} s; raise --minutes"
+        line = f"{'left out':<16}{name}: about {seconds:.0f} s; raise --minutes"
         console.print(line, highlight=False, soft_wrap=True)
     console.print(str(found), highlight=False, soft_wrap=True)
     for name in ("check.html", "check.json"):

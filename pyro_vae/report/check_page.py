@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pyro_vae.checks import Checked, Verdict
+from pyro_vae.checks import WORDS, Checked, Verdict
 from pyro_vae.plotting.files import written
 from pyro_vae.report import markup
 from pyro_vae.report.markup import text
@@ -13,7 +13,8 @@ from pyro_vae.report.page import page
 
 __all__ = ["check_page"]
 
-MARKS = {True: ("pass", "passed"), False: ("fail", "failed"), None: ("open", "could not tell")}
+MARKS = dict(zip(WORDS, ("pass", "fail", "open", "none")))
+ORDER = ("failed", "could not tell", "passed", "does not apply")
 
 STYLE = """
 .check { border: 1px solid #d5dae0; border-left-width: .3rem; border-radius: .3rem;
@@ -21,11 +22,13 @@ STYLE = """
 .check h3 { margin: .1rem 0 .2rem; }
 .check.fail { border-left-color: #b3261e; }
 .check.pass { border-left-color: #1a7f4b; }
+.check.none { border-left-color: #d5dae0; }
 .check.open { border-left-color: #8a939c; }
 .badge { display: inline-block; border-radius: 1rem; padding: 0 .6rem; margin-right: .4rem;
   font-size: .85rem; font-weight: 600; color: #fff; white-space: nowrap; }
 .badge.fail { background: #b3261e; }
 .badge.pass { background: #1a7f4b; }
+.badge.none { background: #8a939c; }
 .badge.open { background: #5b6670; }
 .check figure { max-width: 34rem; margin-top: .5rem; }
 .change { font-weight: 600; }
@@ -50,11 +53,10 @@ def check_page(checked: Checked, title: str) -> str:
         False
     """
     counts = " ".join(
-        f"<span class='badge {kind}'>{len(checked.of(passed))} {word}</span>"
-        for passed, (kind, word) in MARKS.items()
+        f"<span class='badge {MARKS[word]}'>{count}</span>"
+        for word, count in checked.counts.items()
     )
-    failed = [*checked.of(False), *checked.of(True), *checked.of(None)]
-    rows = "".join(_row(each) for each in failed)
+    rows = "".join(_row(each) for word in ORDER for each in checked.of(word))
     body = [
         f"<h1>{text(title)}</h1><p>{counts}</p>",
         f"<p class=quiet>{checked.num_data:,} data, SHA-256 {checked.sha256[:12]}..., seed "
@@ -69,8 +71,7 @@ def check_page(checked: Checked, title: str) -> str:
 
 
 def _badge(verdict: Verdict) -> str:
-    kind, word = MARKS[verdict.passed]
-    return f"<span class='badge {kind}'>{word}</span>"
+    return f"<span class='badge {MARKS[verdict.word]}'>{verdict.word}</span>"
 
 
 def _row(verdict: Verdict) -> str:
@@ -105,7 +106,7 @@ def _section(question: str, checked: Checked) -> str:
 
 
 def _check(verdict: Verdict) -> str:
-    kind, _ = MARKS[verdict.passed]
+    kind = MARKS[verdict.word]
     change = f"<p class=change>{text(verdict.change)}</p>" if verdict.change else ""
     numbers = {name: _shown(value) for name, value in verdict.numbers.items()}
     if verdict.adjusted is not None:

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import MOST, Subject
 from pyro_vae.checks.two_samples import rank_test
@@ -72,6 +72,7 @@ class Aggregate(Check):
             },
             p_value=p_value,
             matters=bool(matters),
+            clear=is_clear(told.se, TOLD),
             faults=["the prior does not match the aggregate posterior"],
             change="Use a prior that learns, such as VampPrior, Mixture or Flow, or train longer.",
             figure=on_axes(lambda ax: _draw(ax, ours[:, worst], theirs[:, worst])),

@@ -34,12 +34,14 @@ class Bracket(Check):
 
     name = "importance sampling within bounds"
     question = "Does the bound hold?"
-    calls, rows = 2 * TEMPERATURES * LEAPFROG * 4, 8 * DATA * CHAINS * TEMPERATURES * LEAPFROG
+    calls, rows = 2 * TEMPERATURES * LEAPFROG * 2, 8 * DATA * CHAINS * TEMPERATURES * LEAPFROG
+    least = 0.2
 
     def look(self, subject: Subject) -> Finding:
         context = rows_of(subject.context, slice(0, DATA))
+        steps = round(self.size * TEMPERATURES)
         found = bdmc(
-            subject.local, DATA, CHAINS, TEMPERATURES, context=context, num_leapfrog=LEAPFROG,
+            subject.local, DATA, CHAINS, steps, context=context, num_leapfrog=LEAPFROG,
             seed=subject.seed,
         )  # fmt: skip
         data = found.x if context is None else (found.x, found.context)
@@ -55,12 +57,15 @@ class Bracket(Check):
         far, error = (below, below_error) if is_low else (above, above_error)
         inside = max(below, above) <= TOLERATED
         means = (
-            f"importance sampling lies within the bounds, which are {gap:.2g} nats apart"
+            f"importance sampling lies within the bounds, which are {gap:.2g} nats apart, on "
+            f"{len(ll)} simulated data with {CHAINS} chains of {steps} temperatures"
             if inside
             else f"importance sampling lies {far:.2g} +- {error:.2g} nats {side} bound"
         )
         numbers = {
             "simulated data": len(ll),
+            "chains": CHAINS,
+            "temperatures": steps,
             "lower bound": lower.mean().item(),
             "upper bound": upper.mean().item(),
             "their gap": gap,
@@ -73,8 +78,12 @@ class Bracket(Check):
         }
         figure = on_axes(lambda ax: _draw(ax, lower, upper, ll, elbo))
         if inside and gap > TIGHT:
-            means = f"the bounds are {gap:.2g} nats apart: too far to say more than that"
-            return Finding(means, numbers, figure=figure)
+            means = (
+                f"the bounds are {gap:.2g} nats apart with {steps} temperatures: too far to say "
+                "more than that"
+            )
+            more = "Raise --minutes: more temperatures bring the bounds together."
+            return Finding(means, numbers, change="" if self.size == 1 else more, figure=figure)
         return Finding(
             means=means,
             numbers=numbers,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks.base import Check, Finding
-from pyro_vae.checks.subject import MOST, REPLICATES, CannotTell, Subject
+from pyro_vae.checks.subject import MOST, REPLICATES, CannotTell, DoesNotApply, Subject
 from pyro_vae.checks.two_samples import rank_test
 from pyro_vae.validation import tensors_of
 
@@ -30,7 +30,12 @@ class Context(Check):
     question = "Does the model fit?"
     calls, rows = 40, MOST * REPLICATES + 1
 
+    def suits(self, subject: Subject) -> bool:
+        return subject.context is not None
+
     def look(self, subject: Subject) -> Finding:
+        if not self.suits(subject):
+            raise DoesNotApply("the program takes no context")
         groups = list(_groups(subject))
         if not groups:
             raise CannotTell(f"no label has {FEWEST} data")
@@ -73,8 +78,6 @@ class Context(Check):
 
 def _groups(subject: Subject):
     """The data of each label, or on either side of a covariate's median, by name."""
-    if subject.context is None:
-        raise CannotTell("the program takes no context")
     for name, value in tensors_of(subject.context).items():
         for d, column in enumerate(_columns(value)):
             title = f"{name or 'context'}[{d}]"

@@ -31,8 +31,9 @@ class Convergence(Check):
                 {"epochs": len(curve)},
             )
         return Finding(
-            means=f"over the last {slope.epochs} epochs the objective rises by {slope.gain:.3g} "
-            f"+- {slope.error:.2g} nats",
+            means=f"over the last {slope.epochs} epochs the objective "
+            f"{'falls' if slope.gain < 0 else 'rises'} by {abs(slope.gain):.3g} +- "
+            f"{slope.error:.2g} nats",
             numbers={
                 "epochs": len(curve),
                 "of them in the line": slope.epochs,

@@ -46,8 +46,8 @@ class Draws(Check):
         error = (bias.std() / math.sqrt(len(bias))).item()
         low = bias.mean().item()
         return Finding(
-            means=f"log p(x) from K = {k} draws lies {low:.3g} +- {error:.2g} nats below that from "
-            f"{total}",
+            means=f"log p(x) from K = {k} draws lies {abs(low):.3g} +- {error:.2g} nats "
+            f"{'above' if low < 0 else 'below'} that from {total}",
             numbers={
                 "draws K": k,
                 "held against": total,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy import stats
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, Subject
 from pyro_vae.diagnostics.two_sample import two_sample_test
 from pyro_vae.validation import tensors_of
@@ -47,6 +47,7 @@ class Generated(Check):
             },
             p_value=float(stats.norm.sf(test.z_score)),
             matters=test.accuracy - 0.5 > TOLERATED,
+            clear=is_clear(test.se, TOLD),
             faults=["generated data are not like the data"],
             change="Look at samples beside data (pyro-vae sample); a larger decoder, a prior that "
             "learns, or another likelihood.",

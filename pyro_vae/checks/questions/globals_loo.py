@@ -6,7 +6,7 @@ import warnings
 
 from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import khat
-from pyro_vae.checks.subject import CannotTell, Subject, seeded_rows
+from pyro_vae.checks.subject import DoesNotApply, Subject, seeded_rows
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.evaluation.arviz_compat import leave_one_out
 
@@ -36,7 +36,7 @@ class GlobalLoo(Check):
 
     def look(self, subject: Subject) -> Finding:
         if not self.suits(subject):
-            raise CannotTell(
+            raise DoesNotApply(
                 "the program is without global latents: log p(x) of a test datum is what "
                 "leave-one-out would estimate"
             )

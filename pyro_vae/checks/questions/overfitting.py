@@ -42,7 +42,8 @@ class Overfitting(Check):
         fallen = _fallen(subject)
         told = "" if fallen is None else f", and the validation ELBO fell by {fallen:.3g} nats"
         return Finding(
-            means=f"training data score {gap:.3g} +- {error:.2g} nats higher than test data{told}",
+            means=f"training data score {abs(gap):.3g} +- {error:.2g} nats "
+            f"{'lower' if gap < 0 else 'higher'} than test data{told}",
             numbers={
                 "training less test ELBO": gap,
                 "its standard error": error,

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from scipy import stats
 
-from pyro_vae.checks.base import Check, Finding, Number
+from pyro_vae.checks.base import Check, Finding, Number, is_clear
 from pyro_vae.checks.drawing import ecdf_of_uniform
 from pyro_vae.checks.leave_one_out import ROWS, predicted
 from pyro_vae.checks.subject import Subject
 from pyro_vae.checks.uniformity import uniform_test
+from pyro_vae.plotting.files import named
 
 __all__ = ["Predictions"]
 
@@ -36,7 +37,9 @@ class Predictions(Check):
     calls, rows = 20, 2 * ROWS
 
     def look(self, subject: Subject) -> Finding:
-        u = torch.cat([part.pit for part in subject.once(predicted)], dim=1).numpy()
+        parts = subject.once(predicted)
+        u = torch.cat([part.pit for part in parts], dim=1).numpy()
+        names = [subject.column(one.name, i) for one in parts for i in range(one.x.shape[1])]
         test = uniform_test(u)
         pooled, p_pooled = _pooled(u)
         inside = np.abs(u - 0.5) < LEVEL / 2
@@ -49,11 +52,13 @@ class Predictions(Check):
         d = test.worst
         faults = [_fault(u if together and not wrong.any() else u[:, d])]
         matters = bool(wrong.any() or together)
+        where = f" ({names[d]})" if wrong.any() else ""
         numbers: dict[str, Number] = {
             "data": len(u),
             "entries": u.shape[1],
             f"covered by {LEVEL:.0%} intervals": covered,
             "its standard error": error,
+            "the entry that fits least": names[d],
             "largest difference of an entry": float(test.difference[d]),
             "entries that differ": int(wrong.sum()),
             "largest difference of all entries together": float(np.abs(pooled).max()),
@@ -61,15 +66,18 @@ class Predictions(Check):
         }
         return Finding(
             means=f"intervals of {LEVEL:.0%} for an entry given the others hold {covered:.1%} +- "
-            f"{error:.1%}" + (f"; {faults[0]}" if matters else ""),
+            f"{error:.1%}" + (f"; {faults[0]}{where}" if matters else ""),
             numbers=numbers,
             p_value=min(1.0, 2 * min(test.smallest, p_pooled)),
             matters=matters,
+            clear=is_clear(error),
             faults=faults,
             change="Learn the likelihood's scale, or choose a likelihood with other tails or with "
             "several modes.",
             figure=ecdf_of_uniform(
-                u[:, d][known[:, d]], "LOO-PIT of the entry that fits least", "LOO-PIT"
+                u[:, d][known[:, d]],
+                f"LOO-PIT of {named(names[d])}, the entry that fits least",
+                "LOO-PIT: probability of a smaller value",
             ),
         )
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import stats
+from torch import Tensor
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import Check, Finding, is_clear
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.leave_one_out import ROWS, predicted
-from pyro_vae.checks.subject import CannotTell, Subject
+from pyro_vae.checks.subject import DoesNotApply, Subject
 
 __all__ = ["Probabilities"]
 
 BINS = 10
+FEWEST = 20  # entries of a group
 TOLERATED = 0.05
 
 
@@ -22,7 +24,7 @@ class Probabilities(Check):
 
     .. math:: P(x_{nd} = 1 \mid P(x_d = 1 \mid x_{n,-d}) = p) = p
 
-    In ten groups of equal size, by the predicted probability; errors are over data.
+    In up to ten groups of equal size, by the predicted probability; errors are over data.
 
     Source: DeGroot and Fienberg (1983), The Comparison and Evaluation of Forecasters.
     """
@@ -32,27 +34,31 @@ class Probabilities(Check):
     calls, rows = 20, 2 * ROWS + 1
 
     def look(self, subject: Subject) -> Finding:
-        binary = [
-            (part.x, part.mean)
+        binary = {part.name: part.is_binary & _binary(part.real) for part in subject.entries}
+        if not any(bool(some.any()) for some in binary.values()):
+            raise DoesNotApply("the data have no binary entries")
+        some = [
+            (part.x[:, binary[part.name]], part.one[:, binary[part.name]])
             for part in subject.once(predicted)
-            if bool(((part.x == 0) | (part.x == 1) | part.x.isnan()).all())
         ]
-        if not binary:
-            raise CannotTell("the data have no binary entries")
-        x, p = (torch.cat(parts, dim=1).numpy() for parts in zip(*binary))
+        x, p = (torch.cat(parts, dim=1).numpy() for parts in zip(*some))
         known = ~(np.isnan(x) | np.isnan(p))
-        edges = np.unique(np.quantile(p[known], np.linspace(0, 1, BINS + 1)))
+        bins = int(np.clip(known.sum() // FEWEST, 1, BINS))
+        edges = np.unique(np.quantile(p[known], np.linspace(0, 1, bins + 1)).round(9))
+        whole = _of_group(x, p, known)[2]
         group = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, max(len(edges) - 2, 0))
         said, seen, error = np.array(
             [_of_group(x, p, known & (group == g)) for g in np.unique(group)]
         ).T
         z = (seen - said) / error
         worst = int(np.abs(z).argmax())
+        few = f", {len(z)} groups of {known.sum():,} entries"
         return Finding(
             means=f"entries that are 1 with probability {said[worst]:.2f} by the model are so in "
-            f"{seen[worst]:.2f} +- {error[worst]:.2f} of the cases",
+            f"{seen[worst]:.2f} +- {error[worst]:.2f} of the cases{few}",
             numbers={
                 "data": len(x),
+                "binary entries": x.shape[1],
                 "groups": len(z),
                 "said": float(said[worst]),
                 "seen": float(seen[worst]),
@@ -61,10 +67,16 @@ class Probabilities(Check):
             },
             p_value=min(1.0, len(z) * float(2 * stats.norm.sf(abs(z[worst])))),
             matters=bool((np.abs(seen - said)[np.abs(z) > 3] > TOLERATED).any()),
+            clear=is_clear(whole),
             faults=["probabilities are not calibrated"],
             change="Train the decoder longer or make it larger; a prior that learns may help.",
             figure=on_axes(lambda ax: _draw(ax, said, seen, error), (4.5, 4.0)),
         )
+
+
+def _binary(x: Tensor) -> Tensor:
+    """Which entries of the data are 0 or 1 (D,)."""
+    return ((x == 0) | (x == 1) | x.isnan()).all(0)
 
 
 def _of_group(x: np.ndarray, p: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, Subject, rows_of_entries, seeded_rows
 from pyro_vae.checks.two_samples import rank_test
 from pyro_vae.diagnostics.two_sample import two_sample_test
@@ -44,6 +44,7 @@ class Shift(Check):
             },
             p_value=min(1.0, p_value),
             matters=told.accuracy - 0.5 > TOLERATED or bool(wrong.any()),
+            clear=is_clear(told.se, TOLD),
             faults=["test data are not like the training data"],
             change="Split at random, or say that the score is of another population.",
         )

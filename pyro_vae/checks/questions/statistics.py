@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyro_vae.checks.base import Check, Finding, Number
+from pyro_vae.checks.base import Check, Finding, Number, is_clear
 from pyro_vae.checks.drawing import on_axes
-from pyro_vae.checks.statistics_by_kind import Departure, departures, statistics_of
+from pyro_vae.checks.statistics_by_kind import Departure, advice_on, departures, statistics_of
 from pyro_vae.checks.subject import MOST, REPLICATES, Entries, Subject
 from pyro_vae.plotting.files import named
 
 __all__ = ["Statistics"]
 
 LEVEL = 0.01
-SHOWN = 4  # faults that are named
+SHOWN = 4  # faults, and columns of each, that are named
 
 
 class Statistics(Check):
@@ -21,8 +21,9 @@ class Statistics(Check):
 
     .. math:: z \sim p(z), \; \tilde x \sim p(x \mid z): \quad T(\tilde x) \sim T(x)
 
-    Counts: their dispersion, zeros, round numbers. Numbers: location, spread, tails, repeated
-    values. No draw of q takes part, so that a poor q cannot hide a poor fit.
+    Counts: their dispersion, zeros, round numbers. Categories: their shares. Numbers: location,
+    spread, tails, repeated values. No draw of q takes part, so that a poor q cannot hide a poor
+    fit.
     """
 
     name = "statistics of the data"
@@ -31,7 +32,7 @@ class Statistics(Check):
 
     def look(self, subject: Subject) -> Finding:
         found: list[tuple[Entries, Departure]] = []
-        for part in subject.entries:
+        for part in subject.by_category:
             arrays = part.real.numpy(), part.simulated.numpy()
             kinds = part.is_discrete.numpy(), part.is_binary.numpy()
             found += [(part, each) for each in statistics_of(*arrays, *kinds)]
@@ -39,7 +40,15 @@ class Statistics(Check):
         looks = max(1, sum(int((each.p_value < 1).sum()) for each in tests))
         smallest = min(float(each.p_value.min()) for each in tests)
         wrong = departures(tests, LEVEL)
-        faults = list(dict.fromkeys(each.fault(d) for each, d in wrong))[:SHOWN]
+        names = {id(each): part.columns for part, each in found}
+        columns: dict[str, list[str]] = {}
+        for each, d in wrong:
+            column = names[id(each)][d]
+            if column not in columns.setdefault(each.fault(d), []):
+                columns[each.fault(d)].append(column)
+        faults = list(columns)[:SHOWN]
+        count = len(subject.few)
+        error = ((count * (REPLICATES + 1) + 1) / (12 * REPLICATES)) ** 0.5 / count
         numbers: dict[str, Number] = {
             "real data": len(subject.few),
             "simulated data": len(subject.few) * REPLICATES,
@@ -48,10 +57,10 @@ class Statistics(Check):
         }
         for part, each in found:
             d = int(each.p_value.argmin())
-            numbers[f"{each.statistic}, most at"] = subject.column(part.name, d)
+            numbers[f"{each.statistic}, most at"] = part.columns[d]
             numbers[f"{each.statistic}, larger by"] = float(each.size[d])
         return Finding(
-            means="; ".join(faults)
+            means="; ".join(f"{fault} ({_some(columns[fault])})" for fault in faults)
             if faults
             else f"{looks} comparisons of the data with the model's own find no difference that "
             "matters",
@@ -59,11 +68,16 @@ class Statistics(Check):
             p_value=min(1.0, smallest * looks),
             matters=bool(wrong),
             faults=faults,
-            change="Choose a likelihood for this kind of data: NegativeBinomial or a "
-            "zero-inflated one for counts, StudentT or a learned scale for numbers, Censored for "
-            "limits.",
+            clear=is_clear(error),
+            change=" ".join(dict.fromkeys(map(advice_on, faults))),
             figure=on_axes(lambda ax: _draw(ax, subject, found)),
         )
+
+
+def _some(columns: list[str]) -> str:
+    """The first columns by name, and how many there are besides."""
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    return ", ".join(columns[:SHOWN]) + more
 
 
 def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
@@ -78,5 +92,8 @@ def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
         bins = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
     for values, name in ((real, "data"), (made, "drawn from the model")):
         ax.hist(values, bins=bins, density=True, histtype="step", linewidth=1.5, label=name)
-    ax.set(title=f"{named(subject.column(part.name, d))}: {each.statistic}", ylabel="density")
+    name = named(part.columns[d])
+    title = f"{name}, the entry that differs most: {each.statistic}"
+    unit = ", as the model takes it" if subject.is_standardized else ""
+    ax.set(title=title, xlabel=f"{name}{unit}", ylabel="density")
     ax.legend()
