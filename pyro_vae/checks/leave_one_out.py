@@ -18,7 +18,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_vae.checks.subject import CannotTell, Subject
-from pyro_vae.distributions import entries_of, stated_support
+from pyro_vae.distributions import ObservedEntries, ObservedEvents, entries_of, stated_support
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -96,7 +96,7 @@ def _of(given: Conditioned) -> list[Predicted]:
         x = tensors_of(given.x).get(name, tensors_of(given.x).get(""))
         assert x is not None
         try:
-            law = entries_of(given.predictive(values, name))
+            law = _entries(given.predictive(values, name))
         except InvalidInput as no:  # entries of this part depend on one another; others may not
             refused = no
             continue
@@ -114,6 +114,13 @@ def _of(given: Conditioned) -> list[Predicted]:
     if not found and refused is not None:
         raise refused
     return found
+
+
+def _entries(law: TorchDistribution) -> TorchDistribution:
+    """The distribution of single entries, of which some or a whole part may be missing."""
+    if isinstance(law, ObservedEvents):
+        return ObservedEntries(entries_of(law.base))
+    return entries_of(law)
 
 
 def _smaller(law: TorchDistribution, x: Tensor, weights: Tensor, ess: Tensor) -> Tensor:

@@ -233,7 +233,8 @@ class Subject:
 def _by_category(part: Entries, named: dict[int, Column]) -> Entries:
     """A part whose columns with categories have an entry for each of them."""
     names: list[str] = []
-    real, drawn = [], []
+    real: list[Tensor] = []
+    drawn: list[Tensor] = []
     for i, name in enumerate(part.columns):
         categories = named[i].categories if i in named else ()
         names += [f"{name} = {each}" for each in categories] or [name]

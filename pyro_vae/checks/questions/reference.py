@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
+from pyro_vae.checks.base import Check, Finding, is_clear
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject, seeded_rows
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, to_inference_data
@@ -89,7 +89,7 @@ class Reference(Check):
             numbers=numbers,
             p_value=p_value,
             matters=largest - 0.5 > TOLERATED,
-            clear=is_clear(error, TOLD),
+            clear=is_clear(error, 2 * TOLERATED),
             more="Raise --minutes: longer chains would show a departure of ten points.",
             faults=[
                 "q misses part of the posterior" if missed > OUTSIDE else "q is not the posterior"
