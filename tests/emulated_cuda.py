@@ -9,7 +9,7 @@ what was recorded, on the same memory, and nothing that Python did in between. K
 import contextlib
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch._ops import OpOverload
 from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from pyro_vae.compilation import capture
 from pyro_vae.compilation.capture import Captured
@@ -286,10 +287,12 @@ def emulated_cuda(monkeypatch):
             return call(captured, *inputs)
 
     def extract(value, *args, **kwargs):  # what a captured graph knows of a result
-        fake = extract_val(value, *args, **kwargs)
-        for x in tensors_in(fake):
-            x.stands_for_gpu = gpu.target == GPU
-        return fake
+        found = extract_val(value, *args, **kwargs)
+        return tree_map(on_gpu, found) if gpu.target == GPU else found
+
+    def on_gpu(found):
+        is_result = isinstance(found, capture.Result)
+        return replace(found, device=torch.device("cuda")) if is_result else found
 
     extract_val = proxy_tensor.extract_val
     monkeypatch.setattr(proxy_tensor, "extract_val", extract)
@@ -323,7 +326,7 @@ def emulated_cuda(monkeypatch):
     monkeypatch.setattr(
         capture,
         "is_on_host",
-        lambda tensor: not getattr(tensor, "stands_for_gpu", is_on_gpu(tensor)),
+        lambda x: x.device.type == "cpu" if isinstance(x, capture.Result) else not is_on_gpu(x),
     )
     monkeypatch.setattr(Captured, "compile", lambda self, inputs: None)
     monkeypatch.setattr(Captured, "__call__", interpret)

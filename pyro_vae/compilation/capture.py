@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +26,6 @@ from pyro import validation_enabled
 from torch import Tensor, nn
 from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -130,6 +130,30 @@ class Captured:
         return self.graph(*values)
 
 
+@dataclass(frozen=True)
+class Result:
+    """What the passes over a graph look up of an operation's result, under ``meta["val"]``."""
+
+    dtype: torch.dtype
+    device: torch.device
+    dim: int
+
+
+class _Results(TorchFunctionMode):
+    """Stands where torch expects a mode of fake tensors, of which it makes one for each result.
+
+    They would take a third of the time of a capture, and Inductor makes its own.
+    """
+
+    shape_env, epoch = None, 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.empty_strided:
+            return Result(kwargs["dtype"], kwargs["device"], len(args[0]))
+        return func(*args, **kwargs)
+
+
 def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
     devices = [x.device for x in inputs if x.is_cuda]
     try:
@@ -139,8 +163,7 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
             without_writes(),
             _without_checks(),
             _WithoutReading(),
-            # Without a mode to find, torch makes one for each operation: half of the time.
-            tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))),
+            tracing(TracingContext(_Results())),  # type: ignore[arg-type]
         ):
             return make_fx(fn)(*inputs)
     except RuntimeError as error:
@@ -222,13 +245,13 @@ def _is_of_host(graph: GraphModule, node: Node) -> bool:
         return is_on_host(value) and value.dim() > 0
     is_random = torch.Tag.nondeterministic_seeded in tags_of(node)
     return node.op == "call_function" and any(
-        is_on_host(x) and (x.dim() > 0 or is_random)
+        is_on_host(x) and (x.dim > 0 or is_random)
         for x in tree_leaves(node.meta.get("val"))
-        if isinstance(x, Tensor)
+        if isinstance(x, Result)
     )
 
 
-def is_on_host(tensor: Tensor) -> bool:
+def is_on_host(tensor: Tensor | Result) -> bool:
     """Whether a tensor is in the host's memory."""
     return tensor.device.type == "cpu"
 

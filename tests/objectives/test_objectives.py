@@ -14,11 +14,11 @@ from conftest import small_vae
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyro_vae as pv
+from pyro_vae.compilation.capture import Captured
 from pyro_vae.evaluation import log_weights
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.runtime.environment import evaluating
@@ -247,7 +247,7 @@ def test_nothing_waits_for_the_device_and_the_step_is_one_graph(float64, name, p
         step(x, torch.tensor(0.5), *parameters)  # finds the plates
         with AsksTheDevice():
             step(x, torch.tensor(0.5), *parameters)
-        graph = make_fx(step)(x, torch.tensor(0.5), *parameters)
+        graph = Captured(step, [x, torch.tensor(0.5), *parameters])
         results = []
         for run in (step, graph):
             torch.manual_seed(4)
