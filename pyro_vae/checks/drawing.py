@@ -17,11 +17,12 @@ from pyro_vae.plotting.files import named
 
 __all__ = ["bars", "ecdf_of_uniform", "khat", "on_axes"]
 
+SIZE = (6.0, 3.6)  # inches
 POINTS = 101  # at which a distribution function is drawn
 
 
 def on_axes(
-    draw: Callable[[Axes], object], size: tuple[float, float] = (6.0, 3.6)
+    draw: Callable[[Axes], object], size: tuple[float, float] = SIZE
 ) -> Callable[[], Figure]:
     """What draws a figure of one pair of axes, made when it is asked for."""
 
@@ -42,6 +43,8 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
         xlabel: what the values are.
     """
 
+    words = {"title": title, "xlabel": xlabel, "ylabel": "share below, less what is uniform"}
+
     def make() -> Figure:
         az = arviz()
         if not is_0x(az):
@@ -50,7 +53,7 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
             # From 1.3 on there is a test in place of bands, whose own fail there.
             has_bands = "ci_prob" in inspect.signature(plots.plot_ecdf_pit).parameters
             bands = {"ci_prob": 0.95} if has_bands else {"envelope_prob": 0.95}
-            return _figure_of(plots.plot_ecdf_pit(given, backend="matplotlib", **bands), title)
+            return _figure_of(plots.plot_ecdf_pit(given, backend="matplotlib", **bands), **words)
 
         def draw(ax: Axes) -> None:
             az.plot_ecdf(
@@ -64,7 +67,7 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
                 ax=ax,
                 show=False,
             )
-            ax.set(title=title, xlabel=xlabel, ylabel="share below, less what is uniform")
+            ax.set(**words)
 
         return on_axes(draw)()
 
@@ -74,31 +77,40 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
 def khat(shapes: np.ndarray, threshold: float) -> Callable[[], Figure]:
     """What draws the data's Pareto k, with the threshold of reliability."""
     shown = shapes[np.isfinite(shapes)]
-    title = "Pareto k of the importance weights"
+    words = {"xlabel": "datum", "ylabel": "Pareto k", "title": "Pareto k of the importance weights"}
 
     def make() -> Figure:
         az = arviz()
         if not is_0x(az):
             scores = elpd_data(0 * shown, shown, num_samples=1000, good_k=threshold)
             plots = importlib.import_module("arviz_plots")
-            return _figure_of(plots.plot_khat(scores, backend="matplotlib"), title)
+            figure = _figure_of(plots.plot_khat(scores, backend="matplotlib"), **words)
+            figure.axes[0].axhline(threshold, color="0.4", linewidth=1, linestyle="--")
+            return figure
 
         def draw(ax: Axes) -> None:
             az.plot_khat(shown, ax=ax, textsize=10, show=False)
             ax.axhline(threshold, color="0.4", linewidth=1, linestyle="--")
-            ax.set(xlabel="datum", ylabel="Pareto k", title=title)
+            ax.set(**words)
 
         return on_axes(draw)()
 
     return _quietly(make)
 
 
-def _figure_of(collection: ArvizData, title: str) -> Figure:
-    """The figure of a collection of plots of ArviZ 1.x, which pyplot then forgets."""
+def _figure_of(collection: ArvizData, **words: str) -> Figure:
+    """The figure of one plot of ArviZ 1.x in our words and size, which pyplot then forgets."""
     import matplotlib.pyplot as plt
 
     figure = collection.viz["figure"].item()
-    figure.suptitle(title)
+    figure.set_size_inches(SIZE)
+    figure.set_layout_engine("constrained")
+    ax = figure.axes[0]
+    ax.set(**words)
+    reached = np.concatenate([np.ravel(line.get_ydata()) for line in ax.lines] or [np.zeros(1)])
+    reached = reached[np.isfinite(reached)]
+    low, high = ax.get_ylim()  # which are those of the bands, beyond which a line may lie
+    ax.set_ylim(min(low, 1.05 * reached.min()), max(high, 1.05 * reached.max()))
     plt.close(figure)
     return figure
 

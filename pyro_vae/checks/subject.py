@@ -217,10 +217,10 @@ class Subject:
         }
         return [_by_category(part, named) for part in self.entries]
 
-    @property
-    def is_standardized(self) -> bool:
-        """Whether the data stand in other units than those of their columns."""
-        return self.test.columns is not None and self.test.columns.is_standardized
+    def in_units(self, name: str, values: Tensor) -> Tensor:
+        """Values of a column in its own units; as they are where no column has that name."""
+        known = [column for column in self.test.columns or () if column.name == name]
+        return values * known[0].scale + known[0].center if known else values
 
     def column(self, part: str, entry: int) -> str:
         """What an entry of x is called: the name of its column, or its place."""

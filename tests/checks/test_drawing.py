@@ -18,6 +18,18 @@ def test_figures_are_arvizs_own():
         assert any(each.lines or each.collections for each in figure.axes)
 
 
+def test_figures_say_what_they_show_and_hold_every_point():
+    values = np.random.default_rng(0).beta(8, 8, 60)  # far beyond the bands
+    figure = ecdf_of_uniform(values, "LOO-PIT of weight", "LOO-PIT")()
+    (ax,) = figure.axes
+    said = ax.get_title(), ax.get_xlabel(), ax.get_ylabel()
+    assert said == ("LOO-PIT of weight", "LOO-PIT", "share below, less what is uniform")
+    assert figure.get_suptitle() == ""  # which would lie on the title
+    low, high = ax.get_ylim()
+    for line in ax.lines:
+        assert low <= np.min(line.get_ydata()) and np.max(line.get_ydata()) <= high
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("number", [1, 12])
 def test_values_that_are_all_the_same_are_drawn(value, number):

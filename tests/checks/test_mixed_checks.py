@@ -88,6 +88,17 @@ def test_categories_are_no_counts_and_columns_are_named():
     assert "Rounding is of the data: harmless" in rounded.change
 
 
+def test_a_figure_shows_a_column_in_its_own_units():
+    data = table()
+    columns = Columns((Column("weight", "real", (), 70.0, 10.0), *list(COLUMNS)[1:]))
+    data.x[:, 0] += 2
+    found = verdict("statistics of the data", program(), Dataset(data.x, columns=columns))
+    (ax,) = found.figure().axes
+    assert ax.get_xlabel() == "weight" and ax.get_title().startswith("weight differs most, in its ")
+    low, high = ax.get_xlim()
+    assert 30 < low < 60 and 100 < high < 130
+
+
 def test_a_row_of_a_table_with_one_real_column_is_known_again():
     name = "test data among the training data"
     train, test = table(400), table(100, 1)

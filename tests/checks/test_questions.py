@@ -6,10 +6,11 @@ import pytest
 import torch
 from closed_forms import two_modes
 from global_programs import conjugate
-from test_checks import EXACT, normal, verdict
+from test_checks import EXACT, named, normal, verdict
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae.checks import Subject
 from pyro_vae.checks.questions import bracket, gap, reference
 from pyro_vae.datasets import Dataset
 
@@ -81,6 +82,21 @@ def test_the_inference_gap_is_that_of_the_normal():
     assert "the encoder is off" in found.faults
     expected = (EXACT.marginal.log_prob(normal(1)) - EXACT.elbo(normal(1), 2.5)).item()
     assert abs(found.numbers["inference gap"] - expected) < 0.5
+
+
+@pytest.mark.filterwarnings("ignore:Pareto k")
+def test_the_inference_gap_in_fewer_steps_blames_no_part_for_the_other(monkeypatch):
+    def with_steps(program, size):
+        one = named("inference gap")
+        one.size = size
+        return one.look(Subject(program, Dataset(normal(40))))
+
+    assert with_steps(EXACT.program(), 0.2).passed
+    monkeypatch.setattr(gap, "TOLERATED", 0.05)
+    off = with_steps(EXACT.program(widen=1.6), 0.02)  # one step: what the encoder loses, it hides
+    assert off.passed is None and off.numbers["inference gap"] > off.numbers["tolerated"]
+    assert "the family of q is too small" not in off.faults
+    assert with_steps(EXACT.program(widen=2.5), 0.02).passed is False
 
 
 def test_nuts_is_told_from_a_narrow_guide_and_not_from_the_posterior():

@@ -28,13 +28,17 @@ def test_check_writes_verdicts_and_a_page(run, capsys):
     assert by_name["slope of the last epochs"]["passed"] is None
     for each in found["checks"]:
         assert each["passed"] in (True, False, None) and each["means"] and each["name"] in printed
-        assert bool(each["what_to_do"]) == (each["passed"] is False)
+        assert each["passed"] is None or bool(each["what_to_do"]) == (each["passed"] is False)
+        word = {True: ("passed",), False: ("failed",)}.get(each["passed"])
+        assert each["verdict"] in (word or ("could not tell", "does not apply"))
+    assert by_name["data given the context"]["verdict"] == "does not apply"
     assert set(found["left_out"]).isdisjoint(by_name) and found["left_out"]
     page = (run / "check.html").read_text()
     assert all(each["name"] in page for each in found["checks"])
     assert (
         not re.search(r"(src|href)=['\"]?http", page)
         and "could not tell" in page
+        and "does not apply" in page
         and "Left out" in page
     )
 

@@ -84,7 +84,8 @@ def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
     """Draw real and simulated values of the entry that differs most."""
     part, each = min(found, key=lambda pair: float(pair[1].p_value.min()))
     d = int(each.p_value.argmin())
-    real, made = part.real[:, d].numpy(), part.simulated[:, :, d].flatten().numpy()
+    values = part.real[:, d], part.simulated[:, :, d].flatten()
+    real, made = (subject.in_units(part.columns[d], each).numpy() for each in values)
     both = np.concatenate([real[~np.isnan(real)], made[~np.isnan(made)]])
     low, high = np.quantile(both, [0.005, 0.995])
     bins = np.linspace(low, high, 31)
@@ -93,7 +94,6 @@ def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
     for values, name in ((real, "data"), (made, "drawn from the model")):
         ax.hist(values, bins=bins, density=True, histtype="step", linewidth=1.5, label=name)
     name = named(part.columns[d])
-    title = f"{name}, the entry that differs most: {each.statistic}"
-    unit = ", as the model takes it" if subject.is_standardized else ""
-    ax.set(title=title, xlabel=f"{name}{unit}", ylabel="density")
+    title = f"{name} differs most, in its {each.statistic}"
+    ax.set(title=title, xlabel=name, ylabel="density")
     ax.legend()
