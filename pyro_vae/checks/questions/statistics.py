@@ -84,8 +84,8 @@ def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
     """Draw real and simulated values of the entry that differs most."""
     part, each = min(found, key=lambda pair: float(pair[1].p_value.min()))
     d = int(each.p_value.argmin())
-    values = part.real[:, d], part.simulated[:, :, d].flatten()
-    real, made = (subject.in_units(part.columns[d], each).numpy() for each in values)
+    both_sides = part.real[:, d], part.simulated[:, :, d].flatten()
+    real, made = (subject.in_units(part.columns[d], each).numpy() for each in both_sides)
     both = np.concatenate([real[~np.isnan(real)], made[~np.isnan(made)]])
     low, high = np.quantile(both, [0.005, 0.995])
     bins = np.linspace(low, high, 31)
