@@ -108,7 +108,8 @@ class Codebook(nn.Module):
             self.codebook.copy_(self.sums / self.counts.clamp_min(1e-6).unsqueeze(-1))
         codes = self.indices(vectors.detach())
         entries = self.codebook[codes].movedim(-1, -len(self.latent))
-        point = vectors + (entries - vectors).detach()
+        # Without a gradient to pass, an entry to the bit: the sum rounds, by batch and by place.
+        point = vectors + (entries - vectors).detach() if vectors.requires_grad else entries
         density = dist.Delta(point, event_dim=len(self.latent))
         if learns:
             self._follow(whole_batch(self._vectors(vectors)), whole_batch(codes.flatten()))

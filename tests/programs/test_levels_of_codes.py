@@ -377,3 +377,25 @@ def replaced(level, prior, posterior=None):
 def test_levels_of_codes_that_do_not_fit_are_named(make, message):
     with pytest.raises(InvalidInput, match=message):
         make()
+
+
+@torch.no_grad()
+def test_without_a_gradient_a_code_is_its_entry_to_the_bit():
+    """Else it would be another one in another batch, and have no mass there."""
+    for q in ladder_of_codes().eval().posteriors:
+        z = q(torch.randn(50, *q.network.in_shape)).mean
+        assert torch.equal(z, q.codebook[q.indices(z)].movedim(-1, -len(q.latent)))
+
+
+@torch.no_grad()
+def test_the_information_of_codes_is_the_entropy_of_their_frequencies():
+    torch.manual_seed(3)
+    x = torch.rand(20, 1, 8, 8).round().repeat(2, 1, 1, 1)
+    program = ladder_of_codes([(3, 4, 4), (2, 2, 2)], codes=(4, 4))
+    z = torch.cat([part.flatten(1) for part in pv.encode(program.eval(), x).values()], 1)
+    _, places, counts = z.unique(dim=0, return_inverse=True, return_counts=True)
+    assert 1 < len(counts) <= 20
+    entropy = -(counts[places] / len(x)).log().mean().item()
+    parts = pv.evaluation.aggregate_posterior(program, x, 1)
+    assert parts.mutual_information == pytest.approx(entropy, rel=1e-5)
+    assert parts.kl == pytest.approx(parts.mutual_information + parts.marginal_kl, rel=1e-5)
