@@ -225,7 +225,8 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
         console.print(
             "Scores marked >= are bounds: some of their data have a Pareto k above or near "
             "the threshold, or none because K is too small. A difference marked ~ is of two "
-            "bounds, and the true one may be larger or smaller.",
+            "bounds, and the true one may be larger or smaller: its errors are those of the "
+            "bounds.",
             highlight=False,
             soft_wrap=True,
         )
@@ -260,7 +261,7 @@ def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
     table.add_column("runs", overflow="fold")
     heads = ["mean", "s.d. between runs"]
     if compared.over_seeds:
-        heads += ["minus the first", "s.e. over data", "s.e. over seeds", "p of no difference"]
+        heads += ["minus the first", "its s.e.", "of data", "of seeds", "p"]
     for column in heads:
         table.add_column(column, justify="right", overflow="fold")
     for runs, over_seeds in compared.spreads.items():
@@ -277,4 +278,5 @@ def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
 
 def _words(paired: SeedDifference) -> tuple[str, ...]:
     value = f"{paired.sign} {paired.mean:+.2f}".strip()
-    return value, known(paired.se_data), known(paired.se_seeds), known(paired.adjusted, 3)
+    errors = (known(error) for error in (paired.se, paired.se_data, paired.se_seeds))
+    return value, *errors, "< 0.001" if paired.adjusted < 0.001 else known(paired.adjusted, 3)

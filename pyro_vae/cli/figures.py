@@ -12,11 +12,12 @@ from torch import Tensor
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.runs import parse_context
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.contracts import ProgramLike, num_classes_of
+from pyro_vae.contracts import ProgramLike, Tensors, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
 from pyro_vae.plotting.files import Draw, named
 from pyro_vae.programs import is_unconditional
+from pyro_vae.runtime.decoding import decode
 from pyro_vae.runtime.observed import NotObserved
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
@@ -49,7 +50,7 @@ def draw_figures(
     }
     across = {"samples": 1 if test.columns is None else 4}
     try:
-        again = reconstruct(program, few)
+        again = _again(program, few)
     except NotObserved as refusal:
         console_of().print(f"no reconstructions: {refusal}", highlight=False, soft_wrap=True)
     else:
@@ -73,6 +74,14 @@ def draw_figures(
         pictures |= plotting.figure_files(name, draw, size, formats, across.get(name, 1))
     checkpoint.commit(folder, pictures)
     return [folder / name for name in pictures]
+
+
+def _again(program: ProgramLike, few: Dataset) -> Tensors:
+    """The means of p(x | z); `reconstruct` would give back what was observed of data with gaps."""
+    if not few.missing or few.parts:
+        return reconstruct(program, few)
+    context = None if is_unconditional(program) else few.context
+    return decode(program, encode(program, few, draws=True), context)
 
 
 def _samples(program: ProgramLike, test: Dataset) -> tuple[list[Draw], tuple[float, float]]:

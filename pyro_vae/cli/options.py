@@ -136,11 +136,18 @@ def _unknown_argument(message: str) -> InvalidInput | None:
 
 def _of_another(key: str, path: str, option: str) -> str | None:
     """Which other components of the package take an option that the default one does not."""
-    known = vars(sys.modules.get(path.rpartition(".")[0], sys))
-    classes = {n: known[n] for n in known.get("__all__", []) if inspect.isclass(known.get(n))}
-    takes = [n for n, each in classes.items() if option in inspect.signature(each).parameters]
+    package, _, name = path.rpartition(".")
+    known = vars(sys.modules.get(package, sys))
+    bases = _bases(known.get(name))
+    kin = [other for other in known.get("__all__", []) if bases & _bases(known.get(other))]
+    takes = [other for other in kin if option in inspect.signature(known[other]).parameters]
     flag = f"--{key.replace('_', '-')}"
     return f"name the class that takes it too: {flag} {' or '.join(takes)}" if takes else None
+
+
+def _bases(component: object) -> set[type]:
+    """What a class inherits, such as being a module; nothing of anything else."""
+    return set(component.__mro__[1:-1]) if inspect.isclass(component) else set()
 
 
 def _untyped(message: str) -> InvalidInput | None:

@@ -37,6 +37,8 @@ from pyro_vae.runtime.traces import NoBound
 
 __all__ = ["print_scores", "score_run"]
 
+MANY = 0.5  # of the data, above the threshold of Pareto k
+
 
 def score_run(
     program: ProgramLike,
@@ -243,9 +245,18 @@ def _add_bounds(
         *notes,
         f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above or near "
         f"{threshold}: a few draws decide their estimates, which are likely too low. "
-        f"{_advice(proposal)}, or train with "
-        "a more flexible --posterior.",
+        f"{_how_to_go_on(proposal, above / len(k))}",
     ]
+
+
+def _how_to_go_on(proposal: Proposal, share: float) -> str:
+    """What mends a Pareto k that is too high; no chain of ever wider proposals without an end."""
+    if share > MANY and not isinstance(proposal, Guide):
+        return (
+            "Where most stay above under another proposal too, a wider one seldom helps: state "
+            "the bound as one, or bracket log p(x) (pyro-vae anneal RUN)."
+        )
+    return f"{_advice(proposal)}, or train with a more flexible --posterior."
 
 
 def _advice(proposal: Proposal) -> str:

@@ -172,7 +172,7 @@ def run(argv: list[str]) -> None:
         continues(folder, namespace.resume)  # what is wrong with the folder is said now
     parameters = sum(parameter.numel() for parameter in program.parameters())
     console_of(stderr=True).print(
-        f"{parameters:,} parameters, {len(data):,} {data.name} data, in {folder}",
+        f"{parameters:,} parameters, {len(data):,} {data.name} data{_drawn(data)}, in {folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -218,6 +218,14 @@ def run(argv: list[str]) -> None:
         figures = draw_figures(program, test, history, folder, formats)
         remember(folder, ["train", *as_written(argv)], anew=is_new)
     print_scores(scores, test, folder, figures)
+
+
+def _drawn(data: Dataset) -> str:
+    """What is said of grey values that are not taken as they are."""
+    drawn = {"dynamic": "drawn as 0 or 1 anew for each batch", "fixed": "drawn as 0 or 1 once"}
+    if data.binarize not in drawn:
+        return ""
+    return f" (grey values {drawn[data.binarize]}: --binarize none keeps them)"
 
 
 def _check_group(namespace: Namespace) -> None:

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.in_memory import Dataset
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, short
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["context_frame", "in_units_of", "standardized"]
+
+MOST_NAMED = 6  # columns in a line
 
 
 def standardized(
@@ -41,8 +43,9 @@ def standardized(
     given, context = train.context_columns, _covariates(train)
     if given is not None and context is not None:
         given = given.fitted(context)
-    changed = sum((column.center, column.scale) != (0.0, 1.0) for column in columns)
-    note = f"{changed} of {len(columns)} columns are standardised by {rows}"
+    changed = [column.name for column in columns if (column.center, column.scale) != (0.0, 1.0)]
+    which = f": {', '.join(map(short, changed))}" if 0 < len(changed) <= MOST_NAMED else ""
+    note = f"{len(changed)} of {len(columns)} columns are standardised by {rows}{which}"
     parts = [_in_units(part, columns, given, note) for part in (train, test)]
     if train.published_validation is not None:
         parts[0].published_validation = _in_units(train.published_validation, columns, given, note)

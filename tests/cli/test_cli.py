@@ -826,6 +826,16 @@ def test_advice_names_no_proposal_that_was_used(proposal, advised, capsys, tmp_p
     assert (f"Evaluate with {flags}, or train" if advised else "pyro-vae anneal RUN") in out
 
 
+def test_wider_proposals_are_not_advised_without_an_end(capsys, tmp_path):
+    data = pv.datasets.Dataset(torch.zeros(3, 2))
+    for proposal, goes_on in ((Guide(), True), (Widened(1.2), False)):
+        scores = scores_with([0.9, 0.9, 0.1])
+        print_scores(scores, data, tmp_path, proposal=proposal)
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("Evaluate with" in out) == goes_on
+        assert ("state the bound as one, or bracket" in out) != goes_on
+
+
 def test_a_comparison_says_which_scores_are_bounds(capsys, tmp_path):
     for name, tails, mean in (
         ("a", [0.1] * 3, -90.0),

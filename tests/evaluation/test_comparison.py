@@ -158,7 +158,8 @@ def test_the_command_compares_models_over_data_and_seeds(tmp_path, capsys):
     assert second["difference"]["mean"] == pytest.approx(truth.mean)
     assert second["difference"]["se_seeds"] == pytest.approx(truth.se_seeds)
     assert second["difference"]["p_value"] == pytest.approx(truth.p_value)
-    assert f"{truth.mean:+.2f}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{truth.mean:+.2f}" in out and f"{truth.se:.2f}" in out
 
 
 def test_a_table_in_other_units_is_refused_by_name(tmp_path, capsys):

@@ -74,7 +74,8 @@ class Aggregate(Check):
             matters=bool(matters),
             clear=is_clear(told.se, TOLD),
             faults=["the prior does not match the aggregate posterior"],
-            change="Use a prior that learns, such as VampPrior, Mixture or Flow, or train longer.",
+            change="Use another prior that learns, of GaussianMixture, VampPrior and Flow, or "
+            "train longer.",
             figure=on_axes(lambda ax: _draw(ax, ours[:, worst], theirs[:, worst])),
         )
 
