@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 FOUND = HERE / "found"
 DOCUMENT = HERE.parents[1] / "docs" / "check.md"
 MARK = "<!-- the table of experiments/checks/power.py -->"
+BROKEN = "This check cannot be made here"
 LATER = (
     "More, on other kinds of data, were written when the checks were done. One was missed at "
     "first, copies with fewer digits, and that check was mended."
@@ -45,6 +46,7 @@ def look(case: Case, minutes: float) -> dict:
         "failed": [each.name for each in found.of(False)],
         "passed": len(found.of(True)),
         "left_out": list(found.left_out),
+        "broken": [each.name for each in found.verdicts if each.means.startswith(BROKEN)],
         "means": [each.means for each in found.of(False)],
         "open": {each.name: each.means for each in found.of(None)},
         "seconds": round(time.monotonic() - began, 1),
@@ -79,12 +81,14 @@ def table(faults: Faults, sounds: dict[str, Build]) -> str:
         name: [word for word in faults[name][1] if word in each["faults"]]
         for name, each in faulty.items()
     }
+    broken = sum(len(each["broken"]) for each in (faulty | sound).values())
     alarms = [name for name, each in sound.items() if each["failed"]]
     lines = [
         f"Of {len(faulty)} programs with one planted fault each, `check` names the fault in "
         f"**{sum(map(bool, named.values()))}**; of {len(sound)} sound ones it fails "
         f"**{len(alarms)}**. Each took "
-        f"{max(e['seconds'] for e in (faulty | sound).values()):.0f} s at most.",
+        f"{max(e['seconds'] for e in (faulty | sound).values()):.0f} s at most; "
+        f"{broken or 'no'} checks ended in an error.",
         "",
         "| planted fault | named | all that failed |",
         "|---|---|---|",

@@ -17,7 +17,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyro_vae.checks.subject import CannotTell, Subject
+from pyro_vae.checks.subject import CannotTell, DoesNotApply, Subject
 from pyro_vae.distributions import ObservedEntries, ObservedEvents, entries_of, stated_support
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.validation import InvalidInput, tensors_of
@@ -55,7 +55,7 @@ def predicted(subject: Subject) -> list[Predicted]:
 
     Raises:
         CannotTell: where q is too far from the posterior for weights that mean something.
-        InvalidInput: where entries depend on one another given z.
+        DoesNotApply: where entries depend on one another given z.
     """
     few = subject.few[:DATA]
     rows: dict[str, list[Predicted]] = {}
@@ -112,7 +112,7 @@ def _of(given: Conditioned) -> list[Predicted]:
             Predicted(name, *(v.cpu() for v in (entries, pit, (weights * one).sum(0), ess)))
         )
     if not found and refused is not None:
-        raise refused
+        raise DoesNotApply(f"the data are {refused.got}")
     return found
 
 

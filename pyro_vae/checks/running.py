@@ -23,7 +23,7 @@ from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.training.history import History, Row
 from pyro_vae.validation import InvalidInput, check_positive
 
-__all__ = ["all_checks", "check"]
+__all__ = ["all_checks", "check", "finding_of"]
 
 LEVEL = 0.01
 DRAWS = 20  # of the run that the speed is measured by
@@ -115,7 +115,7 @@ def check(
             else:
                 one = copy(one)  # a check that is handed over stays as it is
                 one.size = min(1.0, max(size, one.least))
-                finding = _finding(one, subject)
+                finding = finding_of(one, subject)
                 found.append((one, finding, time.monotonic() - began))
             advance(1)
     verdicts = judged(found, level)
@@ -133,7 +133,7 @@ def _size(one: Check, needed: float, left: float, to_come: int) -> float:
     return max(min(1.0, left / to_come / needed), one.least * float(one.least * needed <= left))
 
 
-def _finding(one: Check, subject: Subject) -> Finding:
+def finding_of(one: Check, subject: Subject) -> Finding:
     """What a check finds; where it cannot be made, why."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a warning says, a check says in its own words

@@ -15,14 +15,18 @@ from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.columns import Column
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.calibration import Calibration, calibrate
+from pyro_vae.distributions import stated_support
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.at_globals import at_globals
+from pyro_vae.runtime.conditioned import conditioned
+from pyro_vae.runtime.latents import to_real
 from pyro_vae.runtime.predictive import generate
+from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.training.history import History, Row
-from pyro_vae.validation import rows_of, tensors_of
+from pyro_vae.validation import InvalidInput, rows_of, tensors_of
 
 __all__ = [
     "CannotTell",
@@ -204,6 +208,20 @@ class Subject:
         if self.train is None:
             raise CannotTell("the data that the program was trained on are not known: pass train=")
         return self.train
+
+    def need_real_latents(self) -> None:
+        """Make sure that each latent has a smooth map to real numbers, in which chains can move.
+
+        Raises:
+            DoesNotApply: where one is discrete, or lies on a sphere.
+        """
+        with conditioned(self.local, self.few[:1], self.seed, scored=False) as given:
+            for name, site in latent_sites(given.trace(given.model, 1)).items():
+                try:
+                    to_real(name, site["fn"])
+                except InvalidInput:
+                    support = stated_support(site["fn"])
+                    raise DoesNotApply(f"chains cannot move in {name}, on {support}") from None
 
     @cached_property
     def by_category(self) -> list[Entries]:

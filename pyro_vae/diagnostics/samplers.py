@@ -24,7 +24,7 @@ from pyro_vae.evaluation.proposals import Guide, GuideProposal
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import Plates
+from pyro_vae.runtime.traces import Plates, latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count, map_tensors
 
 __all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler", "in_double"]
@@ -333,10 +333,11 @@ def in_double(given: Conditioned) -> Conditioned:
         program = copy.deepcopy(given.program)
         program.double()
         double = _like_parameters_of(program, given)
-        double.trace(double.joint, 1)
+        drawn = latent_sites(double.trace(double.joint, 1)).values()
     except (InvalidInput, RuntimeError):
-        return _like_parameters_of(given.program, given)
-    return double
+        return given
+    single = any(site["value"].dtype == torch.float32 for site in drawn)
+    return given if single else double
 
 
 def _like_parameters_of(program: ProgramLike, given: Conditioned) -> Conditioned:

@@ -20,6 +20,7 @@ __all__ = [
     "TwoSampleTest",
     "compare_posteriors",
     "draws_of",
+    "largest_r_hat",
     "two_sample_test",
 ]
 
@@ -263,6 +264,17 @@ def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
             [f"{name}[{i}]" for i in range(array.shape[-1])] if values.ndim > 3 else [str(name)]
         )
     return np.concatenate(columns, axis=-1).astype(np.float64), names, posterior["obs"].values
+
+
+def largest_r_hat(data: ArvizData) -> float:
+    """The largest R-hat of all latents and data; NaN where there are no chains.
+
+    Each latent has its own, ``z1_r_hat`` and the like, where there are several.
+    """
+    diagnostics = group_of(data, "diagnostics")
+    known = {} if diagnostics is None else diagnostics.data_vars
+    values = [known[name].values.max() for name in known if str(name).endswith("r_hat")]
+    return float(max(values, default=np.nan))
 
 
 def _independent(chains: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def _centre_and_scale(name: str, fn: TorchDistribution) -> tuple[Tensor, Tensor]
         except NotImplementedError:
             pass
     with torch.no_grad(), _fixed_draws():
-        real = to_real(name, fn).inv(fn.sample((CENTRE_DRAWS,)))
+        real = to_real(name, fn).inv(fn.expand((CENTRE_DRAWS, *fn.batch_shape)).sample())
     return real.mean(0), real.std(0)
 
 

@@ -14,7 +14,7 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.shown import plus_minus
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS
-from pyro_vae.diagnostics.two_sample import TwoSampleTest, compare_posteriors
+from pyro_vae.diagnostics.two_sample import TwoSampleTest, compare_posteriors, largest_r_hat
 from pyro_vae.distributions import innermost_support, stated_support
 from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.evaluation.importance import log_likelihood
@@ -254,9 +254,7 @@ class Explored:
         ours = to_inference_data(self.program, one, num, seed=self.seed)
         found = compare_posteriors(ours, chains, seed=self.seed)
         values = torch.from_numpy(chains["posterior"][self.site].values.reshape(num, -1))
-        return Reference(
-            values.double(), float(chains["diagnostics"]["r_hat"].max()), found.tests[0]
-        )
+        return Reference(values.double(), largest_r_hat(chains), found.tests[0])
 
     def facts(self, datum: int) -> dict[str, str]:
         """The numbers of a datum in words: its label, log p(x), Pareto k and ESS."""

@@ -12,7 +12,7 @@ from pyro_vae import plotting
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS
-from pyro_vae.diagnostics.two_sample import compare_posteriors, draws_of
+from pyro_vae.diagnostics.two_sample import compare_posteriors, draws_of, largest_r_hat
 from pyro_vae.report.figures import Gallery, Subject
 from pyro_vae.report.findings import Reference
 from pyro_vae.validation import InvalidInput
@@ -34,7 +34,7 @@ def compare_with_nuts(
 
     def nuts(sampler: NUTS):
         chains = to_inference_data(program, few, num_samples, sampler=sampler, seed=seed)
-        return chains, float(chains["diagnostics"]["r_hat"].max())
+        return chains, largest_r_hat(chains)
 
     try:
         with warnings.catch_warnings():

@@ -38,6 +38,7 @@ class Bracket(Check):
     least = 0.2
 
     def look(self, subject: Subject) -> Finding:
+        subject.need_real_latents()
         context = rows_of(subject.context, slice(0, DATA))
         steps = round(self.size * TEMPERATURES)
         found = bdmc(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from scipy import stats
+from torch import Tensor
 
 from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, Subject
@@ -13,6 +14,7 @@ from pyro_vae.validation import tensors_of
 __all__ = ["Generated"]
 
 TOLERATED = 0.1  # of the accuracy above a half
+MOST_LABELS = 50
 
 
 class Generated(Check):
@@ -29,9 +31,7 @@ class Generated(Check):
     calls, rows = 40, MOST
 
     def look(self, subject: Subject) -> Finding:
-        known = [
-            part.double().flatten(1).cpu() for part in tensors_of(subject.context or {}).values()
-        ]
+        known = [_told(part) for part in tensors_of(subject.context).values()]
         real = torch.cat([*(part.real for part in subject.entries), *known], dim=1)
         made = torch.cat([*(part.simulated[0] for part in subject.entries), *known], dim=1)
         test = two_sample_test(
@@ -52,3 +52,12 @@ class Generated(Check):
             change="Look at samples beside data (pyro-vae sample); a larger decoder, a prior that "
             "learns, or another likelihood.",
         )
+
+
+def _told(context: Tensor) -> Tensor:
+    """A context as rows of numbers (N, D); labels have no order, so each has a column."""
+    if not context.is_floating_point():
+        labels, place = context.unique(return_inverse=True)
+        if len(labels) <= MOST_LABELS:
+            context = torch.nn.functional.one_hot(place, len(labels))
+    return context.double().reshape(len(context), -1).cpu()

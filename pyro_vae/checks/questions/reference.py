@@ -13,7 +13,7 @@ from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject, seeded_rows
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS
-from pyro_vae.diagnostics.two_sample import compare_posteriors, draws_of
+from pyro_vae.diagnostics.two_sample import compare_posteriors, draws_of, largest_r_hat
 from pyro_vae.plotting import plot_comparison
 
 __all__ = ["Reference"]
@@ -36,13 +36,14 @@ class Reference(Check):
     calls, rows, least = DATA * (CHAINS * WARMUP + DRAWS) * 4, 0, 1 / (2 * DATA)
 
     def look(self, subject: Subject) -> Finding:
+        subject.need_real_latents()
         seed, data = subject.seed, max(1, math.floor(self.size * DATA))
         few, part = seeded_rows(subject.few, data, seed), min(1.0, self.size * DATA / data)
-        count, warmup = round(part * DRAWS), round(part * WARMUP)
+        count, warmup = CHAINS * round(part * DRAWS / CHAINS), round(part * WARMUP)
         chains = to_inference_data(
             subject.local, few, count, sampler=NUTS(CHAINS, warmup), seed=seed
         )
-        r_hat = float(chains["diagnostics"]["r_hat"].max())
+        r_hat = largest_r_hat(chains)
         guide = to_inference_data(subject.local, few, count, seed=seed)
         found = compare_posteriors(guide, chains, seed=seed)
         worst = max(test.z_score for test in found.tests)
