@@ -246,7 +246,8 @@ def two_sample_test(
 def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Collect all latents of ArviZ data in one array (chain, draw, obs, D).
 
-    The names of the D dimensions and of the data come with it.
+    The names of the D dimensions and of the data come with it. Latents are in the order of their
+    names, for a guide may draw them in another order than the model does.
     """
     posterior = group_of(data, "posterior")
     if posterior is None:
@@ -257,7 +258,8 @@ def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
             fix="make them with pyro_vae.to_inference_data",
         )
     columns, names = [], []
-    for name, values in posterior.data_vars.items():
+    for name in sorted(posterior.data_vars, key=lambda name: (len(str(name)), str(name))):
+        values = posterior[name]
         array = values.values.reshape(*values.shape[:3], -1)
         columns.append(array)
         names += (

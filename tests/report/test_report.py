@@ -18,6 +18,7 @@ import pyro_vae as pv
 from pyro_vae import plotting
 from pyro_vae.cli import main
 from pyro_vae.evaluation.arviz_compat import arviz, group_of
+from pyro_vae.explorer import Explored
 from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.report.figures import Gallery, Subject
@@ -329,6 +330,23 @@ def test_a_browser_draws_every_image_and_nothing_wider_than_the_screen(run, tmp_
 
 
 # figures
+
+
+def test_a_hierarchy_is_held_against_nuts_at_all_its_levels(tmp_path):
+    q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
+    program = pv.HierarchicalVAE(
+        priors=[q(2, net(1, [3])), pv.priors.StandardNormal(1)],
+        likelihood=pv.likelihoods.Normal(4, net(2, [3])),
+        posteriors=[q(2, net(4, [3])), q(1, net(2, [3]))],
+        inference="bottom_up",
+    )
+    data = pv.datasets.Dataset(torch.randn(40, 4))
+    gallery = inspect(program, data, data, tmp_path, reference=1, reference_draws=80)
+    found = gallery.numbers.reference
+    assert found is not None and found.num_data == 1 and found.r_hat > 0.9
+    assert {"reference.png", "reference_pairs.png"} <= set(gallery.captions)
+    explored = Explored("a", program, data, num_samples=20)
+    assert explored.reference(1, pv.diagnostics.NUTS(2, warmup=20), 40).r_hat > 0.9
 
 
 def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
