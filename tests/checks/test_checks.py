@@ -148,8 +148,9 @@ def test_active_units_tell_a_collapse_from_an_encoder_that_ignores_x():
     assert verdict(name, blind, normal(100)).faults == ("the latent has collapsed",)
 
 
-def rows(curve):
-    return [{"objective": value, "validation_elbo": None} for value in curve]
+def rows(curve, validation=None):
+    others = [None] * len(curve) if validation is None else validation
+    return [{"objective": x, "validation_elbo": y} for x, y in zip(curve, others)]
 
 
 def test_convergence():
@@ -161,6 +162,9 @@ def test_convergence():
     assert rising.faults == ("under-trained",)
     assert abs(rising.numbers["nats gained over them"] - 6.5) < 0.5
     assert verdict(name, EXACT.program(), normal(40)).passed is None
+    by_heart = rows(-100 + 0.5 * epochs + noise, validation=-100 - 20 * np.exp(-epochs / 3) + noise)
+    found = verdict(name, EXACT.program(), normal(40), history=by_heart)
+    assert found.passed and "validation ELBO" in found.means
 
 
 def test_leakage():

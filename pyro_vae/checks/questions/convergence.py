@@ -1,4 +1,4 @@
-"""Whether the objective still rose when training ended."""
+"""Whether the curve of training still rose when it ended."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ __all__ = ["Convergence"]
 
 
 class Convergence(Check):
-    """The objective of the last third of the epochs has no slope left.
+    """The validation ELBO of the last third of the epochs has no slope left.
 
-    It is flat if it gains at most 0.02 nats over them, or little of what was gained before.
+    It is flat if it gains at most 0.02 nats over them, or little of what was gained before. Where
+    no data were kept for validation, it is the objective of the training data, which rises too
+    where a program only learns them by heart.
     """
 
     name = "slope of the last epochs"
@@ -23,7 +25,11 @@ class Convergence(Check):
     calls, rows = 0, 0
 
     def look(self, subject: Subject) -> Finding:
-        curve = [float(row["objective"]) for row in subject.need_history()]
+        rows = subject.need_history()
+        validated = [row["validation_elbo"] for row in rows if row["validation_elbo"] is not None]
+        by_heart = len(validated) < FEWEST
+        curve = [float(row["objective"]) for row in rows] if by_heart else validated
+        name = "objective" if by_heart else "validation ELBO"
         slope = slope_of(curve)
         if slope is None:
             return Finding(
@@ -31,7 +37,7 @@ class Convergence(Check):
                 {"epochs": len(curve)},
             )
         return Finding(
-            means=f"over the last {slope.epochs} epochs the objective "
+            means=f"over the last {slope.epochs} epochs the {name} "
             f"{'falls' if slope.gain < 0 else 'rises'} by {abs(slope.gain):.3g} +- "
             f"{slope.error:.2g} nats",
             numbers={
@@ -45,15 +51,15 @@ class Convergence(Check):
             matters=slope.gain > slope.little,
             faults=["under-trained"],
             change="Train longer (--epochs with --resume), or with a higher or decaying learning "
-            "rate.",
-            figure=on_axes(lambda ax: _draw(ax, curve, slope)),
+            f"rate{', unless training data score higher than test data' * by_heart}.",
+            figure=on_axes(lambda ax: _draw(ax, curve, slope, name)),
         )
 
 
-def _draw(ax, curve: list[float], slope: Slope) -> None:
+def _draw(ax, curve: list[float], slope: Slope, name: str) -> None:
     epochs = np.arange(1, len(curve) + 1)
     shown = slice(-2 * slope.epochs, None)  # the first epochs, far below, would hide the slope
-    ax.plot(epochs[shown], curve[shown], ".-", markersize=3, label="objective")
+    ax.plot(epochs[shown], curve[shown], ".-", markersize=3, label=name)
     line = slope.intercept + slope.gain / slope.epochs * np.arange(slope.epochs)
     ax.plot(epochs[-slope.epochs :], line, label="line")
     ax.set(xlabel="epoch", ylabel="nats per datum", title="the last epochs")
