@@ -1,4 +1,4 @@
-"""Make the README's tables, `results.json`, `logs/` and `curves.png` from finished runs.
+"""Make the README's tables, `results.json`, `logs/`, `curves.png` and `cost.png` from finished runs.
 
     python experiments/results/table.py [RUNS]
 
@@ -285,7 +285,48 @@ def rendered(text: str) -> str:
     return text
 
 
-# figure
+# figures
+
+
+def draw_cost(path: Path) -> None:
+    """Draw log p(x) of dynamic MNIST against the CPU minutes of training, row by row.
+
+    Rows that were scored on the whole test set and on its first thousand images have different
+    marks, for these are easier.
+    """
+    import matplotlib.pyplot as plt
+
+    results = read("results.json") or {}
+    marks = {10_000: ("o", "all 10,000 test images"), 1000: ("s", "the first 1,000")}
+    points: dict[int, list[tuple[float, float, str]]] = {num: [] for num in marks}
+    for row in ROWS:
+        for run in runs_of(row, results)[:1]:
+            first = run["scores"][0]
+            if (first["data"]["name"], first["data"]["binarize"]) != ("mnist", "dynamic"):
+                continue
+            if "labels" in row["options"]:  # log p(x | y)
+                continue
+            minutes = run["costs"]["training"]["cpu_seconds"] / 60
+            mean = first["log_likelihood"]["mean"]
+            points[first["num_data"]].append((minutes, mean, row["name"]))
+    figure, ax = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    for num, (mark, label) in marks.items():
+        ax.plot(*zip(*((x, y) for x, y, _ in points[num])), mark, label=label)
+        reached = [max(y for x, y, _ in points[num] if x <= end) for end, _, _ in points[num]]
+        line = sorted(zip((x for x, _, _ in points[num]), reached))
+        ax.step(*zip(*line), where="post", color=ax.lines[-1].get_color(), linewidth=0.8)
+        for place, (x, y, name) in enumerate(sorted(points[num])):
+            above = (4, -9) if place % 2 else (4, 3)
+            ax.annotate(name, (x, y), above, textcoords="offset points", fontsize=7)
+    ax.set(
+        xscale="log",
+        xlabel="CPU minutes of training, one thread",
+        ylabel="test log p(x), a lower bound, in nats",
+        title="dynamic MNIST: what a row reaches, and the best so far (lines)",
+    )
+    ax.margins(x=0.2)
+    ax.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110)
 
 
 def draw_curves(path: Path) -> None:
@@ -335,3 +376,4 @@ if __name__ == "__main__":
     readme = HERE / "README.md"
     readme.write_text(rendered(readme.read_text()))
     draw_curves(HERE / "curves.png")
+    draw_cost(HERE / "cost.png")
