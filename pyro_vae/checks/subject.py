@@ -209,19 +209,27 @@ class Subject:
             raise CannotTell("the data that the program was trained on are not known: pass train=")
         return self.train
 
-    def need_real_latents(self) -> None:
-        """Make sure that each latent has a smooth map to real numbers, in which chains can move.
+    def need_real_latents(self, *, or_discrete: bool = False) -> None:
+        """Make sure that each latent has a smooth map to real numbers, in which it can move.
+
+        Args:
+            or_discrete: whether a discrete one will do, too.
 
         Raises:
             DoesNotApply: where one is discrete, or lies on a sphere.
         """
         with conditioned(self.local, self.few[:1], self.seed, scored=False) as given:
             for name, site in latent_sites(given.trace(given.model, 1)).items():
+                support = stated_support(site["fn"])
+                if or_discrete and support.is_discrete:
+                    continue
                 try:
                     to_real(name, site["fn"])
                 except InvalidInput:
-                    support = stated_support(site["fn"])
-                    raise DoesNotApply(f"chains cannot move in {name}, on {support}") from None
+                    raise DoesNotApply(
+                        f"the latent {name} has no map to real numbers, in which it could move: "
+                        f"its support is {support}"
+                    ) from None
 
     @cached_property
     def by_category(self) -> list[Entries]:

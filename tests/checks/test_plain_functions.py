@@ -95,6 +95,9 @@ def of_kinds():
     return model, guide, Dataset(3 * (torch.arange(60) % 3)[:, None].float() + single(60, 1))
 
 
+MOVING = ("q against NUTS", "importance sampling within bounds")
+
+
 @pytest.mark.parametrize("make", [of_labels, of_two_levels, of_two_modes, of_kinds])
 def test_each_check_can_be_made_in_its_smallest_part(make):
     model, guide, data = make()
@@ -105,7 +108,7 @@ def test_each_check_can_be_made_in_its_smallest_part(make):
     subject = Subject(program, data)
     found = {each.name: finding_of(each, subject) for each in parts}
     assert [one.means for one in found.values() if "cannot be made" in one.means] == []
-    for name in ("q against NUTS", "importance sampling within bounds"):
+    for name in MOVING:
         assert found[name].applies is (make is not of_kinds)
 
 
@@ -121,3 +124,16 @@ def test_nuts_draws_in_the_precision_of_a_program_that_has_no_parameters():
         torch.tensor(z2.mean(("chain", "draw")).values), data.x[:2] / 3, atol=0.15
     )
     assert abs(float(z2.std(("chain", "draw")).mean()) - (2 / 3) ** 0.5) < 0.1
+
+
+def test_what_moves_latents_does_not_apply_on_a_sphere():
+    program = pv.VAE(
+        prior=pv.priors.UniformOnSphere(3),
+        likelihood=pv.likelihoods.Normal(4, pv.networks.MLP(3, [4])),
+        posterior=pv.posteriors.VonMisesFisher(3, pv.networks.MLP(4, [4])),
+    )
+    subject = Subject(program, Dataset(single(30, 4)))
+    for one in all_checks():
+        if one.name in {*MOVING, "inference gap"}:
+            found = finding_of(one, subject)
+            assert not found.applies and "Sphere" in found.means

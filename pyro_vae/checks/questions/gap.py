@@ -33,6 +33,7 @@ class Gap(Check):
     least = 0.2
 
     def look(self, subject: Subject) -> Finding:
+        subject.need_real_latents(or_discrete=True)
         few = seeded_rows(subject.few, DATA, subject.seed)
         steps = round(self.size * STEPS)
         gap = inference_gap(
