@@ -18,7 +18,7 @@ from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
-from pyro_vae.evaluation.importance import evaluate, log_likelihood, summary_error
+from pyro_vae.evaluation.importance import evaluate, summary_error
 from pyro_vae.evaluation.importance_score import warn_of_rounding
 from pyro_vae.evaluation.proposals import Guide, Proposal, Refitted
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
@@ -252,9 +252,10 @@ def inference_gap(
         refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refitted` for what its
             family is.
         log_p: log p(x) of the same data if it is known better, by `ais` for instance.
-        proposal: what log p(x) is estimated with otherwise; by default the refined guide.
+        proposal: what log p(x) is estimated with otherwise; by default the refined guide, whose
+            draws serve both its scores, so that no approximation gap is below 0.
         seed: seed of the draws; the caller's random state is left as it was.
-        progress: show a bar for each of the three scores.
+        progress: show a bar for each score.
 
     Raises:
         InvalidInput: on unusable data or K < 1.
@@ -272,15 +273,11 @@ def inference_gap(
     data = as_dataset(data)
     scored = partial(evaluate, program, data, num_samples, progress=progress)
     own = scored(proposal=Guide(), seed=seed)["elbo"]
-    best = scored(proposal=refinement, seed=seed + 1)["elbo"]
-    log_p = log_p or log_likelihood(
-        program,
-        data,
-        num_samples,
-        proposal=proposal or refinement,
-        seed=seed + 2,
-        progress=progress,
-    )
+    refined = scored(proposal=refinement, seed=seed + 1)
+    best = refined["elbo"]
+    if log_p is None:
+        by = refined if proposal is None else scored(proposal=proposal, seed=seed + 2)
+        log_p = by["log_likelihood"]
 
     def difference(a: Score, b: Score) -> Score:
         return Score(

@@ -93,10 +93,11 @@ def test_the_inference_gap_in_fewer_steps_blames_no_part_for_the_other(monkeypat
 
     assert with_steps(EXACT.program(), 0.2).passed
     monkeypatch.setattr(gap, "TOLERATED", 0.05)
-    off = with_steps(EXACT.program(widen=1.6), 0.02)  # one step: what the encoder loses, it hides
+    off = with_steps(EXACT.program(widen=1.4), 0.02)  # few steps: what the encoder loses, they hide
     assert off.passed is None and off.numbers["inference gap"] > off.numbers["tolerated"]
-    assert "the family of q is too small" not in off.faults
-    assert with_steps(EXACT.program(widen=2.5), 0.02).passed is False
+    either = with_steps(EXACT.program(widen=1.6), 0.02)
+    assert either.faults == ["the family of q is too small, or its encoder is off"]
+    assert with_steps(EXACT.program(widen=1.6), 0.2).faults == ["the encoder is off"]
 
 
 def test_nuts_is_told_from_a_narrow_guide_and_not_from_the_posterior():
