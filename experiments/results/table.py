@@ -1,4 +1,4 @@
-"""Make the README's tables, `results.json`, `logs/`, `curves.png` and `cost.png` from finished runs.
+"""Make the README's tables, `results.json`, `logs/` and the figures from finished runs.
 
     python experiments/results/table.py [RUNS]
 
@@ -127,9 +127,10 @@ def results_table(results: dict, on: str) -> str:
             )
         for index in range(max((len(run["scores"]) for run in runs), default=0)):
             cost = statistics.mean(run["costs"]["training"]["cpu_seconds"] for run in runs)
+            at_least = ">= " * any(run["costs"]["training"].get("is_part", False) for run in runs)
             units = f"{runs[0]['active_units']} of {runs[0]['units']}"
             rest = (
-                f"{runs[0]['epochs']} | {runs[0]['steps']:,} | {cost:,.0f} | {units}"
+                f"{runs[0]['epochs']} | {runs[0]['steps']:,} | {at_least}{cost:,.0f} | {units}"
                 if index == 0
                 else " | | | "
             )
@@ -306,7 +307,10 @@ def draw_cost(path: Path) -> None:
                 continue
             if "labels" in row["options"]:  # log p(x | y)
                 continue
-            minutes = run["costs"]["training"]["cpu_seconds"] / 60
+            cost = run["costs"]["training"]
+            if cost.get("is_part", False):  # of a run whose first part was not counted
+                continue
+            minutes = cost["cpu_seconds"] / 60
             mean = first["log_likelihood"]["mean"]
             points[first["num_data"]].append((minutes, mean, row["name"]))
     figure, ax = plt.subplots(figsize=(8, 5.5), layout="constrained")
