@@ -269,14 +269,14 @@ def draws_of(data: ArvizData) -> tuple[np.ndarray, list[str], np.ndarray]:
 
 
 def largest_r_hat(data: ArvizData) -> float:
-    """The largest R-hat of all latents and data; NaN where there are no chains.
+    """The largest R-hat of all latents and data, of those that have one; NaN where none has.
 
     Each latent has its own, ``z1_r_hat`` and the like, where there are several.
     """
     diagnostics = group_of(data, "diagnostics")
     known = {} if diagnostics is None else diagnostics.data_vars
-    values = [known[name].values.max() for name in known if str(name).endswith("r_hat")]
-    return float(max(values, default=np.nan))
+    each = [float(known[name].max()) for name in known if str(name).endswith("r_hat")]
+    return max((value for value in each if not np.isnan(value)), default=np.nan)
 
 
 def _independent(chains: np.ndarray) -> np.ndarray:

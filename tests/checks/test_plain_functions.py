@@ -119,6 +119,8 @@ def test_nuts_draws_in_the_precision_of_a_program_that_has_no_parameters():
     chains = pv.to_inference_data(program, data[:2], 800, sampler=sampler)
     assert largest_r_hat(chains) < 1.05
     assert np.isnan(largest_r_hat(pv.to_inference_data(program, data[:2], 8)))
+    chains["diagnostics"]["z1_r_hat"].values[0] = np.nan  # of a latent that never moved
+    assert 0.9 < largest_r_hat(chains) < 1.05
     z2 = chains.posterior["z2"]
     assert torch.allclose(
         torch.tensor(z2.mean(("chain", "draw")).values), data.x[:2] / 3, atol=0.15

@@ -27,9 +27,9 @@ class Convergence(Check):
     def look(self, subject: Subject) -> Finding:
         rows = subject.need_history()
         validated = [row["validation_elbo"] for row in rows if row["validation_elbo"] is not None]
-        by_heart = len(validated) < FEWEST
-        curve = [float(row["objective"]) for row in rows] if by_heart else validated
-        name = "objective" if by_heart else "validation ELBO"
+        of_training = len(validated) < FEWEST
+        curve = [float(row["objective"]) for row in rows] if of_training else validated
+        name = "objective" if of_training else "validation ELBO"
         slope = slope_of(curve)
         if slope is None:
             return Finding(
@@ -51,7 +51,7 @@ class Convergence(Check):
             matters=slope.gain > slope.little,
             faults=["under-trained"],
             change="Train longer (--epochs with --resume), or with a higher or decaying learning "
-            f"rate{', unless training data score higher than test data' * by_heart}.",
+            f"rate{', unless training data score higher than test data' * of_training}.",
             figure=on_axes(lambda ax: _draw(ax, curve, slope, name)),
         )
 
