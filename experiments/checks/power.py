@@ -23,12 +23,12 @@ from programs import FAULTY, SOUND, Build, Case
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
+from pyro_vae.checks.running import BROKEN
 
 HERE = Path(__file__).parent
 FOUND = HERE / "found"
 DOCUMENT = HERE.parents[1] / "docs" / "check.md"
 MARK = "<!-- the table of experiments/checks/power.py -->"
-BROKEN = "This check cannot be made here"
 LATER = (
     "More, on other kinds of data, were written when the checks were done. One was missed at "
     "first, copies with fewer digits, and that check was mended."

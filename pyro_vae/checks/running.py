@@ -23,7 +23,9 @@ from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.training.history import History, Row
 from pyro_vae.validation import InvalidInput, check_positive
 
-__all__ = ["all_checks", "check", "finding_of"]
+__all__ = ["BROKEN", "all_checks", "check", "finding_of"]
+
+BROKEN = "This check cannot be made here"
 
 LEVEL = 0.01
 DRAWS = 20  # of the run that the speed is measured by
@@ -145,7 +147,7 @@ def finding_of(one: Check, subject: Subject) -> Finding:
             return Finding(str(no))
         except Exception as no:  # whatever the program raises: the other checks go on
             said = " ".join(str(no).split()) or type(no).__name__
-            return Finding(f"This check cannot be made here: {said}")
+            return Finding(f"{BROKEN}: {said}")
 
 
 @dataclass(frozen=True)

@@ -336,8 +336,8 @@ def in_double(given: Conditioned) -> Conditioned:
         drawn = latent_sites(double.trace(double.joint, 1)).values()
     except (InvalidInput, RuntimeError):
         return given
-    single = any(site["value"].dtype == torch.float32 for site in drawn)
-    return given if single else double
+    real = [site["value"] for site in drawn if site["value"].is_floating_point()]
+    return double if all(value.dtype == torch.float64 for value in real) else given
 
 
 def _like_parameters_of(program: ProgramLike, given: Conditioned) -> Conditioned:

@@ -253,7 +253,8 @@ def inference_gap(
             family is.
         log_p: log p(x) of the same data if it is known better, by `ais` for instance.
         proposal: what log p(x) is estimated with otherwise; by default the refined guide, whose
-            draws serve both its scores, so that no approximation gap is below 0.
+            draws serve both its scores, so that no approximation gap is below 0. Its Monte Carlo
+            error is that of two scores from separate draws, which is larger than its own.
         seed: seed of the draws; the caller's random state is left as it was.
         progress: show a bar for each score.
 
