@@ -30,11 +30,16 @@ def flags(values: dict) -> list[str]:
 
 
 def command(row: dict, seed: int, folder: str) -> list[str]:
-    """Arguments of `pyro-vae` that train a row's run, as in the table."""
+    """Arguments of `pyro-vae` that train a row's run, as in the table.
+
+    A row with a ``start`` goes on from the run of that row with the same seed, beside its own.
+    """
+    start = Path(folder).with_name(f"{row['start']}-{seed}") if "start" in row else None
     return [
         "train",
         f"experiments/results/{row['recipe']}",
         *row["options"],
+        *(["--start", str(start)] if start else []),
         "--seed",
         str(seed),
         "--out",
@@ -65,9 +70,11 @@ def spend(folder: Path, part: str, arguments: list[str]) -> None:
         raise SystemExit(os.waitstatus_to_exitcode(status))
 
 
-def run(row: dict, seed: int, runs: Path) -> None:
-    """Do what is left to do of a row's run with one seed."""
+def train(row: dict, seed: int, runs: Path) -> Path:
+    """Do what is left to do of the training of a row's run with one seed; its folder."""
     folder = (runs / f"{row['name']}-{seed}").resolve()
+    if "start" in row:
+        train(ROWS[row["start"]], seed, runs)
     if not (folder / "evaluation.json").exists():
         resume = ["--resume"] if (folder / "training.json").exists() else []
         spend(
@@ -75,6 +82,12 @@ def run(row: dict, seed: int, runs: Path) -> None:
             "training",
             [*command(row, seed, str(folder)), "--num_samples", "1", "--limit", "1", *resume],
         )
+    return folder
+
+
+def run(row: dict, seed: int, runs: Path) -> None:
+    """Do what is left to do of a row's run with one seed."""
+    folder = train(row, seed, runs)
     for index, score in enumerate(row["scores"]):
         target = folder / f"scores-{index}.json"
         if not target.exists():

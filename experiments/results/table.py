@@ -52,7 +52,7 @@ def take_over(runs: Path) -> dict:
             units = pv.evaluation.active_units(program, test)
             found[folder.name] = {
                 "scores": scores,
-                "costs": json.loads((folder / "cost.json").read_text()),
+                "costs": costs_of(row, seed, runs),
                 "epochs": int(log[-1]["epoch"]),
                 "steps": int(log[-1]["step"]),
                 "active_units": units.active,
@@ -69,6 +69,20 @@ def take_over(runs: Path) -> dict:
                 paired = compare(ours, plain)
                 found[folder.name]["less_normal"] = {"mean": paired.mean, "se": paired.se}
     return found
+
+
+def costs_of(row: dict, seed: int, runs: Path) -> dict:
+    """Costs of a row's run; its training's with those of the run that it starts from."""
+    costs = json.loads((runs / f"{row['name']}-{seed}" / "cost.json").read_text())
+    if "start" in row:
+        before = costs_of(next(r for r in ROWS if r["name"] == row["start"]), seed, runs)
+        for name in ("cpu_seconds", "seconds"):
+            costs["training"][name] += before["training"][name]
+    return costs
+
+
+def start_of(row: dict) -> list[str]:
+    return ["--start", f"RUNS/{row['start']}-SEED"] if "start" in row else []
 
 
 def rounded(value: str) -> str:
@@ -173,7 +187,7 @@ def recipes_table(on: str) -> str:
     return table(
         "| row | recipe and options | seeds | source |",
         (
-            f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options']])}` | "
+            f"| `{row['name']}` | `{' '.join([row['recipe'], *row['options'], *start_of(row)])}` | "
             f"{', '.join(map(str, row['seeds']))} | {row['source']} |"
             for row in ROWS
             if row["on"] == on

@@ -18,7 +18,7 @@ from pyro_vae.checkpoint.description import (
     resolve,
     with_current_paths,
 )
-from pyro_vae.checkpoint.hub import check_name, pull
+from pyro_vae.checkpoint.hub import check_name, is_address, pull
 from pyro_vae.checkpoint.program import (
     described_or_named,
     description_of,
@@ -55,6 +55,7 @@ __all__ = [
     "description_of",
     "exists",
     "import_of_the_users",
+    "is_address",
     "is_trusted_class",
     "load",
     "pull",

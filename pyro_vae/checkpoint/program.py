@@ -108,8 +108,8 @@ def load(
             str(source),
             got=f"weights that do not fit the program (first at {wrong[0]!r})",
             expected="the structure that was saved",
-            fix="load it with the version and the classes that saved it, or build the program as "
-            "it was and load with pv.load(folder, program=...)",
+            fix="build the program from the same parts with the same sizes, as a run's recipe.yaml "
+            "has them, and with the version and the classes that saved it",
         )
     for name, _ in program.named_parameters():
         if not torch.isfinite(tensors[name]).all():

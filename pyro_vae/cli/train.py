@@ -29,7 +29,7 @@ from pyro_vae.ranks.launch import is_restarted, leave
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of, suited_to
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
-from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
+from pyro_vae.recipes.recipe import Recipe, Values, read_recipe, read_settings
 from pyro_vae.report.commands import remember
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device
@@ -79,8 +79,8 @@ SECTIONS = {
     ),
     "training": (
         "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",
-        "clip_norm", "skip_norm", "average", "patience", "seed", "device", "compile", "autocast",
-        "processes", "max_restarts",
+        "clip_norm", "skip_norm", "average", "patience", "start", "seed", "device", "compile",
+        "autocast", "processes", "max_restarts",
     ),
     "output": ("out", "resume", "num_samples", "limit", "figure_format", "log", "trust"),
 }  # fmt: skip
@@ -147,12 +147,16 @@ def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> P
     _check(namespace)
     if namespace.data not in datasets.names() and Path(namespace.data).exists():
         namespace.data = str(Path(namespace.data).resolve())
+    if namespace.start and not checkpoint.is_address(namespace.start):
+        namespace.start = str(Path(namespace.start).resolve())
     recipe = recipes.recipe(namespace)
     recipe.objective(), build_optimizer(recipe)  # what is wrong with them is said now
     data, validation, test = (load or load_parts)(recipe)
     if data.is_on_disk:  # so that it is read so again, however much memory there is
         namespace.in_memory = "off"
     owner = build_program(recipe, data)
+    if recipe.start:
+        _start(owner, namespace)
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(as_program(owner), part)
     return Prepared(recipe, namespace, recipes.dump(namespace), owner, data, validation, test)
@@ -218,6 +222,26 @@ def run(argv: list[str]) -> None:
         figures = draw_figures(program, test, history, folder, formats)
         remember(folder, ["train", *as_written(argv)], anew=is_new)
     print_scores(scores, test, folder, figures)
+
+
+def _start(owner: ProgramLike, namespace: Namespace) -> None:
+    """Give a new run's program the weights that it starts from; a resumed run has its own.
+
+    Raises:
+        InvalidInput: if a resumed run did not start from there.
+    """
+    resumed = namespace.resume and namespace.out and checkpoint.exists(namespace.out, "training")
+    if not resumed:
+        checkpoint.load(namespace.start, owner, trust=trusted(namespace.trust))
+        return
+    began = read_settings(Path(namespace.out) / RECIPE, inside=namespace.out).get("start")
+    if began != namespace.start:
+        raise InvalidInput(
+            "start",
+            got=f"{namespace.start} for a run that started from {began or 'its seed'}",
+            expected="what the run started from, which does not change",
+            fix="leave --start out, or start another run: choose another folder for --out",
+        )
 
 
 def _drawn(data: Dataset) -> str:

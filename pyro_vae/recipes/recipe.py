@@ -155,6 +155,8 @@ class Recipe:
             validated, saved and scored.
         validation: training data held out to measure the ELBO after every epoch; 0 for none.
         patience: stop after this many epochs without a better validation ELBO.
+        start: a run, or a folder that pv.save wrote, whose weights training starts from; by default
+            they are drawn from the seed.
         seed: seed of weights, batches, draws and held-out data.
         device: auto, cpu or cuda; auto is cuda where there is one.
         compile: compile the training step where that pays (auto), always (on) or never (off).
@@ -204,6 +206,7 @@ class Recipe:
     average: float | None = None
     validation: int = 0
     patience: int | None = None
+    start: str | None = None
     seed: int = 0
     device: str = "auto"
     compile: Literal["auto", "on", "off"] = "auto"

@@ -38,12 +38,8 @@ def test_a_row_parses_and_builds(row):
     assert program.event_shape == (1, 28, 28) and recipe.seed == 3
     optimizer = build_optimizer(recipe)(program.parameters(), lr=recipe.learning_rate)
     assert recipe.schedule(0.0) == 1 and optimizer.defaults["lr"] == recipe.learning_rate
-    objective = recipe.objective()
-    assert objective.num_particles == (
-        int(row["options"][row["options"].index("--objective.num_particles") + 1])
-        if "--objective.num_particles" in row["options"]
-        else 1
-    )
+    named = re.search(r"k = (\d+)$", row["what"])
+    assert recipe.objective().num_particles == (int(named[1]) if named else 1)
 
 
 def test_the_cut_recipe_is_the_first_stages_of_the_whole_one():
