@@ -117,6 +117,12 @@ def check_support(
             "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), "
             f"or use another likelihood, such as {name} (--likelihood {name})"
         )
+    if _are_bytes(x) and support.check(torch.zeros_like(x[:1])).all():
+        fix = "divide bytes by 255 (scale=255, --scale 255)" + (
+            " and binarise them (binarize='dynamic', --binarize dynamic)"
+            if base is constraints.boolean
+            else f", or use another likelihood, such as {name} (--likelihood {name})"
+        )
     if is_text:
         fix = (
             "use a likelihood and an encoder of words, AutoregressiveCategorical and Recurrent "
@@ -130,6 +136,13 @@ def check_support(
         expected=f"values in {_name_of(base)}",
         fix=fix,
     )
+
+
+def _are_bytes(x: Tensor) -> bool:
+    """Whether x are images or the like whose entries look like bytes."""
+    seen = x.nan_to_num()
+    low, high = float(seen.min()), float(seen.max())
+    return x.dim() > 2 and low >= 0 and 1 < high <= 255 and bool((seen % 1 == 0).all())
 
 
 def _column_outside(

@@ -85,3 +85,20 @@ def test_data_outside_of_a_likelihood_name_another():
         pv.fit(vae, torch.randn(6, 5), epochs=1, progress=False)
     with pytest.raises(InvalidInput, match=r"binarise grey values.*such as Beta"):
         pv.fit(vae, X, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    "likelihood, more",
+    [("DiscretizedLogistic", ""), ("ContinuousBernoulli", ""), ("Bernoulli", "--binarize dynamic")],
+)
+def test_bytes_of_images_are_told_their_scale(likelihood, more):
+    """What is told is what to do: then they fit."""
+    x = torch.randint(256, (20, 1, 4, 4)).to(torch.uint8)
+    p_x = vars(pv.likelihoods)[likelihood]((1, 4, 4), MLP(2, [8]))
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2), p_x, pv.posteriors.DiagonalNormal(2, MLP((1, 4, 4), [8]))
+    )
+    with pytest.raises(InvalidInput, match=rf"--scale 255.*{more}"):
+        check_data(vae, pv.datasets.as_dataset(x))
+    binarize = "dynamic" if more else "none"
+    check_data(vae, pv.datasets.load(x, scale=255, binarize=binarize)[0])
