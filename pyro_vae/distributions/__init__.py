@@ -26,7 +26,7 @@ from pyro_vae.distributions.levels import (
 )
 from pyro_vae.distributions.mixtures import MixtureOfNormals
 from pyro_vae.distributions.paths import GaussianMarkovPath, MarkovPath, ParallelPaths
-from pyro_vae.distributions.pixels import AutoregressiveBits
+from pyro_vae.distributions.pixels import AutoregressiveBits, CoupledLogistics
 from pyro_vae.distributions.positive import Gamma, Weibull
 from pyro_vae.distributions.real import FullRankNormal, LowRankNormal, NormalWithNoise, StudentT
 from pyro_vae.distributions.sequences import AutoregressiveSequences
@@ -55,6 +55,7 @@ from pyro_vae.distributions.zero_inflated import ZeroInflatedEntries
 __all__ = [
     "AlongVelocity",
     "AutoregressiveBits",
+    "CoupledLogistics",
     "AutoregressiveCodes",
     "AutoregressiveSequences",
     "Beta",

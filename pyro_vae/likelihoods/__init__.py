@@ -31,7 +31,7 @@ from pyro_vae.likelihoods.levels import (
 )
 from pyro_vae.likelihoods.missing import Missing as Missing
 from pyro_vae.likelihoods.mixed import Mixed
-from pyro_vae.likelihoods.pixels import AutoregressiveBernoulli
+from pyro_vae.likelihoods.pixels import AutoregressiveBernoulli, CoupledLogisticMixture
 from pyro_vae.likelihoods.positive import Exponential, Gamma, LogNormal, Weibull
 from pyro_vae.likelihoods.real import Laplace, Normal, NormalWithNoise, StudentT
 from pyro_vae.likelihoods.sequences import AutoregressiveCategorical
@@ -53,6 +53,7 @@ __all__ = [
     "Weibull",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "CoupledLogisticMixture",
     "Categorical",
     "Ordinal",
     "Binomial",

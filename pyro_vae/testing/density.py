@@ -179,7 +179,7 @@ def _integers(distribution: Distribution) -> Tensor:
     entry = distribution
     while entry.event_shape and isinstance(entry, Independent):
         entry = entry.base_dist
-    if entry.has_enumerate_support and not entry.event_shape:
+    if entry.has_enumerate_support and math.prod(entry.event_shape) == 1:
         return entry.enumerate_support(expand=False).flatten().double()
     highest = distribution.sample(torch.Size((1000,))).max().item()
     support = support_of(distribution)

@@ -385,6 +385,14 @@ LIKELIHOODS = {
             (0.0, 128 / 255, 1.0),
         )
     ],
+    "CoupledLogisticMixture": [
+        Case(
+            likelihood("CoupledLogisticMixture", 6, components=2),
+            discretized_mixture,
+            columns(ENDS, (0.0, 1e4), (-1e4, 0.0), (0.0,), ENDS, (0.0,)),
+            (0.0, 128 / 255, 1.0),
+        )
+    ],
     "Categorical": [
         Case(likelihood("Categorical", 3, categories=3), softmaxed, columns(*[ENDS] * 3), (0, 2))
     ],

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -14,6 +15,7 @@ from pyro_vae import distributions
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.distributions import (
+    CoupledLogistics,
     DiscretizedLogistic,
     MultinomialGivenTotal,
     entries_of,
@@ -62,7 +64,7 @@ def test_means_are_those_of_the_draws(name):
     if name == "AutoregressiveCategorical":  # names of things have no mean
         assert not has_mean(p) and torch.equal(representative_of(p), p.mode)
         return
-    if name == "AutoregressiveBernoulli":  # none in closed form
+    if name in ("AutoregressiveBernoulli", "CoupledLogisticMixture"):  # none in closed form
         assert not has_mean(p) and p.support.check(representative_of(p)).all()
         return
     assert p.mean.shape == draws.shape[1:]
@@ -150,6 +152,81 @@ def test_the_discretised_logistic_mixture_is_the_sum_of_its_parts():
         and p.support.check(values).all()
         and not p.support.check(values + 0.05).any()
     )
+
+
+def coupled(parts, channels, places, levels):
+    """A mixture of colours with parameters at random."""
+    shape = (parts, channels, *places)
+    pairs = (parts, channels * (channels - 1) // 2, *places)
+    return CoupledLogistics(
+        torch.randn(parts, *places).double(),
+        torch.rand(shape).double(),
+        0.05 + 0.3 * torch.rand(shape).double(),
+        torch.randn(pairs).double(),
+        levels,
+        len(places),
+    )
+
+
+def test_coupled_channels_are_mixtures_of_chains_of_rounded_logistics():
+    """One place and its masses: against the formula by hand, to one, and the draws' frequencies."""
+    p, levels = coupled(2, 3, (), 4), 4
+    x = p.enumerate_support()
+    weights, a = p.logits.softmax(0), p.slopes
+    expected = torch.zeros(len(x)).double()
+    for m in range(2):
+        locs = [
+            p.loc[m, 0].expand(len(x)),
+            p.loc[m, 1] + a[m, 0] * (x[:, 0] - 0.5),
+            p.loc[m, 2] + a[m, 1] * (x[:, 0] - 0.5) + a[m, 2] * (x[:, 1] - 0.5),
+        ]
+        mass = weights[m].expand(len(x))
+        for c, loc in enumerate(locs):
+            of = [
+                mass_of_a_rounded_logistic(value, at, p.scale[m, c].item(), levels)
+                for value, at in zip(x[:, c].tolist(), loc.tolist())
+            ]
+            mass = mass * double(*of)
+        expected = expected + mass
+    torch.testing.assert_close(p.log_prob(x).exp(), expected, rtol=1e-9, atol=1e-14)
+    assert expected.sum().item() == pytest.approx(1.0, abs=1e-12)
+    draws = p.sample((50_000,))
+    which = ((draws * (levels - 1)).round() @ double(16.0, 4.0, 1.0)).long()
+    counts = torch.bincount(which, minlength=len(x)).numpy()
+    enough = expected.numpy() * len(draws) > 5
+    rest = [counts[~enough].sum()], [expected.numpy()[~enough].sum() * len(draws)]
+    observed = np.concatenate([counts[enough], rest[0]])
+    hoped = np.concatenate([expected.numpy()[enough] * len(draws), rest[1]])
+    assert scipy.stats.chisquare(observed, hoped * observed.sum() / hoped.sum()).pvalue > 1e-3
+
+
+def test_places_of_coupled_channels_are_independent():
+    p = coupled(3, 3, (2, 2), 256)
+    x = p.sample((5,))
+    at = [
+        CoupledLogistics(
+            p.logits[:, i, j], p.loc[..., i, j], p.scale[..., i, j], p.slopes[..., i, j], 256, 0
+        ).log_prob(x[..., i, j])
+        for i in range(2)
+        for j in range(2)
+    ]
+    torch.testing.assert_close(p.log_prob(x), torch.stack(at).sum(0))
+
+
+def test_one_coupled_channel_is_a_discretised_logistic_mixture():
+    plain = pv.likelihoods.DiscretizedLogisticMixture((1, 3, 3), MLP(2, [8]), components=2)
+    both = pv.likelihoods.CoupledLogisticMixture((1, 3, 3), MLP(2, [8]), components=2)
+    both.network = plain.network
+    with torch.no_grad():
+        both.head.layer.weight.copy_(plain.head.layer.weight)
+        both.head.layer.bias.copy_(plain.head.layer.bias)
+    z, x = torch.randn(4, 2), plain(torch.randn(4, 2)).sample()
+    torch.testing.assert_close(both(z).log_prob(x), plain(z).log_prob(x))
+
+
+def test_many_coupled_channels_are_refused():
+    with pytest.raises(InvalidInput, match=r"got .*, 784 channels each of which follows all"):
+        pv.likelihoods.CoupledLogisticMixture(784, MLP(2, [8]))
 
 
 def test_the_zero_inflated_negative_binomial_agrees_with_scipy():

@@ -107,6 +107,7 @@ ENTRYWISE = [name for name in pv.likelihoods.__all__ if has_entries(name)]
 
 DEPENDENT = {
     "AutoregressiveBernoulli": "AutoregressiveBits",
+    "CoupledLogisticMixture": "CoupledLogistics",
     "Multinomial": "MultinomialGivenTotal",
     "AutoregressiveCategorical": "AutoregressiveSequences",
 }
