@@ -1,17 +1,13 @@
-import os
-
-# Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses
-# inherit it.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import importlib
 import math
+import os
 import types
 from pathlib import Path
 
 import pytest
 import torch
 import xarray
+from vaes import small_vae as small_vae
 
 import pyro_vae as pv
 from pyro_vae.contracts import known_by
@@ -22,17 +18,6 @@ from pyro_vae.validation import InvalidInput
 
 HAS_GPU = torch.cuda.is_available()
 DATA = Path(os.environ["PYRO_VAE_DATA"]) if os.environ.get("PYRO_VAE_DATA") else None
-
-
-def small_vae(latent: int = 2, hidden: int = 16, seed: int = 0) -> pv.VAE:
-    """A VAE of the digits' event shape with seeded weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return pv.VAE(
-            prior=pv.priors.StandardNormal(latent),
-            likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(latent, [hidden])),
-            posterior=pv.posteriors.DiagonalNormal(latent, pv.networks.MLP((1, 8, 8), [hidden])),
-        )
 
 
 def likelihood_of(name: str, event, network):
@@ -114,14 +99,3 @@ def arviz_1x(monkeypatch):
 @pytest.fixture(params=["installed", "1.x"])
 def any_arviz(request):
     return request.getfixturevalue("arviz_1x") if request.param == "1.x" else arviz_compat.arviz()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def doctest_names(doctest_namespace, tmp_path_factory):
-    """Names that the docstrings' examples use, which run after the tests."""
-    doctest_namespace |= {
-        "pv": pv,
-        "torch": torch,
-        "vae": small_vae(),
-        "folder": tmp_path_factory.mktemp("doctests") / "saved",
-    }

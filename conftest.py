@@ -1,0 +1,24 @@
+"""What the tests and the examples in docstrings share: one thread each, and the examples' names."""
+
+import os
+
+# Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses
+# inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from vaes import small_vae
+
+import pyro_vae as pv
+
+
+@pytest.fixture(scope="session", autouse=True)
+def doctest_names(doctest_namespace, tmp_path_factory):
+    """Names that the docstrings' examples use."""
+    doctest_namespace |= {
+        "pv": pv,
+        "torch": torch,
+        "vae": small_vae(),
+        "folder": tmp_path_factory.mktemp("doctests") / "saved",
+    }
