@@ -28,6 +28,7 @@ from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal, to_try_after
 from pyro_vae.evaluation.reconstruction import squared_error
 from pyro_vae.evaluation.scores import Score, bits_per_dim, perplexity, versions
+from pyro_vae.evaluation.solver import solver_error
 from pyro_vae.ranks.group import of_this_process, speaks
 from pyro_vae.report.run_files import Estimate, Evaluation, as_json
 from pyro_vae.runtime.at_globals import at_globals
@@ -37,6 +38,7 @@ from pyro_vae.runtime.traces import NoBound
 
 __all__ = ["print_scores", "score_run"]
 
+COARSE = 0.1  # an error of the solver, as a share of the score's standard error
 MANY = 0.5  # of the data, above the threshold of Pareto k
 
 
@@ -64,6 +66,8 @@ def score_run(
                 program, data, num_samples, proposal=proposal, seed=seed, progress=True
             )
             scores = scores | {"log_likelihood": again["log_likelihood"]}
+        if (error := solver_error(program, data, seed=seed)) is not None:
+            scores["solver_error"] = error
         result = _with_bound(program, data, scores, proposal)
     result["num_data"] = len(data)
     result["data"] = {
@@ -127,7 +131,9 @@ def _with_bound(
     elbo, ll = scores["elbo"], scores["log_likelihood"]
     assert isinstance(ll, ImportanceScore)
     settings = {name: str(value) for name, value in vars(proposal).items()}
-    return {
+    error = scores.get("solver_error")
+    solver: Evaluation = {} if error is None else {"solver_error": {"mean": error.mean}}
+    return solver | {
         "elbo": _estimate(elbo) | _of_globals(elbo),
         "log_likelihood": _estimate(ll) | {"num_samples": ll.num_samples} | _of_globals(ll),
         "pareto_k": {
@@ -191,6 +197,7 @@ def print_scores(
         table.add_column(column, justify="right")
     if isinstance(ll, ImportanceScore):
         notes = _add_bounds(table, scores["elbo"], ll, perplexity(ll, data), proposal)
+        notes += _add_solver_error(table, scores.get("solver_error"), ll)
     else:
         notes = _add_losses(table, scores)
     console.print(table)
@@ -246,6 +253,19 @@ def _add_bounds(
         f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above or near "
         f"{threshold}: a few draws decide their estimates, which are likely too low. "
         f"{_how_to_go_on(proposal, above / len(k))}",
+    ]
+
+
+def _add_solver_error(table: Table, error: Score | None, ll: Score) -> list[str]:
+    """Add the error of a prior's ODE, where there is one; say if it is too large."""
+    if error is None:
+        return []
+    table.add_row("error of the ODE", f"{error.mean:.4f}", "", "")
+    if error.mean < COARSE * ll.se:
+        return []
+    return [
+        "The prior's ODE is solved in too few steps for these scores: load the run, double "
+        "program.prior.steps, save it with pv.save, and evaluate that."
     ]
 
 

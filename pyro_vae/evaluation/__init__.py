@@ -59,6 +59,7 @@ from pyro_vae.evaluation.proposals import (
 from pyro_vae.evaluation.reconstruction import reconstruction_score, squared_error
 from pyro_vae.evaluation.results import to_dict, to_elpd, to_inference_data
 from pyro_vae.evaluation.scores import Score, bits_per_dim, concatenate, perplexity, versions
+from pyro_vae.evaluation.solver import solver_error
 
 __all__ = [
     "ActiveUnits",
@@ -109,6 +110,7 @@ __all__ = [
     "rate_distortion",
     "reconstruction_score",
     "save_scores",
+    "solver_error",
     "spread",
     "squared_error",
     "summarize",

@@ -76,6 +76,7 @@ class Evaluation(TypedDict, total=False):
     log_joint: Estimate
     squared_error: Estimate
     pareto_k: ParetoK
+    solver_error: Estimate
     proposal: dict[str, str]
     bits_per_dim: float | None
     perplexity: float | None

@@ -1,6 +1,7 @@
 """The flow along a velocity: its density, its divergence, and the error that it states."""
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from families import MLP
 from torch.func import jacrev
 
 import pyro_vae as pv
+from pyro_vae.cli import main
 from pyro_vae.testing import check_prior
 
 
@@ -180,3 +182,31 @@ def test_it_learns_a_ring_that_no_normal_prior_can():
     assert pv.elbo(program, test).mean > normal.log_prob(test).mean() + 0.4
     error = program.prior.solver_error(pv.encode(program, test)["z"])
     assert 0 < error.mean() < 0.05
+
+
+def test_a_score_states_the_error_of_the_steps(tmp_path, capsys):
+    """That of the ELBO on the same draws, and what `evaluate` writes and says."""
+    likelihood = pv.likelihoods.Normal(2, MLP(2, [8]))
+    program = pv.VAE(moved(2, steps=6), likelihood, pv.posteriors.DiagonalNormal(2, MLP(2, [8])))
+    x = torch.randn(30, 2)
+    program = program.to(torch.float64)
+    error = pv.evaluation.solver_error(program, x, 5, seed=1)
+    assert program.prior.steps == 6 and (error.values > 0).all()
+    with torch.no_grad():
+        z = program.posterior(x.double()).sample((200,))
+        coarse = program.prior().log_prob(z)
+        program.prior.steps = 64
+        off = (coarse - program.prior().log_prob(z)).abs().mean()
+        assert error.mean == pytest.approx(off.item(), rel=0.5)
+    finer = pv.evaluation.solver_error(program, x, 5, seed=1)
+    assert finer.mean < 1e-3 * error.mean
+    np.save(tmp_path / "x.npy", 1e-3 * x.numpy())  # all scores alike: a small error over data
+    for steps, told in ((1, True), (64, False)):
+        program.prior.steps = steps
+        pv.save(program, tmp_path / str(steps))
+        flags = ["evaluate", str(tmp_path / str(steps)), "--data", str(tmp_path / "x.npy")]
+        assert main([*flags, "--num_samples", "100"]) == 0
+        out = capsys.readouterr().out
+        assert "error of the ODE" in out and ("in too few steps" in out) == told
+        written = json.loads((tmp_path / str(steps) / "evaluation.json").read_text())
+        assert (written["solver_error"]["mean"] > 0.01) == told
