@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ class Update:
     ):
         self.optimizer, self.parameters = optimizer, list(parameters)
         self.clip_norm, self.skip_norm = clip_norm, skip_norm
-        self.skipped = 0  # steps so far
+        self.skipped, self.least_skipped = 0, math.inf  # steps so far, and their least norm
         self.kernel = self._kernel()
         # The optimiser's state of the last step, and what of it the kernel takes.
         self.states: list[dict[str, Tensor]] = []
@@ -90,8 +91,8 @@ class Update:
             gradients: one for each parameter.
             learning_rate: a tensor in place of the optimiser's own number, float64 on the CPU.
         """
-        if self.skip_norm is not None and norm_of(gradients).item() > self.skip_norm:
-            self.skipped += 1
+        if self.skip_norm is not None and (norm := norm_of(gradients).item()) > self.skip_norm:
+            self.skipped, self.least_skipped = self.skipped + 1, min(self.least_skipped, norm)
             return
         if self.clip_norm is not None:
             gradients = _clipped(gradients, self.clip_norm)

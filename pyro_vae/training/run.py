@@ -27,6 +27,7 @@ from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
 from pyro_vae.training.convergence import how_it_ended
 from pyro_vae.training.history import History, Row, TrainingDiverged, curves_of, why_not_finite
+from pyro_vae.training.left_out import count_left_out
 from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import InvalidInput
@@ -166,7 +167,8 @@ class Run:
                 row = self._measure(epoch, losses, time.monotonic() - clock)
                 self.seen.tell(curves_of(row))
                 if self.steps.skip_norm is not None:
-                    self.seen.log(skipped_steps=self.steps.update.skipped - skipped)
+                    left_out = count_left_out(self.steps.update, skipped, self.steps.per_epoch)
+                    self.seen.log(skipped_steps=left_out)
                 for callback in self.callbacks:
                     callback.epoch(self.seen)
         except KeyboardInterrupt:
