@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from vaes import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 

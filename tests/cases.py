@@ -5,7 +5,7 @@ import copy
 import families
 import pyro
 import torch
-from conftest import small_vae
+from common import small_vae
 from ladders import ladder
 
 import pyro_vae as pv

@@ -3,7 +3,7 @@
 import inspect
 
 import torch
-from conftest import known_of
+from common import known_of
 
 import pyro_vae as pv
 from pyro_vae.runtime.checks import checked_data

@@ -109,7 +109,7 @@ def load(
             got=f"weights that do not fit the program (first at {wrong[0]!r})",
             expected="the structure that was saved",
             fix="build the program from the same parts with the same sizes, as a run's recipe.yaml "
-            "has them, and with the version and the classes that saved it",
+            "has them, with the classes that saved it, and load with pv.load(folder, program=...)",
         )
     for name, _ in program.named_parameters():
         if not torch.isfinite(tensors[name]).all():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 from mutations import with_checksum
 
 import pyro_vae as pv

@@ -1,7 +1,7 @@
 """Memory for weights is had before safetensors asks for it."""
 
 import pytest
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.checkpoint import states

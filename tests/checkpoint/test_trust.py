@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 from commands import FAST, fails
-from conftest import small_vae
+from common import small_vae
 from mutations import with_checksum
 
 import pyro_vae as pv

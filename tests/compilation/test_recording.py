@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from cases import CASES, case
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.compilation import recording

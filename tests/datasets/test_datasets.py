@@ -12,7 +12,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 import torch
-from conftest import DATA
+from common import DATA
 from PIL import Image
 
 from pyro_vae.datasets.binarize import batch_keys, uniform

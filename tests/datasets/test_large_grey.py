@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.datasets import form, forms

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray
 from closed_forms import Hierarchy, LinearGaussian, TwoLevelGaussian, two_modes
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.diagnostics.inference_data import to_inference_data

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 from torch import nn
 
 import pyro_vae as pv

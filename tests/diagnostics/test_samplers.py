@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from closed_forms import LinearGaussian
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.diagnostics.samplers import _Posterior

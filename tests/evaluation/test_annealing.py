@@ -4,7 +4,7 @@ import pyro
 import pytest
 import torch
 from closed_forms import Hierarchy, LinearGaussian, positive, two_modes
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import annealed_densities

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import kept_scores

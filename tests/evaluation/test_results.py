@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases import RESULTS, X
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import arviz_compat, results

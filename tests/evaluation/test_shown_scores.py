@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import Difference, Score, Spread, spread

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import LinearGaussian, TwoLevelGaussian
-from conftest import small_vae
+from common import small_vae
 from families import data_of, program_with
 from global_programs import conjugate
 from PIL import Image

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 import torch
 from browser import WIDTHS, chromium, fits, opened
-from conftest import small_vae
+from common import small_vae
 
 from pyro_vae.datasets import Dataset
 from pyro_vae.explorer import Explored

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import has_entries, known_of, likelihood_of
+from common import has_entries, known_of, likelihood_of
 
 import pyro_vae as pv
 from pyro_vae import distributions

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import LinearGaussian
-from conftest import has_entries, known_of, likelihood_of
+from common import has_entries, known_of, likelihood_of
 from torch import nn
 
 import pyro_vae as pv

@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from closed_forms import LinearGaussian, TwoLevelGaussian
-from conftest import small_vae
+from common import small_vae
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal

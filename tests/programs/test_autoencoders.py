@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 from families import MLP
 from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import known_of
+from common import known_of
 from torch import nn
 
 import pyro_vae as pv

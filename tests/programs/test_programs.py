@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from closed_forms import LinearGaussian, TwoLevelGaussian
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation.importance_score import UnreliableEstimate

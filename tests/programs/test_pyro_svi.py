@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 from cases import PROGRAMS
-from conftest import small_vae
+from common import small_vae
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 
 import torch
 from commands import FAST
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.cli import main

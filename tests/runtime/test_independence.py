@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 from torch import nn
 from torch.nn import functional
 

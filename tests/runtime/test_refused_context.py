@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.inspection.decoder import Decoder

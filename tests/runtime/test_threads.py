@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae import contracts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import FAST, FEW, fails
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae import checkpoint

@@ -3,7 +3,7 @@
 import pyro
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 from torch import nn
 
 import pyro_vae as pv

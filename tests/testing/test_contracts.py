@@ -4,7 +4,7 @@ import families
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import known_of, likelihood_of
+from common import known_of, likelihood_of
 
 import pyro_vae as pv
 from pyro_vae.distributions import is_point_mass

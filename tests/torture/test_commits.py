@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_vae
+from common import small_vae
 from torture.faults import Fault, forked
 
 import pyro_vae as pv

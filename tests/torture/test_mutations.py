@@ -12,7 +12,7 @@ import wave
 import numpy as np
 import pytest
 import yaml
-from conftest import small_vae
+from common import small_vae
 from mutations import mutated_archive, mutated_bytes, mutated_tree, with_checksum
 from PIL import Image
 from torture.watched import watched

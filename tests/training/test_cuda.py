@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 from cases import CASES, PROGRAMS, RESULTS, case
-from conftest import HAS_GPU, small_vae
+from common import HAS_GPU, small_vae
 from emulated_cuda import emulated_cuda
 
 import pyro_vae as pv

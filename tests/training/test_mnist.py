@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import DATA
+from common import DATA
 
 import pyro_vae as pv
 from pyro_vae.recipes.build import build_program

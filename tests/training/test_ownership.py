@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import PROGRAMS
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.training.ownership import leaves_of

@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 from commands import FAST, fails
-from conftest import small_vae
+from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.cli import main

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import CASES, case
-from conftest import small_vae
+from common import small_vae
 from filelock import FileLock
 from torch import nn
 
