@@ -36,8 +36,9 @@ def solver_error(
 
     .. math:: \tfrac{16}{15}\, \mathbb{E}_{q(z \mid x)} |\log p_n(z) - \log p_{2n}(z)|
 
-    with n the number of steps: Richardson's estimate for a method of order four. Neither the ELBO
-    nor log p(x) of a datum is off by much more.
+    with n the number of steps: Richardson's estimate for a method of order four. The ELBO
+    of a datum is off by no more than that, as far as the estimate holds; log p(x) by its mean under
+    the posterior in place of q.
 
     Args:
         program: any program.

@@ -185,7 +185,7 @@ def test_it_learns_a_ring_that_no_normal_prior_can():
 
 
 def test_a_score_states_the_error_of_the_steps(tmp_path, capsys):
-    """That of the ELBO on the same draws, and what `evaluate` writes and says."""
+    """That of log p(z) under q, against many steps, and what `evaluate` writes and says."""
     likelihood = pv.likelihoods.Normal(2, MLP(2, [8]))
     program = pv.VAE(moved(2, steps=6), likelihood, pv.posteriors.DiagonalNormal(2, MLP(2, [8])))
     x = torch.randn(30, 2)
