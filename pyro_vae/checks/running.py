@@ -15,7 +15,7 @@ from pyro_vae.checks import questions
 from pyro_vae.checks.base import Check, Checked, Finding, judged
 from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Subject
 from pyro_vae.contracts import ProgramLike
-from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
+from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.programs import as_program
 from pyro_vae.runtime.checks import check_data
@@ -28,8 +28,9 @@ __all__ = ["BROKEN", "all_checks", "check", "finding_of"]
 BROKEN = "This check cannot be made here"
 
 LEVEL = 0.01
-DRAWS = 20  # of the run that the speed is measured by
-BRIEF = 0.5  # seconds that are too few to measure it by
+DRAWS = 200  # of the largest run that the speed is measured by
+GROWTH = 4  # of such runs, from each to the next
+BRIEF = 2.0  # seconds that are too few to measure it by
 
 
 def all_checks() -> list[Check]:
@@ -105,8 +106,8 @@ def check(
     chosen = all_checks() if checks is None else list(checks)
     found: list[tuple[Check, Finding, float]] = []
     left_out: dict[str, float] = {}
-    speed = _Speed.of(subject)
     end = time.monotonic() + 60 * minutes
+    speed = _Speed.of(subject)
     with progress_bar("checks", total=len(chosen), shown=progress) as advance:
         for place, one in enumerate(chosen):
             needed, began = speed.seconds(one), time.monotonic()
@@ -164,25 +165,28 @@ class _Speed:
 
     @classmethod
     def of(cls, subject: Subject) -> _Speed:
-        """Measure it, by scores of a datum and of all, the better of two where it is fast."""
+        """Measure it, by scores of a datum and of ever more data and draws until they take long."""
 
-        def seconds(data: Dataset, draws: int) -> float:
+        def seconds(num: int, draws: int) -> float:
             began = time.monotonic()
-            evaluate(subject.local, data, draws, seed=subject.seed, compile="off")
+            evaluate(subject.local, subject.few[:num], draws, seed=subject.seed, compile="off")
             return time.monotonic() - began
 
-        one, few = subject.few[:1], subject.few
+        most, rows = len(subject.few), 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                call = min(seconds(one, 1) for _ in range(5))
-                whole, draws = seconds(few, DRAWS), DRAWS
-                if whole < BRIEF:  # which is no more than a run, however few the data
-                    draws = 10 * DRAWS
-                    whole = min(seconds(few, draws) for _ in range(2))
+                call = min(seconds(1, 1) for _ in range(3))
+                while True:
+                    rows = min(GROWTH * rows, DRAWS * most)
+                    num = min(rows, most)
+                    draws = rows // num
+                    whole = seconds(num, draws)
+                    if whole > BRIEF or rows == DRAWS * most:
+                        break
             except InvalidInput:  # a program without a bound has few checks, and all are cheap
                 return cls(0.0, 0.0)
-        return cls(call / 10, max(0.0, whole - call) / (draws * len(few)))
+        return cls(call / 10, max(0.0, whole - call) / (draws * num - 1))
 
     def seconds(self, one: Check) -> float:
         """About how long a check takes."""

@@ -7,11 +7,11 @@ from closed_forms import LinearGaussian
 from scipy import stats
 
 import pyro_vae as pv
-from pyro_vae.checks import Check, Claims, Finding, all_checks
+from pyro_vae.checks import Check, Claims, Finding, Subject, all_checks, running
 from pyro_vae.checks.base import judged
 from pyro_vae.checks.statistics_by_kind import statistics_of
 from pyro_vae.checks.uniformity import uniform_test
-from pyro_vae.datasets import Dataset
+from pyro_vae.datasets import Dataset, as_dataset
 from pyro_vae.evaluation.over_seeds import holm
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -248,3 +248,19 @@ def test_a_check_of_another_kind_of_program_is_not_left_out_for_want_of_time():
     found = pv.check(EXACT.program(), EXACT.data(20), checks=few, minutes=1e-9)
     assert [verdict.name for verdict in found.verdicts] == [names[0]]
     assert found.verdicts[0].passed is None and set(found.left_out) == {names[1]}
+
+
+@pytest.mark.parametrize("call, row", [(0.001, 1e-6), (0.05, 1e-3), (0.4, 0.02), (1.0, 5.0)])
+def test_the_speed_of_a_slow_program_is_measured_in_little_time(monkeypatch, call, row):
+    now = 0.0
+
+    def scored(program, data, num_samples, **options):
+        nonlocal now
+        now += call + row * len(data) * num_samples
+
+    monkeypatch.setattr(running, "evaluate", scored)
+    monkeypatch.setattr(running.time, "monotonic", lambda: now)
+    speed = running._Speed.of(Subject(EXACT.program(), as_dataset(normal(500))))
+    assert speed.row == pytest.approx(row, rel=1e-3)
+    assert speed.call == pytest.approx((call + row) / 10)
+    assert now < 4 * (call + row) + running.GROWTH**2 * running.BRIEF
