@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -20,14 +21,16 @@ from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_class
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.text import Vocabulary
-from pyro_vae.files.reading import MEGABYTE, Kind, read_text
+from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_text
 from pyro_vae.programs import as_program, is_unconditional
 from pyro_vae.recipes.build import rebuild_program
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.own import takes_parts
 from pyro_vae.recipes.parser import RecipeParser
 from pyro_vae.recipes.recipe import Values, read_recipe, read_settings
+from pyro_vae.report.run_files import FILES, read_file
 from pyro_vae.runtime.environment import choose_device
+from pyro_vae.training.convergence import is_out_of_patience
 from pyro_vae.validation import InvalidInput, check_seed
 
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
@@ -75,6 +78,7 @@ def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
     folder = Path(options.run)
     program = program_of(folder, trusted(options.trust))
     program.to(device)
+    _say_if_unfinished(folder)
     return folder, program
 
 
@@ -158,6 +162,40 @@ def write_vocabulary(folder: Path, data: Dataset) -> None:
         checkpoint.write_text(
             folder / VOCABULARY, "".join(f"{word}\n" for word in data.vocabulary.words)
         )
+
+
+class _Settings(TypedDict, total=False):
+    warmup: int
+    patience: int | None
+
+
+class _Trained(TypedDict, total=False):
+    """What ``training.json`` says of how far a run came."""
+
+    history: list[object]  # a row for each epoch
+    best: tuple[float, int] | None  # the best validation ELBO and its epoch
+    settings: _Settings
+
+
+def _say_if_unfinished(folder: Path) -> None:
+    """Print a line if a run's training ended before its last epoch, and not by its patience."""
+    planned = recipe_of(folder).get("epochs")
+    with parsing(folder / "training.json", FILES):
+        trained = checked(read_file(folder, "training.json"), _Trained)
+    if not isinstance(planned, int) or not trained:
+        return
+    done, settings = len(trained.get("history", [])), trained.get("settings", _Settings())
+    _, best = trained.get("best") or (None, None)
+    if done >= planned or is_out_of_patience(
+        done, best, settings.get("warmup", 0), settings.get("patience")
+    ):
+        return
+    print(
+        f"pyro-vae: warning: this run has {done} of its {planned} epochs: it was interrupted, has "
+        "diverged, or is still being trained; pyro-vae train --resume --out "
+        f"{shlex.quote(str(folder))} goes on with it",
+        file=sys.stderr,
+    )
 
 
 def _say_if_changed(folder: Path, test: Dataset) -> None:

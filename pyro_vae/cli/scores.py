@@ -217,14 +217,14 @@ def _add_bounds(
 ) -> list[str]:
     """Add the rows of a program with a bound; return its caveats."""
     is_bound = share_of_bounds(ll) > 0
-    mean, mc_se = f"{ll.mean:.2f}", known(ll.mean_mc_se, 3)
+    mean, mc_se = known(ll.mean), known(ll.mean_mc_se, 3)
     if is_bound:  # its Monte Carlo error would be too short
         mean, mc_se = f">= {mean}", "unknown"
-    table.add_row("ELBO", f"{elbo.mean:.2f}", known(elbo.se), known(elbo.mean_mc_se, 3))
+    table.add_row("ELBO", known(elbo.mean), known(elbo.se), known(elbo.mean_mc_se, 3))
     if isinstance(elbo, GlobalELBO):
-        table.add_row("  local part", f"{elbo.local_mean:.2f}", "", "")
+        table.add_row("  local part", known(elbo.local_mean), "", "")
         share = -elbo.global_kl / len(elbo.values)
-        words = "at points" if elbo.points else f"{share:.2f}"
+        words = "at points" if elbo.points else known(share)
         error = known(elbo.global_kl_se / len(elbo.values), 3)
         table.add_row("  global latents", words, "", error)
     table.add_row(_label(ll), mean, known(ll.se), mc_se)
@@ -239,7 +239,7 @@ def _add_bounds(
         table.add_row("Pareto k", "needs more draws", "", "")
         return [
             *notes,
-            f"log p(x) is at least {ll.mean:.2f}: {ll.num_samples:,} draws are too few to state an "
+            f"log p(x) is at least {known(ll.mean)}: {ll.num_samples:,} draws are too few to state an "
             f"error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
             "these draws can tell: evaluate with that --num-samples or more.",
         ]
@@ -250,7 +250,7 @@ def _add_bounds(
         return notes
     return [
         *notes,
-        f"log p(x) is at least {ll.mean:.2f}: {above} data have a Pareto k above or near "
+        f"log p(x) is at least {known(ll.mean)}: {above} data have a Pareto k above or near "
         f"{threshold}: a few draws decide their estimates, which are likely too low. "
         f"{_how_to_go_on(proposal, above / len(k))}",
     ]
@@ -308,7 +308,7 @@ def _add_losses(table: Table, scores: dict[str, Score]) -> list[str]:
     ):
         if key in scores:
             score = scores[key]
-            table.add_row(name, f"{score.mean:.{digits}f}", known(score.se, digits), "")
+            table.add_row(name, known(score.mean, digits), known(score.se, digits), "")
     return [
         "A guide that is a point has neither an ELBO nor a log p(x): these are its loss and its "
         "reconstruction error."

@@ -29,6 +29,7 @@ __all__ = [
     "result_words",
 ]
 
+HUGE = 1e9  # from there on, a number is written with its power of ten
 LONGEST = 40  # letters of a text, or of a list in words
 
 
@@ -64,18 +65,22 @@ def plus_minus(value: float, error: float, digits: int = 2, sign: str = "") -> s
         >>> plus_minus(-94.346, 0.8), plus_minus(1.5, float("nan"), sign="+")
         ('-94.35 +- 0.80', '+1.50')
     """
-    words = f"{value:{sign}.{digits}f}"
-    return words if math.isnan(error) else f"{words} +- {error:.{digits}f}"
+    words = _written(value, digits, sign)
+    return words if math.isnan(error) else f"{words} +- {_written(error, digits)}"
 
 
 def known(value: float, digits: int = 2) -> str:
     """A number, or ``"unknown"`` for NaN, as is the error over a single datum.
 
     Example:
-        >>> known(0.8), known(float("nan"))
-        ('0.80', 'unknown')
+        >>> known(0.8), known(-2.5e12), known(float("nan"))
+        ('0.80', '-2.5e+12', 'unknown')
     """
-    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
+    return "unknown" if math.isnan(value) else _written(value, digits)
+
+
+def _written(value: float, digits: int, sign: str = "") -> str:
+    return f"{value:{sign}.{digits}f}" if abs(value) < HUGE else f"{value:{sign}.3g}"
 
 
 def result_words(result: DataclassInstance) -> str:

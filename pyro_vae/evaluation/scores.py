@@ -164,8 +164,8 @@ class Score:
         draws = f"K = {self.num_samples}"
         one = "one datum, " if len(self.values) == 1 else ""
         if self.sign:
-            error = one or f"standard error over data {self.se:.2f}, "
-            return f"{self.sign} {self.mean:.2f} nats ({error}{draws})"
+            error = one or f"standard error over data {known(self.se)}, "
+            return f"{self.sign} {known(self.mean)} nats ({error}{draws})"
         return (
             f"{plus_minus(self.mean, self.se)} nats ({one}Monte Carlo error {self.error}, {draws})"
         )
@@ -181,7 +181,7 @@ class Score:
 
     def _repr_html_(self) -> str:
         facts = {
-            "mean": f"{self.sign} {self.mean:.2f}".strip(),
+            "mean": f"{self.sign} {known(self.mean)}".strip(),
             "s.e. over data": known(self.se),
             "Monte Carlo error": self.error,
             "data": f"{len(self.values):,}",

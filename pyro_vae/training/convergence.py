@@ -11,7 +11,7 @@ import numpy as np
 
 from pyro_vae.training.callbacks import Training
 
-__all__ = ["FEWEST", "Slope", "how_it_ended", "slope_of"]
+__all__ = ["FEWEST", "Slope", "how_it_ended", "is_out_of_patience", "slope_of"]
 
 FEWEST = 6  # epochs of the last part
 PART = 1 / 3  # of the epochs is the last part
@@ -78,6 +78,24 @@ def slope_of(curve: Sequence[float]) -> Slope | None:
         max(NATS, min(SHARE * gained, SHARE_SINCE * since)),
         p_value if math.isfinite(p_value) else 1.0,
     )
+
+
+def is_out_of_patience(done: int, best: int | None, warmup: int, patience: int | None) -> bool:
+    """Whether a training has gone on for long enough without a better score.
+
+    Args:
+        done: epochs done.
+        best: the epoch with the best score; ``None`` before there is one.
+        warmup: epochs of warm-up, whose scores do not count against it.
+        patience: epochs that it may go on for; ``None`` for all.
+
+    Example:
+        >>> is_out_of_patience(25, 10, 20, 5), is_out_of_patience(24, 10, 20, 5)
+        (True, False)
+    """
+    if best is None or patience is None:
+        return False
+    return done - max(best, warmup) >= patience
 
 
 def how_it_ended(training: Training, planned: int) -> str:

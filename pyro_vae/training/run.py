@@ -25,7 +25,7 @@ from pyro_vae.runtime.checks import inside_supports
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import NoBound, importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
-from pyro_vae.training.convergence import how_it_ended
+from pyro_vae.training.convergence import how_it_ended, is_out_of_patience
 from pyro_vae.training.history import History, Row, TrainingDiverged, curves_of, why_not_finite
 from pyro_vae.training.left_out import count_left_out
 from pyro_vae.training.optimizer_state import Scalars
@@ -267,9 +267,8 @@ class Run:
             return log_joint(fixed, self.validation, seed=self.steps.seed).mean
 
     def _is_out_of_patience(self) -> bool:
-        if self.patience is None or self.seen.best is None:
-            return False
-        return len(self.history) - max(self.seen.best.epoch, self.steps.warmup) >= self.patience
+        best = self.seen.best.epoch if self.seen.best else None
+        return is_out_of_patience(len(self.history), best, self.steps.warmup, self.patience)
 
     def _diagnosis(self, epoch: int, losses: Tensor) -> TrainingDiverged:
         """Rerun the epoch up to its first bad loss, and examine the sites there.
