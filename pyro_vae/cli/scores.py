@@ -239,8 +239,8 @@ def _add_bounds(
         table.add_row("Pareto k", "needs more draws", "", "")
         return [
             *notes,
-            f"log p(x) is at least {known(ll.mean)}: {ll.num_samples:,} draws are too few to state an "
-            f"error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
+            f"log p(x) is at least {known(ll.mean)}: {ll.num_samples:,} draws are too few to state "
+            f"an error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
             "these draws can tell: evaluate with that --num-samples or more.",
         ]
     threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
