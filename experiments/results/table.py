@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
 
 import pyro_vae as pv
 from pyro_vae.evaluation.comparison import compare, load_scores
@@ -333,9 +335,6 @@ def draw_cost(path: Path) -> None:
         reached = [max(y for x, y, _ in points[num] if x <= end) for end, _, _ in points[num]]
         line = sorted(zip((x for x, _, _ in points[num]), reached))
         ax.step(*zip(*line), where="post", color=ax.lines[-1].get_color(), linewidth=0.8)
-        for place, (x, y, name) in enumerate(sorted(points[num])):
-            above = (4, -9) if place % 2 else (4, 3)
-            ax.annotate(name, (x, y), above, textcoords="offset points", fontsize=7)
     ax.set(
         xscale="log",
         xlabel="CPU minutes of training, one thread",
@@ -344,7 +343,26 @@ def draw_cost(path: Path) -> None:
     )
     ax.margins(x=0.2)
     ax.legend(frameon=False, loc="lower right")
+    figure.draw_without_rendering()  # from here on the axes stay where they are
+    write_names(ax, [point for group in points.values() for point in group])
     figure.savefig(path, dpi=110)
+
+
+def write_names(ax: Axes, points: list[tuple[float, float, str]]) -> None:
+    """Write each point's name beside it, at the first place that no other name or point takes."""
+    at = [ax.transData.transform((x, y)) for x, y, _ in points]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
+    sides = [(right, up, side) for up in (3, -9) for right, side in ((4, "left"), (-4, "right"))]
+    for x, y, name in sorted(points):
+        for place in [*sides, (4, -16, "left")]:
+            words = ax.annotate(
+                name, (x, y), place[:2], textcoords="offset points", fontsize=7, ha=place[2]
+            )
+            box = words.get_window_extent()
+            if place[1] == -16 or not any(box.overlaps(other) for other in taken):
+                break
+            words.remove()
+        taken.append(box)
 
 
 def draw_curves(path: Path) -> None:
