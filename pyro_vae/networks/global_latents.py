@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pyro.distributions as dist
 import torch
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.func import functional_call
@@ -38,6 +39,9 @@ class WithGlobals(nn.Module, ABC):
 
     A program puts their values into ``drawn`` while it runs. Elsewhere they are at their means
     under the guide.
+
+    Raises:
+        InvalidInput: in a model or guide that has not drawn them.
     """
 
     drawn: Mapping[str, Tensor] | None = None
@@ -58,7 +62,17 @@ class WithGlobals(nn.Module, ABC):
     @property
     def values(self) -> Mapping[str, Tensor]:
         """The values of the global latents."""
-        return self.drawn or self.draw(lambda name, distribution: distribution.mean, prior=False)
+        if self.drawn is not None:
+            return self.drawn
+        if am_i_wrapped():  # at their means a model would leave out their prior
+            raise InvalidInput(
+                type(self).__name__,
+                got="a model or guide that does not draw its global latents",
+                expected="them drawn before the plate of the data",
+                fix="put `with pyro_vae.programs.global_latents(self, prior=True):` around the "
+                "model's plate, and prior=False around the guide's",
+            )
+        return self.draw(lambda name, distribution: distribution.mean, prior=False)
 
 
 def raw(scale: float) -> float:

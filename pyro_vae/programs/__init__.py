@@ -13,6 +13,7 @@ special.
 # ruff: noqa: F401  (what programs are run with is found here, outside of __all__)
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.programs.at_globals import AtGlobals
+from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.hierarchical import HierarchicalVAE
 from pyro_vae.programs.ladder import LadderVAE
 from pyro_vae.programs.multimodal import MultimodalVAE

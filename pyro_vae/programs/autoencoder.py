@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 
-import pyro
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from pyro_vae.contracts import (
     Bindable,
@@ -22,8 +18,7 @@ from pyro_vae.contracts import (
     Tensors,
     known_by,
 )
-from pyro_vae.distributions import as_pyro
-from pyro_vae.networks import WithGlobals, as_shape
+from pyro_vae.networks import as_shape
 from pyro_vae.programs.contexts import known_values
 from pyro_vae.programs.parts import features_of_context
 from pyro_vae.validation import InvalidInput
@@ -87,22 +82,6 @@ class Autoencoder(nn.Module, ABC):
                 vars(part)[BOUND_TO] = self  # where it is not registered as a part of the part
         object.__setattr__(self, "_bound", components)
 
-    @contextmanager
-    def global_latents(self, *, prior: bool) -> Iterator[None]:
-        """Draw the global latents of all parts that have any, which use them inside.
-
-        Args:
-            prior: from their prior, in the model; else from their guide.
-        """
-        parts = [(p, part) for p, part in self.named_modules() if isinstance(part, WithGlobals)]
-        try:
-            for path, part in parts:
-                part.drawn = part.draw(partial(_draw_global, path), prior=prior)
-            yield
-        finally:
-            for _, part in parts:
-                part.drawn = None
-
     def initialize(self, x: Tensors, context: Tensors | None = None) -> None:
         """Initialise components from data; training calls this before its first step."""
         features = self.context_features(context)
@@ -122,12 +101,6 @@ class Autoencoder(nn.Module, ABC):
     def known_values(self, context: Tensors | None) -> dict[str, Tensor]:
         """The known quantities in a context, which go to the likelihood."""
         return known_values(self.known, context)
-
-
-def _draw_global(path: str, name: str, distribution: Distribution) -> Tensor:
-    """Draw a latent of all data, all of whose dimensions are its event's."""
-    density = as_pyro(distribution)
-    return pyro.sample(f"{path}.{name}", density.to_event(len(density.batch_shape)))
 
 
 def check_components(components: Mapping[str, object]) -> None:

@@ -23,6 +23,7 @@ from pyro_vae.contracts import (
 )
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder, check_components
+from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_choice, rows_of
@@ -173,7 +174,7 @@ class HierarchicalVAE(Autoencoder):
         self.bind_components()
         features, known = self.context_features(context), self.known_values(context)
         above: list[Tensor] = []
-        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=True), pyro.plate("data", len(x), dim=-1):
             density = self.priors[-1](context=features)
             for level in reversed(range(len(self.priors))):
                 z = pyro.sample(f"z{level + 1}", as_pyro(density))
@@ -187,7 +188,7 @@ class HierarchicalVAE(Autoencoder):
     def guide(self, x: Tensor, context: Tensors | None = None) -> None:
         self.bind_components()
         features = self.context_features(context)
-        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=False), pyro.plate("data", len(x), dim=-1):
             if self.inference == "bottom_up":
                 self._infer_bottom_up(x, features)
             else:

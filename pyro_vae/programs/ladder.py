@@ -16,6 +16,7 @@ from pyro_vae.contracts import Bindable, Likelihood, Posterior, Prior, Site, Ten
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import Ladder, side_by_side, tell_event_dim
 from pyro_vae.priors.owner import codebook_of
+from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.hierarchical import HierarchicalVAE
 from pyro_vae.programs.parts import density_of, draw_latent
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
@@ -121,7 +122,7 @@ class LadderVAE(HierarchicalVAE):
         self.bind_components()
         features, known = self.context_features(context), self.known_values(context)
         h, guided = self.path.first(features), Guided()
-        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=True), pyro.plate("data", len(x), dim=-1):
             for level in reversed(range(len(self.priors))):
                 density = as_pyro(self._prior(level, h, features))
                 with guided:
@@ -136,7 +137,7 @@ class LadderVAE(HierarchicalVAE):
         self.bind_components()
         features = self.context_features(context)
         h = self.path.first(features)
-        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=False), pyro.plate("data", len(x), dim=-1):
             d = self.path.up(x, features)
             for level in reversed(range(len(self.posteriors))):
                 density, after = self._posterior(level, d[level], h, features), After()

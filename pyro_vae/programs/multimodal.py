@@ -22,6 +22,7 @@ from pyro_vae.distributions import ObservedEvents, as_pyro
 from pyro_vae.networks import as_shape
 from pyro_vae.programs.autoencoder import check_components
 from pyro_vae.programs.contexts import known_values
+from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.parts import density_of, draw_latent, features_of_context
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, count_of
@@ -118,7 +119,7 @@ class MultimodalVAE(nn.Module):
     def model(self, x: dict[str, Tensor], context: Tensors | None = None) -> None:
         warn_of_unmoved(self)
         features = features_of_context(self.context, context, self.known)
-        with pyro.plate("data", count_of(x), dim=-1):
+        with global_latents(self, prior=True), pyro.plate("data", count_of(x), dim=-1):
             prior = self.prior(context=features)
             z = pyro.sample("z", as_pyro(prior))
             for name, likelihood in self._likelihoods.items():
@@ -129,7 +130,7 @@ class MultimodalVAE(nn.Module):
 
     def guide(self, x: dict[str, Tensor], context: Tensors | None = None) -> Tensor:
         features = features_of_context(self.context, context, self.known)
-        with pyro.plate("data", count_of(x), dim=-1):
+        with global_latents(self, prior=False), pyro.plate("data", count_of(x), dim=-1):
             return draw_latent("z", self.posterior, self.posterior(x, context=features))
 
 

@@ -13,6 +13,7 @@ from pyro_vae.contracts import Likelihood, Posterior, Prior, Tensors
 from pyro_vae.distributions import as_pyro
 from pyro_vae.networks import MLP, Head, OneHot
 from pyro_vae.programs.autoencoder import Autoencoder
+from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.parts import density_of, draw_latent, features_of_context
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_weight
@@ -112,7 +113,7 @@ class SemiSupervisedVAE(Autoencoder):
         warn_of_unmoved(self)
         self.bind_components()
         labels, known = self.labels(context), self.known_values(context)
-        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=True), pyro.plate("data", len(x), dim=-1):
             y = pyro.sample("y", label_density(labels, torch.zeros_like(labels)))
             prior = self.prior(context=y)
             z = pyro.sample("z", as_pyro(prior))
@@ -122,7 +123,7 @@ class SemiSupervisedVAE(Autoencoder):
     def guide(self, x: Tensor, context: Tensors | None = None) -> None:
         self.bind_components()
         known = self.labels(context)
-        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=False), pyro.plate("data", len(x), dim=-1):
             if self.hidden is None:
                 density = density_of(self.posterior, x, x.dim() - 1, None)
                 z = draw_latent("z", self.posterior, density)

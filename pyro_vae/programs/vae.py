@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_vae.contracts import Likelihood, Posterior, Prior, Tensors
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder
+from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.parts import density_of, draw_latent
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 
@@ -62,7 +63,7 @@ class VAE(Autoencoder):
         warn_of_unmoved(self)
         self.bind_components()
         features, known = self.context_features(context), self.known_values(context)
-        with self.global_latents(prior=True), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=True), pyro.plate("data", len(x), dim=-1):
             prior = self.prior(context=features)
             z = pyro.sample("z", as_pyro(prior))
             density = density_of(self.likelihood, z, len(prior.event_shape), features, known)
@@ -71,7 +72,7 @@ class VAE(Autoencoder):
     def guide(self, x: Tensor, context: Tensors | None = None) -> Tensor:
         self.bind_components()
         features = self.context_features(context)
-        with self.global_latents(prior=False), pyro.plate("data", len(x), dim=-1):
+        with global_latents(self, prior=False), pyro.plate("data", len(x), dim=-1):
             density = density_of(self.posterior, x, x.dim() - 1, features)
             return draw_latent("z", self.posterior, density)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pyro.distributions as dist
 import pyro.infer
 import pytest
 import torch
@@ -152,3 +153,63 @@ def test_refinement_leaves_global_latents_alone():
     found, expected = pv.elbo(refined, x, 60), pv.elbo(program, x, 60)
     error = math.hypot(found.global_kl_se, expected.global_kl_se)
     assert abs(found.global_kl - expected.global_kl) < 4 * error
+
+
+class OfOne(nn.Module):
+    """A posterior of the only modality."""
+
+    def __init__(self, posterior):
+        super().__init__()
+        self.posterior = posterior
+
+    def forward(self, x, *, context=None):
+        return self.posterior(x["a"])
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_program_of_one_modality_is_the_vae(float64, name):
+    vae, x = vae_with(name).double(), torch.randn(20, 4)
+    several = pv.MultimodalVAE(vae.prior, {"a": vae.likelihood}, OfOne(vae.posterior))
+    ours, single = (pv.elbo(each, data, 2000) for each, data in ((several, {"a": x}), (vae, x)))
+    assert ours.global_kl == pytest.approx(single.global_kl, rel=0.02)
+    assert ours.mean == pytest.approx(
+        single.mean, abs=5 * math.hypot(ours.mean_mc_se, single.mean_mc_se)
+    )
+
+
+def test_training_moves_the_guide_of_the_weights_of_each_modality():
+    likelihoods = {name: Bayesian(Normal(4, MLP(2, []))) for name in "ab"}
+    experts = {name: pv.posteriors.DiagonalNormal(2, MLP(4, [])) for name in "ab"}
+    program = pv.MultimodalVAE(
+        pv.priors.StandardNormal(2), likelihoods, pv.posteriors.ProductOfExperts(2, experts)
+    )
+    before = [scale.detach().clone() for part in likelihoods.values() for scale in part.raw_scales]
+    x = {name: torch.randn(50, 4) for name in "ab"}
+    pv.fit(program, x, epochs=1, progress=False)
+    after = [scale for part in likelihoods.values() for scale in part.raw_scales]
+    assert all((a != b).all() for a, b in zip(after, before))
+
+
+class Forgetful(nn.Module):
+    """A program whose network has a prior on its weights, which it does not draw."""
+
+    event_shape = (4,)
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = Bayesian(nn.Linear(2, 4))
+
+    def model(self, x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x, context=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("use", [pv.elbo, pv.log_likelihood, pv.fit, pv.encode])
+def test_a_program_that_does_not_draw_them_is_told_so(use):
+    with pytest.raises(InvalidInput, match="does not draw its global latents"):
+        use(Forgetful(), torch.randn(5, 4))
