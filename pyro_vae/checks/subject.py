@@ -17,14 +17,14 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.calibration import Calibration, calibrate
 from pyro_vae.distributions import stated_support
 from pyro_vae.evaluation.importance import evaluate
-from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.importance_score import RESTRICTED, ImportanceScore
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.conditioned import conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import to_real
 from pyro_vae.runtime.predictive import generate
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.training.history import History, Row
 from pyro_vae.validation import InvalidInput, rows_of, tensors_of
 
@@ -230,6 +230,16 @@ class Subject:
                         f"the latent {name} has no map to real numbers, in which it could move: "
                         f"its support is {support}"
                     ) from None
+
+    def need_all_values(self) -> None:
+        """Make sure that the guide reaches all values of each discrete latent.
+
+        Raises:
+            CannotTell: where it takes one of them.
+        """
+        with conditioned(self.local, self.few[:1], self.seed) as given:
+            if given.plates.chooses:
+                raise CannotTell(RESTRICTED)
 
     @cached_property
     def by_category(self) -> list[Entries]:

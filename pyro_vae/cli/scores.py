@@ -22,7 +22,12 @@ from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.comparison import scores_npz
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance import evaluate, log_joint
-from pyro_vae.evaluation.importance_score import ImportanceScore, draws_needed, share_of_bounds
+from pyro_vae.evaluation.importance_score import (
+    RESTRICTED,
+    ImportanceScore,
+    draws_needed,
+    share_of_bounds,
+)
 from pyro_vae.evaluation.kept_scores import KeptScores
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal, to_try_after
@@ -34,7 +39,7 @@ from pyro_vae.report.run_files import Estimate, Evaluation, as_json
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.environment import reference_parameter
-from pyro_vae.runtime.traces import NoBound
+from pyro_vae.runtime.latent_pairs import NoBound
 
 __all__ = ["print_scores", "score_run"]
 
@@ -242,6 +247,13 @@ def _add_bounds(
             f"log p(x) is at least {known(ll.mean)}: {ll.num_samples:,} draws are too few to state "
             f"an error. About {draws_needed(ll):,} would bring its bias below 0.01 nats, as far as "
             "these draws can tell: evaluate with that --num-samples or more.",
+        ]
+    if ll.is_restricted:
+        table.add_row("Pareto k", "none", "", "")
+        return [
+            *notes,
+            f"log p(x) is at least {known(ll.mean)}: {RESTRICTED}. Where its values are few, "
+            "evaluate with --proposal Defensive --proposal.weight 0.3.",
         ]
     threshold = f"{pareto_k_threshold(ll.num_samples):.2f}"
     middle, largest = f"median {k.nanmedian():.2f}", f"max {k[~k.isnan()].max():.2f}"

@@ -35,9 +35,9 @@ from pyro_vae.evaluation.arviz_compat import (
 )
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.observed import observed_of
-from pyro_vae.runtime.traces import is_local, latent_sites
 from pyro_vae.validation import tensors_of
 
 __all__ = ["global_latents_of", "joint_data"]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.samplers import NUTS, FromGuide, Sampler, in_double
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values, frozen, to_real
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["JointDraw", "JointDraws", "draw_jointly"]

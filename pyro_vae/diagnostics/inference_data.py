@@ -58,10 +58,10 @@ from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values, draws_in, in_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_count, tensors_of
 
 __all__ = ["LARGEST_R_HAT", "UnreliableDraws", "to_inference_data"]

@@ -22,9 +22,10 @@ from pyro_vae.diagnostics.turns import Ask, in_turns
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.proposals import Guide, GuideProposal
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import Plates, latent_sites
+from pyro_vae.runtime.traces import Plates
 from pyro_vae.validation import InvalidInput, check_choice, check_count, map_tensors
 
 __all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler", "in_double"]

@@ -19,15 +19,16 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.evaluation.importance import evaluate, summary_error
-from pyro_vae.evaluation.importance_score import warn_of_rounding
+from pyro_vae.evaluation.importance_score import ImportanceScore, warn_of_rounding
 from pyro_vae.evaluation.proposals import Guide, Proposal, Refitted
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
 from pyro_vae.runtime.blocks import Blocks, fewest_runs
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import latent_sites, site_log_prob
-from pyro_vae.validation import check_count
+from pyro_vae.runtime.traces import site_log_prob
+from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = [
     "ActiveUnits",
@@ -259,7 +260,8 @@ def inference_gap(
         progress: show a bar for each score.
 
     Raises:
-        InvalidInput: on unusable data or K < 1.
+        InvalidInput: on unusable data or K < 1, or where log p(x) would be estimated by a guide
+            that takes one value of a discrete latent and never reaches the others.
 
     Warns:
         UnreliableEstimate: where the estimate of log p(x) is.
@@ -279,6 +281,13 @@ def inference_gap(
     if log_p is None:
         by = refined if proposal is None else scored(proposal=proposal, seed=seed + 2)
         log_p = by["log_likelihood"]
+        if isinstance(log_p, ImportanceScore) and log_p.is_restricted:
+            raise InvalidInput(
+                "program",
+                got="a guide that takes one value of a discrete latent",
+                expected="log p(x) with all of its values in it",
+                fix="pass log_p=, or proposal=pv.evaluation.Defensive(0.3) where they are few",
+            )
 
     def difference(a: Score, b: Score) -> Score:
         return Score(

@@ -21,7 +21,7 @@ from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.global_score import PredictiveScore, global_elbo, shared_error
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.log_weights import Blocks, weights_of_block
-from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step
+from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step, never_reaches_all
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.global_latents import GlobalDraw, points_among
@@ -70,6 +70,8 @@ def score_with_globals(
                 means.append(inner.double().softmax(0).sum(-1) * draws.outer)
                 advance(flat.shape[-1])
         elbo, predictive = concatenate(locals_), concatenate(inners)
+        if never_reaches_all(draws.first, proposal):
+            predictive = predictive.as_bound()
         num_data = len(given)
         log_ratios = torch.cat([draw.log_q - draw.log_p for draw in draws])
         return {

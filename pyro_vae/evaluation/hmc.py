@@ -16,9 +16,10 @@ from pyro_vae.evaluation.annealed_score import AnnealedScore
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Unconstrained
 from pyro_vae.runtime.settings import COMPILE, Compile
-from pyro_vae.runtime.traces import NonFiniteLogWeight, latent_sites
+from pyro_vae.runtime.traces import NonFiniteLogWeight
 from pyro_vae.validation import check_choice, check_count
 
 __all__ = ["AnnealedPath", "ChainState", "Chains", "paths_in_blocks"]

@@ -22,6 +22,7 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.conditional_score import difference, only_parts
 from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
 from pyro_vae.evaluation.importance_score import (
+    RESTRICTED,
     ImportanceScore,
     UnreliableEstimate,
     summarize,
@@ -168,7 +169,14 @@ def log_likelihood(
     if given:
         # From a seed of its own, so that the two errors are independent.
         score = difference(score, estimated(only_parts(data, given), seed + 1))
-    if score.above_threshold:
+    if score.is_restricted:
+        warnings.warn(
+            f"A bound: {RESTRICTED}. Where its values are few, mix it with the prior "
+            "(proposal=pv.evaluation.Defensive(0.3))",
+            UnreliableEstimate,
+            stacklevel=3,
+        )
+    elif score.above_threshold:
         warnings.warn(
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
@@ -252,6 +260,8 @@ def _summarized(
                 score = score.with_error(rounding_of(weighed.weights))
             elif weighed.runs:
                 score = score.with_error(summary_error(summary, weighed.weights, weighed.runs))
+            if weighed.is_restricted and isinstance(score, ImportanceScore):
+                score = score.as_bound()
             few[name] = score
         if kept is not None:
             for name in summaries if not any(parts.values()) else ():

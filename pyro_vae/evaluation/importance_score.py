@@ -22,6 +22,7 @@ from pyro_vae.evaluation.scores import (
 from pyro_vae.evaluation.widening import skewness, widening
 
 __all__ = [
+    "RESTRICTED",
     "ImportanceScore",
     "UnreliableEstimate",
     "bias_of_log_mean",
@@ -34,6 +35,7 @@ __all__ = [
 FEWEST_DRAWS = 21  # for a Pareto k: the tail is a fifth of them, and needs five
 OF_SKEWNESS = 12.0
 LARGEST_ROUNDING = 0.01  # nats
+RESTRICTED = "the guide takes one value of a discrete latent, and no draw of it reaches another one"
 
 
 class UnreliableEstimate(UserWarning):
@@ -61,7 +63,8 @@ class ImportanceScore(Score):
     weights are skewed, :math:`b = (1 + 12 g^2 / K)\, t / 1.96` with g their skewness, for draws
     without the largest weights have both too low a mean and too small a spread. A value is a lower
     bound where its Pareto k is above `pareto_k_threshold` or near it (`is_heavy`), or where K is
-    too small for a k.
+    too small for a k. It is infinite where the guide takes one value of a discrete latent, as the
+    code that an encoder chooses: the others are never drawn, and no K makes up for them.
 
     Args:
         standard_error: that of the K weights over their mean (N,), which ``mc_se`` widens.
@@ -89,6 +92,15 @@ class ImportanceScore(Score):
     def is_bound(self) -> Tensor:
         return is_heavy(self.pareto_k, self.ess, self.num_samples)
 
+    def as_bound(self) -> Self:
+        """The same values as lower bounds, of draws that never reach some values of a latent."""
+        return replace(self, pareto_k=torch.full_like(self.pareto_k, math.inf))
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether draws never reach some values of a latent, so that no K brings the score up."""
+        return bool((self.pareto_k == math.inf).all())
+
     @property
     def above_threshold(self) -> int | None:
         """How many data have a Pareto k above `pareto_k_threshold`, or near it (`is_heavy`).
@@ -105,6 +117,8 @@ class ImportanceScore(Score):
             f"too few draws for Pareto k and an error: about {draws_needed(self):,} would bring "
             "the bias below 0.01 nats, as far as these can tell"
             if above is None
+            else RESTRICTED
+            if self.is_restricted
             else f"Pareto k above or near {threshold:.2f} for {above} of {len(self.values)} data"
         )
         return f"{super().__str__()}; {said}"
@@ -113,6 +127,8 @@ class ImportanceScore(Score):
         above, threshold = self.above_threshold, pareto_k_threshold(self.num_samples)
         if above is None:
             return {"Pareto k": "needs more draws"}
+        if self.is_restricted:
+            return {"lower bound": RESTRICTED}
         k = self.pareto_k[~self.pareto_k.isnan()]
         return {
             "Pareto k": f"median {k.median():.2f}, largest {k.max():.2f}",

@@ -15,7 +15,7 @@ from pyro_vae.compilation.cost import is_worth_compiling
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
-from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step
+from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step, never_reaches_all
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -54,11 +54,14 @@ class Weighed:
         runs: of a guide with random numbers of its own, how many draws each of its runs made, in
             order; empty for any other guide, whose draws are all independent.
         is_exact: whether all draws are one, as of a guide that chooses a code.
+        is_restricted: whether draws never reach some values of a discrete latent, as those of such
+            a guide do not.
     """
 
     weights: Tensor
     runs: tuple[int, ...] = ()
     is_exact: bool = False
+    is_restricted: bool = False
 
 
 def iterate_log_weights(
@@ -80,6 +83,7 @@ def iterate_log_weights(
     opened = conditioned(program, data, settings.seed, scored=scored, looked_at=looked_at)
     with opened as given:
         is_guide = isinstance(proposal, Guide)
+        is_restricted = never_reaches_all(given, proposal)
         torch.empty(num_samples)  # what one datum takes: too much is said now, and not in hours
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
         probe = in_one_step(proposal)  # what is measured is the memory of its draws
@@ -105,7 +109,7 @@ def iterate_log_weights(
             computed = (task() for task in tasks) if group is None else group.in_turns(tasks)
             for weights in computed:
                 weights = weights.expand(num_samples, -1) if repeats > 1 else weights
-                yield Weighed(weights, runs_of_guide, is_exact=repeats > 1)
+                yield Weighed(weights, runs_of_guide, repeats > 1, is_restricted)
                 advance(weights.shape[1])
 
 

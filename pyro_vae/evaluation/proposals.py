@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ LogWeights = Callable[[int], Tensor]
 Proposal = Callable[[Conditioned], LogWeights]
 
 
+@runtime_checkable
 class GuideProposal(Protocol):
     """A proposal that is a guide of its own, whose density at given latents is known."""
 
@@ -246,6 +247,14 @@ class Defensive:
             return total
 
         return mixture_log_weights
+
+
+def never_reaches_all(given: Conditioned, proposal: Proposal) -> bool:
+    """Whether a proposal takes one value of a discrete latent, as the guide that it is made of.
+
+    The mean of its weights is then p(x) without all that the other values add, however many draws.
+    """
+    return given.plates.chooses and isinstance(proposal, GuideProposal)
 
 
 def to_try_after(proposal: Proposal | None) -> list[Widened]:

@@ -18,10 +18,10 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.predictive import encode
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.distributions.adapters import TorchToPyro
 from pyro_vae.objectives.base import Objective, is_same
 from pyro_vae.objectives.kl_weight import balance_levels
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.summed import is_summed
-from pyro_vae.runtime.traces import latent_sites, paired_traces
+from pyro_vae.runtime.traces import paired_traces
 from pyro_vae.validation import InvalidInput, check_weight
 
 __all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob", "unwrapped"]

@@ -16,14 +16,8 @@ from torch.distributions import Distribution
 from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective, is_same
 from pyro_vae.programs import particles
-from pyro_vae.runtime.traces import (
-    Plates,
-    is_local,
-    latent_sites,
-    paired_traces,
-    plates_of,
-    terms_of,
-)
+from pyro_vae.runtime.latent_pairs import is_local, latent_sites
+from pyro_vae.runtime.traces import Plates, paired_traces, plates_of, terms_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["IWAE", "LogWeights", "OfLogWeights", "log_mean_exp"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective, ObjectiveLike, is_same
-from pyro_vae.runtime.traces import is_local
+from pyro_vae.runtime.latent_pairs import is_local
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["balance_levels", "check_warmup", "weigh_latents"]

@@ -9,7 +9,7 @@ from torch.distributions import Independent
 
 from pyro_vae.contracts import Site
 from pyro_vae.objectives.elbo import SumOverSites, guide_log_prob, unwrapped
-from pyro_vae.runtime.traces import is_local
+from pyro_vae.runtime.latent_pairs import is_local
 from pyro_vae.validation import InvalidInput, check_count, check_weight
 
 __all__ = ["BetaTCVAE"]

@@ -18,8 +18,8 @@ from pyro_vae.distributions import NoDraws
 from pyro_vae.inspection.embedding import embed
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.run_files import as_json
+from pyro_vae.runtime.latent_pairs import NoBound
 from pyro_vae.runtime.observed import NotObserved
-from pyro_vae.runtime.traces import NoBound
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Gallery", "Subject", "embedding"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pyro_vae.evaluation.importance_score import RESTRICTED
 from pyro_vae.report import markup
 from pyro_vae.report.markup import precise, rounded, text
 from pyro_vae.report.run_files import Estimate, Evaluation, is_bound
@@ -19,7 +20,9 @@ def score_warnings(scores: Evaluation) -> Iterator[str]:
             f"log p(x) is given as a bound: K = {ll['num_samples']} is too few draws to state an "
             "error."
         )
-    if shape and shape["above_threshold"]:
+    if shape and shape["above_threshold"] and shape["max"] is None:  # infinite
+        yield f"log p(x) is given as a bound: {RESTRICTED}."
+    elif shape and shape["above_threshold"]:
         yield (
             f"Pareto k is above or near {shape['threshold']:.2f} for "
             f"{shape['above_threshold']:,} of {scores['num_data']:,} data: their log p(x) is "
@@ -82,11 +85,12 @@ def _without_bound(scores: Evaluation) -> str:
 
 def _words(scores: Evaluation) -> Iterator[str]:
     shape = scores["pareto_k"]
-    yield (
-        f"Pareto k of the importance weights: median {rounded(shape['median'])}, "
-        f"largest {rounded(shape['max'])}."
-    )
-    if shape["above_threshold"] is not None:
+    if shape["max"] is not None:
+        yield (
+            f"Pareto k of the importance weights: median {rounded(shape['median'])}, "
+            f"largest {rounded(shape['max'])}."
+        )
+    if shape["max"] is not None and shape["above_threshold"] is not None:
         yield (
             f"It is above or near its threshold for {shape['above_threshold']:,} of "
             f"{scores['num_data']:,} data."

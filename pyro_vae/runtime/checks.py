@@ -45,8 +45,9 @@ from pyro_vae.runtime.environment import (
 )
 from pyro_vae.runtime.extremes import check_extremes
 from pyro_vae.runtime.fitting import check_support, partners
+from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.memory import is_out_of_memory
-from pyro_vae.runtime.traces import importance_traces, is_local, latent_sites
+from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.validation import (
     InvalidInput,
     check_event_shape,

@@ -43,6 +43,7 @@ from pyro_vae.runtime.global_latents import (
     log_prior_of,
 )
 from pyro_vae.runtime.independence import MOST_DATA, DrawsMixed, Look, check_independence
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.noise import FixedNoise, has_own_noise
@@ -56,7 +57,6 @@ from pyro_vae.runtime.traces import (
     find_plates,
     importance_traces,
     is_no_weight,
-    latent_sites,
     site_log_prob,
     terms_of,
     weights_of,

@@ -15,6 +15,7 @@ from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import AnyDraws, like_parts, observed_parts, parts_of
 from pyro_vae.runtime.predictive import (
@@ -26,7 +27,6 @@ from pyro_vae.runtime.predictive import (
     in_blocks,
     shown_value,
 )
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, rows_of, tensors_of
 
 __all__ = ["decode"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pyro_vae.contracts import ProgramLike, Tensors, Trace
 from pyro_vae.datasets.facts import PartFacts
 from pyro_vae.datasets.on_disk import blocks_of
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.memory import chunks
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["check_extremes"]

@@ -21,10 +21,11 @@ from pyro_vae.contracts import (
 from pyro_vae.programs import AtGlobals
 from pyro_vae.runtime.environment import evaluating, reference_parameter
 from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
+from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.noise import has_own_noise
 from pyro_vae.runtime.observed import AnyDraws, Unconditioned, observed_data
 from pyro_vae.runtime.temperature import Tempered
-from pyro_vae.runtime.traces import is_local, latent_sites, paired_traces, plates_of
+from pyro_vae.runtime.traces import paired_traces, plates_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
 __all__ = ["at_posterior", "check_decoding", "empty_data", "prior_predictive"]

@@ -20,8 +20,9 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace, sites_of
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.runtime.environment import isolated_random, reference_parameter
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.noise import block_seed
-from pyro_vae.runtime.traces import Plates, importance_traces, latent_sites
+from pyro_vae.runtime.traces import Plates, importance_traces
 from pyro_vae.validation import InvalidInput
 
 __all__ = [

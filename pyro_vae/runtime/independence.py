@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values
-from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, terms_of, weights_of
+from pyro_vae.runtime.traces import Plates, paired_traces, terms_of, weights_of
 from pyro_vae.validation import InvalidInput, count_of, map_tensors, rows_of, tensors_of
 
 __all__ = ["DrawsMixed", "check_independence"]

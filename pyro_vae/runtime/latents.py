@@ -17,7 +17,8 @@ from torch.distributions import biject_to
 
 from pyro_vae.contracts import ProgramLike, Trace
 from pyro_vae.distributions import stated_support
-from pyro_vae.runtime.traces import Plates, latent_sites
+from pyro_vae.runtime.latent_pairs import latent_sites
+from pyro_vae.runtime.traces import Plates
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Unconstrained", "Values", "draws_in", "frozen", "in_rows", "out_of_rows", "to_real"]

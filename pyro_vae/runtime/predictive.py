@@ -24,6 +24,7 @@ from pyro_vae.runtime.from_prior import (
     empty_data,
     prior_predictive,
 )
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.memory import enough_memory, in_fixed_blocks
 from pyro_vae.runtime.observed import (
     GivenData,
@@ -33,7 +34,6 @@ from pyro_vae.runtime.observed import (
     parts_of,
 )
 from pyro_vae.runtime.summed import with_drawn
-from pyro_vae.runtime.traces import latent_sites
 from pyro_vae.validation import (
     InvalidInput,
     check_count,

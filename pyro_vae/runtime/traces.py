@@ -12,13 +12,11 @@ the guide are training terms (a commitment loss, a penalty) and do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
@@ -32,31 +30,32 @@ from pyro_vae.contracts import (
     Trace,
     sites_of,
 )
-from pyro_vae.distributions import is_point_mass, log_prob_inside, stated_support
+from pyro_vae.distributions import is_point_mass, log_prob_inside
 from pyro_vae.programs import particles
+from pyro_vae.runtime.latent_pairs import (
+    check_latents,
+    check_whole,
+    chooses,
+    is_local,
+    latent_sites,
+    subsampled,
+)
 from pyro_vae.runtime.summed import is_summed, marginal_terms
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
 __all__ = [
-    "NoBound",
     "NonFiniteLogWeight",
     "Plates",
     "culprit",
     "find_plates",
     "importance_traces",
-    "is_local",
     "is_no_weight",
-    "latent_sites",
     "paired_traces",
     "plates_of",
     "site_log_prob",
     "terms_of",
     "weights_of",
 ]
-
-
-class NoBound(InvalidInput):
-    """A program without ELBO or log p(x): its guide is a point of a continuous latent."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ class Plates:
         particle_dim: the first dimension left of every plate of the program, negative.
         is_deterministic: whether every latent of the guide is a point, as the code that an encoder
             chooses: all draws are one.
+        chooses: whether a latent of the guide is one point among the values of a discrete latent:
+            its draws never reach the others.
         is_whole: whether no plate inside the data plate is subsampled.
         globals: the names of the sites outside the data plate, which belong to all data together.
         one_draw: whether the program is run for one draw at a time.
@@ -79,6 +80,7 @@ class Plates:
     num_data: int
     particle_dim: int
     is_deterministic: bool = False
+    chooses: bool = False
     is_whole: bool = True
     globals: frozenset[str] = frozenset()
     one_draw: bool = False
@@ -139,7 +141,7 @@ def find_plates(
                 fix="name the observed site as the data are: 'x', or the keys of a dictionary x",
             )
     if whole:
-        _check_whole(model, guide)
+        check_whole(model, guide)
     expected = min(2, count_of(x))
     if plates.num_data != expected:
         raise InvalidInput(
@@ -179,9 +181,9 @@ def plates_of(
         )
     plate, data_dim = frames["data"]
     outside = frozenset(name for name, site in sites if not is_local(site))
-    _check_latents(model, guide, scored, outside)
+    check_latents(model, guide, scored, outside)
     if scored:
-        _check_whole(model, guide)
+        check_whole(model, guide)
     leftmost = min(dim for _, dim in frames.values())
     return Plates(
         data_dim=data_dim,
@@ -192,85 +194,11 @@ def plates_of(
             for name, site in latent_sites(guide).items()
             if name not in outside
         ),
-        is_whole=not any(True for _ in _subsampled(model, guide)),
+        chooses=chooses(model, guide),
+        is_whole=not any(True for _ in subsampled(model, guide)),
         globals=outside,
         summed=frozenset(n for n, site in sites_of(model).items() if is_summed(site)),
     )
-
-
-def is_local(site: Site) -> bool:
-    """Whether a site belongs to one datum each, by lying in the data plate."""
-    return any(frame.name == "data" for frame in site["cond_indep_stack"])
-
-
-def _check_latents(model: Trace, guide: Trace, scored: bool, outside: frozenset[str]) -> None:
-    for inside in (True, False):
-        q, p = (
-            {
-                n: site
-                for n, site in latent_sites(trace).items()
-                if (n in outside) != inside and not is_summed(site)
-            }
-            for trace in (guide, model)
-        )
-        _check_pairs(q, p, scored and inside)
-
-
-def _check_pairs(q: dict[str, Site], p: dict[str, Site], scored: bool) -> None:
-    """Check latents of the guide and of the model, either all local or all global ones."""
-    # An auxiliary site is a latent's source: the latent is then a Delta at a function of it, which
-    # carries the Jacobian. One without such a latent would count with nothing in the model against
-    # it.
-    shared, auxiliary = sorted(q.keys() & p.keys()), sorted(q.keys() - p.keys())
-    has_images = any(is_point_mass(q[name]["fn"]) for name in shared)
-    for name in auxiliary:
-        if not (q[name]["infer"].get("is_auxiliary") and has_images):
-            raise InvalidInput(
-                name,
-                got="a site of the guide that the model does not have",
-                expected="the model's latent sites, or an auxiliary site of which a latent is the "
-                "image",
-                fix="give both sites one name, or sample the latent from "
-                "Delta(f(auxiliary), log_density=...)",
-            )
-    for name in sorted(p.keys() - q.keys()):
-        raise InvalidInput(
-            name,
-            got="a latent site of the model that the guide does not have",
-            expected="a guide for every latent",
-            fix="sample it in the guide, or, if it is discrete, have the model sum over it: "
-            'infer={"enumerate": "parallel"}',
-        )
-    for name in shared if scored and not auxiliary else ():
-        is_point = is_point_mass(q[name]["fn"])
-        if is_point and not stated_support(p[name]["fn"]).is_discrete:
-            raise NoBound(
-                name,
-                got="a Delta guide on a continuous latent",
-                expected="a guide with a density",
-                fix="it has neither an ELBO nor a log p(x): report the loss and the "
-                "reconstruction, or use a posterior with spread such as DiagonalNormal",
-            )
-
-
-def _check_whole(model: Trace, guide: Trace) -> None:
-    for frame in _subsampled(model, guide):
-        raise InvalidInput(
-            f"plate {frame.name!r}",
-            got=f"{frame.size} of {frame.full_size} entries inside the data plate",
-            expected="all of them in a score, and in a bound made of log-weights",
-            fix="pass subsample_size only while training (self.training), with ELBO",
-        )
-
-
-def _subsampled(*traces: Trace) -> Iterator[CondIndepStackFrame]:
-    """The plates inside the data plate that are run with some of their entries only."""
-    for trace in traces:
-        for site in sites_of(trace).values():
-            for frame in site["cond_indep_stack"]:
-                is_inner = frame.full_size is not None and frame.name != "data"
-                if is_inner and frame.size != frame.full_size:
-                    yield frame
 
 
 def importance_traces(
@@ -389,8 +317,3 @@ def culprit(
         if not torch.isfinite(term[bad]).all():
             return f"first at site {name!r}"
     return "at no single site"
-
-
-def latent_sites(trace: Trace) -> dict[str, Site]:
-    """The sites of a trace that were drawn, in the order in which they were."""
-    return {name: site for name, site in sites_of(trace).items() if not site["is_observed"]}

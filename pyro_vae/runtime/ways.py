@@ -24,8 +24,9 @@ from pyro_vae.distributions import is_point_mass
 from pyro_vae.programs import particles
 from pyro_vae.runtime.global_latents import global_log_probs
 from pyro_vae.runtime.independence import ROUNDING_OF_ONE, Given
+from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values
-from pyro_vae.runtime.traces import Plates, latent_sites, paired_traces, plates_of, weights_of
+from pyro_vae.runtime.traces import Plates, paired_traces, plates_of, weights_of
 
 __all__ = ["Way", "scored_by_vmap", "tell", "way_of"]
 

@@ -22,8 +22,9 @@ from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing
 from pyro_vae.ranks.group import speaks
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import inside_supports
+from pyro_vae.runtime.latent_pairs import NoBound
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
-from pyro_vae.runtime.traces import NoBound, importance_traces
+from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
 from pyro_vae.training.convergence import how_it_ended, is_out_of_patience
 from pyro_vae.training.history import History, Row, TrainingDiverged, curves_of, why_not_finite

@@ -14,7 +14,7 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.compilation.capture import Captured
 from pyro_vae.distributions import NoDraws
-from pyro_vae.runtime.traces import NoBound
+from pyro_vae.runtime.latent_pairs import NoBound
 from pyro_vae.training import several
 from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import InvalidInput, map_tensors

@@ -16,9 +16,9 @@ from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, like_parameters
 from pyro_vae.runtime.from_prior import prior_predictive
+from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.observed import observed_data
-from pyro_vae.runtime.traces import is_local, latent_sites
 
 __all__ = ["ActiveUnits"]
 

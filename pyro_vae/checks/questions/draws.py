@@ -34,6 +34,7 @@ class Draws(Check):
     calls, rows = 20, DATA * MORE * 1000
 
     def look(self, subject: Subject) -> Finding:
+        subject.need_all_values()
         few, k = seeded_rows(subject.few, DATA, subject.seed), subject.num_samples
         total = min(max(MORE * k, LEAST), MOST)
         if total < 2 * k:

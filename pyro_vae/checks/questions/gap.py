@@ -34,6 +34,7 @@ class Gap(Check):
 
     def look(self, subject: Subject) -> Finding:
         subject.need_real_latents(or_discrete=True)
+        subject.need_all_values()
         few = seeded_rows(subject.few, DATA, subject.seed)
         steps = round(self.size * STEPS)
         gap = inference_gap(

@@ -26,6 +26,7 @@ class Weights(Check):
     calls, rows = 20, MOST * 1000
 
     def look(self, subject: Subject) -> Finding:
+        subject.need_all_values()
         score = subject.log_p
         threshold, count = pareto_k_threshold(score.num_samples), len(score.values)
         above = int((score.pareto_k > threshold).sum())
