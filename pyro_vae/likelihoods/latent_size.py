@@ -80,8 +80,15 @@ class LatentSize(nn.Module):
         return counts
 
     def initialize(self, x: Tensor, features: Tensor | None = None) -> None:
-        r"""Set m and s from the log totals of data (N, \*event); missing entries count nothing."""
-        totals = x.flatten(1).nansum(1).clamp(min=1).log()
+        r"""Set m and s from the log totals of data (N, \*event); missing entries count nothing.
+
+        Nor does a datum of which all entries are missing: its total is not known.
+        """
+        entries = x.flatten(1)
+        seen = entries[~entries.isnan().all(1)]
+        if not len(seen):
+            return
+        totals = seen.nansum(1).clamp(min=1).log()
         self.log_size.copy_(totals.mean())
         self.spread.copy_(totals.std(correction=0).clamp(min=NARROWEST))
 

@@ -67,3 +67,15 @@ def test_training_starts_from_the_sizes_of_the_data():
 def test_a_likelihood_without_a_size_is_refused(of):
     with pytest.raises(InvalidInput, match="of: got '" + of):
         LatentSize(3, MLP(2, [8]), of=of)
+
+
+def test_the_sizes_are_those_of_data_that_were_seen(float64):
+    """A datum that is missing as a whole, as of a modality that was not measured, has no total."""
+    x = torch.poisson(torch.full((60, 5), 200.0))
+    few = pv.likelihoods.LatentSize(5, pv.networks.MLP(2, []), of="Poisson")
+    many = pv.likelihoods.LatentSize(5, pv.networks.MLP(2, []), of="Poisson")
+    few.initialize(x)
+    many.initialize(torch.cat([x, torch.full((40, 5), torch.nan)]))
+    assert few.log_size == many.log_size and few.spread == many.spread
+    many.initialize(torch.full((3, 5), torch.nan))  # which says nothing
+    assert few.log_size == many.log_size
