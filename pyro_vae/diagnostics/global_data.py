@@ -15,6 +15,7 @@ r"""ArviZ data of a program with global latents.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from pyro_vae.evaluation.arviz_compat import (
     inference_data,
     r_hat,
 )
-from pyro_vae.evaluation.importance_score import summarize
+from pyro_vae.evaluation.importance_score import UnreliableEstimate, summarize
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.latents import in_rows
@@ -43,12 +44,14 @@ from pyro_vae.validation import tensors_of
 __all__ = ["global_latents_of", "joint_data"]
 
 INNER = 100  # draws of the local latents, of which log p(x | theta) is made
+NOISY = 0.1  # share of the spread of log p(x | theta) that is the error of these draws
 
 MOST_ENTRIES = 6  # of a global latent that is printed whole
 
 MARGINAL = (
     "log p(x | theta) at draws of the global latents, the local ones integrated out: loo, waic and "
-    "compare mean what they mean for a model of global parameters."
+    "compare mean what they mean for a model of global parameters. Group diagnostics has "
+    "log_likelihood_error, the Monte Carlo error of each datum's terms, which adds to p_loo."
 )
 
 Variable = tuple[list[str], np.ndarray]  # names of dimensions, and values
@@ -110,13 +113,16 @@ def _groups(given: Conditioned, joint: JointDraws, most: int) -> Groups:
     rows = _Rows(given, max(1, joint.chains))
     made = [_at(given, draw) for draw in joint.draws]
     marginal = torch.stack([one.marginal for one in made])
+    noise = torch.stack([one.noise for one in made])
+    _warn_of_noise(noise, marginal)
     log_prior = torch.cat([one.log_prior for one in made])
     stats = {"lp": torch.stack([one.joint for one in made])}
-    diagnostics: dict[str, Variable] = {}
+    error = noise.mean(0).sqrt().cpu().numpy()
+    diagnostics: dict[str, Variable] = {"log_likelihood_error": (["obs"], error)}
     if joint.log_q is not None:
         log_weight = log_prior + marginal.sum(-1) - joint.log_q
         score = summarize(log_weight.unsqueeze(-1))
-        diagnostics = {
+        diagnostics |= {
             "ess": ([], score.ess.cpu().numpy()[0]),
             "pareto_k": ([], score.pareto_k.cpu().numpy()[0]),
         }
@@ -149,28 +155,51 @@ class _AtDraw:
     Args:
         x: new data drawn there, in the shape of the data, by observed site.
         marginal: log p(x | theta) (N,).
+        noise: the Monte Carlo variance of that (N,), by the delta method.
         log_prior: log p(theta) (1,).
         joint: log p(x, z, theta) of all data, a number.
     """
 
     x: dict[str, Tensor]
     marginal: Tensor
+    noise: Tensor
     log_prior: Tensor
     joint: Tensor
 
 
 def _at(given: Conditioned, draw: JointDraw) -> _AtDraw:
     at = given.at(draw.globals)
-    weights = at.log_weights(1 if at.plates.is_deterministic else INNER)
+    weights = at.log_weights(1 if at.plates.is_deterministic else INNER).double()
+    ess = 2 * weights.logsumexp(0) - (2 * weights).logsumexp(0)
     log_prior = given.log_prior(draw.globals).double()
     new = _new_data(at.drawn_at(draw.local), given)
     latents, rest = at.log_density(at.model, draw.local)
     return _AtDraw(
         {name: in_rows(drawn, at.plates)[0] for name, drawn in new.items()},
-        weights.double().logsumexp(0) - math.log(len(weights)),
+        weights.logsumexp(0) - math.log(len(weights)),
+        (len(weights) / ess.exp() - 1).clamp(min=0) / max(1, len(weights) - 1),
         log_prior,
         (latents + rest).double().sum() + log_prior.sum(),
     )
+
+
+def _warn_of_noise(noise: Tensor, marginal: Tensor) -> None:
+    """Warn where much of the spread over draws of theta is Monte Carlo error of the local latents.
+
+    Args:
+        noise: its variance (S, N).
+        marginal: log p(x | theta) (S, N).
+    """
+    added, spread = noise.mean(0).sum().item(), marginal.var(0).sum().item()
+    if len(marginal) > 1 and added > NOISY * spread:
+        warnings.warn(
+            f"Group log_likelihood: {min(added / spread, 1):.0%} of the spread of log p(x | theta) "
+            f"over draws of theta is Monte Carlo error of the {INNER} draws of the local latents "
+            f"under each: p_loo of az.loo is too large by some {added:.2g} or more, and elpd_loo "
+            "too low. A better guide of the local latents mends it",
+            UnreliableEstimate,
+            stacklevel=5,
+        )
 
 
 def _new_data(trace: Trace, given: Conditioned) -> dict[str, Tensor]:

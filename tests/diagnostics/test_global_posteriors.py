@@ -2,6 +2,8 @@
 
 import arviz as az
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from global_programs import Conjugate, Factors, conjugate
@@ -107,3 +109,45 @@ def test_loo_ranks_bayesian_decoders_as_held_out_log_p_does():
     (elpd,) = {"elpd_loo", "elpd"} & {*ranking.columns}  # the name in 0.x and in 1.x
     difference = ranking.loc["2", elpd] - ranking.loc["1", elpd]
     assert difference > 2 * ranking.loc["1", "dse"]
+
+
+class Coarse(torch.nn.Module):
+    """t ~ N(0, 1), z ~ N(t, 1), x ~ N(z, 1/4); the guide has the posterior of t, not of z."""
+
+    event_shape = (1,)
+
+    def __init__(self, x, slope, weight, scale):
+        super().__init__()
+        precision = 1 + len(x) / 1.25
+        self.loc = torch.nn.Parameter(x.sum() / 1.25 / precision)
+        self.spread = precision**-0.5
+        self.slope, self.weight, self.scale = slope, weight, scale
+
+    def model(self, x, context=None):
+        t = pyro.sample("t", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(t, 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 0.5).to_event(1), obs=x)
+
+    def guide(self, x, context=None):
+        t = pyro.sample("t", dist.Normal(self.loc, self.spread))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(self.slope * x[..., 0] + self.weight * t, self.scale))
+
+
+def test_the_error_of_local_draws_is_told_from_the_spread_over_globals():
+    torch.manual_seed(0)
+    x = torch.randn(12, 1) * 1.5
+    with pytest.warns(pv.evaluation.UnreliableEstimate, match="p_loo of az.loo is too large"):
+        coarse = pv.to_inference_data(Coarse(x, 0.4, 0.3, 0.55), x, 400, seed=1)
+    exact = pv.to_inference_data(Coarse(x, 0.8, 0.2, 0.2**0.5), x, 400, seed=1)
+    errors = [
+        group_of(each, "diagnostics")["log_likelihood_error"].values for each in (coarse, exact)
+    ]
+    np.testing.assert_allclose(errors[1], 0, atol=1e-6)
+    t = torch.tensor(group_of(coarse, "posterior")["t"].values[0])
+    truth = dist.Normal(t[:, None], 1.25**0.5).log_prob(x[:, 0]).numpy()
+    off = group_of(coarse, "log_likelihood")["x"].values[0] - truth
+    measured = np.sqrt((off**2).mean(0))
+    assert (errors[0] / measured > 0.4).all() and (errors[0] / measured < 1.6).all()
+    assert az.loo(coarse).p_loo > az.loo(exact).p_loo + 0.2
