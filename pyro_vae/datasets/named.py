@@ -141,7 +141,8 @@ def load(
             `pyro_vae.datasets.Columns`; by default the narrowest kind that holds their values.
         standardize: subtract the mean of the training rows and divide by their standard deviation,
             column by column; positive columns are divided by their mean, counts and categories
-            stay. `Dataset.frame` undoes it.
+            stay. A dictionary context's noise and bounds, ``scale``, ``inverse_variance`` and
+            ``upper``, change likewise. `Dataset.frame` undoes it.
         like: the columns of x that a table must have, with their units and categories, such as
             ``train.columns`` of the data that a program was trained on.
         context_like: the columns of the context likewise.
