@@ -274,10 +274,12 @@ class Quantity:
         expected: the values that it may have, in words.
         holds: from the quantity (N, ...) and x (N, ...) to whether each entry is such a value; the
             quantity's trailing dimensions are as many as those of x, or none.
+        has_units: whether it is in the units of x, so that it changes when they do.
     """
 
     expected: str
     holds: Callable[[Tensor, Tensor], Tensor]
+    has_units: bool = True
 
 
 @runtime_checkable
@@ -373,9 +375,7 @@ def sites_of(trace: Trace) -> dict[str, Site]:
     return {name: site for name, site in sites.items() if site["type"] == "sample"}
 
 
-# Torch's random numbers and Pyro's stack of handlers exist once in a process.
 _alone = threading.RLock()
-
 SOON = 10.0  # seconds of waiting that need no word
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "InvalidInput",
     "T",
     "as_counts",
+    "as_number",
     "check_choice",
     "check_count",
     "check_event_shape",
@@ -130,25 +131,20 @@ def check_choice(argument: str, value: str | None, known: Iterable[str | None]) 
 
 def check_count(argument: str, value: object, minimum: int = 1) -> None:
     """Raise `InvalidInput` unless ``value`` is an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value < 2**63:
+        is_large = isinstance(value, int) and value >= 2**63
         raise InvalidInput(
             argument,
             got=repr(value),
-            expected=f"an integer >= {minimum}",
+            expected="an integer below 2**63" if is_large else f"an integer >= {minimum}",
             fix=f"pass {argument}={minimum} or more",
         )
 
 
 def check_seed(seed: object) -> None:
     """Raise `InvalidInput` unless ``seed`` is an integer from 0 to 2**63 - 1."""
-    check_count("seed", seed, minimum=0)
-    if seed >= 2**63:  # type: ignore[operator]
-        raise InvalidInput(
-            "seed",
-            got=str(seed),
-            expected="an integer below 2**63",
-            fix="pass seed=0 or another small number",
-        )
+    is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)  # numpy's too
+    check_count("seed", int(seed) if is_integer else seed, minimum=0)  # type: ignore[call-overload]
 
 
 def as_counts(argument: str, values: object) -> list[int]:
@@ -169,9 +165,24 @@ def as_counts(argument: str, values: object) -> list[int]:
     return [int(value) for value in values]
 
 
+def as_number(value: object) -> float:
+    """A number as a float; NaN, which lies in no interval, for a text, a bool or anything else.
+
+    Example:
+        >>> as_number(2), as_number("2"), as_number(True), as_number(None)
+        (2.0, nan, nan, nan)
+    """
+    if isinstance(value, str | bytes | bool):
+        return float("nan")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return float("nan")
+
+
 def check_weight(argument: str, value: float) -> None:
     """Raise `InvalidInput` unless ``value`` is a finite number >= 0."""
-    if not 0 <= value < float("inf"):
+    if not 0 <= as_number(value) < float("inf"):
         raise InvalidInput(
             argument, got=repr(value), expected="a finite number >= 0", fix=f"pass {argument}=1.0"
         )
@@ -179,7 +190,7 @@ def check_weight(argument: str, value: float) -> None:
 
 def check_probability(argument: str, value: float) -> None:
     """Raise `InvalidInput` unless 0 <= value < 1."""
-    if not 0 <= value < 1:
+    if not 0 <= as_number(value) < 1:
         raise InvalidInput(
             argument,
             got=repr(value),
@@ -190,7 +201,7 @@ def check_probability(argument: str, value: float) -> None:
 
 def check_positive(argument: str, value: float) -> None:
     """Raise `InvalidInput` unless ``value`` is a finite number above zero."""
-    if not 0 < value < float("inf"):
+    if not 0 < as_number(value) < float("inf"):
         raise InvalidInput(
             argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0"
         )

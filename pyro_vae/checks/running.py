@@ -21,7 +21,7 @@ from pyro_vae.programs import as_program
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.training.history import History, Row
-from pyro_vae.validation import InvalidInput, check_positive
+from pyro_vae.validation import InvalidInput, as_number, check_positive, check_seed
 
 __all__ = ["BROKEN", "all_checks", "check", "finding_of"]
 
@@ -98,6 +98,11 @@ def check(
         ['active units']
     """
     check_positive("minutes", minutes)
+    check_seed(seed)
+    if not 0 < as_number(level) < 1:
+        raise InvalidInput(
+            "level", got=repr(level), expected="a probability within (0, 1)", fix="pass level=0.01"
+        )
     program, data = as_program(program), as_dataset(data)
     check_data(program, data)
     subject = Subject(

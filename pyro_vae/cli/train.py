@@ -17,6 +17,7 @@ from pyro_vae.cli.processes import add_process_arguments, in_processes
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
+from pyro_vae.cli.start import start_from
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
@@ -29,7 +30,7 @@ from pyro_vae.ranks.launch import is_restarted, leave
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of, suited_to
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
-from pyro_vae.recipes.recipe import Recipe, Values, read_recipe, read_settings
+from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
 from pyro_vae.report.commands import remember
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.environment import choose_device
@@ -156,7 +157,7 @@ def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> P
         namespace.in_memory = "off"
     owner = build_program(recipe, data)
     if recipe.start:
-        _start(owner, namespace)
+        start_from(owner, data, namespace)
     for part in (data, test):  # what is wrong with the test data is said before training
         check_data(as_program(owner), part)
     return Prepared(recipe, namespace, recipes.dump(namespace), owner, data, validation, test)
@@ -222,26 +223,6 @@ def run(argv: list[str]) -> None:
         figures = draw_figures(program, test, history, folder, formats)
         remember(folder, ["train", *as_written(argv)], anew=is_new)
     print_scores(scores, test, folder, figures)
-
-
-def _start(owner: ProgramLike, namespace: Namespace) -> None:
-    """Give a new run's program the weights that it starts from; a resumed run has its own.
-
-    Raises:
-        InvalidInput: if a resumed run did not start from there.
-    """
-    resumed = namespace.resume and namespace.out and checkpoint.exists(namespace.out, "training")
-    if not resumed:
-        checkpoint.load(namespace.start, owner, trust=trusted(namespace.trust))
-        return
-    began = read_settings(Path(namespace.out) / RECIPE, inside=namespace.out).get("start")
-    if began != namespace.start:
-        raise InvalidInput(
-            "start",
-            got=f"{namespace.start} for a run that started from {began or 'its seed'}",
-            expected="what the run started from, which does not change",
-            fix="leave --start out, or start another run: choose another folder for --out",
-        )
 
 
 def _drawn(data: Dataset) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 from pyro_vae.datasets.image_files import notes_on, read_image, stacked
-from pyro_vae.datasets.kinds import in_order
+from pyro_vae.datasets.kinds import in_order, text_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Array", "as_tensor", "package_of", "read_array"]
@@ -159,7 +159,7 @@ def _from_numpy(argument: str, value: np.ndarray) -> Array:
     if value.dtype.kind == "O":
         return _from_objects(argument, value)
     if value.dtype.kind in TEXTS and argument == "y" and value.ndim == 1:
-        return _from_texts([_text(each) for each in value.tolist()])
+        return _from_texts([text_of(each) for each in value.tolist()])
     if value.dtype.kind not in NUMERIC:
         raise InvalidInput(
             argument,
@@ -302,11 +302,7 @@ def _from_mixed_texts(values: Sequence[object]) -> Array:
             expected="labels that are all texts, or all numbers",
             fix="write all of them as texts: [str(label) for label in y]",
         )
-    return _from_texts([None if is_missing(value) else _text(value) for value in values])
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return _from_texts([None if is_missing(value) else text_of(value) for value in values])
 
 
 def _from_texts(texts: Sequence[str | None]) -> Array:

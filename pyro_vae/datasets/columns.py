@@ -127,17 +127,21 @@ class Columns:
 
     def standardize(self, x: Tensor) -> Tensor:
         """Values (..., C) in the units of the model."""
-        return ((x.double() - self._numbers("center", x)) / self._numbers("scale", x)).to(x.dtype)
+        center, scale = (each.to(x.device) for each in self.units())
+        return ((x.double() - center) / scale).to(x.dtype)
 
     def restore(self, x: Tensor) -> Tensor:
         """Values (..., C) in the columns' own units."""
         if not self.is_standardized:
             return x
-        return (x.double() * self._numbers("scale", x) + self._numbers("center", x)).to(x.dtype)
+        center, scale = (each.to(x.device) for each in self.units())
+        return (x.double() * scale + center).to(x.dtype)
 
-    def _numbers(self, name: Literal["center", "scale"], like: Tensor) -> Tensor:
-        numbers = [column.center if name == "center" else column.scale for column in self]
-        return torch.tensor(numbers, dtype=torch.float64, device=like.device)
+    def units(self) -> tuple[Tensor, Tensor]:
+        """The centers and the scales (C,), in float64."""
+        numbers = [(column.center, column.scale) for column in self]
+        center, scale = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2).unbind(1)
+        return center, scale
 
     def fitted(self, x: Tensor) -> Columns:
         """The same columns with the center and the scale of values (N, C).

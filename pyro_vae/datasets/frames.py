@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from pyro_vae.datasets.kinds import numbers_of
+from pyro_vae.datasets.kinds import numbers_of, text_of
 from pyro_vae.validation import InvalidInput
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def labels_of(value: object) -> tuple[np.ndarray, tuple[str, ...]] | None:
     if series is None or series.dtype != "category":
         return None
     codes = series.cat.codes.to_numpy().astype(np.int64)
-    return codes, tuple(map(str, series.cat.categories))
+    return codes, tuple(map(text_of, series.cat.categories))
 
 
 def _series(value: object) -> pandas.Series | None:

@@ -41,6 +41,7 @@ from pyro_vae.datasets.on_disk import OnDisk, chosen
 from pyro_vae.datasets.shown import data_html, data_words
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
+from pyro_vae.datasets.units import in_new_units
 from pyro_vae.validation import (
     InvalidInput,
     check_choice,
@@ -77,7 +78,7 @@ class Dataset(torch.utils.data.Dataset):
         seed: seed of the fixed draw.
         missing: whether NaN marks a missing entry.
         vocabulary: of text, the words whose numbers x holds.
-        scale: what values are divided by, such as 255 for bytes.
+        scale: what values are divided by, such as 255 for bytes; known noise and bounds too.
         channels: ``"last"`` moves the channels of images (N, H, W, C) first; ``"first"`` says that
             they are there.
         columns: of a table, the columns of x, see `pyro_vae.datasets.Columns`.
@@ -116,6 +117,7 @@ class Dataset(torch.utils.data.Dataset):
         self.notes: tuple[str, ...] = ()
         self.published_validation: Dataset | None = None
         self.as_read: dict[str, Tensor] = {}  # what was standardised, "x" and "context"
+        self.left: tuple[str, ...] = ()  # entries of the context that did not change units with x
         self._draw, self._dtype = FixedDraw(seed), torch.float32  # the type of values kept as bytes
         self.parts: dict[str, Dataset] = {}
         self.context: Tensors | None = None
@@ -131,7 +133,7 @@ class Dataset(torch.utils.data.Dataset):
             self._stored, self.missing, self.notes = kept.values, kept.missing, kept.notes
         if context is not None:
             labels = read_labels([context])
-            (self.context,) = labels.values
+            self.context, self.left = in_new_units(labels.values[0], 0.0, scale or 1.0)
             self.context_columns = context_columns or labels.columns
             self.notes = (*self.notes, *labels.notes)
         check_one_each(self.context, len(self))
@@ -237,10 +239,8 @@ class Dataset(torch.utils.data.Dataset):
     @property
     def is_on_disk(self) -> bool:
         """Whether data stay on disk, and are read some at a time."""
-        sets = (self, *self.parts.values())
-        return any(
-            isinstance(v, OnDisk) for each in sets for v in tensors_of(each._stored).values()
-        )
+        stored = (tensors_of(each._stored) for each in (self, *self.parts.values()))
+        return any(isinstance(value, OnDisk) for each in stored for value in each.values())
 
     @cached_property
     def facts(self) -> Facts:
@@ -337,6 +337,7 @@ class Dataset(torch.utils.data.Dataset):
     def with_context(self, context: Tensors | None) -> Dataset:
         """The same data with another context."""
         part = self._like(self._stored, context, self.parts)
+        part.left = ()
         if "x" in vars(self):
             vars(part)["x"] = self.x
         return part

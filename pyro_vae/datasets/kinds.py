@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Number
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = ["DROP", "Numbers", "in_order", "numbers_of", "plain_numbers", "said_a
 DROP = "drop"
 MANY = 50  # categories of a text column that may be an identifier
 FEW = 20  # numbers that may all be positive by chance
+MIDNIGHT = re.compile(r"^(\d{4}-\d\d-\d\d)[ T]00:00:00$")
 LARGE = 1000  # whole numbers above it are amounts rather than counts
 KIND_OF = {name: kind for kind, name in DEFAULTS.items()} | {
     "Gamma": "positive", "Exponential": "positive", "Weibull": "positive",
@@ -208,10 +210,19 @@ def _in_the_order(name: str, series: pandas.Series, order: list[str]) -> Numbers
 
 
 def text_of(entry: object) -> str:
-    """The name of a category: 3 for 3.0, which a column with gaps makes of 3."""
+    """The name of a category, whatever kind of table its entry stands in.
+
+    A column with gaps makes 3.0 of 3, and one of days and times puts midnight behind the days.
+
+    Example:
+        >>> [text_of(entry) for entry in (3, 3.0, 2.5, True, b"a", "2020-01-31 00:00:00")]
+        ['3', '3', '2.5', 'True', 'a', '2020-01-31']
+    """
     if isinstance(entry, bytes):
         return entry.decode("utf-8", "replace")
-    return str(int(entry)) if isinstance(entry, float) and entry % 1 == 0 else str(entry)
+    if isinstance(entry, float | np.floating) and entry % 1 == 0:
+        return str(int(entry))
+    return MIDNIGHT.sub(r"\1", str(entry))
 
 
 def _categories(
@@ -225,10 +236,12 @@ def _categories(
 
     ordered = False
     if isinstance(series.dtype, pandas.CategoricalDtype):
-        names, codes = list(series.cat.categories), series.cat.codes.to_numpy()
+        names = [text_of(each) for each in series.cat.categories]
+        codes = series.cat.codes.to_numpy()
+        _check_names(name, names)
         ordered = bool(series.cat.ordered)
     elif numbers is None and all(isinstance(e, bool | np.bool_) for e in series.dropna()):
-        names = [False, True]
+        names = [text_of(False), text_of(True)]
         codes = series.map({False: 0, True: 1}).fillna(-1).to_numpy(dtype=np.float64)
     else:
         values = pandas.Series(numbers) if numbers is not None else series.reset_index(drop=True)
@@ -240,14 +253,14 @@ def _categories(
     if said == "ordinal" and numbers is None and not ordered:
         raise InvalidInput(
             f"columns {name}",
-            got=f"texts without an order ({', '.join(map(str, names[:4]))})",
+            got=f"texts without an order ({', '.join(names[:4])})",
             expected="categories in their order",
-            fix=f"name them from the lowest: {said_as(name, '<'.join(map(str, names)))}",
+            fix=f"name them from the lowest: {said_as(name, '<'.join(names))}",
         )
     if said == "binary" and len(names) > 2:
         raise InvalidInput(
             f"columns {name}",
-            got=f"{len(names)} values, such as {', '.join(map(str, names[:3]))}",
+            got=f"{len(names)} values, such as {', '.join(names[:3])}",
             expected="two",
             fix=f"say {said_as(name, 'category')}",
         )
@@ -262,12 +275,24 @@ def _categories(
     if said is None and len(names) > max(MANY, len(series) // 2):
         raise InvalidInput(
             f"columns {name}",
-            got=f"{len(names)} different texts in {len(series)} rows, such as {str(names[0])!r}",
+            got=f"{len(names)} different texts in {len(series)} rows, such as {names[0]!r}",
             expected="categories that return",
             fix=f"leave it out: {said_as(name, DROP)}, or say that it is a 'category'",
         )
     values = np.where(codes < 0, np.nan, codes.astype(np.float64))
-    return Numbers(Column(name, kind, tuple(map(str, names)), likelihood=likelihood), values)
+    return Numbers(Column(name, kind, tuple(names), likelihood=likelihood), values)
+
+
+def _check_names(column: str, names: Sequence[str]) -> None:
+    """Raise `InvalidInput` if two categories have one name, as 1 and the text "1" have."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(
+            f"columns {column}",
+            got=f"two categories named {twice!r}",
+            expected="a name for each",
+            fix="make the entries all texts or all numbers",
+        )
 
 
 def _kind_of(name: str, numbers: np.ndarray) -> Kind:

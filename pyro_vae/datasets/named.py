@@ -35,7 +35,14 @@ from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.stored import fits, is_large, is_stored, open_stored, refused
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.cache import cache_folder
-from pyro_vae.validation import InvalidInput, check_choice, nearest_name, tensors_of
+from pyro_vae.validation import (
+    InvalidInput,
+    check_choice,
+    check_probability,
+    check_seed,
+    nearest_name,
+    tensors_of,
+)
 
 __all__ = ["InMemory", "load", "load_whole", "names"]
 
@@ -141,7 +148,8 @@ def load(
             `pyro_vae.datasets.Columns`; by default the narrowest kind that holds their values.
         standardize: subtract the mean of the training rows and divide by their standard deviation,
             column by column; positive columns are divided by their mean, counts and categories
-            stay. `Dataset.frame` undoes it.
+            stay. A dictionary context's noise and bounds, ``scale``, ``inverse_variance`` and
+            ``upper``, change likewise. `Dataset.frame` undoes it.
         like: the columns of x that a table must have, with their units and categories, such as
             ``train.columns`` of the data that a program was trained on.
         context_like: the columns of the context likewise.
@@ -161,17 +169,12 @@ def load(
     """
     if binarize is not None:
         check_choice("binarize", binarize, BINARIZE)
+    check_seed(seed)
     if fetch and isinstance(name, str) and name in DOWNLOADS:
         download(DOWNLOADS[name], _root(root))
     reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
     source = _read(name, root, reading, in_memory)
-    if not 0 <= missing_fraction < 1:
-        raise InvalidInput(
-            "missing_fraction",
-            got=str(missing_fraction),
-            expected="a probability in [0, 1)",
-            fix="pass 0.2",
-        )
+    check_probability("missing_fraction", missing_fraction)
     if is_stored(source):
         _check_on_disk(missing_fraction, standardize or (like is not None and like.is_standardized))
     if missing_fraction:

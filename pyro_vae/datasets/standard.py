@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.in_memory import Dataset
-from pyro_vae.validation import InvalidInput, short
+from pyro_vae.datasets.units import OF_X, in_new_units
+from pyro_vae.validation import InvalidInput, short, tensors_of
 
 if TYPE_CHECKING:
     import pandas
@@ -23,8 +24,9 @@ def standardized(
 ) -> tuple[Dataset, Dataset]:
     """Training and test data in the units of the training rows.
 
-    Covariates are standardised likewise. The validation data that a data set was published with
-    are too.
+    Columns of covariates are standardised likewise, and known quantities in the units of x, such
+    as its noise, are put into the new ones. So are the validation data that a data set was
+    published with.
 
     Raises:
         InvalidInput: unless x is a table (N, C) of numbers that are not binarised.
@@ -87,7 +89,11 @@ def _in_units(data: Dataset, columns: Columns, given: Columns | None, note: str)
     context, as_read = _covariates(data), {"x": data.kept}
     if given is not None and context is not None:
         data, as_read["context"] = data.with_context(given.standardize(context)), context
-    part = data._like(columns.standardize(data.kept), data.context, {})
+    changed, left = in_new_units(data.context, *columns.units())
+    part = data._like(columns.standardize(data.kept), changed, {})
+    part.left = left
     part.columns, part.context_columns, part.as_read = columns, given, as_read
-    part.notes = (*data.notes, note)
+    known = [name for name in tensors_of(changed) if name in OF_X]
+    also = f"; {', '.join(known)} of the context likewise" if known else ""
+    part.notes = (*data.notes, note + also)
     return part

@@ -26,7 +26,7 @@ from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Unconstrained, Values, frozen, in_rows, out_of_rows
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.traces import Plates
-from pyro_vae.validation import InvalidInput, check_choice, check_count, map_tensors
+from pyro_vae.validation import InvalidInput, as_number, check_choice, check_count, map_tensors
 
 __all__ = ["Drawn", "FromGuide", "NUTS", "Resampled", "Sampler", "in_double"]
 
@@ -184,7 +184,7 @@ class NUTS:
         check_count("warmup", self.warmup)
         check_count("max_tree_depth", self.max_tree_depth)
         check_choice("start", self.start, START)
-        if not 0 < self.target_acceptance < 1:
+        if not 0 < as_number(self.target_acceptance) < 1:
             raise InvalidInput(
                 "target_acceptance",
                 got=repr(self.target_acceptance),

@@ -22,7 +22,7 @@ from pyro_vae.evaluation.moved import Moved, movable_sites
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latents import frozen, to_real
 from pyro_vae.runtime.traces import NonFiniteLogWeight, Plates, is_no_weight
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, as_number, check_count
 
 __all__ = [
     "Defensive",
@@ -94,7 +94,7 @@ class Widened:
     of: GuideProposal | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.factor < math.inf:
+        if not 0 < as_number(self.factor) < math.inf:
             raise InvalidInput(
                 "factor", got=repr(self.factor), expected="a number > 0", fix="pass factor=1.2"
             )
@@ -213,7 +213,7 @@ class Defensive:
     of: GuideProposal | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < 1:
+        if not 0 < as_number(self.weight) < 1:
             raise InvalidInput(
                 "weight",
                 got=repr(self.weight),

@@ -90,9 +90,11 @@ class Censored(nn.Module):
 SIMPLE_CODES = Quantity(
     "0 (observed), 1 (more than x) or -1 (less than x)",
     lambda codes, x: (codes == 0) | (codes.abs() == 1),
+    has_units=False,
 )
 CODES = Quantity(
     "0 (observed), 1 (more than x), -1 (less than x) or 2 (between x and upper)",
     lambda codes, x: (codes >= -1) & (codes <= 2) & (codes == codes.round()),
+    has_units=False,
 )
 UPPER = Quantity("numbers", lambda upper, x: ~torch.isnan(upper))

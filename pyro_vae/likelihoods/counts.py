@@ -270,7 +270,9 @@ class Multinomial(nn.Module):
         return distributions.MultinomialGivenTotal(total, logits=logits)
 
 
-TOTAL = Quantity("whole numbers >= 0", lambda total, x: (total >= 0) & (total == total.round()))
+TOTAL = Quantity(
+    "whole numbers >= 0", lambda total, x: (total >= 0) & (total == total.round()), has_units=False
+)
 
 
 class LogRate(nn.Module):

@@ -266,4 +266,5 @@ class Binomial(nn.Module):
 TRIALS = Quantity(
     "whole numbers of at least x",
     lambda trials, x: (trials == trials.round()) & ((trials >= x) | torch.isnan(x)) & (trials >= 0),
+    has_units=False,
 )

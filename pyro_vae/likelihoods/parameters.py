@@ -29,7 +29,9 @@ Learn = Literal["shared", "per_feature", "network"] | None
 LOG_RATE = 12.0  # rates of counts lie within e^-12 and e^12
 LOG_SCALE = 20.0  # means and scales of positive numbers lie within e^-20 and e^20
 
-SIZE_FACTOR = Quantity("finite numbers > 0", lambda size, x: (size > 0) & torch.isfinite(size))
+SIZE_FACTOR = Quantity(
+    "finite numbers > 0", lambda size, x: (size > 0) & torch.isfinite(size), has_units=False
+)
 
 
 class Positive(nn.Module):

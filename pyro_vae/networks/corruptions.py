@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.validation import InvalidInput, check_positive
+from pyro_vae.validation import InvalidInput, as_number, check_positive
 
 __all__ = ["GaussianNoise", "Masking", "SaltAndPepper"]
 
@@ -105,7 +105,7 @@ class SaltAndPepper(nn.Module):
 
 def check_probability(probability: float) -> float:
     """Return the probability; raise `InvalidInput` unless strictly between 0 and 1."""
-    if not 0 < probability < 1:
+    if not 0 < as_number(probability) < 1:
         raise InvalidInput(
             "probability",
             got=repr(probability),

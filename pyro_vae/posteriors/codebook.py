@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_vae.distributions import nearest_code
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 from pyro_vae.ranks.batch import whole_batch
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, as_number, check_count
 
 __all__ = ["Codebook"]
 
@@ -70,7 +70,7 @@ class Codebook(nn.Module):
     ):
         super().__init__()
         check_count("codes", codes, minimum=2)
-        if not 0 < decay < 1:
+        if not 0 < as_number(decay) < 1:
             raise InvalidInput(
                 "decay", got=repr(decay), expected="a number between 0 and 1", fix="pass decay=0.99"
             )

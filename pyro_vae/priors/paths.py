@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from pyro_vae.distributions import GaussianMarkovPath, MarkovPath, ParallelPaths
 from pyro_vae.networks import MLP, Size, as_shape
-from pyro_vae.validation import InvalidInput, check_choice, check_positive
+from pyro_vae.validation import InvalidInput, as_number, check_choice, check_positive
 
 __all__ = ["DeepMarkov", "GaussianMarkov", "GaussianProcess"]
 
@@ -155,7 +155,7 @@ class GaussianProcess(nn.Module):
         super().__init__()
         check_choice("kernel", kernel, KERNELS)
         check_positive("lengthscale", lengthscale)
-        if not 0 < nugget < 1:
+        if not 0 < as_number(nugget) < 1:
             raise InvalidInput(
                 "nugget",
                 got=repr(nugget),

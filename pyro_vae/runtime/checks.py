@@ -21,11 +21,13 @@ from pyro_vae.contracts import (
     TakesMissingParts,
     Tensors,
     Trace,
+    known_by,
     sites_of,
 )
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.datasets.facts import PartFacts, check_facts
 from pyro_vae.datasets.on_disk import OnDisk, blocks_of
+from pyro_vae.datasets.units import OF_X
 from pyro_vae.distributions import (
     innermost_support,
     is_interval,
@@ -77,6 +79,7 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     else:
         check_finite("x", x, missing=data.missing)
     check_context(program, len(data), context, x)
+    _check_units(program, data)
     if isinstance(program, Preparable):
         few = slice(0, 3)
         with _explaining(program):
@@ -92,6 +95,18 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
     check_extremes(program, x, context, partial(traces_at, program, x, context), facts)
     with _explaining(program):
         check_latent_supports(guide, model)
+
+
+def _check_units(program: ProgramLike, data: Dataset) -> None:
+    """Raise `InvalidInput` on a known quantity in the units that x had before it was rescaled."""
+    for name, quantity in known_by(program).items():
+        if quantity.has_units and name in data.left:
+            raise InvalidInput(
+                f"context[{name!r}]",
+                got="numbers as they were read, for x in other units (standardize, scale)",
+                expected=f"a quantity in the units of x, which is known of {', '.join(OF_X)}",
+                fix="convert it, data.with_context({...}), or say Quantity(..., has_units=False)",
+            )
 
 
 def _check_support(

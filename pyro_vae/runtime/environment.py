@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.contracts import ModuleLike, ProgramLike, alone
 from pyro_vae.programs import Program
 from pyro_vae.runtime.memory import enough_memory
-from pyro_vae.validation import InvalidInput, T, check_choice, map_tensors
+from pyro_vae.validation import InvalidInput, T, check_choice, check_seed, map_tensors
 
 __all__ = [
     "choose_device",
@@ -83,7 +83,11 @@ def seed_generators(device: torch.device, seed: int) -> None:
     """Seed the generators of the host and of one device.
 
     `torch.manual_seed` would seed every GPU of the machine.
+
+    Raises:
+        InvalidInput: if the seed is no integer from 0 to 2**63 - 1.
     """
+    check_seed(seed)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -18,7 +18,7 @@ from pyro_vae.datasets.standard import context_frame
 from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, as_number, check_count, check_seed
 
 if TYPE_CHECKING:
     import pandas
@@ -137,7 +137,8 @@ def impute(
         (torch.Size([20, 1]), [1.0, 2.0], True)
     """
     check_count("num_draws", num_draws)
-    if not 0 < probability < 1:
+    check_seed(seed)
+    if not 0 < as_number(probability) < 1:
         raise InvalidInput(
             "probability", got=str(probability), expected="one within (0, 1)", fix="pass 0.9"
         )

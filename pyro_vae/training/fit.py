@@ -45,6 +45,7 @@ from pyro_vae.validation import (
     check_positive,
     check_probability,
     check_seed,
+    check_weight,
 )
 
 __all__ = ["check_settings", "continues", "fit"]
@@ -164,6 +165,7 @@ def fit(
         seed=seed,
         compile=compile,
     )
+    check_weight("checkpoint_seconds", checkpoint_seconds)
     check_callbacks(callbacks)
     if resume and out is None:
         raise InvalidInput(

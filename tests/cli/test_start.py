@@ -2,6 +2,8 @@
 
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import FAST, FEW, fails
@@ -80,6 +82,10 @@ def test_another_start_of_a_resumed_run_is_refused(first, tmp_path, capsys):
         (["--latent", "7"], "weights that do not fit the program"),
         (["--prior", "StandardNormal"], "weights that do not fit the program"),
         (["--start", "nowhere"], "nowhere"),
+        (
+            ["--likelihood", "Laplace", "--likelihood.learn_scale", "per_feature"],
+            "weights of DiscretizedLogistic for Laplace, at likelihood, expected",
+        ),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
@@ -88,3 +94,65 @@ def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
     options = ["--start", str(first), "--out", str(tmp_path / "a")]
     assert told in fails(capsys, "train", first / "recipe.yaml", *options, *flags)
     assert not (tmp_path / "a").exists()
+
+
+def table(path, center=0.0, categories="abc", name="v", seed=0):
+    rng = np.random.default_rng(seed)
+    columns = {name: rng.normal(center, 1.0, 60), "c": np.resize(list(categories), 60)}
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return str(path)
+
+
+SMALL = ["--epochs", "1", "--latent", "2", "--num_samples", "10", "--limit", "5"]
+
+
+@pytest.fixture(scope="module")
+def on_table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    data = table(folder / "t.csv")
+    flags = ["--data", data, "--standardize", "true", "--out", str(folder / "run"), *SMALL]
+    assert main(["train", *flags]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    "changed, flags, told",
+    [
+        ({"center": 100.0}, [], "positive numbers in v, expected real, as in the run"),
+        ({"center": 100.0}, [], "say columns={'v': 'real'} (--columns.v real), or"),
+        ({"categories": "bcd"}, [], "categories b, c, d in c, expected a, b, c, as in"),
+        ({"name": "w"}, [], "data with w, c, expected v, c, as in"),
+        ({}, ["--standardize", "false"], "own units, expected standardised units, as in"),
+    ],
+)
+def test_weights_of_other_parts_or_columns_are_refused(
+    on_table, tmp_path, capsys, changed, flags, told
+):
+    data = table(tmp_path / "t.csv", **changed)
+    given = ["--data", data, "--standardize", "true", "--start", str(on_table), *SMALL]
+    assert told in fails(capsys, "train", *given, "--out", str(tmp_path / "a"), *flags)
+    assert not (tmp_path / "a").exists()
+
+
+def test_other_rows_of_the_same_columns_are_welcome_and_other_units_said(
+    on_table, tmp_path, capsys
+):
+    data = table(tmp_path / "t.csv", seed=1)
+    begin = ["--data", data, "--start", str(on_table), *SMALL, "--out", str(tmp_path / "a")]
+    assert main(["train", "--standardize", "true", "--objective", "IWAE", *begin]) == 0
+    assert (
+        "not as those of the run that this one starts from: v has center" in capsys.readouterr().err
+    )
+    begin[-1] = str(tmp_path / "b")
+    begin[1] = str(on_table.parent / "t.csv")
+    assert main(["train", "--standardize", "true", *begin]) == 0
+    assert "not as those" not in capsys.readouterr().err
+
+
+def test_a_program_that_was_saved_alone_gives_its_weights(on_table, tmp_path):
+    pv.save(pv.load(on_table), tmp_path / "saved")
+    data = ["--data", str(on_table.parent / "t.csv"), "--standardize", "true"]
+    begin = [*data, "--start", str(tmp_path / "saved"), "--out", str(tmp_path / "a"), *SMALL]
+    assert main(["train", *begin, "--learning_rate", "1e-30"]) == 0
+    for name, weight in pv.load(on_table).state_dict().items():
+        torch.testing.assert_close(pv.load(tmp_path / "a").state_dict()[name], weight)

@@ -1,5 +1,6 @@
 """Tables: kinds of columns, contexts, units, and names that come out again."""
 
+import datetime
 import json
 
 import numpy as np
@@ -234,3 +235,44 @@ def test_a_name_of_thousands_of_letters_is_shortened_wherever_it_is_told(caplog)
         with pytest.raises(InvalidInput, match=r"columns.*a\.\.\.") as told:
             load(frame, columns=columns)
         assert len(str(told.value)) < 8100
+
+
+DAYS = np.array(["2020-01-31", "2020-02-01", "2020-02-02"], dtype="datetime64[ns]")
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [1.0, 2.0, 3.5],
+        [1, 2, 10],
+        [True, False],
+        ["a", "b", "None"],
+        DAYS,
+        DAYS + np.array([0, 0, 3_600_000_000_000], dtype="timedelta64[ns]"),
+        [datetime.date(2020, 1, 31), datetime.date(2020, 2, 1)],
+    ],
+    ids=lambda names: str(names[-1]),
+)
+def test_categories_of_any_kind_are_read_back(tmp_path, names, ordered):
+    """From the table itself, from what a data set gives back, from other types and from a .csv."""
+    codes = np.resize(np.arange(len(names)), 24)
+    codes[5] = -1
+    kind = pd.CategoricalDtype(names, ordered=ordered)
+    table = pd.DataFrame({"c": pd.Categorical.from_codes(codes, dtype=kind), "v": np.arange(24.0)})
+    whole = load_whole(table)
+    table.to_csv(tmp_path / "t.csv", index=False, na_rep="NA")
+    others = [table, whole.frame(), table.assign(c=table["c"].astype(object))]
+    if "None" not in names:  # which a .csv does not tell from nothing
+        others.append(str(tmp_path / "t.csv"))
+    for other in others:
+        again = load_whole(other, like=whole.columns)
+        assert again.x[:, 0].nan_to_num(nan=-1).tolist() == codes.tolist()
+    labels = load((table[["v"]], table["c"].fillna(names[0])))[0]
+    assert labels.label_names == whole.columns[0].categories
+
+
+def test_two_categories_of_one_name_are_refused():
+    mixed = pd.Categorical([1, "1", 2] * 8)
+    with pytest.raises(InvalidInput, match="columns c: got two categories named '1'"):
+        load_whole(pd.DataFrame({"c": mixed, "v": np.arange(24.0)}))
