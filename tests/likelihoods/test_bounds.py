@@ -11,6 +11,8 @@ from torch.distributions import Distribution, Exponential, Laplace, LogNormal, N
 import pyro_vae as pv
 from pyro_vae import distributions as own
 from pyro_vae.distributions import entries_of, log_between, log_tails
+from pyro_vae.testing import check_density
+from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
 
@@ -142,3 +144,51 @@ def test_intervals_without_an_upper_end_train(of):
     context = {"censored": codes, "upper": upper if of != "Beta" else torch.ones(20)}
     pv.fit(program, (x, context), epochs=2, progress=False)
     assert all(parameter.isfinite().all() for parameter in program.parameters())
+
+
+TRUNCATED = [
+    ("Poisson", 1.5, None, (2.0, math.inf)),
+    ("Poisson", 0, 3.5, (0.0, 3.0)),
+    ("Poisson", 2.5, 3.5, (3.0, 3.0)),
+    ("NegativeBinomial", 0, 0.5, (0.0, 0.0)),
+    ("NegativeBinomial", -0.5, None, (0.0, math.inf)),
+    ("Exponential", -1, None, (0.0, math.inf)),
+    ("Gamma", -1, 2, (0.0, 2.0)),
+    ("Gamma", -1, None, (0.0, math.inf)),
+    ("LogNormal", -1, None, (0.0, math.inf)),
+    ("Weibull", -1, 2, (0.0, 2.0)),
+    ("Beta", -1, None, None),
+    ("Beta", 0.1, 2, None),
+    ("ContinuousBernoulli", -1, 0.5, (0.0, 0.5)),
+    ("Normal", -1, None, (-1.0, math.inf)),
+]
+
+
+@pytest.mark.parametrize("of, low, high, ends", TRUNCATED)
+def test_truncated_bounds_are_the_ends_of_what_occurs(of, low, high, ends, float64):
+    p = pv.likelihoods.Truncated(1, MLP(2, [8]), of, low, high)(torch.randn(2, 2))
+    check_density(p)
+    p = entries_of(p)
+    assert ends is None or (p.low, p.high) == ends
+    drawn, found = p.sample((200,)), p._quantiles(torch.empty(200, 2, 1))
+    assert p.support.check(drawn).all() and p.support.check(found).all()
+    assert p.log_prob(drawn).isfinite().all() and p.expand((2, 2, 1)).support.check(drawn).all()
+    for mean in [found.mean(0), *([p.mean] if own.has_mean(p) else [])]:
+        error = (drawn.var(0) + found.var(0)).div(200).sqrt() + 1e-12
+        assert ((drawn.mean(0) - mean).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize(
+    "of, low, high",
+    [("Poisson", 1.2, 1.8), ("Poisson", -3, -0.5), ("Gamma", -2, 0), ("Beta", 1, 2)],
+)
+def test_bounds_between_which_nothing_lies_are_refused(of, low, high):
+    with pytest.raises(InvalidInput, match="between which nothing of"):
+        pv.likelihoods.Truncated(1, MLP(1, []), of, low, high)(torch.ones(1, 1))
+
+
+def test_a_truncated_density_without_cuts_is_the_density():
+    p = own.Gamma(number([2.5]), number([0.7]))
+    whole, x = own.TruncatedEntries(p, -1.0), number([0.5])
+    assert whole.log_prob(x).equal(p.log_prob(x)) and whole.mean.equal(p.mean)
+    check_density(whole.to_event(1))
