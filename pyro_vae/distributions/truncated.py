@@ -173,9 +173,9 @@ def bounds_within(support: Constraint, low: float, high: float) -> tuple[float, 
     )
     start, end = ends_of(support)
     if not isinstance(start, Tensor):  # else entries may differ in it
-        least = max(least, start)
+        least = max(least, float(start))
     if not isinstance(end, Tensor):
-        most = min(most, end)
+        most = min(most, float(end))
     if least > most or (least == most and not is_discrete):
         raise InvalidInput(
             "low",
