@@ -151,16 +151,21 @@ def _inside_of_base(support: Widened, like: Tensor) -> Tensor:
 
 
 def words_of(support: Constraint) -> str:
-    """The name of a support of single entries in errors; bounds that are tensors are left out.
+    """The name of a support of single entries in errors; bounds that differ are left out.
 
     Example:
         >>> words_of(constraints.independent(constraints.boolean, 2))
         'Boolean'
-        >>> words_of(constraints.interval(torch.zeros(2), torch.ones(2)))
-        'Interval'
+        >>> words_of(constraints.greater_than(torch.tensor([1.2, 1.2])))
+        'GreaterThan(lower_bound=1.2)'
+        >>> words_of(constraints.greater_than(torch.tensor([1.2, 3.4])))
+        'GreaterThan'
     """
     inner = innermost_support(support)
     words = str(inner).removesuffix("()")
+    for bound in vars(inner).values():
+        if isinstance(bound, Tensor) and bound.numel() and (bound == bound.flatten()[0]).all():
+            words = words.replace(f"{bound}", str(float(f"{float(bound.flatten()[0]):.6g}")))
     return words if "tensor" not in words else type(inner).__name__.strip("_")
 
 
