@@ -15,7 +15,7 @@ from pyro_vae.contracts import ProgramLike, Tensors
 from pyro_vae.datasets.columns import Column
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.calibration import Calibration, calibrate
-from pyro_vae.distributions import stated_support
+from pyro_vae.distributions import stated_support, words_of
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.importance_score import RESTRICTED, ImportanceScore
 from pyro_vae.evaluation.scores import Score
@@ -228,7 +228,7 @@ class Subject:
                 except InvalidInput:
                     raise DoesNotApply(
                         f"the latent {name} has no map to real numbers, in which it could move: "
-                        f"its support is {support}"
+                        f"its support is {words_of(support)}"
                     ) from None
 
     def need_all_values(self) -> None:

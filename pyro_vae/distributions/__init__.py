@@ -46,8 +46,9 @@ from pyro_vae.distributions.supports import (
     points_of,
     representative_of,
     stated_support,
+    words_of,
 )
-from pyro_vae.distributions.tails import log_between, log_tails
+from pyro_vae.distributions.tails import log_between, log_tails, tails_inside
 from pyro_vae.distributions.truncated import TruncatedEntries
 from pyro_vae.distributions.unit import Beta, ContinuousBernoulli
 from pyro_vae.distributions.zero_inflated import ZeroInflatedEntries
@@ -116,5 +117,7 @@ __all__ = [
     "points_of",
     "representative_of",
     "stated_support",
+    "tails_inside",
     "unit_vector",
+    "words_of",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vae.distributions.adapters import as_pyro
+from pyro_vae.distributions.supports import number_inside
 from pyro_vae.distributions.tails import log_between, log_tails
 
 __all__ = ["ABOVE", "BELOW", "BETWEEN", "EXACT", "CensoredEntries"]
@@ -65,12 +66,16 @@ class CensoredEntries(TorchDistribution):
         return self.base.sample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        result = self.base.log_prob(value)
-        below, above = log_tails(self.base, value)
+        # Each formula sees only the entries that are its own: others may give it a NaN gradient.
+        filler, is_exact = number_inside(self.support, value), self.codes == EXACT
+        result = self.base.log_prob(torch.where(is_exact, value, filler))
+        bound = torch.where(is_exact, filler, value)
+        below, above = log_tails(self.base, bound)
         seen = {ABOVE: above, BELOW: below}
         if self.upper is not None:
-            upper = torch.where(self.codes == BETWEEN, self.upper, value)
-            seen[BETWEEN] = log_between(self.base, value, upper)
+            is_between = self.codes == BETWEEN
+            low, high = (torch.where(is_between, end, filler) for end in (value, self.upper))
+            seen[BETWEEN] = log_between(self.base, low, high)
         for code, log_prob in seen.items():
             result = torch.where(self.codes == code, log_prob.to(result.dtype), result)
         return result

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyro_vae.distributions.tails import log_tails, poisson_tails
+from pyro_vae.distributions.tails import poisson_tails, tails_inside
 
 __all__ = [
     "MultinomialGivenTotal",
@@ -142,7 +142,7 @@ class Poisson(dist.TorchDistribution):
         return exact.to(self.log_rate.dtype)
 
 
-@log_tails.register
+@tails_inside.register
 def _poisson(p: Poisson, x: Tensor) -> tuple[Tensor, Tensor]:
     return poisson_tails(p.log_rate.double(), x.double())
 

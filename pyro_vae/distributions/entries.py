@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
-from pyro_vae.distributions.supports import innermost_support
+from pyro_vae.distributions.supports import (
+    Widened,
+    innermost_support,
+    number_inside,
+    stated_support,
+    words_of,
+)
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Columns", "ObservedEntries", "entries_of", "is_interval"]
@@ -117,11 +123,22 @@ class PerColumn(constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        return self._join([part.check(few) for part, few in zip(self.parts, self._split(value))])
+        return self.by_column(lambda part, few: part.check(few), value)
+
+    def by_column(
+        self, function: Callable[[constraints.Constraint, Tensor], Tensor], value: Tensor
+    ) -> Tensor:
+        """What a function gives of each group's constraint and columns, in the table's order."""
+        few = zip(self.parts, self._split(value))
+        return self._join([function(part, columns) for part, columns in few])
 
     def __repr__(self) -> str:
-        names = dict.fromkeys(str(part).removesuffix("()") for part in self.parts)
-        return " and ".join(names) + " by column"
+        return " and ".join(dict.fromkeys(map(words_of, self.parts))) + " by column"
+
+
+@number_inside.register
+def _inside_of_columns(support: PerColumn, like: Tensor) -> Tensor:
+    return support.by_column(number_inside, like)
 
 
 class ObservedEntries(TorchDistribution):
@@ -165,12 +182,7 @@ class ObservedEntries(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         missing = torch.isnan(value)
-        # For each entry the first of 0.5, 1 and 0 that its support holds; each of our supports
-        # holds one of them.
-        filler, support = torch.zeros_like(value), self.support.base
-        for candidate in (1.0, 0.5):
-            number = torch.full_like(value, candidate)
-            filler = torch.where(support.check(number), number, filler)
+        filler = number_inside(stated_support(self.base), value)
         log_prob = self.base.log_prob(torch.where(missing, filler, value))
         return torch.where(missing, torch.zeros_like(log_prob), log_prob)
 
@@ -178,18 +190,14 @@ class ObservedEntries(TorchDistribution):
         return ObservedEntries(self.base.expand(torch.Size(batch_shape)))
 
 
-class OrMissing(constraints.Constraint):
+class OrMissing(Widened):
     """A constraint under which an entry may also be missing, a NaN."""
 
     def __init__(self, base: constraints.Constraint):
-        self.base, self.is_discrete = base, base.is_discrete  # type: ignore[misc]
-        super().__init__()
+        super().__init__(base, "missing")
 
     def check(self, value: Tensor) -> Tensor:
         return torch.isnan(value) | self.base.check(value)
-
-    def __repr__(self) -> str:
-        return f"{str(self.base).rstrip('()')} or missing"
 
 
 INTERVALS = tuple(

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Transform, biject_to, constraints
 
 from pyro_vae.distributions.adapters import as_pyro
-from pyro_vae.distributions.supports import given_datum, representative_of, stated_support
+from pyro_vae.distributions.supports import (
+    Widened,
+    given_datum,
+    number_inside,
+    representative_of,
+    stated_support,
+)
 
 __all__ = ["ObservedEvents", "is_missing"]
 
@@ -76,12 +82,7 @@ class ObservedEvents(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         missing = is_missing(value, len(self.event_shape))
-        # For each event the first of 0, 1 and 0.5 that its support holds; each of our supports
-        # holds one of them.
-        filler, support = torch.full_like(value, 0.5), stated_support(self.base)
-        for number in (1.0, 0.0):
-            constant = torch.full_like(value, number)
-            filler = torch.where(self._of_events(support.check(constant)), constant, filler)
+        filler = number_inside(stated_support(self.base), value)
         log_prob = self.base.log_prob(torch.where(self._of_events(missing), filler, value))
         return torch.where(missing, torch.zeros_like(log_prob), log_prob)
 
@@ -98,19 +99,15 @@ class ObservedEvents(TorchDistribution):
         return ObservedEvents(given_datum(self.base, torch.where(lacking, self.base.sample(), x)))
 
 
-class OrMissingEvent(constraints.Constraint):
+class OrMissingEvent(Widened):
     """A constraint under which a whole event may also be missing, all of its entries NaN."""
 
     def __init__(self, base: constraints.Constraint, event_dim: int):
-        self.base, self.is_discrete = base, base.is_discrete  # type: ignore[misc]
         self.event_dim = event_dim  # type: ignore[misc]
-        super().__init__()
+        super().__init__(base, "missing")
 
     def check(self, value: Tensor) -> Tensor:
         return is_missing(value, self.event_dim) | self.base.check(value)
-
-    def __repr__(self) -> str:
-        return f"{str(self.base).rstrip('()')} or missing"
 
 
 @biject_to.register(OrMissingEvent)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
-from pyro_vae.distributions.tails import log1mexp, log_tails
+from pyro_vae.distributions.tails import log1mexp, tails_inside
 
 __all__ = ["Gamma", "Weibull"]
 
@@ -99,7 +99,7 @@ class Weibull(dist.TorchDistribution):
         return torch.exp(log_scale + hazard.log() / self.concentration).clamp_min(smallest)
 
 
-@log_tails.register
+@tails_inside.register
 def _weibull(p: Weibull, x: Tensor) -> tuple[Tensor, Tensor]:
-    above = -p.hazard(x).exp()
+    above = -p.hazard(x).clamp_max(700).exp()  # beyond it a double overflows
     return log1mexp(above), above

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol, runtime_checkable
+from functools import singledispatch
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from pyro.distributions import Delta, MaskedDistribution, TorchDistribution, constraints
@@ -19,6 +21,8 @@ __all__ = [
     "FixedByDatum",
     "Flat",
     "NoDraws",
+    "Widened",
+    "ends_of",
     "given_datum",
     "has_mean",
     "innermost_support",
@@ -27,9 +31,11 @@ __all__ = [
     "is_thin",
     "log_prob_inside",
     "measure_of",
+    "number_inside",
     "points_of",
     "representative_of",
     "stated_support",
+    "words_of",
 ]
 
 MEASURES = {
@@ -85,6 +91,82 @@ def innermost_support(support: Constraint) -> Constraint:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def ends_of(support: Constraint) -> tuple[float | Tensor, float | Tensor]:
+    """The lower and the upper end of a support of numbers, infinite where it states none.
+
+    Example:
+        >>> ends_of(constraints.unit_interval), ends_of(constraints.nonnegative_integer)
+        ((0.0, 1.0), (0, inf))
+    """
+    return getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+
+
+@singledispatch
+def number_inside(support: Constraint, like: Tensor) -> Tensor:
+    """For each entry a number of its support, away from its ends, where a density may be infinite.
+
+    Example:
+        >>> number_inside(constraints.interval(0.6, 0.9), torch.zeros(2))
+        tensor([0.7500, 0.7500])
+    """
+    low, high = cast(tuple[Tensor, Tensor], ends_of(support))  # or floats, of like methods
+    between = 0.5, low + 1 + abs(low), high - 1 - abs(high), low + (high - low) / 2
+    found = torch.zeros_like(like)
+    for candidate in (1.0, low, *reversed(between)):  # the last that is inside
+        number = (torch.zeros_like(like) + candidate).to(like.dtype)
+        inside = support.check(number)
+        inside = inside.reshape((*inside.shape, *(1,) * support.event_dim))
+        found = torch.where(inside, number, found)
+    return found
+
+
+@number_inside.register(constraints.independent)
+def _inside_of_each(support: constraints.independent, like: Tensor) -> Tensor:
+    return number_inside(support.base_constraint, like)
+
+
+class Widened(Constraint):
+    """A constraint under which something else is allowed, too.
+
+    Args:
+        base: the constraint.
+        also: the rest, in a word.
+    """
+
+    def __init__(self, base: Constraint, also: str):
+        self.base, self.also = base, also
+        self.is_discrete = base.is_discrete  # type: ignore[misc]
+        super().__init__()
+
+    def __repr__(self) -> str:
+        also = f" or {self.also}"
+        return words_of(self.base).removesuffix(also) + also
+
+
+@number_inside.register
+def _inside_of_base(support: Widened, like: Tensor) -> Tensor:
+    return number_inside(support.base, like)
+
+
+def words_of(support: Constraint) -> str:
+    """The name of a support of single entries in errors; bounds that differ are left out.
+
+    Example:
+        >>> words_of(constraints.independent(constraints.boolean, 2))
+        'Boolean'
+        >>> words_of(constraints.greater_than(torch.tensor([1.2, 1.2])))
+        'GreaterThan(lower_bound=1.2)'
+        >>> words_of(constraints.greater_than(torch.tensor([1.2, 3.4])))
+        'GreaterThan'
+    """
+    inner = innermost_support(support)
+    words = str(inner).removesuffix("()")
+    for bound in vars(inner).values():
+        if isinstance(bound, Tensor) and bound.numel() and (bound == bound.flatten()[0]).all():
+            words = words.replace(f"{bound}", str(float(f"{float(bound.flatten()[0]):.6g}")))
+    return words if "tensor" not in words else type(inner).__name__.strip("_")
 
 
 def is_same_support(one: Constraint, other: Constraint) -> bool:

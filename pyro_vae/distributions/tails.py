@@ -33,24 +33,25 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid
 
 from pyro_vae.distributions.adapters import TorchToPyro
+from pyro_vae.distributions.supports import ends_of, number_inside, stated_support
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["log1mexp", "log_between", "log_tails", "poisson_tails"]
+__all__ = ["log1mexp", "log_between", "log_tails", "poisson_tails", "tails_inside"]
 
 Tails = tuple[Tensor, Tensor]  # log P(X <= x) and log P(X >= x)
 
 
-@singledispatch
 def log_tails(distribution: Distribution, value: Tensor) -> Tails:
     r"""The logarithms of :math:`P(X \le x)` and :math:`P(X \ge x)`, in double precision.
 
-    Both are finite, with gradients, where the probabilities underflow. A distribution of your own
-    needs a method ``cdf``, and is then right to where that rounds to 0 or 1; or register a function
-    for its class by ``log_tails.register``.
+    Both are finite, with gradients, where the probabilities underflow; beyond the ends of the
+    support they are 0 and minus infinity, without a slope. A distribution of your own needs a
+    method ``cdf``, and is then right to where that rounds to 0 or 1; or register a function for its
+    class by ``tails_inside.register``.
 
     Args:
-        distribution: of single numbers (\*batch).
-        value: x (\*batch).
+        distribution: of single numbers (\*batch); if it is discrete, of whole numbers.
+        value: x (\*batch), any numbers, infinite ones too.
 
     Raises:
         InvalidInput: for a distribution without a distribution function.
@@ -58,9 +59,51 @@ def log_tails(distribution: Distribution, value: Tensor) -> Tails:
     Example:
         >>> log_tails(torch.distributions.Normal(0.0, 1.0), torch.tensor(1e4))[1]
         tensor(-50000010.1293, dtype=torch.float64)
+        >>> log_tails(torch.distributions.Poisson(1.0), torch.tensor(-0.5))
+        (tensor(-inf, dtype=torch.float64), tensor(0., dtype=torch.float64))
     """
+    support = stated_support(distribution)
+    low, high = _true_ends(distribution)
+    if support.is_discrete:  # where the ends themselves occur
+        is_low, is_high = value < low, (value > high) | (value == math.inf)
+    else:
+        is_low, is_high = value <= low, value >= high
+    is_beyond = is_low | is_high
+    # For masking the result alone would give NaN gradients.
+    inside = torch.where(is_beyond, number_inside(support, value), value)
+    below, above = tails_inside(distribution, inside)
+    below = torch.where(is_low, -math.inf, torch.where(is_high, 0.0, below))
+    return below, torch.where(is_low, 0.0, torch.where(is_high, -math.inf, above))
+
+
+def _true_ends(distribution: Distribution) -> tuple[float | Tensor, float | Tensor]:
+    """The ends of a support, where our Beta's states the representable numbers next to them."""
+    base = distribution.wrapped if isinstance(distribution, TorchToPyro) else distribution
+    return (0.0, 1.0) if isinstance(base, Beta) else ends_of(stated_support(base))
+
+
+@singledispatch
+def tails_inside(distribution: Distribution, value: Tensor) -> Tails:
+    """The same as `log_tails`, of values between the ends; functions for classes go here.
+
+    Those of counts take any numbers between the ends, not only whole ones.
+    """
+    support = stated_support(distribution)
+    if support.is_discrete:
+        start, last = torch.zeros_like(value) + ends_of(support)[0], value.ceil() - 1
+        below = _cdf(distribution, value.floor())
+        before = torch.where(last < start, 0.0, _cdf(distribution, torch.maximum(last, start)))
+    else:
+        below = before = _cdf(distribution, value)
+    is_none, is_all = below <= 0, before >= 1  # whose logarithms have no slope
+    log_below = torch.where(is_none, 1.0, below).log()
+    log_above = torch.log1p(-torch.where(is_all, 0.0, before))
+    return torch.where(is_none, -math.inf, log_below), torch.where(is_all, -math.inf, log_above)
+
+
+def _cdf(distribution: Distribution, value: Tensor) -> Tensor:
     try:
-        below = distribution.cdf(value).double()
+        return distribution.cdf(value).double()
     except NotImplementedError:
         raise InvalidInput(
             "of",
@@ -68,7 +111,6 @@ def log_tails(distribution: Distribution, value: Tensor) -> Tails:
             expected="a density with a distribution function",
             fix="choose one such as Normal, LogNormal, Gamma or Weibull",
         ) from None
-    return below.log(), torch.log1p(-below)
 
 
 def log_between(distribution: Distribution, low: Tensor, high: Tensor) -> Tensor:
@@ -79,17 +121,19 @@ def log_between(distribution: Distribution, low: Tensor, high: Tensor) -> Tensor
         >>> log_between(torch.distributions.Normal(0.0, 1.0), *far)
         tensor(-804.6084, dtype=torch.float64)
     """
-    step = int(distribution.support.is_discrete)  # type: ignore[union-attr]  # all of ours state one
-    above_low, below_high = log_tails(distribution, low)[1], log_tails(distribution, high)[0]
-    before, after = low - step, high + step
-    if step:  # nothing lies below zero
-        before = before.clamp_min(0)
-    below_low, above_high = log_tails(distribution, before)[0], log_tails(distribution, after)[1]
-    if step:
-        below_low = torch.where(low > 0, below_low, -math.inf)
+    is_discrete = bool(stated_support(distribution).is_discrete)
+    if is_discrete:
+        low, high = low.double().ceil(), high.double().floor()
+    below_low, above_low = log_tails(distribution, low)
+    below_high, above_high = log_tails(distribution, high)
+    if is_discrete:  # where the ends themselves are between
+        below_low = log_tails(distribution, low - 1)[0]
+        above_high = log_tails(distribution, high + 1)[1]
     is_low = below_high < above_low
     whole = torch.where(is_low, below_high, above_low)
-    return whole + log1mexp(torch.where(is_low, below_low, above_high) - whole)
+    outside = torch.where(is_low, below_low, above_high)
+    is_possible = whole > -math.inf
+    return whole + log1mexp(torch.where(is_possible, outside - whole, 0.0))
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -108,23 +152,23 @@ def log1mexp(x: Tensor) -> Tensor:
 # in closed form
 
 
-@log_tails.register
+@tails_inside.register
 def _wrapped(p: TorchToPyro, x: Tensor) -> Tails:
-    return log_tails(p.wrapped, x)
+    return tails_inside(p.wrapped, x)
 
 
-@log_tails.register
+@tails_inside.register
 def _normal(p: Normal, x: Tensor) -> Tails:
     z = (x.double() - p.loc.double()) / p.scale.double()
     return log_below_unit_normal(z), log_below_unit_normal(-z)
 
 
-@log_tails.register
+@tails_inside.register
 def _log_normal(p: LogNormal, x: Tensor) -> Tails:
-    return log_tails(p.base_dist, x.double().log())
+    return tails_inside(p.base_dist, x.double().log())
 
 
-@log_tails.register
+@tails_inside.register
 def _laplace(p: Laplace, x: Tensor) -> Tails:
     z = (x.double() - p.loc.double()) / p.scale.double()
     size = torch.where(z < 0, -z, z)
@@ -132,7 +176,7 @@ def _laplace(p: Laplace, x: Tensor) -> Tails:
     return _by_side(z < 0, far, log1mexp(far))
 
 
-@log_tails.register
+@tails_inside.register
 def _exponential(p: Exponential, x: Tensor) -> Tails:
     above = -x.double() * p.rate.double()
     return log1mexp(above), above
@@ -152,30 +196,30 @@ def log_below_unit_normal(z: Tensor) -> Tensor:
 # by quadrature
 
 
-@log_tails.register
+@tails_inside.register
 def _gamma(p: Gamma, x: Tensor) -> Tails:
     return gamma_tails(p.concentration.double(), x.double().log() + p.rate.double().log())
 
 
-@log_tails.register
+@tails_inside.register
 def _poisson(p: Poisson, x: Tensor) -> Tails:
     return poisson_tails(p.rate.double().log(), x.double())
 
 
-@log_tails.register
+@tails_inside.register
 def _beta(p: Beta, x: Tensor) -> Tails:
     a, b, x = p.concentration1.double(), p.concentration0.double(), x.double()
     return beta_tails(a, b, x.log() - torch.log1p(-x))
 
 
-@log_tails.register
+@tails_inside.register
 def _negative_binomial(p: NegativeBinomial, x: Tensor) -> Tails:
     r, y, k = p.total_count.double(), -p.logits.double(), x.double()
-    above = beta_tails(r, k.clamp_min(1), y)[1]
-    return beta_tails(r, k + 1, y)[0], torch.where(k > 0, above, 0.0)
+    above = beta_tails(r, k.ceil().clamp_min(1), y)[1]
+    return beta_tails(r, k.floor() + 1, y)[0], torch.where(k > 0, above, 0.0)
 
 
-@log_tails.register
+@tails_inside.register
 def _student(p: StudentT, x: Tensor) -> Tails:
     df, z = p.df.double(), (x.double() - p.loc.double()) / p.scale.double()
     size = torch.where(z < 0, -z, z) / df.sqrt()
@@ -192,9 +236,9 @@ def _student(p: StudentT, x: Tensor) -> Tails:
 
 
 def poisson_tails(log_rate: Tensor, k: Tensor) -> Tails:
-    """Log-probabilities of at most and of at least k counts."""
-    above = gamma_tails(k.clamp_min(1), log_rate)[0]
-    return gamma_tails(k + 1, log_rate)[1], torch.where(k > 0, above, 0.0)
+    """Log-probabilities of at most and of at least k counts, for any numbers k >= 0."""
+    above = gamma_tails(k.ceil().clamp_min(1), log_rate)[0]
+    return gamma_tails(k.floor() + 1, log_rate)[1], torch.where(k > 0, above, 0.0)
 
 
 def gamma_tails(a: Tensor, y: Tensor) -> Tails:

@@ -9,14 +9,17 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Normal, Transform, biject_to, constraints
+from torch.distributions.constraints import Constraint
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
+from pyro_vae.distributions.supports import ends_of, stated_support, words_of
 from pyro_vae.distributions.tails import log_between, log_tails
+from pyro_vae.validation import InvalidInput
 
 __all__ = ["TruncatedEntries", "Within"]
 
 PROPOSALS = 100  # draws of the base before quantiles are computed
-HALVINGS = 48  # of the interval in which a quantile is looked for
+HALVINGS = 48  # of the interval in which a quantile is looked for, of numbers that are not whole
 FARTHEST = 200.0  # the logarithm of a draw's largest distance from its bound
 MOST = 2.0**40  # the largest count that is drawn
 
@@ -26,12 +29,17 @@ class TruncatedEntries(TorchDistribution):
 
     .. math:: p(x) = \frac{p_0(x)}{P_0(a \le X \le b)}, \quad a \le x \le b
 
-    What lies outside never occurs; of a censored entry the bound is seen.
+    What lies outside never occurs; of a censored entry the bound is seen. Bounds are kept as the
+    ends of what occurs: those beyond the base's support as its ends, those of counts as whole
+    numbers.
 
     Args:
         base: the distribution of single entries (\*batch), over numbers or counts.
         low: a; minus infinity for none.
         high: b; infinity for none.
+
+    Raises:
+        InvalidInput: if the base gives nothing between the bounds.
 
     Source: Johnson, Kotz and Balakrishnan (1994), Continuous Univariate Distributions.
 
@@ -44,7 +52,8 @@ class TruncatedEntries(TorchDistribution):
     arg_constraints: dict = {}
 
     def __init__(self, base: Distribution, low: float = -math.inf, high: float = math.inf):
-        self.base, self.low, self.high = as_pyro(base), low, high
+        self.base = as_pyro(base)
+        self.low, self.high = bounds_within(stated_support(self.base), low, high)
         super().__init__(self.base.batch_shape, validate_args=False)
 
     @property
@@ -56,18 +65,26 @@ class TruncatedEntries(TorchDistribution):
 
     def _log_mass(self, high: Tensor) -> Tensor:
         """The logarithm of the base's probability from its lower bound to another one."""
-        if self.low == -math.inf:
+        if not self._cuts[0]:
             return log_tails(self.base, high)[0]
         return log_between(self.base, torch.full_like(high, self.low), high)
 
     def _log_whole(self, like: Tensor) -> Tensor:
         """The logarithm of the base's probability within the bounds."""
         like = like.new_empty(self.batch_shape)
-        if self.high < math.inf:
+        is_cut_below, is_cut_above = self._cuts
+        if is_cut_above:
             return self._log_mass(torch.full_like(like, self.high))
-        if self.low == -math.inf:
+        if not is_cut_below:
             return torch.zeros_like(like)
         return log_tails(self.base, torch.full_like(like, self.low))[1]
+
+    @property
+    def _cuts(self) -> tuple[bool, bool]:
+        """Whether the lower bound cuts something off, and whether the upper one does."""
+        ends = ends_of(stated_support(self.base))
+        start, end = (math.nan if isinstance(end, Tensor) else end for end in ends)
+        return self.low not in (-math.inf, start), self.high not in (math.inf, end)
 
     def log_prob(self, value: Tensor) -> Tensor:
         base = self._normal
@@ -88,6 +105,8 @@ class TruncatedEntries(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """In closed form, for normal entries and for counts that are truncated below."""
+        if not any(self._cuts):
+            return self.base.mean
         if self._normal is not None:
             return self._mean_of_normal(self._normal)
         base = self.base.wrapped if isinstance(self.base, TorchToPyro) else self.base
@@ -123,7 +142,8 @@ class TruncatedEntries(TorchDistribution):
         target = uniform.log() + self._log_whole(uniform)
         below, above, number_at = self._search()
         low, high = torch.full_like(uniform, below), torch.full_like(uniform, above)
-        for _ in range(HALVINGS):
+        steps = math.ceil(math.log2(above - below)) if self.support.is_discrete else HALVINGS
+        for _ in range(steps):
             middle = low + (high - low) / 2
             reached = self._log_mass(number_at(middle)) >= target
             low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
@@ -132,31 +152,64 @@ class TruncatedEntries(TorchDistribution):
     def _search(self) -> tuple[float, float, Callable[[Tensor], Tensor]]:
         """An interval in which to look for quantiles, and the number that stands at a place."""
         if self.support.is_discrete:
-            return max(0.0, self.low) - 1, min(self.high, MOST), torch.ceil
+            return max(-MOST, self.low) - 1, min(self.high, MOST), torch.ceil
         transform = biject_to(self.support)
         return -FARTHEST, FARTHEST, lambda place: transform(transform.sign * place)
 
 
-class Within(constraints.Constraint):
+def bounds_within(support: Constraint, low: float, high: float) -> tuple[float, float]:
+    """Bounds as the ends of the values that a support has between them.
+
+    Raises:
+        InvalidInput: if it has none, or, of numbers that are not whole, a single one.
+
+    Example:
+        >>> bounds_within(constraints.nonnegative_integer, -1.0, 3.5)
+        (0.0, 3.0)
+    """
+    is_discrete = bool(support.is_discrete)
+    least, most = (
+        (_rounded(low, math.ceil), _rounded(high, math.floor)) if is_discrete else (low, high)
+    )
+    start, end = ends_of(support)
+    if not isinstance(start, Tensor):  # else entries may differ in it
+        least = max(least, float(start))
+    if not isinstance(end, Tensor):
+        most = min(most, float(end))
+    if least > most or (least == most and not is_discrete):
+        raise InvalidInput(
+            "low",
+            got=f"{low:g} with high={high:g}, between which nothing of {words_of(support)} lies",
+            expected="bounds between which there are values of the likelihood that is truncated",
+            fix="move a bound, pass None for no bound, or truncate another likelihood",
+        )
+    return least, most
+
+
+def _rounded(bound: float, to_whole: Callable[[float], int]) -> float:
+    return float(to_whole(bound)) if math.isfinite(bound) else bound
+
+
+class Within(Constraint):
     """The part of a constraint that lies within bounds, which belong to it."""
 
-    def __init__(self, base: constraints.Constraint, low: float, high: float):
-        self.base, self.low, self.high = base, low, high
+    def __init__(self, base: Constraint, low: float, high: float):
+        self.base, self.lower_bound, self.upper_bound = base, low, high
         self.is_discrete = base.is_discrete  # type: ignore[misc]
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        return self.base.check(value) & (value >= self.low) & (value <= self.high)
+        is_within = (value >= self.lower_bound) & (value <= self.upper_bound)
+        return self.base.check(value) & is_within
 
     def __repr__(self) -> str:
-        return f"{str(self.base).rstrip('()')} from {self.low:g} to {self.high:g}"
+        kind = "whole numbers" if self.is_discrete else "numbers"
+        return f"{kind} from {self.lower_bound:g} to {self.upper_bound:g}"
 
 
 @biject_to.register(Within)
 def _within(constraint: Within) -> Transform:
-    low, high = constraint.low, constraint.high
-    if not constraint.base.check(torch.tensor(low if low > -math.inf else -1.0)):
-        low = max(0.0, low)  # the bound of positive numbers
+    low, high = ends_of(constraint)
     if low == -math.inf:
         return biject_to(constraints.less_than(high))
     if high == math.inf:

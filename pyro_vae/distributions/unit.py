@@ -116,7 +116,7 @@ class ContinuousBernoulli(dist.TorchDistribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         x = value.clamp(0, 1)
-        size = self.logits.abs().clamp_min(torch.finfo(x.dtype).tiny)
+        size = self.logits.abs().clamp_min(torch.finfo(self.logits.dtype).tiny)
         distance = torch.where(self.logits > 0, 1 - x, x)
         low = torch.expm1(-size * distance) / torch.expm1(-size)
         return torch.where(self.logits > 0, 1 - low, low)

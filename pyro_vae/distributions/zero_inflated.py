@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Transform, biject_to, constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_vae.distributions.adapters import as_pyro
+from pyro_vae.distributions.supports import Widened, number_inside, stated_support
 
 __all__ = ["OrZero", "ZeroInflatedEntries"]
 
@@ -74,25 +75,21 @@ class ZeroInflatedEntries(TorchDistribution):
         if self.base.support.is_discrete:
             counted = logsigmoid(-self.gate_logits) + self.base.log_prob(value)
             return torch.where(is_zero, torch.logaddexp(closed, counted), counted)
-        nonzero = torch.where(is_zero, 1.0, value)  # whose density is finite
+        nonzero = torch.where(is_zero, number_inside(stated_support(self.base), value), value)
         counted = logsigmoid(-self.gate_logits) + self.base.log_prob(nonzero)
         return torch.where(is_zero, closed, counted)
 
 
-class OrZero(constraints.Constraint):
+class OrZero(Widened):
     """A constraint on numbers under which zero is a point of its own."""
 
     measure = "volume and a point at zero"
 
     def __init__(self, base: constraints.Constraint):
-        self.base, self.is_discrete = base, False  # type: ignore[misc]
-        super().__init__()
+        super().__init__(base, "zero")
 
     def check(self, value: Tensor) -> Tensor:
         return (value == 0) | self.base.check(value)
-
-    def __repr__(self) -> str:
-        return f"{str(self.base).rstrip('()')} or zero"
 
 
 @biject_to.register(OrZero)

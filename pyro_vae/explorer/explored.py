@@ -15,7 +15,7 @@ from pyro_vae.datasets.shown import plus_minus
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS
 from pyro_vae.diagnostics.two_sample import TwoSampleTest, compare_posteriors, largest_r_hat
-from pyro_vae.distributions import innermost_support, stated_support
+from pyro_vae.distributions import innermost_support, stated_support, words_of
 from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.evaluation.importance import log_likelihood
 from pyro_vae.evaluation.importance_score import ImportanceScore
@@ -140,8 +140,8 @@ class Explored:
             support = innermost_support(stated_support(prior))
         if support is not REAL:
             self.notes.append(
-                f"The support of the latent is {support}: a click takes the nearest datum's, and "
-                "there are no sliders."
+                f"The support of the latent is {words_of(support)}: a click takes the nearest "
+                "datum's, and there are no sliders."
             )
         return support is REAL
 

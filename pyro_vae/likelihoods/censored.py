@@ -27,10 +27,10 @@ class Censored(nn.Module):
               P(x_d \le X_d \le u_d \mid z) & \phantom{-}2: \text{between } x \text{ and } u
               \end{cases}
 
-    with u the entry ``upper``, for ``interval=True``. That an entry is censored is taken to say
-    nothing about its value beyond the bound. Where a table has "event observed" as 1, ``censored``
-    is 1 - event. Means and draws are those of X itself: pass ``context={"censored": 0}`` to
-    generate.
+    with u the entry ``upper``, for ``interval=True``; it may be infinite. That an entry is censored
+    is taken to say nothing about its value beyond the bound. Where a table has "event observed" as
+    1, ``censored`` is 1 - event. Means and draws are those of X itself: pass ``context={"censored":
+    0}`` to generate.
 
     Args:
         event_shape: the shape of x.

@@ -33,11 +33,13 @@ class Truncated(nn.Module):
         of: the likelihood that is truncated: a name, or a mapping with ``class_path`` and
             ``init_args`` as in `Mixed`. Its entries are independent and have a distribution
             function, as those of all real and positive numbers and of counts do.
-        low: a; ``None`` for no lower bound.
+        low: a; ``None`` for no lower bound. That of counts need not be a whole number, and one
+            beyond what the likelihood gives cuts nothing off.
         high: b; ``None`` for no upper bound.
 
     Raises:
-        InvalidInput: if there is no such likelihood, or a < b does not hold.
+        InvalidInput: if there is no such likelihood, or a < b does not hold; when called, if it
+            gives nothing between the bounds.
 
     Source: Johnson, Kotz and Balakrishnan (1994), Continuous Univariate Distributions.
 

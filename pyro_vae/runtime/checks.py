@@ -29,7 +29,6 @@ from pyro_vae.datasets.facts import PartFacts, check_facts
 from pyro_vae.datasets.on_disk import OnDisk, blocks_of
 from pyro_vae.datasets.units import OF_X
 from pyro_vae.distributions import (
-    innermost_support,
     is_interval,
     is_point_mass,
     is_same_support,
@@ -37,6 +36,7 @@ from pyro_vae.distributions import (
     measure_of,
     points_of,
     stated_support,
+    words_of,
 )
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import (
@@ -123,7 +123,12 @@ def _check_support(
     """
     part, device = tensors_of(args[0])[name], reference_parameter(program).device
     columns = data.columns.names if data.columns is not None else None
-    refuse = partial(check_support, names=columns, is_text=data.vocabulary is not None)
+    refuse = partial(
+        check_support,
+        names=columns,
+        is_text=data.vocabulary is not None,
+        argument=f"x[{name!r}]" if name else "x",
+    )
     support, shape = stated_support(site["fn"]), site["value"].shape[1:]
     for few, values in blocks_of(part):
         values = values.to(device)
@@ -208,15 +213,11 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
     if not p_support.check(points).all():
         raise InvalidInput(
             name,
-            got=f"a posterior on {_words(q_support)} under a prior on {_words(p_support)}, which "
-            "gives some of its draws no density",
+            got=f"a posterior on {words_of(q_support)} under a prior on {words_of(p_support)}, "
+            "which gives some of its draws no density",
             expected="a posterior whose support lies inside the prior's",
             fix=partners(q_support, p_support),
         )
-
-
-def _words(support: Constraint) -> str:
-    return str(innermost_support(support)).removesuffix("()")
 
 
 def support_of(program: ProgramLike, x: Tensors, context: Tensors | None) -> Constraint | None:

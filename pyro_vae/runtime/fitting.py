@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_vae.distributions import innermost_support, measure_of
+from pyro_vae.distributions import innermost_support, measure_of, words_of
+from pyro_vae.distributions.supports import Widened
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["check_support", "likelihood_that_holds", "partners"]
@@ -77,11 +78,12 @@ def check_support(
     names: Sequence[str] | None = None,
     start: int = 0,
     is_text: bool = False,
+    argument: str = "x",
 ) -> None:
     """Raise `InvalidInput` if entries of ``x`` lie outside the likelihood's support.
 
     ``names`` are those of the columns of a table, ``start`` the place of the first datum of x;
-    ``is_text`` says that its entries are words.
+    ``is_text`` says that its entries are words, ``argument`` is the name of x in errors.
     """
     inside = support.check(x)
     if inside.all():
@@ -91,7 +93,7 @@ def check_support(
     first = int((~inside).nonzero()[0])
     if x[first].isnan().any() and not support.check(x[:1].new_full(x[:1].shape, math.nan)).all():
         raise InvalidInput(
-            "x",
+            argument,
             got=f"missing entries (first in datum {start + first})",
             expected="none by this likelihood",
             fix="wrap the likelihood in pv.likelihoods.Missing "
@@ -101,7 +103,7 @@ def check_support(
     seen = x[first][~lacks]
     if lacks.any() and support.check(x[first].masked_fill(lacks, float(seen[0]))[None]).all():
         raise InvalidInput(
-            "x",
+            argument,
             got=f"an event with {int(lacks.sum())} of {lacks.numel()} entries missing (first in "
             f"datum {start + first})",
             expected="events that are whole, or missing as a whole, by this likelihood",
@@ -110,9 +112,10 @@ def check_support(
         )
     low, high = float(seen.min()), float(seen.max())
     base = support.base_constraint if isinstance(support, constraints.independent) else support
+    is_binary = _of_complete(support) is constraints.boolean
     name = likelihood_that_holds(x)
     fix = f"use one that holds x, such as {name} (--likelihood {name}), or rescale x"
-    if base is constraints.boolean and x.min() >= 0 and x.max() <= 1:
+    if is_binary and x.min() >= 0 and x.max() <= 1:
         fix = (
             "binarise grey values with binarize='dynamic' or 'fixed' (--binarize dynamic), "
             f"or use another likelihood, such as {name} (--likelihood {name})"
@@ -120,7 +123,7 @@ def check_support(
     if _are_bytes(x) and support.check(torch.zeros_like(x[:1])).all():
         fix = "divide bytes by 255 (scale=255, --scale 255)" + (
             " and binarise them (binarize='dynamic', --binarize dynamic)"
-            if base is constraints.boolean
+            if is_binary
             else f", or use another likelihood, such as {name} (--likelihood {name})"
         )
     if is_text:
@@ -129,13 +132,19 @@ def check_support(
             "(--likelihood AutoregressiveCategorical --encoder Recurrent)"
         )
     raise InvalidInput(
-        "x",
+        argument,
         got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
         f"(datum {start + first} spans {low:.4g} to {high:.4g}"
         f"{_column_outside(whole, x, base, names)})",
-        expected=f"values in {_name_of(base)}",
+        expected=f"values in {words_of(support)}",
         fix=fix,
     )
+
+
+def _of_complete(support: constraints.Constraint) -> constraints.Constraint:
+    """The constraint on single entries that are observed."""
+    inner = innermost_support(support)
+    return _of_complete(inner.base) if isinstance(inner, Widened) else inner
 
 
 def _are_bytes(x: Tensor) -> bool:
@@ -158,9 +167,3 @@ def _column_outside(
     values = x[~entries[:, column], column]
     name = repr(names[column]) if names else str(column)
     return f"; column {name} has {float(values[0]):.4g}"
-
-
-def _name_of(constraint: constraints.Constraint) -> str:
-    """A constraint in words; bounds that are tensors are left out."""
-    words = str(constraint).removesuffix("()")
-    return words if "tensor" not in words else type(constraint).__name__.strip("_")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_vae.contracts import ProgramLike, Trace
-from pyro_vae.distributions import stated_support
+from pyro_vae.distributions import stated_support, words_of
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.traces import Plates
 from pyro_vae.validation import InvalidInput
@@ -55,7 +55,7 @@ def to_real(name: str, distribution: TorchDistribution) -> torch.distributions.T
             pass
     raise InvalidInput(
         name,
-        got=f"a latent whose support is {support}",
+        got=f"a latent whose support is {words_of(support)}",
         expected="a continuous latent that a smooth transform maps to real numbers",
         fix="score it by log_likelihood, with proposal=Defensive() where q is poor",
     )
