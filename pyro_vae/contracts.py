@@ -375,7 +375,7 @@ def sites_of(trace: Trace) -> dict[str, Site]:
     return {name: site for name, site in sites.items() if site["type"] == "sample"}
 
 
-_alone = threading.RLock()
+_alone = threading.RLock()  # torch's random numbers and Pyro's handlers exist once in a process
 SOON = 10.0  # seconds of waiting that need no word
 
 
