@@ -341,7 +341,7 @@ def draw_cost(path: Path) -> None:
         ylabel="test log p(x), a lower bound, in nats",
         title="dynamic MNIST: what a row reaches, and the best so far (lines)",
     )
-    ax.margins(x=0.2)
+    ax.margins(x=0.28)
     ax.legend(frameon=False, loc="lower right")
     figure.draw_without_rendering()  # from here on the axes stay where they are
     write_names(ax, [point for group in points.values() for point in group])
