@@ -194,7 +194,7 @@ def check_probability(argument: str, value: float) -> None:
         raise InvalidInput(
             argument,
             got=repr(value),
-            expected="a probability from 0 to below 1",
+            expected="a probability in [0, 1)",
             fix=f"pass {argument}=0.2",
         )
 

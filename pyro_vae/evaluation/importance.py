@@ -22,7 +22,6 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.conditional_score import difference, only_parts
 from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
 from pyro_vae.evaluation.importance_score import (
-    RESTRICTED,
     ImportanceScore,
     UnreliableEstimate,
     summarize,
@@ -169,14 +168,7 @@ def log_likelihood(
     if given:
         # From a seed of its own, so that the two errors are independent.
         score = difference(score, estimated(only_parts(data, given), seed + 1))
-    if score.is_restricted:
-        warnings.warn(
-            f"A bound: {RESTRICTED}. Where its values are few, mix it with the prior "
-            "(proposal=pv.evaluation.Defensive(0.3))",
-            UnreliableEstimate,
-            stacklevel=3,
-        )
-    elif score.above_threshold:
+    if score.above_threshold and not score.is_restricted:
         warnings.warn(
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "

@@ -64,7 +64,8 @@ class ImportanceScore(Score):
     without the largest weights have both too low a mean and too small a spread. A value is a lower
     bound where its Pareto k is above `pareto_k_threshold` or near it (`is_heavy`), or where K is
     too small for a k. It is infinite where the guide takes one value of a discrete latent, as the
-    code that an encoder chooses: the others are never drawn, and no K makes up for them.
+    code that an encoder chooses: the others are never drawn, and no K makes up for them. Where the
+    values are few, ``proposal=pv.evaluation.Defensive(0.3)`` draws them from the prior.
 
     Args:
         standard_error: that of the K weights over their mean (N,), which ``mc_se`` widens.
