@@ -117,7 +117,7 @@ class Dataset(torch.utils.data.Dataset):
         self.notes: tuple[str, ...] = ()
         self.published_validation: Dataset | None = None
         self.as_read: dict[str, Tensor] = {}  # what was standardised, "x" and "context"
-        self.left: tuple[str, ...] = ()  # entries of the context that did not change units with x
+        self.in_old_units: tuple[str, ...] = ()  # entries of the context beside a rescaled x
         self._draw, self._dtype = FixedDraw(seed), torch.float32  # the type of values kept as bytes
         self.parts: dict[str, Dataset] = {}
         self.context: Tensors | None = None
@@ -133,7 +133,7 @@ class Dataset(torch.utils.data.Dataset):
             self._stored, self.missing, self.notes = kept.values, kept.missing, kept.notes
         if context is not None:
             labels = read_labels([context])
-            self.context, self.left = in_new_units(labels.values[0], 0.0, scale or 1.0)
+            self.context, self.in_old_units = in_new_units(labels.values[0], 0.0, scale or 1.0)
             self.context_columns = context_columns or labels.columns
             self.notes = (*self.notes, *labels.notes)
         check_one_each(self.context, len(self))
@@ -337,7 +337,7 @@ class Dataset(torch.utils.data.Dataset):
     def with_context(self, context: Tensors | None) -> Dataset:
         """The same data with another context."""
         part = self._like(self._stored, context, self.parts)
-        part.left = ()
+        part.in_old_units = ()
         if "x" in vars(self):
             vars(part)["x"] = self.x
         return part

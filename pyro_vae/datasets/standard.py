@@ -91,7 +91,7 @@ def _in_units(data: Dataset, columns: Columns, given: Columns | None, note: str)
         data, as_read["context"] = data.with_context(given.standardize(context)), context
     changed, left = in_new_units(data.context, *columns.units())
     part = data._like(columns.standardize(data.kept), changed, {})
-    part.left = left
+    part.in_old_units = left
     part.columns, part.context_columns, part.as_read = columns, given, as_read
     known = [name for name in tensors_of(changed) if name in OF_X]
     also = f"; {', '.join(known)} of the context likewise" if known else ""

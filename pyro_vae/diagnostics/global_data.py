@@ -34,7 +34,11 @@ from pyro_vae.evaluation.arviz_compat import (
     inference_data,
     r_hat,
 )
-from pyro_vae.evaluation.importance_score import UnreliableEstimate, summarize
+from pyro_vae.evaluation.importance_score import (
+    UnreliableEstimate,
+    bias_of_log_mean,
+    summarize,
+)
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.latents import in_rows
@@ -177,7 +181,7 @@ def _at(given: Conditioned, draw: JointDraw) -> _AtDraw:
     return _AtDraw(
         {name: in_rows(drawn, at.plates)[0] for name, drawn in new.items()},
         weights.logsumexp(0) - math.log(len(weights)),
-        (len(weights) / ess.exp() - 1).clamp(min=0) / max(1, len(weights) - 1),
+        2 * bias_of_log_mean(ess.exp(), len(weights)).clamp(min=0).nan_to_num(),
         log_prior,
         (latents + rest).double().sum() + log_prior.sum(),
     )

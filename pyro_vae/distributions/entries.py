@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Independent, Transform, biject_to,
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
 from pyro_vae.distributions.supports import (
-    Widened,
+    OrElse,
     innermost_support,
     number_inside,
     stated_support,
@@ -190,7 +190,7 @@ class ObservedEntries(TorchDistribution):
         return ObservedEntries(self.base.expand(torch.Size(batch_shape)))
 
 
-class OrMissing(Widened):
+class OrMissing(OrElse):
     """A constraint under which an entry may also be missing, a NaN."""
 
     def __init__(self, base: constraints.Constraint):

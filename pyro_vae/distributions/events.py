@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Transform, biject_to, constraints
 
 from pyro_vae.distributions.adapters import as_pyro
 from pyro_vae.distributions.supports import (
-    Widened,
+    OrElse,
     given_datum,
     number_inside,
     representative_of,
@@ -99,7 +99,7 @@ class ObservedEvents(TorchDistribution):
         return ObservedEvents(given_datum(self.base, torch.where(lacking, self.base.sample(), x)))
 
 
-class OrMissingEvent(Widened):
+class OrMissingEvent(OrElse):
     """A constraint under which a whole event may also be missing, all of its entries NaN."""
 
     def __init__(self, base: constraints.Constraint, event_dim: int):

@@ -21,7 +21,7 @@ __all__ = [
     "FixedByDatum",
     "Flat",
     "NoDraws",
-    "Widened",
+    "OrElse",
     "ends_of",
     "given_datum",
     "has_mean",
@@ -127,7 +127,7 @@ def _inside_of_each(support: constraints.independent, like: Tensor) -> Tensor:
     return number_inside(support.base_constraint, like)
 
 
-class Widened(Constraint):
+class OrElse(Constraint):
     """A constraint under which something else is allowed, too.
 
     Args:
@@ -146,7 +146,7 @@ class Widened(Constraint):
 
 
 @number_inside.register
-def _inside_of_base(support: Widened, like: Tensor) -> Tensor:
+def _inside_of_base(support: OrElse, like: Tensor) -> Tensor:
     return number_inside(support.base, like)
 
 

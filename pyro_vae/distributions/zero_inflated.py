@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Transform, biject_to, constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_vae.distributions.adapters import as_pyro
-from pyro_vae.distributions.supports import Widened, number_inside, stated_support
+from pyro_vae.distributions.supports import OrElse, number_inside, stated_support
 
 __all__ = ["OrZero", "ZeroInflatedEntries"]
 
@@ -80,7 +80,7 @@ class ZeroInflatedEntries(TorchDistribution):
         return torch.where(is_zero, closed, counted)
 
 
-class OrZero(Widened):
+class OrZero(OrElse):
     """A constraint on numbers under which zero is a point of its own."""
 
     measure = "volume and a point at zero"

@@ -275,19 +275,16 @@ def inference_gap(
     """
     data = as_dataset(data)
     scored = partial(evaluate, program, data, num_samples, progress=progress)
-    own = scored(proposal=Guide(), seed=seed)["elbo"]
+    guide = scored(proposal=Guide(), seed=seed)
+    own = guide["elbo"]
+    if log_p is None and proposal is None:  # said before the guide is refined, which takes long
+        _check_reaches_all(guide["log_likelihood"])
     refined = scored(proposal=refinement, seed=seed + 1)
     best = refined["elbo"]
     if log_p is None:
         by = refined if proposal is None else scored(proposal=proposal, seed=seed + 2)
         log_p = by["log_likelihood"]
-        if isinstance(log_p, ImportanceScore) and log_p.is_restricted:
-            raise InvalidInput(
-                "program",
-                got="a guide that takes one value of a discrete latent",
-                expected="log p(x) with all of its values in it",
-                fix="pass log_p=, or proposal=pv.evaluation.Defensive(0.3) where they are few",
-            )
+        _check_reaches_all(log_p)
 
     def difference(a: Score, b: Score) -> Score:
         return Score(
@@ -299,3 +296,14 @@ def inference_gap(
         )
 
     return InferenceGap(difference(log_p, own), difference(log_p, best), difference(best, own))
+
+
+def _check_reaches_all(score: Score) -> None:
+    """Raise `InvalidInput` if log p(x) is a bound by a guide that takes one value of a latent."""
+    if isinstance(score, ImportanceScore) and score.is_restricted:
+        raise InvalidInput(
+            "program",
+            got="a guide that takes one value of a discrete latent",
+            expected="log p(x) with all of its values in it",
+            fix="pass log_p=, or proposal=pv.evaluation.Defensive(0.3) where they are few",
+        )

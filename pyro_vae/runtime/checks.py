@@ -100,7 +100,7 @@ def check_data(program: ProgramLike, data: Dataset) -> None:
 def _check_units(program: ProgramLike, data: Dataset) -> None:
     """Raise `InvalidInput` on a known quantity in the units that x had before it was rescaled."""
     for name, quantity in known_by(program).items():
-        if quantity.has_units and name in data.left:
+        if quantity.has_units and name in data.in_old_units:
             raise InvalidInput(
                 f"context[{name!r}]",
                 got="numbers as they were read, for x in other units (standardize, scale)",

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions import innermost_support, measure_of, words_of
-from pyro_vae.distributions.supports import Widened
+from pyro_vae.distributions.supports import OrElse
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["check_support", "likelihood_that_holds", "partners"]
@@ -144,7 +144,7 @@ def check_support(
 def _of_complete(support: constraints.Constraint) -> constraints.Constraint:
     """The constraint on single entries that are observed."""
     inner = innermost_support(support)
-    return _of_complete(inner.base) if isinstance(inner, Widened) else inner
+    return _of_complete(inner.base) if isinstance(inner, OrElse) else inner
 
 
 def _are_bytes(x: Tensor) -> bool:
