@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch.utils.data
 from torch import Tensor
 
+from pyro_vae.validation import check_seed
+
 __all__ = ["FixedDraw", "batch_keys", "binarized", "grey_levels", "uniform"]
 
 BLOCK = 4096  # data whose uniform numbers are held at once
@@ -39,6 +41,7 @@ class UniformBlocks:
     """
 
     def __init__(self, seed: int):
+        check_seed(seed)
         self.seed = seed
         self.states: dict[int, dict[int, Tensor]] = {}  # by the size of a datum, by block
         self.last: tuple[tuple[object, ...], Tensor] | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.on_disk import blocks_of
-from pyro_vae.validation import InvalidInput, check_choice, check_finite, tensors_of
+from pyro_vae.validation import InvalidInput, check_choice, check_finite, check_seed, tensors_of
 
 __all__ = [
     "channels_first",
@@ -26,6 +26,7 @@ __all__ = [
     "only_tensor",
     "scaled",
     "sha256_of",
+    "shuffled",
 ]
 
 
@@ -159,6 +160,12 @@ def check_held_out(size: int, most: int, total: int) -> None:
             expected=f"1 to {most} data held out of {total}",
             fix="hold out fewer",
         )
+
+
+def shuffled(size: int, seed: int) -> Tensor:
+    """The places (size,) of all data, in an order drawn by ``seed``."""
+    check_seed(seed)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
 def check_lengths(lengths: dict[str, int]) -> None:

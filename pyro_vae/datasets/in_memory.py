@@ -35,6 +35,7 @@ from pyro_vae.datasets.forms import (
     check_set_by_part,
     only_tensor,
     sha256_of,
+    shuffled,
 )
 from pyro_vae.datasets.labels import read_labels
 from pyro_vae.datasets.on_disk import OnDisk, chosen
@@ -349,12 +350,11 @@ class Dataset(torch.utils.data.Dataset):
         this data set is left to train on.
 
         Raises:
-            InvalidInput: if there are too few.
+            InvalidInput: if there are too few, or on a seed that is none.
         """
         source = self.published_validation or self
-        most = len(source) - (source is self)  # some must be left to train on
-        check_held_out(size, most, len(source))
-        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+        check_held_out(size, len(source) - (source is self), len(source))  # some stay
+        order = shuffled(len(source), seed)
         held, rest = source[order[:size].sort().values], order[size:].sort().values
         held.split = "validation"
         return (self[rest] if source is self else self), held

@@ -30,7 +30,7 @@ from pyro_vae.datasets.sources import (
     check_reading,
     say,
 )
-from pyro_vae.datasets.splitting import split_in_place
+from pyro_vae.datasets.splitting import partly_labelled, split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
 from pyro_vae.datasets.stored import fits, is_large, is_stored, open_stored, refused
 from pyro_vae.datasets.text import Vocabulary
@@ -214,7 +214,7 @@ def load(
     elif standardize:
         train, test = standardized(train, test)
     if labelled is not None:
-        train = _partly_labelled(train, labelled, seed if labelled_seed is None else labelled_seed)
+        train = partly_labelled(train, labelled, seed if labelled_seed is None else labelled_seed)
     say(source.name, train.notes)
     return train, test
 
@@ -373,28 +373,3 @@ def _removed(x: object, fraction: float, generator: torch.Generator) -> Tensor:
     values = values if values.is_floating_point() else values.float()
     drawn = torch.rand(values.shape, generator=generator, dtype=torch.float32)
     return torch.where(drawn < fraction, torch.nan, values)
-
-
-def _partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
-    """Keep ``labelled`` labels, equally many per class; the others become -1."""
-    classes = data.num_classes
-    if classes is None or data.labels is None:
-        raise InvalidInput(
-            "labelled",
-            got=f"{labelled} with data {data.name!r}, which have no labels",
-            expected="data with labels",
-            fix="leave it out",
-        )
-    each, rest = divmod(labelled, classes)
-    if rest or not 0 < each <= int(torch.bincount(data.labels).min()):
-        raise InvalidInput(
-            "labelled",
-            got=str(labelled),
-            expected=f"a multiple of {classes}, equally many of each label, within those available",
-            fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.labels).min())))}",
-        )
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    kept = torch.cat([order[data.labels[order] == label][:each] for label in range(classes)])
-    context = torch.full_like(data.labels, -1)
-    context[kept] = data.labels[kept]
-    return data.with_context(context)

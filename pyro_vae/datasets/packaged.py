@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from pyro_vae.datasets.forms import shuffled
 from pyro_vae.datasets.sources import Part, Parts, Texts
 from pyro_vae.datasets.text import sections, sentences, words
 
@@ -43,7 +43,7 @@ def table(name: str, with_label: bool = False) -> Callable[[Path], Parts]:
         from sklearn.datasets import load_breast_cancer, load_wine
 
         data = {"wine": load_wine, "breast_cancer": load_breast_cancer}[name]()
-        order = torch.randperm(len(data.data), generator=torch.Generator().manual_seed(0)).numpy()
+        order = shuffled(len(data.data), seed=0).numpy()
         x, y = data.data[order], data.target[order].astype(np.int64)
         is_test = np.arange(len(x)) % 5 == 4
         x = (x - x[~is_test].mean(0)) / x[~is_test].std(0)

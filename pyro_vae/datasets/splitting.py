@@ -1,14 +1,15 @@
-"""Test data held out of what was read, without a second copy of it."""
+"""Test data held out of what was read, without a second copy of it, and labels that are kept."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from pyro_vae.datasets.forms import shuffled
 from pyro_vae.datasets.in_memory import Dataset
-from pyro_vae.validation import rows_of
+from pyro_vae.validation import InvalidInput, rows_of
 
-__all__ = ["split_in_place"]
+__all__ = ["partly_labelled", "split_in_place"]
 
 BLOCK = 2**16  # rows that are moved at once
 
@@ -26,7 +27,7 @@ def split_in_place(data: Dataset, size: int, seed: int) -> tuple[Dataset, Datase
         or data.parts
     ):
         return data.hold_out(size, seed)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    order = shuffled(len(data), seed)
     held, kept = data[order[:size].sort().values], order[size:].sort().values
     start = 0
     for rows in kept.split(BLOCK):  # each to a place at or before its own
@@ -35,3 +36,28 @@ def split_in_place(data: Dataset, size: int, seed: int) -> tuple[Dataset, Datase
     train = data._like(stored[:start], rows_of(data.context, kept), {})
     train._draw = data._draw.of(len(data), kept)
     return train, held
+
+
+def partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
+    """Keep ``labelled`` labels, equally many per class; the others become -1."""
+    classes = data.num_classes
+    if classes is None or data.labels is None:
+        raise InvalidInput(
+            "labelled",
+            got=f"{labelled} with data {data.name!r}, which have no labels",
+            expected="data with labels",
+            fix="leave it out",
+        )
+    each, rest = divmod(labelled, classes)
+    if rest or not 0 < each <= int(torch.bincount(data.labels).min()):
+        raise InvalidInput(
+            "labelled",
+            got=str(labelled),
+            expected=f"a multiple of {classes}, equally many of each label, within those available",
+            fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.labels).min())))}",
+        )
+    order = shuffled(len(data), seed)
+    kept = torch.cat([order[data.labels[order] == label][:each] for label in range(classes)])
+    context = torch.full_like(data.labels, -1)
+    context[kept] = data.labels[kept]
+    return data.with_context(context)

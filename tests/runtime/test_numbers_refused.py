@@ -52,6 +52,11 @@ CALLS = {
             "seed",
         ],
     ),
+    "Dataset": (
+        lambda **given: pv.datasets.Dataset(X[:2], binarize="fixed", **given),
+        ["seed"],
+    ),
+    "hold_out": (lambda **given: GAPS.hold_out(**({"size": 1} | given)), ["seed"]),
     "load": (lambda **given: pv.datasets.load(X, **given), ["missing_fraction", "scale", "seed"]),
 }
 MAY_BE_NONE = {"clip_norm", "skip_norm", "average", "patience", "scale"}
