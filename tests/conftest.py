@@ -1,4 +1,5 @@
 import importlib
+import os
 import types
 
 import pytest
@@ -6,6 +7,12 @@ import torch
 import xarray
 
 from pyro_vae.evaluation import arviz_compat
+
+# Several workers have a core each. With a thread for each core of the machine they would wait for
+# one another, and the tests took twice as long. Their own processes and commands follow.
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)

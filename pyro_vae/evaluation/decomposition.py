@@ -7,14 +7,15 @@ where there are none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, sites_of
+from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
@@ -27,7 +28,8 @@ from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.runtime.traces import site_log_prob
+from pyro_vae.runtime.summed import latents_alone
+from pyro_vae.runtime.traces import site_log_prob, terms_of
 from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = [
@@ -108,15 +110,49 @@ def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
     terms = {
         f"kl/{name}": site_log_prob(site, given.plates, shape) for name, site in latents.items()
     }
-    reconstruction = given.zeros(shape)
+    split = _split if not given.plates.summed else _split_of_sums
+    priors, reconstruction = split(model, given, latents, shape)
+    for name, value in priors.items():
+        terms[f"kl/{name}"] = terms[f"kl/{name}"] - value
+    kl = sum(terms.values(), start=given.zeros(shape))
+    return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
+
+
+Split: TypeAlias = tuple[dict[str, Tensor], Tensor]
+
+
+def _split(
+    model: Trace, given: Conditioned, latents: Collection[str], shape: tuple[int, int]
+) -> Split:
+    """The log-prior (K, N) of each latent given those before it, and all else in the model."""
+    priors, rest = dict[str, Tensor](), given.zeros(shape)
     for name, site in sites_of(model).items():
         value = site_log_prob(site, given.plates, shape)
         if name in latents:
-            terms[f"kl/{name}"] = terms[f"kl/{name}"] - value
+            priors[name] = value
         else:
-            reconstruction = reconstruction + value
-    kl = sum(terms.values(), start=given.zeros(shape))
-    return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
+            rest = rest + value
+    return priors, rest
+
+
+def _split_of_sums(
+    model: Trace, given: Conditioned, latents: Collection[str], shape: tuple[int, int]
+) -> Split:
+    """The same where some latents are summed out, from the densities of ever more latents.
+
+    A prior may depend on a state that x depends on too. So log p(z_i | z_1 .. z_(i - 1)) is the
+    difference of two sums over all states, and what the model has beyond is log p(x | z).
+    """
+
+    def density(trace: Trace) -> Tensor:
+        return sum(terms_of(trace, given.plates, shape).values(), given.zeros(shape))
+
+    priors, before, names = dict[str, Tensor](), given.zeros(shape), list[str]()
+    for name in filter(latents.__contains__, sites_of(model)):
+        names.append(name)
+        joint = density(latents_alone(model, names))
+        priors[name], before = joint - before, joint
+    return priors, density(model) - before
 
 
 def _score(terms: Tensor, given: Conditioned, draws: tuple[int, ...]) -> Score:

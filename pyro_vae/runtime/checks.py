@@ -139,14 +139,15 @@ def _check_support(
             continue
         rows = (~inside).nonzero().flatten().cpu()
 
-        def at_draw(seed: int, chosen: Tensor = rows + few.start) -> Constraint:
+        def at_draw(seed: int, chosen: Tensor = rows + few.start) -> Site:
             outside = rows_of(args[0], chosen), rows_of(args[1], chosen)
-            model = _traces_at(program, *outside, seed)[1]
-            return stated_support(sites_of(model)[name or "x"]["fn"])
+            return sites_of(_traces_at(program, *outside, seed)[1])[name or "x"]
 
-        own = at_draw(0)
-        if not own.check(values[rows]).all() and all(
-            is_same_support(own, at_draw(seed)) for seed in (1, 2, 3)
+        # Of the values that the model observes: it may mask what is missing, and fill that in.
+        site = at_draw(0)
+        own = stated_support(site["fn"])
+        if not own.check(site["value"]).all() and all(
+            is_same_support(own, stated_support(at_draw(seed)["fn"])) for seed in (1, 2, 3)
         ):
             if isinstance(part, OnDisk):
                 refuse(values, support, start=few.start)

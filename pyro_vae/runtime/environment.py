@@ -15,11 +15,13 @@ from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.validation import InvalidInput, T, check_choice, check_seed, map_tensors
 
 __all__ = [
+    "as_by_default",
     "choose_device",
     "evaluating",
     "in_single_precision",
     "isolated_random",
     "like_parameters",
+    "modes_put_back",
     "random_state",
     "reference_parameter",
     "seed_generators",
@@ -118,15 +120,38 @@ def evaluating(program: ModuleLike, seed: int) -> Iterator[None]:
 
     All that is changed is restored.
     """
+    device = reference_parameter(program).device
+    with (
+        enough_memory("a program that is run on data", SMALLER),
+        isolated_random(device, seed),
+        modes_put_back(program),
+        as_by_default(device),
+        torch.no_grad(),
+    ):
+        program.eval()
+        yield
+
+
+@contextmanager
+def as_by_default(device: torch.device) -> Iterator[None]:
+    """Leave a caller's `torch.autocast`, `torch.no_grad` and `torch.inference_mode` meanwhile.
+
+    Half precision is too coarse for a score, and gradients are needed in more places than training.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def modes_put_back(program: ModuleLike) -> Iterator[None]:
+    """Leave each module in training or evaluation mode, as it was."""
     modes = {module: module.training for module in program.modules()}
-    program.eval()
     try:
-        with (
-            enough_memory("a program that is run on data", SMALLER),
-            isolated_random(reference_parameter(program).device, seed),
-            torch.no_grad(),
-        ):
-            yield
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -8,8 +8,8 @@ resumed ends with the weights of one that was not.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -28,7 +28,13 @@ from pyro_vae.programs import as_program
 from pyro_vae.ranks.group import Group, of_this_process, speaks
 from pyro_vae.runtime.before_training import check_batches, warn_of_scales
 from pyro_vae.runtime.checks import check_data
-from pyro_vae.runtime.environment import choose_device, isolated_random, reference_parameter
+from pyro_vae.runtime.environment import (
+    as_by_default,
+    choose_device,
+    isolated_random,
+    modes_put_back,
+    reference_parameter,
+)
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.runtime.progress import say
 from pyro_vae.runtime.settings import COMPILE, Compile
@@ -276,7 +282,8 @@ def fit(
         with (
             enough_memory("training", SMALLER),
             isolated_random(target, seed),
-            _modes_put_back(program),
+            modes_put_back(program),
+            as_by_default(target),
         ):
             run.train(progress)
     return run.history
@@ -367,16 +374,6 @@ def _holds_half_a_checkpoint(folder: Path) -> bool:
     metrics = folder / "metrics.csv"
     is_empty = not metrics.exists() or len(read_bytes(metrics, METRICS).splitlines()) < 2
     return (folder / "tensorboard").is_dir() and is_empty
-
-
-@contextmanager
-def _modes_put_back(program: ProgramLike) -> Iterator[None]:
-    modes = {module: module.training for module in program.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _settings_of(thing: object) -> object:

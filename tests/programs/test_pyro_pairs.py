@@ -438,3 +438,56 @@ def test_a_module_that_the_program_does_not_hold_is_named():
     said = refusal(pv.Program(model, lambda x: None))
     assert "pyro.module('net', ...) of a module that the program does not hold" in said
     assert "modules=[...]" in said
+
+
+def masked_distribution(z, x, seen):
+    return pyro.sample("x", dist.Normal(z, 1.0).mask(seen), obs=x)
+
+
+def masked_handler(z, x, seen):
+    with poutine.mask(mask=seen):
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def masked_observation(z, x, seen):
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=seen)
+
+
+@pytest.mark.parametrize("observe", [masked_distribution, masked_handler, masked_observation])
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_model_may_mask_missing_entries_itself(observe, filled, float64):
+    x = X.double()
+    x[::2, 0] = x[3] = torch.nan
+    seen = ~x.isnan()
+
+    class Masks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor(0.0))
+
+        def model(self, x):
+            with pyro.plate("data", len(x), dim=-2):
+                z = pyro.sample("z", dist.Normal(self.shift.expand(1), 1.0))
+                with pyro.plate("entries", 3, dim=-1):
+                    observe(z, torch.nan_to_num(x) if filled else x, ~x.isnan())
+
+        def guide(self, x):  # the posterior
+            precision = 1 + (~x.isnan()).sum(1, keepdim=True)
+            with pyro.plate("data", len(x), dim=-2):
+                mean = (x.nansum(1, keepdim=True) + self.shift) / precision
+                pyro.sample("z", dist.Normal(mean, precision**-0.5))
+
+    masks, data = Masks(), pv.datasets.Dataset(x, missing=True)
+    program = pv.Program(masks.model, masks.guide, masks)
+    if not filled:
+        assert "x: got missing entries" in refusal(program, data)
+        return
+    scores = pv.log_likelihood(program, data, 3).values
+    for row, there, score in zip(x, seen, scores):
+        few, exact = row[there], torch.zeros(())
+        if len(few):
+            covariance = torch.eye(len(few)) + 1
+            exact = dist.MultivariateNormal(torch.zeros(len(few)), covariance).log_prob(few)
+        torch.testing.assert_close(score, exact)
+    assert fitted(program, data, learning_rate=0.1)["objective"]
+    assert masks.shift.abs() > 0.01

@@ -1,0 +1,69 @@
+"""The parts of a bound where the model sums over a state that prior and likelihood share."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_vae as pv
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SHARES, MEANS = [0.2, 0.3, 0.5], [-1.0, 0.5, 2.0]
+X = torch.linspace(-2.0, 2.0, 5, dtype=torch.float64)
+
+
+def model(x):
+    means = torch.tensor(MEANS)
+    with pyro.plate("data", len(x)):
+        state = pyro.sample(
+            "state", dist.Categorical(torch.tensor(SHARES)), infer={"enumerate": "parallel"}
+        )
+        z = pyro.sample("z", dist.Normal(means[state], 0.5))
+        pyro.sample("w", dist.Normal(0.3 * z + 0.2 * means[state], 0.8))
+        pyro.sample("x", dist.Normal(means[state] + z, 1.0), obs=x)
+
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.3 * x, 0.6))
+        pyro.sample("w", dist.Normal(0.1 * z, 0.7))
+
+
+def expectations():
+    """E_q of log p(z), log p(w | z) and log p(x | z, w), by Gauss-Hermite quadrature in z and w."""
+    nodes, weights = map(torch.from_numpy, np.polynomial.hermite.hermgauss(60))
+    weights = weights / math.sqrt(math.pi)
+    z = 0.3 * X[:, None, None, None] + 0.6 * math.sqrt(2) * nodes[:, None, None]
+    w = 0.1 * z + 0.7 * math.sqrt(2) * nodes[:, None]
+    means, shares = torch.tensor(MEANS), torch.tensor(SHARES).log()
+    to_z = shares + dist.Normal(means, 0.5).log_prob(z)
+    to_w = to_z + dist.Normal(0.3 * z + 0.2 * means, 0.8).log_prob(w)
+    to_x = to_w + dist.Normal(means + z, 1.0).log_prob(X[:, None, None, None])
+    sums = [each.logsumexp(-1).expand(5, 60, 60) for each in (to_z, to_w, to_x)]
+    z_, w_, x_ = (torch.einsum("nij,i,j->n", each, weights, weights) for each in sums)
+    return z_, w_ - z_, x_ - w_
+
+
+def test_each_part_is_its_integral():
+    program = pv.Program(model, guide)
+    parts = pv.evaluation.decompose(program, X, 4000)
+    p_z, p_w, p_x = expectations()
+    entropies = [0.5 + math.log(scale * math.sqrt(2 * math.pi)) for scale in (0.6, 0.7)]
+    truth = {
+        "reconstruction": p_x,
+        "kl/z": -entropies[0] - p_z,
+        "kl/w": -entropies[1] - p_w,
+        "elbo": p_x + p_z + p_w + sum(entropies),
+    }
+    assert parts.keys() == truth.keys() | {"kl"}
+    for name, values in truth.items():
+        errors = (parts[name].values - values).abs()
+        assert (errors < 4 * parts[name].mc_se).all(), name
+        assert (parts[name].mc_se < 0.05).all(), name
+    torch.testing.assert_close(
+        parts["elbo"].values, parts["reconstruction"].values - parts["kl"].values
+    )
