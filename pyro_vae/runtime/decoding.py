@@ -10,11 +10,11 @@ from pyro import validation_enabled
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.contracts import ProgramLike, SumsLatents, Tensors
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
-from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive
+from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive, states_given
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import AnyDraws, like_parts, observed_parts, parts_of
@@ -51,7 +51,8 @@ def decode(
     Args:
         program: any program whose event shape is known.
         z: latents (N, \*latent) or (K, N, \*latent); for several latent sites a dictionary of them
-            by name, as `encode` gives it.
+            by name, as `encode` gives it. Those that the model sums over may be left out: they are
+            drawn from p(y | z), which ``seed`` decides.
         context: one label or vector of covariates for all, or one for each (N, ...); or a
             dictionary of such, with the known quantities that the likelihood takes.
         draws: draws of x; by default the mean of p(x | z), or what `generate` shows without one.
@@ -82,15 +83,17 @@ def decode(
     parts = parts_of(program.event_shape)
     drawn = latent_sites(trace).items()
     sites = {name: site for name, site in drawn if name not in (part or "x" for part in parts)}
-    values: dict[str, Tensor] = z if isinstance(z, dict) else dict.fromkeys(list(sites)[:1], z)
-    if values.keys() != sites.keys():
+    summed = program.summed if isinstance(program, SumsLatents) else ()
+    needed = [name for name in sites if name not in summed]
+    values: dict[str, Tensor] = z if isinstance(z, dict) else dict.fromkeys(needed[:1], z)
+    if not set(needed) <= values.keys() <= sites.keys():
         raise InvalidInput(
             "z",
             got=f"latents of {', '.join(z)}" if isinstance(z, dict) else "a tensor",
-            expected=f"a dictionary of {', '.join(sites)}",
+            expected=f"a dictionary of {', '.join(needed)}",
             fix="pass the latents by name, as pv.encode gives them",
         )
-    first = next(iter(sites))
+    first = next(iter(values))
     leading = values[first].dim() - sites[first]["value"].dim()
     rows: dict[str, Tensor] = {}
     for name, site_value in values.items():
@@ -108,9 +111,12 @@ def decode(
     check_context(program, num, given)
     spread = rows_of(given, torch.arange(total) % num)
 
+    depth = max(-f.dim for site in sites.values() for f in site["cond_indep_stack"] if f.dim)
+
     def run(few: list[int], seed: int) -> Sites:
         at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
         part = rows_of(spread, few)
+        at |= states_given(program, at, len(few), part, depth)
         return observed_parts(prior_predictive(program, len(few), part, at), parts)
 
     made = in_blocks(program, run, partial(shown_value, draws=draws), total, seed)

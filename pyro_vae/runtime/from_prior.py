@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vae.contracts import (
     ProgramLike,
     StochasticFunction,
+    SumsLatents,
     Tensors,
     Trace,
     joint_of,
@@ -24,11 +25,12 @@ from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.noise import has_own_noise
 from pyro_vae.runtime.observed import AnyDraws, Unconditioned, observed_data
+from pyro_vae.runtime.summed import drawn_states
 from pyro_vae.runtime.temperature import Tempered
 from pyro_vae.runtime.traces import paired_traces, plates_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
-__all__ = ["at_posterior", "check_decoding", "empty_data", "prior_predictive"]
+__all__ = ["at_posterior", "check_decoding", "empty_data", "prior_predictive", "states_given"]
 
 
 def check_decoding(program: ProgramLike, context: Tensors | None) -> None:
@@ -68,6 +70,32 @@ def at_posterior(program: ProgramLike, context: Tensors | None, seed: int) -> Pr
         drawn = latent_sites(prune_subsample_sites(guide)).items()
         values = {name: site["value"] for name, site in drawn if not is_local(site)}
         return AtGlobals(program, values, outside)
+
+
+def states_given(
+    program: ProgramLike,
+    latents: Mapping[str, Tensor],
+    num: int,
+    context: Tensors | None,
+    depth: int,
+) -> dict[str, Tensor]:
+    """Draws from p(y | z) of the latents y that a model sums over, given its other latents z.
+
+    Args:
+        program: any program.
+        latents: z of ``num`` data by name; a y among them stays as it is.
+        num: how many data.
+        context: their context.
+        depth: how many dimensions the plates take.
+    """
+    summed = program.summed if isinstance(program, SumsLatents) else ()
+    names = [name for name in summed if name not in latents]
+    if not names:
+        return {}
+    empty = empty_data(program, num)
+    hidden = [name or "x" for name in tensors_of(empty)]
+    model = poutine.condition(Unconditioned(tensors_of(empty))(joint_of(program)), dict(latents))
+    return drawn_states(poutine.block(model, hide=hidden), (empty, context), names, -depth - 1)
 
 
 def prior_predictive(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 
-__all__ = ["is_summed", "marginal_terms", "with_drawn"]
+__all__ = ["drawn_states", "is_summed", "latents_alone", "marginal_terms", "with_drawn"]
 
 
 def is_summed(site: Site) -> bool:
@@ -86,17 +86,24 @@ def latents_alone(trace: Trace, names: Collection[str]) -> Trace:
     return alone
 
 
-def with_drawn(
+def drawn_states(
     model: StochasticFunction, args: tuple[object, ...], names: Collection[str], first_dim: int
-) -> StochasticFunction:
-    """A model whose summed sites are drawn from their posterior given all that is fixed in it.
+) -> dict[str, Tensor]:
+    """Draws of a model's summed sites from their posterior given all that is fixed in it.
 
     Args:
-        model: the model with its other latents fixed and x observed.
+        model: the model with its other latents fixed, and x observed or hidden.
         args: what it is called with.
         names: the summed sites.
         first_dim: the first dimension left of all plates, negative.
     """
     sampler = infer_discrete(model, first_available_dim=first_dim, strict_enumeration_warning=False)
     drawn = sites_of(poutine.trace(sampler).get_trace(*args))
-    return poutine.condition(model, data={name: drawn[name]["value"] for name in names})
+    return {name: drawn[name]["value"] for name in names}
+
+
+def with_drawn(
+    model: StochasticFunction, args: tuple[object, ...], names: Collection[str], first_dim: int
+) -> StochasticFunction:
+    """A model at draws of its summed sites, as `drawn_states` makes them."""
+    return poutine.condition(model, data=drawn_states(model, args, names, first_dim))

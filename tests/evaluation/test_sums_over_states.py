@@ -1,4 +1,4 @@
-"""The parts of a bound where the model sums over a state that prior and likelihood share."""
+"""Parts of a bound, and decoding, where a model sums over a state that prior and x share."""
 
 import math
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -67,3 +68,44 @@ def test_each_part_is_its_integral():
     torch.testing.assert_close(
         parts["elbo"].values, parts["reconstruction"].values - parts["kl"].values
     )
+
+
+class Sharp(torch.nn.Module):
+    """x tells the state: x = z + 3 * state, nearly without noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1e-3))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            shares = torch.tensor(SHARES)
+            state = pyro.sample("state", dist.Categorical(shares), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", dist.Normal(0.5 * state, 0.5))
+            pyro.sample("x", dist.Normal(3.0 * state + z, self.scale), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.1 * x, 0.6))
+
+
+def test_latents_without_the_summed_ones_are_decoded_at_draws_of_these():
+    pair = Sharp()
+    program = pv.Program(pair.model, pair.guide, pair)
+    encoded = pv.encode(program, X)
+    assert encoded.keys() == {"z"}
+    assert pv.decode(program, encoded).shape == X.shape
+
+    num, z = 20_000, torch.tensor(0.4)
+    states = ((pv.decode(program, z.expand(num)) - z) / 3).round()
+    posterior = torch.tensor(SHARES).log() + dist.Normal(0.5 * torch.arange(3), 0.5).log_prob(z)
+    for state, share in enumerate(posterior.softmax(0)):
+        error = (share * (1 - share) / num).sqrt()
+        assert abs((states == state).double().mean() - share) < 4 * error
+
+    few, given = torch.zeros(3), torch.arange(3)
+    decoded = pv.decode(program, {"z": few, "state": given})
+    torch.testing.assert_close(decoded, 3.0 * given)
+    assert pv.decode(program, {"z": few.expand(2, 3)}).shape == (2, 3)
+    with pytest.raises(InvalidInput, match="z: got latents of state, expected a dictionary of z;"):
+        pv.decode(program, {"state": given})
