@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from pyro_vae.checks.subject import Subject
 from pyro_vae.datasets.shown import facts_html
 from pyro_vae.evaluation.over_seeds import holm
+from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = [
     "TOLD",
@@ -22,6 +23,7 @@ __all__ = [
     "Finding",
     "Number",
     "Verdict",
+    "exceeds",
     "is_clear",
     "judged",
 ]
@@ -103,6 +105,18 @@ class Check(ABC):
             CannotTell: where the question has no answer here.
             DoesNotApply: where the question cannot be asked of such a program.
         """
+
+
+def exceeds(value: float, error: float, limit: float) -> bool | None:
+    """Whether a value is beyond a limit by `CLEAR` of its standard errors; ``None`` if in doubt.
+
+    Example:
+        >>> exceeds(0.9, 0.1, 0.5), exceeds(0.1, 0.1, 0.5), exceeds(0.4, 0.1, 0.5)
+        (True, False, None)
+    """
+    if value - CLEAR * error > limit:
+        return True
+    return False if value + CLEAR * error < limit else None
 
 
 def is_clear(error: float, worth: float = WORTH) -> bool:
@@ -194,7 +208,16 @@ class Checked:
     sha256: str
 
     def __getitem__(self, name: str) -> Verdict:
-        return next(verdict for verdict in self.verdicts if verdict.name == name)
+        known = {verdict.name: verdict for verdict in self.verdicts}
+        if name in self.left_out:
+            raise InvalidInput(
+                "name",
+                got=f"{name!r}, a check that the time did not allow",
+                expected="one that was made",
+                fix=f"raise minutes by {math.ceil(self.left_out[name] / 60)}",
+            )
+        check_choice("name", name, list(known))
+        return known[name]
 
     def of(self, word: bool | str | None) -> list[Verdict]:
         """The verdicts of one kind.
@@ -241,11 +264,16 @@ def judged(found: Sequence[tuple[Check, Finding, float]], level: float) -> tuple
         found: each check with what it found and the seconds that it took.
         level: the probability that a sound program fails any of the tests.
     """
-    tests = [i for i, (_, finding, _) in enumerate(found) if finding.p_value is not None]
-    p_values = [found[i][1].p_value for i in tests]
-    adjusted = dict(zip(tests, holm([p for p in p_values if p is not None])))
+    p_values = {
+        i: p
+        for i, (_, finding, _) in enumerate(found)
+        if (p := finding.p_value) is not None and not math.isnan(p)
+    }
+    adjusted = dict(zip(p_values, holm(list(p_values.values()))))
     verdicts = []
     for i, (check, finding, seconds) in enumerate(found):
+        if finding.p_value is not None and i not in adjusted:  # too few data for an error
+            finding = replace(finding, p_value=None, passed=None, change=finding.more)
         if i in adjusted:
             failed = adjusted[i] < level and finding.matters
             finding = replace(finding, passed=False if failed else True if finding.clear else None)

@@ -181,12 +181,15 @@ class _Speed:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                call = min(seconds(1, 1) for _ in range(3))
+                call = whole = min(seconds(1, 1) for _ in range(3))
                 while True:
+                    before = whole
                     rows = min(GROWTH * rows, DRAWS * most)
                     num = min(rows, most)
                     draws = rows // num
                     whole = seconds(num, draws)
+                    if whole > 2 * GROWTH * before:  # something was loaded, or another process ran
+                        whole = min(whole, seconds(num, draws))
                     if whole > BRIEF or rows == DRAWS * most:
                         break
             except InvalidInput:  # a program without a bound has few checks, and all are cheap

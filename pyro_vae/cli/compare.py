@@ -197,9 +197,8 @@ def _recipe_without_seed(folder: Path) -> str:
 def _print_comparison(name: str, compared: _Comparison) -> None:
     scores, first = compared.scores, compared.reference
     short = _short_names(scores)
-    table = Table(
-        title=f"{name}, {len(scores[first].values):,} data; nats per datum", title_justify="left"
-    )
+    count, unit = len(scores[first].values), scores[first].unit
+    table = Table(title=f"{name}, {count:,} data; {unit} per datum", title_justify="left")
     table.add_column("run", overflow="fold")
     for column in (
         "K",
@@ -257,7 +256,8 @@ def _is_bound(score: Score) -> bool:
 
 
 def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
-    table = Table(title="over seeds; nats per datum", title_justify="left")
+    unit = compared.scores[compared.reference].unit
+    table = Table(title=f"over seeds; {unit} per datum", title_justify="left")
     table.add_column("runs", overflow="fold")
     heads = ["mean", "s.d. between runs"]
     if compared.over_seeds:

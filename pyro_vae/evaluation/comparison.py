@@ -24,6 +24,7 @@ from pyro_vae.datasets.shown import facts_html, plus_minus
 from pyro_vae.evaluation.difference import Difference, check_same_data, compare
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
+from pyro_vae.evaluation.reconstruction import SquaredError
 from pyro_vae.evaluation.scores import MeanScore, Score
 from pyro_vae.files.reading import Kind, checked, read_npz
 from pyro_vae.files.writing import write_bytes
@@ -51,7 +52,7 @@ SCORES: dict[str, type[Score]] = {
     "elbo": MeanScore,
     "log_likelihood": ImportanceScore,
     "log_joint": MeanScore,
-    "squared_error": Score,
+    "squared_error": SquaredError,
 }
 OF_GLOBALS: dict[str, type[Score]] = {"elbo": GlobalELBO, "log_likelihood": PredictiveScore}
 
@@ -61,18 +62,20 @@ class Spread:
     """Means of runs that differ in their seeds.
 
     Args:
-        mean: the mean of their means, in nats per datum.
+        mean: the mean of their means, per datum.
         sd: the standard deviation between runs; NaN for one.
         num_runs: how many.
+        unit: of the scores.
     """
 
     mean: float
     sd: float
     num_runs: int
+    unit: str = "nats"
 
     def __str__(self) -> str:
         runs = "one run" if self.num_runs == 1 else f"s.d. over {self.num_runs} runs"
-        return f"{plus_minus(self.mean, self.sd)} nats ({runs})"
+        return f"{plus_minus(self.mean, self.sd)} {self.unit} ({runs})"
 
     def __repr__(self) -> str:
         return f"Spread({self})"
@@ -81,7 +84,7 @@ class Spread:
         facts = {"mean": f"{self.mean:.2f}", "runs": self.num_runs}
         if self.num_runs > 1:
             facts["s.d. between runs"] = f"{self.sd:.2f}"
-        return facts_html("over seeds, nats per datum", facts)
+        return facts_html(f"over seeds, {self.unit} per datum", facts)
 
 
 def spread(scores: Sequence[Score]) -> Spread:
@@ -92,9 +95,8 @@ def spread(scores: Sequence[Score]) -> Spread:
     """
     check_same_data({f"run {i}": score for i, score in enumerate(scores)})
     means = torch.tensor([score.mean for score in scores], dtype=torch.float64)
-    return Spread(
-        means.mean().item(), means.std().item() if len(means) > 1 else math.nan, len(means)
-    )
+    sd = means.std().item() if len(means) > 1 else math.nan
+    return Spread(means.mean().item(), sd, len(means), scores[0].unit)
 
 
 def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:

@@ -32,6 +32,8 @@ class _Score(Protocol):
     """What a difference needs of a score."""
 
     @property
+    def unit(self) -> str: ...
+    @property
     def values(self) -> Tensor: ...
     @property
     def sha256(self) -> str: ...
@@ -45,7 +47,7 @@ class _Score(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Difference:
-    """The mean difference of two scores on the same data, in nats per datum.
+    """The mean difference of two scores on the same data, per datum.
 
     Args:
         mean: that of the first less that of the second: positive where the first is better.
@@ -54,6 +56,7 @@ class Difference:
         num_data: how many pairs.
         sign: ``""``, or ``">="`` or ``"<="`` where a score is only a bound, so that the true
             difference is larger or smaller; ``"~"`` where it may be either.
+        unit: of both scores.
     """
 
     mean: float
@@ -61,6 +64,7 @@ class Difference:
     mc_se: float
     num_data: int
     sign: str = ""
+    unit: str = "nats"
 
     @property
     def error(self) -> str:
@@ -72,7 +76,7 @@ class Difference:
         count = "one datum" if self.num_data == 1 else f"{self.num_data} data"
         value = f"{self.sign} {plus_minus(self.mean, self.se, sign='+')}".strip()
         means = f"; {self.sign} {MEANS[self.sign]}" if self.sign else ""
-        return f"{value} nats (Monte Carlo error {self.error}, {count}{means})"
+        return f"{value} {self.unit} (Monte Carlo error {self.error}, {count}{means})"
 
     def __repr__(self) -> str:
         return f"Difference({self})"
@@ -85,7 +89,7 @@ class Difference:
             "data": self.num_data,
         }
         means = {self.sign: MEANS[self.sign]} if self.sign else {}
-        return facts_html("difference, nats per datum", facts | means)
+        return facts_html(f"difference, {self.unit} per datum", facts | means)
 
 
 def compare(first: _Score, second: _Score) -> Difference:
@@ -99,8 +103,8 @@ def compare(first: _Score, second: _Score) -> Difference:
         second: the score b.
 
     Raises:
-        InvalidInput: if the two are not of the same data, by number or by hash: another split,
-            limit or binarisation.
+        InvalidInput: if the two are in different units, or not of the same data, by number or by
+            hash: another split, limit or binarisation.
 
     Example:
         >>> a = pv.log_likelihood(vae, torch.zeros(3, 1, 8, 8), 20, seed=0)
@@ -117,13 +121,21 @@ def compare(first: _Score, second: _Score) -> Difference:
         math.hypot(first.mean_mc_se, second.mean_mc_se),
         len(d),
         "~" if len(signs) == 2 else "".join(signs),
+        first.unit,
     )
 
 
 def check_same_data(scores: Mapping[str, _Score]) -> None:
-    """Raise `InvalidInput` unless scores are of the same data, by number and by hash."""
+    """Raise `InvalidInput` unless scores are in one unit, of the same data by number and hash."""
     (name, reference), *others = scores.items()
     for other, score in others:
+        if score.unit != reference.unit:
+            raise InvalidInput(
+                "scores",
+                got=f"{reference.unit} ({name}) and {score.unit} ({other})",
+                expected="scores of one kind",
+                fix="compare log-likelihoods with log-likelihoods, and errors with errors",
+            )
         if (
             len(score.values) != len(reference.values)
             or score.sha256 != reference.sha256

@@ -16,12 +16,18 @@ from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["reconstruction_score", "squared_error"]
+__all__ = ["SquaredError", "reconstruction_score", "squared_error"]
+
+
+class SquaredError(Score):
+    """The mean squared error of each reconstruction (N,), in the units of x squared."""
+
+    unit = "squared units of x"
 
 
 def squared_error(
     program: ProgramLike, data: Data, target: Data | None = None, *, seed: int = 0
-) -> Score:
+) -> SquaredError:
     r"""The mean squared error of each reconstruction over the entries of x.
 
     It is in the units of x squared; lower is better.
@@ -58,7 +64,8 @@ def squared_error(
         .flatten(1)
         .mean(1)
     )
-    return Score(errors, torch.full_like(errors, torch.nan), 1, seed=seed, sha256=data.sha256)
+    unknown = torch.full_like(errors, torch.nan)
+    return SquaredError(errors, unknown, 1, seed=seed, sha256=data.sha256)
 
 
 def reconstruction_score(program: ProgramLike, data: Data, num_samples: int, seed: int) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from pyro_vae.datasets.text import END
 from pyro_vae.evaluation.arviz_compat import ArvizData, inference_data
 from pyro_vae.evaluation.difference import Difference, compare
 from pyro_vae.evaluation.widening import widening, widening_of_mean
+from pyro_vae.validation import InvalidInput
 
 __all__ = [
     "AnyScore",
@@ -54,8 +55,11 @@ class Score:
         seed: the seed of the draws.
         sha256: the SHA-256 of the data, see `pyro_vae.datasets.Dataset.sha256`; empty where none
             was taken.
+
+    A subclass whose values are no nats says by ``unit`` what they are.
     """
 
+    unit: ClassVar[str] = "nats"
     values: Tensor
     mc_se: Tensor
     num_samples: int
@@ -165,10 +169,9 @@ class Score:
         one = "one datum, " if len(self.values) == 1 else ""
         if self.sign:
             error = one or f"standard error over data {known(self.se)}, "
-            return f"{self.sign} {known(self.mean)} nats ({error}{draws})"
-        return (
-            f"{plus_minus(self.mean, self.se)} nats ({one}Monte Carlo error {self.error}, {draws})"
-        )
+            return f"{self.sign} {known(self.mean)} {self.unit} ({error}{draws})"
+        mean = plus_minus(self.mean, self.se)
+        return f"{mean} {self.unit} ({one}Monte Carlo error {self.error}, {draws})"
 
     @property
     def error(self) -> str:
@@ -187,7 +190,9 @@ class Score:
             "data": f"{len(self.values):,}",
             "draws K": f"{self.num_samples:,}",
         }
-        return facts_html(f"{type(self).__name__}, nats per datum", facts | self._more_facts())
+        return facts_html(
+            f"{type(self).__name__}, {self.unit} per datum", facts | self._more_facts()
+        )
 
     def _more_facts(self) -> dict[str, str]:
         """What a kind of score shows besides."""
@@ -293,12 +298,19 @@ def bits_per_dim(score: Score, event_shape: Sequence[int], levels: int | None = 
         event_shape: the shape of one datum.
         levels: L where x was dequantised, ``None`` where x is discrete.
 
+    Raises:
+        InvalidInput: on a score that is not in nats.
+
     Source: Theis, van den Oord and Bethge (2016), A Note on the Evaluation of Generative Models.
 
     Example:
         >>> round(bits_per_dim(Score(torch.tensor([-8 * math.log(2)]), torch.zeros(1), 1), (8,)), 6)
         1.0
     """
+    if score.unit != Score.unit:
+        raise InvalidInput(
+            "score", got=score.unit, expected="nats", fix="pass a log-likelihood or an ELBO"
+        )
     jacobian = 0.0 if levels is None else math.log2(levels)
     return -score.mean / (math.log(2) * math.prod(event_shape)) + jacobian
 

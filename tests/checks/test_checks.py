@@ -264,3 +264,19 @@ def test_the_speed_of_a_slow_program_is_measured_in_little_time(monkeypatch, cal
     assert speed.row == pytest.approx(row, rel=1e-3)
     assert speed.call == pytest.approx((call + row) / 10)
     assert now < 4 * (call + row) + running.GROWTH**2 * running.BRIEF
+
+
+def test_what_is_loaded_once_is_no_part_of_the_speed(monkeypatch):
+    now, loads = 0.0, [1.0, 3.0]  # at the first run, and at the first of more draws
+
+    def scored(program, data, num_samples, **options):
+        nonlocal now
+        if loads and (num_samples > 1 or len(loads) == 2):
+            now += loads.pop(0)
+        now += 0.001 + 1e-6 * len(data) * num_samples
+
+    monkeypatch.setattr(running, "evaluate", scored)
+    monkeypatch.setattr(running.time, "monotonic", lambda: now)
+    speed = running._Speed.of(Subject(EXACT.program(), as_dataset(normal(2))))
+    assert speed.row == pytest.approx(1e-6, rel=1e-3)
+    assert speed.call == pytest.approx(0.0001, rel=0.01)

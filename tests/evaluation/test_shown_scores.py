@@ -9,6 +9,7 @@ from common import small_vae
 import pyro_vae as pv
 from pyro_vae.evaluation import Difference, Score, Spread, spread
 from pyro_vae.evaluation.annealed_score import UpperBound
+from pyro_vae.validation import InvalidInput
 
 X = (torch.arange(5 * 64) % 3 == 0).float().reshape(5, 1, 8, 8)
 
@@ -27,6 +28,7 @@ def every_result(data):
         "difference": ll - pv.log_likelihood(vae, data, 400, seed=1),
         "of one draw": elbo - pv.elbo(vae, data, 1),
         "spread": spread([elbo]),
+        "squared error": pv.evaluation.squared_error(vae, data),
     }
 
 
@@ -54,6 +56,20 @@ def test_the_line_of_a_score_holds_its_numbers():
     assert str(Difference(1.5, math.nan, 0.1, 1)) == (
         "+1.50 nats (Monte Carlo error 0.1, one datum)"
     )
+
+
+def test_a_squared_error_is_not_in_nats():
+    vae, other = small_vae(), small_vae(seed=1)
+    error, second = pv.evaluation.squared_error(vae, X), pv.evaluation.squared_error(other, X)
+    for found in (error, error - second, spread([error, error])):
+        for shown in (str(found), repr(found), found._repr_html_()):
+            assert "squared units of x" in shown and "nats" not in shown
+    for shown in (str(pv.elbo(vae, X, 3)), str(pv.elbo(vae, X, 3) - pv.elbo(vae, X, 3))):
+        assert " nats (" in shown
+    with pytest.raises(InvalidInput, match=r"got squared units of x .* and nats"):
+        error - pv.elbo(vae, X, 3)
+    with pytest.raises(InvalidInput, match="score: got squared units of x, expected nats"):
+        pv.evaluation.bits_per_dim(error, (1, 8, 8))
 
 
 def test_a_difference_is_what_minus_gives():

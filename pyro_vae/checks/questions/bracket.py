@@ -52,7 +52,8 @@ class Bracket(Check):
         root = math.sqrt(len(ll))
         below, below_error = (lower - ll).mean().item(), (lower - ll).std().item() / root
         above, above_error = (ll - upper).mean().item(), (ll - upper).std().item() / root
-        p_below, p_above = _tail(below, below_error), _tail(above, above_error)
+        p_below = _tail(below, below_error, len(ll))
+        p_above = _tail(above, above_error, len(ll))
         gap, is_low = found.gap, p_below <= p_above
         side = "below the lower" if is_low else "above the upper"
         far, error = (below, below_error) if is_low else (above, above_error)
@@ -100,8 +101,8 @@ class Bracket(Check):
         )
 
 
-def _tail(mean: float, error: float) -> float:
-    return float(stats.norm.sf(mean / error)) if error > 0 else float(mean <= 0)
+def _tail(mean: float, error: float, count: int) -> float:
+    return float(stats.t.sf(mean / error, count - 1)) if error > 0 else float(mean <= 0)
 
 
 def _draw(ax, lower, upper, ll, elbo) -> None:

@@ -18,6 +18,7 @@ __all__ = ["Predictions"]
 TOLERATED = 0.05  # of a distribution function, or of a coverage
 TAILS = 0.02  # the share of values in the outermost percentages
 POINTS = np.array([TAILS / 2, *np.linspace(0.05, 0.95, 19), 1 - TAILS / 2])
+MIDDLE = (POINTS > 0.2) & (POINTS < 0.8)  # where few data tell how entries depend on one another
 LEVEL = 0.9
 
 
@@ -83,17 +84,27 @@ class Predictions(Check):
 
 
 def _pooled(u: np.ndarray) -> tuple[np.ndarray, float]:
-    """Differences of the distribution function of all entries, and one p-value for them.
+    r"""Differences of the distribution function of all entries, and one p-value for them.
 
-    Entries of a datum depend on one another, so errors are over data.
+    Entries of a datum depend on one another, so errors are over data: the spread of the share of a
+    datum's entries below a point p. Near 0 and 1 few data have any there, or none, and the spread
+    says little. So it counts as :math:`\sqrt{D\, p (1 - p) / d}` at least, for d entries, where D
+    is the mean ratio of the observed variance to that of entries that are independent, in the
+    middle.
+
+    Source: Rao and Scott (1992), A Simple Method for the Analysis of Clustered Binary Data, for D.
     """
     known = ~np.isnan(u)
-    each = (known[:, :, None] & (u[:, :, None] <= POINTS)).sum(1) / np.maximum(known.sum(1), 1)[
-        :, None
-    ]
-    difference = each.mean(0) - POINTS
-    error = np.maximum(each.std(0, ddof=1) / np.sqrt(len(u)), 1e-12)
-    p = 2 * stats.t.sf(np.abs(difference) / error, len(u) - 1)
+    sizes = known.sum(1)
+    below = (known[:, :, None] & (u[:, :, None] <= POINTS)).sum(1) / np.maximum(sizes, 1)[:, None]
+    below, count = below[sizes > 0], int((sizes > 0).sum())
+    if count < 2:
+        return np.zeros(len(POINTS)), 1.0
+    difference, variance = below.mean(0) - POINTS, below.var(0, ddof=1)
+    independent = POINTS * (1 - POINTS) / sizes[sizes > 0].mean()
+    effect = max(1.0, float((variance / independent)[MIDDLE].mean()))
+    error = np.sqrt(np.maximum(variance, effect * independent) / count)
+    p = 2 * stats.t.sf(np.abs(difference) / error, count - 1)
     return difference, float(min(1.0, len(POINTS) * p.min()))
 
 

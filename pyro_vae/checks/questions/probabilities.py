@@ -43,13 +43,8 @@ class Probabilities(Check):
         ]
         x, p = (torch.cat(parts, dim=1).numpy() for parts in zip(*some))
         known = ~(np.isnan(x) | np.isnan(p))
-        bins = int(np.clip(known.sum() // FEWEST, 1, BINS))
-        edges = np.unique(np.quantile(p[known], np.linspace(0, 1, bins + 1)).round(9))
-        whole = _of_group(x, p, known)[2]
-        group = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, max(len(edges) - 2, 0))
-        said, seen, error = np.array(
-            [_of_group(x, p, known & (group == g)) for g in np.unique(group)]
-        ).T
+        whole = _of_group(x, p, known, _design_effect(x, p, known))[2]
+        said, seen, error = _groups(x, p, known)
         z = (seen - said) / error
         worst = int(np.abs(z).argmax())
         few = f", {len(z)} groups of {known.sum():,} entries"
@@ -65,7 +60,7 @@ class Probabilities(Check):
                 "its standard error": float(error[worst]),
                 "mean absolute difference": float(np.abs(seen - said).mean()),
             },
-            p_value=min(1.0, len(z) * float(2 * stats.norm.sf(abs(z[worst])))),
+            p_value=_p_value(z, len(x)),
             matters=bool((np.abs(seen - said)[np.abs(z) > 3] > TOLERATED).any()),
             clear=is_clear(whole),
             faults=["probabilities are not calibrated"],
@@ -79,13 +74,41 @@ def _binary(x: Tensor) -> Tensor:
     return ((x == 0) | (x == 1) | x.isnan()).all(0)
 
 
-def _of_group(x: np.ndarray, p: np.ndarray, chosen: np.ndarray) -> tuple[float, float, float]:
-    """The mean probability, the share of ones and its error over data."""
+def _groups(x: np.ndarray, p: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The mean probability, the share of ones and its error (3, G), by group."""
+    bins = int(np.clip(known.sum() // FEWEST, 1, BINS))
+    edges = np.unique(np.quantile(p[known], np.linspace(0, 1, bins + 1)).round(9))
+    group = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, max(len(edges) - 2, 0))
+    effect = _design_effect(x, p, known)
+    chosen = (known & (group == g) for g in np.unique(group))
+    return np.array([_of_group(x, p, some, effect) for some in chosen]).T
+
+
+def _p_value(z: np.ndarray, count: int) -> float:
+    """One p-value of the groups' differences in standard errors, each from so many data."""
+    return min(1.0, len(z) * float(2 * stats.t.sf(np.abs(z).max(), max(1, count - 1))))
+
+
+def _design_effect(x: np.ndarray, p: np.ndarray, known: np.ndarray) -> float:
+    """How many times the variance of a datum's sum is that of entries that are independent."""
+    residual = np.where(known, x - p, 0.0).sum(1)
+    independent = np.where(known, p * (1 - p), 0.0).sum()
+    return max(1.0, float(len(x) * residual.var() / max(independent, 1e-9)))
+
+
+def _of_group(
+    x: np.ndarray, p: np.ndarray, chosen: np.ndarray, effect: float
+) -> tuple[float, float, float]:
+    """The mean probability, the share of ones and its error over data.
+
+    Where by chance all are the same, the error is that of the probability, times the design effect
+    of all groups (Rao and Scott, 1992).
+    """
     count = chosen.sum()
     residual = np.where(chosen, x - p, 0.0).sum(1)
     said, seen = p[chosen].mean(), x[chosen].mean()
     error = np.sqrt((residual**2).sum()) / count
-    least = np.sqrt(max(said * (1 - said), 1e-4) / count)  # where by chance all are the same
+    least = np.sqrt(effect * max(said * (1 - said), 1e-4) / count)
     return float(said), float(seen), float(max(error, least))
 
 
