@@ -278,7 +278,7 @@ def judged(found: Sequence[tuple[Check, Finding, float]], level: float) -> tuple
             failed = adjusted[i] < level and finding.matters
             finding = replace(finding, passed=False if failed else True if finding.clear else None)
         failed = finding.passed is False
-        if not finding.clear and finding.passed is None and i in adjusted:
+        if finding.passed is None and i in adjusted:
             finding = replace(finding, change=finding.more)
         verdicts.append(
             Verdict(

@@ -11,7 +11,7 @@ from pyro_vae.checks.two_samples import rank_test, share_test
 
 __all__ = ["Departure", "advice_on", "departures", "statistics_of"]
 
-SHARE, RANK = 0.01, 0.05  # departures up to these do not matter
+SHARE, RANK = 0.01, 0.05  # departures up to these do not matter, of rare events and of ranks
 
 
 @dataclass(frozen=True)
@@ -42,40 +42,58 @@ class Departure:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A function of entries, from the values (N, D) and a reference (M, D) to numbers (N, D)."""
+    """A function of entries, from values (N, D) to numbers (N, D).
+
+    It is handed the values, all simulated ones (M, D), and the real ones.
+
+    Args:
+        name: what it is called.
+        of: the function.
+        more: what is wrong where it is larger of real data.
+        less: what is wrong where it is smaller.
+        suits: which entries it suits (D,), by whether they are discrete, and binary.
+        is_share: whether it is 1 where something holds and 0 elsewhere, and so tested exactly.
+        little: a departure up to which it does not matter.
+    """
 
     name: str
-    of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    of: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     more: str
     less: str
     suits: Callable[[np.ndarray, np.ndarray], np.ndarray]
     is_share: bool = False
+    little: float = RANK
 
 
 def _middle(reference: np.ndarray) -> np.ndarray:
     return np.nanmean(reference, 0)
 
 
-def _beyond(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def _beyond(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Whether a value lies beyond the reference's outermost percentages on either side."""
     low, high = np.nanquantile(reference, [0.002, 0.998], axis=0)
     return _held((values < low) | (values > high), values)
 
 
-def _repeated(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Whether a value of a column occurs in it more than once."""
-    found = np.empty_like(values)
+def _repeated(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Whether a value of a column occurs above it: all but the first of those that are alike.
+
+    The first would count each pair twice, and the counts would spread more than those of a share.
+    """
+    found = np.ones_like(values)
     for d in range(values.shape[1]):
-        _, place, count = np.unique(values[:, d], return_inverse=True, return_counts=True)
-        found[:, d] = count[place] > 1
+        found[np.unique(values[:, d], return_index=True)[1], d] = 0.0
     return _held(found > 0, values)
 
 
-def _at_the_end(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Whether a value is the smallest or the largest of its column, if it is not the only one."""
-    low, high = values == np.nanmin(values, 0), values == np.nanmax(values, 0)
-    several = (low & (low.sum(0) > 1)) | (high & (high.sum(0) > 1))
-    return _held(several, values)
+def _at_the_end(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Whether a value is at an end of the real or the simulated column, as one above it is.
+
+    The ends are the same for both: a value that many share may be the least of one by chance.
+    """
+    ends = [fn(each, 0) for fn in (np.nanmin, np.nanmax) for each in (reference, real)]
+    at_end = np.any([values == end for end in ends], axis=0)
+    return _held(at_end & (_repeated(values, reference, real) == 1), values)
 
 
 def _held(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -100,45 +118,46 @@ def _not_binary(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
 
 STATISTICS = (
     Statistic(
-        "value", lambda x, ref: x, "values too small in the model", "values too large in the model",
-        _not_binary,
+        "value", lambda x, ref, real: x, "values too small in the model",
+        "values too large in the model", _not_binary,
     ),
     Statistic(
-        "share of ones", lambda x, ref: x, "more often so than in the model",
-        "less often so than in the model", _binary,
+        "share of ones", lambda x, ref, real: x, "more often so than in the model",
+        "less often so than in the model", _binary, True, 2 * RANK,
     ),
     Statistic(
-        "distance from the mean", lambda x, ref: np.abs(x - _middle(ref)),
+        "distance from the mean", lambda x, ref, real: np.abs(x - _middle(ref)),
         "spread too small in the model", "spread too large in the model", _continuous,
     ),
     Statistic(
-        "distance from the mean of counts", lambda x, ref: np.abs(x - _middle(ref)),
+        "distance from the mean of counts", lambda x, ref, real: np.abs(x - _middle(ref)),
         "counts more dispersed than in the model", "counts less dispersed than in the model",
         _counts,
     ),
     Statistic(
-        "share of zeros", lambda x, ref: _held(x == 0, x),
-        "more zeros than in the model", "fewer zeros than in the model", _counts, True,
+        "share of zeros", lambda x, ref, real: _held(x == 0, x),
+        "more zeros than in the model", "fewer zeros than in the model", _counts, True, SHARE,
     ),
     Statistic(
         "share in the tails", _beyond, "heavier tails than in the model",
-        "lighter tails than in the model", _continuous, True,
+        "lighter tails than in the model", _continuous, True, SHARE,
     ),
     Statistic(
         "share of large counts", _beyond, "counts more dispersed than in the model",
-        "counts less dispersed than in the model", _counts, True,
+        "counts less dispersed than in the model", _counts, True, SHARE,
     ),
     Statistic(
-        "share of multiples of five", lambda x, ref: _held((x > 0) & (x % 5 == 0), x),
-        "counts heaped on round numbers", "fewer round numbers than in the model", _counts, True,
+        "share of multiples of five", lambda x, ref, real: _held((x > 0) & (x % 5 == 0), x),
+        "counts heaped on round numbers", "fewer round numbers than in the model",
+        _counts, True, SHARE,
     ),
     Statistic(
         "share of repeated values", _repeated, "values rounded or repeated",
-        "fewer repeated values than in the model", _continuous, True,
+        "fewer repeated values than in the model", _continuous, True, SHARE,
     ),
     Statistic(
         "share at an end", _at_the_end, "values heaped at a limit, as censored ones",
-        "fewer values at a limit than in the model", _continuous, True,
+        "fewer values at a limit than in the model", _continuous, True, SHARE,
     ),
 )  # fmt: skip
 
@@ -186,15 +205,15 @@ def statistics_of(
         suits = one.suits(discrete, binary)
         if not suits.any():
             continue
-        ours = one.of(real, pooled)
+        ours = one.of(real, pooled, real)
         # Each replicate is a data set of its own: some values depend on the number of data.
-        theirs = np.concatenate([one.of(each, pooled) for each in simulated])
+        theirs = np.concatenate([one.of(each, pooled, real) for each in simulated])
         p_value, size = (share_test if one.is_share else rank_test)(ours, theirs)
         yield Departure(
             one.name,
             np.where(suits, p_value, 1.0),
             np.where(suits, size, 0.0),
-            SHARE if one.is_share else RANK,
+            one.little,
             one.more,
             one.less,
         )

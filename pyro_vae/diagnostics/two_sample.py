@@ -197,7 +197,12 @@ def compare_posteriors(
 
 
 def two_sample_test(
-    a: np.ndarray, b: np.ndarray, *, classifier: Classifier | None = None, seed: int = 0
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    classifier: Classifier | None = None,
+    paired: bool = False,
+    seed: int = 0,
 ) -> TwoSampleTest:
     """Test whether two samples of vectors (S, D) come from one distribution.
 
@@ -207,10 +212,13 @@ def two_sample_test(
         a: one sample.
         b: the other; of the larger one as many draws take part as the smaller has.
         classifier: a scikit-learn classifier; see `compare_posteriors`.
+        paired: whether a[i] and b[i] share something that tells them from other pairs, such as a
+            context. They are in one half then: a classifier that was fitted on one of them would
+            take the other for its like.
         seed: of which draws take part and of which half the classifier is fitted on.
 
     Raises:
-        InvalidInput: if a sample has fewer than ten draws.
+        InvalidInput: if a sample has fewer than ten draws, or pairs are not as many.
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=(2, 300, 2))
@@ -231,8 +239,17 @@ def two_sample_test(
             expected=f"{FEWEST_DRAWS} or more of each sample",
             fix="take more draws, of longer chains where they come from NUTS",
         )
+    if paired and len(a) != len(b):
+        raise InvalidInput(
+            "b",
+            got=f"{len(b)} draws beside {len(a)}",
+            expected="as many, for they are paired",
+            fix="leave paired out, or hand over the same number",
+        )
     random = np.random.default_rng(seed)
-    a, b = (sample[random.choice(len(sample), count, replace=False)] for sample in (a, b))
+    first = random.choice(len(a), count, replace=False)
+    second = first if paired else random.choice(len(b), count, replace=False)
+    a, b = a[first], b[second]
     # Halves, not cross-validation: the folds' accuracies depend on one another, and no simple error
     # is right for their mean.
     half = count // 2

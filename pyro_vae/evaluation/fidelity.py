@@ -87,6 +87,7 @@ def fidelity(real: Tensor, samples: Tensor, num_neighbours: int = 5) -> Fidelity
             fix="pass more points, or num_neighbours=5",
         )
     x, y = (points.detach().cpu().double().flatten(1) for points in (real, samples))
+    x, y = x - x.mean(0), y - x.mean(0)  # far from the origin squares would lose their digits
     own, others = _radii(x, num_neighbours), _radii(y, num_neighbours)
     between = torch.cdist(x, y)
     in_real = between <= own.unsqueeze(1)

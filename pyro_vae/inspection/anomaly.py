@@ -14,7 +14,7 @@ from pyro_vae.datasets.dataset import Data
 from pyro_vae.datasets.shown import facts_html
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.reconstruction import reconstruction_score
-from pyro_vae.validation import check_choice
+from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = ["Anomaly", "SCORES", "anomaly"]
 
@@ -114,6 +114,18 @@ def anomaly(
 
 
 def _auroc(high: Tensor, low: Tensor) -> tuple[float, float]:
+    """The area and its standard error.
+
+    DeLong's error is 0 where all of one kind lie above all of the other, and too small near that.
+    So it is at least that of Hanley and McNeil (1982) at an area of one win and one loss more.
+    """
+    if torch.isnan(high).any() or torch.isnan(low).any():
+        raise InvalidInput(
+            "scores",
+            got="NaN",
+            expected="a number for each datum",
+            fix="check the data and the scales that the networks return for them",
+        )
     below = torch.searchsorted(low.sort().values, high).double()
     ties = torch.searchsorted(low.sort().values, high, right=True).double() - below
     wins = (below + ties / 2) / len(low)  # of each datum inside
@@ -121,4 +133,9 @@ def _auroc(high: Tensor, low: Tensor) -> tuple[float, float]:
     equal = torch.searchsorted(high.sort().values, low, right=True).double() - under
     losses = 1 - (under + equal / 2) / len(high)  # of each datum outside
     variance = sum(part.var().item() / len(part) for part in (wins, losses) if len(part) > 1)
-    return wins.mean().item(), math.sqrt(variance)
+    area, n, m = wins.mean().item(), len(high), len(low)
+    near = (area * n * m + 1) / (n * m + 2)
+    near = max(near, 1 - near)
+    both, same = near / (2 - near) - near**2, 2 * near**2 / (1 + near) - near**2
+    least = (near * (1 - near) + (n - 1) * both + (m - 1) * same) / (n * m)
+    return area, math.sqrt(max(variance, least))

@@ -18,6 +18,7 @@ PART = 1 / 3  # of the epochs is the last part
 SHARE = 0.01  # of all that was gained is little
 SHARE_SINCE = 0.25  # of what was gained after the first third is little
 NATS = 0.02  # are little
+MOST_ALIKE = 0.9  # a correlation of epochs in a row
 LEVEL = 0.01  # of the p-value at which a slope is said to be one
 FEW_STEPS = 1000  # of an optimizer
 ENOUGH_STEPS = 3000  # that are advised
@@ -67,17 +68,28 @@ def slope_of(curve: Sequence[float]) -> Slope | None:
     last = values[-max(FEWEST, round(PART * len(values))) :]
     line = stats.linregress(np.arange(len(last)), last)
     gained, since = last.max() - values[0], last.max() - values[len(values) // 3]
-    p_value = float(stats.t.sf(line.slope / line.stderr, len(last) - 2)) if line.stderr else 1.0
-    if not line.stderr and line.slope > 0:  # a straight line
+    stderr = np.nan_to_num(line.stderr) * _inflation(
+        last - line.intercept - line.slope * np.arange(len(last))
+    )
+    p_value = float(stats.t.sf(line.slope / stderr, len(last) - 2)) if stderr else 1.0
+    if not stderr and line.slope > 0:  # a straight line
         p_value = 0.0
     return Slope(
         len(last),
         float(line.slope * len(last)),
-        float(line.stderr * len(last)),
+        float(stderr * len(last)),
         float(line.intercept),
         max(NATS, min(SHARE * gained, SHARE_SINCE * since)),
         p_value if math.isfinite(p_value) else 1.0,
     )
+
+
+def _inflation(residuals: np.ndarray) -> float:
+    """By how much the error of a slope is larger where epochs in a row are alike."""
+    square = float((residuals**2).sum())
+    alike = float((residuals[1:] * residuals[:-1]).sum()) / square if square else 0.0
+    alike = min(max(alike, 0.0), MOST_ALIKE)
+    return math.sqrt((1 + alike) / (1 - alike))
 
 
 def is_out_of_patience(done: int, best: int | None, warmup: int, patience: int | None) -> bool:

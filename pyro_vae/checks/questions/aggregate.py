@@ -12,9 +12,8 @@ from torch import Tensor
 from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import MOST, Subject
-from pyro_vae.checks.two_samples import rank_test
+from pyro_vae.checks.two_samples import rank_test, told_apart
 from pyro_vae.contracts import StochasticFunction
-from pyro_vae.diagnostics.two_sample import two_sample_test
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import in_rows
 
@@ -45,7 +44,7 @@ class Aggregate(Check):
             q = _draws(given, given.guide, 1)
             p = _draws(given, given.model, REPLICATES)
         ours, theirs = q[0].numpy(), p.flatten(0, 1).numpy()
-        told = two_sample_test(ours, theirs, seed=subject.seed)
+        told = told_apart(ours, p[0].numpy(), subject.seed, paired=True)
         middle = np.median(theirs, 0)
         tests = [
             rank_test(ours, theirs),

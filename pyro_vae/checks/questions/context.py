@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, REPLICATES, CannotTell, DoesNotApply, Subject
-from pyro_vae.checks.two_samples import rank_test
+from pyro_vae.checks.two_samples import error_of_ranks, rank_test
 from pyro_vae.validation import tensors_of
 
 __all__ = ["Context"]
@@ -52,6 +52,7 @@ class Context(Check):
         size = np.array([each for _, each in tests])
         wrong = (p * looks < 0.01) & (np.abs(size) > TOLERATED)
         place = np.unravel_index(p.argmin(), p.shape)
+        fewest = min(int((~np.isnan(real[rows])).sum(0).min()) for _, rows in groups)
         ignored = float(np.min(own)) * looks > 0.01
         fault = (
             "the decoder ignores the context" if ignored else "data do not go with their context"
@@ -70,6 +71,7 @@ class Context(Check):
             },
             p_value=min(1.0, looks * float(p.min())),
             matters=bool(wrong.any()),
+            clear=is_clear(error_of_ranks(fewest, REPLICATES), TOLD),
             faults=[fault],
             change="Give the context to the decoder's network (context=), and number the labels as "
             "in training.",

@@ -49,6 +49,8 @@ class Convergence(Check):
             },
             p_value=slope.p_value,
             matters=slope.gain > slope.little,
+            clear=slope.gain <= slope.little or slope.error <= slope.little,
+            more="Train for more epochs: these vary too much to see whether the curve rises.",
             faults=["under-trained"],
             change="Train longer (--epochs with --resume), or with a higher or decaying learning "
             f"rate{', unless training data score higher than test data' * of_training}.",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, Subject
-from pyro_vae.diagnostics.two_sample import two_sample_test
+from pyro_vae.checks.two_samples import told_apart
 from pyro_vae.validation import tensors_of
 
 __all__ = ["Generated"]
@@ -34,8 +34,8 @@ class Generated(Check):
         known = [_told(part) for part in tensors_of(subject.context).values()]
         real = torch.cat([*(part.real for part in subject.entries), *known], dim=1)
         made = torch.cat([*(part.simulated[0] for part in subject.entries), *known], dim=1)
-        test = two_sample_test(
-            real.nan_to_num(0).numpy(), made.nan_to_num(0).numpy(), seed=subject.seed
+        test = told_apart(
+            real.nan_to_num(0).numpy(), made.nan_to_num(0).numpy(), subject.seed, paired=True
         )
         return Finding(
             means=f"a classifier tells the data from generated ones with accuracy "

@@ -10,7 +10,7 @@ from pyro_vae.evaluation.aggregate import aggregate_posterior
 
 __all__ = ["Information"]
 
-DATA, DRAWS = 200, 4
+DATA, DRAWS, FEWEST = 200, 4, 10
 LEAST = 0.05  # nats
 
 
@@ -31,8 +31,8 @@ class Information(Check):
 
     def look(self, subject: Subject) -> Finding:
         few = seeded_rows(subject.few, DATA, subject.seed)
-        if len(few) < 2:
-            raise CannotTell("of a single datum a latent can tell nothing")
+        if len(few) < FEWEST:
+            raise CannotTell(f"{len(few)} data are too few: a latent tells log N nats at most")
         parts = aggregate_posterior(subject.local, few, DRAWS, seed=subject.seed)
         nats, error = parts.mutual_information, parts.errors["mutual_information"]
         assert isinstance(error, float)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from pyro_vae.checks.base import Check, Finding
@@ -19,13 +21,25 @@ NEAR = 0.05  # of the median distance of training rows to their nearest
 DIRECTIONS = 32
 ROUNDING = 1e-6  # of a distance
 BLOCK = 2**24  # distances at a time
+GRIDS = (1.0, 0.1, 0.01, 0.001)  # steps of columns that are rounded, in the units of x
+PART, COLUMNS = 0.1, 3  # of the pairs of rows, the nearest to one another; of the columns, the best
+FEWEST = 45  # pairs of a column that tell how often two are alike
+TOLERANCE = 0.01  # of a step
+ROWS = 300  # that are compared for it
+RARELY = 0.01  # a probability that two rows are alike by chance; above it rows repeat
 
 
 class Leakage(Check):
-    """No test datum is a training datum, by a hash of each row, nor a copy with other digits.
+    r"""No test datum is a training datum, by a hash of each row, nor a copy with other digits.
 
-    Rows of few whole numbers repeat by chance: the share of test rows that lie in the training data
-    is then held against the share of training rows that occur there twice. Likewise the share of
+    Rows of few digits repeat by chance: the share of test rows that lie in the training data is
+    then held against the share of training rows that occur there twice. Where no training row does,
+    the number of test rows among them is about Poisson with mean
+
+    .. math:: N M \, P(|x_d - x'_d| \le h_d \text{ for each } d) \prod_d (2 h_d / g_d + 1)^{-1}
+
+    for N test and M training rows, where x and x' are two rows, and d are the three columns that
+    repeat least, whose values lie on a grid of step g; h is a small distance. Likewise the share of
     test rows that lie right beside a training row is held against that of training rows.
     """
 
@@ -43,14 +57,11 @@ class Leakage(Check):
         twins = torch.tensor([[float(known[row] > 1)] for row in train])
         p_value, more = share_test(among.numpy(), twins.numpy())
         count, share = int(among.sum()), among.mean().item()
-        # Rows that never repeat by chance need no test: one found twice was put there.
         # One column of numbers that hardly repeat is enough, whatever stands beside it.
-        unique = any(
-            len(column[~column.isnan()].unique()) > len(column) / 2
-            for column in rows_of_entries(seeded_rows(learnt, MOST, subject.seed).values).T
-        )
-        never = unique and not twins.any()
-        p_same = (0.0 if count else 1.0) if never else float(p_value[0])
+        alike = 1.0 if twins.any() else _chance_alike(seeded_rows(learnt, ROWS, subject.seed))
+        p_same = float(p_value[0])
+        if alike < RARELY:  # a row found twice was put there
+            p_same = float(stats.poisson.sf(count - 1, len(test) * len(train) * alike))
         beside, usual = _beside(subject, learnt)
         p_beside, more_beside = share_test(beside.numpy(), usual.numpy())
         near = int(beside.sum())
@@ -81,6 +92,44 @@ def _hashes(data: Dataset) -> list[bytes]:
     """A hash of the values of each row, before a binarisation is drawn."""
     rows = rows_of_entries(data.values).float().contiguous().numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _chance_alike(data: Dataset) -> float:
+    """About how probable it is that two rows are equal by chance, by the columns that tell most."""
+    found: list[tuple[float, Tensor, float]] = []  # of a column alone, what is near, and places
+    for column in rows_of_entries(data.values).double().T:
+        values, counts = column[~column.isnan()].unique(return_counts=True)
+        pairs = counts.sum().item() * (counts.sum().item() - 1) / 2
+        if pairs < FEWEST:
+            continue
+        alike = (counts * (counts - 1) / 2).sum().item() / pairs
+        if alike > RARELY:
+            found.append((alike, torch.empty(0), 0.0))
+            continue
+        step = _step(values)  # too few are equal to count: those that are near tell
+        if not step:
+            return 0.0
+        apart = torch.pdist(column[:, None])
+        near = apart.nanquantile(PART).item()
+        places = 2 * round(near / step) + 1
+        found.append((PART / places, apart <= near, places))
+    best = sorted(found, key=lambda each: each[0])[:COLUMNS]
+    together = [(near, places) for _, near, places in best if places]
+    if not together:
+        return best[0][0] if best else 1.0
+    inside = torch.stack([near for near, _ in together]).all(0)
+    share = (int(inside.sum()) + 1) / (len(inside) + 1)
+    return min(best[0][0], share / math.prod(places for _, places in together))
+
+
+def _step(values: Tensor) -> float:
+    """The step of the grid that the values (N,) of a column lie on, in their order; 0 for none."""
+    gaps = values.diff()
+    for step in (*GRIDS, gaps.min().item()):
+        whole = values / step if step in GRIDS else gaps / step
+        if (whole - whole.round()).abs().max() < TOLERANCE:
+            return step
+    return 0.0
 
 
 def _beside(subject: Subject, learnt: Dataset) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from scipy import stats
 from pyro_vae.checks.base import Check, Finding, Number, is_clear
 from pyro_vae.checks.drawing import ecdf_of_uniform
 from pyro_vae.checks.leave_one_out import ROWS, predicted
-from pyro_vae.checks.subject import Subject
+from pyro_vae.checks.subject import CannotTell, Subject
 from pyro_vae.checks.uniformity import uniform_test
 from pyro_vae.plotting.files import named
 
@@ -42,11 +42,17 @@ class Predictions(Check):
         u = torch.cat([part.pit for part in parts], dim=1).numpy()
         names = [subject.column(one.name, i) for one in parts for i in range(one.x.shape[1])]
         test = uniform_test(u)
-        pooled, p_pooled = _pooled(u)
+        pooled, p_pooled, effective = _pooled(u)
         inside = np.abs(u - 0.5) < LEVEL / 2
         known = ~np.isnan(u)
-        by_datum = np.where(known, inside, 0).sum(1) / np.maximum(known.sum(1), 1)
-        covered, error = float(by_datum.mean()), float(by_datum.std() / np.sqrt(len(u)))
+        if known.any(1).sum() < 2:
+            raise CannotTell("one datum says nothing of how often intervals hold")
+        some = known.any(1)
+        by_datum = np.where(known, inside, 0)[some].sum(1) / known[some].sum(1)
+        # Where nearly all or none are inside, by chance, their spread says little.
+        least = np.sqrt(LEVEL * (1 - LEVEL) / effective)
+        covered = float(by_datum.mean())
+        error = max(float(by_datum.std(ddof=1) / np.sqrt(len(by_datum))), float(least))
         wrong = (test.p_value * len(test.p_value) < 0.01) & (test.difference > TOLERATED)
         in_tails = pooled[0] - pooled[-1]
         together = p_pooled < 0.01 and (np.abs(pooled).max() > TOLERATED or in_tails > TAILS)
@@ -83,8 +89,10 @@ class Predictions(Check):
         )
 
 
-def _pooled(u: np.ndarray) -> tuple[np.ndarray, float]:
+def _pooled(u: np.ndarray) -> tuple[np.ndarray, float, float]:
     r"""Differences of the distribution function of all entries, and one p-value for them.
+
+    How many independent entries they are worth comes with it.
 
     Entries of a datum depend on one another, so errors are over data: the spread of the share of a
     datum's entries below a point p. Near 0 and 1 few data have any there, or none, and the spread
@@ -99,13 +107,14 @@ def _pooled(u: np.ndarray) -> tuple[np.ndarray, float]:
     below = (known[:, :, None] & (u[:, :, None] <= POINTS)).sum(1) / np.maximum(sizes, 1)[:, None]
     below, count = below[sizes > 0], int((sizes > 0).sum())
     if count < 2:
-        return np.zeros(len(POINTS)), 1.0
+        return np.zeros(len(POINTS)), 1.0, float(max(1, count))
     difference, variance = below.mean(0) - POINTS, below.var(0, ddof=1)
     independent = POINTS * (1 - POINTS) / sizes[sizes > 0].mean()
     effect = max(1.0, float((variance / independent)[MIDDLE].mean()))
     error = np.sqrt(np.maximum(variance, effect * independent) / count)
     p = 2 * stats.t.sf(np.abs(difference) / error, count - 1)
-    return difference, float(min(1.0, len(POINTS) * p.min()))
+    effective = sizes.sum() / effect
+    return difference, float(min(1.0, len(POINTS) * p.min())), float(effective)
 
 
 def _fault(u: np.ndarray) -> str:
@@ -130,6 +139,7 @@ def _in_tails(values: np.ndarray) -> float:
 
 def _expected_in_tails(values: np.ndarray) -> float:
     """The share of a normal in the tails whose scale alone is wrong, as the middle half says."""
-    inside = float((np.abs(values - 0.5) < 0.25).mean())
+    least = 0.5 / len(values)  # of so few all may lie inside, or none
+    inside = float(np.clip((np.abs(values - 0.5) < 0.25).mean(), least, 1 - least))
     ratio = stats.norm.ppf(0.75) / stats.norm.ppf((1 + inside) / 2)
     return float(2 * stats.norm.sf(stats.norm.isf(TAILS / 2) / ratio))

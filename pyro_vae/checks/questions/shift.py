@@ -7,8 +7,7 @@ from scipy import stats
 
 from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, Subject, rows_of_entries, seeded_rows
-from pyro_vae.checks.two_samples import rank_test
-from pyro_vae.diagnostics.two_sample import two_sample_test
+from pyro_vae.checks.two_samples import rank_test, told_apart
 
 __all__ = ["Shift"]
 
@@ -28,7 +27,7 @@ class Shift(Check):
     def look(self, subject: Subject) -> Finding:
         train = seeded_rows(subject.need_train(), MOST, subject.seed)
         ours, theirs = (rows_of_entries(data.x).numpy() for data in (subject.few, train))
-        told = two_sample_test(np.nan_to_num(ours), np.nan_to_num(theirs), seed=subject.seed)
+        told = told_apart(np.nan_to_num(ours), np.nan_to_num(theirs), subject.seed)
         p, size = rank_test(ours, theirs)
         p_value = (len(p) + 1) * min(float(p.min()), float(stats.norm.sf(told.z_score)))
         wrong = (p * len(p) < 0.01) & (np.abs(size) > TOLERATED)

@@ -8,6 +8,7 @@ from pyro_vae.checks.base import Check, Finding, Number, is_clear
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.statistics_by_kind import Departure, advice_on, departures, statistics_of
 from pyro_vae.checks.subject import MOST, REPLICATES, Entries, Subject
+from pyro_vae.checks.two_samples import error_of_ranks
 from pyro_vae.plotting.files import named
 
 __all__ = ["Statistics"]
@@ -47,10 +48,10 @@ class Statistics(Check):
             if column not in columns.setdefault(each.fault(d), []):
                 columns[each.fault(d)].append(column)
         faults = list(columns)[:SHOWN]
-        count = len(subject.few)
-        error = ((count * (REPLICATES + 1) + 1) / (12 * REPLICATES)) ** 0.5 / count
+        count = min(int((~part.real.isnan()).sum(0).min()) for part in subject.by_category)
         numbers: dict[str, Number] = {
             "real data": len(subject.few),
+            "of the column with the fewest": count,
             "simulated data": len(subject.few) * REPLICATES,
             "comparisons": looks,
             "comparisons that differ": len(wrong),
@@ -68,7 +69,7 @@ class Statistics(Check):
             p_value=min(1.0, smallest * looks),
             matters=bool(wrong),
             faults=faults,
-            clear=is_clear(error),
+            clear=is_clear(error_of_ranks(count, REPLICATES)),
             change=" ".join(dict.fromkeys(map(advice_on, faults))),
             figure=on_axes(lambda ax: _draw(ax, subject, found)),
         )
