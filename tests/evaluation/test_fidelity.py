@@ -60,3 +60,11 @@ def test_what_cannot_be_compared_is_refused():
         pv.evaluation.fidelity(torch.randn(5, 2), torch.randn(50, 2))
     with pytest.raises(InvalidInput, match="one space"):
         pv.evaluation.fidelity(torch.randn(50, 2), torch.randn(50, 3))
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e8])
+def test_fidelity_is_the_same_far_from_the_origin(offset, float64):
+    real, samples = torch.randn(60, 2), 0.8 * torch.randn(50, 2)
+    near = pv.evaluation.fidelity(real, samples)
+    far = pv.evaluation.fidelity(real + offset, samples + offset)
+    assert vars(far) == pytest.approx(vars(near), abs=0.02)

@@ -13,7 +13,7 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae.distributions import has_mean
-from pyro_vae.inspection.anomaly import anomaly
+from pyro_vae.inspection.anomaly import _auroc, anomaly
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.embedding import embed, neighbours, prior_draws
 from pyro_vae.inspection.geometry import (
@@ -312,3 +312,16 @@ def test_a_conditional_decoder_asks_for_its_context():
         manifold(Decoder(LinearGaussian(3, features=4).program()))
     with pytest.raises(InvalidInput, match="event_shape"):
         Decoder(pv.Program(lambda x: None, lambda x: None))
+
+
+def test_an_auroc_of_data_far_apart_has_an_error_all_the_same():
+    random, times, covered = np.random.default_rng(0), 300, 0
+    truth = 0.5 * (1 + math.erf(3.0 / 2))  # of two normals 3 apart
+    for _ in range(times):
+        high, low = (torch.from_numpy(random.normal(mean, 1, 10)) for mean in (3.0, 0.0))
+        area, error = _auroc(high, low)
+        covered += abs(area - truth) < 2 * error
+        assert error > 0
+    assert covered / times > 0.9
+    with pytest.raises(InvalidInput, match="scores: got NaN"):
+        _auroc(torch.tensor([1.0, torch.nan]), torch.tensor([0.0]))

@@ -80,3 +80,19 @@ def test_a_validation_curve_is_its_own_condition(capsys):
     pv.fit(small_vae(), x, epochs=12, validation=x[:50], learning_rate=1e-4)
     (line,) = [each for each in capsys.readouterr().err.splitlines() if "go on for" in each]
     assert line.startswith("the validation ELBO still rises") and "if the test" not in line
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5])
+def test_epochs_in_a_row_that_are_alike_are_no_slope(alike):
+    random, times, found = np.random.default_rng(0), 400, 0
+    for _ in range(times):
+        noise = random.normal(size=200)
+        for i in range(1, 200):
+            noise[i] = alike * noise[i - 1] + (1 - alike**2) ** 0.5 * noise[i]
+        found += slope_of(-50 - 40 * np.exp(-np.arange(100) / 2) + noise[100:]).rises
+    assert found / times < 0.02 + 3 * (0.02 * 0.98 / times) ** 0.5
+
+
+def test_a_flat_curve_has_no_slope_and_no_error():
+    flat = slope_of([-1.0] * 30)
+    assert (flat.gain, flat.error, flat.rises) == (0.0, 0.0, False)
