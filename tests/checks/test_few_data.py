@@ -197,6 +197,7 @@ ROWS = {
     "large counts": lambda num: torch.poisson(torch.full((num, 2), 200.0)),
     "tenths": lambda num: (170 + 10 * torch.randn(num, 1)).mul(10).round() / 10,
     "standardised counts": lambda num: (torch.poisson(torch.full((num, 2), 200.0)) - 200) / 14,
+    "some zeros": lambda num: torch.randn(num, 1) * (torch.rand(num, 1) < 0.93),
 }
 
 
@@ -213,9 +214,9 @@ def test_rows_that_repeat_by_chance_are_no_leak(kind, num_train, num_test, float
 
 
 def test_a_row_that_cannot_repeat_by_chance_is_a_leak(float64):
-    for rows in (torch.randn(100, 3), torch.poisson(1e6 * torch.rand(100, 3))):
-        test = torch.cat([torch.randn(60, 3), rows[:2]])
-        subject = Subject(EXACT.program(), Dataset(test), Dataset(rows), None, Claims(), 0)
+    for rows in (torch.randn(160, 3), torch.poisson(1e6 * torch.rand(160, 3))):
+        train, test = rows[:100], rows[98:]
+        subject = Subject(EXACT.program(), Dataset(test), Dataset(train), None, Claims(), 0)
         looked = leakage.Leakage().look(subject)
         assert looked.matters and looked.p_value < 1e-4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import NamedTuple
 
 import torch
 from scipy import stats
@@ -23,10 +24,10 @@ ROUNDING = 1e-6  # of a distance
 BLOCK = 2**24  # distances at a time
 GRIDS = (1.0, 0.1, 0.01, 0.001)  # steps of columns that are rounded, in the units of x
 PART, COLUMNS = 0.1, 3  # of the pairs of rows, the nearest to one another; of the columns, the best
-FEWEST = 45  # pairs of a column that tell how often two are alike
+FEWEST = 10  # values of a column that tell how often two are alike
 TOLERANCE = 0.01  # of a step
 ROWS = 300  # that are compared for it
-RARELY = 0.01  # a probability that two rows are alike by chance; above it rows repeat
+RARELY = 0.01  # a probability that two values are alike; above it they are counted
 
 
 class Leakage(Check):
@@ -34,7 +35,8 @@ class Leakage(Check):
 
     Rows of few digits repeat by chance: the share of test rows that lie in the training data is
     then held against the share of training rows that occur there twice. Where no training row does,
-    the number of test rows among them is about Poisson with mean
+    a number of many digits in both is enough. The number of other test rows among the training rows
+    is about Poisson with mean
 
     .. math:: N M \, P(|x_d - x'_d| \le h_d \text{ for each } d) \prod_d (2 h_d / g_d + 1)^{-1}
 
@@ -57,11 +59,19 @@ class Leakage(Check):
         twins = torch.tensor([[float(known[row] > 1)] for row in train])
         p_value, more = share_test(among.numpy(), twins.numpy())
         count, share = int(among.sum()), among.mean().item()
-        # One column of numbers that hardly repeat is enough, whatever stands beside it.
-        alike = 1.0 if twins.any() else _chance_alike(seeded_rows(learnt, ROWS, subject.seed))
         p_same = float(p_value[0])
-        if alike < RARELY:  # a row found twice was put there
-            p_same = float(stats.poisson.sf(count - 1, len(test) * len(train) * alike))
+        if not twins.any():
+            few, others = (
+                rows_of_entries(seeded_rows(data, ROWS, subject.seed).values).double()
+                for data in (learnt, subject.test)
+            )
+            both = torch.cat([few, others])
+            steps = [_step(column[~column.isnan()].unique()) for column in both.T]
+            expected = len(test) * len(train) * _chance_alike(few, steps)
+            p_same = min(p_same, float(stats.poisson.sf(count - 1, expected)))
+            equal = rows_of_entries(subject.test.values).double()[among.flatten() > 0]
+            if _have_many_digits(equal, both, steps).any():  # who has such a number has that row
+                p_same = 0.0
         beside, usual = _beside(subject, learnt)
         p_beside, more_beside = share_test(beside.numpy(), usual.numpy())
         near = int(beside.sum())
@@ -94,37 +104,68 @@ def _hashes(data: Dataset) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def _chance_alike(data: Dataset) -> float:
+class _Column(NamedTuple):
+    """How often two values of a column are alike.
+
+    Args:
+        alike: the probability.
+        near: which pairs of rows are near one another in it (P,), where it lies on a grid.
+        places: how many places of the grid are as near as that.
+    """
+
+    alike: float
+    near: Tensor | None = None
+    places: int = 1
+
+
+def _chance_alike(rows: Tensor, steps: list[float]) -> float:
     """About how probable it is that two rows are equal by chance, by the columns that tell most."""
-    found: list[tuple[float, Tensor, float]] = []  # of a column alone, what is near, and places
-    for column in rows_of_entries(data.values).double().T:
-        values, counts = column[~column.isnan()].unique(return_counts=True)
-        pairs = counts.sum().item() * (counts.sum().item() - 1) / 2
-        if pairs < FEWEST:
-            continue
-        alike = (counts * (counts - 1) / 2).sum().item() / pairs
-        if alike > RARELY:
-            found.append((alike, torch.empty(0), 0.0))
-            continue
-        step = _step(values)  # too few are equal to count: those that are near tell
-        if not step:
-            return 0.0
-        apart = torch.pdist(column[:, None])
-        near = apart.nanquantile(PART).item()
-        places = 2 * round(near / step) + 1
-        found.append((PART / places, apart <= near, places))
-    best = sorted(found, key=lambda each: each[0])[:COLUMNS]
-    together = [(near, places) for _, near, places in best if places]
-    if not together:
-        return best[0][0] if best else 1.0
-    inside = torch.stack([near for near, _ in together]).all(0)
-    share = (int(inside.sum()) + 1) / (len(inside) + 1)
-    return min(best[0][0], share / math.prod(places for _, places in together))
+    every = (_column(values, step) for values, step in zip(rows.T, steps))
+    best = sorted((one for one in every if one is not None), key=lambda one: one.alike)[:COLUMNS]
+    near = [one.near for one in best if one.near is not None]
+    together = 1.0
+    if near:
+        inside = torch.stack(near).all(0)
+        share = (int(inside.sum()) + 1) / (len(inside) + 1)
+        together = share / math.prod(one.places for one in best)
+    return min([together, *(one.alike for one in best)])
+
+
+def _have_many_digits(equal: Tensor, rows: Tensor, steps: list[float]) -> Tensor:
+    """Which rows (N, D) have a number that no other row has by chance.
+
+    It is neither round nor an end of its column (M, D), and that column has no grid.
+    """
+    free = torch.tensor(steps) == 0
+    whole = equal / GRIDS[-1]
+    is_round = (whole - whole.round()).abs() < TOLERANCE
+    low, high = rows.nan_to_num(torch.inf).amin(0), rows.nan_to_num(-torch.inf).amax(0)
+    inside = (equal > low) & (equal < high)
+    return (free & ~is_round & inside).any(1)
+
+
+def _column(column: Tensor, step: float) -> _Column | None:
+    """What a column (N,) tells; ``None`` where it has too few values, or no grid."""
+    _, counts = column[~column.isnan()].unique(return_counts=True)
+    count = int(counts.sum())
+    if count < FEWEST:
+        return None
+    alike = float((counts * (counts - 1)).sum()) / (count * (count - 1))
+    if alike > RARELY:
+        return _Column(alike)
+    if not step:
+        return None
+    apart = torch.pdist(column[:, None])  # too few are equal to count: those that are near tell
+    reach = apart.nanquantile(PART).item()
+    places = 2 * round(reach / step) + 1
+    return _Column(PART / places, apart <= reach, places)
 
 
 def _step(values: Tensor) -> float:
     """The step of the grid that the values (N,) of a column lie on, in their order; 0 for none."""
     gaps = values.diff()
+    if not len(gaps):
+        return GRIDS[0]
     for step in (*GRIDS, gaps.min().item()):
         whole = values / step if step in GRIDS else gaps / step
         if (whole - whole.round()).abs().max() < TOLERANCE:
