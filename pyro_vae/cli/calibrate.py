@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
@@ -12,6 +11,7 @@ from pyro_vae.cli.measured import Measured, Row, add_subject_arguments, deliver,
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.diagnostics.calibration import calibrate
+from pyro_vae.evaluation.widening import error_of_share
 from pyro_vae.validation import check_count
 
 WORST = 5  # dimensions in the table; all are in the file
@@ -56,10 +56,7 @@ def run(argv: list[str]) -> None:
     ]
     rows = [
         Row("p of uniform ranks, all dimensions", test.smallest, digits=4),
-        *(
-            Row(name, value, mc_se=math.sqrt(value * (1 - value) / count), digits=3)
-            for name, value in covers
-        ),
+        *(Row(name, value, mc_se=error_of_share(value, count), digits=3) for name, value in covers),
     ]
     verdict = "a U of the ranks is a q too narrow, a hump one too wide, a slope a bias"
     notes = [verdict, f"the {len(worst)} dimensions with the smallest p of {len(found.names)}"]

@@ -1,11 +1,30 @@
-"""How much wider the intervals of a few, or of skewed, draws are."""
+"""How much wider the intervals of a few, or of skewed, draws are, and the error of a share."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from scipy import special
 
-__all__ = ["skewness", "widening", "widening_of_mean"]
+__all__ = ["error_of_share", "skewness", "widening", "widening_of_mean"]
+
+
+def error_of_share(share: float, count: int) -> float:
+    r"""The standard error of a share of so many.
+
+    .. math:: \sqrt{p (1 - p) / N}, \quad \frac1{N + 2} \le p \le \frac{N + 1}{N + 2}
+
+    Where all agree, or none, the share is known no better than one success more and one failure
+    more would leave it.
+
+    Example:
+        >>> round(error_of_share(0.5, 100), 3), round(error_of_share(1.0, 10), 3)
+        (0.05, 0.087)
+    """
+    least = 1 / (count + 2)
+    near = min(max(share, least), 1 - least)
+    return math.sqrt(near * (1 - near) / count)
 
 
 def widening(num_samples: int) -> float:

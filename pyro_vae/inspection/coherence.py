@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.shown import facts_html
+from pyro_vae.evaluation.widening import error_of_share
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -35,7 +35,7 @@ class Coherence:
     @property
     def se(self) -> float:
         """The standard error of the share over data."""
-        return math.sqrt(self.share * (1 - self.share) / len(self.agrees))
+        return error_of_share(self.share, len(self.agrees))
 
     def __str__(self) -> str:
         return f"{100 * self.share:.1f} +- {100 * self.se:.1f} % of {len(self.agrees)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.datasets.shown import facts_html
+from pyro_vae.evaluation.widening import error_of_share
 from pyro_vae.inspection.embedding import as_array
 from pyro_vae.validation import check_count
 
@@ -31,7 +31,7 @@ class Accuracy:
     @property
     def se(self) -> float:
         """The standard error over test data."""
-        return math.sqrt(self.value * (1 - self.value) / self.num_data)
+        return error_of_share(self.value, self.num_data)
 
     def __str__(self) -> str:
         return f"{self.value:.1%} +- {self.se:.1%} of {self.num_data:,}"

@@ -14,6 +14,7 @@ from torch import nn
 import pyro_vae as pv
 from pyro_vae.distributions import has_mean
 from pyro_vae.inspection.anomaly import _auroc, anomaly
+from pyro_vae.inspection.coherence import Coherence
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.embedding import embed, neighbours, prior_draws
 from pyro_vae.inspection.geometry import (
@@ -325,3 +326,9 @@ def test_an_auroc_of_data_far_apart_has_an_error_all_the_same():
     assert covered / times > 0.9
     with pytest.raises(InvalidInput, match="scores: got NaN"):
         _auroc(torch.tensor([1.0, torch.nan]), torch.tensor([0.0]))
+
+
+def test_a_share_of_all_or_none_has_an_error_too():
+    for agrees in (torch.ones(20, dtype=torch.bool), torch.zeros(20, dtype=torch.bool)):
+        assert Coherence(agrees).se == pytest.approx((21 / 22**2 / 20) ** 0.5)
+    assert Coherence(torch.arange(20) < 15).se == pytest.approx((0.75 * 0.25 / 20) ** 0.5)

@@ -8,6 +8,7 @@ from scipy import stats
 from pyro_vae.checks.base import Check, Finding, Number, is_clear
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import RANKS, SIMULATED, Subject
+from pyro_vae.evaluation.widening import error_of_share
 from pyro_vae.plotting import plot_coverage
 
 __all__ = ["Coverage"]
@@ -40,8 +41,7 @@ class Coverage(Check):
             test = stats.binomtest(round(share * count), count, level)
             p_values.append(float(test.pvalue))
             gaps.append(share - level)
-            near = (share * count + 1) / (count + 2)  # never 0 or 1, where no error would be left
-            errors.append((near * (1 - near) / count) ** 0.5)
+            errors.append(error_of_share(share, count))
             numbers[f"covered by regions of {level:.0%}"] = share
             numbers[f"its standard error at {level:.0%}"] = errors[-1]
         worst = min(range(len(gaps)), key=lambda i: p_values[i])
