@@ -47,7 +47,8 @@ class Probabilities(Check):
         said, seen, error = _groups(x, p, known)
         z = (seen - said) / error
         worst = int(np.abs(z).argmax())
-        few = f", {len(z)} groups of {known.sum():,} entries"
+        groups = "in one group" if len(z) == 1 else f"in {len(z)} groups"
+        few = f", {groups} of {known.sum():,} entries"
         return Finding(
             means=f"entries that are 1 with probability {said[worst]:.2f} by the model are so in "
             f"{seen[worst]:.2f} +- {error[worst]:.2f} of the cases{few}",
