@@ -92,6 +92,7 @@ class Bracket(Check):
             p_value=min(1.0, 2 * min(p_below, p_above)),
             matters=not inside,
             clear=inside,
+            more="Raise --minutes: more temperatures make the difference, or its error, smaller.",
             faults=["q misses part of the posterior" if is_low else "the bound does not hold"],
             change="Score by annealing (pv.evaluation.ais) and use a posterior with more modes or "
             "a wider one."
