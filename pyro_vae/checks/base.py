@@ -16,6 +16,7 @@ from pyro_vae.evaluation.over_seeds import holm
 from pyro_vae.validation import InvalidInput, check_choice
 
 __all__ = [
+    "CLEAR",
     "TOLD",
     "WORDS",
     "Check",

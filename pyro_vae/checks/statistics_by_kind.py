@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyro_vae.checks.two_samples import rank_test, share_test
+from pyro_vae.checks.two_samples import observed, rank_test, share_test
 
 __all__ = ["Departure", "advice_on", "departures", "statistics_of"]
 
@@ -72,7 +72,7 @@ def _middle(reference: np.ndarray) -> np.ndarray:
 def _beyond(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Whether a value lies beyond the reference's outermost percentages on either side."""
     low, high = np.nanquantile(reference, [0.002, 0.998], axis=0)
-    return _held((values < low) | (values > high), values)
+    return observed((values < low) | (values > high), values)
 
 
 def _repeated(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def _repeated(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np
     found = np.ones_like(values)
     for d in range(values.shape[1]):
         found[np.unique(values[:, d], return_index=True)[1], d] = 0.0
-    return _held(found > 0, values)
+    return observed(found > 0, values)
 
 
 def _at_the_end(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -93,11 +93,7 @@ def _at_the_end(values: np.ndarray, reference: np.ndarray, real: np.ndarray) -> 
     """
     ends = [fn(each, 0) for fn in (np.nanmin, np.nanmax) for each in (reference, real)]
     at_end = np.any([values == end for end in ends], axis=0)
-    return _held(at_end & (_repeated(values, reference, real) == 1), values)
-
-
-def _held(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(values), np.nan, holds.astype(float))
+    return observed(at_end & (_repeated(values, reference, real) == 1), values)
 
 
 def _binary(discrete: np.ndarray, binary: np.ndarray) -> np.ndarray:
@@ -135,7 +131,7 @@ STATISTICS = (
         _counts,
     ),
     Statistic(
-        "share of zeros", lambda x, ref, real: _held(x == 0, x),
+        "share of zeros", lambda x, ref, real: observed(x == 0, x),
         "more zeros than in the model", "fewer zeros than in the model", _counts, True, SHARE,
     ),
     Statistic(
@@ -147,7 +143,7 @@ STATISTICS = (
         "counts less dispersed than in the model", _counts, True, SHARE,
     ),
     Statistic(
-        "share of multiples of five", lambda x, ref, real: _held((x > 0) & (x % 5 == 0), x),
+        "share of multiples of five", lambda x, ref, real: observed((x > 0) & (x % 5 == 0), x),
         "counts heaped on round numbers", "fewer round numbers than in the model",
         _counts, True, SHARE,
     ),

@@ -12,7 +12,7 @@ from scipy import stats
 from pyro_vae.checks.subject import CannotTell
 from pyro_vae.diagnostics.two_sample import FEWEST_DRAWS, TwoSampleTest, two_sample_test
 
-__all__ = ["error_of_ranks", "rank_test", "share_test", "told_apart"]
+__all__ = ["error_of_ranks", "observed", "rank_test", "share_test", "told_apart"]
 
 MOST_ALIKE = 0.7  # of the values of a column
 
@@ -41,7 +41,10 @@ def rank_test(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.n
     for d in np.flatnonzero(~np.isnan(common)):
         ours, theirs = (each[:, d : d + 1] for each in (real, simulated))
         sides = [
-            share_test(_where(side(ours, common[d]), ours), _where(side(theirs, common[d]), theirs))
+            share_test(
+                observed(side(ours, common[d]), ours),
+                observed(side(theirs, common[d]), theirs),
+            )
             for side in (np.greater, np.less)
         ]
         p_value[d] = min(1.0, 2 * min(float(p[0]) for p, _ in sides))
@@ -69,7 +72,8 @@ def _common(real: np.ndarray, simulated: np.ndarray) -> np.ndarray:
     return found
 
 
-def _where(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
+def observed(holds: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """1 where something holds of values (N, D), 0 where it does not, NaN where one is missing."""
     return np.where(np.isnan(values), np.nan, holds.astype(float))
 
 

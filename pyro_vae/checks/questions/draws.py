@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import CLEAR, Check, Finding
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject, seeded_rows
 from pyro_vae.evaluation.importance import importance_weights
@@ -16,7 +16,6 @@ DATA = 50
 MORE = 10  # times as many draws
 LEAST, MOST = 500, 20_000  # draws that K is held against
 TOLERATED = 0.1  # nats
-CLEAR = 3.0  # standard errors
 
 
 class Draws(Check):

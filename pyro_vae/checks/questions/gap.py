@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_vae.checks.base import Check, Finding, is_clear
+from pyro_vae.checks.base import CLEAR, Check, Finding, is_clear
 from pyro_vae.checks.drawing import bars
 from pyro_vae.checks.subject import Subject, seeded_rows
 from pyro_vae.evaluation.decomposition import decompose, inference_gap
@@ -12,7 +12,6 @@ __all__ = ["Gap"]
 
 DATA, DRAWS, STEPS = 50, 300, 150
 TOLERATED, SHARE = 0.1, 0.1  # nats, and of the KL of q to the prior
-CLEAR = 3.0  # standard errors
 
 
 class Gap(Check):

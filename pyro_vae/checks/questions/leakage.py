@@ -60,7 +60,7 @@ class Leakage(Check):
         p_value, more = share_test(among.numpy(), twins.numpy())
         count, share = int(among.sum()), among.mean().item()
         p_same = float(p_value[0])
-        if not twins.any():
+        if count and not twins.any():
             few, others = (
                 rows_of_entries(seeded_rows(data, ROWS, subject.seed).values).double()
                 for data in (learnt, subject.test)

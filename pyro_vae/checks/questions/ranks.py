@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pyro_vae.checks.base import Check, Finding, is_clear
+from pyro_vae.checks.base import CLEAR, Check, Finding, is_clear
 from pyro_vae.checks.drawing import ecdf_of_uniform
 from pyro_vae.checks.subject import RANKS, SIMULATED, Subject
 from pyro_vae.checks.uniformity import Uniform, uniform_test
@@ -15,7 +15,6 @@ __all__ = ["Ranks"]
 
 TOLERATED = 0.05  # difference of distribution functions
 LEVEL = 0.01
-CLEAR = 3.0  # standard errors
 MORE = "Raise --minutes: more simulated data would show a departure of ten points."
 
 
