@@ -3,7 +3,8 @@
     python experiments/benchmarks/steps.py [--cases mlp-128 digits] [--rounds 10] [--steps 20]
     [--out FOLDER]
 
-All contenders of a case run in one process, in interleaved rounds over the same batches. Ours takes
+All contenders of a case run in one process, in interleaved rounds over the same batches. Each takes
+its steps twice a round, of which the second time counts. Ours takes
 all steps of a round in one call, as `fit` takes up to sixteen. A ratio is
 the median over rounds of ours / theirs, so a drift of the machine's speed affects all alike; minima
 are given too. Peers that are not installed are left out (``uv sync --group peers`` installs them).
@@ -264,12 +265,12 @@ def contenders(case: Case, batches: Sequence[Tensor]) -> dict[str, Round]:
 
 def measure(runs: dict[str, Round], rounds: int, per_round: int) -> dict[str, dict[str, float]]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in runs.items():
+            run()  # not timed: the caches are warm then, and the threads of the one before asleep
             start = time.perf_counter()
             run()
-            if i:  # the first round warms caches up
-                seconds[name].append((time.perf_counter() - start) / per_round)
+            seconds[name].append((time.perf_counter() - start) / per_round)
     return {
         name: {
             "median_us": 1e6 * statistics.median(values),

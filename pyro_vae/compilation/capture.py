@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
 from torch._guards import TracingContext, tracing
-from torch._ops import OpOverload
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -37,6 +36,7 @@ from pyro_vae.compilation.passes import (
     CannotCapture,
     lift_tensors,
     refuse_dynamic_shapes,
+    shared_arguments,
     tags_of,
     tensor_at,
 )
@@ -209,7 +209,8 @@ class _Writes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        for leaf in tree_leaves(_written(func, args, kwargs)):
+        shared = shared_arguments(func, args, kwargs)
+        for leaf in tree_leaves([value for value, is_written in shared if is_written]):
             if isinstance(leaf, Tensor) and not leaf.requires_grad:
                 self.before.setdefault(id(leaf), (leaf, leaf.detach().clone()))
         return func(*args, **kwargs)
@@ -219,20 +220,6 @@ class _Writes(TorchDispatchMode):
         for tensor, value in reversed(self.before.values()):
             if tensor.shape == value.shape:  # a temporary may have been resized since
                 tensor.detach().copy_(value)
-
-
-def _written(
-    func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]
-) -> list[object]:
-    """The arguments that an operation writes to, by its signature."""
-    if "batch_norm" in func.__name__:
-        # Its signature does not say that it writes its running statistics.
-        return [args, kwargs]
-    return [
-        args[i] if i < len(args) else kwargs.get(argument.name)
-        for i, argument in enumerate(func._schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
 
 
 def _is_of_host(graph: GraphModule, node: Node) -> bool:

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from types import FunctionType, MethodType
 from typing import ParamSpec, TypeVar
 from unittest.mock import patch
@@ -38,6 +37,7 @@ from pyro_vae.compilation.cpp import (
 from pyro_vae.compilation.logarithm import our_logarithm
 from pyro_vae.compilation.matmul import can_run_our_products, our_products
 from pyro_vae.compilation.passes import CannotCapture
+from pyro_vae.compilation.repeats import parts_of
 
 __all__ = ["inductor", "with_functions"]
 
@@ -65,15 +65,27 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
     from torch._inductor.exc import CppCompileError
 
     if any(x.is_cuda for x in inputs) or not is_on():
-        return _compiled(graph, inputs, {})
+        return _in_parts(graph, inputs, {})
     options: dict[str, object] = {"post_grad_custom_pre_pass": our_logarithm()}
     if can_run_our_products():
         options["post_grad_custom_post_pass"] = our_products()
     try:
-        with patch("torch._inductor.async_compile.AsyncCompile", _one_library()), widest_vectors():
-            return _compiled(graph, inputs, options)
+        with widest_vectors(), _kernels_at_once():
+            return _in_parts(graph, inputs, options)
     except CppCompileError:  # a torch or a compiler that lacks what ours needs
-        return _compiled(graph, inputs, {})
+        return _in_parts(graph, inputs, {})
+
+
+def _in_parts(
+    graph: GraphModule, inputs: list[Tensor], options: dict[str, object]
+) -> CompiledGraph:
+    """Compile a graph; a large one in parts, where some of them repeat."""
+    parts = parts_of(graph, inputs)
+    if parts is None:
+        return _compiled(graph, inputs, options)
+    for part in parts.different:
+        part.call = _compiled(part.graph, [layout.empty() for layout in part.inputs], options)
+    return parts
 
 
 @contextmanager
@@ -150,32 +162,32 @@ def _kept(fn: Callable[P, Result]) -> tuple[Callable[P, Result], list[Result]]:
     return call, results
 
 
-@cache
-def _one_library() -> type:
-    """The class by which Inductor's code compiles its kernels, all at once."""
+@contextmanager
+def _kernels_at_once() -> Iterator[None]:
+    """Within it, kernels of Inductor's code are kept; at its end they are compiled, all at once."""
     from torch._inductor.async_compile import AsyncCompile
 
-    class OneLibrary(AsyncCompile):
-        def __init__(self) -> None:
-            super().__init__()
-            self.sources: list[_Source] = []
+    kept: list[tuple[dict[str, object], str, str]] = []  # who calls it, by which name; its code
 
+    class Kept(AsyncCompile):
         def cpp_pybinding(self, argtypes: list[str], source_code: str) -> _Source:
-            self.sources.append(_Source(source_code))
-            return self.sources[-1]
+            return _Source(source_code)
 
         def wait(self, scope: dict[str, object]) -> None:
-            texts = [source.text for source in self.sources]
-            functions = dict(zip(self.sources, library(texts) if texts else []))
-            for name, value in list(scope.items()):
+            for name, value in scope.items():
                 if isinstance(value, _Source):
-                    scope[name] = functions[value]
+                    kept.append((scope, name, value.text))
             super().wait(scope)
 
-    return OneLibrary
+    with patch("torch._inductor.async_compile.AsyncCompile", Kept):
+        yield
+    sources = list(dict.fromkeys(text for _, _, text in kept))
+    functions = dict(zip(sources, library(sources) if sources else []))
+    for scope, name, text in kept:
+        scope[name] = functions[text]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Source:
     """A kernel that is not compiled yet."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ __all__ = [
     "CannotCapture",
     "lift_tensors",
     "refuse_dynamic_shapes",
+    "shared_arguments",
     "tags_of",
     "tensor_at",
     "warn_not_captured",
@@ -50,6 +51,20 @@ def tensor_at(graph: GraphModule, node: Node) -> Tensor:
 def tags_of(node: Node) -> Collection[torch.Tag]:
     """Torch's tags for a node's operation, such as "output shape depends on data"."""
     return node.target.tags if isinstance(node.target, OpOverload) else ()
+
+
+def shared_arguments(
+    func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]
+) -> Iterator[tuple[object, bool]]:
+    """The arguments whose memory an operation writes to or gives on, and whether it writes."""
+    # The signature of a batch normalisation does not say that it writes its statistics.
+    normalises = "batch_norm" in func.__name__ and "backward" not in func.__name__
+    for i, argument in enumerate(func._schema.arguments):
+        value = args[i] if i < len(args) else kwargs.get(argument.name)
+        if normalises and argument.name in ("running_mean", "running_var"):
+            yield value, True
+        elif argument.alias_info is not None:
+            yield value, argument.alias_info.is_write
 
 
 def refuse_dynamic_shapes(graph: GraphModule) -> None:
