@@ -23,26 +23,25 @@ from unittest import mock
 import pyro.infer
 import torch
 from pyro import validation_enabled
-from torch import Tensor, nn
+from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae.compilation.passes import (
     CannotCapture,
     lift_tensors,
     refuse_dynamic_shapes,
-    shared_arguments,
     tags_of,
     tensor_at,
 )
+from pyro_vae.compilation.writes import without_writes
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Captured", "TensorFunction", "same_buffers", "without_writes"]
+__all__ = ["Captured", "TensorFunction"]
 
 TensorFunction = Callable[..., Tensor | tuple[Tensor, ...]]
 Function = Callable[..., None]
@@ -172,54 +171,6 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
         raise CannotCapture(
             "its control flow depends on the values of tensors", _line_at_fault(error)
         ) from None
-
-
-@contextmanager
-def without_writes(module: nn.Module | None = None) -> Iterator[None]:
-    """Undo what the body writes into tensors, and restore the buffers it replaces."""
-    writes = _Writes()
-    try:
-        with same_buffers(module), writes:
-            yield
-    finally:
-        writes.undo()
-
-
-@contextmanager
-def same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
-    """Restore the buffers that the body replaces by new tensors; list their names at the end."""
-    module = nn.Module() if module is None else module
-    before, replaced = dict(module.named_buffers()), list[str]()
-    try:
-        yield replaced
-    finally:
-        for name, buffer in before.items():
-            if module.get_buffer(name) is not buffer:
-                parent, _, attribute = name.rpartition(".")
-                setattr(module.get_submodule(parent), attribute, buffer)
-                replaced.append(name)
-
-
-class _Writes(TorchDispatchMode):
-    """Record tensors' values before the first write, so that they can be restored."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.before: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        shared = shared_arguments(func, args, kwargs)
-        for leaf in tree_leaves([value for value, is_written in shared if is_written]):
-            if isinstance(leaf, Tensor) and not leaf.requires_grad:
-                self.before.setdefault(id(leaf), (leaf, leaf.detach().clone()))
-        return func(*args, **kwargs)
-
-    def undo(self) -> None:
-        # In reverse: of several views of one tensor, the first one holds what was there first.
-        for tensor, value in reversed(self.before.values()):
-            if tensor.shape == value.shape:  # a temporary may have been resized since
-                tensor.detach().copy_(value)
 
 
 def _is_of_host(graph: GraphModule, node: Node) -> bool:

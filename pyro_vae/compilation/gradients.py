@@ -8,9 +8,10 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.compilation.capture import Captured, same_buffers, without_writes
+from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import OperationCounter, Work
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
+from pyro_vae.compilation.writes import same_buffers, without_writes
 
 __all__ = ["LossAndGradients", "shapes_of"]
 

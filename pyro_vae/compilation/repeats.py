@@ -23,8 +23,8 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
-from pyro_vae.compilation.capture import without_writes
 from pyro_vae.compilation.passes import shared_arguments
+from pyro_vae.compilation.writes import without_writes
 
 __all__ = ["Parts", "parts_of"]
 

@@ -12,9 +12,10 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.compilation.capture import Captured, without_writes
+from pyro_vae.compilation.capture import Captured
 from pyro_vae.compilation.cost import Work
 from pyro_vae.compilation.gradients import LossAndGradients
+from pyro_vae.compilation.writes import without_writes
 from pyro_vae.ranks.batch import (
     CannotShare,
     DrawnShapes,

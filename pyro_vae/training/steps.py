@@ -17,10 +17,10 @@ import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.compilation.capture import without_writes
 from pyro_vae.compilation.cost import FEWEST_STEPS, is_worth_compiling
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
+from pyro_vae.compilation.writes import without_writes
 from pyro_vae.contracts import Initializable, ProgramLike, Tensors, as_module
 from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
