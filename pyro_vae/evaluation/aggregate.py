@@ -168,8 +168,10 @@ def _dimensions(given: Conditioned, points: Values) -> dict[str, Tensor]:
     ((name, value),) = points.items()
     count, found = draws_in(points), {}
     for key, fn in (("marginals", given.guide), ("prior_marginals", given.model)):
-        marginals = _marginals(sites_of(given.trace(fn, count, points))[name]["fn"])
-        if marginals is None or (given.context is not None and key == "prior_marginals"):
+        density = sites_of(given.trace(fn, count, points))[name]["fn"]
+        marginals = _marginals(density)
+        are_independent = given.context is None and not _is_correlated(density)
+        if marginals is None or (key == "prior_marginals" and not are_independent):
             continue
         scores = in_rows(marginals.log_prob(value), given.plates)
         scores = scores.expand(count, len(given), *scores.shape[2:]).reshape(count, len(given), -1)
@@ -177,12 +179,26 @@ def _dimensions(given: Conditioned, points: Values) -> dict[str, Tensor]:
     return found
 
 
-def _marginals(fn: Distribution) -> Distribution | None:
-    """The densities of a distribution's dimensions as a batch; ``None`` if they are not known."""
+def _innermost(fn: Distribution) -> Distribution:
     while isinstance(
         fn, dist.Independent | torch.distributions.Independent | dist.ExpandedDistribution
     ):
         fn = fn.base_dist
+    return fn
+
+
+def _is_correlated(fn: Distribution) -> bool:
+    """Whether a normal distribution's dimensions are correlated."""
+    fn = _innermost(fn)
+    if not isinstance(fn, torch.distributions.MultivariateNormal):
+        return False
+    covariance = fn.covariance_matrix
+    return not torch.equal(covariance, torch.diag_embed(fn.variance).expand_as(covariance))
+
+
+def _marginals(fn: Distribution) -> Distribution | None:
+    """The densities of a distribution's dimensions as a batch; ``None`` if they are not known."""
+    fn = _innermost(fn)
     if isinstance(fn, torch.distributions.MultivariateNormal):
         return dist.Normal(fn.loc, fn.variance.sqrt())
     return fn if not fn.event_shape else None

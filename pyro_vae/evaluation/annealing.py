@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -121,7 +122,7 @@ class RateDistortion:
             :math:`-\beta`.
         rate: upper bounds on the rate, :math:`\mathrm{KL}(p_\beta(z \mid x) \,\|\, p(z))` (T,).
         distortion: :math:`-\mathrm{E}_{p_\beta} \log p(x \mid z)` (T,).
-        rate_se: standard errors of the rate over data (T,).
+        rate_se: standard errors of the rate over data (T,); NaN for a single datum.
         distortion_se: standard errors of the distortion over data (T,).
         num_samples: the number of chains K for each datum.
         seed: the seed of the draws.
@@ -348,15 +349,20 @@ def rate_distortion(
             # What is wanted at a temperature is known after its transition, so the last temperature
             # is walked at too.
             longer = [*betas, 1.0]
-            states = list(path.walk(longer, path.pilot(longer), path.begin(num_chains)))
+            states = path.walk(longer, path.pilot(longer), path.begin(num_chains))
             pairs = [
-                _rate_and_distortion(betas[i], states[i - 1].weights, states[i].point.advantage)
-                for i in kept
+                _rate_and_distortion(betas[i], before.weights, state.point.advantage)
+                for i, (before, state) in enumerate(pairwise(states), start=1)
+                if i in kept
             ]
             rates.append(torch.stack([rate for rate, _ in pairs])[:, : path.count])
             distortions.append(torch.stack([far for _, far in pairs])[:, : path.count])
     rate, distortion = torch.cat(rates, dim=1), torch.cat(distortions, dim=1)
-    errors = [part.std(1) / math.sqrt(part.shape[1]) for part in (rate, distortion)]
+    unknown = torch.full_like(rate[:, 0], math.nan)  # of one datum
+    errors = [
+        part.std(1) / math.sqrt(len(data)) if len(data) > 1 else unknown
+        for part in (rate, distortion)
+    ]
     return RateDistortion(
         torch.tensor([betas[i] for i in kept]),
         rate.mean(1),

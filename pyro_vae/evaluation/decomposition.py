@@ -8,7 +8,7 @@ where there are none.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
-from pyro_vae.evaluation.importance import evaluate, summary_error
+from pyro_vae.evaluation.importance import evaluate, summary_error, warn_of_heavy_tails
 from pyro_vae.evaluation.importance_score import ImportanceScore, warn_of_rounding
 from pyro_vae.evaluation.proposals import Guide, Proposal, Refitted
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
@@ -118,6 +118,8 @@ def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
 
 
+CLEAR = 3  # standard errors, beyond which a unit moves with the data and not with its draws
+
 Split: TypeAlias = tuple[dict[str, Tensor], Tensor]
 
 
@@ -172,10 +174,14 @@ class ActiveUnits:
     Args:
         variance: for each latent site :math:`\mathrm{Var}_x\, \mathrm{E}_q[z_d]`, in the shape of
             that latent.
-        threshold: above which a dimension counts as active.
+        threshold: above which a dimension counts as active, where it is more than three standard
+            errors.
         num_samples: the number of draws K for each datum.
         seed: the seed of the draws.
         sha256: the SHA-256 of the data.
+        mc_se: the standard error of each variance by its draws, for these data; empty if unknown.
+        spread: the variance of each dimension over data and draws, which is that of the aggregate
+            posterior and of which a variance above is a part; empty if unknown.
     """
 
     variance: dict[str, Tensor]
@@ -183,13 +189,23 @@ class ActiveUnits:
     num_samples: int
     seed: int
     sha256: str
+    mc_se: dict[str, Tensor] = field(default_factory=dict)
+    spread: dict[str, Tensor] = field(default_factory=dict)
 
     __repr__, _repr_html_ = result_words, result_html
 
     @property
+    def moves(self) -> dict[str, Tensor]:
+        """Whether each dimension of each latent site is active."""
+        return {
+            name: (value > self.threshold) & (value > CLEAR * self.mc_se.get(name, 0))
+            for name, value in self.variance.items()
+        }
+
+    @property
     def active(self) -> int:
         """How many dimensions are active."""
-        return sum(int((value > self.threshold).sum()) for value in self.variance.values())
+        return sum(int(value.sum()) for value in self.moves.values())
 
     @property
     def total(self) -> int:
@@ -216,7 +232,8 @@ def active_units(
         program: any program; dimensions of discrete latents are taken as numbers.
         data: a data set, a tensor x (N, \*event), or a pair (x, context), of at least two data.
         num_samples: draws K for each datum, at least 2.
-        threshold: above which a dimension counts as active.
+        threshold: above which a dimension counts as active, in squared units of z; 0.01 is meant
+            for a prior of variance 1.
         seed: seed of the draws; the caller's random state is left as it was.
 
     Raises:
@@ -236,13 +253,40 @@ def active_units(
     with conditioned(program, data, seed, scored=False) as given:
         values = given.draw(given.guide, num_samples)
     rows = {name: in_rows(value, given.plates).double() for name, value in values.items()}
+    noise = {name: row.var(0).mean(0) / num_samples for name, row in rows.items()}
+    variance = {name: row.mean(0).var(0) - noise[name] for name, row in rows.items()}
     return ActiveUnits(
-        {name: row.mean(0).var(0) - row.var(0).mean(0) / num_samples for name, row in rows.items()},
+        variance,
         threshold,
         num_samples,
         seed,
         data.sha256,
+        mc_se={
+            name: (
+                (2 * noise[name] + 4 * value.clamp(min=0)) * noise[name] / (len(data) - 1)
+            ).sqrt()
+            for name, value in variance.items()
+        },
+        spread={
+            name: value.clamp(min=0) + num_samples * noise[name] for name, value in variance.items()
+        },
     )
+
+
+@dataclass(frozen=True, repr=False)
+class Gap(Score):
+    """How far a bound lies below another score of the same data, in nats.
+
+    Args:
+        is_least: whether each value is the least that the gap can be (N,).
+    """
+
+    is_least: Tensor = field(kw_only=True)
+
+    @property
+    def is_bound(self) -> Tensor:
+        """Whether the upper score is known only to be a lower bound (N,)."""
+        return self.is_least
 
 
 @dataclass(frozen=True, repr=False)
@@ -254,8 +298,8 @@ class InferenceGap:
               \mathrm{ELBO}(q)}_{\text{amortisation}}
 
     Args:
-        inference: the whole.
-        approximation: what the best member q* of the guide's family still lacks.
+        inference: the whole; a lower bound where log p(x) is known only as one.
+        approximation: what the best member q* of the guide's family still lacks; likewise.
         amortization: what the encoder loses against that.
     """
 
@@ -288,7 +332,8 @@ def inference_gap(
         num_samples: draws K for each of the three scores.
         refinement: how q* is found; see `pyro_vae.evaluation.proposals.Refitted` for what its
             family is.
-        log_p: log p(x) of the same data if it is known better, by `ais` for instance.
+        log_p: log p(x) of the same data if it is known better, by `ais` for instance; no upper
+            bound.
         proposal: what log p(x) is estimated with otherwise; by default the refined guide, whose
             draws serve both its scores, so that no approximation gap is below 0. Its Monte Carlo
             error is that of two scores from separate draws, which is larger than its own.
@@ -296,8 +341,9 @@ def inference_gap(
         progress: show a bar for each score.
 
     Raises:
-        InvalidInput: on unusable data or K < 1, or where log p(x) would be estimated by a guide
-            that takes one value of a discrete latent and never reaches the others.
+        InvalidInput: on unusable data or K < 1, for an upper bound as ``log_p``, or where log p(x)
+            would be estimated by a guide that takes one value of a discrete latent and never
+            reaches the others.
 
     Warns:
         UnreliableEstimate: where the estimate of log p(x) is.
@@ -309,6 +355,13 @@ def inference_gap(
         >>> gap.inference.values.shape
         torch.Size([2])
     """
+    if log_p is not None and log_p.sign == "<=":
+        raise InvalidInput(
+            "log_p",
+            got="an upper bound",
+            expected="an estimate of log p(x), or a lower bound",
+            fix="pass what pv.evaluation.ais gives",
+        )
     data = as_dataset(data)
     scored = partial(evaluate, program, data, num_samples, progress=progress)
     guide = scored(proposal=Guide(), seed=seed)
@@ -321,14 +374,17 @@ def inference_gap(
         by = refined if proposal is None else scored(proposal=proposal, seed=seed + 2)
         log_p = by["log_likelihood"]
         _check_reaches_all(log_p)
+        if isinstance(log_p, ImportanceScore):
+            warn_of_heavy_tails(log_p, proposal or refinement, stacklevel=3)
 
-    def difference(a: Score, b: Score) -> Score:
-        return Score(
+    def difference(a: Score, b: Score) -> Gap:
+        return Gap(
             a.values - b.values,
             (a.mc_se.square() + b.mc_se.square()).sqrt(),
             num_samples,
             seed=seed,
             sha256=data.sha256,
+            is_least=a.is_bound,
         )
 
     return InferenceGap(difference(log_p, own), difference(log_p, best), difference(best, own))

@@ -168,6 +168,12 @@ def log_likelihood(
     if given:
         # From a seed of its own, so that the two errors are independent.
         score = difference(score, estimated(only_parts(data, given), seed + 1))
+    warn_of_heavy_tails(score, proposal, stacklevel=4)
+    return score
+
+
+def warn_of_heavy_tails(score: ImportanceScore, proposal: Proposal, stacklevel: int) -> None:
+    """Warn where the tail of the weights says that log p(x) is likely larger than stated."""
     if score.above_threshold and not score.is_restricted:
         warnings.warn(
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
@@ -175,9 +181,8 @@ def log_likelihood(
             "likely too low by more than the stated error. "
             f"{_advice(proposal)}anneal (pv.evaluation.ais), or use a more flexible posterior",
             UnreliableEstimate,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
-    return score
 
 
 def _advice(proposal: Proposal) -> str:

@@ -48,7 +48,9 @@ class Moved(Messenger):
         fn = msg["fn"]
         to_support = to_real(msg["name"], fn)
         offset, factor = self.affine(msg["name"], *_centre_and_scale(msg["name"], fn))
-        affine = AffineTransform(offset, factor, event_dim=to_support.domain.event_dim)
+        # It remembers what its last value is the image of. To invert it cancels: of draws much
+        # nearer to one another than to 0, little would be left of the density.
+        affine = AffineTransform(offset, factor, to_support.domain.event_dim, cache_size=1)
         msg["fn"] = dist.TransformedDistribution(
             fn, [affine if _is_real(fn) else Within(stated_support(fn), to_support, affine)]
         )
@@ -62,12 +64,20 @@ class Within(ComposeTransform):
     """
 
     def __init__(self, support: constraints.Constraint, to_support: Transform, real_map: Transform):
-        super().__init__([to_support.inv, real_map, to_support])
+        super().__init__([to_support.inv, real_map, _remembering(to_support)])
         self.support = support
 
     @constraints.dependent_property(is_discrete=False)
     def codomain(self):
         return self.support
+
+
+def _remembering(transform: Transform) -> Transform:
+    """The same map, which remembers what its last value is the image of, if it can."""
+    try:
+        return transform.with_cache(1)
+    except NotImplementedError:
+        return transform
 
 
 def _can_move(msg: Site) -> bool:

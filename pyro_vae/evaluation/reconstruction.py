@@ -28,9 +28,10 @@ class SquaredError(Score):
 def squared_error(
     program: ProgramLike, data: Data, target: Data | None = None, *, seed: int = 0
 ) -> SquaredError:
-    r"""The mean squared error of each reconstruction over the entries of x.
+    r"""The mean squared error of each reconstruction over the observed entries of x.
 
-    It is in the units of x squared; lower is better.
+    It is in the units of x squared; lower is better. Categories of a table have no distance from
+    one another and are left out. A datum without entries has the error NaN.
 
     .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = \mathrm{reconstruct}(\tilde x)
 
@@ -43,7 +44,7 @@ def squared_error(
         seed: seed of the draws; the caller's random state is left as it was.
 
     Raises:
-        InvalidInput: on unusable data, or text, whose numbers are names.
+        InvalidInput: on unusable data, or text or categories alone, whose numbers are names.
 
     Example:
         >>> squared_error(vae, torch.zeros(3, 1, 8, 8)).values.shape
@@ -57,13 +58,18 @@ def squared_error(
             expected="numbers that can be near one another",
             fix="read the reconstructions, or score them by log_joint or by elbo",
         )
-    x = (data if target is None else as_dataset(target)).tensor
-    errors = (
-        (only_tensor(reconstruct(program, data, seed=seed)).cpu() - x.cpu())
-        .square()
-        .flatten(1)
-        .mean(1)
-    )
+    x = (data if target is None else as_dataset(target)).tensor.cpu()
+    errors = (only_tensor(reconstruct(program, data, seed=seed)).cpu() - x).square().flatten(1)
+    if data.columns is not None:
+        errors = errors[:, [column.kind != "category" for column in data.columns]]
+    if errors.shape[1] == 0:
+        raise InvalidInput(
+            "data",
+            got="categories alone, whose numbers are names",
+            expected="numbers that can be near one another",
+            fix="score the reconstructions by log_joint or by elbo",
+        )
+    errors = errors.nanmean(1)
     unknown = torch.full_like(errors, torch.nan)
     return SquaredError(errors, unknown, 1, seed=seed, sha256=data.sha256)
 

@@ -50,7 +50,7 @@ def to_dict(result: object) -> dict[str, object]:
 
     Example:
         >>> sorted(to_dict(pv.evaluation.active_units(vae, torch.rand(5, 1, 8, 8).round())))
-        ['num_samples', 'seed', 'sha256', 'threshold', 'variance', 'versions']
+        ['mc_se', 'num_samples', 'seed', 'sha256', 'spread', 'threshold', 'variance', 'versions']
     """
     return {**_plain_fields(result), "versions": versions()}
 

@@ -168,8 +168,9 @@ class Explored:
             return []
         units = active_units(self.program, self.data[:500], num_samples=20, seed=self.seed)
         variance = units.variance[self.site].flatten()
+        moves = units.moves[self.site].flatten()
         order = variance.argsort(descending=True).tolist()
-        return [d for d in order if variance[d] > units.threshold] or order[:1]
+        return [d for d in order if moves[d]] or order[:1]
 
     def latent_at(self, point: Sequence[float], through: Tensor | None = None) -> Tensor:
         """The latent (D,) at a point of the map.

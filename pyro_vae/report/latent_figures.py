@@ -41,7 +41,7 @@ def show_aggregate(subject: Subject, gallery: Gallery) -> None:
         embed(program, test, draws=True, site=site, seed=seed + 2).var(0).argsort(descending=True)
     )
     units = active_units(program, test[:500], num_samples=20, seed=seed)
-    active = (units.variance[site].flatten() > units.threshold).nonzero().flatten().tolist()
+    active = units.moves[site].flatten().nonzero().flatten().tolist()
     numbers = gallery.numbers
     numbers.active_dims, numbers.latent_dims = len(active), drawn.shape[1]
     shown = (active + [d for d in by_variance.tolist() if d not in active])[:PAIRS]

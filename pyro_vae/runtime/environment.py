@@ -137,11 +137,13 @@ def as_by_default(device: torch.device) -> Iterator[None]:
     """Leave a caller's `torch.autocast`, `torch.no_grad` and `torch.inference_mode` meanwhile.
 
     Half precision is too coarse for a score, and gradients are needed in more places than training.
+    A program's own `torch.autocast` keeps no weight that it has cast: torch would forget it only
+    when the outermost one is left, which is this one, at the end of all training.
     """
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
+        torch.autocast(device.type, enabled=False, cache_enabled=False),
     ):
         yield
 

@@ -41,9 +41,10 @@ from pyro_vae.runtime.settings import COMPILE, Compile
 from pyro_vae.training.callbacks import Callback, check_callbacks
 from pyro_vae.training.feed import chunk_rows
 from pyro_vae.training.history import History
+from pyro_vae.training.optimizer_state import MakeOptimizer
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant
-from pyro_vae.training.steps import GradientSteps, MakeOptimizer
+from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import (
     InvalidInput,
     check_choice,

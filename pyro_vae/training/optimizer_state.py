@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OptimizerState", "Scalars"]
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["MakeOptimizer", "OptimizerState", "Scalars", "new_optimizer"]
+
+MakeOptimizer = Callable[..., torch.optim.Optimizer]  # from parameters and lr=
 
 PREFIX = "optimizer."
 
@@ -115,7 +119,29 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
-def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimiser needs the loss several times in a step."""
+def new_optimizer(
+    make: MakeOptimizer, parameters: Sequence[nn.Parameter], learning_rate: float
+) -> torch.optim.Optimizer:
+    """An optimiser of these parameters.
+
+    Raises:
+        InvalidInput: if it refuses them, or needs the loss several times in a step.
+    """
+    try:
+        optimizer = make(parameters, lr=learning_rate)
+    except ValueError as error:
+        raise InvalidInput(
+            "optimizer",
+            got=f"one that refuses these parameters or settings ({error})",
+            expected="one that takes all trainable parameters",
+            fix="choose Adam, or change its settings",
+        ) from None
     closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise InvalidInput(
+            "optimizer",
+            got=f"{type(optimizer).__name__}, which needs the loss several times a step",
+            expected="one that takes a step from gradients",
+            fix="choose Adam, or another such class of torch.optim",
+        )
+    return optimizer

@@ -36,15 +36,14 @@ from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
 from pyro_vae.training.averaging import MovingAverage
 from pyro_vae.training.feed import Batch, feed_of
-from pyro_vae.training.optimizer_state import OptimizerState, needs_closure
+from pyro_vae.training.optimizer_state import MakeOptimizer, OptimizerState, new_optimizer
 from pyro_vae.training.ownership import hands_on, leaves_of, refuse_foreign
 from pyro_vae.training.several import STEPS_AT_ONCE, Several
 from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["GradientSteps", "MakeOptimizer"]
+__all__ = ["GradientSteps"]
 
-MakeOptimizer = Callable[..., torch.optim.Optimizer]  # from parameters and lr=
 
 MOST_TO_INITIALIZE = 2**14  # data on disk that a part is initialised from
 
@@ -105,14 +104,7 @@ class GradientSteps:
                 expected="at least one nn.Parameter",
                 fix="register the networks as modules of the program (Program(..., modules=...))",
             )
-        self.optimizer = self.make_optimizer(self.parameters, lr=self.learning_rate)
-        if needs_closure(self.optimizer):
-            raise InvalidInput(
-                "optimizer",
-                got=f"{type(self.optimizer).__name__}, which needs the loss several times a step",
-                expected="one that takes a step from gradients",
-                fix="choose Adam, or another such class of torch.optim",
-            )
+        self.optimizer = new_optimizer(self.make_optimizer, self.parameters, self.learning_rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer_state = OptimizerState(self.optimizer, self.parameters)
         self.update = Update(self.optimizer, self.parameters, self.clip_norm, self.skip_norm)

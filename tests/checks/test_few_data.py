@@ -235,6 +235,36 @@ def test_a_latent_that_is_not_used_does_not_pass_on_few_data(float64):
     assert verdict("active units", SOUND, normal(20)).passed
 
 
+@pytest.mark.parametrize("scale", [0.05, 1.0, 100.0])
+def test_whether_a_latent_is_used_does_not_depend_on_its_unit(scale, float64):
+    def program(slope):
+        def model(data):
+            with pyro.plate("data", len(data)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(1), scale).to_event(1))
+                location = (slope * z / scale).expand(*z.shape[:-1], 4)
+                pyro.sample("x", dist.Normal(location, 1.0).to_event(1), obs=data)
+
+        def guide(data):
+            precision = 1 + 4 * slope**2
+            mean = scale * slope * data.sum(-1, keepdim=True) / precision
+            with pyro.plate("data", len(data)):
+                pyro.sample("z", dist.Normal(mean, scale * precision**-0.5).to_event(1))
+
+        return pv.Program(model, guide)
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        x = 2 * torch.randn(8, 1) + torch.randn(8, 4)
+        assert verdict("active units", program(2.0), x).passed is True
+        assert verdict("active units", program(0.0), torch.randn(100, 4)).passed is False
+
+
+def test_a_gap_of_which_only_the_least_is_known_does_not_pass(float64):
+    narrow = LinearGaussian(12, 12, noise=0.02)
+    found = verdict("inference gap", narrow.program(mean_field=True), narrow.data(50))
+    assert found.passed is not True and found.numbers["share whose gap may be larger"] > 0.5
+
+
 def test_a_context_that_both_share_does_not_blind_the_classifier():
     random = np.random.default_rng(0)
     context = random.standard_normal((500, 30))

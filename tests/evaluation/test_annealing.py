@@ -190,6 +190,13 @@ def test_the_rate_distortion_curve_of_probabilistic_pca():
     assert (curve.rate.diff() > 0).all() and (curve.distortion.diff() < 0).all()
 
 
+def test_the_error_over_one_datum_is_unknown():
+    exact = LinearGaussian(2, features=3)
+    curve = rate_distortion(exact.program(), exact.data(1), 4, 10, points=3, num_leapfrog=2)
+    assert curve.rate_se.isnan().all() and curve.distortion_se.isnan().all()
+    assert curve.rate.isfinite().all()
+
+
 def test_what_cannot_be_annealed_is_refused():
     import pyro
     import pyro.distributions as dist

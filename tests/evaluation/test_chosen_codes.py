@@ -89,6 +89,7 @@ def test_mixed_with_the_prior_it_has_the_exact_value(case):
     assert (off < 5 * score.mc_se)[~score.is_bound].all() and off.max() < 0.2
 
 
+@pytest.mark.filterwarnings("ignore:Pareto k")
 @pytest.mark.parametrize("case", CASES)
 def test_its_inference_gap_needs_a_score_with_all_values(case):
     program, x, exact = CASES[case]()

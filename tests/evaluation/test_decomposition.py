@@ -17,6 +17,7 @@ from pyro_vae.evaluation.decomposition import (
 )
 from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.evaluation.proposals import Refitted
+from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -164,6 +165,60 @@ def test_active_units_are_those_whose_posterior_mean_moves():
         active_units(exact.program(), x[:1])
 
 
+def test_noise_of_the_draws_makes_no_unit_active_in_any_unit_of_z():
+    x = torch.zeros(100, 1)
+    for scale in (1.0, 100.0):
+
+        def draw(scale=scale):
+            return pyro.sample("z", dist.Normal(torch.zeros(2), scale).to_event(1))
+
+        def guide(x, draw=draw):
+            with pyro.plate("data", len(x)):
+                draw()
+
+        def model(x, draw=draw):
+            with pyro.plate("data", len(x)):
+                z = draw()
+                pyro.sample("x", dist.Normal(0 * z[..., :1], 1.0).to_event(1), obs=x)
+
+        found = [active_units(pv.Program(model, guide), x, 50, seed=seed) for seed in range(20)]
+        assert sum(units.active for units in found) <= 1
+        variance = torch.stack([units.variance["z"] for units in found])
+        error = torch.stack([units.mc_se["z"] for units in found])
+        assert variance.square().mean().sqrt() == pytest.approx(error.mean().item(), rel=0.4)
+        spread = torch.stack([units.spread["z"] for units in found])
+        torch.testing.assert_close(spread.mean(0), scale**2 * torch.ones(2), rtol=0.05, atol=0)
+
+
+def test_the_error_of_a_moving_units_variance_covers_it():
+    exact = LinearGaussian(2, features=5)
+    x, few = exact.data(60), 5
+    truth = ((x - exact.mean) @ exact.gain.T).var(0)
+    found = [active_units(exact.program(), x, few, seed=seed) for seed in range(100)]
+    off = torch.stack([(units.variance["z"] - truth) / units.mc_se["z"] for units in found])
+    assert 0.8 < off.std() < 1.2 and off.mean().abs() < 0.3
+
+
+def test_a_gap_to_a_bound_is_a_bound():
+    """A diagonal q of a narrow ridge: weights are heavy, and log p(x) is larger than estimated."""
+    exact = LinearGaussian(12, features=12, noise=0.1)
+    x, program = exact.data(10), exact.program(mean_field=True)
+    with pytest.warns(UnreliableEstimate, match="Pareto k"):
+        gap = inference_gap(program, x, 200, refinement=Refitted(steps=20))
+    heavy = gap.inference.is_bound
+    assert heavy.any() and (gap.inference.sign, gap.approximation.sign) == (">=", ">=")
+    assert torch.equal(gap.approximation.is_bound, heavy)
+    assert not gap.amortization.is_bound.any()
+    assert (gap.approximation.interval()[1][heavy] == math.inf).all()
+    assert "Monte Carlo" not in str(gap.approximation)
+    known = Score(exact.marginal.log_prob(x), torch.zeros(10), 1)
+    gap = inference_gap(program, x, 200, refinement=Refitted(steps=20), log_p=known)
+    assert not gap.inference.is_bound.any()
+    upper = pv.evaluation.bdmc(program, 3, 4, 10, num_leapfrog=2).upper
+    with pytest.raises(InvalidInput, match="log_p: got an upper bound"):
+        inference_gap(program, x[:3], 20, log_p=upper)
+
+
 def test_the_inference_gap_splits_as_the_closed_forms_say():
     exact = LinearGaussian(3, features=6)
     x = exact.data(20)
@@ -183,3 +238,28 @@ def test_the_inference_gap_splits_as_the_closed_forms_say():
             torch.testing.assert_close(
                 gap.inference.values, gap.approximation.values + gap.amortization.values
             )
+
+
+def test_dimensions_of_a_correlated_prior_have_no_kl_of_their_own():
+    prior = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    covariance = torch.linalg.inv(torch.linalg.inv(prior) + torch.eye(2))
+
+    def program(of_prior):
+        def model(data):
+            with pyro.plate("data", len(data)):
+                z = pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), of_prior))
+                pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=data)
+
+        def guide(data):
+            with pyro.plate("data", len(data)):
+                pyro.sample("z", dist.MultivariateNormal(data @ covariance.T, covariance))
+
+        return pv.Program(model, guide)
+
+    x = torch.randn(50, 2)
+    found = aggregate_posterior(program(prior), x, 5)
+    assert found.dimension_kl is None and found.total_correlation is not None
+    found = aggregate_posterior(program(torch.eye(2)), x, 5)
+    assert found.total_correlation + found.dimension_kl.sum().item() == pytest.approx(
+        found.marginal_kl, abs=1e-9
+    )

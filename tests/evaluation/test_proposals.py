@@ -218,3 +218,33 @@ def test_a_guide_with_an_auxiliary_source_is_moved_there_and_never_mixed():
     with pytest.raises(InvalidInput, match="u: got an auxiliary site"):
         pv.evaluation.ais(program, x, 2, 2, start="guide")
     assert pv.evaluation.ais(program, x, 2, 2).values.isfinite().all()
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_refitted_guide_narrower_than_rounding_stays_below(constrained):
+    """Its density is taken at the draw itself, not at what is left of it by rounding."""
+    torch.set_default_dtype(torch.float32)  # the fixture puts it back
+
+    def model(data):
+        with pyro.plate("data", len(data)):
+            if constrained:
+                z = pyro.sample("z", dist.LogNormal(torch.full((1,), 6.0), 1.0).to_event(1))
+            else:
+                z = pyro.sample("z", dist.Normal(torch.zeros(1), 100.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=data)
+
+    net = torch.nn.Linear(1, 1)  # which the guide does not need, so that there is a parameter
+
+    def guide(data):
+        with pyro.plate("data", len(data)):
+            if constrained:
+                pyro.sample("z", dist.LogNormal(data.log(), 1e-9).to_event(1))
+            else:
+                pyro.sample("z", dist.Normal(data * 0.999, 1e-9).to_event(1))
+
+    program = pv.Program(model, guide, modules=[net])
+    torch.manual_seed(0)
+    x = 400 + 10 * torch.randn(8, 1)
+    score = evaluate(program, x, 200, proposal=Refitted(steps=20), seed=1)
+    assert (score["log_likelihood"].values < 0).all()
+    assert (score["elbo"].values < 0).all()

@@ -649,3 +649,20 @@ def test_validation_data_are_checked_before_training():
             epochs=10**9,
             progress=False,
         )
+
+
+@pytest.mark.parametrize(
+    "optimizer, said",
+    [
+        (lambda parameters, lr: torch.optim.SGD(parameters, lr=-1), "refuses .*learning rate"),
+        (torch.optim.LBFGS, "needs the loss several times"),
+        pytest.param(
+            getattr(torch.optim, "Muon", None),
+            "refuses .*2D",
+            marks=pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="an older torch"),
+        ),
+    ],
+)
+def test_an_optimiser_that_cannot_be_used_is_refused(optimizer, said):
+    with pytest.raises(InvalidInput, match=f"optimizer: got .*{said}"):
+        pv.fit(small_vae(), torch.rand(8, 1, 8, 8).round(), optimizer=optimizer, progress=False)

@@ -9,7 +9,7 @@ from pyro import validation_enabled
 from scipy import stats
 from torch import Tensor
 
-from pyro_vae.checks.base import Check, Finding
+from pyro_vae.checks.base import CLEAR, Check, Finding
 from pyro_vae.checks.drawing import bars
 from pyro_vae.checks.questions.information import FEWEST, Information
 from pyro_vae.checks.subject import MOST, CannotTell, Subject
@@ -24,13 +24,16 @@ from pyro_vae.runtime.observed import observed_data
 __all__ = ["ActiveUnits"]
 
 DRAWS, FEW_DATA = 50, 500
-MOVES = 0.1  # a variance of a posterior mean that is not nothing
-LEAST = 0.01  # nats that x tells of a draw of z, and the variance of an active unit
+MOVES = 0.1  # a share of a latent's variance that is not nothing
+LEAST = 0.01  # nats that x tells of a draw of z, and the share of an active unit
 SHOWN = 30
 
 
 class ActiveUnits(Check):
-    r"""Some latent dimension moves with the data: :math:`\mathrm{Var}_x \mathrm{E}_q[z_d]`.
+    r"""Some latent dimension moves with the data.
+
+    It is measured by the share of its variance that is between data,
+    :math:`\mathrm{Var}_x \mathrm{E}_q[z_d] / \mathrm{Var}\, z_d`, which has no unit.
 
     Where none does, the decoder says why. If it uses z on data of its own, q ignores x; if it does
     not, the latent has collapsed.
@@ -49,19 +52,24 @@ class ActiveUnits(Check):
         # So many that their noise alone makes no unit active, however few the data.
         draws = max(DRAWS, math.ceil(FEW_DATA * math.sqrt(2 / (count - 1))))
         units = active_units(subject.local, subject.few, draws, seed=subject.seed)
-        variance = torch.cat([value.flatten() for value in units.variance.values()])
+        variance, noise, spread = (
+            torch.cat([value.flatten() for value in values.values()])
+            for values in (units.variance, units.mc_se, units.spread)
+        )
+        share = (variance / spread).nan_to_num(0)  # a constant does not move
+        active = int(((share > LEAST) & (variance > CLEAR * noise)).sum())
         names = [f"{name}[{i}]" for name, v in units.variance.items() for i in range(v.numel())]
         nats, error = _nats_used(subject)
         used = nats > max(LEAST, 3 * error)
-        order = variance.argsort(descending=True)[:SHOWN].tolist()
-        means = f"{units.active} of {units.total} latent dimensions move with the data"
+        order = share.argsort(descending=True)[:SHOWN].tolist()
+        means = f"{active} of {units.total} latent dimensions move with the data"
         # With probability 0.001 the variance over all data is larger than that of a few by this.
         larger = (count - 1) / stats.chi2.ppf(0.001, count - 1)
-        may_move = larger * max(variance.max().item(), LEAST / 3) > MOVES
-        informs = not units.active and count >= FEWEST and Information().look(subject).passed
+        may_move = larger * max(share.max().item(), LEAST / 3) > MOVES
+        informs = not active and count >= FEWEST and Information().look(subject).passed
         if informs:  # a posterior of two mirrored modes has one mean for all data
             means += ", but draws of q do: its spread or its modes change"
-        elif not units.active:
+        elif not active:
             means += (
                 f", though x tells {nats:.2f} nats of z in data of the model's own"
                 if used
@@ -70,14 +78,14 @@ class ActiveUnits(Check):
         return Finding(
             means=means,
             numbers={
-                "active dimensions": units.active,
+                "active dimensions": active,
                 "of": units.total,
-                "threshold of the variance": units.threshold,
-                "largest variance of a posterior mean": variance.max().item(),
+                "threshold of the share": LEAST,
+                "largest share of a variance that is between data": share.max().item(),
                 "nats that a simulated x tells of its z": nats,
                 "its standard error": error,
             },
-            passed=True if units.active or informs else None if may_move else False,
+            passed=True if active or informs else None if may_move else False,
             faults=["q ignores x" if used else "the latent has collapsed"],
             change="Check on more data: that so few hardly differ may be by chance."
             if may_move
@@ -86,9 +94,9 @@ class ActiveUnits(Check):
             else "Warm up the KL (--warmup), use free bits, or a weaker decoder.",
             figure=bars(
                 [names[i] for i in order],
-                [variance[i].item() for i in order],
-                "variance of each posterior mean over data",
-                "variance",
+                [share[i].item() for i in order],
+                "share of each latent's variance that is between data",
+                "share",
             ),
         )
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 from pyro_vae.checks.base import CLEAR, Check, Finding, is_clear
 from pyro_vae.checks.drawing import bars
 from pyro_vae.checks.subject import Subject, seeded_rows
 from pyro_vae.evaluation.decomposition import decompose, inference_gap
+from pyro_vae.evaluation.importance_score import UnreliableEstimate
 from pyro_vae.evaluation.proposals import Refitted
 
 __all__ = ["Gap"]
 
 DATA, DRAWS, STEPS = 50, 300, 150
-TOLERATED, SHARE = 0.1, 0.1  # nats, and of the KL of q to the prior
+TOLERATED, SHARE, MOST = 0.1, 0.1, 10.0  # nats; of the KL of q to the prior, up to so many nats
+MOST_BOUNDS = 0.5  # of the data may have a gap of which only the least is known: docs/scores.md
 
 
 class Gap(Check):
@@ -36,11 +40,13 @@ class Gap(Check):
         subject.need_all_values()
         few = seeded_rows(subject.few, DATA, subject.seed)
         steps = round(self.size * STEPS)
-        gap = inference_gap(
-            subject.local, few, DRAWS, refinement=Refitted(steps=steps), seed=subject.seed
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreliableEstimate)  # it is said below
+            gap = inference_gap(
+                subject.local, few, DRAWS, refinement=Refitted(steps=steps), seed=subject.seed
+            )
         kl = decompose(subject.local, few, 20, seed=subject.seed)["kl"].mean
-        tolerated = TOLERATED + SHARE * kl
+        tolerated = TOLERATED + min(SHARE * kl, MOST)
         parts = {"approximation": gap.approximation, "amortisation": gap.amortization}
         errors = {name: part.se for name, part in parts.items()}
         # Fewer steps put a part of the encoder's loss down to the family: what the encoder loses is
@@ -62,15 +68,20 @@ class Gap(Check):
             "amortisation": "the encoder is off",
         }
         known = (is_whole or total <= tolerated) and is_clear(max(errors.values()), tolerated)
+        # Of data with heavy weights log p(x) is likely larger, and so is the gap.
+        at_least = gap.inference.is_bound.double().mean().item()
+        known = known and at_least <= MOST_BOUNDS
         passed = not too_large if too_large or known else None
         return Finding(
             means=f"q loses {total:.2g} nats: {gap.approximation.mean:.2g} +- "
             f"{errors['approximation']:.1g} by its family and {gap.amortization.mean:.2g} +- "
             f"{errors['amortisation']:.1g} by its encoder, of {len(few)} data with "
-            f"{steps} steps each; up to {tolerated:.2g} each is little",
+            f"{steps} steps each; up to {tolerated:.2g} each is little"
+            + (f"; of {at_least:.0%} of them it is at least so much" if at_least else ""),
             numbers={
                 "data": len(few),
                 "steps": steps,
+                "share whose gap may be larger": at_least,
                 "inference gap": total,
                 "approximation gap": gap.approximation.mean,
                 "its standard error": errors["approximation"],
