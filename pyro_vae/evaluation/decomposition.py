@@ -275,11 +275,7 @@ def active_units(
 
 @dataclass(frozen=True, repr=False)
 class Gap(Score):
-    """How far a bound lies below another score of the same data, in nats.
-
-    Args:
-        is_least: whether each value is the least that the gap can be (N,).
-    """
+    """How far a bound lies below another score of the same data, in nats; the least where told."""
 
     is_least: Tensor = field(kw_only=True)
 
