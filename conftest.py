@@ -19,6 +19,12 @@ def doctest_names(doctest_namespace, tmp_path_factory):
     doctest_namespace |= {
         "pv": pv,
         "torch": torch,
-        "vae": small_vae(),
         "folder": tmp_path_factory.mktemp("doctests") / "saved",
     }
+
+
+@pytest.fixture(autouse=True)
+def own_vae(request, doctest_namespace):
+    """A program of each example's own, which may train it."""
+    if isinstance(request.node, pytest.DoctestItem):
+        doctest_namespace["vae"] = small_vae()

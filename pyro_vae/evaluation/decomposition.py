@@ -347,7 +347,7 @@ def inference_gap(
     Source: Cremer, Li and Duvenaud (2018), Inference Suboptimality in Variational Autoencoders.
 
     Example:
-        >>> gap = inference_gap(vae, torch.zeros(2, 1, 8, 8), 100, refinement=Refitted(steps=50))
+        >>> gap = inference_gap(vae, torch.zeros(2, 1, 8, 8), refinement=Refitted(steps=50))
         >>> gap.inference.values.shape
         torch.Size([2])
     """
