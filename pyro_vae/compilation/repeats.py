@@ -311,7 +311,7 @@ class _Cut:
         """The parts, each where it stands."""
         nodes = [[node for unit in self.units[run] for node in unit] for run in runs]
         self.run_of = {node: i for i, run in enumerate(nodes) for node in run}
-        forms = [self._form(i, run) for i, run in enumerate(nodes)]
+        forms = [self._form(run) for run in nodes]
         places_of: dict[Hashable, list[int]] = {}
         for i, (form, _) in enumerate(forms):
             places_of.setdefault(form, []).append(i)
@@ -331,7 +331,7 @@ class _Cut:
             places.append(Place(part, takes, gives, frees))
         return Parts(self.inputs, places, self.outputs)
 
-    def _form(self, number: int, run: list[Node]) -> tuple[Hashable, list[Node]]:
+    def _form(self, run: list[Node]) -> tuple[Hashable, list[Node]]:
         """What a run computes of what, in words that are the same for the same; its inputs."""
         own = {node: i for i, node in enumerate(run)}
         takes: dict[Node, int] = {}
