@@ -12,7 +12,7 @@ out that saves most, which is the one with the largest product of length and fur
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import getitem
 
@@ -165,9 +165,9 @@ def _layouts(graph: GraphModule, inputs: Sequence[Tensor]) -> dict[Node, Layout]
         def run_node(self, n: Node) -> object:
             result = super().run_node(n)
             if isinstance(result, Tensor):
-                # An input comes as it is; what one part gives to another can be laid out anew.
-                stride = result.stride() if n.op == "placeholder" else Layout.of(result).stride
-                found[n] = Layout(result.shape, stride, result.dtype, result.device)
+                found[n] = Layout.of(result)
+                if n.op == "placeholder":  # comes as it is; the others can be laid out anew
+                    found[n] = replace(found[n], stride=result.stride())
             return result
 
     devices = {x.device.index for x in inputs if x.is_cuda}
@@ -312,22 +312,24 @@ class _Cut:
         nodes = [[node for unit in self.units[run] for node in unit] for run in runs]
         self.run_of = {node: i for i, run in enumerate(nodes) for node in run}
         forms = [self._form(run) for run in nodes]
+        used = [self._used(i, run) for i, run in enumerate(nodes)]
         places_of: dict[Hashable, list[int]] = {}
         for i, (form, _) in enumerate(forms):
             places_of.setdefault(form, []).append(i)
         parts: dict[int, tuple[Part, list[int]]] = {}
         for same in places_of.values():
             # What is needed of one of them is computed by all.
-            needed = sorted({j for i in same for j in self._needed(i, nodes[i])})
+            needed = sorted(set().union(*(used[i] for i in same)))
             part = self._part(nodes[same[0]], forms[same[0]][1], needed)
             parts.update((i, (part, needed)) for i in same)
         last = {node: i for i, (_, takes) in enumerate(forms) for node in takes}
-        places = []
+        kept, places = set(self.outputs), []
         for i, (_, takes) in enumerate(forms):
             part, needed = parts[i]
-            own = set(self._needed(i, nodes[i]))
-            gives = [(nodes[i][j], self.layouts[nodes[i][j]]) if j in own else None for j in needed]
-            frees = [node for node in takes if last[node] == i and node not in self.outputs]
+            gives = [
+                (nodes[i][j], self.layouts[nodes[i][j]]) if j in used[i] else None for j in needed
+            ]
+            frees = [node for node in takes if last[node] == i and node not in kept]
             places.append(Place(part, takes, gives, frees))
         return Parts(self.inputs, places, self.outputs)
 
@@ -348,13 +350,13 @@ class _Cut:
         form = [(n.target, described(n.args), described([*n.kwargs.items()])) for n in run]
         return tuple(form), list(takes)
 
-    def _needed(self, number: int, run: list[Node]) -> list[int]:
+    def _used(self, number: int, run: list[Node]) -> set[int]:
         """Which operations of a run have results that are used outside of it."""
-        return [
+        return {
             i
             for i, node in enumerate(run)
             if any(self.run_of.get(user) != number for user in node.users)
-        ]
+        }
 
     def _part(self, run: list[Node], takes: list[Node], needed: list[int]) -> Part:
         graph = Graph()

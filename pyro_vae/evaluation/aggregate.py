@@ -170,8 +170,10 @@ def _dimensions(given: Conditioned, points: Values) -> dict[str, Tensor]:
     for key, fn in (("marginals", given.guide), ("prior_marginals", given.model)):
         density = sites_of(given.trace(fn, count, points))[name]["fn"]
         marginals = _marginals(density)
-        are_independent = given.context is None and not _is_correlated(density)
-        if marginals is None or (key == "prior_marginals" and not are_independent):
+        if marginals is None:
+            continue
+        is_prior = key == "prior_marginals"
+        if is_prior and (given.context is not None or _is_correlated(density)):
             continue
         scores = in_rows(marginals.log_prob(value), given.plates)
         scores = scores.expand(count, len(given), *scores.shape[2:]).reshape(count, len(given), -1)

@@ -274,7 +274,7 @@ def active_units(
 
 
 @dataclass(frozen=True, repr=False)
-class Gap(Score):
+class GapScore(Score):
     """How far a bound lies below another score of the same data, in nats; the least where told."""
 
     is_least: Tensor = field(kw_only=True)
@@ -373,8 +373,8 @@ def inference_gap(
         if isinstance(log_p, ImportanceScore):
             warn_of_heavy_tails(log_p, proposal or refinement, stacklevel=3)
 
-    def difference(a: Score, b: Score) -> Gap:
-        return Gap(
+    def difference(a: Score, b: Score) -> GapScore:
+        return GapScore(
             a.values - b.values,
             (a.mc_se.square() + b.mc_se.square()).sqrt(),
             num_samples,
