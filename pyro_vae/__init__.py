@@ -37,16 +37,17 @@ if TYPE_CHECKING:  # all of it is imported on first use, so that a command start
     from pyro_vae.runtime.imputation import impute
     from pyro_vae.runtime.predictive import encode, generate, reconstruct
     from pyro_vae.training import CompiledSVI, fit  # type: ignore[no-redef]  # a module, too
+    from pyro_vae.validation import InvalidInput
 
 __version__ = "0.2.0"
 
 __all__ = [
-    "VAE", "CompiledSVI", "HierarchicalVAE", "LadderVAE", "MultimodalVAE", "Program", "Refined",
-    "SemiSupervisedVAE", "at_globals", "check", "checks", "compare", "datasets", "decode",
-    "diagnostics", "elbo", "encode", "evaluation", "fit", "generate", "impute", "inspection",
-    "likelihoods", "load", "log_likelihood", "networks", "objectives", "plotting", "posteriors",
-    "priors", "reconstruct", "save", "sharing", "to_elpd", "to_inference_data",
-    "training",
+    "VAE", "CompiledSVI", "HierarchicalVAE", "InvalidInput", "LadderVAE", "MultimodalVAE",
+    "Program", "Refined", "SemiSupervisedVAE", "at_globals", "check", "checks", "compare",
+    "datasets", "decode", "diagnostics", "elbo", "encode", "evaluation", "fit", "generate",
+    "impute", "inspection", "likelihoods", "load", "log_likelihood", "networks", "objectives",
+    "plotting", "posteriors", "priors", "reconstruct", "save", "sharing", "to_elpd",
+    "to_inference_data", "training",
 ]  # fmt: skip
 
 # Where the functions and classes named above are defined.
@@ -54,6 +55,7 @@ _HOMES = {
     "VAE": "programs",
     "CompiledSVI": "training",
     "HierarchicalVAE": "programs",
+    "InvalidInput": "validation",
     "LadderVAE": "programs",
     "MultimodalVAE": "programs",
     "Program": "programs",

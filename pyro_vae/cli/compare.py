@@ -18,7 +18,7 @@ from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import recipe_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.columns import Columns
-from pyro_vae.datasets.shown import known
+from pyro_vae.datasets.shown import known, measured
 from pyro_vae.evaluation.comparison import Difference, Spread, compare, load_scores, spread
 from pyro_vae.evaluation.importance_score import share_of_bounds
 from pyro_vae.evaluation.over_seeds import SeedDifference, against_best
@@ -210,10 +210,10 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
     ):
         table.add_column(column, justify="right", overflow="fold")
     for run, score in scores.items():
-        mean = f"{score.sign} {score.mean:.2f}".strip()
+        mean = f"{score.sign} {measured(score.mean, score.se)}".strip()
         difference = ("", "", "")
         if paired := compared.differences.get(run):
-            value = f"{paired.sign} {paired.mean:+.2f}".strip()
+            value = f"{paired.sign} {measured(paired.mean, paired.se, '+')}".strip()
             difference = value, known(paired.se), paired.error
         table.add_row(short[run], f"{score.num_samples:,}", mean, known(score.se), *difference)
     console = console_of()
@@ -269,14 +269,14 @@ def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
         paired = compared.over_seeds.get(runs)
         table.add_row(
             " ".join(short[run] for run in runs),
-            f"{sign}{over_seeds.mean:.2f}",
-            f"{over_seeds.sd:.2f}",
+            f"{sign}{measured(over_seeds.mean, over_seeds.sd)}",
+            known(over_seeds.sd),
             *(() if paired is None else _words(paired)),
         )
     return table
 
 
 def _words(paired: SeedDifference) -> tuple[str, ...]:
-    value = f"{paired.sign} {paired.mean:+.2f}".strip()
+    value = f"{paired.sign} {measured(paired.mean, paired.se, '+')}".strip()
     errors = (known(error) for error in (paired.se, paired.se_data, paired.se_seeds))
     return value, *errors, "< 0.001" if paired.adjusted < 0.001 else known(paired.adjusted, 3)

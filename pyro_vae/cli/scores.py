@@ -18,7 +18,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import sha256_of
 from pyro_vae.datasets.on_disk import blocks_of
-from pyro_vae.datasets.shown import known
+from pyro_vae.datasets.shown import known, measured
 from pyro_vae.evaluation.comparison import scores_npz
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance import evaluate, log_joint
@@ -314,13 +314,13 @@ def _label(ll: ImportanceScore) -> str:
 
 def _add_losses(table: Table, scores: dict[str, Score]) -> list[str]:
     """Add the rows of a program whose guide is a point mass; return its caveats."""
-    for name, key, digits in (
-        ("minus the loss", "log_joint", 2),
-        ("squared error per entry", "squared_error", 5),
+    for name, key in (
+        ("minus the loss", "log_joint"),
+        ("squared error per entry", "squared_error"),
     ):
         if key in scores:
             score = scores[key]
-            table.add_row(name, known(score.mean, digits), known(score.se, digits), "")
+            table.add_row(name, measured(score.mean, score.se), known(score.se), "")
     return [
         "A guide that is a point has neither an ELBO nor a log p(x): these are its loss and its "
         "reconstruction error."

@@ -24,6 +24,7 @@ __all__ = [
     "data_words",
     "facts_html",
     "known",
+    "measured",
     "plus_minus",
     "result_html",
     "result_words",
@@ -52,31 +53,53 @@ def facts_html(title: str, facts: Mapping[str, object]) -> str:
     return f"<table>{caption}{rows}</table>"
 
 
-def plus_minus(value: float, error: float, digits: int = 2, sign: str = "") -> str:
+def plus_minus(value: float, error: float, digits: int | None = None, sign: str = "") -> str:
     """A number with its error, or alone where the error is not known.
 
     Args:
         value: the number.
         error: its error; NaN where there is none, as over a single datum.
-        digits: decimals of both.
+        digits: decimals of both; by default two, or as many as a smaller error needs.
         sign: ``"+"`` to write the sign of a positive number.
 
     Example:
         >>> plus_minus(-94.346, 0.8), plus_minus(1.5, float("nan"), sign="+")
         ('-94.35 +- 0.80', '+1.50')
+        >>> plus_minus(0.01234, 0.00045)
+        '0.01234 +- 0.00045'
     """
+    digits = _decimals(error) if digits is None else digits
     words = _written(value, digits, sign)
     return words if math.isnan(error) else f"{words} +- {_written(error, digits)}"
 
 
-def known(value: float, digits: int = 2) -> str:
-    """A number, or ``"unknown"`` for NaN, as is the error over a single datum.
+def measured(value: float, error: float, sign: str = "") -> str:
+    """A number with as many decimals as its error, which is shown elsewhere.
 
     Example:
-        >>> known(0.8), known(-2.5e12), known(float("nan"))
-        ('0.80', '-2.5e+12', 'unknown')
+        >>> measured(-94.346, 0.8), measured(0.01234, 0.00045, sign="+")
+        ('-94.35', '+0.01234')
     """
+    return _written(value, _decimals(error), sign)
+
+
+def known(value: float, digits: int | None = None) -> str:
+    """A number, or ``"unknown"`` for NaN, as is the error over a single datum.
+
+    It has two decimals by default, or as many as a smaller number needs.
+
+    Example:
+        >>> known(0.8), known(0.00045), known(-2.5e12), known(float("nan"))
+        ('0.80', '0.00045', '-2.5e+12', 'unknown')
+    """
+    digits = _decimals(value) if digits is None else digits
     return "unknown" if math.isnan(value) else _written(value, digits)
+
+
+def _decimals(number: float) -> int:
+    """Decimals that show two digits of a number, from two to eight."""
+    size = abs(number)
+    return min(1 - math.floor(math.log10(size)), 8) if 0 < size < 0.01 else 2
 
 
 def _written(value: float, digits: int, sign: str = "") -> str:

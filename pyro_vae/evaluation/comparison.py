@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checkpoint.commit import read_current
-from pyro_vae.datasets.shown import facts_html, plus_minus
+from pyro_vae.datasets.shown import facts_html, known, measured, plus_minus
 from pyro_vae.evaluation.difference import Difference, check_same_data, compare
 from pyro_vae.evaluation.global_score import GlobalELBO, PredictiveScore
 from pyro_vae.evaluation.importance_score import ImportanceScore
@@ -81,9 +81,9 @@ class Spread:
         return f"Spread({self})"
 
     def _repr_html_(self) -> str:
-        facts = {"mean": f"{self.mean:.2f}", "runs": self.num_runs}
+        facts = {"mean": measured(self.mean, self.sd), "runs": self.num_runs}
         if self.num_runs > 1:
-            facts["s.d. between runs"] = f"{self.sd:.2f}"
+            facts["s.d. between runs"] = known(self.sd)
         return facts_html(f"over seeds, {self.unit} per datum", facts)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pyro_vae.datasets.shown import facts_html, known, plus_minus
+from pyro_vae.datasets.shown import facts_html, known, measured, plus_minus
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Difference", "check_same_data", "compare"]
@@ -83,7 +83,7 @@ class Difference:
 
     def _repr_html_(self) -> str:
         facts = {
-            "mean": f"{self.sign} {self.mean:+.2f}".strip(),
+            "mean": f"{self.sign} {measured(self.mean, self.se, '+')}".strip(),
             "s.e. over data": known(self.se),
             "Monte Carlo error": self.error,
             "data": self.num_data,

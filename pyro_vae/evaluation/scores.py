@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae import __version__
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.datasets.shown import facts_html, known, plus_minus
+from pyro_vae.datasets.shown import facts_html, known, measured, plus_minus
 from pyro_vae.datasets.text import END
 from pyro_vae.evaluation.arviz_compat import ArvizData, inference_data
 from pyro_vae.evaluation.difference import Difference, compare
@@ -169,7 +169,8 @@ class Score:
         one = "one datum, " if len(self.values) == 1 else ""
         if self.sign:
             error = one or f"standard error over data {known(self.se)}, "
-            return f"{self.sign} {known(self.mean)} {self.unit} ({error}{draws})"
+            mean = measured(self.mean, self.se)
+            return f"{self.sign} {mean} {self.unit} ({error}{draws})"
         mean = plus_minus(self.mean, self.se)
         return f"{mean} {self.unit} ({one}Monte Carlo error {self.error}, {draws})"
 
@@ -184,7 +185,7 @@ class Score:
 
     def _repr_html_(self) -> str:
         facts = {
-            "mean": f"{self.sign} {known(self.mean)}".strip(),
+            "mean": f"{self.sign} {measured(self.mean, self.se)}".strip(),
             "s.e. over data": known(self.se),
             "Monte Carlo error": self.error,
             "data": f"{len(self.values):,}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from pyro_vae.datasets.shown import known
+from pyro_vae.datasets.shown import known, measured
 from pyro_vae.plotting.files import figure_png
 from pyro_vae.plotting.sweeps import SweepLine, plot_sweep
 from pyro_vae.report import markup
@@ -42,10 +42,10 @@ def rows_of(results: Results) -> Iterator[list[str]]:
         yield [
             row.setting.name or "the recipe",
             str(len(row.trials)),
-            f"{row.sign} {row.spread.mean:.2f}".strip(),
+            f"{row.sign} {measured(row.spread.mean, row.spread.sd)}".strip(),
             known(row.spread.sd),
             *_difference(row),
-            "" if elbo is None else f"{elbo.mean:.2f}",
+            "" if elbo is None else measured(elbo.mean, elbo.sd),
             _pareto_k(row),
             f"{row.seconds:.1f}",
         ]
@@ -57,7 +57,7 @@ def _difference(row: Row) -> tuple[str, str, str]:
         return "", "", ""
     p = f"{found.adjusted:.3f}" if found.adjusted >= 0.001 else "< 0.001"
     shown = "unknown" if math.isnan(found.adjusted) else p
-    return f"{found.sign} {found.mean:+.2f}".strip(), known(found.se), shown
+    return f"{found.sign} {measured(found.mean, found.se, '+')}".strip(), known(found.se), shown
 
 
 def _pareto_k(row: Row) -> str:
@@ -159,7 +159,7 @@ def _html(results: Results, command: str, picture: bytes) -> str:
         [
             text(row.setting.name or "the recipe"),
             str(each.trial.seed),
-            f"{each.scores[results.score].mean:.2f}",
+            measured(each.scores[results.score].mean, each.scores[results.score].se),
             duration(each.seconds),
             f"<code>{text(each.trial.folder.name)}</code>",
         ]

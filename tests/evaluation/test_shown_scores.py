@@ -58,6 +58,20 @@ def test_the_line_of_a_score_holds_its_numbers():
     )
 
 
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (Score(torch.tensor([0.0123, 0.0127]), torch.zeros(2), 1), "0.01250 +- 0.00020"),
+        (Difference(-0.00123, 0.00004, 0.0, 9), "-0.001230 +- 0.000040"),
+        (Spread(0.0125, 0.0004, 3), "0.01250 +- 0.00040"),
+    ],
+)
+def test_a_small_error_is_shown_with_two_digits_and_never_as_zero(shown, words):
+    assert words in str(shown)
+    for number in words.split(" +- "):
+        assert number in shown._repr_html_()
+
+
 def test_a_squared_error_is_not_in_nats():
     vae, other = small_vae(), small_vae(seed=1)
     error, second = pv.evaluation.squared_error(vae, X), pv.evaluation.squared_error(other, X)
