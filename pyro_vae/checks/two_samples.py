@@ -38,16 +38,13 @@ def rank_test(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.n
         found = stats.mannwhitneyu(real, simulated, axis=0, method="asymptotic", nan_policy="omit")
         advantage = found.statistic / (n * m) - 0.5
     p_value, common = np.nan_to_num(found.pvalue, nan=1.0), _common(real, simulated)
-    for d in np.flatnonzero(~np.isnan(common)):
-        ours, theirs = (each[:, d : d + 1] for each in (real, simulated))
+    if (alike := ~np.isnan(common)).any():
+        ours, theirs, value = real[:, alike], simulated[:, alike], common[alike]
         sides = [
-            share_test(
-                observed(side(ours, common[d]), ours),
-                observed(side(theirs, common[d]), theirs),
-            )
+            share_test(observed(side(ours, value), ours), observed(side(theirs, value), theirs))[0]
             for side in (np.greater, np.less)
         ]
-        p_value[d] = min(1.0, 2 * min(float(p[0]) for p, _ in sides))
+        p_value[alike] = np.minimum(1.0, 2 * np.minimum(*sides))
     return p_value, np.nan_to_num(advantage)
 
 
@@ -94,8 +91,8 @@ def share_test(real: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.
     """
     n, m = (~np.isnan(real)).sum(0), (~np.isnan(simulated)).sum(0)
     held, drawn = np.nansum(real, 0).round(), np.nansum(simulated, 0).round()
-    law = stats.hypergeom(n + m, (held + drawn).astype(int), n)
-    tail = 2 * np.minimum(law.cdf(held), law.sf(held - 1))
+    law = n + m, (held + drawn).astype(int), n
+    tail = 2 * np.minimum(stats.hypergeom.cdf(held, *law), stats.hypergeom.sf(held - 1, *law))
     return np.minimum(1.0, tail), held / np.maximum(n, 1) - drawn / np.maximum(m, 1)
 
 

@@ -13,8 +13,9 @@ from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.runtime.predictive import reconstruct
-from pyro_vae.validation import InvalidInput
+from pyro_vae.runtime.observed import like_parts
+from pyro_vae.runtime.predictive import representatives
+from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["SquaredError", "reconstruction_score", "squared_error"]
 
@@ -31,9 +32,11 @@ def squared_error(
     r"""The mean squared error of each reconstruction over the observed entries of x.
 
     It is in the units of x squared; lower is better. Categories of a table have no distance from
-    one another and are left out. A datum without entries has the error NaN.
+    one another and are left out. A datum without entries has the error NaN. Entries that were
+    observed are predicted too, by the others and themselves.
 
-    .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = \mathrm{reconstruct}(\tilde x)
+    .. math:: \frac1D \|x - \hat x\|^2, \quad \hat x = E[x \mid z], \quad
+              z \sim q(z \mid \tilde x)
 
     Args:
         program: any program.
@@ -59,7 +62,9 @@ def squared_error(
             fix="read the reconstructions, or score them by log_joint or by elbo",
         )
     x = (data if target is None else as_dataset(target)).tensor.cpu()
-    errors = (only_tensor(reconstruct(program, data, seed=seed)).cpu() - x).square().flatten(1)
+    made = representatives(program, data, seed=seed)
+    mean = only_tensor(like_parts(made, list(tensors_of(data.x)))).cpu()
+    errors = (mean - x).square().flatten(1)
     if data.columns is not None:
         errors = errors[:, [column.kind != "category" for column in data.columns]]
     if errors.shape[1] == 0:

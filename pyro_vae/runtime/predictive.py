@@ -54,6 +54,7 @@ __all__ = [
     "in_blocks",
     "posterior_predictive",
     "reconstruct",
+    "representatives",
     "shown_value",
 ]
 
@@ -177,6 +178,19 @@ def reconstruct(
         torch.Size([3, 1, 8, 8])
     """
     program, data = as_program(program), as_dataset(data)
+    made = representatives(program, data, draws=draws or data.missing, seed=seed)
+    if data.missing:
+        for name, seen in tensors_of(like_parameters(program, data.x)).items():
+            made[name or "x"] = torch.where(torch.isnan(seen), made[name or "x"], seen)
+    return like_parts(made, list(tensors_of(data.x)))
+
+
+@in_fixed_blocks
+def representatives(
+    program: ProgramLike, data: Dataset, *, draws: bool = False, seed: int = 0
+) -> dict[str, Tensor]:
+    """E[x | z] at one draw z ~ q(z | x), or a draw, by part of x; also of what was observed."""
+    program = as_program(program)
     with evaluating(program, seed):
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
@@ -185,12 +199,7 @@ def reconstruct(
         return observed_parts(posterior_predictive(with_noise_of(given[rows], seed)), x)
 
     x = tensors_of(given.x)
-    value = partial(shown_value, draws=draws or data.missing)
-    made = in_blocks(program, run, value, len(given), seed)
-    if data.missing:
-        for name, seen in x.items():
-            made[name or "x"] = torch.where(torch.isnan(seen), made[name or "x"], seen)
-    return like_parts(made, list(x))
+    return in_blocks(program, run, partial(shown_value, draws=draws), len(given), seed)
 
 
 @in_fixed_blocks
