@@ -257,6 +257,8 @@ def parse_context(
     if columns is not None and "=" in text:
         pairs = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
         named = columns.numbers({name.strip(): value.strip() for name, value in pairs.items()})
+        if len(columns) == 1 and columns[0].categories:  # labels: of shape (num,)
+            return torch.full((num,), int(named[0]))
         return torch.tensor(named).expand(num, len(named))
     names = columns[0].categories if columns is not None and len(columns) == 1 else ()
     if text in names:

@@ -15,7 +15,10 @@ from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.datasets.shown import facts_html
 from pyro_vae.datasets.standard import context_frame
+from pyro_vae.programs import as_program
+from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.memory import chunks
+from pyro_vae.runtime.noise import block_seed
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import InvalidInput, as_number, check_count, check_seed
@@ -110,7 +113,8 @@ def impute(
     r"""Fill in missing entries: draws of p(x_mis | z), z ~ q(z | x_obs).
 
     What was observed stays. The draws are of the posterior predictive density as far as q is the
-    posterior (multiple imputation).
+    posterior (multiple imputation). Each has a draw of its own of global latents, which all its
+    entries share.
 
     Args:
         program: any program that was trained on data with missing entries.
@@ -155,11 +159,14 @@ def impute(
     rows, inverse = places[:, 0].unique(return_inverse=True)
     few = dataset[rows]
     few.missing = True
-    made = []
+    made, program = [], as_program(program)
+    # Data that are drawn at once share their global latents, and every draw needs its own.
+    shares = at_globals(program, few, seed) is not program
+    size = 1 if shares else max(1, AT_ONCE // max(1, few.tensor.numel()))
     with progress_bar("draws", total=num_draws, shown=progress) as advance:
-        for chunk in chunks(num_draws, max(1, AT_ONCE // max(1, few.tensor.numel()))):
+        for chunk in chunks(num_draws, size):
             count = chunk.stop - chunk.start
-            completed = _completions(program, few, count, seed + chunk.start)
+            completed = _completions(program, few, count, block_seed(seed, chunk.start))
             made.append(completed[:, inverse, *places.T[1:]].to(x.dtype))
             advance(count)
     draws = torch.cat(made)

@@ -70,6 +70,17 @@ def test_samples_come_in_the_tables_own_units_and_names(run, capsys):
     assert "one of Adelie, Gentoo" in line
 
 
+def test_the_only_column_of_a_context_may_be_named(run, tmp_path):
+    data = ["--data", str(run / "birds.csv"), "--context", "species", "--standardize", "true"]
+    assert main(["train", *data, "--out", str(tmp_path / "run"), *FAST]) == 0
+    sample = ["sample", str(tmp_path / "run"), "--num", "5", "--seed", "3"]
+    made = set()
+    for context in ("species=Gentoo", "Gentoo", "1"):
+        assert main([*sample, "--context", context, "--out", str(tmp_path / "new.csv")]) == 0
+        made.add((tmp_path / "new.csv").read_text())
+    assert len(made) == 1
+
+
 def test_imputing_completes_every_row_in_order(run):
     out = run / "full.csv"
     arguments = ["--num-draws", "5", "--out", str(out)]

@@ -49,6 +49,24 @@ def test_draws_are_those_of_the_conditional_density(float64):
     assert torch.equal(again.draws, filled.draws)
 
 
+def test_every_draw_has_global_latents_of_its_own():
+    x = torch.randn(6, 4)
+    x[0, 3] = x[1, 2] = torch.nan
+    likelihood = pv.likelihoods.Missing(pv.likelihoods.Normal(4, MLP(1, []), scale=0.1))
+    program = pv.VAE(
+        pv.priors.StandardNormal(1),
+        pv.networks.Bayesian(likelihood, scale=1.0),
+        pv.posteriors.DiagonalNormal(1, pv.networks.WithMask(4, MLP(8, []))),
+    )
+    data = Dataset(x, missing=True)
+    filled = [pv.impute(program, data, num_draws=300, seed=seed).draws for seed in (0, 1)]
+    one_each = [pv.reconstruct(program, data, seed=seed) for seed in range(300)]
+    over_globals = torch.stack([torch.stack([each[0, 3], each[1, 2]]) for each in one_each])
+    for draws in filled:
+        torch.testing.assert_close(draws.std(0), over_globals.std(0), rtol=0.3, atol=0)
+    assert not torch.isin(filled[0], filled[1]).any()
+
+
 def test_a_table_is_completed_in_its_own_units():
     table = pd.DataFrame({"mass": [4000.0, np.nan, 4400.0] * 8, "sex": ["f", "m", None] * 8})
     data = pv.datasets.load_whole(table, standardize=True)
