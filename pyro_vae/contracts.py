@@ -275,11 +275,15 @@ class Quantity:
         holds: from the quantity (N, ...) and x (N, ...) to whether each entry is such a value; the
             quantity's trailing dimensions are as many as those of x, or none.
         has_units: whether it is in the units of x, so that it changes when they do.
+        drawn: its value where x is a draw of the model; ``None`` where that is any.
+        tells_x: whether it is part of what was seen of x, as the end of an interval is.
     """
 
     expected: str
     holds: Callable[[Tensor, Tensor], Tensor]
     has_units: bool = True
+    drawn: float | None = None
+    tells_x: bool = False
 
 
 @runtime_checkable
@@ -329,8 +333,7 @@ class Place:
     Args:
         event: the shape of one datum of x.
         axis: the axis of x, counted with the data's, that the part is a slice of; ``None`` for all.
-        start: the first index of the slice.
-        count: the number of indices.
+        start, count: the first index of the slice, and the number of indices.
     """
 
     event: tuple[int, ...]
@@ -383,16 +386,13 @@ SOON = 10.0  # seconds of waiting that need no word
 def alone() -> Iterator[None]:
     """Keep other threads of the process from running a program meanwhile; they wait.
 
-    Torch's random numbers and Pyro's stack of handlers belong to the process: programs that run in
-    two threads at once would draw one another's numbers and see one another's sites.
+    Two programs that run at once would draw one another's numbers and see one another's sites.
     """
     if not _alone.acquire(timeout=SOON):
         warnings.warn(
             "waiting for another thread that trains or scores: Pyro's handlers and torch's random "
-            "numbers belong to the whole process; use processes to run several at once",
-            UserWarning,
-            stacklevel=3,
-        )
+            "numbers belong to the whole process: use processes to run several", stacklevel=3,
+        )  # fmt: skip
         _alone.acquire()
     try:
         yield

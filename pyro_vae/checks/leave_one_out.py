@@ -12,13 +12,24 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import singledispatch
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_vae.checks.subject import CannotTell, DoesNotApply, Subject
-from pyro_vae.distributions import ObservedEntries, ObservedEvents, entries_of, stated_support
+from pyro_vae.distributions import (
+    CensoredEntries,
+    Columns,
+    ObservedEntries,
+    ObservedEvents,
+    entries_of,
+    stated_support,
+)
+from pyro_vae.distributions.censored import ABOVE, BELOW, BETWEEN
+from pyro_vae.distributions.supports import number_inside
+from pyro_vae.distributions.tails import log_tails
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.validation import InvalidInput, tensors_of
 
@@ -37,8 +48,8 @@ class Predicted:
     Args:
         name: of the part.
         x: the entries (N, D).
-        pit: the probability of a smaller entry (N, D), ties broken at random; NaN where an entry
-            is missing.
+        pit: the probability of a smaller entry (N, D), ties broken at random, and a bound taken
+            for a value beyond it, drawn by the model; NaN where an entry is missing.
         one: the predicted probability of a 1 (N, D), or its density.
         ess: effective draws behind each (N, D).
     """
@@ -125,12 +136,46 @@ def _entries(law: TorchDistribution) -> TorchDistribution:
 
 def _smaller(law: TorchDistribution, x: Tensor, weights: Tensor, ess: Tensor) -> Tensor:
     """The weighted probability (N, D) of a smaller entry, ties broken at random."""
-    shape, entries = (DRAWS, *x.shape), x.double().flatten(1)
+    *each, are_exact = _below_and_at(law, x)
+    below, equal = (
+        (weights * one.double().expand(DRAWS, *x.shape).flatten(2)).sum(0) for one in each
+    )
+    share = below + torch.rand_like(below) * equal
+    if are_exact:
+        return share
+    return (share * ess + torch.rand_like(below)) / (ess + 1)  # of so many draws, a rank
+
+
+@singledispatch
+def _below_and_at(law: TorchDistribution, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """P(X < x) and P(X = x), and whether they are exact; of one draw of X where they are not."""
     if not stated_support(law).is_discrete:
         with suppress(NotImplementedError):
-            return (weights * law.cdf(x).double().expand(shape).flatten(2)).sum(0)
-    drawn = law.sample().double().expand(shape).flatten(2)
-    below = (weights * (drawn < entries)).sum(0)
-    equal = (weights * (drawn == entries)).sum(0)
-    share = below + torch.rand_like(below) * equal
-    return (share * ess + torch.rand_like(below)) / (ess + 1)  # of so many draws, a rank
+            return (below := law.cdf(x)), torch.zeros_like(below), True
+    drawn = law.sample()
+    return drawn < x, drawn == x, False
+
+
+@_below_and_at.register
+def _of_censored(law: CensoredEntries, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """A bound may stand for any value beyond it, as likely as that is."""
+    below, above = (each.exp() for each in log_tails(law.base, x))
+    low, high = 1 - above, below
+    low = torch.where(law.codes == BELOW, 0.0, low)
+    high = torch.where(law.codes == ABOVE, 1.0, high)
+    if law.upper is not None:
+        high = torch.where(law.codes == BETWEEN, log_tails(law.base, law.upper)[0].exp(), high)
+    return low, (high - low).clamp(min=0), True
+
+
+@_below_and_at.register
+def _of_observed(law: ObservedEntries, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    return _below_and_at(
+        law.base, torch.where(x.isnan(), number_inside(stated_support(law.base), x), x)
+    )
+
+
+@_below_and_at.register
+def _of_columns(law: Columns, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    below, at, exact = zip(*(_below_and_at(one, few) for one, few in zip(law.parts, law.split(x))))
+    return law.joined(below), law.joined(at), all(exact)

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.contracts import ProgramLike, Tensors, known_by
 from pyro_vae.datasets.columns import Column
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.diagnostics.calibration import Calibration, calibrate
@@ -20,13 +20,14 @@ from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.importance_score import RESTRICTED, ImportanceScore
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.programs import is_unconditional
+from pyro_vae.programs.contexts import marks_of
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import to_real
-from pyro_vae.runtime.predictive import generate
+from pyro_vae.runtime.simulation import simulate
 from pyro_vae.training.history import History, Row
-from pyro_vae.validation import InvalidInput, rows_of, tensors_of
+from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = [
     "CannotTell",
@@ -75,6 +76,7 @@ class Entries:
 
     Args:
         name: of the part.
+        places: of the entries (D,) among those of the part, without those that are bounds.
         columns: what each entry is called: its column, or its place.
         real: the data (N, D), NaN where an entry is missing.
         simulated: draws of the model (R, N, D), each under the context of its datum, and missing
@@ -82,6 +84,7 @@ class Entries:
     """
 
     name: str
+    places: Tensor
     columns: Sequence[str]
     real: Tensor
     simulated: Tensor
@@ -142,6 +145,12 @@ class Subject:
         return None if is_unconditional(self.program) else self.few.context
 
     @property
+    def told(self) -> dict[str, Tensor]:
+        """The context by name, without what is part of what was seen of x, such as a bound."""
+        seen = {name for name, one in known_by(self.program).items() if one.tells_x}
+        return {name: v for name, v in tensors_of(self.context).items() if name not in seen}
+
+    @property
     def num_samples(self) -> int:
         """The draws K of the log p(x) that is reported."""
         return self.claims.num_samples or 1000
@@ -150,12 +159,11 @@ class Subject:
         """Ranks of simulated latents among draws of the guide, made once.
 
         Args:
-            part: of the most data that are simulated. A context is that of the real data, repeated.
+            part: of the most data that are simulated, like the real data in turn.
         """
         if "calibration" not in self._made:
             count = math.ceil(part * SIMULATED)
-            context = rows_of(self.context, torch.arange(count) % len(self.few))
-            found = calibrate(self.local, count, RANKS, context=context, seed=self.seed)
+            found = calibrate(self.local, count, RANKS, like=self.few, seed=self.seed)
             self._made["calibration"] = found
         return cast(Calibration, self._made["calibration"])
 
@@ -172,21 +180,40 @@ class Subject:
         return score
 
     def simulate(self, seed: int) -> Tensors:
-        """Data drawn from the model, one for each real datum and under its context."""
-        return generate(self.program, len(self.few), context=self.context, draws=True, seed=seed)
+        """Data drawn from the model, one like each real datum in all but its values."""
+        return simulate(self.program, self.few, seed)
 
     @cached_property
     def entries(self) -> list[Entries]:
-        """Real and simulated data by part of x, as rows of entries."""
+        """Real and simulated data by part of x, as rows of entries.
+
+        Raises:
+            DoesNotApply: where some of each entry's data are bounds, which no draw is like.
+        """
         draws = [tensors_of(self.simulate(self.seed + 1 + i)) for i in range(REPLICATES)]
         parts = []
         for name, x in tensors_of(self.few.x).items():
-            real = x.flatten(1).double().cpu()
+            (places,) = torch.where(self._are_values(x))
+            real = x.flatten(1).double().cpu()[:, places]
             drawn = torch.stack([each[name].flatten(1).double().cpu() for each in draws])
-            drawn = torch.where(real.isnan(), torch.nan, drawn)
-            columns = [self.column(name or "x", i) for i in range(real.shape[1])]
-            parts.append(Entries(name or "x", columns, real, drawn))
+            drawn = drawn[..., places]
+            columns = [self.column(name or "x", i) for i in places.tolist()]
+            if columns:
+                parts.append(Entries(name or "x", places, columns, real, drawn))
+        if not parts:
+            raise DoesNotApply("some data of every entry are bounds, and no draw is like a bound")
         return parts
+
+    def _are_values(self, x: Tensor) -> Tensor:
+        """Which entries of a part of x (D,) are values in all data, none of them a bound."""
+        are, context = torch.ones(x[0].numel(), dtype=torch.bool), tensors_of(self.few.context)
+        for name, mark in marks_of(self.program).items():
+            known = context[name]
+            if known.dim() == 1:
+                known = known.reshape(-1, *(1,) * (x.dim() - 1))
+            if known.dim() == x.dim():
+                are &= ((known == mark) | x.isnan()).flatten(1).all(0).cpu()
+        return are
 
     def need_history(self) -> Sequence[Row]:
         """The rows of the training's history.
@@ -279,7 +306,7 @@ def _by_category(part: Entries, named: dict[int, Column]) -> Entries:
                 torch.where(values.isnan(), torch.nan, (values == c).double())
                 for c in range(len(categories))
             ] or [values]
-    return Entries(part.name, names, torch.stack(real, -1), torch.stack(drawn, -1))
+    return Entries(part.name, part.places, names, torch.stack(real, -1), torch.stack(drawn, -1))
 
 
 def seeded_rows(data: Dataset, most: int, seed: int) -> Dataset:

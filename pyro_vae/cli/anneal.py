@@ -45,7 +45,7 @@ def run(argv: list[str]) -> None:
             program,
             options.simulated,
             *given,
-            context=subject.contexts(options.simulated),
+            like=data,
             seed=options.seed,
             progress=True,
         )

@@ -42,7 +42,7 @@ def run(argv: list[str]) -> None:
         subject.program,
         count,
         options.num_samples,
-        context=subject.contexts(count),
+        like=subject.data,
         seed=options.seed,
         progress=True,
     )

@@ -16,6 +16,7 @@ from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.evaluation.fidelity import fidelity
 from pyro_vae.programs import is_unconditional
+from pyro_vae.programs.contexts import marks_of
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import InvalidInput, check_count, tensors_of
@@ -59,12 +60,14 @@ def run(argv: list[str]) -> None:
                         found.setdefault((f"{site}{name}", of), []).append(value)
             advance(1)
     rows = [_row(f"{name}, {of}", torch.tensor(v)) for (name, of), v in found.items()]
+    names = [c.name for c in subject.data.columns or () if c.kind == "category"]
+    left_out = [f"without {', '.join(names)}: categories have no distances"] if names else []
     whole = Measured(
         f"{repeats} times {options.points} {subject.data.split} data and as many samples",
         rows,
         [partial(plotting.plot_estimates, [r.name for r in rows], [r.value for r in rows],
                  [r.se for r in rows])],
-        ["the four depend on the number of points: compare runs at the same --points"],
+        ["the four depend on the number of points: compare runs at the same --points", *left_out],
         size=(6.0, 1.0 + 0.3 * len(rows)),
     )  # fmt: skip
     deliver("fidelity", subject, whole, options, as_written(argv))
@@ -72,10 +75,18 @@ def run(argv: list[str]) -> None:
 
 def _check_points(subject: Subject, repeats: int) -> None:
     data = subject.data
-    if data.vocabulary is not None or any(t.isnan().any() for t in tensors_of(data.x).values()):
+    context, marks = tensors_of(data.context), marks_of(subject.program)
+    found = {
+        "text": data.vocabulary is not None,
+        "data with missing entries": any(t.isnan().any() for t in tensors_of(data.x).values()),
+        "categories alone": data.columns is not None
+        and all(column.kind == "category" for column in data.columns),
+        "data some of which are bounds": any((context[k] != v).any() for k, v in marks.items()),
+    }
+    if any(found.values()):
         raise InvalidInput(
             "run",
-            got="text" if data.vocabulary is not None else "data with missing entries",
+            got=next(name for name, there in found.items() if there),
             expected="complete data with distances between them",
             fix="measure features instead: pv.evaluation.fidelity(features(x), features(samples))",
         )
@@ -98,9 +109,13 @@ def _points(
     program = subject.program
     context = None if is_unconditional(program) else real.context
     samples = tensors_of(generate(program, count, context=context, draws=True, seed=seed + number))
-    known = tensors_of(others.x)
+    known, columns = tensors_of(others.x), subject.data.columns
     for name, part in tensors_of(real.x).items():
-        yield f"{name}: " if name else "", part, samples[name].cpu(), known[name]
+        made, learnt = samples[name].cpu(), known[name]
+        if columns is not None:  # names have no distance from one another
+            kept = [column.kind != "category" for column in columns]
+            part, made, learnt = part[:, kept], made[:, kept], learnt[:, kept]
+        yield f"{name}: " if name else "", part, made, learnt
 
 
 def _row(name: str, values: Tensor) -> Row:

@@ -14,16 +14,15 @@ from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.figures import add_format_argument
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.contracts import ProgramLike, Tensors
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.plotting.files import Draw
-from pyro_vae.programs import is_unconditional
 from pyro_vae.report.commands import remember
 from pyro_vae.report.run_files import as_json
 from pyro_vae.runtime.at_globals import at_globals
-from pyro_vae.validation import check_choice, check_count, rows_of
+from pyro_vae.validation import check_choice, check_count
 
 __all__ = ["Measured", "Row", "Subject", "add_subject_arguments", "deliver", "row_of", "subject_of"]
 
@@ -101,12 +100,6 @@ class Subject:
     train: Dataset
     data: Dataset
     notes: tuple[str, ...]
-
-    def contexts(self, count: int) -> Tensors | None:
-        """The contexts of the data in turn; none for a program that takes none."""
-        if is_unconditional(self.program):
-            return None
-        return rows_of(self.data.context, [n % len(self.data) for n in range(count)])
 
 
 def add_subject_arguments(parser: ArgumentParser, limit: int) -> None:

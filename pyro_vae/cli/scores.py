@@ -14,7 +14,7 @@ from rich.table import Table
 from pyro_vae import checkpoint
 from pyro_vae.cli.run_data import units_of
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.contracts import ProgramLike
+from pyro_vae.contracts import ProgramLike, as_module
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import sha256_of
 from pyro_vae.datasets.on_disk import blocks_of
@@ -102,7 +102,8 @@ def _kept_scores(
     state = program.state_dict().items()
     weights = sha256_of({name: value.double().reshape(-1) for name, value in state}, None)
     device = reference_parameter(program).device.type
-    decides = [weights, data.sha256, num_samples, seed, device, versions()]
+    described = checkpoint.described_or_named(as_module(program))
+    decides = [weights, described, data.sha256, num_samples, seed, device, versions()]
     key = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
     kept = KeptScores(parts, key)
     if kept.start:  # by whom, no file can tell

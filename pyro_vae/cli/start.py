@@ -11,9 +11,8 @@ from pyro_vae import checkpoint
 from pyro_vae.cli.run_data import RunData, read_data
 from pyro_vae.cli.runs import check_vocabulary, program_of, trusted
 from pyro_vae.contracts import ProgramLike
-from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.columns import Columns, said_as
 from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.datasets.kinds import said_as
 from pyro_vae.programs import as_program
 from pyro_vae.ranks.group import speaks
 from pyro_vae.recipes.recipe import read_settings

@@ -13,6 +13,7 @@ A kind says which values a column takes, and so which likelihood it has by defau
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
@@ -28,7 +29,7 @@ from pyro_vae.validation import InvalidInput
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["KINDS", "Column", "Columns", "Kind", "known_columns"]
+__all__ = ["DROP", "KINDS", "Column", "Columns", "Kind", "known_columns", "said_as"]
 
 Kind = Literal["real", "positive", "count", "binary", "category", "ordinal"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -41,7 +42,20 @@ DEFAULTS = {
     "category": "Categorical",
     "ordinal": "Ordinal",
 }
+DROP = "drop"  # said instead of a kind, of a column that is left out
 LEARNS_SCALE = {"Normal", "Laplace", "StudentT", "LogNormal"}
+
+
+def said_as(name: str, kind: str) -> str:
+    """How the kind of a column is said, in Python and on the command line.
+
+    Example:
+        >>> said_as("mass", "drop")
+        "columns={'mass': 'drop'} (--columns.mass drop)"
+        >>> said_as("body size", "small<large")
+        "columns={'body size': 'small<large'} (--columns.'body size' 'small<large')"
+    """
+    return f"columns={{{name!r}: {kind!r}}} (--columns.{shlex.quote(name)} {shlex.quote(kind)})"
 
 
 @dataclass(frozen=True)
@@ -78,10 +92,21 @@ class Column:
         return round(own) if self.is_whole and own == own else own
 
     def group(self) -> tuple[str, tuple[tuple[str, object], ...]]:
-        """The class and the arguments of its likelihood."""
+        """The class and the arguments of its likelihood.
+
+        Raises:
+            InvalidInput: for a column of one category, which no likelihood describes.
+        """
         name = self.likelihood or DEFAULTS[self.kind]
         arguments: dict[str, object] = {}
         if self.kind in ("category", "ordinal"):
+            if len(self.categories) == 1:
+                raise InvalidInput(
+                    f"columns {self.name}",
+                    got=f"one category, {self.categories[0]!r}, in all rows",
+                    expected="two or more",
+                    fix=f"leave it out: {said_as(self.name, DROP)}",
+                )
             arguments["categories"] = len(self.categories)
         elif name in LEARNS_SCALE:
             arguments["learn_scale"] = "per_feature"

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Number
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pyro_vae.datasets.columns import DEFAULTS, KINDS, Column, Kind
+from pyro_vae.datasets.columns import DEFAULTS, DROP, KINDS, Column, Kind, said_as
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["DROP", "Numbers", "in_order", "numbers_of", "plain_numbers", "said_as", "text_of"]
+__all__ = ["Numbers", "in_order", "numbers_of", "plain_numbers", "text_of"]
 
-DROP = "drop"
 MANY = 50  # categories of a text column that may be an identifier
 FEW = 20  # numbers that may all be positive by chance
 MIDNIGHT = re.compile(r"^(\d{4}-\d\d-\d\d)[ T]00:00:00$")
@@ -84,18 +82,6 @@ def numbers_of(
     is_rounded = series.dtype.kind in "iuO" and bool(np.any(np.abs(seen) >= 2**53))
     notes = (f"integers beyond 2^53 in {name} are rounded to float64",) if is_rounded else ()
     return Numbers(column, numbers, notes)
-
-
-def said_as(name: str, kind: str) -> str:
-    """How the kind of a column is said, in Python and on the command line.
-
-    Example:
-        >>> said_as("mass", "drop")
-        "columns={'mass': 'drop'} (--columns.mass drop)"
-        >>> said_as("body size", "small<large")
-        "columns={'body size': 'small<large'} (--columns.'body size' 'small<large')"
-    """
-    return f"columns={{{name!r}: {kind!r}}} (--columns.{shlex.quote(name)} {shlex.quote(kind)})"
 
 
 def _check_kind(name: str, kind: Kind | None, numbers: np.ndarray) -> None:

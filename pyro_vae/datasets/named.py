@@ -97,12 +97,12 @@ def load(
     labelled: int | None = None,
     labelled_seed: int | None = None,
     fetch: bool = True,
-    key: str | None = None,
+    key: str | Sequence[str] | None = None,
     scale: float | None = None,
     resize: Sequence[int] | None = None,
     channels: Literal["first", "last"] | None = None,
     target: str | None = None,
-    context: Sequence[str] = (),
+    context: str | Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     standardize: bool = False,
     like: Columns | None = None,
@@ -172,7 +172,7 @@ def load(
     check_seed(seed)
     if fetch and isinstance(name, str) and name in DOWNLOADS:
         download(DOWNLOADS[name], _root(root))
-    reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
+    reading = Reading.of(key, resize, target, context, columns, like, context_like)
     source = _read(name, root, reading, in_memory)
     check_probability("missing_fraction", missing_fraction)
     if is_stored(source):
@@ -231,12 +231,12 @@ def load_whole(
     name: object,
     *,
     root: str | Path | None = None,
-    key: str | None = None,
+    key: str | Sequence[str] | None = None,
     scale: float | None = None,
     resize: Sequence[int] | None = None,
     channels: Literal["first", "last"] | None = None,
     target: str | None = None,
-    context: Sequence[str] = (),
+    context: str | Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     standardize: bool = False,
     like: Columns | None = None,
@@ -251,7 +251,7 @@ def load_whole(
         >>> len(load_whole("wine"))
         178
     """
-    reading = Reading(key, resize, target, tuple(context), columns or {}, like, context_like)
+    reading = Reading.of(key, resize, target, context, columns, like, context_like)
     source = _read(name, root, reading, in_memory)
     sets = from_source(source, scale=scale, channels=channels, context_like=context_like)
     whole, *others = sets.values()

@@ -74,6 +74,22 @@ class Reading:
     like: Columns | None = None
     context_like: Columns | None = None
 
+    @classmethod
+    def of(
+        cls,
+        key: str | Sequence[str] | None,
+        resize: Sequence[int] | None,
+        target: str | None,
+        context: str | Sequence[str],
+        columns: Mapping[str, str] | None,
+        like: Columns | None,
+        context_like: Columns | None,
+    ) -> Reading:
+        """The same, where a context may be the name of one column and a key a list of names."""
+        key = key if key is None or isinstance(key, str) else ",".join(key)
+        given = (context,) if isinstance(context, str) else tuple(context)
+        return cls(key, resize, target, given, columns or {}, like, context_like)
+
     @property
     def keys(self) -> list[str]:
         """The names in the key."""

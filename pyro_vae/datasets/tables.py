@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyro_vae.datasets.columns import KINDS, Column, Columns
-from pyro_vae.datasets.kinds import DROP, numbers_of, plain_numbers, said_as, text_of
+from pyro_vae.datasets.columns import DROP, KINDS, Column, Columns, said_as
+from pyro_vae.datasets.kinds import numbers_of, plain_numbers, text_of
 from pyro_vae.datasets.sources import Parts, Reading, Source, parts_of
 from pyro_vae.validation import InvalidInput, nearest_name, short
 

@@ -16,17 +16,16 @@ from pyro import validation_enabled
 from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors, sites_of
+from pyro_vae.datasets.dataset import Data
 from pyro_vae.datasets.shown import facts_html, result_html, result_words
-from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
-from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.from_prior import prior_predictive
+from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
-from pyro_vae.runtime.observed import observed_data
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import check_count, count_of
+from pyro_vae.runtime.simulation import Template
+from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
 
@@ -140,6 +139,7 @@ def calibrate(
     num_samples: int = 99,
     *,
     context: Tensors | None = None,
+    like: Data | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Calibration:
@@ -157,6 +157,8 @@ def calibrate(
             used with a context, which has one entry for each.
         num_samples: draws L from the guide for each.
         context: context (N, ...) for a conditional program.
+        like: real data instead, taken in turn: the simulated ones have their contexts, their totals
+            where these are not modelled, and miss what they miss.
         seed: seed of data and draws; the caller's random state is left as it was.
         progress: show a bar.
 
@@ -172,14 +174,12 @@ def calibrate(
     """
     check_count("num_data", num_data)
     check_count("num_samples", num_samples)
-    context = like_parameters(program, context)
-    num_data = num_data if context is None else count_of(context)
-    check_context(program, num_data, context)
+    template = Template.of(program, num_data, context, like)
     ranks, density_ranks = [], []
-    bar = progress_bar("calibration", total=num_data, shown=progress)
+    bar = progress_bar("calibration", total=template.num, shown=progress)
     with evaluating(program, seed), validation_enabled(False), bar as advance:
-        trace = prior_predictive(program, num_data, context)
-        given = Conditioned.of(program, observed_data(trace, program.event_shape), context)
+        trace, x = template.draw(program)
+        given = Conditioned.of(program, x, template.context)
         given.check_no_auxiliary()
         blocks = Blocks.of(given, lambda part: partial(part.draw, part.guide), num_samples)
         one = given[:1]
@@ -189,6 +189,13 @@ def calibrate(
             rows, count = blocks.rows(few), few.stop - few.start
             each = [part.draw(part.guide, draws) for draws in blocks.draws]
             draws = {name: torch.cat([some[name] for some in each]) for name in each[0]}
+            if any(torch.isnan(drawn).any() for drawn in draws.values()):
+                raise InvalidInput(
+                    "like",
+                    got="none" if like is None else "data",
+                    expected="simulated data from which the guide draws numbers; it draws NaN",
+                    fix="pass real data as like=, whose unmeasured entries are then taken",
+                )
             truth = {name: true[:, rows] for name, true in truths.items()}
             at = {name: out_of_rows(true, given.plates) for name, true in truth.items()}
             own, _ = part.log_density(part.guide, at)

@@ -14,7 +14,13 @@ from pyro_vae.distributions.counts import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from pyro_vae.distributions.entries import Columns, ObservedEntries, entries_of, is_interval
+from pyro_vae.distributions.entries import (
+    Columns,
+    ObservedEntries,
+    are_names,
+    entries_of,
+    is_interval,
+)
 from pyro_vae.distributions.events import ObservedEvents, is_missing
 from pyro_vae.distributions.flows import AlongVelocity, PushForward
 from pyro_vae.distributions.levels import (
@@ -54,6 +60,7 @@ from pyro_vae.distributions.unit import Beta, ContinuousBernoulli
 from pyro_vae.distributions.zero_inflated import ZeroInflatedEntries
 
 __all__ = [
+    "are_names",
     "AlongVelocity",
     "AutoregressiveBits",
     "CoupledLogistics",

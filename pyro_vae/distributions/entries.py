@@ -10,16 +10,18 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
+from pyro_vae.distributions.levels import CategoricalCode
 from pyro_vae.distributions.supports import (
     OrElse,
     innermost_support,
     number_inside,
+    representative_of,
     stated_support,
     words_of,
 )
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Columns", "ObservedEntries", "entries_of", "is_interval"]
+__all__ = ["Columns", "ObservedEntries", "are_names", "entries_of", "is_interval"]
 
 
 def entries_of(distribution: Distribution, argument: str = "likelihood") -> TorchDistribution:
@@ -81,31 +83,37 @@ class Columns(TorchDistribution):
     def support(self):
         if len(self.parts) == 1:
             return self.parts[0].support
-        return PerColumn([part.support for part in self.parts], self._join, self._split)
+        return PerColumn([part.support for part in self.parts], self.joined, self.split)
 
     @property
     def mean(self) -> Tensor:
-        return self._join([part.mean for part in self.parts])
+        return self.joined([part.mean for part in self.parts])
+
+    @property
+    def representative(self) -> Tensor:
+        return self.joined([representative_of(part) for part in self.parts])
 
     @property
     def variance(self) -> Tensor:
-        return self._join([part.variance for part in self.parts])
+        return self.joined([part.variance for part in self.parts])
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        return self._join([part.sample(sample_shape) for part in self.parts])
+        return self.joined([part.sample(sample_shape) for part in self.parts])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self._join([part.log_prob(few) for part, few in zip(self.parts, self._split(value))])
+        return self.joined([part.log_prob(few) for part, few in zip(self.parts, self.split(value))])
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> Columns:
         rows = tuple(batch_shape)[:-1]
         parts = [part.expand(torch.Size((*rows, part.batch_shape[-1]))) for part in self.parts]
         return Columns(parts, self.columns)
 
-    def _split(self, value: Tensor) -> list[Tensor]:
+    def split(self, value: Tensor) -> list[Tensor]:
+        """The columns of each part."""
         return [value.index_select(-1, index) for index in self.columns]
 
-    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """What each part has for its columns, in the table's order."""
         return torch.cat(list(parts), -1).index_select(-1, self.order)
 
 
@@ -134,6 +142,22 @@ class PerColumn(constraints.Constraint):
 
     def __repr__(self) -> str:
         return " and ".join(dict.fromkeys(map(words_of, self.parts))) + " by column"
+
+
+def are_names(entries: Distribution) -> Tensor:
+    r"""Which of single entries (\*batch) are categories, whose numbers stand for names.
+
+    Example:
+        >>> names = CategoricalCode(logits=torch.zeros(5, 1, 3))
+        >>> numbers = torch.distributions.Normal(torch.zeros(5, 2), 1.0)
+        >>> are_names(Columns([names, numbers], [torch.tensor([1]), torch.tensor([0, 2])]))[0]
+        tensor([False,  True, False])
+    """
+    if isinstance(entries, ObservedEntries):
+        return are_names(entries.base)
+    if isinstance(entries, Columns):
+        return entries.joined([are_names(part) for part in entries.parts])
+    return torch.full(entries.batch_shape, isinstance(entries, CategoricalCode))
 
 
 @number_inside.register
@@ -172,6 +196,10 @@ class ObservedEntries(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         return self.base.mean
+
+    @property
+    def representative(self) -> Tensor:
+        return representative_of(self.base)
 
     @property
     def variance(self) -> Tensor:

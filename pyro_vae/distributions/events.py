@@ -67,6 +67,10 @@ class ObservedEvents(TorchDistribution):
         return self.base.mean
 
     @property
+    def representative(self) -> Tensor:
+        return representative_of(self.base)
+
+    @property
     def variance(self) -> Tensor:
         return self.base.variance
 

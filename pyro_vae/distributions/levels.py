@@ -164,7 +164,8 @@ class CategoricalCode(dist.Categorical):
     .. math:: P(x) = \mathrm{softmax}(l)_x
 
     Columns of a table hold categories so. Samples of torch's own are integers and its mean is NaN;
-    here the mean is :math:`\sum_k k\, P(k)`, the expected level where categories are ordered.
+    here the mean is :math:`\sum_k k\, P(k)`, the expected level where categories are ordered. The
+    most likely category represents the others.
 
     Args:
         logits: unnormalised log-probabilities (..., C).
@@ -183,6 +184,10 @@ class CategoricalCode(dist.Categorical):
     @property
     def mean(self) -> Tensor:
         return (self.probs * self._codes).sum(-1)
+
+    @property
+    def representative(self) -> Tensor:
+        return self.logits.argmax(-1).to(self.logits.dtype)
 
     @property
     def variance(self) -> Tensor:

@@ -164,17 +164,39 @@ class NormalWithNoise(dist.Normal):
     .. math:: \log p(x) = [\sigma < \infty]\; \log \mathcal{N}(x; \mu, \sigma^2)
 
     An entry of infinite scale says nothing about its mean, whatever number stands there. Its draws
-    are NaN.
+    are NaN, or the number of a datum by `at_datum`.
 
     Args:
         loc: the mean.
         scale: the standard deviation, in (0, inf].
+        unmeasured: what is drawn where the scale is infinite.
 
     Example:
         >>> p = NormalWithNoise(torch.zeros(2), torch.tensor([1.0, torch.inf]))
         >>> p.log_prob(torch.tensor([0.0, -999.0]))
         tensor([-0.9189,  0.0000])
     """
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor,
+        unmeasured: float | Tensor = math.nan,
+        validate_args: bool | None = None,
+    ):
+        super().__init__(loc, scale, validate_args=validate_args)
+        self.unmeasured = torch.as_tensor(unmeasured, dtype=self.loc.dtype, device=self.loc.device)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> NormalWithNoise:
+        batch = torch.Size(batch_shape)
+        loc, scale, unmeasured = (
+            one.expand(batch) for one in (self.loc, self.scale, self.unmeasured)
+        )
+        return NormalWithNoise(loc, scale, unmeasured, validate_args=False)
+
+    def at_datum(self, x: Tensor) -> NormalWithNoise:
+        """The same distribution, whose draws have x where nothing was measured."""
+        return NormalWithNoise(self.loc, self.scale, x, validate_args=False)
 
     @property
     def _measured(self) -> Tensor:
@@ -187,8 +209,9 @@ class NormalWithNoise(dist.Normal):
         return torch.where(self._measured, exact, 0.0)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        scale = torch.where(self._measured, self.scale, torch.nan)
-        return dist.Normal(self.loc, scale, validate_args=False).rsample(sample_shape)
+        scale = torch.where(self._measured, self.scale, 1.0)
+        drawn = dist.Normal(self.loc, scale, validate_args=False).rsample(sample_shape)
+        return torch.where(self._measured, drawn, self.unmeasured)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:

@@ -11,10 +11,11 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from pyro.distributions import Delta, MaskedDistribution, TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution, Independent, biject_to
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.contracts import StatesMeasure
+from pyro_vae.distributions.adapters import as_pyro
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -245,13 +246,28 @@ def is_point_mass(distribution: Distribution) -> bool:
     return isinstance(distribution, Delta)
 
 
+@runtime_checkable
+class Represented(Protocol):
+    """A distribution that states what represents it, as its mean would not."""
+
+    @property
+    def representative(self) -> Tensor: ...
+
+
 def representative_of(distribution: Distribution) -> Tensor:
     """A value to represent a distribution: its mean, else its mode, else a draw.
+
+    A distribution over names, whose numbers have no mean, states a ``representative`` itself.
 
     Example:
         >>> representative_of(torch.distributions.Normal(torch.ones(2), 1.0))
         tensor([1., 1.])
     """
+    base = distribution
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if isinstance(base, Represented):
+        return base.representative
     with suppress(NotImplementedError):
         return distribution.mean
     with suppress(NotImplementedError):
@@ -268,6 +284,11 @@ class FixedByDatum(Protocol):
 
 def given_datum(distribution: TorchDistribution, x: Tensor) -> TorchDistribution:
     """The distribution with its unmodelled part fixed by the datum x, if it has one."""
+    if isinstance(distribution, Independent):
+        base = as_pyro(distribution.base_dist)
+        given = given_datum(base, x)
+        same = given is base
+        return distribution if same else given.to_event(distribution.reinterpreted_batch_ndims)
     return distribution.at_datum(x) if isinstance(distribution, FixedByDatum) else distribution
 
 

@@ -30,15 +30,13 @@ from pyro_vae.evaluation.hmc import Chains, paths_in_blocks
 from pyro_vae.evaluation.importance_score import warn_of_rounding
 from pyro_vae.evaluation.scores import Score, concatenate
 from pyro_vae.evaluation.temperatures import Geometric, Linear, Schedule, Sigmoid, temperatures
-from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
-from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.from_prior import prior_predictive
+from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.memory import in_fixed_blocks
-from pyro_vae.runtime.observed import observed_data
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile
-from pyro_vae.validation import check_count, count_of
+from pyro_vae.runtime.simulation import Template
+from pyro_vae.validation import check_count
 
 __all__ = [
     "Geometric",
@@ -215,6 +213,7 @@ def bdmc(
     num_temperatures: int = 500,
     *,
     context: Tensors | None = None,
+    like: Data | None = None,
     schedule: Schedule = Sigmoid(),
     num_leapfrog: int = 10,
     start: Literal["prior", "guide"] = "prior",
@@ -241,6 +240,7 @@ def bdmc(
         num_chains: chains for each datum and direction.
         num_temperatures: T.
         context: context (N, ...) for a conditional program.
+        like: real data instead, taken in turn, see `calibrate`.
         schedule: see `ais`.
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
@@ -262,29 +262,26 @@ def bdmc(
     check_count("num_data", num_data)
     chains = Chains(num_chains, num_temperatures, num_leapfrog, start, compile)
     betas = temperatures(schedule, num_temperatures)
-    context = like_parameters(program, context)
-    num_data = num_data if context is None else count_of(context)
-    check_context(program, num_data, context)
-    total = 2 * num_data * num_temperatures
+    template = Template.of(program, num_data, context, like)
+    total = 2 * template.num * num_temperatures
     bar = progress_bar("annealing both ways", total=total, shown=progress)
     lower, upper = [], []
     with evaluating(program, seed), bar as advance:
-        trace = prior_predictive(program, num_data, context)
-        x = observed_data(trace, program.event_shape)
-        given = Conditioned.of(program, x, context)
+        trace, x = template.draw(program)
+        given = Conditioned.of(program, x, template.context)
         with validation_enabled(False):
             for path, _ in paths_in_blocks(given, chains, seed, advance):
                 steps = path.pilot(betas)
                 lower.append(path.score(betas, steps))
                 upper.append(path.score(betas[::-1], steps.flip(0), path.latents_of(trace)))
         eps = torch.finfo(given.dtype).eps
-    sha256 = as_dataset((x, context)).sha256
+    sha256 = as_dataset((x, template.context)).sha256
     below, above = (
         replace(concatenate(parts), seed=seed, sha256=sha256) for parts in (lower, upper)
     )
     upper_bound = UpperBound(**(vars(above) | {"values": -above.values}))
     warn_of_rounding(eps * below.values.abs().max().item(), stacklevel=4)
-    return Sandwich(below, upper_bound, x, context)
+    return Sandwich(below, upper_bound, x, template.context)
 
 
 @in_fixed_blocks

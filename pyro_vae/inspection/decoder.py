@@ -95,5 +95,5 @@ class Decoder:
         values = others | {self.site: out_of_rows(rows, plates)}
         with validation_enabled(False), isolated_random(given.device, self.seed):
             density = given.observation(values)
-            shown = representative_of(density)
+            shown = density.mean if self.is_smooth else representative_of(density)
         return shown.expand(*density.batch_shape, *density.event_shape)[0]

@@ -42,7 +42,8 @@ class TangentPlane:
     Args:
         jacobian: J (N, P, D), derivatives of the mean of x, flattened, with respect to z; along
             directions that z can go only.
-        basis: orthonormal directions in x (N, P, D), those of the largest stretch first.
+        basis: orthonormal directions in x, as many as x or z has (N, P, min(P, D)), those of the
+            largest stretch first.
         singular_values: stretches (N, D), largest first.
     """
 
@@ -97,7 +98,8 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
         ]
     jacobian = torch.stack(columns, dim=-1).detach()
     basis, stretches, _ = torch.linalg.svd(jacobian, full_matrices=False)
-    return TangentPlane(jacobian, basis, stretches)
+    flat = z.shape[1] - stretches.shape[1]  # directions that x has no room for
+    return TangentPlane(jacobian, basis, torch.nn.functional.pad(stretches, (0, max(0, flat))))
 
 
 def _check_smooth(decoder: Decoder) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.distributions import CensoredEntries, entries_of
+from pyro_vae.distributions.censored import EXACT
 from pyro_vae.likelihoods.inner import Inner, likelihood_on
 from pyro_vae.likelihoods.parameters import per_entry, required
 from pyro_vae.networks import Size, as_shape, features_of
@@ -91,10 +92,14 @@ SIMPLE_CODES = Quantity(
     "0 (observed), 1 (more than x) or -1 (less than x)",
     lambda codes, x: (codes == 0) | (codes.abs() == 1),
     has_units=False,
+    drawn=EXACT,
+    tells_x=True,
 )
 CODES = Quantity(
     "0 (observed), 1 (more than x), -1 (less than x) or 2 (between x and upper)",
     lambda codes, x: (codes >= -1) & (codes <= 2) & (codes == codes.round()),
     has_units=False,
+    drawn=EXACT,
+    tells_x=True,
 )
-UPPER = Quantity("numbers", lambda upper, x: ~torch.isnan(upper))
+UPPER = Quantity("numbers", lambda upper, x: ~torch.isnan(upper), tells_x=True)

@@ -141,8 +141,8 @@ class Categorical(nn.Module):
 
     .. math:: P(x \mid z) = \prod_d \mathrm{softmax}(f_d(z))_{x_d}
 
-    The mean, which generation shows by default, is the expected number of the category: of use
-    where categories are ordered, as grey levels are; ask for draws where they are not.
+    Generation shows the most likely category by default. The mean is the expected number of the
+    category, of use where categories are ordered, as grey levels are.
 
     Args:
         event_shape: the shape of x.

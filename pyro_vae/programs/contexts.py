@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,7 +19,7 @@ from pyro_vae.contracts import (
 )
 from pyro_vae.validation import InvalidInput, check_known_context, tensors_of
 
-__all__ = ["check_context", "context_for", "known_values"]
+__all__ = ["check_context", "context_for", "context_of_draws", "known_values", "marks_of"]
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ def check_context(
                 fix="align it with the data",
             )
     for name, value in known_values(known, context).items():
-        _check_quantity(name, value, known[name], program.event_shape, x)
+        _check_quantity(name, value, known[name], program.event_shape or (), x)
     rest = context_for(module, context, known)
     if module is not None and rest is not None:
         check_known_context(rest)
@@ -70,13 +70,14 @@ def check_context(
 
 
 def _check_quantity(
-    name: str, value: Tensor, quantity: Quantity, event_shape: EventShape | None, x: Tensors | None
+    name: str, value: Tensor, quantity: Quantity, event_shape: EventShape, x: Tensors | None
 ) -> None:
     """Raise `InvalidInput` unless a known quantity has a shape and values that it can have."""
-    argument, shape = f"context[{name!r}]", event_shape if isinstance(event_shape, tuple) else ()
-    if value.dim() not in (1, 1 + len(shape)) or any(
-        size not in (1, full) for size, full in zip(value.shape[1:], shape)
-    ):
+    argument = f"context[{name!r}]"
+    shapes = [*event_shape.values()] if isinstance(event_shape, dict) else [event_shape]
+    # Of several parts of x, it is of the one whose shape it has.
+    shape = next((each for each in shapes if _fits(value.shape[1:], each)), shapes[0])
+    if not _fits(value.shape[1:], shape):
         words = ", ".join(["N", *map(str, shape)])
         raise InvalidInput(
             argument,
@@ -98,6 +99,13 @@ def _check_quantity(
         )
 
 
+def _fits(shape: Sequence[int], event: Sequence[int]) -> bool:
+    """Whether a quantity of a datum is one number, or one for each entry of an event."""
+    return not shape or (
+        len(shape) == len(event) and all(size in (1, full) for size, full in zip(shape, event))
+    )
+
+
 def known_values(known: Iterable[str], context: Tensors | None) -> dict[str, Tensor]:
     """The known quantities in a context dictionary.
 
@@ -115,6 +123,19 @@ def known_values(known: Iterable[str], context: Tensors | None) -> dict[str, Ten
             fix=f"pass it in the context, {{{missing[0]!r}: values}}",
         )
     return {name: entries[name] for name in known}
+
+
+def marks_of(program: ProgramLike) -> dict[str, float]:
+    """The known quantities that tell bounds from values, with what they are of values."""
+    return {name: one.drawn for name, one in known_by(program).items() if one.drawn is not None}
+
+
+def context_of_draws(program: ProgramLike, context: Tensors | None) -> Tensors | None:
+    """The context of data that are drawn under a context: all of them are values, none a bound."""
+    if not isinstance(context, dict):
+        return context
+    marks = {name: mark for name, mark in marks_of(program).items() if name in context}
+    return context | {name: torch.full_like(context[name], mark) for name, mark in marks.items()}
 
 
 def context_for(

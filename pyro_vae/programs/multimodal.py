@@ -40,7 +40,8 @@ class MultimodalVAE(nn.Module):
     names. A datum may lack modalities: all entries of it are NaN there, or the key is absent for
     all data. It is then integrated out exactly, in training and in scores. With
     ``given=["text"]``, `pyro_vae.log_likelihood` is the conditional log p of the others given the
-    text, and ``pyro_vae.generate(program, given={"text": text})`` draws them.
+    text, and ``pyro_vae.generate(program, given={"text": text})`` draws them. A known quantity is
+    one entry of the context for all likelihoods that take one of its name.
 
     Args:
         prior: p(z), or p(z | c) for a prior that uses its context.

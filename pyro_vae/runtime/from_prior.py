@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -24,7 +25,7 @@ from pyro_vae.runtime.environment import evaluating, reference_parameter
 from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.noise import has_own_noise
-from pyro_vae.runtime.observed import AnyDraws, Unconditioned, observed_data
+from pyro_vae.runtime.observed import AnyDraws, GivenData, Unconditioned, observed_data
 from pyro_vae.runtime.summed import drawn_states
 from pyro_vae.runtime.temperature import Tempered
 from pyro_vae.runtime.traces import paired_traces, plates_of
@@ -104,15 +105,20 @@ def prior_predictive(
     context: Tensors | None = None,
     latents: Mapping[str, Tensor] | None = None,
     temperature: float = 1.0,
+    like: Tensors | None = None,
 ) -> Trace:
-    """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given."""
-    empty, joint = empty_data(program, num), joint_of(program)
+    """A trace of the unconditioned model at ``num`` empty events, its latents drawn or given.
+
+    Of ``like`` each datum fixes what it has that is not modelled, such as a total.
+    """
+    empty, joint = empty_data(program, num) if like is None else like, joint_of(program)
     if temperature != 1.0:
         joint = Tempered(temperature)(joint)
     drawn = Unconditioned(tensors_of(empty))(joint)
     model = poutine.condition(drawn, data=dict(latents or {}))
     try:
-        return poutine.trace(model).get_trace(empty, context)
+        with nullcontext() if like is None else GivenData():
+            return poutine.trace(model).get_trace(empty, context)
     except InvalidInput:
         raise
     except (RuntimeError, ValueError) as error:

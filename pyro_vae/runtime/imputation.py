@@ -15,10 +15,13 @@ from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.datasets.shown import facts_html
 from pyro_vae.datasets.standard import context_frame
+from pyro_vae.distributions import are_names, entries_of
 from pyro_vae.programs import as_program
 from pyro_vae.runtime.at_globals import at_globals
+from pyro_vae.runtime.checks import checked_data, traces_at
 from pyro_vae.runtime.memory import chunks
 from pyro_vae.runtime.noise import block_seed
+from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.validation import InvalidInput, as_number, check_count, check_seed
@@ -173,10 +176,10 @@ def impute(
     ends = [(1 - probability) / 2, 0.5, (1 + probability) / 2]
     low, middle, high = torch.from_numpy(np.quantile(draws.numpy(), ends, axis=0)).to(x.dtype)
     columns = dataset.columns
+    named = _are_names(program, few).expand(x.shape[1:])[tuple(places.T[1:])]
+    middle = torch.where(named, draws.mode(dim=0).values, middle)
     if columns is not None:
-        named = torch.tensor([bool(column.categories) for column in columns])[places[:, 1]]
         whole = torch.tensor([column.is_whole for column in columns])[places[:, 1]]
-        middle = torch.where(named, draws.mode(dim=0).values, middle)
         low, middle, high = (
             torch.where(whole, value.round(), value) for value in (low, middle, high)
         )
@@ -186,6 +189,15 @@ def impute(
         return Imputation(completed, places, draws, low, high)
     given, observed = context_frame(dataset), dataset.frame()
     return Imputation(completed, places, draws, low, high, columns, given, observed)
+
+
+def _are_names(program: ProgramLike, data: Dataset) -> Tensor:
+    """Which entries of a datum are categories, whose numbers stand for names."""
+    if data.columns is not None:
+        return torch.tensor([bool(column.categories) for column in data.columns])
+    x, context = checked_data(program, data)
+    law = observed_of(traces_at(program, x, context)[1])["fn"]
+    return are_names(entries_of(law))[0].cpu()
 
 
 def _completions(program: ProgramLike, data: Dataset, num_draws: int, seed: int) -> Tensor:

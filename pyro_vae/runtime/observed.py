@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.contracts import PLATE_OF_DRAWS, EventShape, Place, Site, Tensors, Trace, sites_of
-from pyro_vae.distributions import NoDraws, given_datum
+from pyro_vae.distributions import NoDraws, given_datum, representative_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -136,8 +136,8 @@ class _Joined(TorchDistribution):
         return _joined(self.pieces, lambda piece: piece.site["fn"].mean)
 
     @property
-    def mode(self) -> Tensor:
-        return _joined(self.pieces, lambda piece: piece.site["fn"].mode)
+    def representative(self) -> Tensor:
+        return _joined(self.pieces, lambda piece: representative_of(piece.site["fn"]))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         draws = [

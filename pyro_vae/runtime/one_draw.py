@@ -27,7 +27,7 @@ from pyro_vae.contracts import (
     Trace,
     sites_of,
 )
-from pyro_vae.distributions import given_datum, stated_support
+from pyro_vae.distributions import given_datum, representative_of, stated_support
 from pyro_vae.programs import AtGlobals
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import paired_traces
@@ -152,8 +152,8 @@ class _Draws(TorchDistribution):
         return self._each(lambda part: part.mean)
 
     @property
-    def mode(self) -> Tensor:
-        return self._each(lambda part: part.mode)
+    def representative(self) -> Tensor:
+        return self._each(representative_of)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         draws = [self._each(lambda part: part.sample()) for _ in range(_count(sample_shape))]

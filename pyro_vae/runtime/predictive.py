@@ -89,8 +89,8 @@ def generate(
             dictionary of such, with the known quantities that the likelihood takes.
         given: parts of x by name (num, \*event), or one datum (1, \*event) for all.
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers
-            show, or its mode where x has no mean, as sentences have none, or a draw where neither
-            is known, as of pixels that depend on one another.
+            show; the most likely value where x has none, as sentences and categories; a draw where
+            neither is known, as of pixels that depend on one another.
         temperature: what the scales of the prior's normals are multiplied by, at every level; below
             1 new data are more typical and less varied.
         seed: seed of the draws; the caller's random state is left as it was.
@@ -153,8 +153,8 @@ def reconstruct(
 ) -> Tensors:
     r"""Reconstruct data: E[x | z] at one draw z ~ q(z | x).
 
-    Where x has no mean, as sentences have none, it is the mode of p(x | z), or a draw where neither
-    is known.
+    Where x has no mean, as sentences and categories, it is the mode of p(x | z), or a draw where
+    neither is known.
 
     Data with missing entries are completed instead: what was observed stays, and each missing entry
     becomes a draw of x,

@@ -5,6 +5,7 @@ import torch
 from common import small_vae
 
 import pyro_vae as pv
+from pyro_vae.cli.scores import _kept_scores
 from pyro_vae.evaluation import kept_scores
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.kept_scores import KeptScores
@@ -51,3 +52,18 @@ def test_an_interrupted_evaluation_goes_on_to_the_bit(tmp_path, monkeypatch, blo
     assert kept(folder).start == 0
     again.remove()
     assert not folder.exists()
+
+
+def test_scores_of_another_program_of_equal_weights_are_not_gone_on_with(tmp_path):
+    data = pv.datasets.load("digits")[1][:4]
+
+    def key_of(steps):
+        torch.manual_seed(0)
+        program = pv.VAE(
+            pv.priors.ContinuousFlow(2, steps=steps),
+            pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [4])),
+            pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [4])),
+        )
+        return _kept_scores(program, data, 20, tmp_path, 0).key
+
+    assert key_of(2) == key_of(2) != key_of(4)

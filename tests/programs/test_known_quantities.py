@@ -204,3 +204,20 @@ def test_several_latents_are_decoded_by_name():
         pv.decode(program, z["z1"], context)
     with pytest.raises(InvalidInput, match=r"z\['z1'\]: got shape \(6, 1\)"):
         pv.decode(program, {**z, "z1": z["z1"][:, :1]}, context)
+
+
+def test_each_entry_of_a_modality_may_have_a_quantity_of_its_own(float64):
+    likelihoods = {
+        "flux": pv.likelihoods.NormalWithNoise(6, MLP(2, [])),
+        "counts": pv.likelihoods.Poisson(2, MLP(2, [])),
+    }
+    experts = {"flux": normal(2, MLP(6, [])), "counts": normal(2, MLP(2, []))}
+    program = pv.MultimodalVAE(
+        pv.priors.StandardNormal(2), likelihoods, pv.posteriors.ProductOfExperts(2, experts)
+    )
+    x = {"flux": torch.randn(20, 6), "counts": torch.poisson(torch.ones(20, 2))}
+    one = pv.elbo(program, (x, {"scale": torch.full((20,), 0.5)}))
+    each = pv.elbo(program, (x, {"scale": torch.full((20, 6), 0.5)}))
+    torch.testing.assert_close(one.values, each.values)
+    with pytest.raises(InvalidInput, match=r"shape \(20, 5\), expected shape \(N,\)"):
+        pv.elbo(program, (x, {"scale": torch.ones(20, 5)}))

@@ -15,11 +15,10 @@ from pyro_vae.checks.questions.information import FEWEST, Information
 from pyro_vae.checks.subject import MOST, CannotTell, Subject
 from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.runtime.conditioned import Conditioned
-from pyro_vae.runtime.environment import evaluating, like_parameters
-from pyro_vae.runtime.from_prior import prior_predictive
+from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.latents import in_rows, out_of_rows
-from pyro_vae.runtime.observed import observed_data
+from pyro_vae.runtime.simulation import Template
 
 __all__ = ["ActiveUnits"]
 
@@ -106,11 +105,11 @@ def _nats_used(subject: Subject) -> tuple[float, float]:
 
     Its standard error comes with it.
     """
-    program, context = subject.local, like_parameters(subject.local, subject.context)
+    program = subject.local
+    template = Template.of(program, len(subject.few), None, subject.few)
     with evaluating(program, subject.seed), validation_enabled(False):
-        trace = prior_predictive(program, len(subject.few), context)
-        x = observed_data(trace, program.event_shape)
-        given = Conditioned.of(program, x, context, scored=False)
+        trace, x = template.draw(program)
+        given = Conditioned.of(program, x, template.context, scored=False)
         drawn = given.draw(given.model, 1)
         own = {
             name: in_rows(site["value"][None], given.plates)

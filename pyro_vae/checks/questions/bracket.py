@@ -9,9 +9,9 @@ from scipy import stats
 from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject
+from pyro_vae.datasets.dataset import as_dataset
 from pyro_vae.evaluation.annealing import bdmc
 from pyro_vae.evaluation.importance import evaluate
-from pyro_vae.validation import rows_of
 
 __all__ = ["Bracket"]
 
@@ -39,13 +39,13 @@ class Bracket(Check):
 
     def look(self, subject: Subject) -> Finding:
         subject.need_real_latents()
-        context = rows_of(subject.context, slice(0, DATA))
         steps = round(self.size * TEMPERATURES)
         found = bdmc(
-            subject.local, DATA, CHAINS, steps, context=context, num_leapfrog=LEAPFROG,
+            subject.local, DATA, CHAINS, steps, like=subject.few, num_leapfrog=LEAPFROG,
             seed=subject.seed,
         )  # fmt: skip
-        data = found.x if context is None else (found.x, found.context)
+        data = as_dataset(found.x if found.context is None else (found.x, found.context))
+        data.missing = subject.few.missing
         scores = evaluate(subject.local, data, subject.num_samples, seed=subject.seed)
         lower, upper = found.lower.values.double(), found.upper.values.double()
         ll, elbo = scores["log_likelihood"].values.double(), scores["elbo"].values.double()

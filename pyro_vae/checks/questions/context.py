@@ -9,7 +9,6 @@ from torch import Tensor
 from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, REPLICATES, CannotTell, DoesNotApply, Subject
 from pyro_vae.checks.two_samples import error_of_ranks, rank_test
-from pyro_vae.validation import tensors_of
 
 __all__ = ["Context"]
 
@@ -31,7 +30,7 @@ class Context(Check):
     calls, rows = 40, MOST * REPLICATES + 1
 
     def suits(self, subject: Subject) -> bool:
-        return subject.context is not None
+        return bool(subject.told)
 
     def look(self, subject: Subject) -> Finding:
         if not self.suits(subject):
@@ -80,7 +79,7 @@ class Context(Check):
 
 def _groups(subject: Subject):
     """The data of each label, or on either side of a covariate's median, by name."""
-    for name, value in tensors_of(subject.context).items():
+    for name, value in subject.told.items():
         for d, column in enumerate(_columns(value)):
             title = f"{name or 'context'}[{d}]"
             labels = column.unique()

@@ -9,7 +9,6 @@ from torch import Tensor
 from pyro_vae.checks.base import TOLD, Check, Finding, is_clear
 from pyro_vae.checks.subject import MOST, Subject
 from pyro_vae.checks.two_samples import told_apart
-from pyro_vae.validation import tensors_of
 
 __all__ = ["Generated"]
 
@@ -31,7 +30,7 @@ class Generated(Check):
     calls, rows = 40, MOST
 
     def look(self, subject: Subject) -> Finding:
-        known = [_told(part) for part in tensors_of(subject.context).values()]
+        known = [_told(part) for part in subject.told.values()]
         real = torch.cat([*(part.real for part in subject.entries), *known], dim=1)
         made = torch.cat([*(part.simulated[0] for part in subject.entries), *known], dim=1)
         test = told_apart(

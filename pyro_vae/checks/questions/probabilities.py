@@ -34,12 +34,15 @@ class Probabilities(Check):
     calls, rows = 20, 2 * ROWS + 1
 
     def look(self, subject: Subject) -> Finding:
-        binary = {part.name: part.is_binary & _binary(part.real) for part in subject.entries}
-        if not any(bool(some.any()) for some in binary.values()):
+        binary = {
+            part.name: part.places[part.is_binary & _binary(part.real)] for part in subject.entries
+        }
+        if not any(map(len, binary.values())):
             raise DoesNotApply("the data have no binary entries")
         some = [
             (part.x[:, binary[part.name]], part.one[:, binary[part.name]])
             for part in subject.once(predicted)
+            if part.name in binary
         ]
         x, p = (torch.cat(parts, dim=1).numpy() for parts in zip(*some))
         known = ~(np.isnan(x) | np.isnan(p))

@@ -1,0 +1,39 @@
+"""What the columns of a table are called, and what is said of them by name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyro_vae as pv
+from pyro_vae.validation import InvalidInput
+
+
+def table(**columns):
+    random = np.random.default_rng(0)
+    numbers = {name: random.normal(size=40) for name in ("a", "b")}
+    return pd.DataFrame(numbers | columns)
+
+
+def test_a_text_is_the_name_of_one_column_of_the_context():
+    frame = table(ab=np.arange(40) % 7 / 3)
+    data = pv.datasets.load_whole(frame, context="ab")
+    assert data.context_columns.names == ["ab"] and data.columns.names == ["a", "b"]
+    train, _ = pv.datasets.load(frame, context="ab")
+    assert train.context_columns.names == ["ab"]
+
+
+def test_several_sites_are_named_in_a_list_or_with_commas(tmp_path):
+    path = tmp_path / "pairs.npz"
+    np.savez(path, image=np.random.rand(9, 4), text=np.random.rand(9, 2), other=np.random.rand(9))
+    listed, written = (
+        pv.datasets.load_whole(path, key=k) for k in (["image", "text"], "image,text")
+    )
+    assert listed.parts.keys() == written.parts.keys() and listed.sha256 == written.sha256
+
+
+@pytest.mark.parametrize("values", [["A"] * 40, pd.Categorical(["A"] * 40)])
+def test_a_column_of_one_category_is_refused_by_its_name(values):
+    with pytest.raises(InvalidInput, match=r"columns site: got one category, 'A'.*site': 'drop'"):
+        pv.datasets.load_whole(table(site=values)).columns.groups()
+    kept = pv.datasets.load_whole(table(site=values), columns={"site": "drop"})
+    assert kept.columns.names == ["a", "b"]
