@@ -14,7 +14,14 @@ from pyro_vae.cli.processes import (
     in_processes,
     ray_of,
 )
-from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
+from pyro_vae.cli.runs import (
+    SPLITS,
+    add_data_arguments,
+    add_run_arguments,
+    add_split_argument,
+    load_run,
+    split_of,
+)
 from pyro_vae.cli.scores import print_scores, score_run
 from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.ranks.group import speaks
@@ -34,7 +41,7 @@ def arguments() -> CommandParser:
     add_run_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--num_samples", type=int, default=1000, help="draws K for each datum")
-    parser.add_argument("--split", type=str, default="test", help="train or test")
+    add_split_argument(parser)
     parser.add_argument(
         "--limit", type=int, default=None, help="score only this many data, the first"
     )
@@ -54,7 +61,7 @@ def run(argv: list[str]) -> None:
     with explaining(parser):
         options = parse_components(parser, argv, {})
     check_count("num_samples", options.num_samples)
-    check_choice("split", options.split, ["train", "test"])
+    check_choice("split", options.split, SPLITS)
     if options.limit is not None:
         check_count("limit", options.limit)
     check_choice("engine", options.engine, ["local", "ray"])
@@ -65,7 +72,7 @@ def run(argv: list[str]) -> None:
     if in_processes("evaluate", argv):
         return
     folder, program = load_run(options)
-    data = data_of(folder, options)[options.split][: options.limit]
+    data = split_of(folder, options)[: options.limit]
     with explaining(parser):
         proposal = parser.instantiate(options).proposal
     scores = score_run(program, data, options.num_samples, folder, options.seed, proposal)

@@ -8,7 +8,14 @@ from jsonargparse import Namespace
 
 from pyro_vae.cli.options import parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
-from pyro_vae.cli.runs import add_data_arguments, add_loading_arguments, data_of, load_run
+from pyro_vae.cli.runs import (
+    SPLITS,
+    add_data_arguments,
+    add_loading_arguments,
+    add_split_argument,
+    load_run,
+    split_of,
+)
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.explorer.explored import Explored
 from pyro_vae.validation import InvalidInput, check_choice, check_count
@@ -26,7 +33,7 @@ def arguments() -> CommandParser:
     add_loading_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument("--port", type=int, default=5006, help="of the page; 0 for any free one")
-    parser.add_argument("--split", type=str, default="test", help="train or test")
+    add_split_argument(parser)
     parser.add_argument("--limit", type=int, default=1000, help="data on the map, the first")
     parser.add_argument("--num_samples", type=int, default=200, help="draws K for the scores")
     return parser
@@ -36,7 +43,7 @@ def run(argv: list[str]) -> None:
     options = parse(arguments(), argv)
     check_count("limit", options.limit)
     check_count("num_samples", options.num_samples)
-    check_choice("split", options.split, ["train", "test"])
+    check_choice("split", options.split, SPLITS)
     check_count("port", options.port, minimum=0)
     if len(options.runs) > 2:
         raise InvalidInput(
@@ -58,7 +65,7 @@ def run(argv: list[str]) -> None:
 def _explored(name: str, options: Namespace) -> Explored:
     given = Namespace(**{**vars(options), "run": name})
     folder, program = load_run(given)
-    data = data_of(folder, given)[options.split][: options.limit]
+    data = split_of(folder, given)[: options.limit]
     return Explored(
         folder.resolve().name,
         program,

@@ -19,7 +19,7 @@ from pyro_vae.programs import is_unconditional
 from pyro_vae.programs.contexts import marks_of
 from pyro_vae.runtime.predictive import generate
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import InvalidInput, check_count, tensors_of
+from pyro_vae.validation import InvalidInput, check_choice, check_count, tensors_of
 
 PLACE = "training data in their place"
 
@@ -44,6 +44,7 @@ def run(argv: list[str]) -> None:
     options = parse(arguments(), argv)
     check_count("points", options.points, minimum=2)
     check_count("neighbours", options.neighbours)
+    check_choice("split", options.split, ["train", "test"])
     subject = subject_of(options, fixed=False)
     if options.split == "train":  # other training data than those that are measured
         subject = replace(subject, train=subject.train[len(subject.data) :])

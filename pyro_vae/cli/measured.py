@@ -12,7 +12,15 @@ from rich.table import Table
 
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.figures import add_format_argument
-from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run
+from pyro_vae.cli.runs import (
+    SPLITS,
+    add_data_arguments,
+    add_run_arguments,
+    add_split_argument,
+    data_of,
+    load_run,
+    split_of,
+)
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
@@ -105,21 +113,20 @@ class Subject:
 def add_subject_arguments(parser: ArgumentParser, limit: int) -> None:
     add_run_arguments(parser)
     add_data_arguments(parser)
-    parser.add_argument("--split", type=str, default="test", help="train or test")
+    add_split_argument(parser)
     parser.add_argument("--limit", type=int, default=limit, help="use only this many data")
     add_format_argument(parser)
 
 
 def subject_of(options: Namespace, *, fixed: bool = True) -> Subject:
     """The run that the options name; ``fixed`` puts its program at one draw of global latents."""
-    check_choice("split", options.split, ["train", "test"])
+    check_choice("split", options.split, SPLITS)
     check_count("limit", options.limit)
     folder, program = load_run(options)
-    sets = data_of(folder, options)
-    data = sets[options.split][: options.limit]
+    train, data = data_of(folder, options)["train"], split_of(folder, options)[: options.limit]
     local = at_globals(program, data, options.seed) if fixed else program
     notes = () if local is program else (AT_GLOBALS,)
-    return Subject(folder, local, sets["train"], data, notes)
+    return Subject(folder, local, train, data, notes)
 
 
 def deliver(

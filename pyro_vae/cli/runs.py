@@ -33,6 +33,7 @@ from pyro_vae.runtime.environment import choose_device
 from pyro_vae.training.convergence import is_out_of_patience
 from pyro_vae.validation import InvalidInput, check_seed
 
+SPLITS = ["train", "test", "all"]
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
 WORDS = Kind(
     "run", "the words of the run, as train writes them", "restore it from a copy", 64 * MEGABYTE
@@ -72,6 +73,10 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_split_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("--split", type=str, default="test", help="train, test or all")
+
+
 def load_run(options: Namespace) -> tuple[Path, ProgramLike]:
     check_seed(options.seed)
     device = choose_device(options.device)
@@ -107,20 +112,36 @@ def _own_program_of(folder: Path, trust: Sequence[str]) -> ProgramLike | None:
 def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     """The training and the test data of a run, or the data of --data in the run's units."""
     name, reading = _reading_of(folder, options)
-    recipe = recipe_of(folder)
-    is_the_runs = options.data in (None, recipe.get("data"))
-    train_set, test_set = datasets.load(
-        name,
-        **reading,
-        fetch=False,
-        binarize=recipe.get("binarize") if is_the_runs else None,
-        missing=recipe.get("missing", False),
-        missing_fraction=recipe.get("missing_fraction", 0.0) if is_the_runs else 0.0,
-    )
+    reading |= _changes_of(folder, options)
+    train_set, test_set = datasets.load(name, **reading, fetch=False)
     check_vocabulary(folder, test_set)
-    if is_the_runs:
+    if _are_the_runs(folder, options):
         _say_if_changed(folder, test_set)
     return {"train": train_set, "test": test_set}
+
+
+def split_of(folder: Path, options: Namespace) -> Dataset:
+    """The data that --split names: train, test, or all of them in their order."""
+    if options.split != "all":
+        return data_of(folder, options)[options.split]
+    name, reading = _reading_of(folder, options)
+    whole = datasets.load_whole(name, **reading, **_changes_of(folder, options))
+    check_vocabulary(folder, whole)
+    return whole
+
+
+def _are_the_runs(folder: Path, options: Namespace) -> bool:
+    return options.data in (None, recipe_of(folder).get("data"))
+
+
+def _changes_of(folder: Path, options: Namespace) -> dict[str, Any]:
+    """How data are binarised, and whether entries are missing or are to be removed."""
+    recipe, are_the_runs = recipe_of(folder), _are_the_runs(folder, options)
+    return {
+        "binarize": recipe.get("binarize") if are_the_runs else None,
+        "missing": recipe.get("missing", False),
+        "missing_fraction": recipe.get("missing_fraction", 0.0) if are_the_runs else 0.0,
+    }
 
 
 def whole_data_of(folder: Path, options: Namespace) -> Dataset:
@@ -140,10 +161,10 @@ def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
             expected="data to score",
             fix="add --data NAME",
         )
-    is_the_runs = options.data in (None, recipe.get("data"))
+    in_memory = recipe.get("in_memory", "auto") if _are_the_runs(folder, options) else "auto"
     return name, {
         **reading_of(recipe),
-        "in_memory": recipe.get("in_memory", "auto") if is_the_runs else "auto",
+        "in_memory": in_memory,
         "root": options.data_root or recipe.get("data_root"),
         "like": known.columns,
         "context_like": known.context_columns,

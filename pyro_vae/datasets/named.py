@@ -174,15 +174,9 @@ def load(
         download(DOWNLOADS[name], _root(root))
     reading = Reading.of(key, resize, target, context, columns, like, context_like)
     source = _read(name, root, reading, in_memory)
-    check_probability("missing_fraction", missing_fraction)
     if is_stored(source):
         _check_on_disk(missing_fraction, standardize or (like is not None and like.is_standardized))
-    if missing_fraction:
-        draws = torch.Generator().manual_seed(seed)
-        parts = source.parts.items()
-        source.parts.update(
-            {s: Part(_removed_of(x, missing_fraction, draws), y) for s, (x, y) in parts}
-        )
+    _remove(source, missing_fraction, seed)
     sets = from_source(
         source,
         binarize=binarize,
@@ -219,6 +213,15 @@ def load(
     return train, test
 
 
+def _remove(source: Source, fraction: float, seed: int) -> None:
+    """Remove a share of the entries of all parts, completely at random."""
+    check_probability("missing_fraction", fraction)
+    if fraction:
+        draws = torch.Generator().manual_seed(seed)
+        parts = source.parts.items()
+        source.parts.update({s: Part(_removed_of(x, fraction, draws), y) for s, (x, y) in parts})
+
+
 def _root(root: str | Path | None) -> Path:
     """The folder of the data sets' files: as given, the environment's, or a cache."""
     if given := root or os.environ.get("PYRO_VAE_DATA"):
@@ -230,6 +233,10 @@ def _root(root: str | Path | None) -> Path:
 def load_whole(
     name: object,
     *,
+    binarize: Binarize | None = None,
+    seed: int = BINARIZE_SEED,
+    missing: bool = False,
+    missing_fraction: float = 0.0,
     root: str | Path | None = None,
     key: str | Sequence[str] | None = None,
     scale: float | None = None,
@@ -253,7 +260,18 @@ def load_whole(
     """
     reading = Reading.of(key, resize, target, context, columns, like, context_like)
     source = _read(name, root, reading, in_memory)
-    sets = from_source(source, scale=scale, channels=channels, context_like=context_like)
+    if is_stored(source):
+        _check_on_disk(missing_fraction, standardize or (like is not None and like.is_standardized))
+    _remove(source, missing_fraction, seed)
+    sets = from_source(
+        source,
+        binarize=binarize,
+        seed=seed,
+        missing=missing or missing_fraction > 0,
+        scale=scale,
+        channels=channels,
+        context_like=context_like,
+    )
     whole, *others = sets.values()
     if others:
         parts = list(sets.values())

@@ -145,19 +145,22 @@ class PerColumn(constraints.Constraint):
 
 
 def are_names(entries: Distribution) -> Tensor:
-    r"""Which of single entries (\*batch) are categories, whose numbers stand for names.
+    """Which entries are categories, whose numbers stand for names: of columns (D,), else of all ().
 
     Example:
         >>> names = CategoricalCode(logits=torch.zeros(5, 1, 3))
         >>> numbers = torch.distributions.Normal(torch.zeros(5, 2), 1.0)
-        >>> are_names(Columns([names, numbers], [torch.tensor([1]), torch.tensor([0, 2])]))[0]
+        >>> are_names(Columns([names, numbers], [torch.tensor([1]), torch.tensor([0, 2])]))
         tensor([False,  True, False])
     """
     if isinstance(entries, ObservedEntries):
         return are_names(entries.base)
     if isinstance(entries, Columns):
-        return entries.joined([are_names(part) for part in entries.parts])
-    return torch.full(entries.batch_shape, isinstance(entries, CategoricalCode))
+        found = torch.zeros(len(entries.order), dtype=torch.bool)
+        for part, columns in zip(entries.parts, entries.columns):
+            found[columns.cpu()] = are_names(part)
+        return found
+    return torch.tensor(isinstance(entries, CategoricalCode))
 
 
 @number_inside.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,9 +22,25 @@ __all__ = ["SquaredError", "reconstruction_score", "squared_error"]
 
 
 class SquaredError(Score):
-    """The mean squared error of each reconstruction (N,), in the units of x squared."""
+    """The mean squared error of each reconstruction (N,), in the units of x squared.
+
+    A datum of which no entry was observed has NaN, and the mean is over the others.
+    """
 
     unit = "squared units of x"
+
+    @property
+    def mean(self) -> float:
+        return self._known.mean().item()
+
+    @property
+    def se(self) -> float:
+        known = self._known
+        return known.std().item() / math.sqrt(len(known)) if len(known) > 1 else math.nan
+
+    @property
+    def _known(self) -> Tensor:
+        return self.values[~self.values.isnan()].double()
 
 
 def squared_error(

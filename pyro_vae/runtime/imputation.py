@@ -197,7 +197,7 @@ def _are_names(program: ProgramLike, data: Dataset) -> Tensor:
         return torch.tensor([bool(column.categories) for column in data.columns])
     x, context = checked_data(program, data)
     law = observed_of(traces_at(program, x, context)[1])["fn"]
-    return are_names(entries_of(law))[0].cpu()
+    return are_names(entries_of(law))
 
 
 def _completions(program: ProgramLike, data: Dataset, num_draws: int, seed: int) -> Tensor:

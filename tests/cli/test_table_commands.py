@@ -6,9 +6,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from commands import FAST, fails
 
+import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.cli.run_data import read_data
+from pyro_vae.evaluation.comparison import load_scores
 
 
 def table(num=200):
@@ -99,6 +103,24 @@ def test_imputing_completes_every_row_in_order(run):
     other = ["--data", str(run / "others.csv"), "--out", str(run / "others-full.csv")]
     assert main(["impute", str(run / "run"), "--num-draws", "5", *other]) == 0
     assert len(pd.read_csv(run / "others-full.csv")) == 20
+
+
+def test_all_rows_of_other_data_are_scored_in_their_order(run):
+    other = ["--data", str(run / "few.csv"), "--split", "all", "--num-samples", "20"]
+    table()[:30].to_csv(run / "few.csv", index=False)
+    assert main(["evaluate", str(run / "run"), *other]) == 0
+    assert json.loads((run / "run" / "evaluation.json").read_text())["num_data"] == 30
+    whole = load_scores(run / "run" / "evaluation.npz")["elbo"].values
+    program = pv.load(run / "run")
+    known = read_data(run / "run")
+    data = pv.datasets.load_whole(
+        run / "few.csv",
+        missing=True,
+        context=["species", "island"],
+        like=known.columns,
+        context_like=known.context_columns,
+    )
+    assert torch.equal(pv.elbo(program, data, 20).values, whole)
 
 
 def test_names_that_are_no_columns_are_refused(run, capsys, tmp_path):

@@ -36,6 +36,10 @@ def test_observed_entries_are_compared_with_their_means_and_missing_ones_are_lef
         seen = off[i][~x[i].isnan()]
         assert found.values[i] == pytest.approx(seen.mean().item(), rel=1e-4)
     assert found.mean > 0.5
+    with_nothing = pv.datasets.Dataset(torch.cat([x, torch.full((1, 4), torch.nan)]), missing=True)
+    other = pv.evaluation.squared_error(vae, with_nothing)
+    assert other.values[-1].isnan() and other.mean == pytest.approx(found.mean)
+    assert other.se == pytest.approx(found.se)
     complete = pv.evaluation.squared_error(vae, data, target=pv.reconstruct(vae, data))
     assert (complete.values > 0).all()
 
