@@ -95,9 +95,9 @@ class Template:
 @in_fixed_blocks
 def simulate(program: ProgramLike, data: Data, seed: int = 0) -> Tensors:
     """Data drawn from the model, one for each real datum and like it in all but its values."""
-    data = as_dataset(data)
-    program = at_posterior(as_program(program), rows_of(data.context, slice(0, 1)), seed)
+    data, program = as_dataset(data), as_program(program)
     template = Template.of(program, len(data), None, data)
+    program = at_posterior(program, rows_of(template.context, slice(0, 1)), seed)
     check_decoding(program, template.context)
     parts = parts_of(program.event_shape)
 
