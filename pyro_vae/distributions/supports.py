@@ -269,7 +269,14 @@ def representative_of(distribution: Distribution) -> Tensor:
     if isinstance(base, Represented):
         return base.representative
     with suppress(NotImplementedError):
-        return distribution.mean
+        mean = distribution.mean
+        if not (has_none := mean.isnan()).any():  # as those of Cauchy and torch's Categorical
+            return mean
+        return torch.where(has_none, _mode_of(distribution), mean)
+    return _mode_of(distribution)
+
+
+def _mode_of(distribution: Distribution) -> Tensor:
     with suppress(NotImplementedError):
         return distribution.mode
     return distribution.sample()
@@ -295,7 +302,7 @@ def given_datum(distribution: TorchDistribution, x: Tensor) -> TorchDistribution
 def has_mean(distribution: Distribution) -> bool:
     """Whether a distribution has a mean in closed form."""
     try:
-        return distribution.mean is not None
+        return not distribution.mean.isnan().any()
     except NotImplementedError:
         return False
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from pyro import distributions as dist
 
 import pyro_vae as pv
 from pyro_vae.datasets import Dataset
@@ -78,3 +79,15 @@ def test_the_plane_of_a_latent_with_more_entries_than_x_is_flat(float64):
     assert plane.singular_values.shape == (4, 3) and (plane.singular_values[:, 2] == 0).all()
     assert (plane.volume == -torch.inf).all()
     assert (plane.local_dimension() == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("density", "value"),
+    [
+        (dist.Categorical(logits=SHARES.log().expand(4, 3)).to_event(1), 2.0),
+        (dist.Cauchy(torch.full((4,), 3.0), 1.0).to_event(1), 3.0),
+        (dist.StudentT(torch.tensor([1.0, 0.5, 2.0, 3.0]), 3.0, 1.0).to_event(1), 3.0),
+    ],
+)
+def test_the_mode_represents_what_has_no_mean(density, value):
+    assert (representative_of(density) == value).all()
