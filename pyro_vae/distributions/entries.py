@@ -13,6 +13,7 @@ from pyro_vae.distributions.adapters import TorchToPyro, as_pyro
 from pyro_vae.distributions.levels import CategoricalCode
 from pyro_vae.distributions.supports import (
     OrElse,
+    given_datum,
     innermost_support,
     number_inside,
     representative_of,
@@ -102,6 +103,11 @@ class Columns(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.joined([part.log_prob(few) for part, few in zip(self.parts, self.split(value))])
+
+    def at_datum(self, x: Tensor) -> Columns:
+        """The same with what a datum fixes of each part."""
+        parts = [given_datum(part, few) for part, few in zip(self.parts, self.split(x))]
+        return Columns(parts, self.columns)
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> Columns:
         rows = tuple(batch_shape)[:-1]
@@ -216,6 +222,10 @@ class ObservedEntries(TorchDistribution):
         filler = number_inside(stated_support(self.base), value)
         log_prob = self.base.log_prob(torch.where(missing, filler, value))
         return torch.where(missing, torch.zeros_like(log_prob), log_prob)
+
+    def at_datum(self, x: Tensor) -> ObservedEntries:
+        """The same with what a datum fixes of each entry."""
+        return ObservedEntries(given_datum(self.base, x))
 
     def expand(self, batch_shape: torch.Size, _instance=None) -> ObservedEntries:
         return ObservedEntries(self.base.expand(torch.Size(batch_shape)))

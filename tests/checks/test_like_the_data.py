@@ -175,7 +175,8 @@ def test_simulated_data_are_values_whatever_the_context_says(float64):
     bounds = {"censored": torch.ones(500)}
     found = pv.diagnostics.calibrate(program, 500, 99, context=bounds)
     assert found.test_uniform().smallest > 0.01
-    both = pv.evaluation.bdmc(program, 20, 8, 50, context={"censored": torch.ones(20)})
+    context = {"censored": torch.ones(20)}
+    both = pv.evaluation.bdmc(program, 20, 8, 50, context=context, compile="off")
     exact = torch.distributions.Normal(0.0, 2**0.5).log_prob(both.x)[:, 0]
     assert (both.context["censored"] == 0).all()
     assert ((both.lower.values - exact).mean() < 0.1) and (
@@ -206,5 +207,22 @@ def test_simulated_data_miss_what_the_real_ones_miss(float64):
     assert Subject(program, alone).simulate(0)["b"].isnan().all()
     for like in (data, alone):
         assert len(pv.diagnostics.calibrate(program, 30, 9, like=like).ranks) == 30
-        both = pv.evaluation.bdmc(program, 4, 2, 10, like=like)
+        both = pv.evaluation.bdmc(program, 4, 2, 10, like=like, compile="off")
         assert both.x["b"].isnan().any() and both.lower.values.isfinite().all()
+
+
+def test_what_was_not_measured_is_kept_beside_what_is_missing(float64):
+    noise = pv.likelihoods.NormalWithNoise(4, MLP(2, []))
+    groups = [{"columns": [0, 1], "class_path": "NormalWithNoise"}]
+    groups += [{"columns": [2, 3], "class_path": "Normal"}]
+    for likelihood in (noise, pv.likelihoods.Mixed(4, MLP(2, []), groups=groups)):
+        program = pv.VAE(
+            pv.priors.StandardNormal(2),
+            pv.likelihoods.Missing(likelihood),
+            pv.posteriors.DiagonalNormal(2, pv.networks.WithMask(4, MLP(8, []))),
+        )
+        x, scale = torch.zeros(9, 4), torch.full((9, 4), 0.2)
+        scale[:, 0], x[:, 0], x[:, 1] = torch.inf, -99.0, torch.nan
+        made = Subject(program, Dataset(x, {"scale": scale}, missing=True)).simulate(0)
+        assert (made[:, 0] == -99).all() and made[:, 1].isnan().all()
+        assert made[:, 2:].isfinite().all() and (made[:, 2:] != 0).all()
