@@ -11,7 +11,15 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from pyro.distributions import Delta, MaskedDistribution, TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import Distribution, Independent, biject_to
+from torch.distributions import (
+    Categorical,
+    Cauchy,
+    Distribution,
+    HalfCauchy,
+    Independent,
+    StudentT,
+    biject_to,
+)
 from torch.distributions.constraints import Constraint
 
 from pyro_vae.contracts import StatesMeasure
@@ -246,6 +254,9 @@ def is_point_mass(distribution: Distribution) -> bool:
     return isinstance(distribution, Delta)
 
 
+MAY_LACK_MEAN = (Categorical, Cauchy, HalfCauchy, StudentT)  # torch's is NaN or infinite
+
+
 @runtime_checkable
 class Represented(Protocol):
     """A distribution that states what represents it, as its mean would not."""
@@ -270,13 +281,9 @@ def representative_of(distribution: Distribution) -> Tensor:
         return base.representative
     with suppress(NotImplementedError):
         mean = distribution.mean
-        if not (has_none := mean.isnan()).any():  # as those of Cauchy and torch's Categorical
-            return mean
-        return torch.where(has_none, _mode_of(distribution), mean)
-    return _mode_of(distribution)
-
-
-def _mode_of(distribution: Distribution) -> Tensor:
+        if isinstance(base, MAY_LACK_MEAN):  # no branch on numbers, so that it can be exported
+            return torch.where(mean.isfinite(), mean, distribution.mode)
+        return mean
     with suppress(NotImplementedError):
         return distribution.mode
     return distribution.sample()

@@ -113,7 +113,8 @@ def compare(first: _Score, second: _Score) -> Difference:
         (3, True)
     """
     check_same_data({"first": first, "second": second})
-    d = first.values.double().cpu() - second.values.double().cpu()
+    a, b = (each.values.double().cpu() for each in (first, second))
+    d = (a - b)[~(a.isnan() & b.isnan())]  # without data of which no entry was observed
     signs = {first.sign, OPPOSITE[second.sign]} - {""}
     return Difference(
         first.mean - second.mean,

@@ -92,6 +92,7 @@ def compare_over_seeds(first: Mapping[int, Score], second: Mapping[int, Score]) 
     pairs = [(first[seed], second[seed]) for seed in seeds]
     check_same_data({f"run {i}": score for i, score in enumerate(sum(pairs, ()))})
     d = np.array([_numbers(a.values) - _numbers(b.values) for a, b in pairs])
+    d = d[:, ~np.isnan(d).all(0)]  # without data of which no entry was observed
     signs = {a.sign for a, _ in pairs} | {OPPOSITE[b.sign] for _, b in pairs}
     sign = "~" if len(signs - {""}) == 2 else "".join(signs)
     se_data, se_seeds = _se(d.mean(0)), _se(d.mean(1))

@@ -176,13 +176,13 @@ def test_simulated_data_are_values_whatever_the_context_says(float64):
     found = pv.diagnostics.calibrate(program, 500, 99, context=bounds)
     assert found.test_uniform().smallest > 0.01
     context = {"censored": torch.ones(20)}
-    both = pv.evaluation.bdmc(program, 20, 8, 50, context=context, compile="off")
+    both = pv.evaluation.bdmc(program, 20, 8, 25, context=context)
     exact = torch.distributions.Normal(0.0, 2**0.5).log_prob(both.x)[:, 0]
     assert (both.context["censored"] == 0).all()
     assert ((both.lower.values - exact).mean() < 0.1) and (
         (both.upper.values - exact).mean() > -0.1
     )
-    assert both.gap < 0.2
+    assert both.gap < 0.3
 
 
 def test_simulated_data_miss_what_the_real_ones_miss(float64):
@@ -207,7 +207,7 @@ def test_simulated_data_miss_what_the_real_ones_miss(float64):
     assert Subject(program, alone).simulate(0)["b"].isnan().all()
     for like in (data, alone):
         assert len(pv.diagnostics.calibrate(program, 30, 9, like=like).ranks) == 30
-        both = pv.evaluation.bdmc(program, 4, 2, 10, like=like, compile="off")
+        both = pv.evaluation.bdmc(program, 4, 2, 4, like=like)
         assert both.x["b"].isnan().any() and both.lower.values.isfinite().all()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.evaluation.over_seeds import compare_over_seeds
 from pyro_vae.validation import InvalidInput
 
 MLP = pv.networks.MLP
@@ -40,6 +41,15 @@ def test_observed_entries_are_compared_with_their_means_and_missing_ones_are_lef
     other = pv.evaluation.squared_error(vae, with_nothing)
     assert other.values[-1].isnan() and other.mean == pytest.approx(found.mean)
     assert other.se == pytest.approx(found.se)
+    moved = pv.datasets.Dataset(with_nothing.tensor + 0.5 * torch.randn(21, 4), missing=True)
+    shifted = pv.evaluation.squared_error(vae, with_nothing, target=moved)
+    gap = shifted - other
+    assert gap.num_data == 20 and np.isfinite(gap.se)
+    assert gap.mean == pytest.approx((shifted.values - other.values)[:20].mean().item(), rel=1e-4)
+    over_seeds = compare_over_seeds({0: shifted, 1: shifted}, {0: other, 1: other})
+    assert over_seeds.mean == pytest.approx(gap.mean) and over_seeds.se_data == pytest.approx(
+        gap.se
+    )
     complete = pv.evaluation.squared_error(vae, data, target=pv.reconstruct(vae, data))
     assert (complete.values > 0).all()
 

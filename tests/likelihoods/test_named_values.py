@@ -85,6 +85,7 @@ def test_the_plane_of_a_latent_with_more_entries_than_x_is_flat(float64):
     ("density", "value"),
     [
         (dist.Categorical(logits=SHARES.log().expand(4, 3)).to_event(1), 2.0),
+        (dist.HalfCauchy(torch.ones(4)).to_event(1), 0.0),
         (dist.Cauchy(torch.full((4,), 3.0), 1.0).to_event(1), 3.0),
         (dist.StudentT(torch.tensor([1.0, 0.5, 2.0, 3.0]), 3.0, 1.0).to_event(1), 3.0),
     ],
