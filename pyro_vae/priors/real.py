@@ -210,10 +210,10 @@ class ConditionalNormal(nn.Module):
 
     def __init__(self, latent: Size, context: int = 0, hidden: Sequence[int] = (64,)):
         super().__init__()
-        if context < 1:
+        if not isinstance(context, int) or context < 1:
             raise InvalidInput(
                 "context",
-                got=str(context),
+                got=str(context) if isinstance(context, int) else type(context).__name__,
                 expected="the number of context features, 1 or more",
                 fix="pass context=10 for ten labels (--context labels), or choose another prior",
             )

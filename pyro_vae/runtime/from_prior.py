@@ -52,7 +52,8 @@ def check_decoding(program: ProgramLike, context: Tensors | None) -> None:
         prior = _prior_of(program)
         plates = plates_of(*paired_traces(program.model, prior, x, given), scored=False)
         look = Look(program, prior, x, given, replace(plates, one_draw=True))
-        check_independence(look, has_noise=has_own_noise(prior, like.device, x, given))
+        noise = has_own_noise(prior, like.device, x, given)
+        check_independence(look, has_noise=noise, drawn=look.run(list(range(MOST_DATA))))
 
 
 def _prior_of(program: ProgramLike) -> StochasticFunction:

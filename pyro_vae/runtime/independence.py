@@ -127,16 +127,19 @@ class Run:
     sources: dict[str, Site]
 
 
-def check_independence(look: Look, *, has_noise: bool) -> None:
+def check_independence(look: Look, *, has_noise: bool, drawn: Run | None = None) -> None:
     """Raise `InvalidInput` if a datum's log-weight depends on other data or on leading draws.
 
     Args:
         look: the program at a few data.
         has_noise: whether the guide draws random numbers of its own. They depend on shapes, so only
             comparisons that keep the shapes are made.
+        drawn: a run whose latents the first run takes, too: the density of a fresh draw may be
+            another by the error of a solver, as that of a continuous flow is.
     """
     everyone = list(range(count_of(look.x)))
-    whole = look.run(everyone)
+    at = None if drawn is None else look.values_at(drawn.sources, everyone)
+    whole = look.run(everyone, at)
     unit = max(
         torch.finfo(part.dtype).eps if part.is_floating_point() else 1e-7
         for part in tensors_of(look.x).values()

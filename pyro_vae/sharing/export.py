@@ -20,6 +20,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.files.reading import MEGABYTE, Kind, parsing, read_bytes, read_json
 from pyro_vae.programs import VAE
+from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.sharing.formats import FORMATS, Format, Graph
@@ -108,6 +109,13 @@ def export(
             got=type(program).__name__,
             expected="a VAE, of a prior, a likelihood and a posterior",
             fix="export another program with torch.export yourself: its parts are modules",
+        )
+    if at_globals(program, as_dataset(data)[:NUM]) is not program:
+        raise InvalidInput(
+            "program",
+            got="global latents, which a graph does not draw",
+            expected="a VAE of local latents",
+            fix="train one without Bayesian and BayesianMixture",
         )
     folder, form = Path(folder), FORMATS[format]
     with evaluating(program, 0), validation_enabled(False):

@@ -73,5 +73,6 @@ class Sampler(_Part):
 
     def _drawn(self, num: int, features: Tensor | None) -> Tensor:
         density = self.vae.prior(context=features)
-        z = density.sample(torch.Size([num]) if not density.batch_shape else torch.Size())
-        return self.shown(z, features)
+        if not density.batch_shape:  # a sample shape would be a constant of some exported mixtures
+            density = density.expand(torch.Size([num]))
+        return self.shown(density.sample(), features)

@@ -210,3 +210,13 @@ def test_a_score_states_the_error_of_the_steps(tmp_path, capsys):
         assert "error of the ODE" in out and ("in too few steps" in out) == told
         written = json.loads((tmp_path / str(steps) / "evaluation.json").read_text())
         assert (written["solver_error"]["mean"] > 0.01) == told
+
+
+def test_new_data_are_made_though_the_solver_errs(float64):
+    program = pv.VAE(
+        moved(2, size=2.0, steps=2),
+        pv.likelihoods.Normal(3, MLP(2, [8])),
+        pv.posteriors.DiagonalNormal(2, MLP(3, [8])),
+    )
+    assert pv.generate(program, 5).shape == (5, 3)
+    assert pv.decode(program, torch.zeros(5, 2)).shape == (5, 3)

@@ -149,3 +149,27 @@ def test_what_cannot_be_exported_is_one_line(tmp_path):
     with pytest.raises(InvalidInput, match="a dictionary"):
         export(sized, (torch.ones(2, 4), {"size_factor": torch.ones(2)}), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["StandardNormal", "GaussianMixture", "VampPrior", "Flow"])
+def test_samplers_take_any_number_of_data(name, tmp_path):
+    options = {"GaussianMixture": {"components": 4}, "VampPrior": {"components": 4}}.get(name, {})
+    vae = pv.VAE(
+        getattr(pv.priors, name)(2, **options),
+        pv.likelihoods.Normal(4, NET(2, [8])),
+        pv.posteriors.DiagonalNormal(2, NET(4, [8])),
+    )
+    made = export(vae, torch.rand(9, 4), tmp_path / "parts")
+    for num in (1, 3, 64):
+        (new,) = made.parts["sampler"](torch.randn(num, made.noise_size))
+        assert new.shape == (num, 4) and new.isfinite().all()
+
+
+def test_global_latents_are_refused(tmp_path):
+    vae = pv.VAE(
+        pv.priors.BayesianMixture(2),
+        pv.likelihoods.Normal(4, NET(2, [8])),
+        pv.posteriors.DiagonalNormal(2, NET(4, [8])),
+    )
+    with pytest.raises(InvalidInput, match="global latents"):
+        export(vae, torch.rand(9, 4), tmp_path / "parts")
