@@ -123,10 +123,13 @@ def subject_of(options: Namespace, *, fixed: bool = True) -> Subject:
     check_choice("split", options.split, SPLITS)
     check_count("limit", options.limit)
     folder, program = load_run(options)
-    train, data = data_of(folder, options)["train"], split_of(folder, options)[: options.limit]
+    sets = data_of(folder, options)
+    if options.split not in sets:
+        sets[options.split] = split_of(folder, options)
+    data = sets[options.split][: options.limit]
     local = at_globals(program, data, options.seed) if fixed else program
     notes = () if local is program else (AT_GLOBALS,)
-    return Subject(folder, local, train, data, notes)
+    return Subject(folder, local, sets["train"], data, notes)
 
 
 def deliver(
