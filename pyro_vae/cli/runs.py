@@ -20,6 +20,7 @@ from pyro_vae.cli.run_data import read_data
 from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_text
 from pyro_vae.programs import as_program, is_unconditional
@@ -112,8 +113,8 @@ def _own_program_of(folder: Path, trust: Sequence[str]) -> ProgramLike | None:
 def data_of(folder: Path, options: Namespace) -> dict[str, Dataset]:
     """The training and the test data of a run, or the data of --data in the run's units."""
     name, reading = _reading_of(folder, options)
-    reading |= _changes_of(folder, options)
-    train_set, test_set = datasets.load(name, **reading, fetch=False)
+    changes = _changes_of(folder, options)
+    train_set, test_set = datasets.load(name, **reading, **changes, fetch=False)
     check_vocabulary(folder, test_set)
     if _are_the_runs(folder, options):
         _say_if_changed(folder, test_set)
@@ -134,7 +135,13 @@ def _are_the_runs(folder: Path, options: Namespace) -> bool:
     return options.data in (None, recipe_of(folder).get("data"))
 
 
-def _changes_of(folder: Path, options: Namespace) -> dict[str, Any]:
+class _Changes(TypedDict):
+    binarize: Binarize | None
+    missing: bool
+    missing_fraction: float
+
+
+def _changes_of(folder: Path, options: Namespace) -> _Changes:
     """How data are binarised, and whether entries are missing or are to be removed."""
     recipe, are_the_runs = recipe_of(folder), _are_the_runs(folder, options)
     return {
