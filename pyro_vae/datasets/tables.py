@@ -140,7 +140,8 @@ def numbers_like(column: Column, series: pandas.Series) -> np.ndarray:
             expected=f"one of {', '.join(column.categories[:10])}, as in the training data",
             fix="correct it, or leave it empty, as unknown",
         )
-    return np.array([np.nan if text is None else places[text] for text in texts])
+    codes = [np.nan if text is None else places[text] for text in texts]
+    return np.array(codes, dtype=np.float64)  # without gaps they would be integers
 
 
 def check_named(wanted: Sequence[str], known: Sequence[str]) -> None:

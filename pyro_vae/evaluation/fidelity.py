@@ -84,7 +84,7 @@ def fidelity(real: Tensor, samples: Tensor, num_neighbours: int = 5) -> Fidelity
             "num_neighbours",
             got=str(num_neighbours),
             expected=f"fewer than {min(len(real), len(samples))}, the number of points",
-            fix="pass more points, or num_neighbours=5",
+            fix=f"pass more than {num_neighbours} points (--points), or fewer neighbours",
         )
     x, y = (points.detach().cpu().double().flatten(1) for points in (real, samples))
     x, y = x - x.mean(0), y - x.mean(0)  # far from the origin squares would lose their digits

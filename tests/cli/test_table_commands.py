@@ -123,6 +123,27 @@ def test_all_rows_of_other_data_are_scored_in_their_order(run):
     assert torch.equal(pv.elbo(program, data, 20).values, whole)
 
 
+def test_fidelity_does_not_depend_on_the_order_of_names(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows, found = rng.normal(size=(200, 2)), []
+    kinds = rng.choice(3, 200)
+    for names in (["a", "b", "c"], ["b", "c", "a"]):
+        frame = pd.DataFrame(rows, columns=["x", "y"]).assign(kind=np.array(names)[kinds])
+        frame.to_csv(tmp_path / "rows.csv", index=False)
+        train = ["train", "--data", str(tmp_path / "rows.csv"), "--out", str(tmp_path / names[0])]
+        assert main([*train, *FAST]) == 0
+        assert main(["fidelity", str(tmp_path / names[0]), "--points", "10"]) == 0
+        assert "without kind: categories have no distances" in capsys.readouterr().out
+        written = json.loads((tmp_path / names[0] / "fidelity.json").read_text())
+        numbers = written["numbers"].items()
+        found.append({name: row for name, row in numbers if "in their place" in name})
+    assert found[0] == found[1] and found[0]
+    frame[["kind"]].assign(other=frame["kind"]).to_csv(tmp_path / "names.csv", index=False)
+    train = ["train", "--data", str(tmp_path / "names.csv"), "--out", str(tmp_path / "names")]
+    assert main([*train, *FAST]) == 0
+    assert "categories alone" in fails(capsys, "fidelity", tmp_path / "names", "--points", "5")
+
+
 def test_names_that_are_no_columns_are_refused(run, capsys, tmp_path):
     data = ["train", "--data", run / "birds.csv", "--out", tmp_path / "x", *FAST]
     assert "did you mean 'species'" in fails(capsys, *data, "--context", "specie")

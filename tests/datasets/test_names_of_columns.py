@@ -37,3 +37,12 @@ def test_a_column_of_one_category_is_refused_by_its_name(values):
         pv.datasets.load_whole(table(site=values)).columns.groups()
     kept = pv.datasets.load_whole(table(site=values), columns={"site": "drop"})
     assert kept.columns.names == ["a", "b"]
+
+
+def test_a_table_of_names_alone_is_the_same_data_when_it_is_read_again():
+    kinds = np.random.default_rng(0).choice(["a", "b", "c"], (40, 2))
+    frame = pd.DataFrame(kinds, columns=["one", "other"])
+    train, test = pv.datasets.load(frame)
+    again = pv.datasets.load(frame, like=train.columns)
+    assert [each.sha256 for each in again] == [train.sha256, test.sha256]
+    assert again[0].tensor.dtype == train.tensor.dtype
