@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -167,25 +168,13 @@ def load(
         >>> train.event_shape, len(train), len(test), test.binarize
         ((1, 8, 8), 1437, 360, 'dynamic')
     """
-    if binarize is not None:
-        check_choice("binarize", binarize, BINARIZE)
-    check_seed(seed)
+    changes = _Changes(binarize, seed, missing, missing_fraction, scale, channels)
     if fetch and isinstance(name, str) and name in DOWNLOADS:
         download(DOWNLOADS[name], _root(root))
     reading = Reading.of(key, resize, target, context, columns, like, context_like)
     source = _read(name, root, reading, in_memory)
-    if is_stored(source):
-        _check_on_disk(missing_fraction, standardize or (like is not None and like.is_standardized))
-    _remove(source, missing_fraction, seed)
-    sets = from_source(
-        source,
-        binarize=binarize,
-        seed=seed,
-        missing=missing or missing_fraction > 0,
-        scale=scale,
-        channels=channels,
-        context_like=context_like,
-    )
+    in_units = standardize or (like is not None and like.is_standardized)
+    sets = changes.sets_of(source, context_like, in_units)
     train, test = sets["train"], sets.get("test")
     if test is None:
         if len(train) < 2:
@@ -213,13 +202,39 @@ def load(
     return train, test
 
 
-def _remove(source: Source, fraction: float, seed: int) -> None:
-    """Remove a share of the entries of all parts, completely at random."""
-    check_probability("missing_fraction", fraction)
-    if fraction:
-        draws = torch.Generator().manual_seed(seed)
-        parts = source.parts.items()
-        source.parts.update({s: Part(_removed_of(x, fraction, draws), y) for s, (x, y) in parts})
+@dataclass(frozen=True)
+class _Changes:
+    """What is changed of what was read; the arguments are those of `load`."""
+
+    binarize: Binarize | None
+    seed: int
+    missing: bool
+    missing_fraction: float
+    scale: float | None
+    channels: Literal["first", "last"] | None
+
+    def __post_init__(self) -> None:
+        if self.binarize is not None:
+            check_choice("binarize", self.binarize, BINARIZE)
+        check_seed(self.seed)
+
+    def sets_of(self, source: Source, like: Columns | None, in_units: bool) -> dict[str, Dataset]:
+        """The data sets by split, their context ``like`` another, some to come ``in_units``."""
+        share, draws = self.missing_fraction, torch.Generator().manual_seed(self.seed)
+        check_probability("missing_fraction", share)
+        if is_stored(source):
+            _check_on_disk(share, in_units)
+        for split, (x, y) in list(source.parts.items()) if share else ():
+            source.parts[split] = Part(_removed_of(x, share, draws), y)
+        return from_source(
+            source,
+            binarize=self.binarize,
+            seed=self.seed,
+            missing=self.missing or share > 0,
+            scale=self.scale,
+            channels=self.channels,
+            context_like=like,
+        )
 
 
 def _root(root: str | Path | None) -> Path:
@@ -258,20 +273,11 @@ def load_whole(
         >>> len(load_whole("wine"))
         178
     """
+    changes = _Changes(binarize, seed, missing, missing_fraction, scale, channels)
     reading = Reading.of(key, resize, target, context, columns, like, context_like)
     source = _read(name, root, reading, in_memory)
-    if is_stored(source):
-        _check_on_disk(missing_fraction, standardize or (like is not None and like.is_standardized))
-    _remove(source, missing_fraction, seed)
-    sets = from_source(
-        source,
-        binarize=binarize,
-        seed=seed,
-        missing=missing or missing_fraction > 0,
-        scale=scale,
-        channels=channels,
-        context_like=context_like,
-    )
+    in_units = standardize or (like is not None and like.is_standardized)
+    sets = changes.sets_of(source, context_like, in_units)
     whole, *others = sets.values()
     if others:
         parts = list(sets.values())

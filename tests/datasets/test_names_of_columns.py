@@ -46,3 +46,10 @@ def test_a_table_of_names_alone_is_the_same_data_when_it_is_read_again():
     again = pv.datasets.load(frame, like=train.columns)
     assert [each.sha256 for each in again] == [train.sha256, test.sha256]
     assert again[0].tensor.dtype == train.tensor.dtype
+
+
+@pytest.mark.parametrize("read", [pv.datasets.load, pv.datasets.load_whole])
+@pytest.mark.parametrize("wrong", [{"binarize": "no"}, {"seed": -1}, {"missing_fraction": 2}])
+def test_wrong_changes_are_refused_by_name(read, wrong):
+    with pytest.raises(InvalidInput, match=next(iter(wrong))):
+        read("digits", **wrong)
