@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from matplotlib.figure import Figure
@@ -207,6 +207,12 @@ class Checked:
     num_data: int
     seed: int
     sha256: str
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self.verdicts)
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
 
     def __getitem__(self, name: str) -> Verdict:
         known = {verdict.name: verdict for verdict in self.verdicts}

@@ -31,6 +31,7 @@ from pyro_vae.distributions.censored import ABOVE, BELOW, BETWEEN
 from pyro_vae.distributions.supports import number_inside
 from pyro_vae.distributions.tails import log_tails
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.observed import EntriesOfSites
 from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["ROWS", "Predicted", "predicted"]
@@ -175,7 +176,8 @@ def _of_observed(law: ObservedEntries, x: Tensor) -> tuple[Tensor, Tensor, bool]
     )
 
 
-@_below_and_at.register
-def _of_columns(law: Columns, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+@_below_and_at.register(Columns)
+@_below_and_at.register(EntriesOfSites)
+def _of_parts(law: Columns | EntriesOfSites, x: Tensor) -> tuple[Tensor, Tensor, bool]:
     below, at, exact = zip(*(_below_and_at(one, few) for one, few in zip(law.parts, law.split(x))))
     return law.joined(below), law.joined(at), all(exact)

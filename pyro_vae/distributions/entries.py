@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -25,6 +26,13 @@ from pyro_vae.validation import InvalidInput
 __all__ = ["Columns", "ObservedEntries", "are_names", "entries_of", "is_interval"]
 
 
+@runtime_checkable
+class MadeOfEntries(Protocol):
+    """A distribution of whole events that says itself what its entries have."""
+
+    def entries(self) -> TorchDistribution: ...
+
+
 def entries_of(distribution: Distribution, argument: str = "likelihood") -> TorchDistribution:
     """The distribution of single entries underlying one of whole events.
 
@@ -39,6 +47,8 @@ def entries_of(distribution: Distribution, argument: str = "likelihood") -> Torc
     base = distribution
     while isinstance(base, Independent | TorchToPyro):
         base = base.wrapped if isinstance(base, TorchToPyro) else base.base_dist
+    if isinstance(base, MadeOfEntries):
+        return base.entries()
     if base.event_shape:
         raise InvalidInput(
             argument,

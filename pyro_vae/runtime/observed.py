@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.contracts import PLATE_OF_DRAWS, EventShape, Place, Site, Tensors, Trace, sites_of
-from pyro_vae.distributions import NoDraws, given_datum, representative_of
+from pyro_vae.distributions import NoDraws, entries_of, given_datum, representative_of
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
     "AnyDraws",
+    "EntriesOfSites",
     "GivenData",
     "NotObserved",
     "Unconditioned",
@@ -102,19 +103,34 @@ class _Piece:
             "data"
         ]
 
-    def in_rows(self, value: Tensor) -> Tensor:
-        r"""A value of the site as (\*draws, N, \*part of x)."""
-        fn, (dims, data) = self.site["fn"], self.dims
-        assert self.place is not None
-        value = value.expand(*fn.batch_shape, *fn.event_shape)
-        rank = len(fn.batch_shape)
+    @property
+    def order(self) -> tuple[list[int], tuple[int, ...]]:
+        """The batch dimensions of the site as draws, data, plates in a datum; the draws' sizes."""
+        (dims, data), sizes = self.dims, self.site["fn"].batch_shape
+        rank = len(sizes)
         inner = [rank + d for d in dims if rank + d >= 0]
         first = [d for d in range(rank) if d not in inner and d != rank + data]
-        draws = tuple(fn.batch_shape[d] for d in first if fn.batch_shape[d] != 1)
+        draws = tuple(sizes[d] for d in first if sizes[d] != 1)
         if any(f.name == PLATE_OF_DRAWS for f in self.site["cond_indep_stack"]):
-            draws = (fn.batch_shape[first[0]],)
-        value = value.permute(*first, rank + data, *inner, *range(rank, value.dim()))
-        return value.reshape(*draws, fn.batch_shape[data], *self.place.shape)
+            draws = (sizes[first[0]],)
+        return [*first, rank + data, *inner], (*draws, sizes[data])
+
+    def in_rows(self, value: Tensor) -> Tensor:
+        r"""A value of the site as (\*draws, N, \*part of x)."""
+        fn, (order, rows) = self.site["fn"], self.order
+        assert self.place is not None
+        value = value.expand(*fn.batch_shape, *fn.event_shape)
+        value = value.permute(*order, *range(len(order), value.dim()))
+        return value.reshape(*rows, *self.place.shape)
+
+    def from_rows(self, value: Tensor) -> Tensor:
+        r"""A value (\*draws, N, \*part of x) or (N, \*part of x) as the site has it."""
+        fn, (order, rows) = self.site["fn"], self.order
+        assert self.place is not None
+        value = value.expand(*rows, *self.place.shape)
+        value = value.reshape(*(fn.batch_shape[d] for d in order), *fn.event_shape)
+        places = sorted(range(len(order)), key=order.__getitem__)
+        return value.permute(*places, *range(len(order), value.dim()))
 
 
 class _Joined(TorchDistribution):
@@ -145,6 +161,48 @@ class _Joined(TorchDistribution):
             for _ in range(torch.Size(sample_shape).numel())
         ]
         return torch.stack(draws).reshape(*sample_shape, *draws[0].shape)
+
+    def entries(self) -> EntriesOfSites:
+        """The distribution of single entries.
+
+        Raises:
+            InvalidInput: if entries of a site depend on one another.
+        """
+        return EntriesOfSites(self.pieces, self.batch_shape + self.event_shape)
+
+
+class EntriesOfSites(TorchDistribution):
+    """The distributions of single entries of x, whichever sites observe them."""
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real
+
+    def __init__(self, pieces: Sequence[_Piece], shape: torch.Size):
+        self.pieces = pieces
+        self.parts = [entries_of(piece.site["fn"], "model") for piece in pieces]
+        super().__init__(shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        parts = zip(self.parts, self.split(value))
+        return self.joined([part.log_prob(few) for part, few in parts])
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return _Joined(self.pieces).sample(sample_shape)
+
+    def split(self, value: Tensor) -> list[Tensor]:
+        """What each site sees of x."""
+        return [piece.from_rows(_part_of(value, piece.place)) for piece in self.pieces]
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """What each site has for its entries, in the order of x."""
+        found = dict(zip(map(id, self.pieces), parts))
+        return _joined(self.pieces, lambda piece: found[id(piece)])
+
+
+def _part_of(value: Tensor, place: Place | None) -> Tensor:
+    if place is None or place.axis is None:
+        return value
+    return value.narrow(place.axis - len(place.event) - 1, place.start, place.count)
 
 
 def _joined(pieces: Sequence[_Piece], value: Callable[[_Piece], Tensor]) -> Tensor:
