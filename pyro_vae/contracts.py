@@ -277,6 +277,7 @@ class Quantity:
         has_units: whether it is in the units of x, so that it changes when they do.
         drawn: its value where x is a draw of the model; ``None`` where that is any.
         tells_x: whether it is part of what was seen of x, as the end of an interval is.
+        used: where it is looked at: another quantity and its value there. Elsewhere it may be NaN.
     """
 
     expected: str
@@ -284,6 +285,7 @@ class Quantity:
     has_units: bool = True
     drawn: float | None = None
     tells_x: bool = False
+    used: tuple[str, float] | None = None
 
 
 @runtime_checkable
@@ -389,10 +391,8 @@ def alone() -> Iterator[None]:
     Two programs that run at once would draw one another's numbers and see one another's sites.
     """
     if not _alone.acquire(timeout=SOON):
-        warnings.warn(
-            "waiting for another thread that trains or scores: Pyro's handlers and torch's random "
-            "numbers belong to the whole process: use processes to run several", stacklevel=3,
-        )  # fmt: skip
+        why = "Pyro's handlers and torch's random numbers belong to the process; use several"
+        warnings.warn(f"waiting for another thread that trains or scores: {why}", stacklevel=3)
         _alone.acquire()
     try:
         yield

@@ -40,7 +40,7 @@ class AggregatePosterior:
             guide's density has no dimensions of its own, or the program more than one latent site.
         dimension_kl: :math:`\mathrm{KL}(q(z_d) \,\|\, p(z_d))` (D,), which with the total
             correlation adds up to ``marginal_kl``; ``None`` unless the prior's dimensions, too, are
-            independent.
+            independent, and no discrete latent is summed over on which they depend.
         errors: the Monte Carlo error of each of these, by name.
         num_samples: the number of draws K for each datum.
         seed: the seed of the draws.
@@ -170,7 +170,7 @@ def _dimensions(given: Conditioned, points: Values) -> dict[str, Tensor]:
     for key, fn in (("marginals", given.guide), ("prior_marginals", given.model)):
         density = sites_of(given.trace(fn, count, points))[name]["fn"]
         marginals = _marginals(density)
-        if marginals is None:
+        if marginals is None or _is_of_states(density, given.plates):
             continue
         is_prior = key == "prior_marginals"
         if is_prior and (given.context is not None or _is_correlated(density)):
@@ -179,6 +179,11 @@ def _dimensions(given: Conditioned, points: Values) -> dict[str, Tensor]:
         scores = scores.expand(count, len(given), *scores.shape[2:]).reshape(count, len(given), -1)
         found[key] = scores.logsumexp(1) - math.log(len(given))
     return found
+
+
+def _is_of_states(fn: Distribution, plates: Plates) -> bool:
+    """Whether a density is one for each state of a discrete latent that the program sums over."""
+    return any(size > 1 for size in fn.batch_shape[: plates.particle_dim])
 
 
 def _innermost(fn: Distribution) -> Distribution:

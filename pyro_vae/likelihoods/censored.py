@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.distributions import CensoredEntries, entries_of
-from pyro_vae.distributions.censored import EXACT
+from pyro_vae.distributions.censored import BETWEEN, EXACT
 from pyro_vae.likelihoods.inner import Inner, likelihood_on
 from pyro_vae.likelihoods.parameters import per_entry, required
 from pyro_vae.networks import Size, as_shape, features_of
@@ -28,10 +27,11 @@ class Censored(nn.Module):
               P(x_d \le X_d \le u_d \mid z) & \phantom{-}2: \text{between } x \text{ and } u
               \end{cases}
 
-    with u the entry ``upper``, for ``interval=True``; it may be infinite. That an entry is censored
+    with u the entry ``upper``, for ``interval=True``; it may be infinite, and where the code is
+    another, NaN. That an entry is censored
     is taken to say nothing about its value beyond the bound. Where a table has "event observed" as
-    1, ``censored`` is 1 - event. Means and draws are those of X itself: pass ``context={"censored":
-    0}`` to generate.
+    1, ``censored`` is 1 - event. Means and draws are those of X itself: to generate, no codes are
+    needed.
 
     Args:
         event_shape: the shape of x.
@@ -102,4 +102,9 @@ CODES = Quantity(
     drawn=EXACT,
     tells_x=True,
 )
-UPPER = Quantity("numbers", lambda upper, x: ~torch.isnan(upper), tells_x=True)
+UPPER = Quantity(
+    f"numbers not below x where censored is {BETWEEN}; elsewhere any, also NaN",
+    lambda upper, x: (upper >= x) | (x.isnan() & ~upper.isnan()),
+    tells_x=True,
+    used=("censored", BETWEEN),
+)

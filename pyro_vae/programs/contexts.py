@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -19,7 +20,14 @@ from pyro_vae.contracts import (
 )
 from pyro_vae.validation import InvalidInput, check_known_context, tensors_of
 
-__all__ = ["check_context", "context_for", "context_of_draws", "known_values", "marks_of"]
+__all__ = [
+    "check_context",
+    "context_for",
+    "context_of_draws",
+    "known_values",
+    "marks_of",
+    "with_marks",
+]
 
 
 @runtime_checkable
@@ -60,8 +68,9 @@ def check_context(
                 expected=f"{num_data}, one for each datum of x",
                 fix="align it with the data",
             )
-    for name, value in known_values(known, context).items():
-        _check_quantity(name, value, known[name], program.event_shape or (), x)
+    values = known_values(known, context)
+    for name in values:
+        _check_quantity(name, values, known[name], program.event_shape or (), x)
     rest = context_for(module, context, known)
     if module is not None and rest is not None:
         check_known_context(rest)
@@ -70,10 +79,14 @@ def check_context(
 
 
 def _check_quantity(
-    name: str, value: Tensor, quantity: Quantity, event_shape: EventShape, x: Tensors | None
+    name: str,
+    known: dict[str, Tensor],
+    quantity: Quantity,
+    event_shape: EventShape,
+    x: Tensors | None,
 ) -> None:
     """Raise `InvalidInput` unless a known quantity has a shape and values that it can have."""
-    argument = f"context[{name!r}]"
+    argument, value = f"context[{name!r}]", known[name]
     shapes = [*event_shape.values()] if isinstance(event_shape, dict) else [event_shape]
     # Of several parts of x, it is of the one whose shape it has.
     shape = next((each for each in shapes if _fits(value.shape[1:], each)), shapes[0])
@@ -85,18 +98,26 @@ def _check_quantity(
             expected=f"shape (N,), one number for each datum, or ({words}), one for each entry",
             fix="reshape it",
         )
-    aligned = value.reshape(len(value), *(value.shape[1:] or (1,) * len(shape)))
+    aligned = _aligned(value, shape)
     unseen = torch.full(aligned.shape, torch.nan, device=value.device)
-    seen = x.to(value.device) if isinstance(x, Tensor) else unseen
-    holds = quantity.holds(aligned, seen)
+    holds = quantity.holds(aligned, x.to(value.device) if isinstance(x, Tensor) else unseen)
+    if quantity.used is not None:
+        beside, at = quantity.used
+        holds = holds | (_aligned(known[beside], shape) != at)
     if not holds.all():
-        bad = (~holds).reshape(len(value), -1).any(1).nonzero()[0].item()
+        datum, *place = (~holds).nonzero()[0].tolist()
+        first = aligned.expand(holds.shape)[(datum, *place)]
         raise InvalidInput(
             argument,
-            got=f"other numbers (first in datum {bad})",
+            got=f"{first:.6g} in datum {datum}",
             expected=quantity.expected,
             fix=f"correct {name}",
         )
+
+
+def _aligned(value: Tensor, event: Sequence[int]) -> Tensor:
+    """A quantity as (N, ...) with as many dimensions as x."""
+    return value.reshape(len(value), *(value.shape[1:] or (1,) * len(event)))
 
 
 def _fits(shape: Sequence[int], event: Sequence[int]) -> bool:
@@ -128,6 +149,20 @@ def known_values(known: Iterable[str], context: Tensors | None) -> dict[str, Ten
 def marks_of(program: ProgramLike) -> dict[str, float]:
     """The known quantities that tell bounds from values, with what they are of values."""
     return {name: one.drawn for name, one in known_by(program).items() if one.drawn is not None}
+
+
+def with_marks(program: ProgramLike, num: int, context: Tensors | None) -> Tensors | None:
+    """A context of data that are drawn: what tells bounds from values need not be given.
+
+    Nor need what is used of bounds alone.
+    """
+    known = known_by(program)
+    ends = {name: math.nan for name, one in known.items() if one.used is not None}
+    marks = {**ends, **marks_of(program)}
+    if not marks or (isinstance(context, Tensor) and known.keys() - marks.keys()):
+        return context
+    own = {"given": context} if isinstance(context, Tensor) else context or {}
+    return {name: torch.full((num,), float(mark)) for name, mark in marks.items()} | own
 
 
 def context_of_draws(program: ProgramLike, context: Tensors | None) -> Tensors | None:

@@ -132,13 +132,11 @@ def _context_of_one(
         given = torch.as_tensor(value)
         return given[0] if given.dim() > 0 and len(given) in counts else given
 
-    if context is None:
-        return None
-    one: Context = (
-        {name: first(value) for name, value in context.items()}
-        if isinstance(context, Mapping)
-        else first(context)
-    )
+    one: Context
+    if isinstance(context, Mapping):
+        one = {name: first(value) for name, value in context.items()}
+    else:
+        one = None if context is None else first(context)
     return context_for_each(program, one, 1)
 
 

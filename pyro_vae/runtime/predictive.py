@@ -13,7 +13,7 @@ from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import representative_of
 from pyro_vae.programs import as_program, is_unconditional
-from pyro_vae.programs.contexts import check_context
+from pyro_vae.programs.contexts import check_context, with_marks
 from pyro_vae.runtime.blocks import Blocks, with_noise_of
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
@@ -261,10 +261,12 @@ def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensor
         one_for_all = given.dim() == 0 or ((is_vector or is_datum) and len(given) != num)
         return given.expand(num, *given.shape) if one_for_all else given
 
+    made: Tensors | None
     if isinstance(context, Mapping):
-        made: Tensors = {name: each(value) for name, value in context.items()}
-        return like_parameters(program, made)
-    return None if context is None else like_parameters(program, each(context))
+        made = {name: each(value) for name, value in context.items()}
+    else:
+        made = None if context is None else each(context)
+    return like_parameters(program, with_marks(program, num, made))
 
 
 def in_blocks(

@@ -11,7 +11,7 @@ import torch
 from pyro_vae.contracts import ProgramLike, Tensors, Trace
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.programs import as_program
-from pyro_vae.programs.contexts import check_context, context_of_draws
+from pyro_vae.programs.contexts import check_context, context_of_draws, with_marks
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import like_parameters, reference_parameter
 from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive
@@ -48,8 +48,8 @@ class Template:
             InvalidInput: on an unusable context or unusable data, or if both are given.
         """
         if like is None:
-            context = like_parameters(program, context)
             num_data = num_data if context is None else count_of(context)
+            context = like_parameters(program, with_marks(program, num_data, context))
             check_context(program, num_data, context)
             return cls(num_data, context_of_draws(program, context))
         if context is not None:

@@ -11,12 +11,12 @@ import numpy as np
 
 from pyro_vae.training.callbacks import Training
 
-__all__ = ["FEWEST", "Slope", "how_it_ended", "is_out_of_patience", "slope_of"]
+__all__ = ["FEWEST", "LEVEL", "Slope", "how_it_ended", "is_out_of_patience", "slope_of"]
 
 FEWEST = 6  # epochs of the last part
 PART = 1 / 3  # of the epochs is the last part
 SHARE = 0.01  # of all that was gained is little
-SHARE_SINCE = 0.25  # of what was gained after the first third is little
+SHARE_SINCE = 0.1  # of what was gained after the first third is little
 NATS = 0.02  # are little
 MOST_ALIKE = 0.9  # a correlation of epochs in a row
 LEVEL = 0.01  # of the p-value at which a slope is said to be one
@@ -34,7 +34,7 @@ class Slope:
         error: the standard error of that.
         intercept: of the line, at the first of these epochs.
         little: a gain up to which the curve is flat: a hundredth of all that was gained, or a
-            quarter of what was gained since the first third, which has no first steps from afar.
+            tenth of what was gained since the first third, which has no first steps from afar.
         p_value: that of a curve without a slope, one-sided.
     """
 

@@ -109,3 +109,25 @@ def test_latents_without_the_summed_ones_are_decoded_at_draws_of_these():
     assert pv.decode(program, {"z": few.expand(2, 3)}).shape == (2, 3)
     with pytest.raises(InvalidInput, match="z: got latents of state, expected a dictionary of z;"):
         pv.decode(program, {"state": given})
+
+
+def test_the_aggregate_posterior_sums_too():
+    pair = Sharp()
+    parts = pv.evaluation.aggregate_posterior(pv.Program(pair.model, pair.guide, pair), X, 4000)
+    assert parts.dimension_kl is None  # p(z) has a density for each state
+    nodes, weights = map(torch.from_numpy, np.polynomial.hermite.hermgauss(100))
+    z = 0.1 * X[:, None] + 0.6 * math.sqrt(2) * nodes
+    weights = weights / math.sqrt(math.pi) / len(X)
+    own = dist.Normal(0.1 * X[:, None], 0.6).log_prob(z)
+    mixture = dist.Normal(0.1 * X, 0.6).log_prob(z[..., None]).logsumexp(-1) - math.log(len(X))
+    prior = dist.Normal(0.5 * torch.arange(3), 0.5).log_prob(z[..., None])
+    prior = (prior + torch.tensor(SHARES).log()).logsumexp(-1)
+    truth = {
+        "kl": own - prior,
+        "mutual_information": own - mixture,
+        "marginal_kl": mixture - prior,
+        "total_correlation": torch.zeros_like(own),
+    }
+    for name, integrand in truth.items():
+        error = abs(getattr(parts, name) - float((weights * integrand).sum()))
+        assert error <= 4 * parts.errors[name] + 1e-9, name

@@ -7,7 +7,7 @@ import numpy as np
 from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject
-from pyro_vae.training.convergence import FEWEST, Slope, slope_of
+from pyro_vae.training.convergence import FEWEST, LEVEL, Slope, slope_of
 
 __all__ = ["Convergence"]
 
@@ -36,10 +36,11 @@ class Convergence(Check):
                 f"{len(curve)} epochs are too few to see a slope in; {FEWEST} are needed",
                 {"epochs": len(curve)},
             )
+        is_small = slope.p_value < LEVEL and slope.gain <= slope.little
         return Finding(
             means=f"over the last {slope.epochs} epochs the {name} "
             f"{'falls' if slope.gain < 0 else 'rises'} by {abs(slope.gain):.3g} +- "
-            f"{slope.error:.2g} nats",
+            f"{slope.error:.2g} nats" + f", up to {slope.little:.2g} is little" * is_small,
             numbers={
                 "epochs": len(curve),
                 "of them in the line": slope.epochs,
