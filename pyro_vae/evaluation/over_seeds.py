@@ -156,7 +156,8 @@ def against_best(
             differences from it.
 
     Returns:
-        The name of the best or the reference, and the difference from it of each other model.
+        The name of the best or the reference, and the difference from it of each other model that
+        shares a seed with it.
 
     Raises:
         InvalidInput: if the scores are not of the same data.
@@ -168,7 +169,7 @@ def against_best(
     looked_at = {
         pair: compare_over_seeds(scores[pair[0]], scores[pair[1]])
         for pair in combinations([best, *(name for name in scores if name != best)], 2)
-        if reference is None or best in pair
+        if (reference is None or best in pair) and scores[pair[0]].keys() & scores[pair[1]].keys()
     }
     adjusted = holm([found.p_value for found in looked_at.values()])
     return best, {

@@ -116,7 +116,7 @@ class AutoregressiveCategorical(nn.Module):
         """Draw sequences (M, T) step by step, or take the most probable category at each step."""
         start, every = (part.contiguous() for part in given.chunk(2, -1))
         lag, state = self.window or 1, start.unsqueeze(0)
-        words = [torch.zeros(len(given), dtype=torch.long, device=given.device)] * lag
+        words = [torch.zeros_like(given[:, 0], dtype=torch.long)] * lag  # len() would be exported
         running = torch.ones_like(words[0])
         for _ in range(*self.event_shape):
             seen = torch.stack(words[-lag:], -1)

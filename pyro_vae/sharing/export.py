@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,12 +26,13 @@ from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.sharing.formats import FORMATS, Format, Graph
 from pyro_vae.sharing.parts import Decoder, Encoder, Sampler
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, check_choice, short
 
 __all__ = ["Exported", "export", "load_exported"]
 
 NUM = 3  # data of the example that every reader is checked on
 TOLERANCE = 1e-4  # of a value, relative to the largest of its tensor: runtimes round otherwise
+MOST = 200  # letters of a reason
 RANDOM = "draws that are no function of given noise"
 
 FILES = Kind(
@@ -95,7 +97,7 @@ def export(
 
     Raises:
         InvalidInput: for another program, one none of whose parts can be exported, or a folder
-            with other files of these names.
+            with other files of these names. A part that the format has no words for is left out.
 
     Example:
         >>> made = pv.sharing.export(vae, torch.zeros(3, 1, 8, 8), folder / "exported")
@@ -129,10 +131,22 @@ def export(
                 fix="known quantities and several covariates are not exported yet",
             )
         examples, left_out = _examples(program, x, context)
-        files = {
-            f"{name}{form.suffix}": form.write(each.part, each.given, each.takes)
-            for name, each in examples.items()
-        }
+        written: dict[str, tuple[bytes, Graph]] = {}
+        for name, each in examples.items():
+            try:
+                written[name] = _written(form, each)
+            except _NotExpressed as reason:
+                left_out[name] = f"{format} cannot express it: {reason}"
+    if not written:
+        raise InvalidInput(
+            "program",
+            got=f"parts that cannot be exported ({'; '.join(left_out.values())})",
+            expected="a part that is a function of its inputs",
+            fix="use another likelihood or posterior"
+            + ", or --format torch" * (format != "torch" and bool(examples)),
+        )
+    examples = {name: examples[name] for name in written}
+    files = {f"{name}{form.suffix}": data for name, (data, _) in written.items()}
     manifest: _Manifest = {
         "format": format,
         "parts": {
@@ -149,9 +163,9 @@ def export(
     files["check.safetensors"] = safetensors.torch.save(example)
     files["export.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
     _check_replaceable(folder, list(files))
-    made = _exported(folder, manifest, files)  # compared before anything is written
     checkpoint.commit(folder, files)
-    return made
+    graphs = {name: graph for name, (_, graph) in written.items()}
+    return Exported(graphs, _noise_size(example), left_out)
 
 
 def load_exported(folder: str | Path, *, trust: bool = False) -> Exported:
@@ -192,8 +206,12 @@ def _exported(folder: Path, manifest: _Manifest, files: Mapping[str, bytes]) -> 
             name: _checked(form, name, part, files[Path(part["file"]).name], example)
             for name, part in manifest["parts"].items()
         }
-        noise = example.get("sampler.noise", torch.empty(0, 0))
-        return Exported(parts, noise.shape[1], manifest["left_out"])
+        return Exported(parts, _noise_size(example), manifest["left_out"])
+
+
+def _noise_size(example: Mapping[str, Tensor]) -> int:
+    """How many numbers the sampler takes for a datum; 0 without a sampler."""
+    return example.get("sampler.noise", torch.empty(0, 0)).shape[1]
 
 
 def _check_replaceable(folder: Path, names: Sequence[str]) -> None:
@@ -245,14 +263,42 @@ def _examples(
     add("decoder", Decoder(vae), {"z": density.sample(), **more}, ["x"])
     noise = torch.randn(len(x), sum(sampler.sizes)).to(x)
     add("sampler", sampler, {"noise": noise, **more}, ["x"])
-    if not found:
-        raise InvalidInput(
-            "program",
-            got=f"parts that cannot be exported ({'; '.join(left_out.values())})",
-            expected="a part that is a function of its inputs",
-            fix="use another likelihood or posterior",
-        )
     return found, left_out
+
+
+class _NotExpressed(Exception):
+    """A part that a format has no words for, or only wrong ones."""
+
+
+def _written(form: Format, each: _Example) -> tuple[bytes, Graph]:
+    """The file of a part and its graph, compared with the program on several data and on one.
+
+    Raises:
+        _NotExpressed: if the part becomes no graph, or one of other values or of a fixed number.
+    """
+    try:
+        data = form.write(each.part, each.given, each.takes)
+        graph = form.read(data)
+        results = graph(*each.given)
+        of_one = graph(*(value[:1] for value in each.given))
+    except InvalidInput:  # a library is not installed
+        raise
+    except Exception as error:  # of dozens of kinds, from every tool on the way
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise _NotExpressed(short(said, MOST)) from error
+    off = max(_off(results, each.results), _off(of_one, [value[:1] for value in each.results]))
+    if not off <= TOLERANCE:
+        raise _NotExpressed(f"it gives other values than the program, by {off:.2g}")
+    return data, graph
+
+
+def _off(results: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference of tensors, relative to the largest value of each; NaN is infinite."""
+    each = [
+        (ours - theirs.to(ours.dtype)).abs().max().item() / max(1e-6, theirs.abs().max().item())
+        for ours, theirs in zip(results, expected)
+    ]
+    return max(off if off == off else math.inf for off in each)
 
 
 def _checked(
@@ -261,9 +307,7 @@ def _checked(
     """A part as it was written, after comparing it with the program on the example."""
     graph = form.read(data)
     results = graph(*(example[f"{name}.{key}"] for key in part["takes"]))
-    for key, ours in zip(part["gives"], results):
-        theirs = example[f"{name}.{key}"].to(ours.dtype)
-        off = (ours - theirs).abs().max().item() / max(1e-6, theirs.abs().max().item())
-        if not off <= TOLERANCE:
-            FILES.refuse(part["file"], f"which gives other values than the program, by {off:.2g}")
+    off = _off(results, [example[f"{name}.{key}"] for key in part["gives"]])
+    if not off <= TOLERANCE:
+        FILES.refuse(part["file"], f"which gives other values than the program, by {off:.2g}")
     return graph

@@ -85,6 +85,8 @@ def notes_of(results: Results) -> Iterator[str]:
             "and that over seeds; p is of no difference, by Student's t, corrected by Holm's "
             f"method for all {pairs}. A row with p below {LEVEL} is told from the first."
         )
+        if any(row.difference is None for row in results.rows[1:]):
+            yield "A row without a difference has no seed in common with the first that ended well."
         if results.num_seeds == 1:
             yield (
                 "There is one seed: the errors are over data alone, there is no p, and another "

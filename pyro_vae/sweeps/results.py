@@ -48,7 +48,7 @@ class ParetoShapes:
 class Row:
     """A setting: its trials, their scores over seeds, and its difference from the best.
 
-    The difference of the best itself is ``None``.
+    The difference of the best itself is ``None``, and of one that shares no seed with it.
     """
 
     setting: Setting

@@ -97,3 +97,19 @@ def test_differences_from_a_reference_need_less_correction():
     _, of_one = against_best(models, best)
     assert all(of_one[name].adjusted <= each.adjusted for name, each in all_pairs.items())
     assert of_one["1"].mean == all_pairs["1"].mean
+
+
+def test_models_without_a_common_seed_have_no_difference():
+    models = simulated(np.random.default_rng(4), seeds=2)
+    first, second, third = "0", "1", "2"
+    some = {
+        first: models[first],
+        second: {0: models[second][0]},
+        third: {1: models[third][1]},
+    }
+    best, found = against_best(some)
+    every = against_best({name: models[name] for name in some})[1]
+    shared = [name for name in some if name != best and some[name].keys() & some[best].keys()]
+    assert set(found) == set(shared) and set(found) < set(every) | {best}
+    alone = {second: some[second], third: some[third]}
+    assert against_best(alone)[1] == {}

@@ -173,3 +173,35 @@ def test_global_latents_are_refused(tmp_path):
     )
     with pytest.raises(InvalidInput, match="global latents"):
         export(vae, torch.rand(9, 4), tmp_path / "parts")
+
+
+def test_sequences_are_decoded_in_any_number(tmp_path):
+    """Step by step, which the graph of one number of data would not do."""
+    network = NET(2, [8])
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.AutoregressiveCategorical(5, network, categories=4, width=8),
+        pv.posteriors.DiagonalNormal(2, NET(5, [8])),
+    )
+    made = export(vae, torch.tensor([[1.0, 2, 0, 0, 0], [3, 1, 1, 2, 0]]), tmp_path / "parts")
+    for num in (1, 3, 7):
+        z = torch.randn(num, 2)
+        assert torch.equal(made.parts["decoder"](z)[0], pv.decode(vae, z))
+
+
+@pytest.mark.parametrize("name", ["Weibull", "Truncated"])
+def test_a_part_that_onnx_cannot_express_is_left_out(name, tmp_path):
+    options = {"Truncated": {"low": 0.0, "high": 1.0}}.get(name, {})
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        getattr(pv.likelihoods, name)(4, NET(2, [8]), **options),
+        pv.posteriors.DiagonalNormal(2, NET(4, [8])),
+    )
+    x = torch.rand(4, 4) * 0.8 + 0.1
+    made = export(vae, x, tmp_path, "onnx")
+    assert "encoder" in made.parts and "decoder" in made.left_out
+    assert "onnx cannot express it" in made.left_out["decoder"]
+    again = load_exported(tmp_path)
+    assert again.parts.keys() == made.parts.keys() and again.left_out == made.left_out
+    torch.testing.assert_close(again.parts["encoder"](x)[0], pv.encode(vae, x)["z"])
+    assert export(vae, x, tmp_path / "torch").parts.keys() == {"encoder", "decoder", "sampler"}
