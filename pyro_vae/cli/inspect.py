@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pyro_vae import checkpoint, datasets, plotting
+from jsonargparse import Namespace
+
+from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.figures import add_format_argument
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import (
     add_data_arguments,
     add_run_arguments,
-    check_vocabulary,
     data_of,
     load_run,
 )
@@ -69,15 +70,8 @@ def run(argv: list[str]) -> None:
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
-        outside = datasets.load(
-            options.outside,
-            binarize=test.binarize,
-            root=options.data_root,
-            fetch=False,
-            key=",".join(test.parts) or None,
-            missing=test.missing,
-        )[1][: options.limit]
-        check_vocabulary(folder, outside)
+        others = Namespace(**{**vars(options), "data": options.outside})
+        outside = data_of(folder, others)["test"][: options.limit]
         check_data(program, outside)
     with elsewhere():
         arviz()

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
 from pyro_vae import checkpoint, plotting
+from pyro_vae.checks.subject import seeded_rows
 from pyro_vae.cli.figures import add_format_argument
 from pyro_vae.cli.runs import (
     SPLITS,
@@ -114,7 +115,9 @@ def add_subject_arguments(parser: ArgumentParser, limit: int) -> None:
     add_run_arguments(parser)
     add_data_arguments(parser)
     add_split_argument(parser)
-    parser.add_argument("--limit", type=int, default=limit, help="use only this many data")
+    parser.add_argument(
+        "--limit", type=int, default=limit, help="use only this many data, chosen at random"
+    )
     add_format_argument(parser)
 
 
@@ -126,7 +129,7 @@ def subject_of(options: Namespace, *, fixed: bool = True) -> Subject:
     sets = data_of(folder, options)
     if options.split not in sets:
         sets[options.split] = split_of(folder, options)
-    data = sets[options.split][: options.limit]
+    data = seeded_rows(sets[options.split], options.limit, options.seed)
     local = at_globals(program, data, options.seed) if fixed else program
     notes = () if local is program else (AT_GLOBALS,)
     return Subject(folder, local, sets["train"], data, notes)

@@ -150,8 +150,8 @@ def to_inference_data(
         | versions()
     )
     coordinates: dict[str, object] = {"obs": labels}
-    if data.columns is not None:
-        coordinates["x_dim_0"] = data.columns.names
+    named = data.parts or {"x": data}
+    coordinates |= {f"{n}_dim_0": p.columns.names for n, p in named.items() if p.columns}
     bar = progress_bar(f"draws, {num_samples} a datum", total=len(data), shown=progress)
     parts = []
     opened = conditioned(program, data, seed, scored=False, has_globals=True)
@@ -285,7 +285,7 @@ def _has_density(given: Conditioned) -> bool:
     """
     guide, model = given[:1].traces()
     sites, latents = latent_sites(guide), latent_sites(model)
-    return sites.keys() == latents.keys() and not any(
+    return sites.keys() == latents.keys() - given.plates.summed and not any(
         is_point_mass(site["fn"]) and not stated_support(latents[name]["fn"]).is_discrete
         for name, site in sites.items()
     )

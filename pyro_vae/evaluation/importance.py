@@ -252,14 +252,7 @@ def _summarized(
         few: dict[str, Score] = {}
         rounding = max(rounding, rounding_of(weighed.weights).max().item())
         for name, summary in summaries.items():
-            score = summary(weighed.weights)
-            if weighed.is_exact:
-                score = score.with_error(rounding_of(weighed.weights))
-            elif weighed.runs:
-                score = score.with_error(summary_error(summary, weighed.weights, weighed.runs))
-            if weighed.is_restricted and isinstance(score, ImportanceScore):
-                score = score.as_bound()
-            few[name] = score
+            few[name] = _score_of(weighed, summary)
         if kept is not None:
             for name in summaries if not any(parts.values()) else ():
                 parts[name] = kept.before(name, few[name])
@@ -270,6 +263,24 @@ def _summarized(
                 parts[name] = [concatenate(parts[name])]
     warn_of_rounding(rounding, stacklevel=5)
     return {name: concatenate(scores) for name, scores in parts.items()}
+
+
+def _score_of(weighed: Weighed, summary: Callable[[Tensor], Score]) -> Score:
+    """One score of a few data, with what is known of their draws."""
+    score = summary(weighed.weights)
+    if weighed.is_exact:
+        score = score.with_error(rounding_of(weighed.weights))
+    elif weighed.runs:
+        score = score.with_error(summary_error(summary, weighed.weights, weighed.runs))
+    if not isinstance(score, ImportanceScore):
+        return score
+    if weighed.with_states is not None and weighed.log_error is not None:
+        summed = summary(weighed.with_states)
+        assert isinstance(summed, ImportanceScore)
+        return summed.with_more_error((weighed.log_error - summed.values).exp())
+    if weighed.is_restricted:
+        return score.as_bound()
+    return score.with_ties_as_bounds() if weighed.hides_states else score
 
 
 def summary_error(
@@ -359,4 +370,4 @@ def importance_weights(
     check_count("num_samples", num_samples)
     settings = Settings(seed)
     with closing(iterate_log_weights(program, data, num_samples, proposal, settings)) as weighed:
-        return torch.cat([few.weights for few in weighed], dim=1)
+        return torch.cat([few.of_mean for few in weighed], dim=1)

@@ -85,6 +85,11 @@ class ImportanceScore(Score):
     def with_error(self, mc_se: Tensor) -> Self:
         return replace(self, mc_se=mc_se, standard_error=mc_se)
 
+    def with_more_error(self, error: Tensor) -> Self:
+        """The same with an independent error (N,), in nats, of what was added to the weights."""
+        whole = torch.hypot(self.mc_se, error)
+        return replace(self, mc_se=whole, standard_error=torch.hypot(self.standard_error, error))
+
     @property
     def bias(self) -> Tensor:
         return bias_of_log_mean(self.ess, self.num_samples)
@@ -96,6 +101,11 @@ class ImportanceScore(Score):
     def as_bound(self) -> Self:
         """The same values as lower bounds, of draws that never reach some values of a latent."""
         return replace(self, pareto_k=torch.full_like(self.pareto_k, math.inf))
+
+    def with_ties_as_bounds(self) -> Self:
+        """The same, a bound where the largest weights are equal: others may be out of reach."""
+        ties = self.pareto_k == -math.inf
+        return replace(self, pareto_k=self.pareto_k.masked_fill(ties, math.inf))
 
     @property
     def is_restricted(self) -> bool:

@@ -16,6 +16,7 @@ from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step, never_reaches_all
+from pyro_vae.evaluation.rare_states import StatesOfGuide, WithRareStates, has_states
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -56,12 +57,24 @@ class Weighed:
         is_exact: whether all draws are one, as of a guide that chooses a code.
         is_restricted: whether draws never reach some values of a discrete latent, as those of such
             a guide do not.
+        with_states: log-weights (K, n) of the same mean, in which rare states of discrete latents
+            are summed over (`WithRareStates`); ``None`` where the guide has no such latents.
+        log_error: the log of the standard error (n,) of what these add to p(x).
+        hides_states: whether there may be states of a discrete latent that no draw has.
     """
 
     weights: Tensor
     runs: tuple[int, ...] = ()
     is_exact: bool = False
     is_restricted: bool = False
+    with_states: Tensor | None = None
+    log_error: Tensor | None = None
+    hides_states: bool = False
+
+    @property
+    def of_mean(self) -> Tensor:
+        """The log-weights (K, n) whose mean is p(x)."""
+        return self.weights if self.with_states is None else self.with_states
 
 
 def iterate_log_weights(
@@ -86,6 +99,8 @@ def iterate_log_weights(
         is_restricted = never_reaches_all(given, proposal)
         torch.empty(num_samples)  # what one datum takes: too much is said now, and not in hours
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
+        states = StatesOfGuide.of(given, num_samples) if is_guide and scored else None
+        hides = is_guide and scored and states is None and has_states(given)
         probe = in_one_step(proposal)  # what is measured is the memory of its draws
         blocks = Blocks.of(given, probe, num_samples // repeats, fewest_runs(given))
         if is_guide:
@@ -93,6 +108,8 @@ def iterate_log_weights(
             compile = "off" if given.plates.one_draw else settings.compile
             scored_runs = -(-len(given) // blocks.size) * len(blocks.draws)
             proposal = CompiledGuide(compile, runs, scored_runs)
+        if states is not None:
+            proposal = WithRareStates(states, num_samples)
         runs_of_guide = blocks.draws if given.noise is not None else ()
 
         def weigh(own: int, few: slice) -> Tensor:
@@ -108,23 +125,29 @@ def iterate_log_weights(
         with progress_bar(label, total=len(given), shown=shown, start=start) as advance:
             computed = (task() for task in tasks) if group is None else group.in_turns(tasks)
             for weights in computed:
-                weights = weights.expand(num_samples, -1) if repeats > 1 else weights
-                yield Weighed(weights, runs_of_guide, repeats > 1, is_restricted)
+                if states is not None:
+                    weights, with_states, log_error = weights
+                    yield Weighed(weights, with_states=with_states, log_error=log_error[0])
+                else:
+                    weights = weights.expand(num_samples, -1) if repeats > 1 else weights
+                    exact = repeats > 1
+                    yield Weighed(weights, runs_of_guide, exact, is_restricted, hides_states=hides)
                 advance(weights.shape[1])
 
 
 def weights_of_block(
     part: Conditioned, few: slice, proposal: Proposal, draws: tuple[int, ...]
 ) -> Tensor:
-    """Log-weights (K, n) of the data of a block, without those that pad it."""
+    r"""Log-weights (\*, K, n) of the data of a block, without those that pad it."""
     try:
         draw_weights = proposal(part)
-        weights = torch.cat([draw_weights(count) for count in draws])
+        weights = torch.cat([draw_weights(count) for count in draws], dim=-2)
     except NonFiniteLogWeight as error:
         raise error.within(few) from None
-    weights = weights[:, : few.stop - few.start]
-    impossible = (weights == -torch.inf).all(0)
+    weights = weights[..., : few.stop - few.start]
+    impossible = (weights == -torch.inf).all(-2)
     if impossible.any():
+        impossible = impossible.reshape(-1, impossible.shape[-1]).any(0)
         datum = int(impossible.nonzero()[0])
         raise _no_weight(part[datum : datum + 1], few.start + datum, sum(draws))
     return weights

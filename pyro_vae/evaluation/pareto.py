@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae.evaluation.arviz_compat import psis_tail_shape
 
-__all__ = ["is_heavy", "pareto_k", "pareto_k_threshold"]
+__all__ = ["is_heavy", "pareto_k", "pareto_k_threshold", "tail_size"]
 
 FEWEST_AT_WORK = 2.5  # effective draws, over the root of their number
 
@@ -50,6 +50,16 @@ def pareto_k_threshold(num_samples: int) -> float:
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
+def tail_size(num_samples: int) -> float:
+    r"""How many of the largest weights the tail has, :math:`M = \min(K / 5, 3 \sqrt K)`.
+
+    Example:
+        >>> tail_size(100), round(tail_size(1000), 1)
+        (20.0, 94.9)
+    """
+    return min(num_samples / 5, 3 * math.sqrt(num_samples))
+
+
 def is_heavy(pareto_k: Tensor, ess: Tensor, num_samples: int) -> Tensor:
     r"""Whether weights have too heavy a tail for an interval: k is above its threshold or near.
 
@@ -77,7 +87,8 @@ def is_heavy(pareto_k: Tensor, ess: Tensor, num_samples: int) -> Tensor:
     """
     if num_samples == 1:
         return torch.ones_like(pareto_k, dtype=torch.bool)
-    tail = math.sqrt(min(num_samples / 5, 3 * math.sqrt(num_samples)))
-    error = (1 - ess / num_samples) * (1 + pareto_k.clamp(min=0)) / tail
+    error = (
+        (1 - ess / num_samples) * (1 + pareto_k.clamp(min=0)) / math.sqrt(tail_size(num_samples))
+    )
     is_below = pareto_k + error <= pareto_k_threshold(num_samples)
     return ~is_below | (ess < FEWEST_AT_WORK * math.sqrt(num_samples))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Tensors, num_classes_of, sites_of
+from pyro_vae.contracts import ProgramLike, Tensors, known_by, num_classes_of, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.shown import plus_minus
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
@@ -22,7 +22,7 @@ from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.inspection.plane import plane_of
-from pyro_vae.programs import is_unconditional
+from pyro_vae.programs import SemiSupervisedVAE, is_unconditional
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.decoding import decode
@@ -205,6 +205,9 @@ class Explored:
             for name, value in self.latents.items()
         }
         values[self.site] = z.to(values[self.site]).reshape(count, *self.event)
+        if label is not None and isinstance(self.program, SemiSupervisedVAE):
+            values["y"] = torch.zeros_like(values["y"])
+            values["y"][:, label] = 1.0  # which is a latent there, and not the datum's own now
         return self._decode(values, [datum] * count, label)
 
     def _decode(self, values: dict[str, Tensor], rows: list[int], label: int | None) -> Tensors:
@@ -215,7 +218,13 @@ class Explored:
 
     def _context(self, rows: list[int], label: int | None) -> Tensors | None:
         own = rows_of(self.data.context, rows)
-        return own if label is None else torch.full((len(rows),), label)
+        if label is None:
+            return own
+        chosen = torch.full((len(rows),), label)
+        if not isinstance(own, dict):
+            return chosen
+        known = known_by(self.program)
+        return {name: value if name in known else chosen for name, value in own.items()}
 
     def draws(self, datum: int, num: int) -> Tensor:
         """Draws (S, D) from q(z | x) of a datum."""

@@ -153,5 +153,6 @@ def _pairs(labels: Tensor | None, count: int) -> list[tuple[int, int]]:
     """A few pairs of data, of different labels where there are labels."""
     if labels is None:
         return [(i, count - 1 - i) for i in range(min(3, count // 2))]
-    first = [int((labels == label).nonzero()[0]) for label in labels.unique().tolist()[:6]]
+    known = [label for label in labels.unique().tolist() if label >= 0]  # -1 is of no class
+    first = [int((labels == label).nonzero()[0]) for label in known[:6]]
     return list(zip(first[::2], first[1::2]))

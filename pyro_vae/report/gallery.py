@@ -77,7 +77,7 @@ def inspect(
         )
     elif num_classes_of(program) is not None:
         decoder_figures.show_classes(subject, gallery)
-        label = 0 if test.labels is None else int(test.labels[0])
+        label = 0 if test.labels is None else max(0, int(test.labels[0]))
         decoder_figures.show_decoder(subject, gallery, label)
     if outside is not None:
         _show_outliers(subject, outside, gallery)

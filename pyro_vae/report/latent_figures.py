@@ -7,6 +7,7 @@ import torch
 from pyro_vae import plotting
 from pyro_vae.contracts import context_of
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.forms import shuffled
 from pyro_vae.diagnostics.two_sample import two_sample_test
 from pyro_vae.evaluation.decomposition import active_units
 from pyro_vae.inspection.embedding import embed, neighbours, prior_draws
@@ -20,6 +21,7 @@ PAIRS = 5  # dimensions in a figure of pairs
 IMAGES, SENTENCES = 9, 3  # neighbours of a datum: sentences need more room than images
 MAPPED, LINES = 1000, 5  # data in the graph of neighbours and lines from each; more would be black
 FEWEST_TO_TEST = 20  # data
+PROBED = 10_000  # training data that a classifier is fitted on
 
 
 def show_map(subject: Subject, gallery: Gallery) -> None:
@@ -101,17 +103,23 @@ def _name_of(data: Dataset, label: int) -> str:
 
 
 def probe_labels(subject: Subject, gallery: Gallery) -> None:
-    """Measure how well classifiers predict the labels from the latent."""
-    some, labels, numbers = subject.train[:10_000], subject.labels, gallery.numbers
-    features = embedding(subject.program, some, subject.site, numbers)
+    """Measure how well classifiers predict the labels from the latent, where labels are known."""
+    labels, numbers = subject.labels, gallery.numbers
     numbers.is_given_labels = context_of(subject.program) is not None
-    if some.context is None or labels is None:
+    if subject.train.labels is None or labels is None:
         return
+    known = (subject.train.labels >= 0).nonzero().flatten()
+    some = subject.train[known[shuffled(len(known), subject.seed)[:PROBED].sort().values]]
+    is_known = labels >= 0
+    if some.labels is None or len(some.labels.unique()) < 2 or not is_known.any():
+        return
+    features = embedding(subject.program, some, subject.site, numbers)
     for name, classifier in (
         ("linear probe", linear_probe),
         ("10 nearest neighbours", knn_accuracy),
     ):
-        found = classifier(features, some.context, subject.means, labels)
+        means = subject.means[is_known.to(subject.means.device)]
+        found = classifier(features, some.labels, means, labels[is_known])
         numbers.probes.append(
             LabelProbe(name, found.value, found.se, found.num_data, num_train=len(some))
         )

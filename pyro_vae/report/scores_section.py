@@ -20,7 +20,8 @@ def score_warnings(scores: Evaluation) -> Iterator[str]:
             f"log p(x) is given as a bound: K = {ll['num_samples']} is too few draws to state an "
             "error."
         )
-    if shape and shape["above_threshold"] and shape["max"] is None:  # infinite
+    is_infinite = shape is not None and shape["median"] is None and shape["max"] is None
+    if shape and is_infinite and shape["above_threshold"] == scores["num_data"]:
         yield f"log p(x) is given as a bound: {RESTRICTED}."
     elif shape and shape["above_threshold"]:
         yield (
@@ -85,12 +86,11 @@ def _without_bound(scores: Evaluation) -> str:
 
 def _words(scores: Evaluation) -> Iterator[str]:
     shape = scores["pareto_k"]
-    if shape["max"] is not None:
-        yield (
-            f"Pareto k of the importance weights: median {rounded(shape['median'])}, "
-            f"largest {rounded(shape['max'])}."
-        )
-    if shape["max"] is not None and shape["above_threshold"] is not None:
+    median, largest = (
+        "not finite" if shape[name] is None else rounded(shape[name]) for name in ("median", "max")
+    )
+    if shape["above_threshold"] is not None:
+        yield f"Pareto k of the importance weights: median {median}, largest {largest}."
         yield (
             f"It is above or near its threshold for {shape['above_threshold']:,} of "
             f"{scores['num_data']:,} data."

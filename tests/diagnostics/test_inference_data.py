@@ -3,6 +3,9 @@
 import inspect
 
 import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray
@@ -10,6 +13,7 @@ from closed_forms import Hierarchy, LinearGaussian, TwoLevelGaussian, two_modes
 from common import small_vae
 
 import pyro_vae as pv
+from pyro_vae.datasets import Dataset, load_whole
 from pyro_vae.diagnostics.inference_data import to_inference_data
 from pyro_vae.diagnostics.samplers import NUTS, FromGuide, Resampled
 from pyro_vae.evaluation.arviz_compat import arviz, group_of, write_netcdf
@@ -347,3 +351,53 @@ def test_the_draws_of_a_datum_depend_on_the_seed_and_its_place_alone(monkeypatch
             theirs = group_of(whole, group)
             for name, values in group_of(part, group).items():
                 np.testing.assert_array_equal(values, theirs[name].isel(obs=slice(0, count)))
+
+
+class StatesAbove(torch.nn.Module):
+    """z around the mean of a state that the model sums over, and x around z."""
+
+    def __init__(self):
+        super().__init__()
+        self.means = torch.nn.Parameter(torch.tensor([-1.0, 2.0]))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            shares = torch.tensor([0.3, 0.7])
+            c = pyro.sample("c", dist.Categorical(shares), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", dist.Normal(self.means[c], 0.5))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.5 * x, 0.7))
+
+
+def test_weights_of_a_program_that_sums_over_a_state():
+    pair, x = StatesAbove(), torch.linspace(-2.0, 3.0, 6)
+    idata = to_inference_data(pv.Program(pair.model, pair.guide, pair), x, 40)
+    z = torch.from_numpy(idata["posterior"]["z"].values).reshape(40, 6)
+    mixture = torch.tensor([0.3, 0.7]).log() + NORMAL(pair.means, 0.5).log_prob(z[..., None])
+    joint = mixture.logsumexp(-1) + NORMAL(z, 1.0).log_prob(x)
+    log_q = NORMAL(0.5 * x, 0.7).log_prob(z)
+    stats = idata["sample_stats"]
+    for name, expected in {"lp": joint, "log_q": log_q, "log_weight": joint - log_q}.items():
+        np.testing.assert_allclose(stats[name].values.reshape(40, 6), expected.detach().numpy())
+    assert set(idata["diagnostics"].data_vars) == {"ess", "pareto_k"}
+
+
+def test_columns_of_a_site_that_is_a_table_have_their_names():
+    frame = pd.DataFrame({"a": [0.1, 0.5, 0.3, 0.2], "b": [1.0, 2.0, 3.0, 4.0]})
+    data = Dataset({"table": load_whole(frame), "more": torch.randn(4, 3)})
+    parts = {"table": 2, "more": 3}
+    vae = pv.MultimodalVAE(
+        pv.priors.StandardNormal(1),
+        likelihoods={
+            n: pv.likelihoods.Normal(d, pv.networks.MLP(1, [4])) for n, d in parts.items()
+        },
+        posterior=pv.posteriors.MixtureOfExperts(
+            1,
+            {n: pv.posteriors.DiagonalNormal(1, pv.networks.MLP(d, [4])) for n, d in parts.items()},
+        ),
+    )
+    idata = to_inference_data(vae, data, 5)
+    assert idata["observed_data"]["table"].coords["table_dim_0"].values.tolist() == ["a", "b"]

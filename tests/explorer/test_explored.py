@@ -128,6 +128,45 @@ def test_a_label_in_place_of_the_datums_is_decoded_under():
     assert not torch.equal(run.prior(3, 1).x, run.prior(3, 1, label=2).x)
 
 
+def test_a_label_goes_beside_what_is_known_of_a_datum():
+    network = pv.networks.MLP(2, [8], context=3)
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Poisson(4, network, size_factor="exposure"),
+        posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP(4, [8], context=3)),
+        context=pv.networks.OneHot(3),
+    )
+    context = {"labels": torch.arange(6) % 3, "size_factor": torch.linspace(1.0, 5.0, 6)}
+    run = Explored("a", vae, Dataset(torch.ones(6, 4), context), num_samples=20)
+    z, sizes = torch.randn(2, 2), context["size_factor"][[1, 1]]
+    for label in (None, 0, 2):
+        labels = torch.full((2,), 1 if label is None else label)
+        expected = pv.decode(vae, z, {"labels": labels, "size_factor": sizes})
+        torch.testing.assert_close(run.decode(z, datum=1, label=label), expected)
+        made = run.prior(2, 1, label)
+        expected = pv.decode(vae, made.z.float(), {"labels": labels, "size_factor": sizes})
+        torch.testing.assert_close(made.x, expected)
+
+
+def test_a_label_that_is_a_latent_is_set():
+    network = pv.networks.MLP(2, [8], context=3)
+    vae = pv.SemiSupervisedVAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Bernoulli(4, network),
+        pv.posteriors.DiagonalNormal(2, pv.networks.MLP(4, [8], context=3)),
+        pv.networks.OneHot(3),
+        [8],
+    )
+    data = Dataset(torch.rand(6, 4).round(), torch.arange(6) % 4 - 1)
+    run = Explored("a", vae, data, num_samples=20)
+    z = torch.randn(2, 2)
+    for datum in (0, 1):  # of which one has a label of its own
+        for label in range(3):
+            features = vae.context(torch.full((2,), label))
+            expected = vae.likelihood(z, context=features).mean.detach()
+            torch.testing.assert_close(run.decode(z, datum, label), expected)
+
+
 MLP = pv.networks.MLP
 
 

@@ -26,7 +26,7 @@ from pyro_vae.report.gallery import inspect
 from pyro_vae.report.level_figures import show_levels
 from pyro_vae.report.model_section import model_section
 from pyro_vae.report.page import report
-from pyro_vae.report.scores_section import scores_section
+from pyro_vae.report.scores_section import score_warnings, scores_section
 from pyro_vae.report.sentences import facts_of
 from pyro_vae.training.history import History
 
@@ -186,6 +186,25 @@ def test_a_score_whose_pareto_k_is_too_high_is_shown_as_a_bound(tail, shown):
     words = " ".join(" ".join(Page(scores_section(scores, "run")).words).split())
     assert f"log p(x), K = 1,000 {shown}" in words
     assert ("at most 0.6000" in words) == ("at least" in shown)
+
+
+@pytest.mark.parametrize(
+    "shape, said, never",
+    [
+        ((None, None, 30), "takes one value of a discrete latent", "above or near 0.67 for"),
+        ((0.3, None, 12), "above or near 0.67 for 12 of 30 data", "one value of a discrete latent"),
+        ((0.3, 0.9, 12), "above or near 0.67 for 12 of 30 data", "one value of a discrete latent"),
+    ],
+)
+def test_an_infinite_pareto_k_of_some_data_is_not_one_of_all(shape, said, never):
+    found = dict(zip(("median", "max", "above_threshold"), shape))
+    scores = {
+        "log_likelihood": {"mean": -27.64, "se": 0.19, "mc_se": 0.0016, "num_samples": 1000},
+        "pareto_k": {**found, "threshold": 0.67},
+        "num_data": 30,
+    }
+    warnings = " ".join(score_warnings(scores))
+    assert said in warnings and never not in warnings
 
 
 def test_a_page_of_a_run_without_scores_tells_how_to_make_them(tmp_path):

@@ -1,0 +1,233 @@
+r"""States of a discrete latent that few draws reach, summed over instead of waited for.
+
+A guide that gives a state y the probability 1e-4 is not drawn there in a thousand draws, though the
+posterior may give it a hundred times as much; the weights of all that was drawn look perfect. Where
+the states are few, the rare ones are a stratum of their own:
+
+.. math:: \hat p(x) = \frac{q(y \notin R)}{|\{k : y_k \notin R\}|} \sum_{y_k \notin R} w_k
+          + \sum_{y \in R} \frac1J \sum_j \frac{p(x, y, z_{jy})}{q(z_{jy} \mid x, y)}, \quad
+          R = \{y : K\, q(y \mid x) < M\}
+
+with M the draws of the tail that Pareto k is fitted to. The set R does not depend on the draws, so
+the mean stays :math:`p(x)`.
+
+Source: Owen (2013), Monte Carlo Theory, Methods and Examples, chapter 8, for stratification.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Independent
+
+from pyro_vae.contracts import Site, Trace, sites_of
+from pyro_vae.distributions import stated_support
+from pyro_vae.evaluation.pareto import tail_size
+from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.latents import Values, in_rows, latent_sites
+from pyro_vae.runtime.traces import site_log_prob, weights_of
+
+__all__ = ["StatesOfGuide", "WithRareStates", "has_states"]
+
+SHARE = 4  # of the draws, one in so many more are spent on rare states
+MOST = 1024  # states
+FEWEST = 5  # draws of the other latents at each state
+SAME = 1e-4  # relative difference of log q(y) between draws, by rounding
+
+
+def has_states(given: Conditioned) -> bool:
+    """Whether the guide draws a discrete latent."""
+    sites = latent_sites(given[:1].trace(given.guide, 1)).values()
+    return any(stated_support(site["fn"]).is_discrete for site in sites)
+
+
+@dataclass(frozen=True)
+class StatesOfGuide:
+    """The joint states of a guide's finite latents.
+
+    Args:
+        values: by site, the value of each state (S, *event).
+        has_others: whether the guide has other latents.
+    """
+
+    values: dict[str, Tensor]
+    has_others: bool
+
+    @classmethod
+    def of(cls, given: Conditioned, num_samples: int) -> StatesOfGuide | None:
+        """The states, where there are few for so many draws; ``None`` for any other guide."""
+        plates = given.plates
+        if given.noise is not None or plates.chooses or plates.one_draw or plates.globals:
+            return None
+        most = min(MOST, num_samples // SHARE)
+        found: dict[str, Tensor] = {}
+        sites = latent_sites(given[:1].trace(given.guide, 1))
+        for name, site in sites.items():
+            states = _states_of(site["fn"], most)
+            size = in_rows(site["value"], plates)[0, 0].numel()
+            if states is not None and states[0].numel() == size:
+                found[name] = states
+        has_others = len(found) < len(sites)
+        count = math.prod(map(len, found.values()))
+        if not found or count * (FEWEST if has_others else 1) > most:
+            return None
+        sizes = [torch.arange(len(states)) for states in found.values()]
+        places = torch.cartesian_prod(*sizes).reshape(-1, len(sizes))
+        joint = {name: all[places[:, i]] for i, (name, all) in enumerate(found.items())}
+        return cls(joint, has_others)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def repeated(self, times: int, like: Values, given: Conditioned) -> Values:
+        """Each state so many times as draws (times S, N, ...) of the sites, with states inside."""
+        made = {}
+        for name, states in self.values.items():
+            rows = in_rows(like[name], given.plates)
+            states = states.to(rows).repeat(times, *[1] * (states.dim() - 1))
+            shape = (len(states), len(given), *rows.shape[2:])
+            wide = states.reshape(len(states), 1, *rows.shape[2:]).expand(shape)
+            made[name] = wide.movedim(1, given.plates.data_axis)
+        return made
+
+    def places_of(self, drawn: Values, given: Conditioned) -> Tensor:
+        """Which state each draw has: (K, N)."""
+        same: Tensor | None = None
+        for name, states in self.values.items():
+            rows = in_rows(drawn[name], given.plates)
+            rows = rows.reshape(*rows.shape[:2], 1, -1)
+            is_it = (rows == states.to(rows).reshape(len(states), -1)).all(-1)
+            same = is_it if same is None else same & is_it
+        assert same is not None
+        return same.double().argmax(-1)
+
+
+@dataclass(frozen=True)
+class _Stratum:
+    """The rare states of some data.
+
+    Args:
+        is_rare: which they are (S, N).
+        log_others: log q of all other states (N,).
+        log_sum: the log of what they add to p(x) (N,).
+        log_error: the log of its standard error (N,).
+    """
+
+    is_rare: Tensor
+    log_others: Tensor
+    log_sum: Tensor
+    log_error: Tensor
+
+
+class WithRareStates:
+    """A guide's log-weights as they are, with the rare states summed over, and the sum's error.
+
+    They are (3, K, n), the last the log of the standard error of what the rare states add.
+
+    Args:
+        states: of the guide.
+        num_samples: the draws K that rare is a matter of.
+    """
+
+    def __init__(self, states: StatesOfGuide, num_samples: int):
+        self.states, self.num_samples = states, num_samples
+        self.times = num_samples // (SHARE * len(states)) if states.has_others else 1
+
+    def __call__(self, given: Conditioned) -> Callable[[int], Tensor]:
+        found = self._stratum(given)
+
+        def draw(num_samples: int) -> Tensor:
+            shape = (num_samples, len(given))
+            guide, model = given.traces(num_samples)
+            weights = weights_of(guide, model, given.plates, shape)
+            if found is None:
+                return torch.stack((weights, weights, _none_like(weights)))
+            drawn = {name: sites_of(guide)[name]["value"] for name in self.states.values}
+            places = self.states.places_of(drawn, given)
+            others = _repeated(weights, found.is_rare.gather(0, places)) + found.log_others
+            both = torch.logaddexp(others, found.log_sum)
+            return torch.stack((weights, both, found.log_error.expand(shape)))
+
+        return draw
+
+    def _stratum(self, given: Conditioned) -> _Stratum | None:
+        """``None`` where no state is rare, or q(y) differs by draw, as after other latents."""
+        size, shape = len(self.states), (self.times * len(self.states), len(given))
+        sites = latent_sites(given.trace(given.guide, 1))
+        like = {name: site["value"] for name, site in sites.items()}
+        values = self.states.repeated(self.times, like, given)
+        trace = _at(given, values, shape[0])
+        log_q = torch.zeros(shape, dtype=given.dtype, device=given.device)
+        for name in values:
+            log_q = log_q + site_log_prob(sites_of(trace)[name], given.plates, shape)
+        by_draw = log_q.reshape(self.times, size, -1)
+        own = by_draw[0]
+        spread = (by_draw - own).nan_to_num(0.0).abs()
+        is_rare = own < math.log(tail_size(self.num_samples) / self.num_samples)
+        if not is_rare.any() or (spread > SAME * (1 + own.nan_to_num(0.0).abs())).any():
+            return None
+        drawn = {name: site["value"] for name, site in latent_sites(trace).items()}
+        log_prior, log_x, log_all = given.densities(drawn, given.guide)
+        log_z = torch.where(log_q == -math.inf, 0.0, log_all - log_q)
+        terms = (log_prior + log_x - log_z).reshape(self.times, size, -1)
+        sums = terms.masked_fill(~is_rare, -math.inf).logsumexp(1)
+        mean = sums.logsumexp(0) - math.log(self.times)
+        error = none = _none_like(mean)
+        if self.times > 1:
+            relative = (sums - mean.nan_to_num(neginf=0.0)).exp().std(0) / math.sqrt(self.times)
+            error = torch.maximum(mean + relative.log(), none)
+        others = own.masked_fill(is_rare, -math.inf).logsumexp(0)
+        return _Stratum(is_rare, others, mean, error)
+
+
+def _none_like(weights: Tensor) -> Tensor:
+    """The log of no error, as a number."""
+    return torch.full_like(weights, torch.finfo(weights.dtype).min)
+
+
+def _repeated(weights: Tensor, is_left_out: Tensor) -> Tensor:
+    """Log-weights (K, N) with those that are left out replaced by others in turn; -inf for none."""
+    order = is_left_out.long().argsort(dim=0, stable=True)
+    count = (~is_left_out).sum(0)
+    turns = torch.arange(len(weights), device=weights.device)[:, None] % count.clamp_min(1)
+    return weights.gather(0, order.gather(0, turns)).masked_fill(count == 0, -math.inf)
+
+
+class _Chosen(Messenger):
+    """Give sites values in place of draws; they stay latent."""
+
+    def __init__(self, values: Values):
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Site) -> None:
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True  # type: ignore[typeddict-unknown-key]
+
+
+def _at(given: Conditioned, values: Values, num_samples: int) -> Trace:
+    """The trace of the guide at states of its finite latents, all others drawn given them."""
+    with _Chosen(values):
+        return given.trace(given.guide, num_samples)
+
+
+def _states_of(fn: TorchDistribution, most: int) -> Tensor | None:
+    """All values (S, *event) of a finite distribution, if there are no more than ``most``."""
+    base, event = fn, fn.event_shape
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if not stated_support(base).is_discrete or not base.has_enumerate_support:
+        return None
+    single = base.enumerate_support(expand=False)
+    single = single.reshape(len(single), *base.event_shape)
+    entries = math.prod(event) // max(1, math.prod(base.event_shape))
+    if entries * math.log(len(single)) > math.log(most):
+        return None
+    places = torch.cartesian_prod(*[torch.arange(len(single))] * entries)
+    return single[places.reshape(-1, entries)].reshape(-1, *event)
