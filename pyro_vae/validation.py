@@ -260,12 +260,11 @@ def check_event_shape(x: Tensors, event_shape: EventShape, argument: str = "x") 
     expected = tuple(event_shape)
     if x.dim() != 1 + len(expected) or tuple(x.shape[1:]) != expected:
         wanted = ", ".join(["N", *map(str, expected)])
-        one_datum = tuple(x.shape) == expected
-        fix = (
-            "add a batch dimension with x[None]"
-            if one_datum
-            else "reshape x or build the program for that event shape"
-        )
+        fix = "reshape x or build the program for that event shape"
+        if tuple(x.shape) == expected:
+            fix = "add a batch dimension with x[None]"
+        elif (*x.shape[-1:], *x.shape[1:-1]) == expected:  # one shape, the other order
+            fix = "move the last axis to the front, x.movedim(-1, 1): a reshape would mix them"
         raise InvalidInput(
             argument, got=f"shape {tuple(x.shape)}", expected=f"shape ({wanted})", fix=fix
         )

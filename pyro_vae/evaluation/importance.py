@@ -20,6 +20,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.evaluation.conditional_score import difference, only_parts
+from pyro_vae.evaluation.global_score import PredictiveScore
 from pyro_vae.evaluation.global_weights import local_bound, score_with_globals
 from pyro_vae.evaluation.importance_score import (
     ImportanceScore,
@@ -179,18 +180,22 @@ def warn_of_heavy_tails(score: ImportanceScore, proposal: Proposal, stacklevel: 
             f"Pareto k is above or near {pareto_k_threshold(score.num_samples):.2f} for "
             f"{score.above_threshold} of {len(score.values)} data: their log-likelihoods are "
             "likely too low by more than the stated error. "
-            f"{_advice(proposal)}anneal (pv.evaluation.ais), or use a more flexible posterior",
+            f"{_advice(score, proposal)}, or use a more flexible posterior",
             UnreliableEstimate,
             stacklevel=stacklevel,
         )
 
 
-def _advice(proposal: Proposal) -> str:
+def _advice(score: ImportanceScore, proposal: Proposal) -> str:
+    if isinstance(score, PredictiveScore):  # of few draws of the global latents
+        total = 10 * score.num_samples * score.local_draws
+        return f"Take ten times as many draws (num_samples={total:_})"
     wider = [
         f"pv.evaluation.Widened({each.factor}{', of=pv.evaluation.Refitted()' if each.of else ''})"
         for each in to_try_after(proposal)
     ]
-    return f"Draw from a wider guide (proposal={', or '.join(wider)}), " if wider else ""
+    wide = f"Draw from a wider guide (proposal={', or '.join(wider)}), " if wider else ""
+    return f"{wide}{'a' if wide else 'A'}nneal (pv.evaluation.ais)"
 
 
 @in_fixed_blocks

@@ -231,9 +231,14 @@ class OneHot(nn.Module):
         bad = (whole != labels) | (labels < -int(self.unknown)) | (labels >= self.num_classes)
         if labels.dim() != 1 or bad.any():
             one_each = labels.dim() == 1
+            is_unknown = one_each and not self.unknown and bool((labels[bad] == -1).all())
             raise InvalidInput(
                 argument,
-                got=f"label {labels[bad][0].item()}" if one_each else f"shape {(*labels.shape,)}",
+                got=f"label {labels[bad][0].item()}" + ", of a datum without one" * is_unknown
+                if one_each
+                else f"shape {(*labels.shape,)}",
                 expected=f"one integer from 0 to {self.num_classes - 1} for each datum",
-                fix=f"relabel the data, or build OneHot with more than {self.num_classes} classes",
+                fix="leave these data out, or train a SemiSupervisedVAE, which learns from them too"
+                if is_unknown
+                else f"relabel the data, or build OneHot with more than {self.num_classes} classes",
             )

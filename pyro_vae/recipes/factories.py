@@ -40,11 +40,18 @@ def call_factory(argument: str, factory: Factory, *sizes: object, **offers: obje
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         if is_out_of_memory(error):
             raise
+        shapes = [str(size) for size in sizes if isinstance(size, tuple)]
+        first = f"the shape {' and '.join(shapes)}" if shapes else "a network"
+        is_ours = target.__module__.startswith("pyro_vae.")
+        path = target.__name__ if is_ours else f"{target.__module__}.{target.__qualname__}"
         raise InvalidInput(
             argument,
-            got=f"{target.__name__} with arguments that it cannot be built with ({error})",
-            expected="arguments as its docstring says",
-            fix=f"see --{argument}.help {target.__name__}",
+            got=f"{target.__name__}, which cannot be built with {first} and its arguments "
+            f"({error})",
+            expected="arguments as its docstring says"
+            if is_ours
+            else "a class that takes sizes as shapes: pv.networks.as_shape",
+            fix=f"see --{argument}.help {path}",
         ) from error
 
 
