@@ -62,10 +62,10 @@ class StatesOfGuide:
     @classmethod
     def of(cls, given: Conditioned, num_samples: int) -> StatesOfGuide | None:
         """The states, where there are few for so many draws; ``None`` for any other guide."""
-        plates = given.plates
-        if given.noise is not None or plates.chooses or plates.one_draw or plates.globals:
+        plates, most = given.plates, min(MOST, num_samples // SHARE)
+        is_other = plates.chooses or plates.one_draw or plates.globals
+        if most < 2 or is_other or given.noise is not None:
             return None
-        most = min(MOST, num_samples // SHARE)
         found: dict[str, Tensor] = {}
         sites = latent_sites(given[:1].trace(given.guide, 1))
         for name, site in sites.items():

@@ -141,3 +141,11 @@ def test_equal_weights_of_too_many_states_are_a_bound():
     score = pv.log_likelihood(pv.Program(pair.model, pair.guide, pair), x, 200)
     assert score.is_bound.all()
     assert (score.values < pair.exact(x)).all()
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 8, 20])
+def test_few_draws_are_taken_as_they_are(num_samples):
+    program, _, x = case("bits")
+    score = pv.log_likelihood(program, x, num_samples)
+    assert score.values.isfinite().all()
+    pv.fit(program, x, validation=x, epochs=1, progress=False)
