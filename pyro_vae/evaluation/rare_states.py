@@ -30,7 +30,8 @@ from pyro_vae.contracts import Site, Trace, sites_of
 from pyro_vae.distributions import stated_support
 from pyro_vae.evaluation.pareto import tail_size
 from pyro_vae.runtime.conditioned import Conditioned
-from pyro_vae.runtime.latents import Values, in_rows, latent_sites
+from pyro_vae.runtime.latent_pairs import latent_sites
+from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
 from pyro_vae.runtime.traces import site_log_prob, weights_of
 
 __all__ = ["StatesOfGuide", "WithRareStates", "has_states"]
@@ -52,7 +53,7 @@ class StatesOfGuide:
     """The joint states of a guide's finite latents.
 
     Args:
-        values: by site, the value of each state (S, *event).
+        values: by site, the value of each state (S, *others), as in a row of the site's values.
         has_others: whether the guide has other latents.
     """
 
@@ -69,10 +70,9 @@ class StatesOfGuide:
         found: dict[str, Tensor] = {}
         sites = latent_sites(given[:1].trace(given.guide, 1))
         for name, site in sites.items():
-            states = _states_of(site["fn"], most)
-            size = in_rows(site["value"], plates)[0, 0].numel()
-            if states is not None and states[0].numel() == size:
-                found[name] = states
+            states, row = _states_of(site["fn"], most), in_rows(site["value"], plates)[0, 0]
+            if states is not None and states[0].numel() == row.numel():
+                found[name] = states.reshape(len(states), *row.shape).to(row)
         has_others = len(found) < len(sites)
         count = math.prod(map(len, found.values()))
         if not found or count * (FEWEST if has_others else 1) > most:
@@ -85,15 +85,13 @@ class StatesOfGuide:
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
-    def repeated(self, times: int, like: Values, given: Conditioned) -> Values:
-        """Each state so many times as draws (times S, N, ...) of the sites, with states inside."""
+    def repeated(self, times: int, given: Conditioned) -> Values:
+        """Each state so many times as draws of the sites, the states inside (times S, N, ...)."""
         made = {}
         for name, states in self.values.items():
-            rows = in_rows(like[name], given.plates)
-            states = states.to(rows).repeat(times, *[1] * (states.dim() - 1))
-            shape = (len(states), len(given), *rows.shape[2:])
-            wide = states.reshape(len(states), 1, *rows.shape[2:]).expand(shape)
-            made[name] = wide.movedim(1, given.plates.data_axis)
+            rows = states.repeat(times, *[1] * (states.dim() - 1)).unsqueeze(1)
+            rows = rows.expand(-1, len(given), *states.shape[1:])
+            made[name] = out_of_rows(rows, given.plates)
         return made
 
     def places_of(self, drawn: Values, given: Conditioned) -> Tensor:
@@ -102,7 +100,7 @@ class StatesOfGuide:
         for name, states in self.values.items():
             rows = in_rows(drawn[name], given.plates)
             rows = rows.reshape(*rows.shape[:2], 1, -1)
-            is_it = (rows == states.to(rows).reshape(len(states), -1)).all(-1)
+            is_it = (rows == states.reshape(len(states), -1)).all(-1)
             same = is_it if same is None else same & is_it
         assert same is not None
         return same.double().argmax(-1)
@@ -159,22 +157,22 @@ class WithRareStates:
     def _stratum(self, given: Conditioned) -> _Stratum | None:
         """``None`` where no state is rare, or q(y) differs by draw, as after other latents."""
         size, shape = len(self.states), (self.times * len(self.states), len(given))
-        sites = latent_sites(given.trace(given.guide, 1))
-        like = {name: site["value"] for name, site in sites.items()}
-        values = self.states.repeated(self.times, like, given)
-        trace = _at(given, values, shape[0])
-        log_q = torch.zeros(shape, dtype=given.dtype, device=given.device)
-        for name in values:
-            log_q = log_q + site_log_prob(sites_of(trace)[name], given.plates, shape)
+        values = self.states.repeated(self.times, given)
+        sites = latent_sites(_at(given, values, shape[0]))
+        log_q, log_z = given.zeros(shape), given.zeros(shape)
+        for name, site in sites.items():
+            log_site = site_log_prob(site, given.plates, shape)
+            log_q, log_z = (
+                (log_q + log_site, log_z) if name in values else (log_q, log_z + log_site)
+            )
         by_draw = log_q.reshape(self.times, size, -1)
         own = by_draw[0]
         spread = (by_draw - own).nan_to_num(0.0).abs()
         is_rare = own < math.log(tail_size(self.num_samples) / self.num_samples)
         if not is_rare.any() or (spread > SAME * (1 + own.nan_to_num(0.0).abs())).any():
             return None
-        drawn = {name: site["value"] for name, site in latent_sites(trace).items()}
-        log_prior, log_x, log_all = given.densities(drawn, given.guide)
-        log_z = torch.where(log_q == -math.inf, 0.0, log_all - log_q)
+        drawn = {name: site["value"] for name, site in sites.items()}
+        log_prior, log_x = given.log_density(given.model, drawn)
         terms = (log_prior + log_x - log_z).reshape(self.times, size, -1)
         sums = terms.masked_fill(~is_rare, -math.inf).logsumexp(1)
         mean = sums.logsumexp(0) - math.log(self.times)
