@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pyro_vae import checkpoint, datasets, plotting
+from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.figures import add_format_argument
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import (
     add_data_arguments,
     add_run_arguments,
-    check_vocabulary,
     data_of,
     load_run,
+    outside_of,
 )
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.diagnostics.global_data import global_latents_of
@@ -69,15 +69,7 @@ def run(argv: list[str]) -> None:
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
-        outside = datasets.load(
-            options.outside,
-            binarize=test.binarize,
-            root=options.data_root,
-            fetch=False,
-            key=",".join(test.parts) or None,
-            missing=test.missing,
-        )[1][: options.limit]
-        check_vocabulary(folder, outside)
+        outside = outside_of(folder, options, test)[: options.limit]
         check_data(program, outside)
     with elsewhere():
         arviz()

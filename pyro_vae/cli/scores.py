@@ -14,6 +14,7 @@ from rich.table import Table
 from pyro_vae import checkpoint
 from pyro_vae.cli.run_data import units_of
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.cli.titles import title_of
 from pyro_vae.contracts import ProgramLike, as_module
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import sha256_of
@@ -195,9 +196,7 @@ def print_scores(
 ) -> None:
     """Print scores as a table, with caveats and the paths of the files."""
     console, ll = console_of(), scores.get("log_likelihood")
-    table = Table(
-        title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left"
-    )
+    table = Table(title=title_of(data), title_justify="left")
     table.add_column("")
     for column in ("mean", "s.e. over data", "Monte Carlo s.e."):
         table.add_column(column, justify="right")

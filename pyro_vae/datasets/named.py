@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from pyro_vae.contracts import Tensors
-from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.containers import read_object
 from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Dataset, from_source
@@ -21,6 +19,7 @@ from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.packaged import digits, passages, python_sentences, table, topics
+from pyro_vae.datasets.removed import removed_of
 from pyro_vae.datasets.sources import (
     Binarize,
     Part,
@@ -85,6 +84,11 @@ TEXTS: dict[str, tuple[Callable[[], Texts], int]] = {
 def names() -> list[str]:
     """The names that `load` knows."""
     return sorted([*READERS, *TEXTS])
+
+
+def policy_of(name: str) -> Binarize | None:
+    """How `load` binarises a data set that it knows where nothing is said; ``None`` for others."""
+    return READERS[name][1] if name in READERS else None
 
 
 def load(
@@ -225,7 +229,7 @@ class _Changes:
         if is_stored(source):
             _check_on_disk(share, in_units)
         for split, (x, y) in list(source.parts.items()) if share else ():
-            source.parts[split] = Part(_removed_of(x, share, draws), y)
+            source.parts[split] = Part(removed_of(x, share, draws), y)
         return from_source(
             source,
             binarize=self.binarize,
@@ -380,20 +384,3 @@ def _numbered(name: str, texts: Texts, least: int = 2) -> Source:
     length = 1 + max(len(sentence) for split in texts.values() for sentence in split)
     parts = {split: Part(vocabulary.encode(few, length)) for split, few in texts.items()}
     return Source(name, parts, vocabulary=vocabulary)
-
-
-def _removed_of(
-    x: object, fraction: float, generator: torch.Generator
-) -> Tensor | dict[str, Tensor]:
-    """The values of one site, or of each of several, with entries removed."""
-    if isinstance(x, Mapping):
-        return {name: _removed(part, fraction, generator) for name, part in x.items()}
-    return _removed(x, fraction, generator)
-
-
-def _removed(x: object, fraction: float, generator: torch.Generator) -> Tensor:
-    """The values, each entry removed with the given probability."""
-    values = as_tensor("x", x)
-    values = values if values.is_floating_point() else values.float()
-    drawn = torch.rand(values.shape, generator=generator, dtype=torch.float32)
-    return torch.where(drawn < fraction, torch.nan, values)
