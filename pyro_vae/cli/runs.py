@@ -190,6 +190,7 @@ def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
     reading = reading_of(recipe)
     if not _are_the_runs(folder, options):
         reading["in_memory"] = "auto"
+        reading["vocabulary"] = vocabulary_of(folder)
         for setting in (*(OF_FILES if name in datasets.names() else ()), *_of_images(name)):
             reading.pop(setting, None)
     return name, {
@@ -275,7 +276,10 @@ def check_vocabulary(folder: Path, data: Dataset) -> None:
             "data",
             got=f"{data.name!r}, whose vocabulary differs from {folder / VOCABULARY}",
             expected="text in the vocabulary of the run",
-            fix="use the Python version that it was trained with, or train anew",
+            fix="use the Python version that it was trained with, or train anew"
+            if data.name in datasets.names()
+            else "restore the text as it was, or name a copy with --data, which is read in the "
+            "words of the run",
         )
 
 
@@ -284,7 +288,9 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     path = folder / VOCABULARY
     if not os.path.lexists(path):
         return None
-    return Vocabulary(read_text(path, WORDS, inside=folder).splitlines())
+    shape = read_data(folder).event_shape
+    length = shape[0] if isinstance(shape, tuple) else None
+    return Vocabulary(read_text(path, WORDS, inside=folder).splitlines(), length)
 
 
 def parse_context(

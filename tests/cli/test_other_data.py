@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import FEW
+from commands import FEW, fails
 
 import pyro_vae as pv
 from pyro_vae.cli import main
@@ -97,3 +97,48 @@ def test_data_outside_of_a_run_are_in_its_units(monkeypatch):
     assert main(["inspect", "run", "--outside", "outside.npz", *few]) == 2
     expected = pv.datasets.load("outside.npz", scale=16, binarize="dynamic")[1][:5]
     assert found[0].sha256 == expected.sha256
+
+
+LINES = [f"the {animal} {verb} in the {place}." for animal in ("cat", "dog") for verb in
+         ("sat", "ran") for place in ("park", "house", "tree")]  # fmt: skip
+TEXT = ["--likelihood", "AutoregressiveCategorical", "--likelihood.width", "4",
+        "--encoder", "Recurrent", "--encoder.width", "4", *QUICK]  # fmt: skip
+
+
+def text(name, lines):
+    Path(name).write_text("".join(f"{line}\n" for line in lines))
+    return name
+
+
+def test_other_texts_are_read_in_the_words_of_the_run(capsys, caplog):
+    text("own.txt", LINES * 2), text("few.txt", LINES[:3] * 4)
+    assert main(["train", "--data", "own.txt", *TEXT, "--out", "run"]) == 0
+    own = pv.datasets.load("own.txt")[0]
+    for split in ("test", "all"):
+        assert main(["evaluate", "run", "--data", "few.txt", "--split", split, *SCORES]) == 0
+        known = {"vocabulary": own.vocabulary}
+        data = pv.datasets.load_whole("few.txt", **known)
+        data = data if split == "all" else pv.datasets.load("few.txt", **known)[1]
+        assert scores()["data"]["sha256"] == data.sha256
+        assert data.vocabulary.words == own.vocabulary.words
+        assert data.event_shape == own.event_shape == (8,)
+    assert data.text[:3] == LINES[:3] and not caplog.text
+
+    text("new.txt", [line.replace("cat", "tiger") for line in LINES])
+    assert main(["evaluate", "run", "--data", "new.txt", "--split", "all", *SCORES]) == 0
+    line = "new: 6 of 84 words and signs are not in the vocabulary, and are read as unknown: tiger"
+    assert line in caplog.text
+    text("long.txt", [line.replace("cat", "big fat cat") for line in LINES])
+    said = fails(capsys, "evaluate", "run", "--data", "long.txt")
+    assert "a sentence of 9 words and signs, the big fat cat sat ..., expected at most 7" in said
+    assert "got bits, which is no text" in fails(
+        capsys, "evaluate", "run", "--data", grey("bits.npz", 0)
+    )
+
+
+def test_a_short_text_has_the_length_of_the_one_that_taught_the_words():
+    text("own.txt", LINES), text("short.txt", ["the cat."] * 10)
+    own = pv.datasets.load("own.txt")[0]
+    short = pv.datasets.load("short.txt", vocabulary=own.vocabulary)[0]
+    assert short.event_shape == own.event_shape and short.text[0] == "the cat."
+    assert pv.datasets.load("short.txt")[0].event_shape == (4,)
