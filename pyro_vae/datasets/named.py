@@ -287,17 +287,25 @@ def load_whole(
     source = _read(name, root, replace(reading, vocabulary=vocabulary), in_memory)
     in_units = standardize or (like is not None and like.is_standardized)
     sets = changes.sets_of(source, context_like, in_units)
-    whole, *others = sets.values()
-    if others:
-        parts = list(sets.values())
-        kept = torch.cat([part.kept for part in parts])
-        whole = whole._like(kept, _joined([part.context for part in parts]), {})
+    whole = _one_of(list(sets.values()))
     if like is not None:
         whole = in_units_of(whole, like, context_like) if like.is_standardized else whole
     elif standardize:
         whole, _ = standardized(whole, whole, "all rows")
     whole.split = "all"
     say(whole.name, whole.notes)
+    return whole
+
+
+def _one_of(sets: Sequence[Dataset]) -> Dataset:
+    """Several splits as one data set, site by site where there are several."""
+    first, *others = sets
+    if not others:
+        return first
+    parts = {name: _one_of([each.parts[name] for each in sets]) for name in first.parts}
+    kept: Tensors = {} if parts else torch.cat([each.kept for each in sets])
+    whole = first._like(kept, _joined([each.context for each in sets]), parts)
+    whole.missing = any(each.missing for each in sets)
     return whole
 
 
