@@ -293,6 +293,15 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     return Vocabulary(read_text(path, WORDS, inside=folder).splitlines(), length)
 
 
+def example_of(program: ProgramLike, columns: Columns | None) -> str:
+    """A value of --context that a run takes."""
+    if columns is not None and len(columns) == 1 and columns[0].categories:
+        return shlex.quote(columns[0].categories[0])
+    if columns:
+        return ",".join(f"{name}=..." for name in columns.names)
+    return "0.5,1" if num_classes_of(program) is None else "0"
+
+
 def parse_context(
     program: ProgramLike, text: str | None, num: int, columns: Columns | None = None
 ) -> Tensor | None:
@@ -333,8 +342,7 @@ def parse_context(
             expected=f"one of {', '.join(names[:10])}"
             if names
             else "a label, or numbers separated by commas",
-            fix="pass for instance --context "
-            + (",".join(f"{name}=..." for name in columns.names) if columns and not names else "7"),
+            fix="pass for instance --context " + example_of(program, columns),
         ) from None
     value = torch.tensor(values if len(values) > 1 else values[0])
     takes_labels = isinstance(embed, StatesClasses) or (embed is None and "." not in text)
