@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyro_vae.training.callbacks import Training
+from pyro_vae.training.changed import anew_from
 
 __all__ = ["FEWEST", "LEVEL", "Slope", "how_it_ended", "is_out_of_patience", "slope_of"]
 
@@ -147,6 +148,8 @@ def how_it_ended(training: Training, planned: int) -> str:
     longer = _duration(each * (more - epochs))
     if folder is None:
         how = f"train for longer with epochs={more}"
+    elif training.settings.get("epochs") is not None:  # the schedule has come to its end
+        how = anew_from(folder, more)
     elif (folder / "recipe.yaml").exists():
         how = f"pyro-vae train --resume --out {shlex.quote(str(folder))} --epochs {more}"
     else:
