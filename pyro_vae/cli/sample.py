@@ -26,6 +26,7 @@ from pyro_vae.validation import (
     InvalidInput,
     check_choice,
     check_count,
+    counted,
     printable,
     tensors_of,
 )
@@ -140,4 +141,6 @@ def run(argv: list[str]) -> None:
         write_output(target, data, COMMAND)
     else:
         checkpoint.write_bytes(target, data)
-    console_of().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
+    console_of().print(
+        f"{counted(options.num, 'sample')} in {target}", highlight=False, soft_wrap=True
+    )

@@ -41,6 +41,7 @@ from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.environment import reference_parameter
 from pyro_vae.runtime.latent_pairs import NoBound
+from pyro_vae.validation import counted
 
 __all__ = ["print_scores", "score_run"]
 
@@ -262,8 +263,10 @@ def _add_bounds(
         return notes
     return [
         *notes,
-        f"log p(x) is at least {known(ll.mean)}: {above} data have a Pareto k above or near "
-        f"{threshold}: a few draws decide their estimates, which are likely too low. "
+        f"log p(x) is at least {known(ll.mean)}: {counted(above, 'datum has', 'data have')} "
+        f"a Pareto k above or near {threshold}: a few draws decide "
+        f"{'its estimate, which is' if above == 1 else 'their estimates, which are'} likely too "
+        "low. "
         f"{_how_to_go_on(proposal, above / len(k))}",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.validation import counted
 
 __all__ = ["title_of"]
 
@@ -10,7 +11,9 @@ __all__ = ["title_of"]
 def title_of(data: Dataset) -> str:
     """Which data are scored, in which unit, and whether grey values among them were drawn."""
     drawn = " (grey values drawn as 0 or 1, once)" if _were_grey(data) else ""
-    return f"{data.name}, {data.split}, {len(data):,} data{drawn}; nats per datum"
+    return (
+        f"{data.name}, {data.split}, {counted(len(data), 'datum', 'data')}{drawn}; nats per datum"
+    )
 
 
 def _were_grey(data: Dataset) -> bool:

@@ -53,7 +53,8 @@ def _unknown(sentences: Iterable[list[str]], vocabulary: Vocabulary) -> tuple[st
     if not names:
         return ()
     named = ", ".join(map(short, names[:MOST_NAMED])) + ", ..." * (len(names) > MOST_NAMED)
+    verb = "is" if len(lacking) == 1 else "are"
     return (
-        f"{len(lacking):,} of {len(words):,} words and signs are not in the vocabulary, and are "
-        f"read as unknown: {named}",
+        f"{len(lacking):,} of {len(words):,} words and signs {verb} not in the vocabulary, and "
+        f"{verb} read as unknown: {named}",
     )

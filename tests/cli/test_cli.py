@@ -846,6 +846,22 @@ def test_advice_names_no_proposal_that_was_used(proposal, advised, capsys, tmp_p
     assert (f"Evaluate with {flags}, or train" if advised else "pyro-vae anneal RUN") in out
 
 
+def test_one_datum_is_told_of_in_the_singular(capsys, tmp_path):
+    data = pv.datasets.Dataset(torch.zeros(3, 2))
+    for tails, words in (
+        ([0.9, 0.1, 0.1], ("1 datum has a Pareto k", "a few draws decide its estimate, which is")),
+        (
+            [0.9, 0.9, 0.1],
+            ("2 data have a Pareto k", "a few draws decide their estimates, which are"),
+        ),
+    ):
+        print_scores(scores_with(tails), data, tmp_path)
+        said = " ".join(capsys.readouterr().out.split())
+        assert all(each in said for each in words)
+    print_scores(scores_with([0.1] * 3), data[:1], tmp_path)
+    assert "data, train, 1 datum; nats per datum" in capsys.readouterr().out
+
+
 def test_wider_proposals_are_not_advised_without_an_end(capsys, tmp_path):
     data = pv.datasets.Dataset(torch.zeros(3, 2))
     for proposal, goes_on in ((Guide(), True), (Widened(1.2), False)):

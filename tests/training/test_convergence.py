@@ -126,3 +126,10 @@ def test_epochs_in_a_row_that_are_alike_are_no_slope(alike):
 def test_a_flat_curve_has_no_slope_and_no_error():
     flat = slope_of([-1.0] * 30)
     assert (flat.gain, flat.error, flat.rises) == (0.0, 0.0, False)
+
+
+def test_one_epoch_is_told_of_in_the_singular(capsys):
+    history = pv.fit(small_vae(), torch.randn(20, 3), epochs=1)
+    said = capsys.readouterr().err
+    assert "1 epoch of these data is 1 optimizer step, which is few; if" in said
+    assert str(history).startswith("History(1 epoch, the last: ")
