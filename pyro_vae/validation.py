@@ -102,6 +102,16 @@ def short(name: str, most: int = LONGEST) -> str:
     return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with what it counts, whose plural ends in an s unless it is given.
+
+    Example:
+        >>> counted(1, "epoch"), counted(3000, "epoch"), counted(1, "datum", "data")
+        ('1 epoch', '3,000 epochs', '1 datum')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """A sentence that names the closest known name, or else lists them all.
 

@@ -703,7 +703,7 @@ FILES = [
     Kind("images, some without label", image_folder(u__a_png=grey(0), v__b_png=grey(51),
          c_png=grey(255)), constant(0, 0.2, 1), [0, 1, -1], "/", says="no label's folder"),
     Kind("images and other files", image_folder(a_png=grey(0), b_png=grey(51), c_txt=b"x"),
-         constant(0, 0.2), None, "/", says="left out 1 files that are no data of a split: c.txt"),
+         constant(0, 0.2), None, "/", says="left out 1 file that is no data of a split: c.txt"),
     Kind("transparent images", image_folder(a_png=grey(0).convert("RGBA"),
          b_png=grey(51).convert("RGBA")), constant(0, 0.2, shape=(3, 2, 3)), None, "/",
          says="the transparency of 2 images"),

@@ -8,6 +8,7 @@ from pyro_vae import plotting
 from pyro_vae.cli.measured import Measured, Row, add_subject_arguments, deliver, row_of, subject_of
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.titles import title_of
 from pyro_vae.evaluation.annealing import ais, bdmc
 from pyro_vae.evaluation.importance import elbo
 from pyro_vae.validation import check_count
@@ -61,6 +62,6 @@ def run(argv: list[str]) -> None:
         f"{found.ess.double().median():.1f} of {options.num_chains}; where these are low, raise "
         "--num-temperatures",
     )
-    title = f"{data.name}, {data.split}, {len(data):,} data; nats per datum"
+    title = title_of(data)
     measured = Measured(title, rows, draws, notes)
     deliver("anneal", subject, measured, options, as_written(argv))

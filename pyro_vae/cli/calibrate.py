@@ -12,7 +12,7 @@ from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.diagnostics.calibration import calibrate
 from pyro_vae.evaluation.widening import error_of_share
-from pyro_vae.validation import check_count
+from pyro_vae.validation import check_count, counted
 
 WORST = 5  # dimensions in the table; all are in the file
 LEVEL = 0.9
@@ -61,7 +61,8 @@ def run(argv: list[str]) -> None:
     verdict = "a U of the ranks is a q too narrow, a hump one too wide, a slope a bias"
     notes = [verdict, f"the {len(worst)} dimensions with the smallest p of {len(found.names)}"]
     measured = Measured(
-        f"{count:,} simulated data; shares of simulated latents that are covered",
+        f"{counted(count, 'simulated datum', 'simulated data')}; shares of simulated "
+        "latents that are covered",
         rows,
         [
             partial(plotting.plot_coverage, found),

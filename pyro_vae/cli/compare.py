@@ -24,7 +24,7 @@ from pyro_vae.evaluation.importance_score import share_of_bounds
 from pyro_vae.evaluation.over_seeds import SeedDifference, against_best
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.report.run_files import as_json
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, check_choice, counted
 
 COMMAND = "pyro-vae compare"
 
@@ -198,7 +198,9 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
     scores, first = compared.scores, compared.reference
     short = _short_names(scores)
     count, unit = len(scores[first].values), scores[first].unit
-    table = Table(title=f"{name}, {count:,} data; {unit} per datum", title_justify="left")
+    table = Table(
+        title=f"{name}, {counted(count, 'datum', 'data')}; {unit} per datum", title_justify="left"
+    )
     table.add_column("run", overflow="fold")
     for column in (
         "K",

@@ -8,6 +8,7 @@ from pyro_vae import plotting
 from pyro_vae.cli.measured import Measured, Row, add_subject_arguments, deliver, row_of, subject_of
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.titles import title_of
 from pyro_vae.evaluation.aggregate import aggregate_posterior
 from pyro_vae.evaluation.decomposition import active_units, decompose
 from pyro_vae.validation import check_count
@@ -51,7 +52,7 @@ def run(argv: list[str]) -> None:
         Row("latent dimensions", units.total, digits=0),
     ]
     measured = Measured(
-        f"{data.name}, {data.split}, {len(data):,} data; nats per datum",
+        title_of(data),
         rows,
         [
             partial(plotting.plot_means, {_shown(name): parts[name] for name in sorted(parts)}),

@@ -8,6 +8,7 @@ from pyro_vae import plotting
 from pyro_vae.cli.measured import Measured, add_subject_arguments, deliver, row_of, subject_of
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
+from pyro_vae.cli.titles import title_of
 from pyro_vae.evaluation.decomposition import inference_gap
 from pyro_vae.evaluation.proposals import Refitted
 from pyro_vae.validation import check_count
@@ -47,7 +48,7 @@ def run(argv: list[str]) -> None:
         "amortisation: of the encoder": found.amortization,
     }
     measured = Measured(
-        f"{data.name}, {data.split}, {len(data):,} data; nats per datum",
+        title_of(data),
         [row_of(name, score, digits=3) for name, score in scores.items()],
         [partial(plotting.plot_means, scores)],
         ["too few --steps make the approximation gap too large and the other too small"],

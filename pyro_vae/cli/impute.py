@@ -11,7 +11,7 @@ from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, load_run, whole_data_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.runtime.imputation import impute
-from pyro_vae.validation import InvalidInput, check_choice, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count, counted
 
 
 def arguments() -> CommandParser:
@@ -66,7 +66,8 @@ def run(argv: list[str]) -> None:
     checkpoint.commit(target.parent, {path.name: data for path, data in files.items()})
     console = console_of()
     for line in (
-        f"{len(filled.places):,} missing entries of {len(given):,} rows filled in: {target}",
+        f"{counted(len(filled.places), 'missing entry', 'missing entries')} of "
+        f"{counted(len(given), 'row')} filled in: {target}",
         f"their draws and intervals: {beside}",
     ):
         console.print(line, highlight=False, soft_wrap=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from jsonargparse import Namespace
-
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.figures import add_format_argument
 from pyro_vae.cli.options import as_written, parse
@@ -13,6 +11,7 @@ from pyro_vae.cli.runs import (
     add_run_arguments,
     data_of,
     load_run,
+    outside_of,
 )
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.diagnostics.global_data import global_latents_of
@@ -70,8 +69,7 @@ def run(argv: list[str]) -> None:
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
-        others = Namespace(**{**vars(options), "data": options.outside})
-        outside = data_of(folder, others)["test"][: options.limit]
+        outside = outside_of(folder, options, test)[: options.limit]
         check_data(program, outside)
     with elsewhere():
         arviz()

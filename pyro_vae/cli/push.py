@@ -8,6 +8,7 @@ from pyro_vae.cli.options import parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.sharing import push
+from pyro_vae.validation import counted
 
 
 def arguments() -> CommandParser:
@@ -31,4 +32,6 @@ def run(argv: list[str]) -> None:
     console = console_of()
     for name in names:
         console.print(f"  {name}", highlight=False, soft_wrap=True)
-    console.print(f"{len(names)} files in hf://{options.name}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{counted(len(names), 'file')} in hf://{options.name}", highlight=False, soft_wrap=True
+    )

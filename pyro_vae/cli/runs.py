@@ -20,6 +20,7 @@ from pyro_vae.cli.run_data import read_data
 from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.named import policy_of
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_text
@@ -34,6 +35,8 @@ from pyro_vae.runtime.environment import choose_device
 from pyro_vae.training.convergence import is_out_of_patience
 from pyro_vae.validation import InvalidInput, check_seed
 
+# What is said of files, which data sets that are known by name do not need.
+OF_FILES = ("key", "scale", "resize", "channels", "target", "columns")
 SPLITS = ["train", "test", "all"]
 VOCABULARY = "vocabulary.txt"  # of a run on text, a word on each line
 WORDS = Kind(
@@ -142,10 +145,14 @@ class _Changes(TypedDict):
 
 
 def _changes_of(folder: Path, options: Namespace) -> _Changes:
-    """How data are binarised, and whether entries are missing or are to be removed."""
+    """How data are binarised, and whether entries are missing or are to be removed.
+
+    Other data are binarised as the run's own are, which leaves 0 and 1 as they are. They keep all
+    their entries: those of the run's own are removed to learn how well gaps are filled in.
+    """
     recipe, are_the_runs = recipe_of(folder), _are_the_runs(folder, options)
     return {
-        "binarize": recipe.get("binarize") if are_the_runs else None,
+        "binarize": recipe.get("binarize") or policy_of(str(recipe.get("data"))),
         "missing": recipe.get("missing", False),
         "missing_fraction": recipe.get("missing_fraction", 0.0) if are_the_runs else 0.0,
     }
@@ -154,7 +161,19 @@ def _changes_of(folder: Path, options: Namespace) -> _Changes:
 def whole_data_of(folder: Path, options: Namespace) -> Dataset:
     """All rows of a run's data, or of --data, in their order and in the run's units."""
     name, reading = _reading_of(folder, options)
-    return datasets.load_whole(name, **reading)
+    changes = _changes_of(folder, options) | {"missing_fraction": 0.0}
+    return datasets.load_whole(name, **reading, **changes)
+
+
+def outside_of(folder: Path, options: Namespace, test: Dataset) -> Dataset:
+    """The data of --outside, read as a run's ``test`` data were."""
+    given = Namespace(**{**vars(options), "data": options.outside})
+    name, reading = _reading_of(folder, given)
+    reading["key"] = ",".join(test.parts) or None
+    changes = _changes_of(folder, given) | {"binarize": test.binarize, "missing": test.missing}
+    outside = datasets.load(name, **reading, **changes, fetch=False)[1]
+    check_vocabulary(folder, outside)
+    return outside
 
 
 def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
@@ -168,14 +187,23 @@ def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
             expected="data to score",
             fix="add --data NAME",
         )
-    in_memory = recipe.get("in_memory", "auto") if _are_the_runs(folder, options) else "auto"
+    reading = reading_of(recipe)
+    if not _are_the_runs(folder, options):
+        reading["in_memory"] = "auto"
+        reading["vocabulary"] = vocabulary_of(folder)
+        for setting in (*(OF_FILES if name in datasets.names() else ()), *_of_images(name)):
+            reading.pop(setting, None)
     return name, {
-        **reading_of(recipe),
-        "in_memory": in_memory,
+        **reading,
         "root": options.data_root or recipe.get("data_root"),
         "like": known.columns,
         "context_like": known.context_columns,
     }
+
+
+def _of_images(name: str) -> tuple[str, ...]:
+    """What is said of folders of images alone, unless these are one."""
+    return () if Path(name).is_dir() else ("resize",)
 
 
 def recipe_of(folder: Path) -> Values:
@@ -248,7 +276,10 @@ def check_vocabulary(folder: Path, data: Dataset) -> None:
             "data",
             got=f"{data.name!r}, whose vocabulary differs from {folder / VOCABULARY}",
             expected="text in the vocabulary of the run",
-            fix="use the Python version that it was trained with, or train anew",
+            fix="use the Python version that it was trained with, or train anew"
+            if data.name in datasets.names()
+            else "restore the text as it was, or name a copy with --data, which is read in the "
+            "words of the run",
         )
 
 
@@ -257,7 +288,18 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     path = folder / VOCABULARY
     if not os.path.lexists(path):
         return None
-    return Vocabulary(read_text(path, WORDS, inside=folder).splitlines())
+    shape = read_data(folder).event_shape
+    length = shape[0] if isinstance(shape, tuple) else None
+    return Vocabulary(read_text(path, WORDS, inside=folder).splitlines(), length)
+
+
+def example_of(program: ProgramLike, columns: Columns | None) -> str:
+    """A value of --context that a run takes."""
+    if columns is not None and len(columns) == 1 and columns[0].categories:
+        return shlex.quote(columns[0].categories[0])
+    if columns:
+        return ",".join(f"{name}=..." for name in columns.names)
+    return "0.5,1" if num_classes_of(program) is None else "0"
 
 
 def parse_context(
@@ -300,8 +342,7 @@ def parse_context(
             expected=f"one of {', '.join(names[:10])}"
             if names
             else "a label, or numbers separated by commas",
-            fix="pass for instance --context "
-            + (",".join(f"{name}=..." for name in columns.names) if columns and not names else "7"),
+            fix="pass for instance --context " + example_of(program, columns),
         ) from None
     value = torch.tensor(values if len(values) > 1 else values[0])
     takes_labels = isinstance(embed, StatesClasses) or (embed is None and "." not in text)

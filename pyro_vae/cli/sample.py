@@ -9,8 +9,15 @@ from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import read_data
-from pyro_vae.cli.runs import add_run_arguments, load_run, parse_context, vocabulary_of
+from pyro_vae.cli.runs import (
+    add_run_arguments,
+    example_of,
+    load_run,
+    parse_context,
+    vocabulary_of,
+)
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.contracts import num_classes_of
 from pyro_vae.datasets.spectrograms import wav, waveform
 from pyro_vae.programs import is_unconditional
 from pyro_vae.runtime.environment import isolated_random
@@ -19,6 +26,7 @@ from pyro_vae.validation import (
     InvalidInput,
     check_choice,
     check_count,
+    counted,
     printable,
     tensors_of,
 )
@@ -83,6 +91,18 @@ def run(argv: list[str]) -> None:
             temperature=options.temperature,
             seed=options.seed,
         )
+    except InvalidInput as error:
+        classes = num_classes_of(program)
+        if error.argument != "context" or classes is None or options.context is None:
+            raise
+        example = example_of(program, known.context_columns)
+        raise InvalidInput(
+            "context",
+            got=error.got,
+            expected=f"one label of 0 to {classes - 1}"
+            + (", or its name" if known.context_columns else ""),
+            fix=f"pass for instance --context {example}",
+        ) from error
     except (TypeError, AttributeError) as error:
         if context is not None or is_unconditional(program):
             raise
@@ -121,4 +141,6 @@ def run(argv: list[str]) -> None:
         write_output(target, data, COMMAND)
     else:
         checkpoint.write_bytes(target, data)
-    console_of().print(f"{options.num} samples in {target}", highlight=False, soft_wrap=True)
+    console_of().print(
+        f"{counted(options.num, 'sample')} in {target}", highlight=False, soft_wrap=True
+    )

@@ -14,6 +14,7 @@ from rich.table import Table
 from pyro_vae import checkpoint
 from pyro_vae.cli.run_data import units_of
 from pyro_vae.cli.terminal import console_of
+from pyro_vae.cli.titles import title_of
 from pyro_vae.contracts import ProgramLike, as_module
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import sha256_of
@@ -40,6 +41,7 @@ from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.runtime.environment import reference_parameter
 from pyro_vae.runtime.latent_pairs import NoBound
+from pyro_vae.validation import counted
 
 __all__ = ["print_scores", "score_run"]
 
@@ -195,9 +197,7 @@ def print_scores(
 ) -> None:
     """Print scores as a table, with caveats and the paths of the files."""
     console, ll = console_of(), scores.get("log_likelihood")
-    table = Table(
-        title=f"{data.name}, {data.split}, {len(data):,} data; nats per datum", title_justify="left"
-    )
+    table = Table(title=title_of(data), title_justify="left")
     table.add_column("")
     for column in ("mean", "s.e. over data", "Monte Carlo s.e."):
         table.add_column(column, justify="right")
@@ -263,8 +263,10 @@ def _add_bounds(
         return notes
     return [
         *notes,
-        f"log p(x) is at least {known(ll.mean)}: {above} data have a Pareto k above or near "
-        f"{threshold}: a few draws decide their estimates, which are likely too low. "
+        f"log p(x) is at least {known(ll.mean)}: {counted(above, 'datum has', 'data have')} "
+        f"a Pareto k above or near {threshold}: a few draws decide "
+        f"{'its estimate, which is' if above == 1 else 'their estimates, which are'} likely too "
+        "low. "
         f"{_how_to_go_on(proposal, above / len(k))}",
     ]
 

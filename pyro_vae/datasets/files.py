@@ -40,7 +40,7 @@ from pyro_vae.datasets.tables import read_frames
 from pyro_vae.datasets.text import check_lengths, exact_words
 from pyro_vae.files.reading import MEGABYTE, Kind, open_file, read_npy, read_npz
 from pyro_vae.files.reading import read_text as read_words
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, counted
 
 if TYPE_CHECKING:
     import pandas
@@ -345,7 +345,7 @@ def read_text(path: Path) -> Texts:
     if len(lines) < 10:
         raise InvalidInput(
             "data",
-            got=f"{path} with {len(lines)} lines that have words",
+            got=f"{path} with {counted(len(lines), 'line that has', 'lines that have')} words",
             expected="ten sentences or more, one on each line",
             fix="write each sentence on a line of its own",
         )

@@ -14,7 +14,7 @@ from pyro_vae.datasets.kinds import in_order
 from pyro_vae.datasets.sounds import read_sound
 from pyro_vae.datasets.sources import RESIZED, Part, Parts, Reading, Source, by_split, split_of
 from pyro_vae.files.reading import Kind, check_unpacked, files_in, open_file
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, counted
 
 __all__ = ["Listing", "check_shape", "image_of", "listing_of", "read_folder", "resized_note"]
 
@@ -123,7 +123,10 @@ def listing_of(folder: Path, reading: Reading) -> Listing:
     notes = []
     if skipped:
         some = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        notes.append(f"left out {len(skipped)} files that are no data of a split: {some}")
+        notes.append(
+            f"left out {counted(len(skipped), 'file that is', 'files that are')} no data of "
+            f"a split: {some}"
+        )
     names, more = _labels(found, reading.context_like is not None)
     are_sounds = bool(endings & SOUNDS)
     return Listing(name, found, bool(names), are_sounds, (*notes, *more))

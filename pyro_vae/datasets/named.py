@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from pyro_vae.contracts import Tensors
-from pyro_vae.datasets.arrays import as_tensor
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.containers import read_object
 from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Dataset, from_source
@@ -20,7 +18,9 @@ from pyro_vae.datasets.files import KINDS_OF_FILES, read_path, read_text, report
 from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
+from pyro_vae.datasets.numbered import numbered
 from pyro_vae.datasets.packaged import digits, passages, python_sentences, table, topics
+from pyro_vae.datasets.removed import removed_of
 from pyro_vae.datasets.sources import (
     Binarize,
     Part,
@@ -87,6 +87,11 @@ def names() -> list[str]:
     return sorted([*READERS, *TEXTS])
 
 
+def policy_of(name: str) -> Binarize | None:
+    """How `load` binarises a data set that it knows where nothing is said; ``None`` for others."""
+    return READERS[name][1] if name in READERS else None
+
+
 def load(
     name: object,
     *,
@@ -108,6 +113,7 @@ def load(
     standardize: bool = False,
     like: Columns | None = None,
     context_like: Columns | None = None,
+    vocabulary: Vocabulary | None = None,
     in_memory: InMemory = "auto",
 ) -> tuple[Dataset, Dataset]:
     """Read a data set by name, a file, a folder or an object, as (train, test).
@@ -154,6 +160,8 @@ def load(
         like: the columns of x that a table must have, with their units and categories, such as
             ``train.columns`` of the data that a program was trained on.
         context_like: the columns of the context likewise.
+        vocabulary: the words whose numbers a text is given, and the length of its sentences, such
+            as ``train.vocabulary``; by default those of its own training part.
         in_memory: ``"off"`` leaves x on disk, read some rows at a time: an ``.npy``, an ``.npz``
             that is not compressed, HDF5, Zarr, Parquet, a folder of images or of Hugging Face's
             ``save_to_disk``, or a torch data set. ``"auto"`` does so where x would take more than
@@ -172,7 +180,7 @@ def load(
     if fetch and isinstance(name, str) and name in DOWNLOADS:
         download(DOWNLOADS[name], _root(root))
     reading = Reading.of(key, resize, target, context, columns, like, context_like)
-    source = _read(name, root, reading, in_memory)
+    source = _read(name, root, replace(reading, vocabulary=vocabulary), in_memory)
     in_units = standardize or (like is not None and like.is_standardized)
     sets = changes.sets_of(source, context_like, in_units)
     train, test = sets["train"], sets.get("test")
@@ -225,7 +233,7 @@ class _Changes:
         if is_stored(source):
             _check_on_disk(share, in_units)
         for split, (x, y) in list(source.parts.items()) if share else ():
-            source.parts[split] = Part(_removed_of(x, share, draws), y)
+            source.parts[split] = Part(removed_of(x, share, draws), y)
         return from_source(
             source,
             binarize=self.binarize,
@@ -263,6 +271,7 @@ def load_whole(
     standardize: bool = False,
     like: Columns | None = None,
     context_like: Columns | None = None,
+    vocabulary: Vocabulary | None = None,
     in_memory: InMemory = "auto",
 ) -> Dataset:
     """Read all data as one set, in their order; the arguments are those of `load`.
@@ -275,20 +284,28 @@ def load_whole(
     """
     changes = _Changes(binarize, seed, missing, missing_fraction, scale, channels)
     reading = Reading.of(key, resize, target, context, columns, like, context_like)
-    source = _read(name, root, reading, in_memory)
+    source = _read(name, root, replace(reading, vocabulary=vocabulary), in_memory)
     in_units = standardize or (like is not None and like.is_standardized)
     sets = changes.sets_of(source, context_like, in_units)
-    whole, *others = sets.values()
-    if others:
-        parts = list(sets.values())
-        kept = torch.cat([part.kept for part in parts])
-        whole = whole._like(kept, _joined([part.context for part in parts]), {})
+    whole = _one_of(list(sets.values()))
     if like is not None:
         whole = in_units_of(whole, like, context_like) if like.is_standardized else whole
     elif standardize:
         whole, _ = standardized(whole, whole, "all rows")
     whole.split = "all"
     say(whole.name, whole.notes)
+    return whole
+
+
+def _one_of(sets: Sequence[Dataset]) -> Dataset:
+    """Several splits as one data set, site by site where there are several."""
+    first, *others = sets
+    if not others:
+        return first
+    parts = {name: _one_of([each.parts[name] for each in sets]) for name in first.parts}
+    kept: Tensors = {} if parts else torch.cat([each.kept for each in sets])
+    whole = first._like(kept, _joined([each.context for each in sets]), parts)
+    whole.missing = any(each.missing for each in sets)
     return whole
 
 
@@ -356,9 +373,9 @@ def _source_of(name: object, root: str | Path | None, reading: Reading) -> Sourc
         return Source(name, reader(folder), binarize)
     if name in TEXTS:
         read, least = TEXTS[name]
-        return _numbered(name, read(), least)
+        return numbered(name, read(), reading.vocabulary, least)
     if path.suffix.lower() == ".txt":
-        return _numbered(path.stem, read_text(path))
+        return numbered(path.stem, read_text(path), reading.vocabulary)
     source = read_path(path, reading)
     if source is None:
         is_file = bool(path.suffix) or path.exists()
@@ -372,28 +389,3 @@ def _source_of(name: object, root: str | Path | None, reading: Reading) -> Sourc
             else nearest_name(name, names()),
         )
     return source
-
-
-def _numbered(name: str, texts: Texts, least: int = 2) -> Source:
-    """Encode sentences with the words that occur that often at least in the training data."""
-    vocabulary = Vocabulary.of(texts["train"], least)
-    length = 1 + max(len(sentence) for split in texts.values() for sentence in split)
-    parts = {split: Part(vocabulary.encode(few, length)) for split, few in texts.items()}
-    return Source(name, parts, vocabulary=vocabulary)
-
-
-def _removed_of(
-    x: object, fraction: float, generator: torch.Generator
-) -> Tensor | dict[str, Tensor]:
-    """The values of one site, or of each of several, with entries removed."""
-    if isinstance(x, Mapping):
-        return {name: _removed(part, fraction, generator) for name, part in x.items()}
-    return _removed(x, fraction, generator)
-
-
-def _removed(x: object, fraction: float, generator: torch.Generator) -> Tensor:
-    """The values, each entry removed with the given probability."""
-    values = as_tensor("x", x)
-    values = values if values.is_floating_point() else values.float()
-    drawn = torch.rand(values.shape, generator=generator, dtype=torch.float32)
-    return torch.where(drawn < fraction, torch.nan, values)

@@ -64,6 +64,7 @@ class Reading:
         columns: a kind or a likelihood for columns, by name.
         like: the columns of x that the table must have, with their numbers for categories.
         context_like: the columns of the context likewise.
+        vocabulary: the words whose numbers a text is given.
     """
 
     key: str | None = None
@@ -73,6 +74,7 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     like: Columns | None = None
     context_like: Columns | None = None
+    vocabulary: Vocabulary | None = None
 
     @classmethod
     def of(
@@ -192,13 +194,20 @@ RESIZED = "images are resized to"
 
 
 def check_reading(source: Source, reading: Reading) -> None:
-    """Raise `InvalidInput` if columns were named of data that have none, or nothing was resized."""
+    """Raise `InvalidInput` if what was said of data is of another kind of data."""
     if reading.resize is not None and not any(RESIZED in note for note in source.notes):
         raise InvalidInput(
             "resize",
             got=f"{list(reading.resize)} for {source.name}, which is no folder of images",
             expected="a folder of images, each of which is resized as it is read",
             fix="leave it out, or resize the images before",
+        )
+    if reading.vocabulary is not None and source.vocabulary is None:
+        raise InvalidInput(
+            "data",
+            got=f"{source.name}, which is no text",
+            expected="a text, to be read in the words of a vocabulary",
+            fix="pass a .txt with a sentence on each line",
         )
     named = [*filter(None, [reading.target]), *reading.context, *reading.columns]
     if named and source.columns is None and source.context_columns is None:

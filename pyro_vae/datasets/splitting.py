@@ -39,25 +39,36 @@ def split_in_place(data: Dataset, size: int, seed: int) -> tuple[Dataset, Datase
 
 
 def partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
-    """Keep ``labelled`` labels, equally many per class; the others become -1."""
-    classes = data.num_classes
-    if classes is None or data.labels is None:
+    """Keep ``labelled`` of the labels that there are, equally many per class; all others are -1."""
+    classes, labels = data.num_classes, data.labels
+    if not classes or labels is None:
         raise InvalidInput(
             "labelled",
-            got=f"{labelled} with data {data.name!r}, which have no labels",
+            got=f"{labelled} with data {data.name!r}, "
+            + ("which have no labels" if labels is None else "all of whose labels are -1, unknown"),
             expected="data with labels",
             fix="leave it out",
         )
     each, rest = divmod(labelled, classes)
-    if rest or not 0 < each <= int(torch.bincount(data.labels).min()):
+    fewest, rarest = torch.bincount(labels[labels >= 0], minlength=classes).min(0)
+    if not fewest:
+        raise InvalidInput(
+            "labelled",
+            got=f"{labelled} with data {data.name!r}, none of which has label {rarest} of "
+            f"0 to {classes - 1}",
+            expected="data of each label",
+            fix="label some, or number the labels from 0 on without a gap",
+        )
+    if rest or not 0 < each <= fewest:
         raise InvalidInput(
             "labelled",
             got=str(labelled),
-            expected=f"a multiple of {classes}, equally many of each label, within those available",
-            fix=f"pass {classes * max(1, min(each, int(torch.bincount(data.labels).min())))}",
+            expected=f"a multiple of {classes}, equally many of each label, of which there are "
+            f"{fewest} or more",
+            fix=f"pass {classes * max(1, min(each, int(fewest)))}",
         )
     order = shuffled(len(data), seed)
-    kept = torch.cat([order[data.labels[order] == label][:each] for label in range(classes)])
-    context = torch.full_like(data.labels, -1)
-    context[kept] = data.labels[kept]
+    kept = torch.cat([order[labels[order] == label][:each] for label in range(classes)])
+    context = torch.full_like(labels, -1)
+    context[kept] = labels[kept]
     return data.with_context(context)

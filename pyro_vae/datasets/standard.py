@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.in_memory import Dataset
 from pyro_vae.datasets.units import OF_X, in_new_units
-from pyro_vae.validation import InvalidInput, short, tensors_of
+from pyro_vae.validation import InvalidInput, counted, short, tensors_of
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +47,8 @@ def standardized(
         given = given.fitted(context)
     changed = [column.name for column in columns if (column.center, column.scale) != (0.0, 1.0)]
     which = f": {', '.join(map(short, changed))}" if 0 < len(changed) <= MOST_NAMED else ""
-    note = f"{len(changed)} of {len(columns)} columns are standardised by {rows}{which}"
+    note = f"{len(changed)} of {counted(len(columns), 'column')} "
+    note += f"{'is' if len(changed) == 1 else 'are'} standardised by {rows}{which}"
     parts = [_in_units(part, columns, given, note) for part in (train, test)]
     if train.published_validation is not None:
         parts[0].published_validation = _in_units(train.published_validation, columns, given, note)

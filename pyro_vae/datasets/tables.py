@@ -11,7 +11,7 @@ import numpy as np
 from pyro_vae.datasets.columns import DROP, KINDS, Column, Columns, said_as
 from pyro_vae.datasets.kinds import numbers_of, plain_numbers, text_of
 from pyro_vae.datasets.sources import Parts, Reading, Source, parts_of
-from pyro_vae.validation import InvalidInput, nearest_name, short
+from pyro_vae.validation import InvalidInput, counted, nearest_name, short
 
 if TYPE_CHECKING:
     import pandas
@@ -53,7 +53,9 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
     missing = np.isnan(x)
     if missing.any():
         places = f"{int(missing.any(0).sum())} of {len(columns)} columns"
-        notes.append(f"{int(missing.sum()):,} entries in {places} are missing (NaN)")
+        number = int(missing.sum())
+        is_are = "is" if number == 1 else "are"
+        notes.append(f"{counted(number, 'entry', 'entries')} in {places} {is_are} missing (NaN)")
     return Source(
         name,
         _parts(frames, x, y),

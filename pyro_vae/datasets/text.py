@@ -53,6 +53,7 @@ class Vocabulary:
 
     Args:
         listed: the words, in the order of their numbers, which begin at 2.
+        length: places of a sentence, the last for its end; by default as the longest needs.
 
     Example:
         >>> vocabulary = Vocabulary(["a", "name", "."])
@@ -61,8 +62,8 @@ class Vocabulary:
         ([[2.0, 1.0, 3.0, 4.0, 0.0, 0.0]], ['a _ name.'], 5)
     """
 
-    def __init__(self, listed: Iterable[str]):
-        self.words = list(listed)
+    def __init__(self, listed: Iterable[str], length: int | None = None):
+        self.words, self.length = list(listed), length
         self.number = {word: number for number, word in enumerate(self.words, UNKNOWN + 1)}
 
     @classmethod

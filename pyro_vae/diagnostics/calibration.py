@@ -25,7 +25,7 @@ from pyro_vae.runtime.latents import in_rows, out_of_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.simulation import Template
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_count, counted
 
 __all__ = ["Calibration", "Uniformity", "calibrate"]
 
@@ -77,7 +77,8 @@ class Calibration:
     def __str__(self) -> str:
         count, columns = self.ranks.shape
         return (
-            f"ranks of {count:,} simulated data among {self.num_samples} draws; a p-value of "
+            f"ranks of {counted(count, 'simulated datum', 'simulated data')} among "
+            f"{self.num_samples} draws; a p-value of "
             f"{self.test_uniform().smallest:.2g} that all {columns} columns are uniform"
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.plotting.files import COLOURS, Draw, named
+from pyro_vae.validation import counted
 
 __all__ = ["column_plots", "plot_column"]
 
@@ -34,7 +35,7 @@ def column_plots(data: Tensor, new: Tensor, columns: Columns) -> list[Draw]:
     ]
     if len(draws) > MOST:
         left = [named(name) for name in columns.names[MOST - 1 :]]
-        return [*draws[: MOST - 1], partial(_list, f"{len(left)} more columns", left)]
+        return [*draws[: MOST - 1], partial(_list, f"{counted(len(left), 'more column')}", left)]
     return draws
 
 

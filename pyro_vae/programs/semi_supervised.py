@@ -90,7 +90,8 @@ class SemiSupervisedVAE(Autoencoder):
                 "context",
                 got="none" if context is None else type(context).__name__,
                 expected="OneHot, for the labels",
-                fix="pass context=pv.networks.OneHot(10) for ten labels (--context labels)",
+                fix="pass context=pv.networks.OneHot(10) for ten labels (--context labels, "
+                "which are those of --target)",
             )
         check_weight("weight", weight)
         self.prior, self.posterior, self.likelihood = prior, posterior, likelihood

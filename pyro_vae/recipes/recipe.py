@@ -8,6 +8,7 @@ arguments as ``--prior.components 500`` or as ``init_args`` in YAML. Nothing nee
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,6 +214,12 @@ class Recipe:
     autocast: bool = False
 
 
+# Options of train that say what is done with a run, not what it is.
+OPTIONS = (
+    "out", "resume", "num_samples", "limit", "figure_format", "log", "trust", "processes",
+    "max_restarts",
+)  # fmt: skip
+
 RECIPE = Kind(
     "recipe", "a YAML file of key: value lines", "see experiments/vae_mnist.yaml for one", MEGABYTE
 )
@@ -272,9 +279,16 @@ def read_settings(path: str | Path, inside: str | Path | None = None) -> Values:
         if name not in known:
             raise InvalidInput(
                 f"{path}: {key}",
-                got="an unknown key",
+                got="an option of the command line" if name in OPTIONS else "an unknown key",
                 expected="a key of a recipe",
-                fix=nearest_name(name, known),
+                fix=f"take the line out, and pass it to train: {_as_flag(name, value)}"
+                if name in OPTIONS
+                else nearest_name(name, known),
             )
         out[name] = value
     return out
+
+
+def _as_flag(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag} {shlex.quote(str(value))}"

@@ -6,6 +6,7 @@ from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.report import markup
 from pyro_vae.report.markup import precise, text
 from pyro_vae.report.run_files import Evaluation, Json
+from pyro_vae.validation import counted
 
 __all__ = ["data_section"]
 
@@ -26,7 +27,8 @@ def data_section(scores: Evaluation, description: Json) -> str:
         scored = markup.facts(
             {
                 "name": data["name"],
-                "scored": f"{scores['num_data']:,} data of the {data['split']} split",
+                "scored": f"{counted(scores['num_data'], 'datum', 'data')} of the "
+                f"{data['split']} split",
                 "binarisation": data["binarize"],
                 "SHA-256 of what was scored": data["sha256"],
             }

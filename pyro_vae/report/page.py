@@ -21,6 +21,7 @@ from pyro_vae.report.run_files import FILES, Evaluation, Json, read_file
 from pyro_vae.report.scores_section import score_warnings, scores_section
 from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.report.style import STYLE
+from pyro_vae.validation import counted
 
 __all__ = ["page", "report"]
 
@@ -162,7 +163,9 @@ def _training(recipe: Json, training: Json) -> str:
         if isinstance(settings.get(name), dict):
             facts[name] = settings[name]["class"]
     if rows := training.get("history"):
-        facts["trained for"] = f"{len(rows):,} epochs in {duration(float(rows[-1]['seconds']))}"
+        facts["trained for"] = "{} in {}".format(
+            counted(len(rows), "epoch"), duration(float(rows[-1]["seconds"]))
+        )
     return markup.facts(facts)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyro_vae.training.callbacks import Training
+from pyro_vae.training.changed import anew_from
+from pyro_vae.validation import counted
 
 __all__ = ["FEWEST", "LEVEL", "Slope", "how_it_ended", "is_out_of_patience", "slope_of"]
 
@@ -138,7 +140,10 @@ def how_it_ended(training: Training, planned: int) -> str:
             f"{epochs} epochs"
         )
     elif steps < FEW_STEPS and not validated:
-        what = f"{epochs:,} epochs of these data are {steps:,} optimizer steps, which are few"
+        what = (
+            f"{counted(epochs, 'epoch')} of these data {'is' if epochs == 1 else 'are'} "
+            f"{counted(steps, 'optimizer step')}, which {'is' if steps == 1 else 'are'} few"
+        )
     else:
         return ""
     more = _round_up(max(2 * epochs, ENOUGH_STEPS * epochs / steps))
@@ -147,6 +152,8 @@ def how_it_ended(training: Training, planned: int) -> str:
     longer = _duration(each * (more - epochs))
     if folder is None:
         how = f"train for longer with epochs={more}"
+    elif training.settings.get("epochs") is not None:  # the schedule has come to its end
+        how = anew_from(folder, more)
     elif (folder / "recipe.yaml").exists():
         how = f"pyro-vae train --resume --out {shlex.quote(str(folder))} --epochs {more}"
     else:

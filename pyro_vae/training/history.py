@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vae.datasets.shown import facts_html
+from pyro_vae.validation import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +114,7 @@ class History:
         last = [(name, self[name][-1]) for name in self.rows[-1]]
         words = ", ".join(f"{name}={value:.6g}" for name, value in last if value is not None)
         how = ", interrupted" if self.interrupted else ""
-        return f"History({len(self)} epochs, the last: {words}{how})"
+        return f"History({counted(len(self), 'epoch')}, the last: {words}{how})"
 
     def _repr_html_(self) -> str:
         if not self.rows:
@@ -123,7 +124,7 @@ class History:
         for name, curve in self.logged.items():
             facts[name.replace("_", " ")] = f"{curve[-1][1]:.6g} (epoch {curve[-1][0]})"
         how = ", interrupted" if self.interrupted else ""
-        return facts_html(f"training, {len(self)} epochs{how}; the last", facts)
+        return facts_html(f"training, {counted(len(self), 'epoch')}{how}; the last", facts)
 
     def __getitem__(self, column: str) -> list:
         return [dict(row)[column] for row in self.rows]

@@ -173,6 +173,26 @@ def test_clips_are_drawn_as_film_strips(tmp_path):
     assert (tmp_path / "run" / "inspection" / "interpolation.png").exists()
 
 
+def test_labels_that_a_run_lacks_are_refused_with_one_that_it_has(conditional, tmp_path, capsys):
+    for context, got in (("12", "label 12"), ("1,2", "shape (4, 2)"), ("-1", "label -1")):
+        line = fails(capsys, "sample", conditional, "--num", "4", f"--context={context}")
+        expected = "expected one label of 0 to 9; pass for instance --context 0"
+        assert f"context: got {got}, {expected}" in line
+    names = np.array(["a disc", "square"])[np.arange(40) % 2]
+    x = np.random.default_rng(0).random((40, 1, 4, 4)) < 0.5
+    np.savez(tmp_path / "named.npz", x=x.astype("float32"), y=names)
+    run, named = tmp_path / "run", ["--data", str(tmp_path / "named.npz"), "--context", "labels"]
+    assert main(["train", *named, "--out", str(run), *FAST]) == 0
+    capsys.readouterr()
+    for context, expected in (
+        ("circle", "got 'circle', expected one of a disc, square"),
+        ("7", "got label 7, expected one label of 0 to 1, or its name"),
+    ):
+        line = fails(capsys, "sample", run, "--num", "4", "--context", context)
+        assert f"context: {expected}; pass for instance --context 'a disc'" in line
+    assert main(["sample", str(run), "--num", "4", "--context", "a disc"]) == 0
+
+
 def test_sample_asks_for_a_label(conditional, tmp_path):
     assert (
         main(
@@ -824,6 +844,22 @@ def test_advice_names_no_proposal_that_was_used(proposal, advised, capsys, tmp_p
     out = " ".join(capsys.readouterr().out.split())
     flags = ", or with ".join(f"--proposal {each}" for each in advised)
     assert (f"Evaluate with {flags}, or train" if advised else "pyro-vae anneal RUN") in out
+
+
+def test_one_datum_is_told_of_in_the_singular(capsys, tmp_path):
+    data = pv.datasets.Dataset(torch.zeros(3, 2))
+    for tails, words in (
+        ([0.9, 0.1, 0.1], ("1 datum has a Pareto k", "a few draws decide its estimate, which is")),
+        (
+            [0.9, 0.9, 0.1],
+            ("2 data have a Pareto k", "a few draws decide their estimates, which are"),
+        ),
+    ):
+        print_scores(scores_with(tails), data, tmp_path)
+        said = " ".join(capsys.readouterr().out.split())
+        assert all(each in said for each in words)
+    print_scores(scores_with([0.1] * 3), data[:1], tmp_path)
+    assert "data, train, 1 datum; nats per datum" in capsys.readouterr().out
 
 
 def test_wider_proposals_are_not_advised_without_an_end(capsys, tmp_path):

@@ -186,3 +186,30 @@ def test_arrays_of_several_sites_are_split_alike_or_refused(folder):
         pv.datasets.load("splits.npz", key="a,b")
     gaps = pv.datasets.load("whole.npz", key="image,text", missing_fraction=0.3)[0]
     assert 0.2 < gaps.x["text"].isnan().float().mean() < 0.4 and gaps.missing
+
+
+def test_all_data_of_several_sites_are_their_parts_in_order(folder, capsys):
+    draws = np.random.default_rng(1)
+    splits = {
+        f"{name}{split}": draws.normal(size=(num, size)).astype("float32")
+        for name, size in (("image", 2), ("text", 3))
+        for split, num in (("", 20), ("_test", 6))
+    }
+    splits["text_test"][0] = np.nan
+    labels = {"y": np.arange(20) % 3, "y_test": np.arange(6) % 3}
+    np.savez("splits.npz", **splits, **labels)
+    how = {"key": "image,text", "missing": True}
+    whole = pv.datasets.load_whole("splits.npz", **how)
+    for name in ("image", "text"):
+        expected = np.concatenate([splits[name], splits[f"{name}_test"]])
+        np.testing.assert_array_equal(whole.x[name], expected)
+    assert whole.context.tolist() == [*labels["y"], *labels["y_test"]]
+    assert len(whole) == 26 and whole.missing and whole.split == "all"
+    test = pv.datasets.load("splits.npz", **how)[1]
+    assert whole[20:].sha256 == test.sha256
+    recipe = RECIPE.replace("pairs.npz", "splits.npz").replace("Bernoulli", "Normal")
+    (folder / "recipe.yaml").write_text(recipe)
+    assert main(["train", "recipe.yaml", "--out", "run", *ONE]) == 0
+    assert main(["evaluate", "run", "--split", "all", "--num-samples", "5"]) == 0
+    scores = json.loads(Path("run/evaluation.json").read_text())
+    assert scores["num_data"] == 26 and scores["data"]["sha256"] == whole.sha256

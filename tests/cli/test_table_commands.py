@@ -163,3 +163,29 @@ def test_the_likelihood_that_a_refusal_names_trains_when_it_is_pasted(data, tmp_
     named = re.search(r"\((--likelihood \w+)\)", fails(capsys, *words, "--out", tmp_path / "no"))
     assert named and not (tmp_path / "no").exists()
     assert main([*words, *named[1].split(), "--out", str(tmp_path / "run")]) == 0
+
+
+def test_few_labels_of_a_column_are_learned_from(tmp_path, capsys):
+    frame = table(240).dropna(ignore_index=True)[:120]
+    frame.loc[::3, "island"] = None
+    frame.to_csv(tmp_path / "birds.csv", index=False)
+    options = [
+        "train",
+        "--data",
+        str(tmp_path / "birds.csv"),
+        "--target",
+        "island",
+        "--standardize",
+        "true",
+    ]
+    options += ["--program", "SemiSupervisedVAE", "--objective", "EnumeratedELBO", *FAST]
+    options += ["--compile", "off"]
+    line = fails(capsys, *options, "--out", tmp_path / "no")
+    assert "(--context labels, which are those of --target)" in line
+    options += ["--context", "labels"]
+    assert main([*options, "--out", str(tmp_path / "all")]) == 0
+    few = ["--labelled", "20", "--labelled-repeats", "2", "--out", str(tmp_path / "few")]
+    assert main([*options, *few]) == 0
+    assert "128 birds data" in capsys.readouterr().err  # 108, and 20 of them once more
+    kept = json.loads((tmp_path / "few" / "data.json").read_text())
+    assert kept["context_columns"][0]["categories"] == ["Biscoe", "Dream"]

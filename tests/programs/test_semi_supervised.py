@@ -199,6 +199,23 @@ def test_some_labels_are_kept_as_many_of_each():
         pv.datasets.load("topics", labelled=10)
 
 
+def test_labels_are_kept_of_those_that_there_are():
+    labels = torch.arange(60) % 3
+    labels[:30:2] = -1
+    data = pv.datasets.Dataset(torch.arange(60.0)[:, None], labels)
+    train, test = pv.datasets.load((data.values, labels), labelled=6)
+    known = train.context >= 0
+    assert torch.bincount(train.context[known]).tolist() == [2, 2, 2]
+    assert torch.equal(train.context[known], labels[train.x[known, 0].long()])
+    assert torch.equal(test.context, labels[test.x[:, 0].long()])
+    with pytest.raises(InvalidInput, match=r"of which there are 1[0-9] or more; pass 3[0-9]"):
+        pv.datasets.load((data.values, labels), labelled=57)
+    with pytest.raises(InvalidInput, match="none of which has label 1 of 0 to 2"):
+        pv.datasets.load((data.values, torch.where(labels == 1, -1, labels)), labelled=6)
+    with pytest.raises(InvalidInput, match="all of whose labels are -1, unknown"):
+        pv.datasets.load((data.values, torch.full((60,), -1)), labelled=6)
+
+
 def test_labelled_data_are_visited_more_often():
     data = pv.datasets.Dataset(
         torch.arange(12.0).reshape(6, 2), torch.tensor([-1, 1, -1, 0, -1, -1])

@@ -1,5 +1,6 @@
 """Every recipe of the tour builds, and its full setting for a GPU too: neither can rot."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 from jsonargparse import ArgumentParser
 
 import pyro_vae as pv
+from pyro_vae.cli.train import SECTIONS
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.parser import RecipeParser
-from pyro_vae.recipes.recipe import read_recipe
+from pyro_vae.recipes.recipe import OPTIONS, Recipe, read_recipe
 from pyro_vae.runtime.checks import check_data
 from pyro_vae.runtime.traces import find_plates
+from pyro_vae.validation import InvalidInput
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -87,3 +90,19 @@ def test_every_system_of_the_tour_has_a_full_setting():
     for path in RECIPES:
         if path.stem in tour:
             assert f"# With a GPU: full/{path.stem}.yaml." in path.read_text()
+
+
+def test_an_option_of_the_command_line_in_a_recipe_is_told_to_be_one(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for line, flag in (
+        ("num_samples: 100", "--num-samples 100"),
+        ("limit: 10", "--limit 10"),
+        ("out: a run", "--out 'a run'"),
+        ("resume: true", "--resume"),
+    ):
+        path.write_text(f"data: digits\n{line}\n")
+        words = f"got an option of the command line.* pass it to train: {flag}$"
+        with pytest.raises(InvalidInput, match=words):
+            read_recipe(path)
+    named = {name for names in SECTIONS.values() for name in names}
+    assert set(OPTIONS) == named - set(inspect.signature(Recipe).parameters)

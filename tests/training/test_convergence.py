@@ -75,6 +75,36 @@ def test_a_run_of_the_command_line_is_told_a_command_that_goes_on(capsys, tmp_pa
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 3
 
 
+def test_a_run_with_a_schedule_is_told_a_command_that_goes_on_from_its_weights(capsys, tmp_path):
+    folder = tmp_path / "a run"
+    few = ["--limit", "10", "--num-samples", "2"]
+    options = ["--data", "digits", *few, "--batch-size", "1000", "--compile", "off"]
+    options += ["--latent", "2", "--schedule", "Cosine", "--epochs", "2"]
+    assert main(["train", *options, "--out", str(folder)]) == 0
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "go on for" in each]
+    command = shlex.split(line.partition(": ")[2])
+    assert int(command[-1]) > 2
+    new = f"{folder}-2"
+    expected = ["pyro-vae", "train", f"{folder}/recipe.yaml", "--start", str(folder)]
+    assert command[:-1] == [*expected, "--out", new, "--epochs"]
+    assert main(["train", "--resume", "--out", str(folder), "--epochs", "3", *few]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "epochs: got 3, expected 2, over which the schedule Cosine spread" in said
+    assert shlex.split(said.partition("weights: ")[2]) == [*command[:-1], "3"]
+    assert main([*command[1:-1], "3", *few]) == 0
+    assert len((tmp_path / "a run-2" / "metrics.csv").read_text().splitlines()) == 1 + 3
+    assert pv.load(new).event_shape == pv.load(folder).event_shape
+
+
+def test_a_program_with_a_schedule_is_fitted_again(capsys, tmp_path):
+    x, options = torch.randn(200, 3), {"schedule": pv.training.schedules.Cosine()}
+    program = small_vae()
+    pv.fit(program, x, epochs=2, out=tmp_path / "run", **options)
+    assert "fit the trained program again with epochs=" in capsys.readouterr().err
+    with pytest.raises(pv.InvalidInput, match="the schedule Cosine spread"):
+        pv.fit(program, x, epochs=3, out=tmp_path / "run", resume=True, **options)
+
+
 def test_a_validation_curve_is_its_own_condition(capsys):
     x = torch.randn(200, 3) + 5
     pv.fit(small_vae(), x, epochs=12, validation=x[:50], learning_rate=1e-4)
@@ -96,3 +126,10 @@ def test_epochs_in_a_row_that_are_alike_are_no_slope(alike):
 def test_a_flat_curve_has_no_slope_and_no_error():
     flat = slope_of([-1.0] * 30)
     assert (flat.gain, flat.error, flat.rises) == (0.0, 0.0, False)
+
+
+def test_one_epoch_is_told_of_in_the_singular(capsys):
+    history = pv.fit(small_vae(), torch.randn(20, 3), epochs=1)
+    said = capsys.readouterr().err
+    assert "1 epoch of these data is 1 optimizer step, which is few; if" in said
+    assert str(history).startswith("History(1 epoch, the last: ")

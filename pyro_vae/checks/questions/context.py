@@ -60,7 +60,7 @@ class Context(Check):
             means=f"{fault}: under {groups[place[0]][0]} data are larger than the model's in "
             f"{0.5 + size[place]:.0%} of the pairs"
             if wrong.any()
-            else f"data under each of {len(groups)} contexts are like the model's own",
+            else f"data under {_each_of(len(groups))} are like the model's own",
             numbers={
                 "groups of contexts": len(groups),
                 "comparisons": looks,
@@ -96,3 +96,7 @@ def _groups(subject: Subject):
 
 def _columns(value: Tensor) -> list[Tensor]:
     return list(value.double().flatten(1).cpu().T) if value.dim() > 1 else [value.double().cpu()]
+
+
+def _each_of(number: int) -> str:
+    return "the one context" if number == 1 else f"each of {number} contexts"

@@ -1,0 +1,48 @@
+"""What is said of a setting that a resumed run had otherwise."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from pyro_vae.validation import InvalidInput
+
+__all__ = ["anew_from", "changed"]
+
+
+def changed(
+    name: str, value: object, saved: object, folder: Path, schedule: object
+) -> InvalidInput:
+    """The refusal of a setting; the number of epochs is one where the schedule depends on it.
+
+    Args:
+        name: of the setting.
+        value: what it is to be.
+        saved: what it was.
+        folder: of the run.
+        schedule: of the learning rate.
+    """
+    if name != "epochs":
+        return InvalidInput(
+            name,
+            got=f"{value!r}",
+            expected=f"{saved!r}, as in the run in {folder}",
+            fix="resume with the settings it was started with, or train in a new folder",
+        )
+    return InvalidInput(
+        "epochs",
+        got=f"{value!r}",
+        expected=f"{saved!r}, over which the schedule {type(schedule).__name__} spread the "
+        f"learning rate of the run in {folder}",
+        fix=f"start a new run from its weights: {anew_from(folder, value)}",
+    )
+
+
+def anew_from(folder: Path, epochs: object) -> str:
+    """How a new run starts from the weights of one whose schedule is at its end."""
+    if not (folder / "recipe.yaml").exists():
+        return f"fit the trained program again with epochs={epochs} and another folder, out="
+    names = (f"{folder}-{number}" for number in range(2, 10**6))
+    new = next(name for name in names if not Path(name).exists())
+    recipe, start, out = (shlex.quote(str(path)) for path in (folder / "recipe.yaml", folder, new))
+    return f"pyro-vae train {recipe} --start {start} --out {out} --epochs {epochs}"
