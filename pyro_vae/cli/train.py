@@ -76,7 +76,7 @@ SECTIONS = {
     ),
     "model": (
         "latent", "levels", "prior", "likelihood", "posterior", "encoder", "decoder", "sites",
-        "context", "context_to", "corruption", "program", "level_prior", "level_network",
+        "context", "context_to", "known", "corruption", "program", "level_prior", "level_network",
     ),
     "training": (
         "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",

@@ -23,6 +23,7 @@ from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.inspection.plane import plane_of
 from pyro_vae.programs import is_unconditional
+from pyro_vae.programs.contexts import with_labels
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.decoding import decode
@@ -215,7 +216,9 @@ class Explored:
 
     def _context(self, rows: list[int], label: int | None) -> Tensors | None:
         own = rows_of(self.data.context, rows)
-        return own if label is None else torch.full((len(rows),), label)
+        if label is None:
+            return own
+        return with_labels(self.program, own, torch.full((len(rows),), label))
 
     def draws(self, datum: int, num: int) -> Tensor:
         """Draws (S, D) from q(z | x) of a datum."""

@@ -105,13 +105,13 @@ def probe_labels(subject: Subject, gallery: Gallery) -> None:
     some, labels, numbers = subject.train[:10_000], subject.labels, gallery.numbers
     features = embedding(subject.program, some, subject.site, numbers)
     numbers.is_given_labels = context_of(subject.program) is not None
-    if some.context is None or labels is None:
+    if some.labels is None or labels is None:
         return
     for name, classifier in (
         ("linear probe", linear_probe),
         ("10 nearest neighbours", knn_accuracy),
     ):
-        found = classifier(features, some.context, subject.means, labels)
+        found = classifier(features, some.labels, subject.means, labels)
         numbers.probes.append(
             LabelProbe(name, found.value, found.se, found.num_data, num_train=len(some))
         )
