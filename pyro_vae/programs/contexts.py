@@ -153,7 +153,7 @@ def _how_to_give(name: str, where: str) -> str:
     """How a known quantity reaches the likelihood, in Python and on the command line."""
     passed = where.format(f"{{{name!r}: values}}")
     said = f"known={{{name!r}: 'COLUMN'}} (--known.{name} COLUMN)"
-    return f"pass {passed}, or say which column of a table holds it: {said}"
+    return f"pass {passed}, or say which column or array of a file holds it: {said}"
 
 
 def marks_of(program: ProgramLike) -> dict[str, float]:

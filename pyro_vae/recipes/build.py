@@ -28,7 +28,6 @@ from pyro_vae.recipes.factories import (
     settings_of,
     target_of,
 )
-from pyro_vae.recipes.known import check_known
 from pyro_vae.recipes.levels import ladder_parts, levels_of
 from pyro_vae.recipes.own import (
     LADDER_PARTS,
@@ -69,9 +68,7 @@ def build_program(recipe: Recipe, data: Dataset) -> ProgramLike:
             parts = dict(zip(LEVEL_PARTS, builder.level_parts(), strict=True))
         else:
             parts = dict(zip(PARTS, builder.parts(), strict=True))
-        program = as_program_like(recipe.program(**parts, context=embed))
-        check_known(program, recipe, data)
-        return program
+        return as_program_like(recipe.program(**parts, context=embed))
 
 
 def rebuild_program(recipe: Recipe, event_shape: EventShape) -> ProgramLike:

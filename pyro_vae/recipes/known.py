@@ -6,6 +6,7 @@ import shlex
 
 from pyro_vae.contracts import ProgramLike, known_by
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.recipes.own import takes_parts
 from pyro_vae.recipes.recipe import Recipe
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -25,7 +26,8 @@ TAKEN_BY = {
 def check_known(program: ProgramLike, recipe: Recipe, data: Dataset) -> None:
     """Raise `InvalidInput` unless a recipe names what its likelihood must be told, and no more."""
     wanted = known_by(program)
-    for name in recipe.known or {}:
+    # A program of the user's own may look at them without stating so.
+    for name in (recipe.known or {}) if takes_parts(recipe.program) else {}:
         if name not in wanted:
             raise InvalidInput(
                 f"known {name}",
@@ -37,7 +39,7 @@ def check_known(program: ProgramLike, recipe: Recipe, data: Dataset) -> None:
             )
     given = data.context if isinstance(data.context, dict) else {}
     missing = [name for name in wanted if name not in given]
-    if missing:
+    if missing and data.columns is not None:  # of other data, `check_context` says it
         columns = {name: _column_for(name, data) for name in missing}
         flags = " ".join(f"--known.{n} {shlex.quote(column)}" for n, column in columns.items())
         raise InvalidInput(

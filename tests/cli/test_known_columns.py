@@ -16,7 +16,9 @@ from pyro_vae.cli.run_data import RunData
 from pyro_vae.cli.train import prepare
 from pyro_vae.datasets.standard import context_frame
 from pyro_vae.evaluation.comparison import load_scores
+from pyro_vae.explorer.explored import Explored
 from pyro_vae.programs import as_program
+from pyro_vae.recipes.recipe import read_settings
 from pyro_vae.validation import InvalidInput
 
 NUM = 60
@@ -400,3 +402,43 @@ def test_cells_are_told_what_their_table_says():
     data = pv.datasets.load_whole(cells, known={"size_factor": "depth"}, context="site")
     assert data.context["size_factor"].tolist() == frame["depth"].tolist()
     assert data.label_names == ("u", "v")
+
+
+# what else is done with a run
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gaps")
+    frame = columns_of("noise")
+    frame.loc[[2, 5], "low"] = np.nan
+    frame.to_csv(folder / "rows.csv", index=False)
+    options = [*options_of("noise", folder / "rows.csv"), "--out", str(folder / "run")]
+    assert main(["train", *options, *QUICK]) == 0
+    return frame, folder / "run"
+
+
+def test_a_completed_table_has_its_known_columns(gaps, tmp_path):
+    frame, run = gaps
+    out = tmp_path / "full.csv"
+    assert main(["impute", str(run), "--num-draws", "3", "--out", str(out)]) == 0
+    filled = pd.read_csv(out, float_precision="round_trip")
+    assert set(filled) == set(frame) and filled.notna().all().all()
+    for name in frame:
+        seen = frame[name].notna()
+        assert (filled[name][seen] == frame[name][seen]).all()
+
+
+def test_questions_are_asked_with_what_is_known(gaps):
+    _, run = gaps
+    program, (_, test) = pv.load(run), pv.datasets.load(run.parent / "rows.csv", **reading_of(run))
+    explored = Explored("noise", program, test, num_samples=10)
+    at = explored.decode(torch.zeros(1, 2), 0, label=1)
+    context = {"scale": test.context["scale"][:1], "context": torch.tensor([1])}
+    torch.testing.assert_close(at, pv.decode(program, torch.zeros(1, 2), context))
+    assert len(explored.prior(4, 0, 1).z) == 4 and "label" in explored.facts(0)
+
+
+def reading_of(run):
+    recipe = read_settings(run / "recipe.yaml")
+    return {"known": recipe["known"], "context": recipe["context"], "standardize": True}
