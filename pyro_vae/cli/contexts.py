@@ -154,7 +154,7 @@ def _example(program: ProgramLike, data: RunData) -> str:
     parts = {name: "1" for name in wanted}
     for column in data.context_columns or () if context_of(program) is not None else ():
         typical = column.shown(float(column.kind == "positive"))  # a category, or a mean
-        parts[column.name] = typical if column.categories else f"{typical:.4g}"
+        parts[column.name] = str(typical) if column.categories else f"{typical:.4g}"
     return ",".join(f"{name}={value}" for name, value in parts.items())
 
 
