@@ -10,18 +10,18 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from pyro_vae import checkpoint, plotting
-from pyro_vae.cli.runs import parse_context
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike, Tensors, num_classes_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.distributions import NoDraws
 from pyro_vae.plotting.files import Draw, named
 from pyro_vae.programs import is_unconditional
+from pyro_vae.programs.contexts import with_labels
 from pyro_vae.runtime.decoding import decode
 from pyro_vae.runtime.observed import NotObserved
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import InvalidInput, count_of, tensors_of
 
 __all__ = ["FIGURES", "add_format_argument", "draw_figures"]
 
@@ -93,7 +93,7 @@ def _samples(program: ProgramLike, test: Dataset) -> tuple[list[Draw], tuple[flo
         (values,) = tensors_of(new).values()
         return plotting.column_plots(test.tensor, values, test.columns), (2.6, 2.2)
     rows, context = _rows_and_context(program, test)
-    num = 64 if context is None else len(context)
+    num = 64 if context is None else count_of(context)
     title = "new data, p(x | z) at draws z from the prior"
     title = f"{title}, a row for each label" if rows else title
     new = generate(program, num, context=context)
@@ -114,13 +114,14 @@ def _colours(test: Dataset) -> tuple[Tensor | None, Sequence[str], str]:
     return test.labels, test.label_names, title
 
 
-def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], Tensor | None]:
+def _rows_and_context(program: ProgramLike, test: Dataset) -> tuple[list[str], Tensors | None]:
     """Row names for the samples, and their context: labels in turn, or the data's covariates."""
     classes = num_classes_of(program)
     if classes is not None:
         names = test.label_names
         rows = [names[i] if i < len(names) else str(i) for i in range(classes)]
-        return rows, parse_context(program, None, 8 * classes)
+        own = test[torch.arange(8 * classes) % len(test)].context
+        return rows, with_labels(program, own, torch.arange(classes).repeat_interleave(8))
     if not is_unconditional(program):  # a pair of one's own may take a context, too
         return [], test[torch.arange(64) % len(test)].context
     return [], None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -12,6 +12,7 @@ from pyro_vae import checkpoint
 from pyro_vae.contracts import EventShape
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.known import Known
 from pyro_vae.files.checksums import with_checksum
 from pyro_vae.files.reading import MEGABYTE, Kind, read_json
 
@@ -32,16 +33,18 @@ class _Description(TypedDict):
     notes: list[str]
     columns: list[dict[str, object]] | None
     context_columns: list[dict[str, object]] | None
+    known: NotRequired[dict[str, list[str]]]  # the columns, or arrays, of known quantities
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The columns of x and of the context of a run on a table; the form of any run's data."""
+    """The columns of x, the context and known quantities of a run; the form of any run's data."""
 
     columns: Columns | None = None
     context_columns: Columns | None = None
     sha256: str | None = None
     event_shape: EventShape | None = None
+    known: Known = field(default_factory=dict)
 
 
 def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
@@ -56,6 +59,7 @@ def write_data(folder: Path, train: Dataset, test: Dataset) -> None:
         "notes": list(train.notes),
         "columns": None if train.columns is None else train.columns.to_json(),
         "context_columns": None if given is None else given.to_json(),
+        "known": {quantity: list(names) for quantity, names in train.known.items()},
     }
     text = json.dumps(with_checksum(description), indent=1)
     checkpoint.write_text(folder / "data.json", text + "\n")
@@ -73,6 +77,7 @@ def read_data(folder: Path) -> RunData:
         None if given is None else Columns.from_json(given),
         found.get("sha256"),
         _as_tuples(found.get("event_shape")),
+        {quantity: tuple(names) for quantity, names in found.get("known", {}).items()},
     )
 
 

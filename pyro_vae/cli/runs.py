@@ -9,22 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
-from torch import Tensor
 
 from pyro_vae import checkpoint, datasets
 from pyro_vae.cli.options import explaining
 from pyro_vae.cli.parsers import new_parser
 from pyro_vae.cli.run_data import read_data
-from pyro_vae.contracts import ProgramLike, StatesClasses, context_of, num_classes_of
-from pyro_vae.datasets.columns import Columns
+from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.named import policy_of
 from pyro_vae.datasets.sources import Binarize
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_text
-from pyro_vae.programs import as_program, is_unconditional
+from pyro_vae.programs import as_program
 from pyro_vae.recipes.build import rebuild_program
 from pyro_vae.recipes.data import reading_of
 from pyro_vae.recipes.own import takes_parts
@@ -291,60 +288,3 @@ def vocabulary_of(folder: Path) -> Vocabulary | None:
     shape = read_data(folder).event_shape
     length = shape[0] if isinstance(shape, tuple) else None
     return Vocabulary(read_text(path, WORDS, inside=folder).splitlines(), length)
-
-
-def example_of(program: ProgramLike, columns: Columns | None) -> str:
-    """A value of --context that a run takes."""
-    if columns is not None and len(columns) == 1 and columns[0].categories:
-        return shlex.quote(columns[0].categories[0])
-    if columns:
-        return ",".join(f"{name}=..." for name in columns.names)
-    return "0.5,1" if num_classes_of(program) is None else "0"
-
-
-def parse_context(
-    program: ProgramLike, text: str | None, num: int, columns: Columns | None = None
-) -> Tensor | None:
-    """The context from the command line; by default, each label in turn.
-
-    ``columns`` are those of the run's context: labels then have names, and columns are given as
-    ``island=Biscoe,year=2007``.
-    """
-    embed = context_of(program)
-    if embed is None and (text is None or is_unconditional(program)):
-        if text is not None:
-            raise InvalidInput(
-                "context",
-                got=repr(text),
-                expected="none: this run is not conditional",
-                fix="leave --context out, or train with --context labels, or of a table with names "
-                "of columns",
-            )
-        return None
-    if text is None:
-        classes = num_classes_of(program)
-        return None if classes is None else torch.arange(num) * classes // max(num, classes)
-    if columns is not None and "=" in text:
-        pairs = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-        named = columns.numbers({name.strip(): value.strip() for name, value in pairs.items()})
-        if len(columns) == 1 and columns[0].categories:  # labels: of shape (num,)
-            return torch.full((num,), int(named[0]))
-        return torch.tensor(named).expand(num, len(named))
-    names = columns[0].categories if columns is not None and len(columns) == 1 else ()
-    if text in names:
-        return torch.full((num,), names.index(text))
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidInput(
-            "context",
-            got=repr(text),
-            expected=f"one of {', '.join(names[:10])}"
-            if names
-            else "a label, or numbers separated by commas",
-            fix="pass for instance --context " + example_of(program, columns),
-        ) from None
-    value = torch.tensor(values if len(values) > 1 else values[0])
-    takes_labels = isinstance(embed, StatesClasses) or (embed is None and "." not in text)
-    is_label = takes_labels and value.dim() == 0 and value % 1 == 0
-    return (value.long() if is_label else value).expand(num, *value.shape)

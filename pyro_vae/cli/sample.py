@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae import checkpoint, plotting
+from pyro_vae.cli.contexts import example_of, in_own_units, parse_context
 from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable, marked_wav, npz, write_output
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import read_data
-from pyro_vae.cli.runs import (
-    add_run_arguments,
-    example_of,
-    load_run,
-    parse_context,
-    vocabulary_of,
-)
+from pyro_vae.cli.runs import add_run_arguments, load_run, vocabulary_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import num_classes_of
 from pyro_vae.datasets.spectrograms import wav, waveform
@@ -48,7 +43,8 @@ def arguments() -> CommandParser:
         type=str,
         default=None,
         help="a label or its name, covariates separated by commas, or columns of a table as "
-        "island=Biscoe,year=2007; by default the labels in turn",
+        "island=Biscoe,year=2007, those of known quantities among them; by default the labels "
+        "in turn",
     )
     parser.add_argument(
         "--temperature",
@@ -81,7 +77,7 @@ def run(argv: list[str]) -> None:
     check_choice("out", target.suffix, kinds)
     if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
         check_replaceable(target, COMMAND)
-    context = parse_context(program, options.context, options.num, known.context_columns)
+    context = parse_context(program, options.context, options.num, known)
     try:
         found = generate(
             program,
@@ -118,7 +114,7 @@ def run(argv: list[str]) -> None:
         data = known.columns.frame(x).to_csv(index=False).encode()
     elif target.suffix == ".npz":
         sites = sites if known.columns is None else {"x": known.columns.restore(x)}
-        given = {} if context is None else {"context": context.cpu()}
+        given = {name: part.cpu() for name, part in in_own_units(context, known).items()}
         data = npz(COMMAND, **{name: part.numpy() for name, part in (given | sites).items()})
     elif target.suffix == ".txt" and vocabulary is not None:
         lines = "".join(f"{line}\n" for line in vocabulary.decode(x))

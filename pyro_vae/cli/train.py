@@ -29,6 +29,7 @@ from pyro_vae.ranks.group import of_this_process, speaks
 from pyro_vae.ranks.launch import is_restarted, leave
 from pyro_vae.recipes.build import build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of, suited_to
+from pyro_vae.recipes.known import check_known
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
 from pyro_vae.recipes.recipe import Recipe, Values, read_recipe
 from pyro_vae.report.commands import remember
@@ -76,7 +77,7 @@ SECTIONS = {
     ),
     "model": (
         "latent", "levels", "prior", "likelihood", "posterior", "encoder", "decoder", "sites",
-        "context", "context_to", "corruption", "program", "level_prior", "level_network",
+        "context", "context_to", "known", "corruption", "program", "level_prior", "level_network",
     ),
     "training": (
         "objective", "epochs", "batch_size", "learning_rate", "warmup", "optimizer", "schedule",
@@ -156,6 +157,7 @@ def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> P
     if data.is_on_disk:  # so that it is read so again, however much memory there is
         namespace.in_memory = "off"
     owner = build_program(recipe, data)
+    check_known(as_program(owner), recipe, data)
     if recipe.start:
         start_from(owner, data, namespace)
     for part in (data, test):  # what is wrong with the test data is said before training

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.datasets.arrays import read_array
 from pyro_vae.datasets.columns import Column, Columns, Kind
 from pyro_vae.datasets.sources import Reading, Source, parts_of
-from pyro_vae.datasets.tables import check_named, covariates, in_words
+from pyro_vae.datasets.tables import check_named, context_notes, given_rows
 from pyro_vae.validation import InvalidInput, nearest_name
 
 if TYPE_CHECKING:
@@ -66,19 +66,19 @@ def read_annotated(splits: Mapping[str, object], reading: Reading) -> Source:
     given = reading.given
     check_named(given, known)
     obs = pandas.concat([each.obs for each in cells.values()], ignore_index=True)
-    y, context_columns = covariates(obs, given, reading)
+    y, context_columns = given_rows(obs, given, reading, wanted)
     seen = x[~np.isnan(x)] if x.dtype.kind == "f" else x
     is_count = bool((seen >= 0).all() and (seen % 1 == 0).all())
     kind: Kind = "count" if is_count else "real"
     check_named(list(reading.columns), wanted)
     said = reading.columns
     columns = Columns(tuple(Column(name, kind, likelihood=said.get(name)) for name in wanted))
-    unused = [name for name in known if name not in given]
+    used = {*given, *reading.known_columns}
+    unused = [name for name in known if name not in used]
     if unused and context_columns is None:
         more = ", ..." if len(unused) > 5 else ""
         notes.append(f"obs columns {', '.join(unused[:5])}{more} are left out; context= names some")
-    if context_columns is not None:
-        notes.append(f"context: {in_words(context_columns)}")
+    notes += context_notes(context_columns, reading)
     others = [*first.layers, *(["raw"] if first.raw is not None else [])]
     if reading.key is None and others and not is_count:
         notes.append(f"x is X, whose values are no counts; key= names others: {', '.join(others)}")
@@ -88,6 +88,7 @@ def read_annotated(splits: Mapping[str, object], reading: Reading) -> Source:
         missing=bool(np.isnan(x).any()) if x.dtype.kind == "f" else False,
         columns=reading.like or columns,
         context_columns=context_columns,
+        known=reading.known,
         notes=tuple(dict.fromkeys(notes)),
     )
 

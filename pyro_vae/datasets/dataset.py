@@ -85,7 +85,7 @@ def from_source(
     read = (note for each in sets.values() for note in each.notes)
     notes = dict.fromkeys((*source.notes, *labels.notes, *read))
     for each in sets.values():
-        each.notes = tuple(notes)
+        each.notes, each.known = tuple(notes), dict(source.known)
         each.missing = any(other.missing for other in sets.values())
     return sets
 

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-import numpy as np
-
 from pyro_vae.datasets.frames import as_frame
 from pyro_vae.datasets.image_files import IMAGE, opened
-from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split
+from pyro_vae.datasets.known import check_known_named
+from pyro_vae.datasets.sources import Part, Parts, Reading, Source, by_split, contexts_of
 from pyro_vae.datasets.stored import Rows
-from pyro_vae.datasets.tables import check_named, covariates, read_frames
+from pyro_vae.datasets.tables import check_named, context_notes, given_rows, read_frames
 from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import check_unpacked
 from pyro_vae.validation import InvalidInput
@@ -120,7 +119,9 @@ def read_hub(
     labels = [name for name, kind in features.items() if isinstance(kind, NamesLabels)]
     given = reading.given or (labels if len(labels) == 1 else [])
     check_named(given, list(features))
-    unused = [name for name in features if name not in (arrays[0], *given)]
+    check_known_named(reading.known, list(features))
+    named = list(dict.fromkeys([*given, *reading.known_columns]))
+    unused = [name for name in features if name not in (arrays[0], *named)]
     if unused:
         notes.append(f"columns {', '.join(unused[:5])} are left out; target= names the labels")
     held = held or values_of
@@ -133,14 +134,14 @@ def read_hub(
                 expected="one in each row",
                 fix=f"leave the row out: data.filter(lambda row: row[{arrays[0]!r}] is not None)",
             )
-    whole = pandas.concat([frame_of(part, given) for part in tables.values()], ignore_index=True)
+    whole = pandas.concat([frame_of(part, named) for part in tables.values()], ignore_index=True)
     is_label = reading.target is not None or not reading.context
     reading = replace(reading, target=given[0] if given and is_label else None)
-    y, columns = covariates(whole, given, reading)
-    ends = np.cumsum([len(values) for values in x.values()])[:-1]
-    contexts = [None] * len(x) if y is None else np.split(y, ends)
+    y, columns = given_rows(whole, given, reading)
+    contexts = contexts_of([len(values) for values in x.values()], y)
     parts: Parts = {split: Part(x[split], each) for split, each in zip(x, contexts)}  # type: ignore[arg-type]
-    return Source("data", parts, context_columns=columns, notes=tuple(notes))
+    notes += context_notes(None, reading)
+    return Source("data", parts, context_columns=columns, known=reading.known, notes=tuple(notes))
 
 
 def values_of(part: HubData, name: str, inside: Path | None) -> list[object]:

@@ -37,6 +37,7 @@ from pyro_vae.datasets.forms import (
     sha256_of,
     shuffled,
 )
+from pyro_vae.datasets.known import Known, labels_in
 from pyro_vae.datasets.labels import read_labels
 from pyro_vae.datasets.on_disk import OnDisk, chosen
 from pyro_vae.datasets.shown import data_html, data_words
@@ -116,6 +117,7 @@ class Dataset(torch.utils.data.Dataset):
         self.binarize, self.seed, self.missing = binarize, seed, missing
         self.columns, self.context_columns = columns, context_columns
         self.notes: tuple[str, ...] = ()
+        self.known: Known = {}  # the columns, or arrays, that hold known quantities of the context
         self.published_validation: Dataset | None = None
         self.as_read: dict[str, Tensor] = {}  # what was standardised, "x" and "context"
         self.in_old_units: tuple[str, ...] = ()  # entries of the context beside a rescaled x
@@ -268,11 +270,8 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def labels(self) -> Tensor | None:
-        """The context if it is one label (N,) for each datum, else ``None``."""
-        context = self.context
-        if not isinstance(context, Tensor) or context.is_floating_point() or context.dim() != 1:
-            return None
-        return context
+        """The context, or its entry ``context``, if it is a label (N,) for each datum."""
+        return labels_in(self.context)
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pyro_vae.datasets.arrays import Array, package_of, read_array
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.frames import FRAMES, as_frame, is_frame
 from pyro_vae.datasets.kinds import in_order
+from pyro_vae.datasets.known import REST
 from pyro_vae.datasets.sources import Reading
 from pyro_vae.datasets.tables import covariates
 from pyro_vae.validation import InvalidInput
@@ -68,7 +69,7 @@ def read_labels(given: Sequence[object], like: Columns | None = None) -> Labels:
             fix="give each split its y (-1 for unknown labels), or none of them",
         )
     if all(isinstance(each, Mapping) for each in given):
-        return _by_name([dict(each) for each in given if isinstance(each, Mapping)])
+        return _by_name([dict(each) for each in given if isinstance(each, Mapping)], like)
     if all(package_of(each, FRAMES) and is_frame(each) for each in given):
         return _of_frames(given)
     read = [read_array("y", each) for each in given]
@@ -78,7 +79,7 @@ def read_labels(given: Sequence[object], like: Columns | None = None) -> Labels:
     return Labels(values, None if column is None else Columns((column,)), notes)
 
 
-def _by_name(given: Sequence[Mapping[object, object]]) -> Labels:
+def _by_name(given: Sequence[Mapping[object, object]], like: Columns | None) -> Labels:
     keys = [[str(key) for key in each] for each in given]
     if any(set(each) != set(keys[0]) for each in keys):
         raise InvalidInput(
@@ -87,7 +88,10 @@ def _by_name(given: Sequence[Mapping[object, object]]) -> Labels:
             expected="the same entries in all",
             fix="give each split the same",
         )
-    found = {str(key): read_labels([each[key] for each in given]) for key in given[0]}
+    found = {
+        str(key): read_labels([each[key] for each in given], like if key == REST else None)
+        for key in given[0]
+    }
     values: list[Tensors | None] = [
         {key: _one(labels.values[i]) for key, labels in found.items()} for i in range(len(given))
     ]
@@ -95,7 +99,8 @@ def _by_name(given: Sequence[Mapping[object, object]]) -> Labels:
     for key, labels in found.items():
         if labels.columns is not None and labels.columns[0].categories:
             notes.append(f"{key}: {', '.join(labels.columns[0].categories[:10])} are 0, 1, ...")
-    return Labels(values, None, tuple(notes))
+    rest = found.get(REST)
+    return Labels(values, None if rest is None else rest.columns, tuple(notes))
 
 
 def _one(values: Tensors | None) -> Tensor:

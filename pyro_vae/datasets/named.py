@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 from pyro_vae.contracts import Tensors
+from pyro_vae.datasets.changes import Changes
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.containers import read_object
-from pyro_vae.datasets.dataset import BINARIZE, BINARIZE_SEED, Dataset, from_source
+from pyro_vae.datasets.dataset import BINARIZE_SEED, Dataset
 from pyro_vae.datasets.files import KINDS_OF_FILES, read_path, read_text, reported
 from pyro_vae.datasets.idx import download
 from pyro_vae.datasets.images import coloured_digits, moving_digits, torchvision_images
 from pyro_vae.datasets.named_files import frey_faces, omniglot, spoken_digits, static_mnist
 from pyro_vae.datasets.numbered import numbered
 from pyro_vae.datasets.packaged import digits, passages, python_sentences, table, topics
-from pyro_vae.datasets.removed import removed_of
 from pyro_vae.datasets.sources import (
     Binarize,
-    Part,
     Parts,
     Reading,
     Source,
@@ -33,14 +32,12 @@ from pyro_vae.datasets.sources import (
 )
 from pyro_vae.datasets.splitting import partly_labelled, split_in_place
 from pyro_vae.datasets.standard import in_units_of, standardized
-from pyro_vae.datasets.stored import fits, is_large, is_stored, open_stored, refused
+from pyro_vae.datasets.stored import fits, is_large, open_stored, refused
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.files.cache import cache_folder
 from pyro_vae.validation import (
     InvalidInput,
     check_choice,
-    check_probability,
-    check_seed,
     nearest_name,
     tensors_of,
 )
@@ -109,6 +106,7 @@ def load(
     channels: Literal["first", "last"] | None = None,
     target: str | None = None,
     context: str | Sequence[str] = (),
+    known: Mapping[str, str | Sequence[str]] | None = None,
     columns: Mapping[str, str] | None = None,
     standardize: bool = False,
     like: Columns | None = None,
@@ -151,6 +149,10 @@ def load(
             they are there.
         target: the column of a table with the labels.
         context: the columns of a table that are the context; one with categories makes labels.
+        known: which columns of a table, or array of a file, hold what the likelihood must be told
+            of each datum, ``{"scale": "noise"}``: one column for all entries of x, or one for each,
+            ``{"censored": "c1,c2"}``. The context is then a dictionary of these quantities and,
+            if there are labels or covariates, of ``context``.
         columns: the kind of columns by name, or their likelihood, or ``"drop"``, see
             `pyro_vae.datasets.Columns`; by default the narrowest kind that holds their values.
         standardize: subtract the mean of the training rows and divide by their standard deviation,
@@ -176,10 +178,10 @@ def load(
         >>> train.event_shape, len(train), len(test), test.binarize
         ((1, 8, 8), 1437, 360, 'dynamic')
     """
-    changes = _Changes(binarize, seed, missing, missing_fraction, scale, channels)
+    changes = Changes(binarize, seed, missing, missing_fraction, scale, channels)
     if fetch and isinstance(name, str) and name in DOWNLOADS:
         download(DOWNLOADS[name], _root(root))
-    reading = Reading.of(key, resize, target, context, columns, like, context_like)
+    reading = Reading.of(key, resize, target, context, known, columns, like, context_like)
     source = _read(name, root, replace(reading, vocabulary=vocabulary), in_memory)
     in_units = standardize or (like is not None and like.is_standardized)
     sets = changes.sets_of(source, context_like, in_units)
@@ -210,41 +212,6 @@ def load(
     return train, test
 
 
-@dataclass(frozen=True)
-class _Changes:
-    """What is changed of what was read; the arguments are those of `load`."""
-
-    binarize: Binarize | None
-    seed: int
-    missing: bool
-    missing_fraction: float
-    scale: float | None
-    channels: Literal["first", "last"] | None
-
-    def __post_init__(self) -> None:
-        if self.binarize is not None:
-            check_choice("binarize", self.binarize, BINARIZE)
-        check_seed(self.seed)
-
-    def sets_of(self, source: Source, like: Columns | None, in_units: bool) -> dict[str, Dataset]:
-        """The data sets by split, their context ``like`` another, some to come ``in_units``."""
-        share, draws = self.missing_fraction, torch.Generator().manual_seed(self.seed)
-        check_probability("missing_fraction", share)
-        if is_stored(source):
-            _check_on_disk(share, in_units)
-        for split, (x, y) in list(source.parts.items()) if share else ():
-            source.parts[split] = Part(removed_of(x, share, draws), y)
-        return from_source(
-            source,
-            binarize=self.binarize,
-            seed=self.seed,
-            missing=self.missing or share > 0,
-            scale=self.scale,
-            channels=self.channels,
-            context_like=like,
-        )
-
-
 def _root(root: str | Path | None) -> Path:
     """The folder of the data sets' files: as given, the environment's, or a cache."""
     if given := root or os.environ.get("PYRO_VAE_DATA"):
@@ -267,6 +234,7 @@ def load_whole(
     channels: Literal["first", "last"] | None = None,
     target: str | None = None,
     context: str | Sequence[str] = (),
+    known: Mapping[str, str | Sequence[str]] | None = None,
     columns: Mapping[str, str] | None = None,
     standardize: bool = False,
     like: Columns | None = None,
@@ -282,8 +250,8 @@ def load_whole(
         >>> len(load_whole("wine"))
         178
     """
-    changes = _Changes(binarize, seed, missing, missing_fraction, scale, channels)
-    reading = Reading.of(key, resize, target, context, columns, like, context_like)
+    changes = Changes(binarize, seed, missing, missing_fraction, scale, channels)
+    reading = Reading.of(key, resize, target, context, known, columns, like, context_like)
     source = _read(name, root, replace(reading, vocabulary=vocabulary), in_memory)
     in_units = standardize or (like is not None and like.is_standardized)
     sets = changes.sets_of(source, context_like, in_units)
@@ -349,18 +317,6 @@ def _stored(name: object, reading: Reading, in_memory: InMemory) -> Source | Non
     except InvalidInput:  # of a kind that is read into memory
         return None
     return found if found is not None and not fits(found) else None
-
-
-def _check_on_disk(missing_fraction: float, standardize: bool) -> None:
-    """Raise `InvalidInput` on what is made of all data at once."""
-    for argument, value in (("missing_fraction", missing_fraction), ("standardize", standardize)):
-        if value:
-            raise InvalidInput(
-                argument,
-                got=f"{value} for data that stay on disk",
-                expected="data in memory, all of which it looks at together",
-                fix="read them with in_memory='on' (--in-memory on), or write the file so",
-            )
 
 
 def _source_of(name: object, root: str | Path | None, reading: Reading) -> Source:

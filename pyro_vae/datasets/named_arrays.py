@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pyro_vae.datasets.frames import as_frame
+from pyro_vae.datasets.known import beside, check_complete, check_known_named, known_in_words
 from pyro_vae.datasets.sources import Part, Reading, Source, split_of
 from pyro_vae.datasets.tables import read_frames
 from pyro_vae.validation import InvalidInput, nearest_name
@@ -19,7 +20,8 @@ __all__ = ["source_of_arrays", "wanted_arrays"]
 def wanted_arrays(names: Sequence[str], reading: Reading) -> list[str]:
     """The arrays of a file that are read: x, or the only one, and those that belong to it."""
     sites = reading.keys or [_name_of_x(names, reading, the_only=True)]
-    found = {name for x in sites for name in _belonging(x, names)}
+    known = [_first_of(name, names) for name in reading.known_columns]
+    found = {name for x in [*sites, *known] for name in _belonging(x, names)}
     return [name for name in names if name in found]
 
 
@@ -59,7 +61,7 @@ def source_of_arrays(
         for split, part in first.parts.items()
     }
     known = sorted(arrays if names is None else names)
-    return replace(first, parts=parts, notes=_left_out(known, reading.keys, first.parts))
+    return replace(first, parts=parts, notes=_notes(known, reading.keys, reading, first.parts))
 
 
 def _name_of_x(names: Sequence[str], reading: Reading, the_only: bool) -> str:
@@ -68,6 +70,12 @@ def _name_of_x(names: Sequence[str], reading: Reading, the_only: bool) -> str:
     if the_only and len(names) == 1:
         return names[0]
     return next((name for name in names if name in ("x_train", "x_training")), "x")
+
+
+def _first_of(name: str, names: Sequence[str]) -> str:
+    """The array of training data that a known quantity's name stands for."""
+    trained = (f"{name}_train", f"{name}_training")
+    return next((each for each in (name, *trained) if each in names), name)
 
 
 def _belonging(x: str, names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -116,15 +124,44 @@ def _of_one(
     belonging = _belonging(x, names)
     found = {place: arrays[name] for name, place in belonging.items() if name in arrays}
     splits = [split for split, which in found if which == "x"]
-    parts = {split: Part(found[split, "x"], found.get((split, "y"))) for split in splits}
-    return Source(path.stem, parts, notes=_left_out(names, [x], splits))
+    contexts = {
+        split: beside(_known_in(split, arrays, reading, names), found.get((split, "y")))
+        for split in splits
+    }
+    parts = {split: Part(found[split, "x"], contexts[split]) for split in splits}
+    return Source(path.stem, parts, known=reading.known, notes=_notes(names, [x], reading, splits))
 
 
-def _left_out(
-    names: Sequence[str], sites: Sequence[str], splits: Collection[str]
+def _known_in(
+    split: str, arrays: Mapping[str, np.ndarray], reading: Reading, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The known quantities of a split: of ``noise``, the array ``noise`` or ``noise_test``."""
+    found: dict[str, np.ndarray] = {}
+    for quantity, (array, *more) in reading.known.items():
+        if more:
+            raise InvalidInput(
+                f"known {quantity}",
+                got=f"{1 + len(more)} arrays",
+                expected="one, of the shape (N,), or that of x",
+                fix=f"stack them in one, numpy.stack(arrays, 1), and name that: {array!r}",
+            )
+        own = {place: name for name, place in _belonging(_first_of(array, names), names).items()}
+        if (split, "x") not in own or own[split, "x"] not in names:
+            missing = array if split == "train" else f"{array}_{split}"
+            check_known_named({quantity: (missing,)}, names, "an array")
+        found[quantity] = arrays[own[split, "x"]]
+        if isinstance(found[quantity], np.ndarray):
+            check_complete(quantity, own[split, "x"], found[quantity])
+    return found
+
+
+def _notes(
+    names: Sequence[str], sites: Sequence[str], reading: Reading, splits: Collection[str]
 ) -> tuple[str, ...]:
-    """A note of the arrays that are read for none of these sites."""
-    belonging = [place for x in sites for place in _belonging(x, names).items()]
+    """Notes of the known quantities, and of the arrays that are read for none of these sites."""
+    read = [*sites, *(_first_of(name, names) for name in reading.known_columns)]
+    belonging = [place for x in read for place in _belonging(x, names).items()]
     used = {name for name, (split, _) in belonging if split in splits}
     unused = [name for name in names if name not in used]
-    return (f"arrays {', '.join(unused)} are left out",) if unused else ()
+    known = [f"known: {known_in_words(reading.known)}"] if reading.known else []
+    return (*known, *([f"arrays {', '.join(unused)} are left out"] if unused else []))

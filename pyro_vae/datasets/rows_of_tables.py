@@ -11,9 +11,17 @@ import numpy as np
 
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.kinds import numbers_of
-from pyro_vae.datasets.sources import Part, Reading, Source
+from pyro_vae.datasets.known import check_known_named
+from pyro_vae.datasets.sources import Part, Reading, Source, contexts_of
 from pyro_vae.datasets.stored import Rows, in_spans
-from pyro_vae.datasets.tables import check_named, columns_of_x, covariates, in_words, numbers_like
+from pyro_vae.datasets.tables import (
+    check_named,
+    columns_of_x,
+    context_notes,
+    given_rows,
+    in_words,
+    numbers_like,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -54,6 +62,7 @@ def of_tables(tables: Mapping[str, StoredTable], reading: Reading, path: Path | 
         columns, has_gaps = reading.like, True
         given = list(reading.context_like.names) if reading.context_like is not None else []
         check_named([*columns.names, *given], first.names)
+        check_known_named(reading.known, first.names)
     else:
         kept, notes = columns_of_x(first.names, reading)
         given, found, has_gaps = reading.given, [], False
@@ -65,9 +74,12 @@ def of_tables(tables: Mapping[str, StoredTable], reading: Reading, path: Path | 
         columns = Columns(tuple(found))
         if reading.columns or not all(column.kind == "real" for column in columns):
             notes.append(f"columns are {in_words(columns)}")
-    y, context_columns = covariates(whole(given), given, reading) if given else (None, None)
-    ends = np.cumsum([len(table) for table in tables.values()])[:-1]
-    contexts = [None] * len(tables) if y is None else np.split(y, ends)
+    beside_x = list(dict.fromkeys([*given, *reading.known_columns]))
+    y, context_columns = (
+        given_rows(whole(beside_x), given, reading, columns.names) if beside_x else (None, None)
+    )
+    notes += context_notes(context_columns, reading) if reading.like is None else []
+    contexts = contexts_of([len(table) for table in tables.values()], y)
     parts = {
         split: Part(TableRows(table, columns, path, split), context)  # type: ignore[arg-type]
         for (split, table), context in zip(tables.items(), contexts)
@@ -78,6 +90,7 @@ def of_tables(tables: Mapping[str, StoredTable], reading: Reading, path: Path | 
         missing=has_gaps,
         columns=columns,
         context_columns=context_columns,
+        known=reading.known,
         notes=tuple(notes),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.known import Given, Known, known_names, names_in
 from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.validation import MOST, InvalidInput, nearest_name, short
 
@@ -24,6 +25,7 @@ __all__ = [
     "RESIZED",
     "by_split",
     "check_reading",
+    "contexts_of",
     "parts_of",
     "say",
     "split_of",
@@ -41,10 +43,10 @@ LOG = logging.getLogger("pyro_vae.datasets")
 
 
 class Part(NamedTuple):
-    """A part of a data set as read: values, and labels if there are any."""
+    """A part of a data set as read: values, and a context if there is one."""
 
     x: np.ndarray | Tensor | Mapping[str, object]  # by site, where there are several
-    y: np.ndarray | Tensor | None = None
+    y: Given | None = None
 
 
 Parts = dict[str, Part]  # by split
@@ -61,6 +63,7 @@ class Reading:
         resize: height and width that images are resized to.
         target: the column with the labels.
         context: the columns that are the context.
+        known: the columns, or the arrays, that hold known quantities, by the quantities' names.
         columns: a kind or a likelihood for columns, by name.
         like: the columns of x that the table must have, with their numbers for categories.
         context_like: the columns of the context likewise.
@@ -71,6 +74,7 @@ class Reading:
     resize: Sequence[int] | None = None
     target: str | None = None
     context: Sequence[str] = ()
+    known: Known = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     like: Columns | None = None
     context_like: Columns | None = None
@@ -83,6 +87,7 @@ class Reading:
         resize: Sequence[int] | None,
         target: str | None,
         context: str | Sequence[str],
+        known: Mapping[str, str | Sequence[str]] | None,
         columns: Mapping[str, str] | None,
         like: Columns | None,
         context_like: Columns | None,
@@ -90,12 +95,19 @@ class Reading:
         """The same, where a context may be the name of one column and a key a list of names."""
         key = key if key is None or isinstance(key, str) else ",".join(key)
         given = (context,) if isinstance(context, str) else tuple(context)
-        return cls(key, resize, target, given, columns or {}, like, context_like)
+        return cls(
+            key, resize, target, given, known_names(known), columns or {}, like, context_like
+        )
 
     @property
     def keys(self) -> list[str]:
         """The names in the key."""
         return [name.strip() for name in (self.key or "").split(",") if name.strip()]
+
+    @property
+    def known_columns(self) -> list[str]:
+        """The columns, or the arrays, that hold known quantities."""
+        return names_in(self.known)
 
     @property
     def given(self) -> list[str]:
@@ -130,6 +142,7 @@ class Source:
         missing: whether the source marks missing entries, which are NaN in x.
         columns: of a table, the columns of x.
         context_columns: of a table, the columns of the context.
+        known: the columns, or the arrays, that hold the known quantities in the contexts.
         notes: what was skipped, rescaled or dropped, a sentence each.
     """
 
@@ -141,6 +154,7 @@ class Source:
     missing: bool = False
     columns: Columns | None = None
     context_columns: Columns | None = None
+    known: Known = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -161,12 +175,20 @@ def split_of(name: str) -> str | None:
 
 
 def parts_of(
-    lengths: Sequence[int], splits: Sequence[str], x: np.ndarray, y: np.ndarray | None
+    lengths: Sequence[int], splits: Sequence[str], x: np.ndarray, y: Given | None
 ) -> Parts:
-    """The rows of each split, of values and labels of all."""
+    """The rows of each split, of values and contexts of all."""
+    values = np.split(x, np.cumsum(lengths)[:-1])
+    return {s: Part(*both) for s, both in zip(splits, zip(values, contexts_of(lengths, y)))}
+
+
+def contexts_of(lengths: Sequence[int], y: Given | None) -> list[Given | None]:
+    """The context of each split, of one of all rows."""
     ends = np.cumsum(lengths)[:-1]
-    labels = [None] * len(splits) if y is None else np.split(y, ends)
-    return {split: Part(*both) for split, both in zip(splits, zip(np.split(x, ends), labels))}
+    if isinstance(y, Mapping):
+        parts = {name: np.split(value, ends) for name, value in y.items()}
+        return [{name: part[i] for name, part in parts.items()} for i in range(len(lengths))]
+    return [None] * len(lengths) if y is None else [*np.split(y, ends)]
 
 
 def by_split(names: Sequence[str], where: str) -> dict[str, str]:
@@ -208,6 +230,14 @@ def check_reading(source: Source, reading: Reading) -> None:
             got=f"{source.name}, which is no text",
             expected="a text, to be read in the words of a vocabulary",
             fix="pass a .txt with a sentence on each line",
+        )
+    if reading.known and not source.known:
+        quantity, names = next(iter(reading.known.items()))
+        raise InvalidInput(
+            f"known {quantity}",
+            got=f"{names[0]!r} for {source.name}, whose data have no columns",
+            expected="a table, or a file of named arrays",
+            fix="leave it out, or in Python pass a pair (x, {" + repr(quantity) + ": values})",
         )
     named = [*filter(None, [reading.target]), *reading.context, *reading.columns]
     if named and source.columns is None and source.context_columns is None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.forms import shuffled
 from pyro_vae.datasets.in_memory import Dataset
+from pyro_vae.datasets.known import with_rest
 from pyro_vae.validation import InvalidInput, rows_of
 
 __all__ = ["partly_labelled", "split_in_place"]
@@ -71,4 +72,4 @@ def partly_labelled(data: Dataset, labelled: int, seed: int) -> Dataset:
     kept = torch.cat([order[labels[order] == label][:each] for label in range(classes)])
     context = torch.full_like(labels, -1)
     context[kept] = labels[kept]
-    return data.with_context(context)
+    return data.with_context(with_rest(data.context, context))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.datasets.in_memory import Dataset
+from pyro_vae.datasets.known import REST, rest_of, with_rest
 from pyro_vae.datasets.units import OF_X, in_new_units
 from pyro_vae.validation import InvalidInput, counted, short, tensors_of
 
@@ -73,24 +74,47 @@ def in_units_of(data: Dataset, columns: Columns, given: Columns | None) -> Datas
 
 def context_frame(data: Dataset) -> pandas.DataFrame | None:
     """The context as a table, as `Dataset.frame` is of x; ``None`` where it has no columns."""
-    given, context = data.context_columns, data.context
-    if given is None or not isinstance(context, Tensor):
-        return None
-    is_read = "context" in data.as_read
-    values = data.as_read["context"] if is_read else context
-    return given.frame(values.reshape(len(values), -1), restored=is_read)
+    import pandas
+
+    given, rest, as_read = data.context_columns, rest_of(data.context), data.as_read
+    frames = [_known_frame(data)]
+    if given is not None and rest is not None:
+        values = as_read.get(REST, rest)
+        frames.insert(0, given.frame(values.reshape(len(values), -1), restored=REST in as_read))
+    whole = pandas.concat(frames, axis=1)
+    whole = whole.loc[:, ~whole.columns.duplicated()]  # a covariate may be a known quantity too
+    return whole if len(whole.columns) else None
+
+
+def _known_frame(data: Dataset) -> pandas.DataFrame:
+    """The known quantities as a table, as they were read."""
+    import pandas
+
+    entries = tensors_of(data.context)
+    columns: dict[str, object] = {}
+    for quantity, names in data.known.items() if data.columns is not None else ():
+        if quantity not in entries:  # of data that were given another context
+            continue
+        values = data.as_read.get(quantity, entries[quantity]).detach().cpu()
+        columns |= {
+            name: values.reshape(len(values), -1)[:, i].numpy() for i, name in enumerate(names)
+        }
+    return pandas.DataFrame(columns, index=range(len(data)))
 
 
 def _covariates(data: Dataset) -> Tensor | None:
-    context = data.context
-    return context if isinstance(context, Tensor) and context.is_floating_point() else None
+    rest = rest_of(data.context)
+    return rest if rest is not None and rest.is_floating_point() else None
 
 
 def _in_units(data: Dataset, columns: Columns, given: Columns | None, note: str) -> Dataset:
     context, as_read = _covariates(data), {"x": data.kept}
     if given is not None and context is not None:
-        data, as_read["context"] = data.with_context(given.standardize(context)), context
+        as_read[REST] = context
+        data = data.with_context(with_rest(data.context, given.standardize(context)))
+    in_units = {name: each for name, each in tensors_of(data.context).items() if name in OF_X}
     changed, left = in_new_units(data.context, *columns.units())
+    as_read |= in_units
     part = data._like(columns.standardize(data.kept), changed, {})
     part.in_old_units = left
     part.columns, part.context_columns, part.as_read = columns, given, as_read

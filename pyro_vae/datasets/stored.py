@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import pyro_vae.datasets as room
+from pyro_vae.datasets.known import Given
 from pyro_vae.datasets.sources import Part, Reading, Source
 from pyro_vae.files.reading import Kind, files_in
 from pyro_vae.validation import InvalidInput
@@ -256,10 +257,14 @@ def whole(rows: Rows) -> np.ndarray:
     return rows.read(np.arange(len(rows)))
 
 
+def _in_memory(y: Given | Rows | None) -> Given | None:
+    """A context read as a whole, each of its entries where there are several."""
+    if isinstance(y, Mapping):
+        return {name: whole(v) if isinstance(v, Rows) else v for name, v in y.items()}
+    return whole(y) if isinstance(y, Rows) else y
+
+
 def with_labels(source: Source) -> Source:
     """A source whose labels and covariates are in memory."""
-    parts = {
-        split: Part(x, whole(y) if isinstance(y, Rows) else y)
-        for split, (x, y) in source.parts.items()
-    }
+    parts = {split: Part(x, _in_memory(y)) for split, (x, y) in source.parts.items()}
     return Source(**(vars(source) | {"parts": parts}))

@@ -10,13 +10,23 @@ import numpy as np
 
 from pyro_vae.datasets.columns import DROP, KINDS, Column, Columns, said_as
 from pyro_vae.datasets.kinds import numbers_of, plain_numbers, text_of
+from pyro_vae.datasets.known import (
+    Given,
+    beside,
+    check_known_named,
+    known_in_words,
+    known_of_table,
+)
 from pyro_vae.datasets.sources import Parts, Reading, Source, parts_of
 from pyro_vae.validation import InvalidInput, counted, nearest_name, short
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["check_named", "columns_of_x", "covariates", "in_words", "numbers_like", "read_frames"]
+__all__ = [
+    "check_named", "columns_of_x", "context_notes", "covariates", "given_rows", "in_words",
+    "numbers_like", "read_frames",
+]  # fmt: skip
 
 
 def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: str) -> Source:
@@ -37,17 +47,15 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
         )
     if reading.like is not None:
         return _like(frames, whole, reading, name)
-    given = reading.given
     kept, said = columns_of_x(list(map(str, whole.columns)), reading)
     notes += said
     entries = dict(whole.items())
     found = [numbers_of(column, entries[column], reading.columns.get(column)) for column in kept]
     x = np.column_stack([column.values for column in found])
     columns = Columns(tuple(column.column for column in found))
-    y, context_columns = covariates(whole, given, reading)
+    y, context_columns = given_rows(whole, reading.given, reading, columns.names)
     notes += [note for column in found for note in column.notes]
-    if context_columns is not None:
-        notes.append(f"context: {in_words(context_columns)}")
+    notes += context_notes(context_columns, reading)
     if reading.columns or not all(column.kind == "real" for column in columns):
         notes.append(f"columns are {in_words(columns)}; {_example(columns)} says otherwise for one")
     missing = np.isnan(x)
@@ -62,6 +70,7 @@ def read_frames(frames: Mapping[str, pandas.DataFrame], reading: Reading, name: 
         missing=bool(missing.any()),
         columns=columns,
         context_columns=context_columns,
+        known=reading.known,
         notes=tuple(notes),
     )
 
@@ -79,12 +88,14 @@ def _example(columns: Columns) -> str:
     return said_as(first.name, DROP if first.categories else "real")
 
 
-def columns_of_x(known: Sequence[str], reading: Reading) -> tuple[list[str], list[str]]:
+def columns_of_x(names: Sequence[str], reading: Reading) -> tuple[list[str], list[str]]:
     """The columns of x among those of a table, and what was left out of it."""
     given = reading.given
-    check_named((*given, *reading.columns), known)
+    check_named((*given, *reading.columns), names)
+    check_known_named(reading.known, names)
     dropped = [column for column, said in reading.columns.items() if said == DROP]
-    kept = [column for column in known if column not in (*given, *dropped)]
+    beside_x = {*given, *dropped, *reading.known_columns}
+    kept = [column for column in names if column not in beside_x]
     if not kept:
         raise InvalidInput(
             "columns", got="none left for x", expected="one or more", fix="leave fewer out"
@@ -92,7 +103,7 @@ def columns_of_x(known: Sequence[str], reading: Reading) -> tuple[list[str], lis
     return kept, [f"left out as asked: {', '.join(map(short, dropped))}"] if dropped else []
 
 
-def _parts(frames: Mapping[str, pandas.DataFrame], x: np.ndarray, y: np.ndarray | None) -> Parts:
+def _parts(frames: Mapping[str, pandas.DataFrame], x: np.ndarray, y: Given | None) -> Parts:
     return parts_of([len(frame) for frame in frames.values()], list(frames), x, y)
 
 
@@ -104,8 +115,8 @@ def _like(
     assert columns is not None
     check_named([*columns.names, *(given.names if given else ())], list(map(str, whole.columns)))
     x = np.column_stack([numbers_like(column, whole[column.name]) for column in columns])
-    y, _ = covariates(whole, (), reading)
-    used = {*columns.names, *(given.names if given else ())}
+    y, _ = given_rows(whole, (), reading, columns.names)
+    used = {*columns.names, *(given.names if given else ()), *reading.known_columns}
     unused = [str(column) for column in whole.columns if str(column) not in used]
     notes = (f"left out columns that the run did not use: {', '.join(map(short, unused[:5]))}",)
     return Source(
@@ -114,6 +125,7 @@ def _like(
         missing=True,
         columns=columns,
         context_columns=given,
+        known=reading.known,
         notes=notes if unused else (),
     )
 
@@ -199,6 +211,23 @@ def covariates(
             fix="fill it in, leave the row out, or model the column as part of x",
         )
     return values, columns
+
+
+def given_rows(
+    whole: pandas.DataFrame, given: Sequence[str], reading: Reading, entries: Sequence[str] = ()
+) -> tuple[Given | None, Columns | None]:
+    """The context of a table's rows: `covariates`, and the known quantities that were named.
+
+    ``entries`` are the names of the entries of x, if they have names.
+    """
+    rest, columns = covariates(whole, given, reading)
+    return beside(known_of_table(whole, reading.known, entries), rest), columns
+
+
+def context_notes(columns: Columns | None, reading: Reading) -> list[str]:
+    """What is said of the columns of the context and of the known quantities."""
+    context = [] if columns is None else [f"context: {in_words(columns)}"]
+    return [*context, *([f"known: {known_in_words(reading.known)}"] if reading.known else [])]
 
 
 def _as_covariate(column: Column) -> Column:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, Tensors, known_by, num_classes_of, sites_of
+from pyro_vae.contracts import ProgramLike, Tensors, num_classes_of, sites_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.shown import plus_minus
 from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, to_inference_data
@@ -23,6 +23,7 @@ from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.inspection.embedding import latent_site
 from pyro_vae.inspection.plane import plane_of
 from pyro_vae.programs import SemiSupervisedVAE, is_unconditional
+from pyro_vae.programs.contexts import with_labels
 from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.conditioned import conditioned
 from pyro_vae.runtime.decoding import decode
@@ -220,11 +221,7 @@ class Explored:
         own = rows_of(self.data.context, rows)
         if label is None:
             return own
-        chosen = torch.full((len(rows),), label)
-        if not isinstance(own, dict):
-            return chosen
-        known = known_by(self.program)
-        return {name: value if name in known else chosen for name, value in own.items()}
+        return with_labels(self.program, own, torch.full((len(rows),), label))
 
     def draws(self, datum: int, num: int) -> Tensor:
         """Draws (S, D) from q(z | x) of a datum."""

@@ -18,6 +18,7 @@ from pyro_vae.contracts import (
     context_of,
     known_by,
 )
+from pyro_vae.datasets.known import REST
 from pyro_vae.validation import InvalidInput, check_known_context, tensors_of
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "context_of_draws",
     "known_values",
     "marks_of",
+    "needed_by",
+    "with_labels",
     "with_marks",
 ]
 
@@ -56,7 +59,7 @@ def check_context(
             expected=f"a dictionary with {names}, of each of the {num_data} data"
             if known
             else f"{num_data} labels or covariates, one for each datum",
-            fix=f"pass a pair (x, {{{next(iter(known))!r}: values}})"
+            fix=_how_to_give(next(iter(known)), "a pair (x, {})")
             if known
             else "pass a pair (x, context), or data that carry labels (y in an .npz)",
         )
@@ -141,14 +144,35 @@ def known_values(known: Iterable[str], context: Tensors | None) -> dict[str, Ten
             f"context[{missing[0]!r}]",
             got=f"none (the context is {got})",
             expected="a known quantity of each datum, which the likelihood takes",
-            fix=f"pass it in the context, {{{missing[0]!r}: values}}",
+            fix=_how_to_give(missing[0], "it in the context, {}"),
         )
     return {name: entries[name] for name in known}
+
+
+def _how_to_give(name: str, where: str) -> str:
+    """How a known quantity reaches the likelihood, in Python and on the command line."""
+    passed = where.format(f"{{{name!r}: values}}")
+    said = f"known={{{name!r}: 'COLUMN'}} (--known.{name} COLUMN)"
+    return f"pass {passed}, or say which column or array of a file holds it: {said}"
 
 
 def marks_of(program: ProgramLike) -> dict[str, float]:
     """The known quantities that tell bounds from values, with what they are of values."""
     return {name: one.drawn for name, one in known_by(program).items() if one.drawn is not None}
+
+
+def needed_by(program: ProgramLike) -> list[str]:
+    """The known quantities that must be given of new data: all but marks and ends of intervals."""
+    marks = marks_of(program)
+    return [n for n, one in known_by(program).items() if n not in marks and one.used is None]
+
+
+def with_labels(program: ProgramLike, context: Tensors | None, labels: Tensor) -> Tensors:
+    """A context with other labels, and with the same known quantities if it has some."""
+    if not isinstance(context, dict):
+        return labels
+    known = known_by(program)
+    return {name: value for name, value in context.items() if name in known} | {REST: labels}
 
 
 def with_marks(program: ProgramLike, num: int, context: Tensors | None) -> Tensors | None:
@@ -161,7 +185,7 @@ def with_marks(program: ProgramLike, num: int, context: Tensors | None) -> Tenso
     marks = {**ends, **marks_of(program)}
     if not marks or (isinstance(context, Tensor) and known.keys() - marks.keys()):
         return context
-    own = {"given": context} if isinstance(context, Tensor) else context or {}
+    own = {REST: context} if isinstance(context, Tensor) else context or {}
     return {name: torch.full((num,), float(mark)) for name, mark in marks.items()} | own
 
 

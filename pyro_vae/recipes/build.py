@@ -16,6 +16,7 @@ from torch import nn
 from pyro_vae import likelihoods, networks
 from pyro_vae.contracts import EventShape, ProgramLike, alone, as_program_like
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.known import rest_of
 from pyro_vae.networks.context import Covariates
 from pyro_vae.networks.shapes import Size
 from pyro_vae.posteriors.experts import Experts
@@ -286,14 +287,15 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
     """The module that embeds the context, and how many features it makes."""
     if recipe.context is None:
         return None, 0
-    if data.context is None:
+    rest = rest_of(data.context)
+    if data.context is None or (data.known and rest is None):
         raise InvalidInput(
             "context",
             got=f"{recipe.context!r} with data {data.name!r}, which has none",
             expected="data with labels or covariates",
             fix="add y to the .npz, or leave --context out",
         )
-    covariates, columns = tensors_of(data.context), data.context_columns
+    covariates, columns = tensors_of(data.context if rest is None else rest), data.context_columns
     if recipe.context not in ("labels", "covariates") and data.num_classes is None and columns:
         embed = networks.ColumnFeatures([len(column.categories) for column in columns])
         return embed, embed.out_shape[0]

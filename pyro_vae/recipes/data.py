@@ -20,7 +20,9 @@ GREY_DIGITS: Values = {
 }
 
 LABELS = ("labels", "covariates")  # contexts that are whatever context the data have
-READING = ("in_memory", "key", "scale", "resize", "channels", "target", "columns", "standardize")
+READING = (
+    "in_memory", "key", "scale", "resize", "channels", "target", "columns", "known", "standardize",
+)  # fmt: skip
 
 
 def suited_to(data: str, given: Iterable[str]) -> Values:

@@ -121,6 +121,9 @@ class Recipe:
             rows. It is undone in what is sampled and imputed.
         context: condition on the data's labels or on its covariates, as a CVAE does, or on columns
             of a table, separated by commas.
+        known: which columns of a table, or array of a file, hold what the likelihood must be told
+            of each datum, by the quantity's name, as in scale: noise; one for each column of x are
+            separated by commas. They are no part of x.
         context_to: which parts take the context; p(z | y) p(x | z) is [prior].
         latent: number of latent dimensions; for a hierarchy a list, the lowest level first. A level
             that is a grid is itself a list, as in [[16, 7, 7]].
@@ -180,6 +183,7 @@ class Recipe:
     columns: dict[str, str] | None = None
     standardize: bool = False
     context: str | None = None
+    known: dict[str, str] | None = None
     context_to: list[Literal["prior", "encoder", "decoder"]] = field(
         default_factory=lambda: ["prior", "encoder", "decoder"]
     )

@@ -10,9 +10,11 @@ from pyro_vae.contracts import num_classes_of
 from pyro_vae.datasets.forms import only_tensor
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.geometry import geodesic, interpolate, manifold, tangent_planes, traverse
+from pyro_vae.programs.contexts import with_labels
 from pyro_vae.report.figures import Gallery, Subject
 from pyro_vae.report.findings import LocalDimension
 from pyro_vae.runtime.predictive import generate
+from pyro_vae.validation import rows_of
 
 __all__ = ["show_classes", "show_decoder"]
 
@@ -24,8 +26,10 @@ def show_classes(subject: Subject, gallery: Gallery) -> None:
     program, vocabulary = subject.program, subject.test.vocabulary
     classes = num_classes_of(program) or 0
     labels = torch.arange(10 * classes) // 10
+    own = rows_of(subject.test.context, torch.arange(len(labels)) % len(subject.test))
+    context = with_labels(program, own, labels)
     images = plotting.still(
-        only_tensor(generate(program, len(labels), context=labels, seed=subject.seed))
+        only_tensor(generate(program, len(labels), context=context, seed=subject.seed))
     )
     gallery.figure(
         "classes",
@@ -44,7 +48,11 @@ def show_classes(subject: Subject, gallery: Gallery) -> None:
 
 def show_decoder(subject: Subject, gallery: Gallery, label: int | None = None) -> None:
     """Draw how the decoder maps the latent space, under one label if it takes labels."""
-    decoder = Decoder(subject.program, context=label, site=subject.site, seed=subject.seed)
+    context = None
+    if label is not None:  # with what is known of the first datum
+        own = rows_of(subject.test.context, slice(0, 1))
+        context = with_labels(subject.program, own, torch.tensor([label]))
+    decoder = Decoder(subject.program, context=context, site=subject.site, seed=subject.seed)
     under = "" if label is None else f", under the label {label}"
     if decoder.is_smooth:
         planes = tangent_planes(decoder, subject.means[:50])
