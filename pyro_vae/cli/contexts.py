@@ -31,14 +31,15 @@ def example_of(program: ProgramLike, columns: Columns | None) -> str:
 def in_own_units(context: Tensors | None, data: RunData) -> dict[str, Tensor]:
     """A context that `parse_context` made, by name and in the units of the data."""
     parts = tensors_of(context)
-    rest = {name: part for name, part in parts.items() if name in ("", REST)}
-    if data.context_columns is not None:
-        rest = {name: data.context_columns.restore(part) for name, part in rest.items()}
-    known = {name: part for name, part in parts.items() if name not in rest}
+    known = {name: part for name, part in parts.items() if name not in ("", REST)}
+    rest = parts.get("", parts.get(REST))
     if data.columns is not None and known:
         center, scale = data.columns.units()
         known = tensors_of(in_new_units(known, -center / scale, 1 / scale)[0])
-    return known | {REST: part for part in rest.values()}
+    if rest is None:
+        return known
+    columns = data.context_columns
+    return known | {REST: rest if columns is None else columns.restore(rest)}
 
 
 def parse_context(
