@@ -52,7 +52,8 @@ class SemiSupervisedVAE(Autoencoder):
         posterior: q(z | x, y), its network with C context features; or q(z | x), which is given no
             context if ``hidden`` is ``None``.
         context: `pyro_vae.networks.OneHot` of the C labels.
-        hidden: widths of the classifier's layers; ``None`` for p(y | z).
+        hidden: widths of the classifier's layers, which takes a missing entry as zero; ``None`` for
+            p(y | z).
         weight: of the classification of a labelled datum, in units of its log-probability.
 
     Raises:
@@ -130,7 +131,8 @@ class SemiSupervisedVAE(Autoencoder):
                 z = draw_latent("z", self.posterior, density)
                 self._classify(known, self._given(z))
             else:
-                (logits,) = self.head(self.network(x))
+                complete = torch.where(x.isnan(), 0.0, x)  # a missing entry tells nothing of y
+                (logits,) = self.head(self.network(complete))
                 y = self._classify(known, logits)
                 density = density_of(self.posterior, x, x.dim() - 1, y)
                 draw_latent("z", self.posterior, density)

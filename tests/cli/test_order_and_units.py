@@ -89,3 +89,27 @@ def test_probes_read_off_known_labels_alone(tmp_path, capsys):
     shares = re.findall(r"linear probe: ([0-9.]+)% .* of (\d+)", said)
     ((share, count),) = shares
     assert float(share) == 100.0 and 0 < int(count) < 30
+
+
+def test_a_samples_context_is_in_the_units_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(4)
+    t = 20 + 5 * rng.normal(size=200)
+    noise = rng.uniform(1.0, 3.0, 200)
+    frame = pd.DataFrame({"t": t, "y": 3 * t + noise * rng.normal(size=200), "noise": noise})
+    frame.to_csv(tmp_path / "cov.csv", index=False)
+    options = ["--context", "t", "--standardize", "true", "--columns.y", "real"]
+    options += ["--likelihood", "NormalWithNoise", "--known.scale", "noise"]
+    run = trained(tmp_path, "cov.csv", *options)
+    assert main(["sample", run, "--num", "3", "--context", "t=26,noise=2", "--out", "a.npz"]) == 0
+    made = np.load("a.npz")
+    np.testing.assert_allclose(made["context"], np.full((3, 1), 26.0), rtol=1e-5)
+    np.testing.assert_allclose(made["scale"], 2.0, rtol=1e-5)
+    plain = frame.drop(columns="noise")
+    plain.to_csv(tmp_path / "plain.csv", index=False)
+    run = trained(tmp_path, "plain.csv", *options[:6])
+    for number, given in enumerate(("26", "26.0", "t=26")):
+        out = f"{number}.npz"
+        assert main(["sample", run, "--num", "3", "--context", given, "--out", out]) == 0
+        np.testing.assert_allclose(np.load(out)["context"], np.full((3, 1), 26.0), rtol=1e-5)
+        np.testing.assert_allclose(np.load(out)["x"], np.load("0.npz")["x"])

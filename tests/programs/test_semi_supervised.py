@@ -1,5 +1,7 @@
 """Labels for some: sums over unknown ones, a CVAE for known ones, a classifier from both."""
 
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -352,3 +354,32 @@ def test_logits_of_a_label_keep_their_digits(level):
     found = density.log_prob(torch.eye(3)[[1, 1]])
     exact = torch.stack([logits[0].double().log_softmax(-1)[1], torch.zeros(()).double()])
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
+def test_gaps_in_x_are_left_out(float64):
+    """Entries that all are missing change no score, whatever the classifier makes of the others."""
+    net, masked = pv.networks.MLP, pv.networks.WithMask
+    program = pv.SemiSupervisedVAE(
+        pv.priors.StandardNormal(1),
+        pv.likelihoods.Missing(pv.likelihoods.Normal(3, net(1, [8], context=2))),
+        pv.posteriors.DiagonalNormal(1, masked(3, net(6, [8], context=2))),
+        pv.networks.OneHot(2),
+        [8],
+    )
+    x = torch.randn(40, 3)
+    x[torch.rand(40, 3) < 0.3] = torch.nan
+    data = pv.datasets.Dataset(x, torch.arange(40) % 3 - 1, missing=True)
+    objective = pv.objectives.EnumeratedELBO()
+    pv.fit(program, data, epochs=150, learning_rate=1e-2, progress=False, objective=objective)
+    unknown = torch.full((40,), -1)
+    score = pv.log_likelihood(program, data.with_context(unknown), 2000)
+    grid = torch.linspace(-8.0, 8.0, 2001)[:, None, None]
+    exact = []
+    for label in range(2):
+        y = torch.eye(2)[label].expand(2001, 1, 2)
+        law = program.likelihood(grid, context=y)
+        exact.append((law.log_prob(x) + program.prior().log_prob(grid)).logsumexp(0))
+    exact = torch.stack(exact).logsumexp(0) + math.log(16 / 2000) - math.log(2)
+    off = (score.values - exact).abs()[~score.is_bound]
+    assert len(off) > 20 and (off < 4 * score.mc_se[~score.is_bound] + 1e-6).all()
