@@ -40,7 +40,8 @@ class Convergence(Check):
         return Finding(
             means=f"over the last {slope.epochs} epochs the {name} "
             f"{'falls' if slope.gain < 0 else 'rises'} by {abs(slope.gain):.3g} +- "
-            f"{slope.error:.2g} nats" + f", up to {slope.little:.2g} is little" * is_small,
+            f"{slope.error:.2g} nats"
+            + (f", up to {slope.little:.2g} is little" if is_small else ""),
             numbers={
                 "epochs": len(curve),
                 "of them in the line": slope.epochs,
