@@ -18,8 +18,9 @@ __all__ = ["FEWEST", "LEVEL", "Slope", "how_it_ended", "is_out_of_patience", "sl
 FEWEST = 6  # epochs of the last part
 PART = 1 / 3  # of the epochs is the last part
 SHARE = 0.01  # of all that was gained is little
-SHARE_SINCE = 0.1  # of what was gained after the first third is little
-NATS = 0.02  # are little
+SHARE_SINCE = 0.25  # of what was gained after the first third is little, if it is few nats
+LEAST_SINCE = 0.1  # of that is little, however many nats it is
+NATS, FEW_NATS = 0.02, 0.1  # are little, and few
 MOST_ALIKE = 0.9  # a correlation of epochs in a row
 LEVEL = 0.01  # of the p-value at which a slope is said to be one
 FEW_STEPS = 1000  # of an optimizer
@@ -35,8 +36,9 @@ class Slope:
         gain: what the curve rises by over them, in nats per datum.
         error: the standard error of that.
         intercept: of the line, at the first of these epochs.
-        little: a gain up to which the curve is flat: a hundredth of all that was gained, or a
-            tenth of what was gained since the first third, which has no first steps from afar.
+        little: a gain up to which the curve is flat: 0.02 nats, or a hundredth of all that was
+            gained. It is no more than a quarter of what was gained since the first third, which has
+            no first steps from afar, and where that is more than 0.1 nats, than a tenth.
         p_value: that of a curve without a slope, one-sided.
     """
 
@@ -76,12 +78,13 @@ def slope_of(curve: Sequence[float]) -> Slope | None:
     p_value = float(stats.t.sf(line.slope / stderr, len(last) - 2)) if stderr else 1.0
     if not stderr and line.slope > 0:  # a straight line
         p_value = 0.0
+    little_since = max(LEAST_SINCE * since, min(SHARE_SINCE * since, FEW_NATS))
     return Slope(
         len(last),
         float(line.slope * len(last)),
         float(stderr * len(last)),
         float(line.intercept),
-        max(NATS, min(SHARE * gained, SHARE_SINCE * since)),
+        max(NATS, min(SHARE * gained, little_since)),
         p_value if math.isfinite(p_value) else 1.0,
     )
 

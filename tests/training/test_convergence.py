@@ -133,3 +133,14 @@ def test_one_epoch_is_told_of_in_the_singular(capsys):
     said = capsys.readouterr().err
     assert "1 epoch of these data is 1 optimizer step, which is few; if" in said
     assert str(history).startswith("History(1 epoch, the last: ")
+
+
+def test_how_much_is_little_does_not_grow_with_the_way_to_it():
+    """A third of a nat more over the last third is a rise, from however far a curve came."""
+    epochs = np.arange(100)
+    for first in (10.0, 40.0, 4000.0):
+        curve = -7.6 + 0.0097 * (epochs - 99) - 1.0 * np.exp(-epochs / 25) - first * (epochs == 0)
+        slope = slope_of(curve.tolist())
+        assert slope.rises and slope.little < 0.2
+    small = -7.6 + 0.0006 * (epochs - 99) - 10.0 * np.exp(-epochs / 5)
+    assert not slope_of(small.tolist()).rises
