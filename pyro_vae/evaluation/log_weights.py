@@ -16,7 +16,7 @@ from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step, never_reaches_all
-from pyro_vae.evaluation.rare_states import StatesOfGuide, WithRareStates, has_states
+from pyro_vae.evaluation.rare_states import StatesOfGuide, WithRareStates
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -100,7 +100,7 @@ def iterate_log_weights(
         torch.empty(num_samples)  # what one datum takes: too much is said now, and not in hours
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
         states = StatesOfGuide.of(given, num_samples) if is_guide and scored else None
-        hides = is_guide and scored and states is None and has_states(given)
+        hides = is_guide and scored and states is None and given.plates.has_states
         probe = in_one_step(proposal)  # what is measured is the memory of its draws
         blocks = Blocks.of(given, probe, num_samples // repeats, fewest_runs(given))
         if is_guide:

@@ -34,18 +34,12 @@ from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
 from pyro_vae.runtime.traces import site_log_prob, weights_of
 
-__all__ = ["StatesOfGuide", "WithRareStates", "has_states"]
+__all__ = ["StatesOfGuide", "WithRareStates"]
 
 SHARE = 4  # of the draws, one in so many more are spent on rare states
 MOST = 1024  # states
 FEWEST = 5  # draws of the other latents at each state
 SAME = 1e-4  # relative difference of log q(y) between draws, by rounding
-
-
-def has_states(given: Conditioned) -> bool:
-    """Whether the guide draws a discrete latent."""
-    sites = latent_sites(given[:1].trace(given.guide, 1)).values()
-    return any(stated_support(site["fn"]).is_discrete for site in sites)
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class StatesOfGuide:
         """The states, where there are few for so many draws; ``None`` for any other guide."""
         plates, most = given.plates, min(MOST, num_samples // SHARE)
         is_other = plates.chooses or plates.one_draw or plates.globals
-        if most < 2 or is_other or given.noise is not None:
+        if most < 2 or is_other or given.noise is not None or not plates.has_states:
             return None
         found: dict[str, Tensor] = {}
         sites = latent_sites(given[:1].trace(given.guide, 1))

@@ -16,6 +16,7 @@ __all__ = [
     "check_latents",
     "check_whole",
     "chooses",
+    "has_states",
     "is_local",
     "latent_sites",
     "subsampled",
@@ -36,6 +37,14 @@ def chooses(model: Trace, guide: Trace) -> bool:
         and not is_point_mass(latents[name]["fn"])
         and stated_support(latents[name]["fn"]).is_discrete
         for name, site in latent_sites(guide).items()
+    )
+
+
+def has_states(guide: Trace) -> bool:
+    """Whether a guide draws a discrete latent."""
+    return any(
+        stated_support(site["fn"]).is_discrete and not is_point_mass(site["fn"])
+        for site in latent_sites(guide).values()
     )
 
 

@@ -36,6 +36,7 @@ from pyro_vae.runtime.latent_pairs import (
     check_latents,
     check_whole,
     chooses,
+    has_states,
     is_local,
     latent_sites,
     subsampled,
@@ -70,6 +71,7 @@ class Plates:
             chooses: all draws are one.
         chooses: whether a latent of the guide is one point among the values of a discrete latent:
             its draws never reach the others.
+        has_states: whether the guide draws a discrete latent.
         is_whole: whether no plate inside the data plate is subsampled.
         globals: the names of the sites outside the data plate, which belong to all data together.
         one_draw: whether the program is run for one draw at a time.
@@ -81,6 +83,7 @@ class Plates:
     particle_dim: int
     is_deterministic: bool = False
     chooses: bool = False
+    has_states: bool = False
     is_whole: bool = True
     globals: frozenset[str] = frozenset()
     one_draw: bool = False
@@ -195,6 +198,7 @@ def plates_of(
             if name not in outside
         ),
         chooses=chooses(model, guide),
+        has_states=has_states(guide),
         is_whole=not any(True for _ in subsampled(model, guide)),
         globals=outside,
         summed=frozenset(n for n, site in sites_of(model).items() if is_summed(site)),
