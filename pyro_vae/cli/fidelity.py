@@ -8,14 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.cli.measured import Measured, Row, Subject, add_subject_arguments, deliver, subject_of
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
-from pyro_vae.datasets.forms import shuffled
 from pyro_vae.evaluation.fidelity import fidelity
 from pyro_vae.programs import is_unconditional
 from pyro_vae.programs.contexts import marks_of
@@ -47,7 +45,9 @@ def run(argv: list[str]) -> None:
     check_count("points", options.points, minimum=2)
     check_count("neighbours", options.neighbours)
     check_choice("split", options.split, ["train", "test"])
-    subject = _in_any_order(subject_of(options, fixed=False), options)
+    subject = subject_of(options, fixed=False, in_any_order=True)
+    if options.split == "train":  # other training data than those that are measured
+        subject = replace(subject, train=subject.train[len(subject.data) :])
     repeats = min(len(subject.data), len(subject.train)) // options.points
     _check_points(subject, repeats)
     found: dict[tuple[str, str], list[float]] = {}
@@ -72,19 +72,6 @@ def run(argv: list[str]) -> None:
         size=(6.0, 1.0 + 0.3 * len(rows)),
     )  # fmt: skip
     deliver("fidelity", subject, whole, options, as_written(argv))
-
-
-def _in_any_order(subject: Subject, options: Namespace) -> Subject:
-    """The data and the training data in an order drawn by the seed: files may be sorted.
-
-    Of training data that are measured themselves, the others are left to compare them with.
-    """
-    order = shuffled(len(subject.train), options.seed)
-    if options.split == "train":
-        some, order = order[: len(subject.data)], order[len(subject.data) :]
-        return replace(subject, data=subject.train[some], train=subject.train[order])
-    data = subject.data[shuffled(len(subject.data), options.seed)]
-    return replace(subject, data=data, train=subject.train[order])
 
 
 def _check_points(subject: Subject, repeats: int) -> None:

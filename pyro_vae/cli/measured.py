@@ -11,7 +11,6 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
 from pyro_vae import checkpoint, plotting
-from pyro_vae.checks.subject import seeded_rows
 from pyro_vae.cli.figures import add_format_argument
 from pyro_vae.cli.runs import (
     SPLITS,
@@ -25,6 +24,7 @@ from pyro_vae.cli.runs import (
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.forms import shuffled
 from pyro_vae.datasets.shown import known
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.plotting.files import Draw
@@ -115,21 +115,28 @@ def add_subject_arguments(parser: ArgumentParser, limit: int) -> None:
     add_run_arguments(parser)
     add_data_arguments(parser)
     add_split_argument(parser)
-    parser.add_argument(
-        "--limit", type=int, default=limit, help="use only this many data, chosen at random"
-    )
+    parser.add_argument("--limit", type=int, default=limit, help="use only this many data")
     add_format_argument(parser)
 
 
-def subject_of(options: Namespace, *, fixed: bool = True) -> Subject:
-    """The run that the options name; ``fixed`` puts its program at one draw of global latents."""
+def subject_of(options: Namespace, *, fixed: bool = True, in_any_order: bool = False) -> Subject:
+    """The run that the options name, with the first data of a split.
+
+    Args:
+        options: of the command.
+        fixed: whether its program is put at one draw of global latents.
+        in_any_order: whether data and training data come in an order that the seed draws, for
+            numbers that need data of all kinds: files may be sorted.
+    """
     check_choice("split", options.split, SPLITS)
     check_count("limit", options.limit)
     folder, program = load_run(options)
     sets = data_of(folder, options)
     if options.split not in sets:
         sets[options.split] = split_of(folder, options)
-    data = seeded_rows(sets[options.split], options.limit, options.seed)
+    if in_any_order:
+        sets = {name: each[shuffled(len(each), options.seed)] for name, each in sets.items()}
+    data = sets[options.split][: options.limit]
     local = at_globals(program, data, options.seed) if fixed else program
     notes = () if local is program else (AT_GLOBALS,)
     return Subject(folder, local, sets["train"], data, notes)

@@ -174,7 +174,11 @@ def test_clips_are_drawn_as_film_strips(tmp_path):
 
 
 def test_labels_that_a_run_lacks_are_refused_with_one_that_it_has(conditional, tmp_path, capsys):
-    for context, got in (("12", "label 12"), ("1,2", "shape (4, 2)"), ("-1", "label -1")):
+    for context, got in (
+        ("12", "label 12"),
+        ("1,2", "shape (4, 2)"),
+        ("-1", "label -1, of a datum without one"),
+    ):
         line = fails(capsys, "sample", conditional, "--num", "4", f"--context={context}")
         expected = "expected one label of 0 to 9; pass for instance --context 0"
         assert f"context: got {got}, {expected}" in line
