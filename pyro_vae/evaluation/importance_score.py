@@ -103,8 +103,8 @@ class ImportanceScore(Score):
         return replace(self, pareto_k=torch.full_like(self.pareto_k, math.inf))
 
     def with_ties_as_bounds(self) -> Self:
-        """The same, a bound where the largest weights are equal: others may be out of reach."""
-        ties = self.pareto_k == -math.inf
+        """The same, a bound where all weights are equal: draws may all be of one state."""
+        ties = (self.pareto_k == -math.inf) & (self.ess > self.num_samples * (1 - 1e-6))
         return replace(self, pareto_k=self.pareto_k.masked_fill(ties, math.inf))
 
     @property
