@@ -364,9 +364,10 @@ def importance_weights(
     proposal: Proposal = Guide(),
     seed: int = 0,
 ) -> Tensor:
-    """Draw the log-weights (K, N) that `log_likelihood` is made of.
+    """Draw the log-weights (K, N) that the ELBO and `log_likelihood` are made of.
 
-    The same arguments give the same draws. They are for figures of a few data.
+    The same arguments give the same draws. They are for figures of a few data. Of a guide that
+    draws discrete latents `log_likelihood` also sums over the states that are rare among them.
 
     Example:
         >>> importance_weights(vae, torch.zeros(3, 1, 8, 8), num_samples=50).shape
@@ -375,4 +376,4 @@ def importance_weights(
     check_count("num_samples", num_samples)
     settings = Settings(seed)
     with closing(iterate_log_weights(program, data, num_samples, proposal, settings)) as weighed:
-        return torch.cat([few.of_mean for few in weighed], dim=1)
+        return torch.cat([few.weights for few in weighed], dim=1)

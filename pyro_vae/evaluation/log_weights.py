@@ -71,11 +71,6 @@ class Weighed:
     log_error: Tensor | None = None
     hides_states: bool = False
 
-    @property
-    def of_mean(self) -> Tensor:
-        """The log-weights (K, n) whose mean is p(x)."""
-        return self.weights if self.with_states is None else self.with_states
-
 
 def iterate_log_weights(
     program: ProgramLike,
