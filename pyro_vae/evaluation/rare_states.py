@@ -9,7 +9,8 @@ the states are few, the rare ones are a stratum of their own:
           R = \{y : K\, q(y \mid x) < M\}
 
 with M the draws of the tail that Pareto k is fitted to. The set R does not depend on the draws, so
-the mean stays :math:`p(x)`.
+the mean stays :math:`p(x)`, but for a chance of :math:`e^{-M}` at most that no draw lies outside of
+R. The first sum is written as K weights: draws in R are replaced by the others in turn.
 
 Source: Owen (2013), Monte Carlo Theory, Methods and Examples, chapter 8, for stratification.
 """
@@ -73,7 +74,7 @@ class StatesOfGuide:
             return None
         sizes = [torch.arange(len(states)) for states in found.values()]
         places = torch.cartesian_prod(*sizes).reshape(-1, len(sizes))
-        joint = {name: all[places[:, i]] for i, (name, all) in enumerate(found.items())}
+        joint = {name: own[places[:, i]] for i, (name, own) in enumerate(found.items())}
         return cls(joint, has_others)
 
     def __len__(self) -> int:
@@ -170,10 +171,10 @@ class WithRareStates:
         terms = (log_prior + log_x - log_z).reshape(self.times, size, -1)
         sums = terms.masked_fill(~is_rare, -math.inf).logsumexp(1)
         mean = sums.logsumexp(0) - math.log(self.times)
-        error = none = _none_like(mean)
+        error = _none_like(mean)
         if self.times > 1:
             relative = (sums - mean.nan_to_num(neginf=0.0)).exp().std(0) / math.sqrt(self.times)
-            error = torch.maximum(mean + relative.log(), none)
+            error = torch.maximum(mean + relative.log(), error)
         others = own.masked_fill(is_rare, -math.inf).logsumexp(0)
         return _Stratum(is_rare, others, mean, error)
 

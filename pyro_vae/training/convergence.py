@@ -37,8 +37,9 @@ class Slope:
         error: the standard error of that.
         intercept: of the line, at the first of these epochs.
         little: a gain up to which the curve is flat: 0.02 nats, or a hundredth of all that was
-            gained. It is no more than a quarter of what was gained since the first third, which has
-            no first steps from afar, and where that is more than 0.1 nats, than a tenth.
+            gained, if that is more. It is no more than a quarter of what was gained since the first
+            third, which has no first steps from afar, and where that quarter is more than 0.1 nats,
+            no more than 0.1 nats or a tenth, whichever is more.
         p_value: that of a curve without a slope, one-sided.
     """
 
