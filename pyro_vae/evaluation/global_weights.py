@@ -22,6 +22,7 @@ from pyro_vae.evaluation.global_score import PredictiveScore, global_elbo, share
 from pyro_vae.evaluation.importance_score import summarize
 from pyro_vae.evaluation.log_weights import Blocks, weights_of_block
 from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step, never_reaches_all
+from pyro_vae.evaluation.rare_states import WithRareStates
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.global_latents import GlobalDraw, points_among
@@ -61,14 +62,13 @@ def score_with_globals(
         locals_, inners, bounds, means = [], [], [], []
         label = f"log-weights, {draws.outer} x {draws.inner} draws"
         with progress_bar(label, total=len(given), shown=settings.progress) as advance:
-            for weights in draws.log_weights(proposal):
-                flat = weights.flatten(0, 1)
-                local, inner = weights.mean(1), weights.logsumexp(1) - math.log(draws.inner)
+            for weights, with_states in draws.log_weights(proposal):
+                local, inner = weights.mean(1), with_states.logsumexp(1) - math.log(draws.inner)
                 locals_.append(elbo_score(local))
                 inners.append(summarize(inner))
                 bounds.append(local.double().sum(-1))
                 means.append(inner.double().softmax(0).sum(-1) * draws.outer)
-                advance(flat.shape[-1])
+                advance(weights.shape[-1])
         elbo, predictive = concatenate(locals_), concatenate(inners)
         if never_reaches_all(draws.first, proposal):
             predictive = predictive.as_bound()
@@ -108,17 +108,23 @@ class GlobalDraws:
     def __iter__(self) -> Iterator[GlobalDraw]:
         return iter(self.kept or self.given.globals(self.outer, self.seed))
 
-    def log_weights(self, proposal: Proposal) -> Iterator[Tensor]:
-        """Log-weights (S, K, n) of a few data at a time, in order."""
+    def log_weights(self, proposal: Proposal) -> Iterator[tuple[Tensor, Tensor]]:
+        """Log-weights (S, K, n) of a few data at a time, in order, and such of the same mean.
+
+        In the latter, all states of discrete latents are summed over where they are no more than
+        the K draws.
+        """
         blocks = Blocks.of(self.first, in_one_step(proposal), self.inner)
+        states = WithRareStates.all_of(proposal, self.first, self.inner)
         for part, few in blocks.over(self.given, self.seed):
             weights = []
             for number, draw in enumerate(self):
                 at = part.at(draw.values)
                 if part.noise is not None:  # of each draw's own, so that they are independent
                     at = replace(at, noise=block_seed(part.noise, number))
-                weights.append(weights_of_block(at, few, proposal, blocks.draws))
-            yield torch.stack(weights)
+                weights.append(weights_of_block(at, few, states or proposal, blocks.draws))
+            drawn = torch.stack(weights)
+            yield (drawn, drawn) if states is None else (drawn[:, 0], drawn[:, 1])
 
 
 def local_bound(program: ProgramLike, data: Data, seed: int) -> float:
@@ -129,4 +135,4 @@ def local_bound(program: ProgramLike, data: Data, seed: int) -> float:
     """
     with conditioned(program, data, seed, looked_at=True, has_globals=True) as given:
         draws = GlobalDraws(given, 1, seed)
-        return torch.cat([few.flatten() for few in draws.log_weights(Guide())]).mean().item()
+        return torch.cat([few.flatten() for few, _ in draws.log_weights(Guide())]).mean().item()

@@ -15,8 +15,14 @@ from pyro_vae.compilation.cost import is_worth_compiling
 from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
-from pyro_vae.evaluation.proposals import Guide, Proposal, in_one_step, never_reaches_all
-from pyro_vae.evaluation.rare_states import StatesOfGuide, WithRareStates
+from pyro_vae.evaluation.proposals import (
+    Guide,
+    Proposal,
+    draws_states,
+    in_one_step,
+    never_reaches_all,
+)
+from pyro_vae.evaluation.rare_states import WithRareStates
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
@@ -94,17 +100,17 @@ def iterate_log_weights(
         is_restricted = never_reaches_all(given, proposal)
         torch.empty(num_samples)  # what one datum takes: too much is said now, and not in hours
         repeats = num_samples if given.plates.is_deterministic and is_guide else 1
-        states = StatesOfGuide.of(given, num_samples) if is_guide and scored else None
-        hides = is_guide and scored and states is None and given.plates.has_states
         probe = in_one_step(proposal)  # what is measured is the memory of its draws
         blocks = Blocks.of(given, probe, num_samples // repeats, fewest_runs(given))
-        if is_guide:
+        states = WithRareStates.of(proposal, given, num_samples) if scored else None
+        hides = scored and states is None and draws_states(proposal, given)
+        if states is not None:
+            proposal = states
+        elif is_guide:
             runs = -(-A_TEST_SET // blocks.size) * len(blocks.draws)
             compile = "off" if given.plates.one_draw else settings.compile
             scored_runs = -(-len(given) // blocks.size) * len(blocks.draws)
             proposal = CompiledGuide(compile, runs, scored_runs)
-        if states is not None:
-            proposal = WithRareStates(states, num_samples)
         runs_of_guide = blocks.draws if given.noise is not None else ()
 
         def weigh(own: int, few: slice) -> Tensor:

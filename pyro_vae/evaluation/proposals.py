@@ -257,6 +257,11 @@ def never_reaches_all(given: Conditioned, proposal: Proposal) -> bool:
     return given.plates.chooses and isinstance(proposal, GuideProposal)
 
 
+def draws_states(proposal: Proposal, given: Conditioned) -> bool:
+    """Whether a proposal draws a discrete latent, and as the guide that it is made of does."""
+    return given.plates.has_states and isinstance(proposal, GuideProposal)
+
+
 def to_try_after(proposal: Proposal | None) -> list[Widened]:
     """The proposals to try where the weights of this one have too heavy a tail, cheapest first.
 

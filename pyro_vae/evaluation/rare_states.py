@@ -27,9 +27,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_vae.contracts import Site, Trace, sites_of
+from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.distributions import stated_support
 from pyro_vae.evaluation.pareto import tail_size
+from pyro_vae.evaluation.proposals import GuideProposal, Proposal
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
@@ -56,9 +57,9 @@ class StatesOfGuide:
     has_others: bool
 
     @classmethod
-    def of(cls, given: Conditioned, num_samples: int) -> StatesOfGuide | None:
-        """The states, where there are few for so many draws; ``None`` for any other guide."""
-        plates, most = given.plates, min(MOST, num_samples // SHARE)
+    def of(cls, given: Conditioned, most: int) -> StatesOfGuide | None:
+        """The states, where there are no more than so many; ``None`` for any other guide."""
+        plates = given.plates
         is_other = plates.chooses or plates.one_draw or plates.globals
         if most < 2 or is_other or given.noise is not None or not plates.has_states:
             return None
@@ -68,14 +69,12 @@ class StatesOfGuide:
             states, row = _states_of(site["fn"], most), in_rows(site["value"], plates)[0, 0]
             if states is not None and states[0].numel() == row.numel():
                 found[name] = states.reshape(len(states), *row.shape).to(row)
-        has_others = len(found) < len(sites)
-        count = math.prod(map(len, found.values()))
-        if not found or count * (FEWEST if has_others else 1) > most:
+        if not found or math.prod(map(len, found.values())) > most:
             return None
         sizes = [torch.arange(len(states)) for states in found.values()]
         places = torch.cartesian_prod(*sizes).reshape(-1, len(sizes))
         joint = {name: own[places[:, i]] for i, (name, own) in enumerate(found.items())}
-        return cls(joint, has_others)
+        return cls(joint, has_others=len(found) < len(sites))
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -124,20 +123,49 @@ class WithRareStates:
     They are (3, K, n), the last the log of the standard error of what the rare states add.
 
     Args:
+        proposal: the guide, or what is made of it, which draws discrete sites as the guide does.
         states: of the guide.
-        num_samples: the draws K that rare is a matter of.
+        times: how often the other latents are drawn at each state.
+        below: the probability under the guide below which a state is summed over.
     """
 
-    def __init__(self, states: StatesOfGuide, num_samples: int):
-        self.states, self.num_samples = states, num_samples
-        self.times = num_samples // (SHARE * len(states)) if states.has_others else 1
+    def __init__(
+        self, proposal: GuideProposal, states: StatesOfGuide, times: int, below: float = math.inf
+    ):
+        self.proposal, self.states, self.below = proposal, states, below
+        self.times = times if states.has_others else 1
+
+    @classmethod
+    def of(
+        cls, proposal: Proposal, given: Conditioned, num_samples: int
+    ) -> WithRareStates | None:
+        """The rare states for K draws, where there are few; ``None`` where there are no such."""
+        most = min(MOST, num_samples // SHARE)
+        states = StatesOfGuide.of(given, most)
+        if states is None or not isinstance(proposal, GuideProposal):
+            return None
+        if states.has_others and len(states) * FEWEST > most:
+            return None
+        times = num_samples // (SHARE * len(states))
+        return cls(proposal, states, times, tail_size(num_samples) / num_samples)
+
+    @classmethod
+    def all_of(
+        cls, proposal: Proposal, given: Conditioned, num_samples: int
+    ) -> WithRareStates | None:
+        """All states, where they are no more than the draws, which may be too few for a tail."""
+        states = StatesOfGuide.of(given, min(MOST, num_samples))
+        if states is None or not isinstance(proposal, GuideProposal):
+            return None
+        return cls(proposal, states, num_samples // len(states))
 
     def __call__(self, given: Conditioned) -> Callable[[int], Tensor]:
-        found = self._stratum(given)
+        proposal = self.proposal.guide(given)
+        found = self._stratum(given, proposal)
 
         def draw(num_samples: int) -> Tensor:
             shape = (num_samples, len(given))
-            guide, model = given.traces(num_samples)
+            guide, model = given.traces(num_samples, proposal)
             weights = weights_of(guide, model, given.plates, shape)
             if found is None:
                 return torch.stack((weights, weights, _none_like(weights)))
@@ -149,11 +177,11 @@ class WithRareStates:
 
         return draw
 
-    def _stratum(self, given: Conditioned) -> _Stratum | None:
+    def _stratum(self, given: Conditioned, proposal: StochasticFunction) -> _Stratum | None:
         """``None`` where no state is rare, or q(y) differs by draw, as after other latents."""
         size, shape = len(self.states), (self.times * len(self.states), len(given))
         values = self.states.repeated(self.times, given)
-        sites = latent_sites(_at(given, values, shape[0]))
+        sites = latent_sites(_at(given, proposal, values, shape[0]))
         log_q, log_z = given.zeros(shape), given.zeros(shape)
         for name, site in sites.items():
             log_site = site_log_prob(site, given.plates, shape)
@@ -163,7 +191,7 @@ class WithRareStates:
         by_draw = log_q.reshape(self.times, size, -1)
         own = by_draw[0]
         spread = (by_draw - own).nan_to_num(0.0).abs()
-        is_rare = own < math.log(tail_size(self.num_samples) / self.num_samples)
+        is_rare = own < math.log(self.below)
         if not is_rare.any() or (spread > SAME * (1 + own.nan_to_num(0.0).abs())).any():
             return None
         drawn = {name: site["value"] for name, site in sites.items()}
@@ -204,10 +232,12 @@ class _Chosen(Messenger):
             msg["value"], msg["done"] = self.values[msg["name"]], True  # type: ignore[typeddict-unknown-key]
 
 
-def _at(given: Conditioned, values: Values, num_samples: int) -> Trace:
-    """The trace of the guide at states of its finite latents, all others drawn given them."""
+def _at(
+    given: Conditioned, guide: StochasticFunction, values: Values, num_samples: int
+) -> Trace:
+    """The trace of a guide at states of its finite latents, all others drawn given them."""
     with _Chosen(values):
-        return given.trace(given.guide, num_samples)
+        return given.trace(guide, num_samples)
 
 
 def _states_of(fn: TorchDistribution, most: int) -> Tensor | None:

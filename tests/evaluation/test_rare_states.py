@@ -10,6 +10,7 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae.evaluation.importance import evaluate, importance_weights
+from pyro_vae.evaluation.proposals import Refitted, Widened
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -106,6 +107,51 @@ def test_intervals_cover(name, num_samples):
     assert 0.92 < torch.stack(covered).mean() <= 1.0
     ratio = torch.cat(weights)  # of an unbiased estimate to p(x)
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(len(ratio))
+
+
+@pytest.mark.parametrize(
+    "proposal",
+    [Widened(1.2), Refitted(steps=3), Widened(1.2, of=Refitted(steps=3))],
+    ids=["widened", "refitted", "both"],
+)
+def test_intervals_of_what_is_made_of_the_guide_cover(proposal):
+    program, exact, x = case("with another latent")
+    score = pv.log_likelihood(program, x, 1000, proposal=proposal)
+    assert score.is_bound.double().mean() < 0.25
+    inside = (exact - score.values).abs() <= 1.96 * score.mc_se + 1e-9
+    assert 0.92 < inside[~score.is_bound].double().mean() <= 1.0
+
+
+class WithGlobal(Pair):
+    """The same pair, whose four means lie about a global mean."""
+
+    def model(self, x):
+        shift = pyro.sample("shift", dist.Normal(0.0, 0.1))
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(SHARES))
+            pyro.sample("x", dist.Normal((y * MEANS).sum(-1) + shift, 1.0), obs=x)
+
+    def guide(self, x):
+        pyro.sample("shift", dist.Normal(0.02, 0.1))
+        super().guide(x)
+
+    def exact(self, x):
+        scale = math.sqrt(1 + 0.1**2)
+        at_each = dist.Normal(MEANS + 0.02, scale).log_prob(x[:, None])
+        return (SHARES.log() + at_each).logsumexp(-1)
+
+
+@pytest.mark.parametrize("num_samples", [500, 1000])
+def test_intervals_beside_global_latents_cover(num_samples):
+    x = MEANS[torch.multinomial(SHARES, 20, True)] + torch.randn(20)
+    pair = WithGlobal()
+    program = pv.Program(pair.model, pair.guide, pair)
+    covered = []
+    for seed in range(40):  # each has draws of its own that all data share
+        score = pv.log_likelihood(program, x, num_samples, seed=seed)
+        assert score.is_bound.double().mean() < 0.25
+        covered.append((pair.exact(x) - score.values).abs() <= 1.96 * score.mc_se)
+    assert 0.9 < torch.stack(covered).double().mean() <= 1.0
 
 
 def test_states_that_are_all_rare_are_summed_exactly():
