@@ -31,6 +31,7 @@ SMALLER = "lower the sizes that it was given, of the data, the draws or the netw
 NO_MEMORY = re.compile("failed to map segment|annot allocate memory")  # for a library
 
 SHARED = ("train", "evaluate")  # among the processes that torchrun starts
+TRAINING = ("train", "sweep")  # all others take a program as it was trained
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,6 +111,15 @@ def _run_command(name: str, *argv: str) -> None:
             sys.stdout.flush()
     except TrainingDiverged as error:
         raise InvalidInput(str(error)) from error
+    except InvalidInput as error:
+        if name in TRAINING or "--likelihood" not in (error.fix or ""):
+            raise
+        raise InvalidInput(
+            error.argument,
+            got=error.got,
+            expected=f"{error.expected}, as the run's data are",
+            fix="bring the data to such values, or train a run on them (pyro-vae train)",
+        ) from None
 
 
 def say_if_slow() -> None:

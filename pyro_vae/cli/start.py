@@ -36,6 +36,7 @@ def start_from(owner: ProgramLike, data: Dataset, namespace: Namespace) -> None:
         return
     start, trust = namespace.start, trusted(namespace.trust)
     folder = checkpoint.pull(start) if checkpoint.is_address(start) else Path(start)
+    _say_if_read_otherwise(folder, namespace)
     known = read_data(folder)
     if known != RunData():  # as of a program that was saved by itself
         check_vocabulary(folder, data)
@@ -78,6 +79,26 @@ def _check_parts(program: ProgramLike, folder: Path, trust: list[str]) -> None:
                 expected="those of parts of the same classes",
                 fix=f"take the parts of {folder / RECIPE}, or leave --start out",
             )
+
+
+def _say_if_read_otherwise(folder: Path, namespace: Namespace) -> None:
+    """Say if a run reads the same data as the run that it starts from, but to other values."""
+    path = folder / RECIPE
+    began = read_settings(path, inside=folder) if path.exists() else {}
+    if began.get("data") != namespace.data or not speaks():
+        return
+    names = {name: (began.get(name), namespace.get(name)) for name in ("binarize", "scale")}
+    others = [
+        f"--{name} {now or 'none'}, which was {before or 'none'} there"
+        for name, (before, now) in names.items()
+        if (before or "none") != (now or "none")
+    ]
+    if others:
+        print(
+            "pyro-vae: warning: the data are read to other values than in the run that this one "
+            f"starts from: {'; '.join(others)}",
+            file=sys.stderr,
+        )
 
 
 def _check_columns(began: Columns | None, now: Columns | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,7 +10,8 @@ from pyro import validation_enabled
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, SumsLatents, Tensors
+from pyro_vae.contracts import ProgramLike, SumsLatents, Tensors, Trace, sites_of
+from pyro_vae.distributions import stated_support
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
@@ -63,7 +64,8 @@ def decode(
         observed sites.
 
     Raises:
-        InvalidInput: on latents of another shape or name, or a context that is missing.
+        InvalidInput: on latents of another shape or name, a context that is missing, or a discrete
+            latent that the context rules out, as a label y under another label.
 
     Example:
         >>> pv.decode(vae, torch.zeros(3, 2)).shape
@@ -117,7 +119,9 @@ def decode(
         at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
         part = rows_of(spread, few)
         at |= states_given(program, at, len(few), part, depth)
-        return observed_parts(prior_predictive(program, len(few), part, at), parts)
+        trace = prior_predictive(program, len(few), part, at)
+        _check_states(trace, values)
+        return observed_parts(trace, parts)
 
     made = in_blocks(program, run, partial(shown_value, draws=draws), total, seed)
     return like_parts({name: x.reshape(*lead, *x.shape[1:]) for name, x in made.items()}, parts)
@@ -138,6 +142,21 @@ def _context_of_one(
     else:
         one = None if context is None else first(context)
     return context_for_each(program, one, 1)
+
+
+def _check_states(trace: Trace, names: Iterable[str]) -> None:
+    """Raise `InvalidInput` where the model gives a discrete latent no probability."""
+    for name in names:
+        fn, value = sites_of(trace)[name]["fn"], sites_of(trace)[name]["value"]
+        support = stated_support(fn)
+        is_state = support.is_discrete and support.check(value).all()  # and not a mean of states
+        if is_state and (fn.log_prob(value) == -torch.inf).any():
+            raise InvalidInput(
+                f"z[{name!r}]",
+                got="a value that the model rules out, given this context",
+                expected="one that it allows",
+                fix=f"pass {name} and the context of one datum, or change both",
+            )
 
 
 def _other_shape(name: str, value: Tensor, shape: torch.Size) -> InvalidInput:

@@ -142,3 +142,11 @@ def test_a_short_text_has_the_length_of_the_one_that_taught_the_words():
     short = pv.datasets.load("short.txt", vocabulary=own.vocabulary)[0]
     assert short.event_shape == own.event_shape and short.text[0] == "the cat."
     assert pv.datasets.load("short.txt")[0].event_shape == (4,)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "check", "decompose"])
+def test_a_run_is_not_advised_another_likelihood(command, capsys):
+    grey("bits.npz", 0, levels=2), grey("other.npz", 1)
+    assert main(["train", "--data", "bits.npz", *SMALL, "--out", "run"]) == 0
+    said = fails(capsys, command, "run", "--data", "other.npz")
+    assert "--" not in said and "bring the data to such values, or train a run on them" in said

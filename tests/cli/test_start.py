@@ -156,3 +156,14 @@ def test_a_program_that_was_saved_alone_gives_its_weights(on_table, tmp_path):
     assert main(["train", *begin, "--learning_rate", "1e-30"]) == 0
     for name, weight in pv.load(on_table).state_dict().items():
         torch.testing.assert_close(pv.load(tmp_path / "a").state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("policy, said", [("dynamic", False), ("fixed", True)])
+def test_the_same_data_read_to_other_values_are_said(policy, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.savez("grey.npz", x=np.random.default_rng(0).random((40, 4)).astype("float32"))
+    words = ["train", "--data", "grey.npz", "--epochs", "1", "--latent", "2", "--compile", "off"]
+    words += ["--num-samples", "2", "--encoder.hidden", "[4]", "--decoder.hidden", "[4]"]
+    assert main([*words, "--binarize", "dynamic", "--out", "first"]) == 0
+    assert main([*words, "--binarize", policy, "--start", "first", "--out", "second"]) == 0
+    assert ("--binarize fixed, which was dynamic there" in capsys.readouterr().err) is said

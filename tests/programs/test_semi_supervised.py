@@ -383,3 +383,14 @@ def test_gaps_in_x_are_left_out(float64):
     exact = torch.stack(exact).logsumexp(0) + math.log(16 / 2000) - math.log(2)
     off = (score.values - exact).abs()[~score.is_bound]
     assert len(off) > 20 and (off < 4 * score.mc_se[~score.is_bound] + 1e-6).all()
+
+
+def test_a_label_that_the_context_rules_out_is_not_decoded_under_it(float64):
+    program = semi(posterior=pv.posteriors.DiagonalNormal)
+    y = torch.eye(3)[torch.tensor([0, 1])]
+    latents = {"z": torch.zeros(2, 2), "y": y}
+    alone = pv.decode(program, latents, torch.tensor([-1, -1]))
+    torch.testing.assert_close(pv.decode(program, latents, torch.tensor([0, 1])), alone)
+    torch.testing.assert_close(pv.decode(program, latents, torch.tensor([-1, 1])), alone)
+    with pytest.raises(InvalidInput, match=r"z\['y'\]: got a value that the model rules out"):
+        pv.decode(program, latents, torch.tensor([0, 2]))
