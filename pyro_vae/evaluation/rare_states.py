@@ -136,9 +136,7 @@ class WithRareStates:
         self.times = times if states.has_others else 1
 
     @classmethod
-    def of(
-        cls, proposal: Proposal, given: Conditioned, num_samples: int
-    ) -> WithRareStates | None:
+    def of(cls, proposal: Proposal, given: Conditioned, num_samples: int) -> WithRareStates | None:
         """The rare states for K draws, where there are few; ``None`` where there are no such."""
         most = min(MOST, num_samples // SHARE)
         states = StatesOfGuide.of(given, most)
@@ -232,9 +230,7 @@ class _Chosen(Messenger):
             msg["value"], msg["done"] = self.values[msg["name"]], True  # type: ignore[typeddict-unknown-key]
 
 
-def _at(
-    given: Conditioned, guide: StochasticFunction, values: Values, num_samples: int
-) -> Trace:
+def _at(given: Conditioned, guide: StochasticFunction, values: Values, num_samples: int) -> Trace:
     """The trace of a guide at states of its finite latents, all others drawn given them."""
     with _Chosen(values):
         return given.trace(guide, num_samples)
