@@ -27,7 +27,7 @@ from pyro_vae.plotting.files import FORMATS, formats_with
 from pyro_vae.programs import as_program
 from pyro_vae.ranks.group import of_this_process, speaks
 from pyro_vae.ranks.launch import is_restarted, leave
-from pyro_vae.recipes.build import build_optimizer, build_program
+from pyro_vae.recipes.build import build_objective, build_optimizer, build_program
 from pyro_vae.recipes.data import reading_of, suited_to
 from pyro_vae.recipes.known import check_known
 from pyro_vae.recipes.parser import RecipeParser, modules_of_flags
@@ -152,7 +152,7 @@ def prepare(argv: list[str], load: Callable[[Recipe], Parts] | None = None) -> P
     if namespace.start and not checkpoint.is_address(namespace.start):
         namespace.start = str(Path(namespace.start).resolve())
     recipe = recipes.recipe(namespace)
-    recipe.objective(), build_optimizer(recipe)  # what is wrong with them is said now
+    build_objective(recipe), build_optimizer(recipe)  # what is wrong with them is said now
     data, validation, test = (load or load_parts)(recipe)
     if data.is_on_disk:  # so that it is read so again, however much memory there is
         namespace.in_memory = "off"
@@ -187,7 +187,7 @@ def run(argv: list[str]) -> None:
         fit,
         owner,
         data,
-        objective=recipe.objective(),
+        objective=build_objective(recipe),
         optimizer=build_optimizer(recipe),
         schedule=recipe.schedule,
         validation=ready.validation,

@@ -90,16 +90,33 @@ def tangent_planes(decoder: Decoder, z: Tensor) -> TangentPlane:
     directions = _directions(decoder.support, z)  # (N, D, D): a column each
     with frozen(decoder.program):
         # The pull-back u -> J'u is linear in u, and its own transpose is J.
-        x, pull_back = torch.func.vjp(decoder, z)[:2]
-        push_forward = torch.func.vjp(lambda u: pull_back(u)[0], torch.zeros_like(x))[1]
+        z = z.detach().requires_grad_()
+        x = decoder(z)
+        u = torch.zeros_like(x, requires_grad=True)
+        pulled = _derivative(x, z, u, create_graph=True)
         columns = [
-            push_forward(directions[..., d].contiguous())[0].reshape(len(z), -1)
+            _derivative(pulled, u, directions[..., d]).reshape(len(z), -1)
             for d in range(z.shape[1])
         ]
     jacobian = torch.stack(columns, dim=-1).detach()
     basis, stretches, _ = torch.linalg.svd(jacobian, full_matrices=False)
     flat = z.shape[1] - stretches.shape[1]  # directions that x has no room for
     return TangentPlane(jacobian, basis, torch.nn.functional.pad(stretches, (0, max(0, flat))))
+
+
+def _derivative(of: Tensor, by: Tensor, weights: Tensor, create_graph: bool = False) -> Tensor:
+    """The derivative of a weighted sum; zeros where there is none."""
+    if not of.requires_grad:
+        return torch.zeros_like(by, requires_grad=create_graph)
+    (found,) = torch.autograd.grad(
+        of,
+        by,
+        weights,
+        retain_graph=True,
+        create_graph=create_graph,
+        materialize_grads=True,
+    )
+    return found
 
 
 def _check_smooth(decoder: Decoder) -> None:

@@ -1,4 +1,4 @@
-"""Build a program and an optimiser from a recipe."""
+"""Build a program, an objective and an optimiser from a recipe."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+import pyro.infer
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.known import rest_of
 from pyro_vae.networks.context import Covariates
 from pyro_vae.networks.shapes import Size
+from pyro_vae.objectives import ELBO
 from pyro_vae.posteriors.experts import Experts
 from pyro_vae.recipes.factories import (
     Factory,
@@ -41,7 +43,7 @@ from pyro_vae.recipes.recipe import Recipe, Shape, Site
 from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.validation import InvalidInput, nearest_name, tensors_of
 
-__all__ = ["build_optimizer", "build_program", "rebuild_program"]
+__all__ = ["build_objective", "build_optimizer", "build_program", "rebuild_program"]
 
 Modules = nn.Module | list[nn.Module]  # one for each level of a hierarchy
 
@@ -319,6 +321,13 @@ def _context_module(recipe: Recipe, data: Dataset) -> tuple[nn.Module | None, in
         )
     classes = max(data.num_classes, len(columns[0].categories) if columns else 0)
     return networks.OneHot(classes), classes
+
+
+def build_objective(recipe: Recipe) -> pyro.infer.ELBO | None:
+    """The recipe's objective; ``None`` for a plain ELBO, whose way with latents `fit` chooses."""
+    objective = recipe.objective()
+    is_plain = type(objective) is ELBO and vars(objective) == vars(ELBO())
+    return None if is_plain else objective
 
 
 def build_optimizer(recipe: Recipe) -> Callable[..., torch.optim.Optimizer]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection
 
+import torch
 from opt_einsum import shared_intermediates
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -98,7 +99,8 @@ def drawn_states(
         first_dim: the first dimension left of all plates, negative.
     """
     sampler = infer_discrete(model, first_available_dim=first_dim, strict_enumeration_warning=False)
-    drawn = sites_of(poutine.trace(sampler).get_trace(*args))
+    with torch.no_grad():  # a state has no derivative
+        drawn = sites_of(poutine.trace(sampler).get_trace(*args))
     return {name: drawn[name]["value"] for name in names}
 
 

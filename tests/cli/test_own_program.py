@@ -86,6 +86,21 @@ class Conditional(nn.Module):
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
 
+class Sums(Pair):
+    '''Sums over a kind, on which the mean of z depends.'''
+
+    def __init__(self, latent: int = 2):
+        super().__init__((6,), latent)
+
+    def model(self, xs):
+        states = {"enumerate": "parallel"}
+        with pyro.plate("images", len(xs)):
+            kind = pyro.sample("k", dist.Categorical(torch.ones(3)), infer=states)
+            loc = (kind - 1.0)[..., None].expand(*kind.shape, self.latent)
+            code = pyro.sample("code", dist.Normal(loc, 0.5).to_event(1))
+            pyro.sample("obs", dist.Bernoulli(logits=self.decoder(code)).to_event(1), obs=xs)
+
+
 class Rescaled(Conditional):
     def observe(self, loc, xs):
         pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=2 * xs + 1)
@@ -132,6 +147,7 @@ def train(folder, *options):
     [
         ("Pair", ["--program.latent", "3", "--program.hidden=5"], 3, True),
         ("Forgetful", ["--program.z_dim", "3"], 3, True),  # not by its class, but by the recipe
+        ("Sums", ["--latent", "3"], 3, True),
         ("functions", ["--program.width", "4"], 4, False),
     ],
 )
@@ -149,7 +165,7 @@ def test_every_command_takes_its_run(folder, capsys, program, options, width, lo
     assert np.load(f"{run}/new.npz")["x"].shape == (3, 6)
     assert main(["report", run, *trust]) == 0
     assert main(["compare", run, run]) == 0
-    if program == "Forgetful":
+    if program in ("Forgetful", "Sums"):
         assert main(["inspect", run, *few, "--reference", "0", *trust]) == 0
     if loads_alone:
         data = pv.datasets.load(folder / "data.npz")[1]
