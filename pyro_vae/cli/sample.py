@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from pyro_vae import checkpoint, plotting
 from pyro_vae.cli.contexts import example_of, in_own_units, parse_context
 from pyro_vae.cli.options import parse
@@ -27,6 +29,7 @@ from pyro_vae.validation import (
 )
 
 COMMAND = "pyro-vae sample"
+CHANNELS = (1, 2)  # of a sound
 
 
 def arguments() -> CommandParser:
@@ -58,8 +61,11 @@ def arguments() -> CommandParser:
         type=str,
         default=None,
         help="a .png or .npz file, of several sites an array each; for text also .txt; for a "
-        "table also .csv; for log-spectrograms also .wav, the sounds one after another; by "
-        "default RUN/samples.png, for text RUN/samples.txt",
+        "table also .csv; for waveforms and log-spectrograms also .wav, the sounds one after "
+        "another; by default RUN/samples.png, for text RUN/samples.txt",
+    )
+    parser.add_argument(
+        "--rate", type=int, default=8000, help="samples a second of a .wav, as the data have"
     )
     return parser
 
@@ -67,6 +73,7 @@ def arguments() -> CommandParser:
 def run(argv: list[str]) -> None:
     options = parse(arguments(), argv)
     check_count("num", options.num)
+    check_count("rate", options.rate)
     folder, program = load_run(options)
     vocabulary = vocabulary_of(folder)
     known = read_data(folder)
@@ -122,7 +129,7 @@ def run(argv: list[str]) -> None:
         print(printable(lines), end="")
     elif target.suffix == ".wav":
         with isolated_random(x.device, options.seed):
-            data = marked_wav(COMMAND, wav(waveform(x).flatten()))
+            data = marked_wav(COMMAND, wav(_one_after_another(x), options.rate))
     else:
         data = plotting.figure_png(
             plotting.data_plots(
@@ -140,3 +147,10 @@ def run(argv: list[str]) -> None:
     console_of().print(
         f"{counted(options.num, 'sample')} in {target}", highlight=False, soft_wrap=True
     )
+
+
+def _one_after_another(x: Tensor) -> Tensor:
+    """Waveforms (N, C, T), or the sounds of log-spectrograms (N, 129, F), as one: (C, N T)."""
+    is_sound = x.dim() == 3 and x.shape[1] in CHANNELS and x.shape[2] > max(CHANNELS)
+    sounds = x if is_sound else waveform(x)[:, None]
+    return sounds.transpose(0, 1).flatten(1)

@@ -81,19 +81,24 @@ def waveform(spectrogram: Tensor, iterations: int = 100, momentum: float = 0.99)
 
 
 def wav(recording: Tensor, rate: int = 8000) -> bytes:
-    """A recording (T,) in [-1, 1] as a WAV file of 16 bits; louder ones are turned down.
+    """A recording in [-1, 1] as a WAV file of 16 bits; a louder one is turned down.
+
+    Args:
+        recording: the sound (T,), or of several channels (C, T); missing samples are silent.
+        rate: samples a second.
 
     Example:
-        >>> len(wav(torch.zeros(4032)))
-        8108
+        >>> len(wav(torch.zeros(4032))), len(wav(torch.zeros(2, 4032)))
+        (8108, 16172)
     """
-    samples = recording / recording.abs().max().clamp_min(1.0)
+    channels = recording.reshape(-1, recording.shape[-1]).nan_to_num(0.0)
+    samples = channels / channels.abs().max().clamp_min(1.0)
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
-        out.setnchannels(1)
+        out.setnchannels(len(channels))
         out.setsampwidth(2)
         out.setframerate(rate)
-        out.writeframes((samples * 32767).to(torch.int16).cpu().numpy().tobytes())
+        out.writeframes((samples.T * 32767).to(torch.int16).cpu().numpy().tobytes())
     return file.getvalue()
 
 

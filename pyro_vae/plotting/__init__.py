@@ -4,6 +4,7 @@ Drawing lives here; a number that a table would report is computed elsewhere.
 """
 
 from pyro_vae.plotting.columns import column_plots, plot_column
+from pyro_vae.plotting.curves import is_series
 from pyro_vae.plotting.data import (
     data_plots,
     is_clip,
@@ -45,6 +46,7 @@ __all__ = [
     "column_plots",
     "data_plots",
     "is_clip",
+    "is_series",
     "plot_anomaly",
     "plot_bounds",
     "plot_column",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from pyro_vae.datasets.columns import Column, Columns
 from pyro_vae.plotting.files import COLOURS, Draw, named
+from pyro_vae.plotting.latent import num_bins
 from pyro_vae.validation import counted
 
 __all__ = ["column_plots", "plot_column"]
 
 MOST = 12  # columns of a figure
+LETTERS, LINES = 30, 10  # of what is written in the room of one
 FEW_NUMBERS = 30  # that have a bar each
 NAMES = "data", "new data"
 
@@ -85,13 +88,16 @@ def _densities(ax: Axes, data: np.ndarray, new: np.ndarray) -> None:
     """Histograms over the range of the data and of the middle of what is new."""
     ends = np.concatenate([data, np.quantile(new, [0.005, 0.995])]) if len(new) else data
     low, high = (ends.min(), ends.max()) if len(ends) else (0.0, 1.0)
-    bins = np.linspace(low, high if high > low else low + 1, 31)
+    bins = np.linspace(low, high if high > low else low + 1, 1 + num_bins((len(data), len(new))))
     for values, colour, label, filled in zip((data, new), COLOURS, NAMES, (True, False)):
         inside = np.histogram(values, bins)[0] / max(1, len(values))
         ax.stairs(inside, bins, color=colour, alpha=0.5 if filled else 1, fill=filled, label=label)
 
 
 def _list(title: str, names: Sequence[str], ax: Axes) -> None:
+    """Write names into the room of one column."""
     ax.axis("off")
-    words = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
-    ax.text(0.5, 0.5, f"{title}:\n{words}", ha="center", va="center", wrap=True, fontsize="small")
+    lines = textwrap.wrap(", ".join(names), LETTERS)
+    words = "\n".join([f"{title}:", *lines[:LINES], *(["..."] if len(lines) > LINES else [])])
+    text = ax.text(0.5, 0.5, words, ha="center", va="center", fontsize="small")
+    text.set_in_layout(False)  # the other columns keep their room, however long a name is

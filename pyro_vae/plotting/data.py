@@ -1,4 +1,4 @@
-"""Figures of data: images, text, spectrograms, and reconstructions beside their originals."""
+"""Figures of data: images, curves, text, and reconstructions beside their originals."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import Tensors
 from pyro_vae.datasets.text import UNKNOWN, Vocabulary
+from pyro_vae.plotting.curves import is_series, plot_series
 from pyro_vae.plotting.files import Draw, named
 from pyro_vae.validation import short, tensors_of
 
@@ -37,18 +38,19 @@ def plot_data(
 ) -> Axes:
     """Draw data side by side, in the form that their shape suggests.
 
-    Images (N, C, H, W) or (N, H, W) become a grid, clips film strips, text the lines of
-    `plot_text`, and anything else the rows of one heat map, whose colours follow logarithms where a
-    few values are far above all others.
+    Images (N, C, H, W) or (N, H, W) become a grid, clips film strips, sounds and other series of
+    three values at most a grid of curves (`is_series`), text the lines of `plot_text`, and anything
+    else the rows of one heat map, whose colours follow logarithms where a few values are far above
+    all others.
 
     Args:
         x: the data. Images are shown between 0 and 1, or between their extremes where they leave
             that interval. Data of other than one or three channels are clips, and their frames
             stand beside one another.
         ax: where to draw.
-        columns: images in a row; by default as many as make the whole about square.
+        columns: images or curves in a row; by default as many as make the whole about square.
         title: what they are.
-        rows: the name of each row of images, or of each group of rows of a heat map.
+        rows: the name of each row of images or curves, or of each group of rows of a heat map.
         vocabulary: the words of text.
         entries: the names of the columns of a table. The colours of each column then lie between
             its own least and largest value.
@@ -56,8 +58,11 @@ def plot_data(
     if vocabulary is not None:
         title += " (_: a rare word)" if (x == UNKNOWN).any() else ""
         return plot_text(vocabulary.decode(x), ax, columns or len(x), title=title, rows=rows)
-    ax.set_title(f"{title} (white: missing)" if x.isnan().any() else title)
-    array = x.detach().cpu().float().numpy()
+    array, has_gaps = x.detach().cpu().float().numpy(), bool(x.isnan().any())
+    if is_series(array.shape[1:]):
+        ax.set_title(f"{title} (gaps: missing)" if has_gaps else title)
+        return plot_series(array, ax, columns, rows)
+    ax.set_title(f"{title} (white: missing)" if has_gaps else title)
     if array.ndim not in (3, 4):
         return _heat_map(array.reshape(len(array), -1), ax, rows, entries)
     if array.ndim == 3:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -174,6 +174,16 @@ def plot_tangent_planes(
     return ax
 
 
+def num_bins(counts: Iterable[int]) -> int:
+    """How many bins a histogram of so many numbers has; of several, the fewest decide.
+
+    Example:
+        >>> [num_bins([count, 10_000]) for count in (4, 36, 1000)]
+        [6, 12, 30]
+    """
+    return int(np.clip(2 * np.sqrt(min(counts)), 6, 30))
+
+
 def plot_pairs(
     samples: Mapping[str, Tensor], axes: np.ndarray, names: Sequence[str] = (), shown: int = 500
 ) -> np.ndarray:
@@ -192,7 +202,7 @@ def plot_pairs(
     }
     names = [*map(named, names)] or [f"z[{d}]" for d in range(count)]
     everything = np.concatenate(list(points.values()))
-    bins = int(np.clip(2 * np.sqrt(min(map(len, points.values()))), 6, 30))
+    bins = num_bins(map(len, points.values()))
     low, high = np.percentile(everything, 0.5, axis=0), np.percentile(everything, 99.5, axis=0)
     for row in range(count):
         for column in range(count):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import FAST, FEW, fails
+from scipy.io import wavfile
 
 import pyro_vae as pv
 from pyro_vae.cli import main
@@ -150,6 +151,24 @@ def test_samples_of_spectrograms_are_written_as_sound(run, tmp_path, capsys):
     assert "spectrogram: got shape (3, 1, 8, 8)" in fails(
         capsys, "sample", run, "--num", "3", "--out", tmp_path / "c.wav"
     )
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_waveforms_are_written_as_sounds(tmp_path, channels):
+    loud = np.random.default_rng(0).uniform(-1, 1, (60, channels, 200)).astype("float32")
+    np.savez(tmp_path / "x.npz", x=loud)
+    run, target = str(tmp_path / "run"), str(tmp_path / "a.wav")
+    data = ["--data", str(tmp_path / "x.npz"), "--likelihood", "Normal"]
+    assert main(["train", *data, "--out", run, *FAST]) == 0
+    new = ["sample", run, "--num", "3", "--draws"]
+    assert main([*new, "--out", target, "--rate", "16000"]) == 0
+    assert main([*new, "--out", str(tmp_path / "a.npz")]) == 0
+    rate, written = wavfile.read(target)
+    x = np.load(tmp_path / "a.npz")["x"]
+    sound = np.concatenate(list(x), axis=-1).T
+    sound = sound / max(1.0, np.abs(sound).max())
+    assert rate == 16000
+    np.testing.assert_allclose(written.reshape(-1, channels) / 32767, sound, atol=1e-4)
 
 
 def test_clips_are_drawn_as_film_strips(tmp_path):

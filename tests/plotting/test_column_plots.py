@@ -56,3 +56,19 @@ def test_what_is_left_of_many_columns_is_named():
     assert len(plots) == 12
     (text,) = drawn(plots[-1]).texts
     assert text.get_text().startswith("29 more columns:\nc11, c12")
+
+
+def test_the_names_of_columns_that_are_left_out_take_no_room():
+    names = [f"a rather long name of column {i}" for i in range(40)]
+    many = Columns(tuple(Column(name, "real") for name in names))
+    figure = Figure(layout="constrained", figsize=(10.4, 6.6))
+    axes = figure.subplots(3, 4)
+    for plot, ax in zip(
+        plotting.column_plots(torch.randn(9, 40), torch.randn(9, 40), many), axes.flat
+    ):
+        plot(ax)
+    figure.draw_without_rendering()
+    widths = [ax.get_position().width for ax in axes.flat]
+    assert max(widths) < 1.02 * min(widths)
+    (text,) = axes[-1, -1].texts
+    assert text.get_text().startswith("29 more columns:") and text.get_text().endswith("...")
