@@ -184,10 +184,11 @@ def _reading_of(folder: Path, options: Namespace) -> tuple[str, dict[str, Any]]:
             expected="data to score",
             fix="add --data NAME",
         )
-    reading = reading_of(recipe)
-    if not _are_the_runs(folder, options):
-        reading["in_memory"] = "auto"
+    reading, are_the_runs = reading_of(recipe), _are_the_runs(folder, options)
+    if recipe.get("start") or not are_the_runs:  # whose words are another text's
         reading["vocabulary"] = vocabulary_of(folder)
+    if not are_the_runs:
+        reading["in_memory"] = "auto"
         for setting in (*(OF_FILES if name in datasets.names() else ()), *_of_images(name)):
             reading.pop(setting, None)
     return name, {

@@ -1,4 +1,4 @@
-"""What a run with ``--start`` takes over: weights, for the same parts and the same data."""
+"""What a run with ``--start`` takes over: weights for the same parts, and the words of text."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from jsonargparse import Namespace
 
 from pyro_vae import checkpoint
 from pyro_vae.cli.run_data import RunData, read_data
-from pyro_vae.cli.runs import check_vocabulary, program_of, trusted
+from pyro_vae.cli.runs import check_vocabulary, program_of, trusted, vocabulary_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.columns import Columns, said_as
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.datasets.text import Vocabulary
 from pyro_vae.programs import as_program
 from pyro_vae.ranks.group import speaks
 from pyro_vae.recipes.recipe import read_settings
 from pyro_vae.validation import InvalidInput, short
 
-__all__ = ["start_from"]
+__all__ = ["start_from", "words_of_start"]
 
 RECIPE = "recipe.yaml"
 OTHER = "start from a run on data of the same kind, or leave --start out"
@@ -34,8 +35,7 @@ def start_from(owner: ProgramLike, data: Dataset, namespace: Namespace) -> None:
     if namespace.resume and namespace.out and checkpoint.exists(namespace.out, "training"):
         _check_same_start(namespace)
         return
-    start, trust = namespace.start, trusted(namespace.trust)
-    folder = checkpoint.pull(start) if checkpoint.is_address(start) else Path(start)
+    folder, trust = _folder_of(namespace.start), trusted(namespace.trust)
     _say_if_read_otherwise(folder, namespace)
     known = read_data(folder)
     if known != RunData():  # as of a program that was saved by itself
@@ -48,6 +48,18 @@ def start_from(owner: ProgramLike, data: Dataset, namespace: Namespace) -> None:
             _check_units(began, now)
     checkpoint.load(folder, owner, trust=trust)
     _check_parts(as_program(owner), folder, trust)
+
+
+def words_of_start(start: str | None) -> Vocabulary | None:
+    """The words in which a run reads its text that starts from another; a resumed one may have
+    outlived that.
+    """
+    folder = None if start is None else _folder_of(start)
+    return vocabulary_of(folder) if folder is not None and folder.exists() else None
+
+
+def _folder_of(start: str) -> Path:
+    return checkpoint.pull(start) if checkpoint.is_address(start) else Path(start)
 
 
 def _check_same_start(namespace: Namespace) -> None:

@@ -17,7 +17,7 @@ from pyro_vae.cli.processes import add_process_arguments, in_processes
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.cli.runs import VOCABULARY, add_trust_argument, trusted, write_vocabulary
 from pyro_vae.cli.scores import print_scores, score_run
-from pyro_vae.cli.start import start_from
+from pyro_vae.cli.start import start_from, words_of_start
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
@@ -358,6 +358,7 @@ def load_parts(recipe: Recipe) -> Parts:
         binarize=recipe.binarize,
         root=recipe.data_root,
         **reading_of(vars(recipe)),
+        vocabulary=words_of_start(recipe.start),
         missing=recipe.missing,
         missing_fraction=recipe.missing_fraction,
         labelled=recipe.labelled,

@@ -167,3 +167,25 @@ def test_the_same_data_read_to_other_values_are_said(policy, said, tmp_path, mon
     assert main([*words, "--binarize", "dynamic", "--out", "first"]) == 0
     assert main([*words, "--binarize", policy, "--start", "first", "--out", "second"]) == 0
     assert ("--binarize fixed, which was dynamic there" in capsys.readouterr().err) is said
+
+
+def test_other_text_is_read_in_the_words_of_the_run_that_training_starts_from(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("the cat sat on a mat\na dog ate the bone\n" * 30)
+    (tmp_path / "other.txt").write_text("the cow sat on a mat\na dog ate\n" * 30)
+    words = ["--likelihood", "AutoregressiveCategorical", "--encoder", "Recurrent"]
+    words += ["--latent", "2", "--epochs", "1", "--compile", "off", "--num-samples", "2"]
+    words += ["--decoder.hidden", "[4]"]
+    assert main(["train", "--data", "own.txt", *words, "--out", "first"]) == 0
+    other = ["train", "--data", "other.txt", *words, "--start", "first", "--out", "second"]
+    assert main(other) == 0
+    assert "not in the vocabulary, and are read as unknown: cow" in caplog.text
+    kept = [(tmp_path / run / "vocabulary.txt").read_text() for run in ("first", "second")]
+    assert kept[0] == kept[1] and "cow" not in kept[0]
+    assert main(["evaluate", "second", "--num-samples", "2"]) == 0
+    resumed = ["train", "--out", "second", "--resume", "--epochs", "2", "--num-samples", "2"]
+    assert main(resumed) == 0
+    shutil.rmtree("first")
+    assert main(["evaluate", "second", "--num-samples", "2"]) == 0
