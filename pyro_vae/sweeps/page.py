@@ -82,7 +82,8 @@ def notes_of(results: Results) -> Iterator[str]:
         pairs = "differences from the first row" if results.chosen else "pairs of rows"
         yield (
             "Differences are paired by datum and seed. Their standard error holds that over data "
-            "and that over seeds; p is of no difference, by Student's t, corrected by Holm's "
+            "and that over seeds, which counts for more the fewer seeds there are; p is of no "
+            "difference, by Banerjee's interval of both parts, corrected by Holm's "
             f"method for all {pairs}. A row with p below {LEVEL} is told from the first."
         )
         if any(row.difference is None for row in results.rows[1:]):

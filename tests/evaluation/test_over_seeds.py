@@ -76,13 +76,39 @@ def simulated(generator, effect=0.0, models=5, seeds=3, data=60):
     return {str(model): scores(values) for model, values in enumerate(found)}
 
 
-def test_of_equal_models_the_best_is_rarely_told_from_another():
+@pytest.mark.parametrize(("models", "seeds"), [(2, 2), (6, 2), (6, 3), (5, 5)])
+def test_of_equal_models_the_best_is_rarely_told_from_another(models, seeds):
     generator = np.random.default_rng(1)
-    wrong = 0
+    wrong, inside = 0, 0
     for _ in range(200):
-        _, found = against_best(simulated(generator))
+        equal = simulated(generator, models=models, seeds=seeds)
+        _, found = against_best(equal)
         wrong += any(each.adjusted < 0.05 for each in found.values())
-    assert wrong / 200 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200)
+        one = compare_over_seeds(equal["0"], equal["1"])
+        inside += abs(one.mean) < 1.96 * one.se
+    chance = 2 * math.sqrt(0.05 * 0.95 / 200)
+    assert wrong / 200 <= 0.05 + chance and inside / 200 >= 0.95 - chance
+
+
+def test_two_seeds_that_agree_by_chance_are_no_proof():
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(2, 1000)) * 0.8 + 0.25
+    own -= own.mean(1, keepdims=True) - np.array([[0.23], [0.27]])
+    found = compare_over_seeds(scores(own), scores(np.zeros((2, 1000))))
+    assert found.se_seeds == pytest.approx(0.02) and found.mean == pytest.approx(0.25)
+    assert 0.05 < found.p_value < stats.t.sf(0.25 / 0.02, 1) * 3
+
+
+@pytest.mark.parametrize("p", [1e-60, 1e-6, 0.03, 0.4, 0.99])
+def test_the_p_value_is_where_the_interval_ends(p):
+    rng = np.random.default_rng(0)
+    d = rng.normal(size=(4, 1)) + rng.normal(size=(4, 50))
+    found = compare_over_seeds(scores(d), scores(0 * d))
+    ends = math.hypot(
+        stats.t.isf(p / 2, 49) * found.se_data, stats.t.isf(p / 2, 3) * found.se_seeds
+    )
+    moved = compare_over_seeds(scores(d - d.mean() + ends), scores(0 * d))
+    assert moved.p_value == pytest.approx(p, rel=1e-6)
 
 
 def test_a_model_that_is_better_is_found_and_all_others_are_told_from_it():
