@@ -27,6 +27,7 @@ from pyro_vae.report.run_files import as_json
 from pyro_vae.validation import InvalidInput, check_choice, counted
 
 COMMAND = "pyro-vae compare"
+OF_THE_MACHINE = ("device", "compile", "data_root", "in_memory")  # settings that make no model
 
 
 def arguments() -> CommandParser:
@@ -71,12 +72,16 @@ def run(argv: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Scores by run, each run's difference from the first, and the same over seeds by runs."""
+    """Scores by run, each run's difference from the first, and the same over seeds by runs.
+
+    A run that repeats another one's recipe and seed counts once over seeds: ``repeated`` names it.
+    """
 
     scores: Mapping[str, Score]
     differences: Mapping[str, Difference]
     spreads: Mapping[tuple[str, ...], Spread]
     over_seeds: Mapping[tuple[str, ...], SeedDifference]
+    repeated: Mapping[str, str]
 
     @property
     def reference(self) -> str:
@@ -109,6 +114,8 @@ class _Comparison:
                 }
                 for name, paired in self.differences.items()
             },
+            # ">=", "<=" or "~" where a score is a bound: then the Monte Carlo error is too small.
+            "signs": {name: paired.sign for name, paired in self.differences.items()},
             "seeds": [
                 {
                     "runs": list(names),
@@ -125,15 +132,20 @@ class _Comparison:
 def _compare(scores: Mapping[str, Score]) -> _Comparison:
     first, *others = scores
     _check_units(scores)
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[int, str]] = {}  # by recipe and seed
+    repeated: dict[str, str] = {}
     for name in scores:
-        groups.setdefault(_recipe_without_seed(Path(name)), []).append(name)
-    models = [tuple(names) for names in groups.values()]
+        by_seed = groups.setdefault(_recipe_without_seed(Path(name)), {})
+        known_as = by_seed.setdefault(_seed_of(Path(name)), name)
+        if known_as != name:
+            repeated[name] = known_as
+    models = [tuple(by_seed.values()) for by_seed in groups.values()]
     return _Comparison(
         scores,
         {name: compare(scores[name], scores[first]) for name in others},
         {names: spread([scores[name] for name in names]) for names in models if len(names) > 1},
         _over_seeds(scores, models),
+        repeated,
     )
 
 
@@ -186,11 +198,11 @@ def _seed_of(folder: Path) -> int:
 
 
 def _recipe_without_seed(folder: Path) -> str:
-    """The recipe without its seed, to group runs by; the folder if there is no recipe."""
+    """The recipe without its seed and machine, to group runs by; the folder if there is none."""
     settings = recipe_of(folder)
     if not settings:
         return str(folder)
-    recipe = with_current_paths({**settings, "seed": None})
+    recipe = with_current_paths({**settings, "seed": None, **dict.fromkeys(OF_THE_MACHINE)})
     return json.dumps(recipe, sort_keys=True, default=str)
 
 
@@ -222,6 +234,12 @@ def _print_comparison(name: str, compared: _Comparison) -> None:
     console.print(table)
     if compared.spreads:
         console.print(_seeds_table(compared, short))
+    for run, same in compared.repeated.items():
+        console.print(
+            f"{short[run]} has the recipe and the seed of {short[same]}: over seeds, they are one.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if any(map(_is_bound, scores.values())):
         console.print(
             "Scores marked >= are bounds: some of their data have a Pareto k above or near "

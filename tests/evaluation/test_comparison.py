@@ -118,6 +118,30 @@ def test_the_command_pairs_runs_and_puts_seeds_together(runs, tmp_path, capsys):
         ] == pytest.approx(one.mean)
 
 
+def test_one_seed_that_was_trained_twice_is_one(runs, tmp_path, capsys):
+    again, there = str(tmp_path / "again"), tmp_path / "c.json"
+    assert main(["train", "--out", again, *FAST, "--seed", "0", "--epochs", "1"]) == 0
+    elsewhere = str(tmp_path / "elsewhere")
+    other = [*FAST, "--seed", "2", "--epochs", "1", "--device", "cpu", "--compile", "off"]
+    assert main(["train", "--out", elsewhere, *other]) == 0
+    first, second, third = runs
+    capsys.readouterr()
+
+    def seeds_of(*names):
+        assert main(["compare", *names, "--out", str(there)]) == 0
+        return json.loads(there.read_text())["seeds"]
+
+    assert seeds_of(first, again) == []
+    assert "has the recipe and the seed of" in capsys.readouterr().out
+    (found,) = seeds_of(first, again, second, elsewhere, third)
+    assert found["runs"] == [first, second, elsewhere]
+    scores = [load_scores(f"{run}/evaluation.npz")["log_likelihood"] for run in found["runs"]]
+    assert found["sd"] == pytest.approx(spread(scores).sd)
+    signs = json.loads(there.read_text())["signs"]
+    loaded = {name: load_scores(f"{name}/evaluation.npz")["log_likelihood"] for name in signs}
+    assert signs == {name: compare(score, scores[0]).sign for name, score in loaded.items()}
+
+
 def test_the_command_refuses_what_cannot_be_paired(runs, tmp_path, capsys):
     assert "two or more" in fails(capsys, "compare", runs[0])
     assert "cannot be read as scores" in fails(capsys, "compare", runs[0], tmp_path)
