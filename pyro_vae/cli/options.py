@@ -208,7 +208,8 @@ def _bad_value(message: str) -> InvalidInput | None:
 def as_options(argv: Sequence[str]) -> list[str]:
     """Arguments in the form that the parser reads.
 
-    Flags become Python names, ``--batch-size`` becomes ``--batch_size``. A value that starts with
+    Flags become Python names, ``--batch-size`` becomes ``--batch_size``, but for the name of a
+    column, as in ``--columns.blood-pressure real``. A value that starts with
     a minus is joined to its flag, ``--context -1,0`` becomes ``--context=-1,0``: no option but
     ``-h`` starts with a single dash.
     """
@@ -216,7 +217,7 @@ def as_options(argv: Sequence[str]) -> list[str]:
     for token in argv:
         flag, equals, value = token.partition("=")
         if flag.startswith("--"):
-            out.append("--" + flag[2:].replace("-", "_") + equals + value)
+            out.append(_flag(flag, "-", "_") + equals + value)
         elif out and _takes_value(out[-1]) and token.startswith("-") and token != "-h":
             out[-1] += f"={token}"
         else:
@@ -233,9 +234,15 @@ def as_written(argv: Sequence[str]) -> list[str]:
     """
     parts = [token.partition("=") for token in argv]
     return [
-        (name.replace("_", "-") if name.startswith("--") else name) + equals + value
+        (_flag(name, "_", "-") if name.startswith("--") else name) + equals + value
         for name, equals, value in parts
     ]
+
+
+def _flag(flag: str, old: str, new: str) -> str:
+    """A flag with other signs between its words; the name of a column stays as it is."""
+    name = flag.removeprefix("--")
+    return flag if name.startswith("columns.") else "--" + name.replace(old, new)
 
 
 def with_true(argv: Sequence[str], switches: Container[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pyro_vae.files.reading import checked, parsing
 from pyro_vae.recipes.components import FAMILIES, LEVELS, SITES, may_name, names_in
 from pyro_vae.report.run_files import FILES, as_json, read_file
 
-__all__ = ["given_commands", "remember", "without_flags", "words_given"]
+__all__ = ["command_that_scored", "given_commands", "remember", "without_flags", "words_given"]
 
 NAME = "commands.json"
 MOST = 50  # commands that are kept, the last
@@ -21,6 +22,7 @@ KNOWN = (
     "train", "evaluate", "inspect", "impute", "check", "anneal", "decompose", "calibrate", "gaps",
     "fidelity",
 )  # fmt: skip
+SCORING = (["train"], ["evaluate"])  # how the commands begin that write scores
 UNSAFE = "--trust"  # what a file must not ask its reader to add
 
 
@@ -59,10 +61,29 @@ def given_commands(folder: Path) -> Iterator[tuple[str, str]]:
     what it was told to trust.
     """
     for each in _read(folder):
-        words = without_flags(each["words"], [UNSAFE])
-        is_ours = words and words[0] in KNOWN and all(word.isprintable() for word in words)
-        if is_ours and not _names_a_stranger(words):
+        if words := _safe(each["words"]):
             yield each["date"], f"pyro-vae {shlex.join(words)}"
+
+
+def command_that_scored(folder: Path) -> str | None:
+    """The command that gave a run its scores, as a safe line; ``None`` if training did.
+
+    The run goes by the name of its folder.
+    """
+    scored = [each["words"] for each in _read(folder) if each["words"][:1] in SCORING]
+    words = _safe(scored[-1]) if scored else []
+    if words[:1] != ["evaluate"]:
+        return None
+    run = os.path.realpath(folder)
+    named = (os.path.basename(run) if os.path.realpath(word) == run else word for word in words)
+    return f"pyro-vae {shlex.join(named)}"
+
+
+def _safe(words: Sequence[str]) -> list[str]:
+    """A command without what it was told to trust; nothing where a reader must not paste it."""
+    kept = without_flags(words, [UNSAFE])
+    is_ours = kept and kept[0] in KNOWN and all(word.isprintable() for word in kept)
+    return kept if is_ours and not _names_a_stranger(kept) else []
 
 
 def words_given(folder: Path) -> list[list[str]]:

@@ -12,7 +12,7 @@ from pyro_vae.contracts import ProgramLike
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing, read_bytes, read_text
 from pyro_vae.likelihoods import Missing
 from pyro_vae.report import markup
-from pyro_vae.report.commands import given_commands
+from pyro_vae.report.commands import command_that_scored, given_commands
 from pyro_vae.report.data_section import data_section
 from pyro_vae.report.findings import Findings
 from pyro_vae.report.markup import duration, text
@@ -209,7 +209,9 @@ def _reproduce(folder: Path, scores: Evaluation) -> str:
     """The commands that were given, those that make the run again, its recipe, and versions."""
     run, recipe = shlex.quote(folder.name), folder / "recipe.yaml"
     commands = [f"pyro-vae train recipe.yaml --out {run}"]
-    if scores:
+    if scores and (scored := command_that_scored(folder)):
+        commands.append(scored)
+    elif scores:
         ll = scores.get("log_likelihood")
         # A reader may paste them into a shell: they hold numbers, and words in quotes.
         draws = f"--num-samples {int(ll['num_samples'])} " if ll else ""

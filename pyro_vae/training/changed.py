@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["anew_from", "changed"]
+__all__ = ["anew_from", "changed", "fewer_epochs"]
 
 
 def changed(
@@ -35,6 +35,16 @@ def changed(
         expected=f"{saved!r}, over which the schedule {type(schedule).__name__} spread the "
         f"learning rate of the run in {folder}",
         fix=f"start a new run from its weights: {anew_from(folder, value)}",
+    )
+
+
+def fewer_epochs(epochs: int, trained: int, folder: Path) -> InvalidInput:
+    """The refusal of fewer epochs than a run has been trained for."""
+    return InvalidInput(
+        "epochs",
+        got=str(epochs),
+        expected=f"{trained} or more, for which the run in {folder} has been trained",
+        fix=f"resume with epochs={trained} (--epochs {trained}), or train in a new folder",
     )
 
 

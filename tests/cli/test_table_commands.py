@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -189,3 +190,18 @@ def test_few_labels_of_a_column_are_learned_from(tmp_path, capsys):
     assert "128 birds data" in capsys.readouterr().err  # 108, and 20 of them once more
     kept = json.loads((tmp_path / "few" / "data.json").read_text())
     assert kept["context_columns"][0]["categories"] == ["Biscoe", "Dream"]
+
+
+@pytest.mark.parametrize("name", ["blood-pressure", "body size", "heart_rate"])
+def test_any_name_of_a_column_may_be_a_part_of_an_option(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=(40, 3))
+    names = ["blood-pressure", "body size", "heart_rate"]
+    pd.DataFrame(values, columns=names).to_csv("t.csv", index=False)
+    words = ["train", "--data", "t.csv", f"--columns.{name}", "drop"]
+    small = ["--latent", "2", "--encoder.hidden", "[4]", "--decoder.hidden", "[4]"]
+    assert main([*words, "--likelihood", "Normal", *small, "--out", "run", *FAST]) == 0
+    kept = [column["name"] for column in json.loads(Path("run/data.json").read_text())["columns"]]
+    assert name not in kept and len(kept) == 2
+    given = json.loads(Path("run/commands.json").read_text())["commands"][0]["words"]
+    assert f"--columns.{name}" in given

@@ -4,14 +4,16 @@ import inspect
 import json
 import re
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import FAST
 
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.report import markup
-from pyro_vae.report.commands import given_commands, remember
+from pyro_vae.report.commands import command_that_scored, given_commands, remember
 from pyro_vae.validation import InvalidInput
 
 
@@ -84,6 +86,28 @@ def test_the_report_has_commands_dates_times_and_a_folded_recipe(tmp_path):
     assert f"pyro-vae evaluate {folder} --num-samples 20 --limit 10" in page
     assert re.search(r"2 epochs in [\d.]+ seconds", page)
     assert "<details><summary><code>recipe.yaml</code></summary>" in page
+
+
+def test_the_command_that_makes_the_scores_again_is_the_one_that_made_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("own", 0), ("other", 1)):
+        x = np.random.default_rng(seed).random((40, 6)) < 0.5
+        np.savez(f"{name}.npz", x=x.astype("float32"))
+    small = ["--latent", "2", "--encoder.hidden", "[4]", "--decoder.hidden", "[4]"]
+    assert main(["train", "--data", "own.npz", *small, "--out", "run", *FAST]) == 0
+    assert command_that_scored(Path("run")) is None
+    words = ["evaluate", "./run", "--data", "other.npz", "--num-samples", "30", "--seed", "3"]
+    assert main([*words, "--proposal", "Widened", "--trust", "math"]) == 0
+    line = "pyro-vae evaluate run --data other.npz --num-samples 30 --seed 3 --proposal Widened"
+    assert command_that_scored(Path("run")) == line
+    assert main(["report", "run"]) == 0
+    page = Path("run/report.html").read_text()
+    assert f"{line}\npyro-vae inspect run" in page
+    scored = Path("run/evaluation.json").read_text()
+    assert main(shlex.split(line)[1:]) == 0
+    assert Path("run/evaluation.json").read_text() == scored
+    remember(Path("run"), ["evaluate", "run", "--proposal", "os.system"])
+    assert command_that_scored(Path("run")) is None
 
 
 FAMILIES = (pv.priors, pv.likelihoods, pv.posteriors, pv.networks, pv.objectives)

@@ -666,3 +666,14 @@ def test_validation_data_are_checked_before_training():
 def test_an_optimiser_that_cannot_be_used_is_refused(optimizer, said):
     with pytest.raises(InvalidInput, match=f"optimizer: got .*{said}"):
         pv.fit(small_vae(), torch.rand(8, 1, 8, 8).round(), optimizer=optimizer, progress=False)
+
+
+def test_a_run_is_not_resumed_for_fewer_epochs_than_it_has(tmp_path):
+    def fit(epochs, resume=True):
+        again = dict(OPTIONS, out=tmp_path, resume=resume, compile="off")
+        return pv.fit(small_vae(), digits(50), epochs=epochs, **again)
+
+    fit(3, resume=False)
+    with pytest.raises(InvalidInput, match="epochs: got 2, expected 3 or more"):
+        fit(2)
+    assert [len(fit(epochs)) for epochs in (3, 4)] == [3, 4]
