@@ -36,6 +36,7 @@ __all__ = [
     "check_seed",
     "check_weight",
     "count_of",
+    "flattened",
     "map_tensors",
     "nearest_name",
     "printable",
@@ -100,6 +101,11 @@ def short(name: str, most: int = LONGEST) -> str:
     """
     name = printable(" ".join(name.split()))
     return name if len(name) <= most else f"{name[: most - 3]}..."
+
+
+def flattened(x: Tensor) -> Tensor:
+    """Data (N, *event) as rows of their entries (N, D); a single number is one."""
+    return x[..., None].flatten(1)
 
 
 def counted(number: int, one: str, many: str = "") -> str:

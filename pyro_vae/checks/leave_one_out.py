@@ -32,7 +32,7 @@ from pyro_vae.distributions.supports import number_inside
 from pyro_vae.distributions.tails import log_tails
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.observed import EntriesOfSites
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import InvalidInput, flattened, tensors_of
 
 __all__ = ["ROWS", "Predicted", "predicted"]
 
@@ -113,9 +113,9 @@ def _of(given: Conditioned) -> list[Predicted]:
             refused = no
             continue
         shape = (DRAWS, *x.shape)
-        own = law.log_prob(x).double().expand(shape).flatten(2)
-        entries = x.double().flatten(1)
-        one = law.log_prob(torch.ones_like(x)).double().exp().expand(shape).flatten(2)
+        own = law.log_prob(x).double().expand(shape)[..., None].flatten(2)
+        entries = flattened(x.double())
+        one = law.log_prob(torch.ones_like(x)).double().exp().expand(shape)[..., None].flatten(2)
         weights = (log_w[:, :, None] - own).softmax(0)
         ess = 1 / weights.square().sum(0)
         pit = _smaller(law, x, weights, ess)

@@ -27,7 +27,7 @@ from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import to_real
 from pyro_vae.runtime.simulation import simulate
 from pyro_vae.training.history import History, Row
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import InvalidInput, flattened, tensors_of
 
 __all__ = [
     "CannotTell",
@@ -194,8 +194,8 @@ class Subject:
         parts = []
         for name, x in tensors_of(self.few.x).items():
             (places,) = torch.where(self._are_values(x))
-            real = x.flatten(1).double().cpu()[:, places]
-            drawn = torch.stack([each[name].flatten(1).double().cpu() for each in draws])
+            real = flattened(x).double().cpu()[:, places]
+            drawn = torch.stack([flattened(each[name]).double().cpu() for each in draws])
             drawn = drawn[..., places]
             columns = [self.column(name or "x", i) for i in places.tolist()]
             if columns:
@@ -212,7 +212,7 @@ class Subject:
             if known.dim() == 1:
                 known = known.reshape(-1, *(1,) * (x.dim() - 1))
             if known.dim() == x.dim():
-                are &= ((known == mark) | x.isnan()).flatten(1).all(0).cpu()
+                are &= flattened((known == mark) | x.isnan()).all(0).cpu()
         return are
 
     def need_history(self) -> Sequence[Row]:
@@ -319,4 +319,4 @@ def seeded_rows(data: Dataset, most: int, seed: int) -> Dataset:
 
 def rows_of_entries(x: Tensors) -> Tensor:
     """All parts of data as rows of entries (N, D)."""
-    return torch.cat([part.flatten(1).double().cpu() for part in tensors_of(x).values()], dim=1)
+    return torch.cat([flattened(part).double().cpu() for part in tensors_of(x).values()], dim=1)

@@ -21,7 +21,7 @@ from pyro_vae.runtime.decoding import decode
 from pyro_vae.runtime.observed import NotObserved
 from pyro_vae.runtime.predictive import encode, generate, reconstruct
 from pyro_vae.training.history import History
-from pyro_vae.validation import InvalidInput, count_of, tensors_of
+from pyro_vae.validation import InvalidInput, count_of, flattened, tensors_of
 
 __all__ = ["FIGURES", "add_format_argument", "draw_figures"]
 
@@ -133,4 +133,4 @@ def _latents(program: ProgramLike, data: Dataset) -> Tensor:
         latents = encode(program, data)
     except InvalidInput:
         latents = encode(program, data, draws=True)
-    return next(iter(latents.values())).flatten(1)
+    return flattened(next(iter(latents.values())))

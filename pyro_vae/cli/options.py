@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from argparse import ArgumentError
@@ -222,7 +223,27 @@ def as_options(argv: Sequence[str]) -> list[str]:
             out[-1] += f"={token}"
         else:
             out.append(token)
-    return out
+    return _with_dotted_columns(out)
+
+
+def _with_dotted_columns(tokens: list[str]) -> list[str]:
+    """The same, with columns as one value if a name has a dot, which the parser takes for a level.
+
+    Example:
+        >>> _with_dotted_columns(["--columns.Sepal.Length", "real", "--epochs", "3"])
+        ['--epochs', '3', '--columns={"Sepal.Length": "real"}']
+    """
+    kinds: dict[str, str] = {}
+    others, rest = [], iter(tokens)
+    for token in rest:
+        flag, equals, value = token.partition("=")
+        if flag.startswith("--columns."):
+            kinds[flag.removeprefix("--columns.")] = value if equals else next(rest, "")
+        else:
+            others.append(token)
+    if not any("." in name for name in kinds):
+        return tokens
+    return [*others, f"--columns={json.dumps(kinds, ensure_ascii=False)}"]
 
 
 def as_written(argv: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.datasets.shown import result_html, result_words
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_count, flattened
 
 __all__ = ["Fidelity", "fidelity"]
 
@@ -86,7 +86,7 @@ def fidelity(real: Tensor, samples: Tensor, num_neighbours: int = 5) -> Fidelity
             expected=f"fewer than {min(len(real), len(samples))}, the number of points",
             fix=f"pass more than {num_neighbours} points (--points), or fewer neighbours",
         )
-    x, y = (points.detach().cpu().double().flatten(1) for points in (real, samples))
+    x, y = (flattened(points.detach().cpu().double()) for points in (real, samples))
     x, y = x - x.mean(0), y - x.mean(0)  # far from the origin squares would lose their digits
     own, others = _radii(x, num_neighbours), _radii(y, num_neighbours)
     between = torch.cdist(x, y)

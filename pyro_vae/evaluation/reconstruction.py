@@ -16,7 +16,7 @@ from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.observed import like_parts
 from pyro_vae.runtime.predictive import representatives
-from pyro_vae.validation import InvalidInput, tensors_of
+from pyro_vae.validation import InvalidInput, flattened, tensors_of
 
 __all__ = ["SquaredError", "reconstruction_score", "squared_error"]
 
@@ -81,7 +81,7 @@ def squared_error(
     x = (data if target is None else as_dataset(target)).tensor.cpu()
     made = representatives(program, data, seed=seed)
     mean = only_tensor(like_parts(made, list(tensors_of(data.x)))).cpu()
-    errors = (mean - x).square().flatten(1)
+    errors = flattened((mean - x).square())
     if data.columns is not None:
         errors = errors[:, [column.kind != "category" for column in data.columns]]
     if errors.shape[1] == 0:

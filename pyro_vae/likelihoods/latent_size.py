@@ -13,7 +13,7 @@ from pyro_vae.likelihoods.counts import Multinomial
 from pyro_vae.likelihoods.inner import Inner, inner_of, likelihood_on
 from pyro_vae.likelihoods.parameters import LOG_SCALE
 from pyro_vae.networks import Size, as_shape, features_of
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, flattened
 
 __all__ = ["LatentSize"]
 
@@ -84,7 +84,7 @@ class LatentSize(nn.Module):
 
         Nor does a datum of which all entries are missing: its total is not known.
         """
-        entries = x.flatten(1)
+        entries = flattened(x)
         seen = entries[~entries.isnan().all(1)]
         if not len(seen):
             return

@@ -16,6 +16,7 @@ from pyro_vae.inspection.embedding import Neighbours
 from pyro_vae.inspection.geometry import LatentPath, TangentPlane
 from pyro_vae.inspection.plane import plane_of
 from pyro_vae.plotting.files import COLOURS, named
+from pyro_vae.validation import flattened
 
 __all__ = [
     "plot_latents",
@@ -87,7 +88,7 @@ def plot_latents(
 
 def _plane(z: Tensor) -> tuple[np.ndarray, list[str]]:
     """Latents as points (N, 2) of a plane, and the names of its axes."""
-    latents = z.detach().flatten(1)
+    latents = flattened(z.detach())
     plane = plane_of(latents)
     return plane.project(latents).float().numpy(), list(plane.names)
 

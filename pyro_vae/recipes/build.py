@@ -41,7 +41,7 @@ from pyro_vae.recipes.own import (
 )
 from pyro_vae.recipes.recipe import Recipe, Shape, Site
 from pyro_vae.runtime.memory import enough_memory
-from pyro_vae.validation import InvalidInput, nearest_name, tensors_of
+from pyro_vae.validation import InvalidInput, flattened, nearest_name, tensors_of
 
 __all__ = ["build_objective", "build_optimizer", "build_program", "rebuild_program"]
 
@@ -192,7 +192,7 @@ class _Builder:
     def _of_site(self, name: str, site: Site) -> _Builder:
         """A builder of one site's parts, which take single entries as missing where some are."""
         recipe, data = self.recipe, self.data.parts[name][:]
-        gaps = torch.isnan(data.tensor).flatten(1)
+        gaps = flattened(torch.isnan(data.tensor))
         data.missing = bool((gaps.any(1) & ~gaps.all(1)).any())
         own = {part: value for part, value in vars(site).items() if value is not None}
         return replace(self, recipe=replace(recipe, **own), data=data)

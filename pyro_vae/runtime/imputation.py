@@ -24,7 +24,7 @@ from pyro_vae.runtime.noise import block_seed
 from pyro_vae.runtime.observed import observed_of
 from pyro_vae.runtime.predictive import reconstruct
 from pyro_vae.runtime.progress import progress_bar
-from pyro_vae.validation import InvalidInput, as_number, check_count, check_seed
+from pyro_vae.validation import InvalidInput, as_number, check_count, check_seed, flattened
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +84,7 @@ class Imputation:
             if self.observed is not None:
                 frame = self.observed.where(self.observed.notna(), frame)
             return frame if self.given is None else pandas.concat([frame, self.given], axis=1)
-        return pandas.DataFrame(self.x.flatten(1).cpu().numpy())
+        return pandas.DataFrame(flattened(self.x).cpu().numpy())
 
     def entries(self) -> pandas.DataFrame:
         """A row for each missing entry: its place, value, interval and draws."""

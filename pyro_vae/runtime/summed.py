@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
+from functools import reduce
 
 import torch
 from opt_einsum import shared_intermediates
@@ -52,6 +53,8 @@ def marginal_terms(trace: Trace, first_dim: int) -> dict[str, Tensor]:
         )
         for name, site in sites_of(trace).items()
     }
+    # A constant of the model may have fewer digits than its parameters; contraction takes one type.
+    widest = reduce(torch.promote_types, (value.dtype for value in log_probs.values()))
     trace.symbolize_dims()
     tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     states, names = set[str](), dict[frozenset[str], str]()
@@ -59,7 +62,7 @@ def marginal_terms(trace: Trace, first_dim: int) -> dict[str, Tensor]:
         if log_probs[name].dim() <= -first_dim - 1:
             continue  # depends on no summed site
         symbols = site["infer"]["_dim_to_symbol"]
-        term = packed.pack(log_probs[name], symbols)
+        term = packed.pack(log_probs[name].to(widest), symbols)
         ordinal = frozenset(
             trace.plate_to_symbol[frame.name]
             for frame in site["cond_indep_stack"]

@@ -101,6 +101,26 @@ class Sums(Pair):
             pyro.sample("obs", dist.Bernoulli(logits=self.decoder(code)).to_event(1), obs=xs)
 
 
+class Scalar(nn.Module):
+    '''A single number for z and one for x, z about one of three means.'''
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.5))
+
+    def model(self, x):
+        means = pyro.param("means", torch.tensor([-1.0, 0.0, 1.0]))
+        with pyro.plate("rows", len(x)):
+            states = {"enumerate": "parallel"}
+            kind = pyro.sample("kind", dist.Categorical(torch.ones(3) / 3), infer=states)
+            z = pyro.sample("z", dist.Normal(means[kind], 0.5))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(self.slope * x, 0.7))
+
+
 class Rescaled(Conditional):
     def observe(self, loc, xs):
         pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=2 * xs + 1)
@@ -196,6 +216,26 @@ def test_a_program_with_a_context_of_its_own_and_one_that_observes_something_els
     assert main([*given, "--context", "2"]) == 0
     assert np.load(f"{run}/new.npz")["context"].tolist() == [2, 2, 2]
     assert "pass it: --context 2" in fails(capsys, *given)
+
+
+def test_every_command_takes_single_numbers(folder, capsys):
+    np.savez(folder / "numbers.npz", x=np.random.default_rng(0).normal(size=60))
+    run, trust = str(folder / "run"), ["--trust", "ownpairs"]
+    own = ["--data", folder / "numbers.npz", "--program", "ownpairs.Scalar", "--epochs", "1"]
+    assert main(train(folder, *own)) == 0
+    few = ["--num-samples", "10", "--limit", "12"]
+    for command, *options in (
+        ["evaluate", *few],
+        ["inspect", *few, "--reference", "1"],
+        ["fidelity", "--points", "3", "--neighbours", "1"],
+        ["check", "--minutes", "0.1"],
+        ["report"],
+    ):
+        assert main([command, run, *options, *trust]) == 0, command
+    program, x = pv.load(run, trust=["ownpairs"]), np.linspace(-1, 1, 5).astype("float32")
+    error = pv.evaluation.squared_error(program, x)
+    made = pv.reconstruct(program, x)
+    np.testing.assert_allclose(error.values, (made.numpy() - x) ** 2, rtol=1e-5)
 
 
 def test_latent_is_an_option_of_a_program_that_takes_one(folder, capsys):
