@@ -274,7 +274,7 @@ def traverse(decoder: Decoder, z: Tensor, dimensions: Sequence[int], values: Ten
         decoder: of any program.
         z: the latent to start from (D,).
         dimensions: which to move, such as the active ones of
-            `pyro_vae.evaluation.decomposition.active_units`.
+            `pyro_vae.evaluation.active.active_units`.
         values: what each is set to (T,).
 
     Raises:
