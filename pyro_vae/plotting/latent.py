@@ -293,14 +293,16 @@ def plot_paths(
             textcoords="offset points",
             fontweight="bold",
         )
+        line = points[[0, -1]] if path.line is None else path.line.cpu().numpy()
         ax.plot(
-            points[[0, -1], 0],
-            points[[0, -1], 1],
+            line[:, 0],
+            line[:, 1],
             "--",
             color="black",
             linewidth=1,
             marker="o",
             markersize=4,
+            markevery=[0, -1],
         )
     ax.legend(fontsize=8, loc="upper right", title="length: shortest, straight")
     return ax
