@@ -253,8 +253,12 @@ def plot_pairs(
 
 
 def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
-    """Draw the singular values of the decoder's Jacobian: the median, and a band of 90% of data."""
+    """Draw the singular values of the decoder's Jacobian: the median, and a band of 90% of data.
+
+    Those of directions that no latent can go in, which are 0, are left out.
+    """
     values = planes.singular_values.cpu().numpy()
+    values = values[:, : values.shape[1] - planes.held]
     rank = np.arange(1, values.shape[1] + 1)
     low, middle, high = np.percentile(values, [5, 50, 95], axis=0)
     ax.fill_between(
