@@ -9,8 +9,9 @@ from pyro_vae.cli.measured import Measured, Row, add_subject_arguments, deliver,
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.titles import title_of
+from pyro_vae.evaluation.active import active_units
 from pyro_vae.evaluation.aggregate import aggregate_posterior
-from pyro_vae.evaluation.decomposition import active_units, decompose
+from pyro_vae.evaluation.decomposition import decompose
 from pyro_vae.validation import check_count
 
 
@@ -59,7 +60,10 @@ def run(argv: list[str]) -> None:
             partial(plotting.plot_units, units),
         ],
         ["I(x; z) is of these data, and at most the logarithm of their number"],
-        {"variance": {name: value.flatten().tolist() for name, value in units.variance.items()}},
+        {
+            "variance": {name: value.flatten().tolist() for name, value in units.variance.items()},
+            "share": {name: value.flatten().tolist() for name, value in units.share.items()},
+        },
     )
     deliver("decompose", subject, measured, options, as_written(argv))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Trace, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
+from pyro_vae.evaluation.active import ActiveUnits, active_units
 from pyro_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
 from pyro_vae.evaluation.importance import evaluate, summary_error, warn_of_heavy_tails
 from pyro_vae.evaluation.importance_score import ImportanceScore, warn_of_rounding
@@ -26,7 +27,6 @@ from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_
 from pyro_vae.runtime.blocks import Blocks, fewest_runs
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latent_pairs import latent_sites
-from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.summed import latents_alone
 from pyro_vae.runtime.traces import site_log_prob, terms_of
@@ -118,8 +118,6 @@ def _terms(given: Conditioned, num_samples: int) -> dict[str, Tensor]:
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl} | terms
 
 
-CLEAR = 3  # standard errors, beyond which a unit moves with the data and not with its draws
-
 Split: TypeAlias = tuple[dict[str, Tensor], Tensor]
 
 
@@ -165,112 +163,6 @@ def _score(terms: Tensor, given: Conditioned, draws: tuple[int, ...]) -> Score:
     if given.noise is not None:
         return score.with_error(summary_error(elbo_score, terms, draws))
     return score
-
-
-@dataclass(frozen=True, repr=False)
-class ActiveUnits:
-    r"""How much the posterior mean of each latent dimension moves with the data.
-
-    Args:
-        variance: for each latent site :math:`\mathrm{Var}_x\, \mathrm{E}_q[z_d]`, in the shape of
-            that latent.
-        threshold: above which a dimension counts as active, where it is more than three standard
-            errors.
-        num_samples: the number of draws K for each datum.
-        seed: the seed of the draws.
-        sha256: the SHA-256 of the data.
-        mc_se: the standard error of each variance by its draws, for these data; empty if unknown.
-        spread: the variance of each dimension over data and draws, which is that of the aggregate
-            posterior and of which a variance above is a part; empty if unknown.
-    """
-
-    variance: dict[str, Tensor]
-    threshold: float
-    num_samples: int
-    seed: int
-    sha256: str
-    mc_se: dict[str, Tensor] = field(default_factory=dict)
-    spread: dict[str, Tensor] = field(default_factory=dict)
-
-    __repr__, _repr_html_ = result_words, result_html
-
-    @property
-    def moves(self) -> dict[str, Tensor]:
-        """Whether each dimension of each latent site is active."""
-        return {
-            name: (value > self.threshold) & (value > CLEAR * self.mc_se.get(name, 0))
-            for name, value in self.variance.items()
-        }
-
-    @property
-    def active(self) -> int:
-        """How many dimensions are active."""
-        return sum(int(value.sum()) for value in self.moves.values())
-
-    @property
-    def total(self) -> int:
-        """How many dimensions there are."""
-        return sum(value.numel() for value in self.variance.values())
-
-
-def active_units(
-    program: ProgramLike,
-    data: Data,
-    num_samples: int = 100,
-    *,
-    threshold: float = 0.01,
-    seed: int = 0,
-) -> ActiveUnits:
-    r"""Measure how much each latent's posterior mean varies over data.
-
-    The mean is that of K draws, and the variance that their noise adds is subtracted, so no closed
-    form is needed and levels of a hierarchy count alike; it can come out slightly negative where
-    nothing moves. All draws are made at once: it is a number of these data together, and those of
-    one of them depend on how many there are.
-
-    Args:
-        program: any program; dimensions of discrete latents are taken as numbers.
-        data: a data set, a tensor x (N, \*event), or a pair (x, context), of at least two data.
-        num_samples: draws K for each datum, at least 2.
-        threshold: above which a dimension counts as active, in squared units of z; 0.01 is meant
-            for a prior of variance 1.
-        seed: seed of the draws; the caller's random state is left as it was.
-
-    Raises:
-        InvalidInput: on unusable data or K < 2.
-
-    Source: Burda, Grosse and Salakhutdinov (2016), Importance Weighted Autoencoders.
-
-    Example:
-        >>> units = active_units(vae, torch.rand(20, 1, 8, 8).round())
-        >>> units.total, units.variance["z"].shape
-        (2, torch.Size([2]))
-    """
-    check_count("num_samples", num_samples, minimum=2)
-    data = as_dataset(data)
-    check_count("data", len(data), minimum=2)
-    # A point's mean moves too, so the guide needs no density.
-    with conditioned(program, data, seed, scored=False) as given:
-        values = given.draw(given.guide, num_samples)
-    rows = {name: in_rows(value, given.plates).double() for name, value in values.items()}
-    noise = {name: row.var(0).mean(0) / num_samples for name, row in rows.items()}
-    variance = {name: row.mean(0).var(0) - noise[name] for name, row in rows.items()}
-    return ActiveUnits(
-        variance,
-        threshold,
-        num_samples,
-        seed,
-        data.sha256,
-        mc_se={
-            name: (
-                (2 * noise[name] + 4 * value.clamp(min=0)) * noise[name] / (len(data) - 1)
-            ).sqrt()
-            for name, value in variance.items()
-        },
-        spread={
-            name: value.clamp(min=0) + num_samples * noise[name] for name, value in variance.items()
-        },
-    )
 
 
 @dataclass(frozen=True, repr=False)

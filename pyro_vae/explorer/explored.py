@@ -16,7 +16,7 @@ from pyro_vae.diagnostics.inference_data import LARGEST_R_HAT, UnreliableDraws, 
 from pyro_vae.diagnostics.samplers import NUTS
 from pyro_vae.diagnostics.two_sample import TwoSampleTest, compare_posteriors, largest_r_hat
 from pyro_vae.distributions import innermost_support, stated_support, words_of
-from pyro_vae.evaluation.decomposition import active_units
+from pyro_vae.evaluation.active import active_units
 from pyro_vae.evaluation.importance import log_likelihood
 from pyro_vae.evaluation.importance_score import ImportanceScore
 from pyro_vae.evaluation.pareto import pareto_k_threshold
@@ -168,9 +168,9 @@ class Explored:
         if not self.is_flat:
             return []
         units = active_units(self.program, self.data[:500], num_samples=20, seed=self.seed)
-        variance = units.variance[self.site].flatten()
+        share = units.share[self.site].flatten()
         moves = units.moves[self.site].flatten()
-        order = variance.argsort(descending=True).tolist()
+        order = share.argsort(descending=True).tolist()
         return [d for d in order if moves[d]] or order[:1]
 
     def latent_at(self, point: Sequence[float], through: Tensor | None = None) -> Tensor:

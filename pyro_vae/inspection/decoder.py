@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.distributions import has_mean, representative_of, stated_support
 from pyro_vae.inspection.embedding import site_among
+from pyro_vae.inspection.spaces import space_of
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
@@ -73,6 +74,7 @@ class Decoder:
             self.support = stated_support(sites_of(model)[self.site]["fn"])
             self.is_smooth = has_mean(observed_of(model)["fn"])
         self.event = in_rows(here, self.given.plates).shape[2:]
+        self.space = space_of(self.support, self.event)
 
     @property
     def dim(self) -> int:

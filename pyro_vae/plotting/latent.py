@@ -254,8 +254,12 @@ def plot_pairs(
 
 
 def plot_singular_values(planes: TangentPlane, ax: Axes) -> Axes:
-    """Draw the singular values of the decoder's Jacobian: the median, and a band of 90% of data."""
+    """Draw the singular values of the decoder's Jacobian: the median, and a band of 90% of data.
+
+    Those of directions that no latent can go in, which are 0, are left out.
+    """
     values = planes.singular_values.cpu().numpy()
+    values = values[:, : values.shape[1] - planes.held]
     rank = np.arange(1, values.shape[1] + 1)
     low, middle, high = np.percentile(values, [5, 50, 95], axis=0)
     ax.fill_between(
@@ -294,14 +298,16 @@ def plot_paths(
             textcoords="offset points",
             fontweight="bold",
         )
+        line = points[[0, -1]] if path.line is None else path.line.cpu().numpy()
         ax.plot(
-            points[[0, -1], 0],
-            points[[0, -1], 1],
+            line[:, 0],
+            line[:, 1],
             "--",
             color="black",
             linewidth=1,
             marker="o",
             markersize=4,
+            markevery=[0, -1],
         )
     ax.legend(fontsize=8, loc="upper right", title="length: shortest, straight")
     return ax

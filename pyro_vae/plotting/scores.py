@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyro_vae.diagnostics.calibration import Calibration
 from pyro_vae.diagnostics.two_sample import PosteriorComparison
+from pyro_vae.evaluation.active import ActiveUnits
 from pyro_vae.evaluation.annealing import RateDistortion
-from pyro_vae.evaluation.decomposition import ActiveUnits
 from pyro_vae.evaluation.importance_score import ImportanceScore, convergence
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score
@@ -249,16 +249,16 @@ def plot_means(scores: Mapping[str, Score], ax: Axes) -> Axes:
 
 
 def plot_units(units: ActiveUnits, ax: Axes) -> Axes:
-    """Draw how far the mean of each latent dimension moves with the data, and the threshold."""
-    for name, variance in units.variance.items():
-        heights = variance.flatten().cpu().sort(descending=True).values
+    """Draw the share of each latent dimension's variance between data, and the threshold."""
+    for name, share in units.share.items():
+        heights = share.flatten().cpu().sort(descending=True).values
         ax.plot(np.arange(1, len(heights) + 1), heights.clamp(min=1e-6), ".-", label=named(name))
     ax.axhline(units.threshold, color="0.4", linewidth=1, label=f"active above {units.threshold:g}")
     ax.legend()
     ax.set(
         yscale="log",
         xlabel="latent dimensions, the most active first",
-        ylabel="variance of the posterior mean (log scale)",
+        ylabel="share of its variance between data (log scale)",
         title=f"{units.active} of {units.total} latent dimensions are active",
     )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from pyro_vae import plotting
 from pyro_vae.contracts import num_classes_of
 from pyro_vae.datasets.forms import only_tensor
+from pyro_vae.distributions import is_thin, words_of
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.inspection.geometry import geodesic, interpolate, manifold, tangent_planes, traverse
 from pyro_vae.programs.contexts import with_labels
 from pyro_vae.report.figures import Gallery, Subject
 from pyro_vae.report.findings import LocalDimension
 from pyro_vae.runtime.predictive import generate
-from pyro_vae.validation import rows_of
+from pyro_vae.validation import InvalidInput, rows_of
 
 __all__ = ["show_classes", "show_decoder"]
 
@@ -54,6 +57,8 @@ def show_decoder(subject: Subject, gallery: Gallery, label: int | None = None) -
         context = with_labels(subject.program, own, torch.tensor([label]))
     decoder = Decoder(subject.program, context=context, site=subject.site, seed=subject.seed)
     under = "" if label is None else f", under the label {label}"
+    # Of q(z | x) on a sphere the mean lies within it: no latent, as its direction is.
+    subject = replace(subject, means=decoder.space.nearest(subject.means))
     if decoder.is_smooth:
         planes = tangent_planes(decoder, subject.means[:50])
         dimension = planes.local_dimension().double()
@@ -68,35 +73,51 @@ def show_decoder(subject: Subject, gallery: Gallery, label: int | None = None) -
     if not subject.is_visible:
         return
     pairs = _pairs(subject.labels, len(subject.means))
-    _show_interpolations(subject, gallery, decoder, pairs, under)
+    if decoder.space.is_discrete:
+        gallery.leave_out(
+            "Left out: what is decoded between two data, for between discrete latents there is "
+            "nothing."
+        )
+    else:
+        _show_interpolations(subject, gallery, decoder, pairs, under)
     _show_traversals(subject, gallery, decoder, under)
-    if decoder.dim == 2 and decoder.is_smooth:
-        _show_plane(subject, gallery, decoder, pairs, under)
+    if decoder.dim == 2 and decoder.is_smooth and not decoder.space.is_discrete:
+        if is_thin(decoder.support):
+            gallery.leave_out(
+                f"Left out: the decoded manifold and its metric, for latents on "
+                f"{words_of(decoder.support)} fill no plane."
+            )
+        else:
+            _show_plane(subject, gallery, decoder, under)
+        _show_paths(subject, gallery, decoder, pairs, under)
 
 
 def _show_interpolations(
     subject: Subject, gallery: Gallery, decoder: Decoder, pairs: list[tuple[int, int]], under: str
 ) -> None:
     means, vocabulary = subject.means, subject.test.vocabulary
+    space = decoder.space
+    arcs = (False, True) if space.is_flat else (False,)  # an arc leaves any other space
     steps = [
-        interpolate(means[a], means[b], 10, spherical=arc)
+        interpolate(means[a], means[b], 10, spherical=arc, decoder=decoder)
         for a, b in pairs
-        for arc in (False, True)
+        for arc in arcs
     ]
     with torch.no_grad():
         images = plotting.still(decoder(torch.cat(steps)))
     gallery.figure(
         "interpolation",
-        f"Between pairs of test data{under}: on the straight line, and on an arc.",
+        f"Between pairs of test data{under}: on the {space.line}"
+        + (", and on an arc." if space.is_flat else "."),
         lambda ax: plotting.plot_data(
             images,
             ax,
             columns=10,
             title="from one datum to another",
-            rows=["line", "arc"] * len(pairs),
+            rows=["line", "arc"][: len(arcs)] * len(pairs),
             vocabulary=vocabulary,
         ),
-        (6.5, 0.62 * 2 * len(pairs) + 0.6),
+        (6.5, 0.62 * len(arcs) * len(pairs) + 0.6),
     )
 
 
@@ -104,18 +125,28 @@ def _show_traversals(subject: Subject, gallery: Gallery, decoder: Decoder, under
     means, vocabulary = subject.means, subject.test.vocabulary
     most = IMAGES if vocabulary is None else SENTENCES
     widest = means.var(0).argsort(descending=True)[:most].tolist()
-    is_centred = bool((means.mean(0).abs() < 1).all())
+    is_centred = decoder.space.is_flat and bool((means.mean(0).abs() < 1).all())
     at_rest = torch.zeros_like(means[0]) if is_centred else means.mean(0)
-    moved = traverse(decoder, at_rest, widest, torch.linspace(-2.5, 2.5, 11))
+    low, high = decoder.space.shown(means[:, widest])
+    steps = 2 if decoder.space.is_discrete else 11
+    try:
+        moved = traverse(decoder, at_rest, widest, torch.linspace(low, high, steps))
+    except InvalidInput:
+        gallery.leave_out(
+            "Left out: one latent dimension at a time, which would leave the latents: "
+            f"{words_of(decoder.support)}."
+        )
+        return
+    between = f"from {low:.3g} to {high:.3g}"
     gallery.figure(
         "traversals",
-        f"One latent dimension at a time, from -2.5 to 2.5, the others at rest{under}. The "
+        f"One latent dimension at a time, {between}, the others {decoder.space.rest}{under}. The "
         "dimensions shown have the largest variance.",
         lambda ax: plotting.plot_data(
             plotting.still(moved.flatten(0, 1)),
             ax,
-            columns=11,
-            title="one latent dimension at a time, from -2.5 to 2.5",
+            columns=steps,
+            title=f"one latent dimension at a time, {between}",
             rows=[f"z[{d}]" for d in widest],
             vocabulary=vocabulary,
         ),
@@ -123,10 +154,8 @@ def _show_traversals(subject: Subject, gallery: Gallery, decoder: Decoder, under
     )
 
 
-def _show_plane(
-    subject: Subject, gallery: Gallery, decoder: Decoder, pairs: list[tuple[int, int]], under: str
-) -> None:
-    """Draw a whole two-dimensional latent space: decoded, its metric, its shortest paths."""
+def _show_plane(subject: Subject, gallery: Gallery, decoder: Decoder, under: str) -> None:
+    """Draw a whole two-dimensional latent space: decoded, and its metric."""
     means, labels = subject.means, subject.labels
     with gallery.where_defined():
         grid = plotting.still(manifold(decoder, 20, seed=subject.seed))
@@ -148,10 +177,21 @@ def _show_plane(
         lambda ax: plotting.plot_tangent_planes(means, at, planes, ax, labels),
         (6.5, 6),
     )
-    paths = [geodesic(decoder, means[a], means[b], points=24, steps=100) for a, b in pairs[:3]]
+
+
+def _show_paths(
+    subject: Subject, gallery: Gallery, decoder: Decoder, pairs: list[tuple[int, int]], under: str
+) -> None:
+    """Draw shortest paths of a two-dimensional latent space."""
+    means, labels = subject.means, subject.labels
+    try:
+        paths = [geodesic(decoder, means[a], means[b], points=24, steps=100) for a, b in pairs[:3]]
+    except InvalidInput as refusal:  # a support of one's own
+        gallery.leave_out(f"Left out: shortest paths. {refusal}.")
+        return
     gallery.figure(
         "paths",
-        f"Paths along which x changes least{under}, and straight lines, with their lengths.",
+        f"Paths along which x changes least{under}, and {decoder.space.line}s, with their lengths.",
         lambda ax: plotting.plot_paths(means, paths, ax, labels),
         (6.5, 6),
     )

@@ -9,7 +9,7 @@ from pyro_vae.contracts import context_of
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import shuffled
 from pyro_vae.diagnostics.two_sample import two_sample_test
-from pyro_vae.evaluation.decomposition import active_units
+from pyro_vae.evaluation.active import active_units
 from pyro_vae.inspection.embedding import embed, neighbours, prior_draws
 from pyro_vae.inspection.probes import knn_accuracy, linear_probe
 from pyro_vae.report.figures import Gallery, Subject, embedding

@@ -39,7 +39,7 @@ def warnings_of(numbers: Findings) -> list[str]:
     if not numbers.active_dims:
         warnings.append(
             "No dimension of the latent moves with the data: the posterior has collapsed to the "
-            "prior."
+            "prior, or its means alone are alike. `pyro-vae check` tells them apart."
         )
     if reference is not None and not reference.met:
         warnings.append(

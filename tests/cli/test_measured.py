@@ -65,6 +65,9 @@ def test_numbers_are_those_of_the_functions(run):
     assert main(["decompose", str(run), *COMMANDS["decompose"]]) == 0
     row = numbers(run, "decompose")["kl"]
     assert row["value"] == pytest.approx(score.mean) and row["se"] == pytest.approx(score.se)
+    units = pv.evaluation.active_units(program, data, 4, seed=3)
+    found = json.loads((run / "decompose.json").read_text())
+    assert found["share"] == {name: value.tolist() for name, value in units.share.items()}
     for command in ("gaps", "anneal"):
         assert main([command, str(run), *COMMANDS[command]]) == 0
     gaps = numbers(run, "gaps")

@@ -190,6 +190,79 @@ def test_noise_of_the_draws_makes_no_unit_active_in_any_unit_of_z():
         torch.testing.assert_close(spread.mean(0), scale**2 * torch.ones(2), rtol=0.05, atol=0)
 
 
+def counted(draw_p, draw_q, x):
+    """Active units of a program whose x has no part in what is counted."""
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", draw_q(x))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", draw_p())
+            loc = (0 * z[..., :1]).expand(*z.shape[:-1], x.shape[-1])
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    return active_units(pv.Program(model, guide), x, 50)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_same_model_in_other_units_of_z_has_the_same_active_units(unit):
+    x = torch.randn(200, 4)
+    slopes = torch.tensor([0.9, 0.3, 0.03, 0.0])
+
+    def q(x, unit=1.0):
+        return dist.Normal(unit * slopes * x, unit * (1 - slopes**2).sqrt()).to_event(1)
+
+    def p(unit=1.0):
+        return dist.Normal(torch.zeros(4), unit).to_event(1)
+
+    plain = counted(p, q, x)
+    units = counted(lambda: p(unit), lambda x: q(x, unit), x)
+    assert plain.moves["z"].tolist() == units.moves["z"].tolist() == [True, True, False, False]
+    torch.testing.assert_close(units.share["z"], plain.share["z"], rtol=0.2, atol=5e-3)
+    torch.testing.assert_close(plain.share["z"][:2], slopes[:2] ** 2, rtol=0.3, atol=0)
+    # Under a standard normal prior it is the variance of the means, as in Burda et al.
+    torch.testing.assert_close(plain.share["z"], plain.variance["z"], rtol=0.3, atol=1e-3)
+
+
+def test_latents_on_a_sphere_or_a_simplex_that_carry_the_data_are_active():
+    x = torch.nn.functional.normalize(torch.randn(300, 150), dim=1)
+    on_sphere = pv.distributions.SphericalUniform(torch.zeros(150))
+    sharp = torch.tensor(2000.0)
+    units = counted(lambda: on_sphere, lambda x: pv.distributions.VonMisesFisher(x, sharp), x)
+    assert units.variance["z"].max() < 0.01  # in units of z it can never be more
+    assert units.active == units.total == 150
+    # Var E z_d = |E z|^2 / D, of a variance 1 / D
+    mean = pv.distributions.VonMisesFisher(x[0], sharp).mean.norm()
+    assert units.share["z"].mean() == pytest.approx(mean.item() ** 2, rel=0.01)
+    assert counted(lambda: on_sphere, lambda x: on_sphere.expand([len(x)]), x).active == 0
+
+    flat = dist.Dirichlet(torch.ones(40))
+    x = flat.sample((300,))
+    units = counted(lambda: flat, lambda x: dist.Dirichlet(1e3 * x + 1e-2), x)
+    assert units.variance["z"].max() < 0.01 and units.active == units.total == 40
+    assert counted(lambda: flat, lambda x: flat.expand([len(x)]), x).active == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_point_that_is_one_for_all_data_does_not_move(dtype):
+    x = torch.randn(70, 3, dtype=dtype)
+
+    def q(x):  # equal but for rounding
+        near = 1 + torch.finfo(dtype).eps * (x > 0)
+        return dist.Delta(0.1 * near.to(dtype), event_dim=1)
+
+    units = counted(lambda: dist.Normal(torch.zeros(3, dtype=dtype), 1.0).to_event(1), q, x)
+    assert units.active == 0 and units.share["z"].isfinite().all()
+    units = counted(
+        lambda: dist.Normal(torch.zeros(3, dtype=dtype), 1.0).to_event(1),
+        lambda x: dist.Delta(1e-3 * x, event_dim=1),
+        x,
+    )
+    assert units.active == 3
+
+
 def test_the_error_of_a_moving_units_variance_covers_it():
     exact = LinearGaussian(2, features=5)
     x, few = exact.data(60), 5

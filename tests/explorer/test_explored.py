@@ -109,8 +109,8 @@ def test_nuts_draws_the_exact_posterior():
 def test_the_active_units_are_those_that_move_with_the_data(run, vae):
     units = pv.evaluation.active_units(vae, images(), num_samples=20, seed=3)
     assert len(run.active()) == max(units.active, 1)
-    variance = units.variance["z"][run.active()]
-    assert variance.tolist() == sorted(variance.tolist(), reverse=True)
+    share = units.share["z"][run.active()]
+    assert share.tolist() == sorted(share.tolist(), reverse=True)
 
 
 def test_a_label_in_place_of_the_datums_is_decoded_under():

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from pyro_vae import plotting
+from pyro_vae.inspection import LatentPath, TangentPlane
 
 
 def test_labels_are_numbers_or_their_names_and_never_those_of_the_axes():
@@ -35,3 +36,23 @@ def test_labels_of_one_place_stand_apart():
     extents = torch.tensor([1.0, 2.0**-23])  # of equal values there is none, and it counts as 1
     assert (torch.pdist((places / extents).double()) > 0.04).all()
     plt.close()
+
+
+def test_directions_that_no_latent_can_go_in_are_not_drawn():
+    stretches = torch.tensor([[3.0, 2.0, 0.0]]).repeat(5, 1)
+    for held in (0, 1):
+        planes = TangentPlane(torch.rand(5, 4, 3), torch.rand(5, 4, 3), stretches, held)
+        axes = plotting.plot_singular_values(planes, plt.figure().subplots())
+        assert axes.lines[0].get_ydata().tolist() == [3.0, 2.0, 0.0][: 3 - held]
+        plt.close()
+
+
+def test_the_line_beside_a_shortest_path_is_that_of_the_latents():
+    turn = torch.linspace(0, 1.5, 9)
+    arc = torch.stack([turn.cos(), turn.sin()], 1)
+    for line in (arc, None):
+        path = LatentPath(arc, 1.5, 1.5, line)
+        axes = plotting.plot_paths(torch.randn(20, 2), [path], plt.figure().subplots())
+        drawn = torch.tensor(axes.lines[1].get_xydata())
+        torch.testing.assert_close(drawn, (arc if line is not None else arc[[0, -1]]).double())
+        plt.close()

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from pyro_vae import plotting
 from pyro_vae.diagnostics.calibration import calibrate
+from pyro_vae.evaluation.active import ActiveUnits
 from pyro_vae.evaluation.annealing import rate_distortion
 from pyro_vae.evaluation.decomposition import decompose
 from pyro_vae.evaluation.importance import importance_weights
@@ -40,6 +41,14 @@ def test_scores_and_weights(ax):
     )
     curve = plotting.plot_convergence(weights, Figure().add_subplot()).lines[0]
     assert curve.get_xdata()[-1] == 300 and curve.get_ydata()[-1] == pytest.approx(score.mean)
+
+
+def test_active_units_are_drawn_as_shares_which_have_no_unit(ax):
+    variance, spread = torch.tensor([1e-6, 2e-9, 4e-6]), torch.tensor([2e-6, 2e-6, 5e-6])
+    units = ActiveUnits({"z": variance}, 0.01, 100, 0, "", {}, {"z": spread})
+    plotting.plot_units(units, ax)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.8, 0.5, 0.001])
+    assert ax.get_title() == "2 of 3 latent dimensions are active"
 
 
 def test_calibration_and_rate(ax, tmp_path):

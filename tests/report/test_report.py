@@ -27,7 +27,7 @@ from pyro_vae.report.level_figures import show_levels
 from pyro_vae.report.model_section import model_section
 from pyro_vae.report.page import report
 from pyro_vae.report.scores_section import score_warnings, scores_section
-from pyro_vae.report.sentences import facts_of
+from pyro_vae.report.sentences import facts_of, warnings_of
 from pyro_vae.training.history import History
 
 BROWSER = shutil.which("chromium")
@@ -384,6 +384,37 @@ def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
     facts = facts_of(gallery.numbers)
     assert facts["active dimensions of the latent"] == "3 of 3"
     assert facts["local dimension of the decoder"].startswith("3 ")
+
+
+class Given(torch.nn.Module):
+    """q(z | x) whose latent is x itself."""
+
+    def __init__(self, latent, around):
+        super().__init__()
+        self.latent, self.around = (latent,), around
+
+    def forward(self, features, *, context=None):
+        return self.around(features)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_latent_of_small_variance_that_carries_the_data_has_not_collapsed(is_told, tmp_path):
+    uniform = pv.distributions.SphericalUniform(torch.zeros(150))
+
+    def around(x):
+        told = pv.distributions.VonMisesFisher(x, torch.tensor(2000.0))
+        return told if is_told else uniform.expand(x.shape[:-1])
+
+    program = pv.VAE(
+        pv.priors.UniformOnSphere(150),
+        pv.likelihoods.Normal(150, pv.networks.MLP(150, [])),
+        Given(150, around),
+    )
+    x = torch.nn.functional.normalize(torch.randn(300, 150), dim=1)
+    data = pv.datasets.Dataset(x)
+    gallery = inspect(program, data, data, tmp_path, reference=0)
+    said = any("collapsed" in warning for warning in warnings_of(gallery.numbers))
+    assert (gallery.numbers.active_dims == 150) == is_told and said != is_told
 
 
 def test_figures_show_what_was_handed_in():

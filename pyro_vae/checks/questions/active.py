@@ -9,11 +9,11 @@ from pyro import validation_enabled
 from scipy import stats
 from torch import Tensor
 
-from pyro_vae.checks.base import CLEAR, Check, Finding
+from pyro_vae.checks.base import Check, Finding
 from pyro_vae.checks.drawing import bars
 from pyro_vae.checks.questions.information import FEWEST, Information
 from pyro_vae.checks.subject import MOST, CannotTell, Subject
-from pyro_vae.evaluation.decomposition import active_units
+from pyro_vae.evaluation.active import active_units
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
@@ -32,7 +32,8 @@ class ActiveUnits(Check):
     r"""Some latent dimension moves with the data.
 
     It is measured by the share of its variance that is between data,
-    :math:`\mathrm{Var}_x \mathrm{E}_q[z_d] / \mathrm{Var}\, z_d`, which has no unit.
+    :math:`\mathrm{Var}_x \mathrm{E}_q[z_d] / \mathrm{Var}\, z_d`, which has no unit, as
+    `pyro_vae.evaluation.active.active_units` does.
 
     Where none does, the decoder says why. If it uses z on data of its own, q ignores x; if it does
     not, the latent has collapsed.
@@ -50,14 +51,10 @@ class ActiveUnits(Check):
             raise CannotTell("of a single datum nothing moves")
         # So many that their noise alone makes no unit active, however few the data.
         draws = max(DRAWS, math.ceil(FEW_DATA * math.sqrt(2 / (count - 1))))
-        units = active_units(subject.local, subject.few, draws, seed=subject.seed)
-        variance, noise, spread = (
-            torch.cat([value.flatten() for value in values.values()])
-            for values in (units.variance, units.mc_se, units.spread)
-        )
-        share = (variance / spread).nan_to_num(0)  # a constant does not move
-        active = int(((share > LEAST) & (variance > CLEAR * noise)).sum())
-        names = [f"{name}[{i}]" for name, v in units.variance.items() for i in range(v.numel())]
+        units = active_units(subject.local, subject.few, draws, threshold=LEAST, seed=subject.seed)
+        share = torch.cat([value.flatten() for value in units.share.values()])
+        active = units.active
+        names = [f"{name}[{i}]" for name, v in units.share.items() for i in range(v.numel())]
         nats, error = _nats_used(subject)
         used = nats > max(LEAST, 3 * error)
         order = share.argsort(descending=True)[:SHOWN].tolist()
