@@ -72,6 +72,7 @@ class Names:
             dims |= _data_plates(a, b)
         if len(set(dims.values())) != 1:
             raise _not_one_plate(dims, three[1])
+        _check_both_inside(dims, *three)
         sites, pieces = _observed(three[1], dims, x)
         drawn, in_guide = _latents(three[1]), _latents(three[0])
         hidden = [
@@ -287,6 +288,27 @@ def _not_one_plate(dims: dict[str, int], model: Trace) -> InvalidInput:
         expected="the sites of each datum inside pyro.plate('data', len(x))",
         fix="write with pyro.plate('data', len(x)): around them",
     )
+
+
+def _check_both_inside(dims: dict[str, int], guide: Trace, model: Trace) -> None:
+    """Raise `InvalidInput` if a latent is one of each datum in the guide or the model alone."""
+    for name in _latents(guide):
+        if name not in sites_of(model):
+            continue
+        plates = {
+            part: [f.name for f in sites_of(trace)[name]["cond_indep_stack"] if f.name in dims]
+            for part, trace in (("guide", guide), ("model", model))
+        }
+        if bool(plates["guide"]) == bool(plates["model"]):
+            continue
+        lacks, has = ("model", "guide") if plates["guide"] else ("guide", "model")
+        (plate, *_) = plates[has]
+        raise InvalidInput(
+            lacks,
+            got=f"{name!r} outside of plate {plate!r}, in which the {has} has it",
+            expected="a latent of each datum in both, or in neither",
+            fix=f"write with pyro.plate({plate!r}, len(x)): around it in the {lacks}",
+        )
 
 
 def _picks(frame: CondIndepStackFrame, num_data: int | None) -> InvalidInput:

@@ -244,6 +244,9 @@ def _traces_at(
         )
 
 
+OUTSIDE_OF_PLATE = r"Shape mismatch inside plate\('(.+)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)"
+
+
 @contextmanager
 def _explaining(program: ProgramLike) -> Iterator[None]:
     """Turn what torch and Pyro raise on parts that do not fit into one line."""
@@ -276,6 +279,15 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
                 expected="scales above zero",
                 fix="check the parameters, and that no module takes a statistic over the data, "
                 "such as std(0)",
+            ) from error
+        if outside := re.search(OUTSIDE_OF_PLATE, first):
+            plate, site, dim, size, found = outside.groups()
+            raise InvalidInput(
+                site,
+                got=f"a density of {found} along dimension {dim}, where plate {plate!r} has {size}",
+                expected="the data along the plate, and what one datum has to the right of it",
+                fix="add .to_event(1) to the density of a vector; of parts, check latent, in_shape "
+                "and context=",
             ) from error
         is_of_shapes = re.search("shape|size|broadcast", first, re.IGNORECASE)
         if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:

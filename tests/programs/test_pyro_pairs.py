@@ -1,5 +1,6 @@
 """What pairs of Pyro's users do: names, plates, parameters, masks, enumeration; what is refused."""
 
+import contextlib
 import copy
 import re
 
@@ -410,6 +411,57 @@ def two_dimensions(x):
 def test_what_cannot_be_taken_is_refused_with_the_line_to_change(model, words):
     said = refusal(pv.Program(model, lambda x: None))
     assert re.search(words, said), said
+
+
+def vectors(latents=True, plate=True, x_is_event=True, z_is_event=True):
+    """A model, or a guide, of vectors: with or without its plate, and their dimensions."""
+
+    def run(x):
+        with pyro.plate("rows", len(x)) if plate else contextlib.nullcontext():
+            prior = dist.Normal(torch.zeros(len(x), 2) if latents else x[:, :2], 1.0)
+            z = pyro.sample("z", prior.to_event(1) if z_is_event else prior)
+            if latents:
+                density = dist.Normal(torch.cat([z, z], -1)[..., :3], 1.0)
+                pyro.sample("x", density.to_event(1) if x_is_event else density, obs=x)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "model, guide, words",
+    [
+        (
+            {"plate": False},
+            {},
+            "^model: got 'z' outside of plate 'rows', in which the guide has it",
+        ),
+        (
+            {},
+            {"plate": False},
+            "^guide: got 'z' outside of plate 'rows', in which the model has it",
+        ),
+        (
+            {"x_is_event": False},
+            {},
+            r"^x: got a density of 3 along dimension -1, where plate 'rows'",
+        ),
+        (
+            {"z_is_event": False},
+            {},
+            r"^z: got a density of 2 along dimension -1, .*\.to_event\(1\)",
+        ),
+        (
+            {},
+            {"z_is_event": False},
+            r"^z: got a density of 2 along dimension -1, .*\.to_event\(1\)",
+        ),
+    ],
+)
+def test_a_forgotten_plate_or_event_dimension_is_named(model, guide, words):
+    x = torch.randn(60, 3)
+    program = pv.Program(vectors(**model), vectors(latents=False, **guide))
+    with pytest.raises(InvalidInput, match=words):
+        pv.fit(program, x, epochs=1, progress=False)
 
 
 def test_more_arguments_are_refused_with_the_adapter():
