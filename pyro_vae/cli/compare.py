@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from pyro_vae.checkpoint import with_current_paths
@@ -207,36 +209,28 @@ def _recipe_without_seed(folder: Path) -> str:
 
 
 def _print_comparison(name: str, compared: _Comparison) -> None:
-    scores, first = compared.scores, compared.reference
-    short = _short_names(scores)
-    count, unit = len(scores[first].values), scores[first].unit
-    table = Table(
-        title=f"{name}, {counted(count, 'datum', 'data')}; {unit} per datum", title_justify="left"
-    )
-    table.add_column("run", overflow="fold")
-    for column in (
-        "K",
-        "mean",
-        "s.e. over data",
-        f"minus {short[first]}",
-        "its s.e.",
-        "Monte Carlo s.e.",
-    ):
-        table.add_column(column, justify="right", overflow="fold")
+    scores, console = compared.scores, console_of()
+    short = {run: _breaking(each, console) for run, each in _short_names(scores).items()}
+    first = scores[compared.reference]
+    draws = {score.num_samples for score in scores.values()}
+    said = f"{name}, K = {first.num_samples:,}" if len(draws) == 1 else name
+    title = f"{said}, {counted(len(first.values), 'datum', 'data')}; {first.unit} per datum"
+    heads = ["mean", "s.e. over\ndata", "minus\nthe first", "its\ns.e.", "Monte Carlo\ns.e."]
+    table = _table(title, "run", heads if len(draws) == 1 else ["K", *heads])
     for run, score in scores.items():
         mean = f"{score.sign} {measured(score.mean, score.se)}".strip()
         difference = ("", "", "")
         if paired := compared.differences.get(run):
             value = f"{paired.sign} {measured(paired.mean, paired.se, '+')}".strip()
             difference = value, known(paired.se), paired.error
-        table.add_row(short[run], f"{score.num_samples:,}", mean, known(score.se), *difference)
-    console = console_of()
+        number = () if len(draws) == 1 else (f"{score.num_samples:,}",)
+        table.add_row(short[run], *number, mean, known(score.se), *difference)
     console.print(table)
     if compared.spreads:
         console.print(_seeds_table(compared, short))
     for run, same in compared.repeated.items():
         console.print(
-            f"{short[run]} has the recipe and the seed of {short[same]}: over seeds, they are one.",
+            f"{run} has the recipe and the seed of {same}: over seeds, they are one.",
             highlight=False,
             soft_wrap=True,
         )
@@ -271,24 +265,47 @@ def _short_names(runs: Iterable[str]) -> dict[str, str]:
     return {run: str(Path(*each[shared:])) for run, each in parts.items()}
 
 
+def _breaking(run: str, console: Console) -> str:
+    """A name of a run, such as the settings of a sweep, on several lines where there is no room."""
+    return run if console.width >= 100 else run.replace(",", ",\n")
+
+
+def _model_of(runs: Sequence[str]) -> str:
+    """What the names of a model's runs have in common before their seeds, or else all names.
+
+    Example:
+        >>> _model_of(["prior=Flow,seed=0", "prior=Flow,seed=1"])
+        'prior=Flow, 2 runs'
+    """
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*runs))
+    model = re.match(r"(.*\w)[\W_]+seed", "".join(letters[0] for letters in alike))
+    return f"{model[1]}, {len(runs)} runs" if model else "\n".join(runs)
+
+
+def _table(title: str, runs: str, heads: Sequence[str]) -> Table:
+    """A table of runs by their names and numbers, none of which is broken."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(runs, overflow="fold", min_width=9)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
 def _is_bound(score: Score) -> bool:
     return share_of_bounds(score) > 0
 
 
 def _seeds_table(compared: _Comparison, short: Mapping[str, str]) -> Table:
     unit = compared.scores[compared.reference].unit
-    table = Table(title=f"over seeds; {unit} per datum", title_justify="left")
-    table.add_column("runs", overflow="fold")
-    heads = ["mean", "s.d. between runs"]
+    heads = ["mean", "s.d. of\nruns"]
     if compared.over_seeds:
-        heads += ["minus the first", "its s.e.", "of data", "of seeds", "p"]
-    for column in heads:
-        table.add_column(column, justify="right", overflow="fold")
+        heads += ["minus\nthe first", "its\ns.e.", "of\ndata", "of\nseeds", "p"]
+    table = _table(f"over seeds; {unit} per datum", "runs", heads)
     for runs, over_seeds in compared.spreads.items():
         sign = ">= " * any(_is_bound(compared.scores[run]) for run in runs)
         paired = compared.over_seeds.get(runs)
         table.add_row(
-            " ".join(short[run] for run in runs),
+            _model_of([short[run] for run in runs]),
             f"{sign}{measured(over_seeds.mean, over_seeds.sd)}",
             known(over_seeds.sd),
             *(() if paired is None else _words(paired)),

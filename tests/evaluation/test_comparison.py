@@ -13,6 +13,7 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.cli.run_data import write_data
 from pyro_vae.datasets.columns import Column, Columns
+from pyro_vae.datasets.shown import measured
 from pyro_vae.evaluation.comparison import compare, load_scores, save_scores, spread
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.over_seeds import compare_over_seeds
@@ -116,6 +117,21 @@ def test_the_command_pairs_runs_and_puts_seeds_together(runs, tmp_path, capsys):
         assert json.loads(Path(run, "evaluation.json").read_text())["log_likelihood"][
             "mean"
         ] == pytest.approx(one.mean)
+
+
+def test_numbers_of_a_comparison_are_whole_on_a_narrow_terminal(runs, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    assert main(["compare", *runs]) == 0
+    out = capsys.readouterr().out
+    scores = [load_scores(f"{run}/evaluation.npz")["log_likelihood"] for run in runs]
+    over = spread(scores[:2])
+    for number in (
+        *(measured(each.mean, each.se) for each in scores),
+        measured(over.mean, over.sd),
+    ):
+        assert f" {number} " in out
+    assert max(len(line) for line in out.splitlines() if "│" in line) <= 80
 
 
 def test_one_seed_that_was_trained_twice_is_one(runs, tmp_path, capsys):
