@@ -23,6 +23,7 @@ LEAST_SINCE = 0.1  # of that is little, however many nats it is
 NATS, FEW_NATS = 0.02, 0.1  # are little, and few
 MOST_ALIKE = 0.9  # a correlation of epochs in a row
 LEVEL = 0.01  # of the p-value at which a slope is said to be one
+BLOWN_UP = -1e9  # nats per datum, which no further epoch mends
 FEW_STEPS = 1000  # of an optimizer
 ENOUGH_STEPS = 3000  # that are advised
 
@@ -117,7 +118,7 @@ def is_out_of_patience(done: int, best: int | None, warmup: int, patience: int |
 
 
 def how_it_ended(training: Training, planned: int) -> str:
-    """One line for a training that was stopped, or was short; nothing for another one.
+    """One line for a training that was stopped, blew up or was short; nothing for another one.
 
     It was short if the validation ELBO, or without one the objective, still rises clearly, or if
     the optimizer has made few steps. The line then says how to go on, and for how long. Without a
@@ -137,6 +138,12 @@ def how_it_ended(training: Training, planned: int) -> str:
     steps = history["step"][-1]
     validated = [value for value in history["validation_elbo"] if value is not None]
     name = "validation ELBO" if validated else "objective of the training data"
+    last = (validated or history["objective"])[-1]
+    if last < BLOWN_UP:
+        return (
+            f"the {name} is {last:.2g} nats: training has blown up, or the data are far from what "
+            "the likelihood expects; lower learning_rate (--learning-rate), or rescale the data"
+        )
     slope = slope_of(validated or history["objective"])
     if slope is not None and slope.rises:
         what = (

@@ -135,6 +135,17 @@ def test_one_epoch_is_told_of_in_the_singular(capsys):
     assert str(history).startswith("History(1 epoch, the last: ")
 
 
+def test_a_training_that_blew_up_is_not_told_to_go_on(capsys):
+    vae = small_vae()
+    with torch.no_grad():
+        for parameter in vae.likelihood.parameters():
+            parameter.mul_(1e6)
+    pv.fit(vae, torch.randn(20, 3), epochs=1)
+    said = capsys.readouterr().err
+    assert "training has blown up" in said and "lower learning_rate" in said
+    assert "go on" not in said
+
+
 def test_how_much_is_little_does_not_grow_with_the_way_to_it():
     """A third of a nat more over the last third is a rise, from however far a curve came."""
     epochs = np.arange(100)
