@@ -334,19 +334,24 @@ KINDS_OF_FILES: dict[str, Callable[[Path, Reading], Source]] = {
 }
 
 
-def read_text(path: Path) -> Texts:
-    """Read a text with one sentence per line; every tenth is a test sentence."""
+def read_text(path: Path, fewest: int = 10) -> Texts:
+    """Read a text with one sentence per line; every tenth is a test sentence.
+
+    Of less than ten, none of them is: they are split as rows of other data are.
+    """
     with reported(path, TEXT.expected):
         text = read_words(path, TEXT).removeprefix("\ufeff")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         lines = [exact_words(line) for line in text.split("\n")]
     check_lengths(path, lines)
     lines = [line for line in lines if line]
-    if len(lines) < 10:
+    if len(lines) < fewest:
         raise InvalidInput(
             "data",
             got=f"{path} with {counted(len(lines), 'line that has', 'lines that have')} words",
             expected="ten sentences or more, one on each line",
             fix="write each sentence on a line of its own",
         )
+    if len(lines) < 10:
+        return {"train": lines}
     return {"train": [line for i, line in enumerate(lines) if i % 10 != 9], "test": lines[9::10]}

@@ -192,7 +192,8 @@ def load(
                 "data",
                 got=f"{source.name} with one datum",
                 expected="two or more: one to train on and one to test on",
-                fix="add data, or give a test part",
+                fix="add data or a test part, or take it whole: pv.datasets.load_whole (--split "
+                "all)",
             )
         is_ours = isinstance(name, str | Path)  # an object's memory is its owner's
         split = split_in_place if is_ours and binarize != "fixed" else Dataset.hold_out
@@ -331,7 +332,8 @@ def _source_of(name: object, root: str | Path | None, reading: Reading) -> Sourc
         read, least = TEXTS[name]
         return numbered(name, read(), reading.vocabulary, least)
     if path.suffix.lower() == ".txt":
-        return numbered(path.stem, read_text(path), reading.vocabulary)
+        fewest = 10 if reading.vocabulary is None else 1  # of which the words are learned
+        return numbered(path.stem, read_text(path, fewest), reading.vocabulary)
     source = read_path(path, reading)
     if source is None:
         is_file = bool(path.suffix) or path.exists()

@@ -150,3 +150,14 @@ def test_a_run_is_not_advised_another_likelihood(command, capsys):
     assert main(["train", "--data", "bits.npz", *SMALL, "--out", "run"]) == 0
     said = fails(capsys, command, "run", "--data", "other.npz")
     assert "--" not in said and "bring the data to such values, or train a run on them" in said
+
+
+@pytest.mark.parametrize("num", [1, 4])
+def test_a_few_sentences_are_scored_by_a_run_that_knows_the_words(num, capsys):
+    text("own.txt", LINES), text("few.txt", LINES[:num])
+    assert main(["train", "--data", "own.txt", *TEXT, "--out", "run"]) == 0
+    assert main(["evaluate", "run", "--data", "few.txt", "--split", "all", *SCORES]) == 0
+    assert scores()["num_data"] == num
+    if num == 1:
+        assert "--split all" in fails(capsys, "evaluate", "run", "--data", "few.txt", *SCORES)
+    assert "ten sentences or more" in fails(capsys, "train", "--data", "few.txt", *TEXT)
