@@ -159,7 +159,10 @@ STATISTICS = (
 
 SCALE = "Learn the likelihood's scale (learn_scale), or use a prior that learns."
 TAILS = "Try StudentT, or another likelihood with such tails."
-DISPERSION = "Try NegativeBinomial or Poisson for counts; Binomial for counts up to a largest one."
+DISPERSION = (
+    "Try another likelihood: NegativeBinomial or Poisson for counts; Binomial for counts up to a "
+    "largest one."
+)
 SHARES = "Train longer, or use a prior that learns."
 LOCATION = "Look at the units of the data; train longer, or use a prior that learns."
 ADVICE = {
