@@ -40,10 +40,8 @@ class Space:
 
     is_flat, is_discrete = True, False
     held = 0  # directions of the D that no latent can go in
-    line = (
-        "straight line"  # what the straightest path is called, and the entries beside a moved one
-    )
-    rest = "at rest"
+    line = "straight line"  # what the straightest path is called
+    rest = "at rest"  # what the entries are beside one that is moved
 
     def nearest(self, z: Tensor) -> Tensor:
         """The latents nearest to points (N, D), such as means of q(z | x)."""
