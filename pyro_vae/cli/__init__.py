@@ -95,6 +95,7 @@ def _run_command(name: str, *argv: str) -> None:
         module = importlib.import_module(f"pyro_vae.cli.{name}")
         from pyro_vae.cli.options import as_options
         from pyro_vae.ranks.launch import joined
+        from pyro_vae.runtime.fitting import OutsideSupport
         from pyro_vae.runtime.memory import enough_memory
         from pyro_vae.training.history import TrainingDiverged
 
@@ -111,8 +112,8 @@ def _run_command(name: str, *argv: str) -> None:
             sys.stdout.flush()
     except TrainingDiverged as error:
         raise InvalidInput(str(error)) from error
-    except InvalidInput as error:
-        if name in TRAINING or "--likelihood" not in (error.fix or ""):
+    except OutsideSupport as error:
+        if name in TRAINING:
             raise
         raise InvalidInput(
             error.argument,

@@ -210,9 +210,9 @@ def as_options(argv: Sequence[str]) -> list[str]:
     """Arguments in the form that the parser reads.
 
     Flags become Python names, ``--batch-size`` becomes ``--batch_size``, but for the name of a
-    column, as in ``--columns.blood-pressure real``. A value that starts with
-    a minus is joined to its flag, ``--context -1,0`` becomes ``--context=-1,0``: no option but
-    ``-h`` starts with a single dash.
+    column, as in ``--columns.blood-pressure real``. A value that starts with a minus is joined to
+    its flag, ``--context -1,0`` becomes ``--context=-1,0``: no option but ``-h`` starts with a
+    single dash.
     """
     out: list[str] = []
     for token in argv:

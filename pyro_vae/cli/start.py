@@ -51,8 +51,9 @@ def start_from(owner: ProgramLike, data: Dataset, namespace: Namespace) -> None:
 
 
 def words_of_start(start: str | None) -> Vocabulary | None:
-    """The words in which a run reads its text that starts from another; a resumed one may have
-    outlived that.
+    """The words in which a run reads its text, those of the run that it starts from.
+
+    A resumed run may have outlived that one.
     """
     folder = None if start is None else _folder_of(start)
     return vocabulary_of(folder) if folder is not None and folder.exists() else None

@@ -10,7 +10,9 @@ the states are few, the rare ones are a stratum of their own:
 
 with M the draws of the tail that Pareto k is fitted to. The set R does not depend on the draws, so
 the mean stays :math:`p(x)`, but for a chance of :math:`e^{-M}` at most that no draw lies outside of
-R. The first sum is written as K weights: draws in R are replaced by the others in turn.
+R. The first sum is written as K weights: draws in R are replaced by the others in turn. Beside
+global latents, each draw of which has few of the local ones, R is all states and the first sum is
+empty.
 
 Source: Owen (2013), Monte Carlo Theory, Methods and Examples, chapter 8, for stratification.
 """

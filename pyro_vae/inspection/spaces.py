@@ -6,8 +6,10 @@ spheres (3, 4), the last one is that of one sphere or one simplex.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pyro.distributions import constraints
@@ -125,27 +127,30 @@ class Bounded(Space):
 
 
 @dataclass(frozen=True)
-class Rows(Bounded):
-    """Vectors of which the last dimension has one thing fixed: its norm or its sum."""
+class UnitNorm(Bounded, ABC):
+    r"""Vectors whose last dimension has a norm of one, :math:`\sum_e |z_e|^p = 1`.
 
+    An entry is moved with the others in their ratios:
+
+    .. math:: z_e' = z_e \left( \frac{1 - |v|^p}{1 - |z_d|^p} \right)^{1 / p}
+    """
+
+    power: ClassVar[int]
     rest = "in their ratios"
+
+    @abstractmethod
+    def _unit(self, rows: Tensor) -> Tensor:
+        """The nearest latents to rows (..., K); any latent for a row without a direction."""
 
     @property
     def held(self) -> int:  # type: ignore[override]
         return self.event[:-1].numel()
 
-    def _rows(self, z: Tensor) -> Tensor:
-        return z.reshape(len(z), -1, self.event[-1])
-
-    def _normal(self, rows: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def _rescaled(self, others: Tensor, value: Tensor) -> Tensor:
-        """The other entries (T, K - 1) of a row beside one of that value (T, 1)."""
-        raise NotImplementedError
+    def nearest(self, z: Tensor) -> Tensor:
+        return self._unit(self._rows(z)).flatten(1)
 
     def normals(self, z: Tensor) -> Tensor:
-        rows = normalize(self._normal(self._rows(z)), dim=-1)
+        rows = normalize(self._rows(z).pow(self.power - 1), dim=-1)
         eye = torch.eye(self.held, dtype=z.dtype, device=z.device)
         return (eye[:, :, None] * rows[:, None]).flatten(2)
 
@@ -154,13 +159,17 @@ class Rows(Bounded):
         moved = self.nearest(z.detach()[None]).repeat(len(values), 1)
         rows, value = self._rows(moved), values.to(moved)[:, None]
         before, _, after = rows[:, row].split([entry, 1, self.event[-1] - entry - 1], dim=1)
-        others = self._rescaled(torch.cat([before, after], dim=1), value)
+        left = (1 - value.abs() ** self.power).clamp_min(0) ** (1 / self.power)
+        others = self._unit(torch.cat([before, after], dim=1)) * left
         rows[:, row] = torch.cat([others[:, :entry], value, others[:, entry:]], dim=1)
         return rows.flatten(1)
 
+    def _rows(self, z: Tensor) -> Tensor:
+        return z.reshape(len(z), -1, self.event[-1])
+
 
 @dataclass(frozen=True)
-class Spheres(Rows):
+class Spheres(UnitNorm):
     r"""Unit vectors, or several.
 
     Its straightest paths are arcs of great circles,
@@ -168,18 +177,16 @@ class Spheres(Rows):
     .. math:: z_t = \cos(t \theta)\, z_0 + \sin(t \theta)\, u, \quad u \propto z_1 - (z_0 \cdot
               z_1)\, z_0,
 
-    one of them where the ends are opposite. An entry is moved along the great circle through its
-    pole: the others keep their ratios.
+    one of them where the ends are opposite.
     """
 
+    power = 2
     line = "great circle"
 
-    def nearest(self, z: Tensor) -> Tensor:
-        rows = self._rows(z)
-        pole = torch.zeros_like(rows)
-        pole[..., 0] = 1.0
+    def _unit(self, rows: Tensor) -> Tensor:
+        pole = torch.eye(1, rows.shape[-1], dtype=rows.dtype, device=rows.device)[0]
         norm = rows.norm(dim=-1, keepdim=True)
-        return torch.where(norm > 1e-12, rows / norm.clamp_min(1e-12), pole).flatten(1)
+        return torch.where(norm > 1e-12, rows / norm.clamp_min(1e-12), pole)
 
     def between(self, start: Tensor, end: Tensor, t: Tensor) -> Tensor:
         a, b = (self._rows(self.nearest(z[None]))[0] for z in (start, end))
@@ -205,32 +212,24 @@ class Spheres(Rows):
     def shown(self, means: Tensor) -> tuple[float, float]:
         return -1.0, 1.0
 
-    def _normal(self, rows: Tensor) -> Tensor:
-        return rows
-
-    def _rescaled(self, others: Tensor, value: Tensor) -> Tensor:
-        first = torch.eye(1, others.shape[1], dtype=others.dtype, device=others.device)
-        norm = others.norm(dim=1, keepdim=True)
-        directions = torch.where(norm > 1e-12, others / norm.clamp_min(1e-12), first)
-        return directions * (1 - value.square()).clamp_min(0).sqrt()
-
     def _fix(self) -> str:
         return "take values from -1 to 1: the other entries follow, so that the norm stays 1"
 
 
 @dataclass(frozen=True)
-class Simplices(Rows):
+class Simplices(UnitNorm):
     r"""Proportions that sum to one, or several times such.
 
-    Straight lines stay there. An entry is moved on the line to its corner: the others keep their
-    ratios. Paths are sought in :math:`s, z = s^2 / \|s\|^2`.
+    Straight lines stay there. Paths are sought in :math:`s, z = s^2 / \|s\|^2`.
     """
 
-    def nearest(self, z: Tensor) -> Tensor:
-        rows = self._rows(z).clamp_min(0)
-        total = rows.sum(-1, keepdim=True)
-        equal = torch.full_like(rows, 1 / self.event[-1])
-        return torch.where(total > 0, rows / total, equal).flatten(1)
+    power = 1
+
+    def _unit(self, rows: Tensor) -> Tensor:
+        shares = rows.clamp_min(0)
+        total = shares.sum(-1, keepdim=True)
+        equal = torch.full_like(shares, 1 / max(1, rows.shape[-1]))
+        return torch.where(total > 0, shares / total, equal)
 
     def between(self, start: Tensor, end: Tensor, t: Tensor) -> Tensor:
         a, b = self.nearest(torch.stack([start, end]))
@@ -244,14 +243,6 @@ class Simplices(Rows):
 
     def shown(self, means: Tensor) -> tuple[float, float]:
         return 0.0, 1.0
-
-    def _normal(self, rows: Tensor) -> Tensor:
-        return torch.ones_like(rows)
-
-    def _rescaled(self, others: Tensor, value: Tensor) -> Tensor:
-        total = others.sum(1, keepdim=True)
-        shares = torch.where(total > 0, others / total, 1 / others.shape[1])
-        return shares * (1 - value)
 
     def _fix(self) -> str:
         return "take values from 0 to 1: the other entries follow, so that the sum stays 1"

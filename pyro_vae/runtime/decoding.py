@@ -120,7 +120,8 @@ def decode(
         part = rows_of(spread, few)
         at |= states_given(program, at, len(few), part, depth)
         trace = prior_predictive(program, len(few), part, at)
-        _check_states(trace, values)
+        if part is not None:
+            _check_states(trace, values)
         return observed_parts(trace, parts)
 
     made = in_blocks(program, run, partial(shown_value, draws=draws), total, seed)

@@ -13,7 +13,7 @@ from pyro_vae.distributions import innermost_support, measure_of, words_of
 from pyro_vae.distributions.supports import OrElse
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["check_support", "likelihood_that_holds", "partners"]
+__all__ = ["OutsideSupport", "check_support", "likelihood_that_holds", "partners"]
 
 # By the measure of a density, or the name of its support: a prior and a posterior that have one.
 PAIRS = {
@@ -70,6 +70,10 @@ def likelihood_that_holds(x: Tensor) -> str:
         "LogNormal": low > 0,
     }
     return next((name for name, holds in rules.items() if holds), "Normal")
+
+
+class OutsideSupport(InvalidInput):
+    """Data that the likelihood gives no density; the fix is of another likelihood."""
 
 
 def check_support(
@@ -131,7 +135,7 @@ def check_support(
             "use a likelihood and an encoder of words, AutoregressiveCategorical and Recurrent "
             "(--likelihood AutoregressiveCategorical --encoder Recurrent)"
         )
-    raise InvalidInput(
+    raise OutsideSupport(
         argument,
         got=f"{int((~inside).sum())} of {len(x)} data outside the likelihood's support "
         f"(datum {start + first} spans {low:.4g} to {high:.4g}"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from closed_forms import LinearGaussian, TwoLevelGaussian
 from common import small_vae
+from decoders import Mean
 from families import data_of, program_with
 from sklearn.metrics import roc_auc_score
-from torch import nn
 
 import pyro_vae as pv
 from pyro_vae.distributions import has_mean
@@ -32,34 +32,10 @@ from pyro_vae.validation import InvalidInput
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-class Onto(nn.Module):
-    """A network that is a function, for decoders whose geometry is known."""
-
-    def __init__(self, function, latent, features):
-        super().__init__()
-        self.function, self.in_shape, self.out_shape = function, (latent,), (features,)
-
-    def forward(self, z, context=None):
-        return self.function(z)
-
-
-class Mean(nn.Module):
-    """x ~ N(f(z), 1)."""
-
-    def __init__(self, function, latent, features):
-        super().__init__()
-        self.network, self.event_shape = Onto(function, latent, features), (features,)
-
-    def forward(self, z, *, context=None):
-        return torch.distributions.Independent(torch.distributions.Normal(self.network(z), 1.0), 1)
-
-
 def decoder_of(function, latent, features, prior=None, posterior=None):
     posterior = posterior or pv.posteriors.DiagonalNormal(latent, pv.networks.MLP(features, [4]))
     return Decoder(
-        pv.VAE(
-            prior or pv.priors.StandardNormal(latent), Mean(function, latent, features), posterior
-        )
+        pv.VAE(prior or pv.priors.StandardNormal(latent), Mean(function, features), posterior)
     )
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from decoders import Mean
 
 import pyro_vae as pv
 from pyro_vae.inspection.decoder import Decoder
@@ -22,18 +22,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 MLP, P, Q = pv.networks.MLP, pv.priors, pv.posteriors
 
 
-class Mean(nn.Module):
-    """x ~ N(f(z), 1), of a latent of any shape, flattened."""
-
-    def __init__(self, function, features):
-        super().__init__()
-        self.function, self.event_shape = function, (features,)
-
-    def forward(self, z, *, context=None):
-        loc = self.function(z).reshape(*z.shape[: z.dim() - self.latent_dims], *self.event_shape)
-        return torch.distributions.Independent(torch.distributions.Normal(loc, 1.0), 1)
-
-
 PARTS = {
     "sphere": (P.UniformOnSphere, Q.VonMisesFisher),
     "simplex": (P.Dirichlet, Q.LogisticNormal),
@@ -47,8 +35,7 @@ PARTS = {
 def decoder_on(kind, latent, function=lambda z: z, features=None):
     prior, posterior = PARTS[kind]
     features = features or torch.Size([latent] if isinstance(latent, int) else latent).numel()
-    likelihood = Mean(function, features)
-    likelihood.latent_dims = 1 if isinstance(latent, int) else len(latent)
+    likelihood = Mean(function, features, 1 if isinstance(latent, int) else len(latent))
     return Decoder(pv.VAE(prior(latent), likelihood, posterior(latent, MLP(features, [4]))))
 
 
