@@ -4,8 +4,8 @@
 // stride, and "transposed" says that it is the last one that has it. Transposed factors are packed into contiguous blocks, one of a
 // by the thread that multiplies it, all of b beforehand, which all threads share.
 //
-// The sizes of blocks are measured: 64 rows of a stay in the second cache while 32 columns of b at a time stream by, or as many more
-// as make some 64 KiB of them.
+// The sizes of blocks follow the second cache of a core: rows of a fill a quarter of it and stay, while columns of b stream by, a
+// sixteenth of it at a time. The depth is the same everywhere, so every machine adds up in the same order.
 
 #include <torch/csrc/inductor/cpp_prefix.h>
 
@@ -15,9 +15,24 @@
 #include <cstdint>
 #include <memory>
 
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+
 namespace {
 
-constexpr int64_t ROWS = 64, FEWEST_COLUMNS = 32, ENTRIES = 1 << 14, DEPTH = 1024, LANES = 16;
+// Bytes of a core's second cache, or a MiB where the system does not say.
+int64_t second_cache() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0) return std::clamp<int64_t>(bytes, 1 << 18, 1 << 22);
+#endif
+    return 1 << 20;
+}
+
+constexpr int64_t FEWEST_COLUMNS = 32, DEPTH = 1024, LANES = 16;
+const int64_t FLOATS_OF_CACHE = second_cache() / static_cast<int64_t>(sizeof(float));
+const int64_t ROWS = FLOATS_OF_CACHE / 4 / DEPTH, ENTRIES = FLOATS_OF_CACHE / 16;
 constexpr int64_t FEWEST_MULTIPLICATIONS_FOR_THREADS = 3 << 19;
 
 int64_t blocks(int64_t whole, int64_t block) { return (whole + block - 1) / block; }
