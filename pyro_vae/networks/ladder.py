@@ -96,6 +96,9 @@ class Ladder(nn.Module):
         self.start = nn.Parameter(0.1 * torch.randn(self.top))
         self.of_context = nn.Linear(context, self.top[0], bias=False) if context else None
         self.joins = nn.ModuleList(map(Head, self.latents, self.states))
+        with torch.no_grad():  # the state adds up all latents: of any number, it starts as large
+            for parameter in self.joins.parameters():
+                parameter.mul_(len(latents) ** -0.5)
 
     def up(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         r"""The features of data (\*batch, \*event) at each level, the lowest first."""

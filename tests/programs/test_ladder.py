@@ -147,6 +147,20 @@ def test_a_posterior_relative_to_its_prior_is_the_prior_where_its_network_is_sil
     assert parts["kl/z1"].values.abs().max() < 1e-3 and parts["kl/z2"].values.abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("posterior", ["RelativeNormal", "DiagonalNormal"])
+def test_states_and_draws_of_forty_levels_start_as_large_as_those_of_two(posterior):
+    kind = getattr(pv.posteriors, posterior)
+    latents = [(4, 4, 4)] * 40
+    torch.manual_seed(0)
+    program = ladder(latents, width=24, posterior=kind)
+    with torch.no_grad(), conditioned(program, X, 0) as given:
+        guide, _ = given.traces(20)
+        drawn = poutine.trace(program.model).get_trace(torch.zeros(100, *X.shape[1:]))
+    for trace in (guide, drawn):
+        sizes = [trace.nodes[f"z{level + 1}"]["value"].std() for level in range(40)]
+        assert 0.3 < min(sizes) and max(sizes) < 2
+
+
 def test_a_ladder_of_vectors_and_of_grids_without_a_ratio():
     latents = [(4,), (2, 3, 5)]
     path = pv.networks.Ladder(
