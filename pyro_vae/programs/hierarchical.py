@@ -24,7 +24,7 @@ from pyro_vae.contracts import (
 from pyro_vae.distributions import as_pyro
 from pyro_vae.programs.autoencoder import Autoencoder, check_components
 from pyro_vae.programs.global_latents import global_latents
-from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context
+from pyro_vae.programs.parts import density_of, draw_latent, flattened, join_context, prior_given
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput, check_choice, rows_of
 
@@ -178,10 +178,12 @@ class HierarchicalVAE(Autoencoder):
             density = self.priors[-1](context=features)
             for level in reversed(range(len(self.priors))):
                 z = pyro.sample(f"z{level + 1}", as_pyro(density))
-                component = self.priors[level - 1] if level else self.likelihood
                 above_z = [flattened(z, density), *above]
                 event_dim, given = len(density.event_shape), join_context(features, above)
-                density = density_of(component, z, event_dim, given, {} if level else known)
+                if level:
+                    density = prior_given(self.priors[level - 1], z, event_dim, given, features)
+                else:
+                    density = density_of(self.likelihood, z, event_dim, given, known)
                 above = above_z if self.skip else []
             return pyro.sample("x", as_pyro(density), obs=x)
 

@@ -18,7 +18,7 @@ from pyro_vae.networks import Ladder, side_by_side, tell_event_dim
 from pyro_vae.priors.owner import codebook_of
 from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.hierarchical import HierarchicalVAE
-from pyro_vae.programs.parts import density_of, draw_latent
+from pyro_vae.programs.parts import density_of, draw_latent, prior_given
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
 from pyro_vae.validation import InvalidInput
 
@@ -35,7 +35,8 @@ class LadderVAE(HierarchicalVAE):
     l, and is the same in model and guide; the features :math:`d_l` of x are merged with it. Both
     come from ``path``, see `pyro_vae.networks.Ladder`. A prior below the top is any component that
     turns the state into a distribution, such as ``posteriors.Mixture``, or a
-    `pyro_vae.priors.PixelCNN` with a network; the top one is any prior.
+    `pyro_vae.priors.PixelCNN` with a network; the top one is any prior. A prior that takes no input
+    serves below the top too: z_l is then drawn without a look at the levels above.
     A posterior is built for features and state side by side, ``path.merged``. One with
     ``takes_prior``, such as `pyro_vae.posteriors.RelativeNormal`, gets the prior's distribution
     too.
@@ -150,7 +151,7 @@ class LadderVAE(HierarchicalVAE):
     def _prior(self, level: int, h: Tensor, features: Tensor | None) -> Distribution:
         if level == len(self.priors) - 1:
             return self.priors[level](context=features)
-        return density_of(self.priors[level], h, 3, None)
+        return prior_given(self.priors[level], h, 3, None, features)
 
     def _posterior(self, level: int, d: Tensor, h: Tensor, features: Tensor | None) -> Distribution:
         component, given = self.posteriors[level], side_by_side(d, h)

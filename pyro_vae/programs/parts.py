@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import overload
+from typing import cast, overload
 
 import pyro
 import torch
@@ -15,6 +16,7 @@ from pyro_vae.contracts import (
     PLATE_OF_DRAWS,
     Likelihood,
     Posterior,
+    Prior,
     StatesInfer,
     StatesTrainingTerm,
     StochasticFunction,
@@ -33,6 +35,8 @@ __all__ = [
     "flattened",
     "join_context",
     "particles",
+    "prior_given",
+    "takes_input",
 ]
 
 
@@ -75,6 +79,34 @@ def density_of(
     tell_event_dim(as_module(component), event_dim)
     density: Callable[..., Distribution] = component
     return density(given, context=context, **(known or {}))
+
+
+def prior_given(
+    prior: Prior, given: Tensor, event_dim: int, context: Tensor | None, features: Tensor | None
+) -> Distribution:
+    """A level's prior given what is above it, or p(z_l) if it takes no input.
+
+    Args:
+        prior: the component.
+        given: what it is given, such as the latent above.
+        event_dim: the event dimensions of that.
+        context: what a prior with an input gets beside it.
+        features: the context's features, for a prior without.
+    """
+    if takes_input(type(as_module(prior))):
+        return density_of(cast(Posterior, prior), given, event_dim, context)
+    return prior(context=features)
+
+
+def takes_input(kind: type[nn.Module]) -> bool:
+    """Whether components of a class are given an input, as p(x | z) and q(z | x) are, not p(z)."""
+    given = list(inspect.signature(kind.forward).parameters.values())[1:]
+    positional = {
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    }
+    return any(one.kind in positional and one.name != "context" for one in given)
 
 
 def draw_latent(

@@ -267,7 +267,7 @@ class _Builder:
         factory = self.recipe.level_network
         size = {"size": to} if len(to) > 1 else {}
         network = call_factory("level_network", factory, given, context=context, **size)
-        return call_level_prior(component, to, network)
+        return call_level_prior(component, to, network, self.features)
 
 
 def _as_list(latent: int | Sequence[Size]) -> Sequence[Size]:

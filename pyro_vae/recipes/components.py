@@ -14,9 +14,11 @@ from pyro_vae import likelihoods, networks, objectives, posteriors, priors, prog
 from pyro_vae.checkpoint import Untrusted, current_path, import_of_the_users
 from pyro_vae.checkpoint.description import resolve
 from pyro_vae.checkpoint.trust import LAYERS, class_at, is_the_users
+from pyro_vae.contracts import Bindable
 from pyro_vae.evaluation import proposals
 from pyro_vae.files.reading import parsed_yaml
 from pyro_vae.networks import cells, corruptions
+from pyro_vae.programs.parts import takes_input
 from pyro_vae.training import schedules
 from pyro_vae.validation import InvalidInput, nearest_name
 
@@ -70,14 +72,23 @@ def component_names(family: str) -> list[str]:
 
 
 def priors_below_the_top() -> list[str]:
-    """The priors that may also stand below the top of a hierarchy, for they take what is above.
+    """The priors that may stand below the top of a hierarchy by their name alone.
+
+    One that shares q(z | x) stands at the top, unless it takes what is above. A name that
+    `pyro_vae.posteriors` has too is that of the posterior; the prior's import path names the prior.
 
     Example:
-        >>> priors_below_the_top()
-        ['UniformCodes', 'PixelCNN']
+        >>> {"UniformCodes", "PixelCNN", "GaussianMixture"} <= {*priors_below_the_top()}
+        True
+        >>> {"VampPrior", "Flow"} & {*priors_below_the_top()}
+        set()
     """
-    takes = {name: inspect.signature(vars(priors)[name].forward) for name in priors.__all__}
-    return [name for name, signature in takes.items() if "given" in signature.parameters]
+    return [
+        name
+        for name in priors.__all__
+        if name not in vars(posteriors)
+        and (takes_input(vars(priors)[name]) or not issubclass(vars(priors)[name], Bindable))
+    ]
 
 
 def _holder_of(family: str, name: str) -> ModuleType:

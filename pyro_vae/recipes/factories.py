@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import nn
 
+from pyro_vae.programs.parts import takes_input
 from pyro_vae.runtime.memory import is_out_of_memory
 from pyro_vae.validation import InvalidInput
 
@@ -26,7 +27,8 @@ def call_factory(argument: str, factory: Factory, *sizes: object, **offers: obje
     wanted = {name: value for name, value in offers.items() if name in parameters}
     for name, value in wanted.items():
         _check_not_contradicted(argument, factory, name, value)
-    if offers.get("context") and argument != "prior" and "context" not in wanted:
+    may_ignore_it = argument in {"prior", "level_prior"}
+    if offers.get("context") and not may_ignore_it and "context" not in wanted:
         raise InvalidInput(
             argument,
             got="a network that takes no context",
@@ -55,10 +57,23 @@ def call_factory(argument: str, factory: Factory, *sizes: object, **offers: obje
         ) from error
 
 
-def call_level_prior(factory: Factory, latent: Sequence[int], network: nn.Module) -> nn.Module:
-    """Build p(z_l | h_l) with a network for h_l, unless it takes none, as uniform codes do."""
-    takes = list(inspect.signature(target_of(factory)).parameters) != ["latent"]
-    return call_factory("level_prior", factory, latent, *([network] if takes else []))
+def call_level_prior(
+    factory: Factory, latent: Sequence[int], network: nn.Module, context: int
+) -> nn.Module:
+    """Build p(z_l | h_l) with a network for h_l, or p(z_l) of a prior that takes none.
+
+    Args:
+        factory: makes the prior.
+        latent: event shape of z_l.
+        network: maps what is above to features.
+        context: number of context features, for a prior without a network.
+    """
+    target = target_of(factory)
+    if list(inspect.signature(target).parameters) == ["latent"]:  # such as uniform codes
+        return call_factory("level_prior", factory, latent)
+    if isinstance(target, type) and issubclass(target, nn.Module) and not takes_input(target):
+        return call_factory("level_prior", factory, latent, context=context)
+    return call_factory("level_prior", factory, latent, network)
 
 
 def _check_not_contradicted(argument: str, factory: Factory, name: str, value: object) -> None:

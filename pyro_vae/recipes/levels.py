@@ -112,6 +112,7 @@ def ladder_parts(
             level.level_prior or recipe.level_prior,
             latents[index],
             network(index, path.states[index], 0),
+            features,
         )
         for index, level in enumerate(levels[:-1])
     ]

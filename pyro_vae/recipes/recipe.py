@@ -27,6 +27,7 @@ from pyro_vae.validation import InvalidInput, nearest_name
 __all__ = ["Level", "Recipe", "Shape", "Site", "Values", "read_recipe", "read_settings"]
 
 Shape = Sequence[int]
+LevelPrior = Callable[[Shape, nn.Module], nn.Module] | Callable[[Shape], nn.Module]
 Values = Mapping[str, Any]  # a recipe as YAML holds it
 
 
@@ -84,7 +85,7 @@ class Level:
     shape: list[int]
     cells: int = 1
     times: int = 1
-    level_prior: Callable[[Shape, nn.Module], nn.Module] | None = None
+    level_prior: LevelPrior | None = None
     posterior: Callable[[Shape, nn.Module], nn.Module] | None = None
     level_network: Callable[[Shape], nn.Module] | None = None
 
@@ -142,7 +143,7 @@ class Recipe:
         program: the program built from the parts, a class of pyro_vae.programs or an import path;
             or the import path of a module of your own with model and guide, which has no parts.
         level_prior: p(z_l | z_l+1) of a hierarchy below its top, a class of pyro_vae.posteriors, a
-            prior of codes, or an import path.
+            prior of codes, or an import path; or p(z_l), a class of pyro_vae.priors.
         level_network: the network of a hierarchy from one level's latents to another's; by default
             MLP, and Cells between the grids of a LadderVAE.
         objective: the bound that is maximised, a class of pyro_vae.objectives or an import path.
@@ -197,7 +198,7 @@ class Recipe:
     sites: dict[str, Site] | None = None
     corruption: nn.Module | None = None
     program: MakesProgram = DEFAULT_PROGRAM
-    level_prior: Callable[[Shape, nn.Module], nn.Module] = posteriors.DiagonalNormal
+    level_prior: LevelPrior = posteriors.DiagonalNormal
     level_network: Callable[[Shape], nn.Module] = networks.MLP
     objective: Callable[[], pyro.infer.ELBO] = objectives.ELBO
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam

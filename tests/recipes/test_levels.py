@@ -123,6 +123,31 @@ def test_codes_in_a_hierarchy_without_a_path(tmp_path):
         assert pv.elbo(program, X.x, 1).values.isfinite().all()
 
 
+INNER = {
+    "ladder": "{program: LadderVAE, levels: [{shape: [2, 4, 4]}, {shape: [3, 2, 2]}], "
+    "posterior: DiagonalNormal, encoder: {class_path: Cells, init_args: {width: 4}}}",
+    "vectors": "{program: HierarchicalVAE, latent: [4, 2], context: labels}",
+}
+
+
+@pytest.mark.parametrize("kind", INNER)
+@pytest.mark.parametrize(
+    "name, option, value",
+    [
+        ("StandardNormal", None, None),
+        ("GaussianMixture", "components", 3),
+        ("StudentT", "df", 4.0),
+        ("pyro_vae.priors.Flow", "transforms", 1),
+    ],
+)
+def test_priors_below_the_top_that_take_no_input(kind, name, option, value, tmp_path):
+    flags = (f"--level_prior.{option}", str(value)) if option else ()
+    program = built(tmp_path, INNER[kind], "--level_prior", name, *flags)
+    assert type(program.priors[0]) is getattr(pv.priors, name.rpartition(".")[2])
+    assert option is None or vars(program.priors[0])[option] == value
+    check_program(program, X.x, context=X.context if kind == "vectors" else None)
+
+
 def test_labels_go_to_the_path_and_the_likelihood(tmp_path):
     program = built(tmp_path, f"context: labels\n{RECIPE}")
     check_program(program, X.x, context=X.context)
