@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -82,8 +85,35 @@ class Cells(nn.Module):
 
     def _run(self, h: Tensor) -> Tensor:
         for cell in self.body:
-            h = checkpoint(cell, h, use_reentrant=False) if self.checkpoint else cell(h)
+            h = checkpoint(Repeated(cell), h, use_reentrant=False) if self.checkpoint else cell(h)
         return h
+
+
+class Repeated:
+    """A cell that runs again, in the backward pass, with the buffers that it had at its first run.
+
+    It leaves them as they are by then.
+    """
+
+    def __init__(self, cell: nn.Module):
+        self.cell = cell
+        self.first: tuple[Tensor, ...] | None = None
+
+    def __call__(self, h: Tensor) -> Tensor:
+        now = tuple(buffer.clone() for buffer in self.cell.buffers())
+        if self.first is None:
+            self.first = now
+            return self.cell(h)
+        self._set(self.first)
+        try:
+            return self.cell(h)
+        finally:
+            self._set(now)
+
+    @torch.no_grad()
+    def _set(self, values: Iterable[Tensor]) -> None:
+        for buffer, value in zip(self.cell.buffers(), values):
+            buffer.copy_(value)
 
 
 def _resize(before: Shape, after: Shape) -> nn.Module:

@@ -14,6 +14,8 @@ from pyro_vae.validation import InvalidInput
 
 __all__ = ["RelativeNormal"]
 
+SMALL_START = 0.1  # the factor on the head's weights: many levels start close to their priors
+
 
 class RelativeNormal(nn.Module):
     r"""Independent normals given by how they differ from the prior of the same latent.
@@ -24,7 +26,7 @@ class RelativeNormal(nn.Module):
     with s the softplus, and :math:`\mu, \sigma` the mean and the standard deviation of the prior:
     those of p(z_l | z_{l+1}, ...) in a `pyro_vae.LadderVAE`, whose guide knows them, and 0 and 1
     elsewhere. Where the network says nothing it is the prior, so that its KL does not depend on
-    where the prior moves.
+    where the prior moves. It starts close to the prior.
 
     Args:
         latent: event shape of z.
@@ -48,6 +50,9 @@ class RelativeNormal(nn.Module):
         super().__init__()
         self.latent, self.network = as_shape(latent), network
         self.head = Head(out_shape_of(network), self.latent, parameters=2)
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.mul_(SMALL_START)
 
     def forward(
         self, x: Tensor, *, context: Tensor | None = None, prior: Distribution | None = None

@@ -63,15 +63,27 @@ def test_only_training_moves_the_estimate_of_the_singular_value(float64):
     assert not torch.equal(convolution.direction, before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_checkpoint_of_cells_changes_no_value_and_no_gradient(kind, float64):
+class WithBatchNorm(cells.Plain):
+    """A kind of one's own whose cells keep running statistics."""
+
+    def branch(self, channels, size):
+        return torch.nn.Sequential(torch.nn.BatchNorm2d(channels), super().branch(channels, size))
+
+
+@pytest.mark.parametrize("normalisation", ["none", "weight", "spectral"])
+@pytest.mark.parametrize("kind", [*KINDS, WithBatchNorm])
+def test_a_checkpoint_of_cells_changes_no_value_no_gradient_and_no_buffer(
+    kind, normalisation, float64
+):
+    """Also where the network is called twice before the backward pass, and moves at each call."""
     torch.manual_seed(0)
-    plain = pv.networks.Cells((2, 4, 4), width=4, cells=3, kind=kind())
-    kept = pv.networks.Cells((2, 4, 4), width=4, cells=3, kind=kind(), checkpoint=True)
+    made = {"width": 4, "cells": 3, "kind": kind(normalisation=normalisation)}
+    plain, kept = (pv.networks.Cells((2, 4, 4), checkpoint=keep, **made) for keep in (False, True))
     kept.load_state_dict(plain.state_dict())
     x, found = torch.randn(3, 2, 4, 4), []
     for network in (plain, kept):
-        value = network(x).square().sum()
-        found.append([value, *torch.autograd.grad(value, list(network.parameters()))])
+        value = (network(x) + network(2 * x)).square().sum()
+        gradients = torch.autograd.grad(value, list(network.parameters()))
+        found.append([value, *gradients, *network.buffers()])
     for a, b in zip(*found):
         assert torch.equal(a, b)
