@@ -6,6 +6,7 @@ from ladders import LATENTS, LinearLadder, ladder
 
 import pyro_vae as pv
 from pyro_vae.runtime.conditioned import conditioned
+from pyro_vae.runtime.temperature import tempered
 from pyro_vae.validation import InvalidInput
 
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)).round()
@@ -64,8 +65,44 @@ def test_at_temperature_one_nothing_changes_and_mixtures_have_one():
     assert not torch.equal(pv.generate(program, 3), pv.generate(program, 3, temperature=0.7))
 
 
+TEMPERED = {
+    "StudentT": lambda: pv.priors.StudentT(3, df=8.0, scale=2.0),
+    "Laplace": lambda: pv.priors.Laplace(3),
+    "GaussianMixture": lambda: pv.priors.GaussianMixture(3, 4),
+    "Flow": lambda: pv.priors.Flow(3, hidden=[8]),
+    "ContinuousFlow": lambda: pv.priors.ContinuousFlow(3, width=8),
+    "FullRankNormal": lambda: of_zeros(pv.posteriors.FullRankNormal),
+    "LowRankNormal": lambda: of_zeros(pv.posteriors.LowRankNormal),
+    "Mixture": lambda: of_zeros(pv.posteriors.Mixture),
+}
+
+
+def of_zeros(family):
+    posterior = family(3, pv.networks.MLP(1, [4]))
+    return lambda: posterior(torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_a_temperature_keeps_the_middle_and_narrows_the_rest(name, float64):
+    """As the temperature falls draws come to the middle, as fast as it falls; at 1 none moves."""
+    torch.manual_seed(0)
+    density = TEMPERED[name]()()
+    draws = {}
+    for temperature in (1.0, 0.02, 0.01):
+        torch.manual_seed(1)
+        narrowed = tempered(density, temperature)
+        draws[temperature] = narrowed.sample((500,)).reshape(500, -1)
+        assert narrowed.log_prob(narrowed.sample((4,))).isfinite().all()
+    torch.manual_seed(1)
+    torch.testing.assert_close(draws[1.0], density.sample((500,)).reshape(500, -1))
+    if "Mixture" not in name:  # the parts of a mixture stay apart
+        ratio = draws[0.02].std(0) / draws[0.01].std(0)
+        torch.testing.assert_close(ratio, torch.full_like(ratio, 2.0), rtol=0.05, atol=0)
+    assert (draws[0.01].std(0) < draws[1.0].std(0)).all()
+
+
 def test_what_has_no_temperature_says_so():
-    program = ladder(top=pv.priors.StudentT(LATENTS[-1]))
+    program = ladder(top=pv.priors.LogisticNormal(LATENTS[-1]))
     with pytest.raises(InvalidInput, match=r"temperature: got 0\.7 with a density"):
         pv.generate(program, 2, temperature=0.7)
     with pytest.raises(InvalidInput, match="temperature: got 0"):
