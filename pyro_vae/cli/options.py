@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_vae.cli.help import HELP
+from pyro_vae.recipes.components import FAMILIES, resolve_component
 from pyro_vae.validation import InvalidInput, nearest_name
 
 __all__ = ["as_options", "as_written", "explaining", "parse", "scan", "with_true"]
@@ -113,13 +114,20 @@ def nearest_flag(name: str, known: Sequence[str]) -> str:
 
 def _unknown_argument(message: str) -> InvalidInput | None:
     """The error for an argument that a component does not take."""
-    match = re.search(
-        r'Parser key "([\w.]+)":.*Option \'([\w.]+)\' is not accepted.*class_path=\'([\w.]+)\'',
+    of_class = re.search(
+        r'Parser key "(?P<key>[\w.]+)":.*Option \'(?P<option>[\w.]+)\' is not accepted.*'
+        r"class_path='(?P<path>[\w.]+)'",
         message,
     )
+    of_entry = re.search(  # of a list, such as that of levels
+        r'Parser key "(?P<key>[\w.]+)":.*given class_path \'(?P<path>[\w.]+)\': '
+        r"Option '(?P<option>[\w.]+)' is not accepted",
+        message,
+    )
+    match = of_class or of_entry
     if not match:
         return None
-    key, option, path = match.groups()
+    key, option, path = match["key"], match["option"], match["path"]
     module, _, name = path.rpartition(".")
     # It was imported to read its options: what a value in the message names is not.
     component = vars(sys.modules.get(module, sys)).get(name)
@@ -197,6 +205,14 @@ def _bad_value(message: str) -> InvalidInput | None:
         r"Expected an? (?:<class '(?:[a-z]+\.)*(\w+)'>|typing\.(Literal\[.*?\]))", problem
     )
     kinds = [" ".join(filter(None, kind)) for kind in wanted if kind[0] != "NoneType"]
+    family = key.rpartition(".")[2]
+    if got and not kinds and family in FAMILIES:
+        try:
+            resolve_component(family, got[1])
+        except InvalidInput as error:
+            return InvalidInput(
+                key.replace("_", "-"), got=error.got, expected=error.expected, fix=error.fix
+            )
     reason = problem.split("callable class: ")[-1].split(" Got value")[0].rstrip(".")
     return InvalidInput(
         key.replace("_", "-"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.networks.maps import check_kernel
-from pyro_vae.validation import check_choice, check_count, check_positive
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_positive
 
 __all__ = ["Bottleneck", "Plain", "Separable"]
 
@@ -239,7 +239,7 @@ class ResidualCell(nn.Module):
 
     def __init__(self, kind: Cell, channels: int, size: Sequence[int]):
         super().__init__()
-        self.bent = kind.branch(channels, size)
+        self.kind, self.bent = type(kind).__name__, kind.branch(channels, size)
         last = [part for part in self.bent.modules() if isinstance(part, nn.Conv2d)][-1:]
         with torch.no_grad():
             for part in last:
@@ -247,7 +247,16 @@ class ResidualCell(nn.Module):
                 (part.get_parameter("gain") if is_ours else part.weight).mul_(SMALL_START)
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.bent(h)
+        bent = self.bent(h)
+        if bent.shape != h.shape:
+            raise InvalidInput(
+                "kind",
+                got=f"{self.kind}, whose branch turns a grid {tuple(h.shape[1:])} into "
+                f"{tuple(bent.shape[1:])}",
+                expected="a branch that keeps channels and size, for it is added to its input",
+                fix="let branch(channels, size) return as many channels, with padding",
+            )
+        return h + bent
 
 
 def _kernel_within(kernel: int, size: Sequence[int]) -> int:

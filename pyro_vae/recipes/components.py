@@ -135,7 +135,9 @@ def resolve_component(family: str, name: str) -> str:
             family,
             got=f"{name!r}, a name that {path} does not have",
             expected="an import path",
-            fix=nearest_name(attribute, dir(import_of_the_users(path))),
+            fix=nearest_name(
+                attribute, [own for own in dir(import_of_the_users(path)) if own[0] != "_"]
+            ),
         ) from None
     if not callable(found) or isinstance(found, torch.nn.Module):
         raise InvalidInput(

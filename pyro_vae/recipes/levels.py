@@ -43,6 +43,8 @@ def levels_of(recipe: Recipe) -> list[Level]:
     for level in recipe.levels or []:
         check_count("levels.times", level.times)
         check_count("levels.cells", level.cells, 0)
+        for length in level.shape:
+            check_count("levels.shape", length)
     levels = [replace(each, times=1) for each in recipe.levels or [] for _ in range(each.times)]
     if len(levels) < 2:
         raise InvalidInput(
