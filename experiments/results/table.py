@@ -309,13 +309,15 @@ def draw_cost(path: Path) -> None:
     """Draw log p(x) of dynamic MNIST against the CPU minutes of training, row by row.
 
     Rows that were scored on the whole test set and on its first thousand images have different
-    marks, for these are easier.
+    marks, for these are easier. Of a row whose cost is known in part, an open mark stands at that
+    part, with an arrow to the right, and the lines leave it out.
     """
     import matplotlib.pyplot as plt
 
     results = read("results.json") or {}
     marks = {10_000: ("o", "all 10,000 test images"), 1000: ("s", "the first 1,000")}
     points: dict[int, list[tuple[float, float, str]]] = {num: [] for num in marks}
+    in_part: dict[int, list[tuple[float, float, str]]] = {num: [] for num in marks}
     for row in ROWS:
         for run in runs_of(row, results)[:1]:
             first = run["scores"][0]
@@ -324,27 +326,32 @@ def draw_cost(path: Path) -> None:
             if "labels" in row["options"]:  # log p(x | y)
                 continue
             cost = run["costs"]["training"]
-            if cost.get("is_part", False):  # of a run whose first part was not counted
-                continue
             minutes = cost["cpu_seconds"] / 60
             mean = first["log_likelihood"]["mean"]
-            points[first["num_data"]].append((minutes, mean, row["name"]))
+            at = in_part if cost.get("is_part", False) else points
+            at[first["num_data"]].append((minutes, mean, row["name"]))
     figure, ax = plt.subplots(figsize=(8, 5.5), layout="constrained")
     for num, (mark, label) in marks.items():
         ax.plot(*zip(*((x, y) for x, y, _ in points[num])), mark, label=label)
         reached = [max(y for x, y, _ in points[num] if x <= end) for end, _, _ in points[num]]
         line = sorted(zip((x for x, _, _ in points[num]), reached))
-        ax.step(*zip(*line), where="post", color=ax.lines[-1].get_color(), linewidth=0.8)
+        colour = ax.lines[-1].get_color()
+        ax.step(*zip(*line), where="post", color=colour, linewidth=0.8)
+        for x, y, _ in in_part[num]:
+            ax.plot(x, y, mark, color=colour, markerfacecolor="none")
+            ax.annotate("", (1.25 * x, y), (x, y), arrowprops={"arrowstyle": "->", "color": colour})
     ax.set(
         xscale="log",
         xlabel="CPU minutes of training, one thread",
         ylabel="test log p(x), a lower bound, in nats",
-        title="dynamic MNIST: what a row reaches, and the best so far (lines)",
+        title="dynamic MNIST: what a row reaches, and the best so far (lines);\n"
+        "open marks: at least this cost",
     )
     ax.margins(x=0.28)
     ax.legend(frameon=False, loc="lower right")
     figure.draw_without_rendering()  # from here on the axes stay where they are
-    write_names(ax, [point for group in points.values() for point in group])
+    groups = (*points.values(), *in_part.values())
+    write_names(ax, [point for group in groups for point in group])
     figure.savefig(path, dpi=110)
 
 
@@ -352,14 +359,15 @@ def write_names(ax: Axes, points: list[tuple[float, float, str]]) -> None:
     """Write each point's name beside it, at the first place that no other name or point takes."""
     at = [ax.transData.transform((x, y)) for x, y, _ in points]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
-    sides = [(right, up, side) for up in (3, -9) for right, side in ((4, "left"), (-4, "right"))]
+    ends = ((4, "left"), (-4, "right"))
+    sides = [(right, up, side) for up in (3, -9, -18, -27) for right, side in ends]
     for x, y, name in sorted(points):
-        for place in [*sides, (4, -16, "left")]:
+        for place in sides:
             words = ax.annotate(
                 name, (x, y), place[:2], textcoords="offset points", fontsize=7, ha=place[2]
             )
             box = words.get_window_extent()
-            if place[1] == -16 or not any(box.overlaps(other) for other in taken):
+            if place == sides[-1] or not any(box.overlaps(other) for other in taken):
                 break
             words.remove()
         taken.append(box)
