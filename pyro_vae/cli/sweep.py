@@ -23,7 +23,7 @@ from pyro_vae.files.reading import read_bytes
 from pyro_vae.recipes.recipe import Recipe
 from pyro_vae.runtime.checks import support_of
 from pyro_vae.sweeps.engines import Engine, Local
-from pyro_vae.sweeps.grid import Setting, combinations_of, read_axis
+from pyro_vae.sweeps.grid import Setting, check_each_once, combinations_of, read_axis
 from pyro_vae.sweeps.page import COMMAND, files_of, notes_of, rows_of
 from pyro_vae.sweeps.racing import Racing
 from pyro_vae.sweeps.results import Results, read_results
@@ -111,7 +111,8 @@ def run(argv: list[str]) -> None:
     engine, is_race = _engine(options), options.early_stopping == "asha"
     axes = [read_axis(text) for text in options.vary]
     ranges = [read_range(text) for text in options.search]
-    _check(options, [*axes, *ranges])
+    _check(options)
+    check_each_once(axes, [each.name for each in ranges])
     folder = Path(options.out).resolve()
     for name in FILES:
         check_replaceable(folder / name, COMMAND)
@@ -159,21 +160,10 @@ def _engine(options: Namespace) -> Engine:
     return Local(1 if options.jobs is None else options.jobs, options.retries)
 
 
-def _check(options: Namespace, varied: Sequence[object]) -> None:
+def _check(options: Namespace) -> None:
     check_choice("score", options.score, SCORES)
     for name in ("seeds", "trials", "num_samples", "limit"):
         check_count(name, options[name])
-    names = [vars(each)["name"] for each in varied]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice or not names:
-        raise InvalidInput(
-            "vary",
-            got=f"{twice[0]} twice" if twice else "nothing to vary",
-            expected="options, each once",
-            fix="give all of its values in one --vary"
-            if twice
-            else "add for instance --vary prior=StandardNormal,VampPrior",
-        )
 
 
 @dataclass
@@ -189,18 +179,27 @@ def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) ->
     """Build the program of each setting, on its data.
 
     Raises:
-        InvalidInput: if none can be built, their test data differ, or a search has no validation
-            data to choose by.
+        InvalidInput: if none can be built, two of them are one training, their test data differ, or
+            a search has no validation data to choose by.
     """
     looked, loading = _Looked(), _Loading()
     found: dict[str, Setting] = {}
     kinds: dict[str, Setting] = {}
+    trained: dict[str, Setting] = {}
     for setting in settings:
         try:
             ready = prepare(as_options(plan.options(setting, 0)), loading)
         except InvalidInput as error:
             looked.refused[setting] = str(error)
             continue
+        named = trained.setdefault(repr(ready.namespace), setting)
+        if named != setting:
+            raise InvalidInput(
+                "vary",
+                got=f"{named.name} and {setting.name}, which are one training",
+                expected="settings that differ",
+                fix="leave one of them out",
+            )
         looked.allowed.append(setting)
         looked.epochs = max(looked.epochs, ready.recipe.epochs)
         found.setdefault(ready.test.sha256, setting)

@@ -12,7 +12,7 @@ from typing import Any
 from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import Kind, open_file, parsing
 from pyro_vae.files.writing import new_folder, writing_to
-from pyro_vae.sweeps.grid import Setting
+from pyro_vae.sweeps.grid import Setting, check_free
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 __all__ = ["SAMPLERS", "Range", "Search", "read_range"]
@@ -57,13 +57,14 @@ def read_range(text: str) -> Range:
     It is of integers where both ends are.
 
     Raises:
-        InvalidInput: for anything else.
+        InvalidInput: for anything else, and for an option that the sweep itself sets.
 
     Example:
         >>> read_range("learning_rate=1e-4..1e-2:log")
         Range(name='learning-rate', low=0.0001, high=0.01, is_log=True, is_integer=False)
     """
     name, _, rest = text.partition("=")
+    name = name.strip().lstrip("-").replace("_", "-")
     ends, _, scale = rest.partition(":")
     low, dots, high = ends.partition("..")
     try:
@@ -85,8 +86,9 @@ def read_range(text: str) -> Range:
             expected="a number above 0",
             fix="start above 0, or leave :log out",
         )
+    check_free("search", name)
     is_integer = low.strip().lstrip("+-").isdigit() and high.strip().lstrip("+-").isdigit()
-    return Range(name.strip().lstrip("-").replace("_", "-"), least, most, bool(scale), is_integer)
+    return Range(name, least, most, bool(scale), is_integer)
 
 
 class Search:

@@ -182,6 +182,8 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
     [
         ([], "nothing to vary"),
         (["--vary", "latent=2,3", "--vary", "latent=4,5"], "latent twice"),
+        (["--vary", "learning-rate=1e-3,0.001"], "one training"),
+        (["--vary", "latent=2,3", "--search", "seed=0..9"], "--seeds 3"),
         (["--vary", "latent=0,-1"], "no combination that makes sense"),
         (
             ["--vary", "binarize=none,dynamic", "--vary", "likelihood=ContinuousBernoulli"],
