@@ -282,10 +282,11 @@ COMPACT = {0: "setting", 2: "score", 3: "s.d.", 4: "less best", 5: "s.e.", 6: "p
 def _print(results: Results, folder: Path) -> None:
     console = console_of()
     table = Table(title=f"{results.score}; nats per datum", title_justify="left")
-    for place, head in COMPACT.items():
+    columns = {**COMPACT, **({1: "seeds"} if results.has_lost else {})}
+    for place, head in sorted(columns.items()):
         table.add_column(head, justify="right" if place else "left", overflow="fold")
     for row in rows_of(results):
-        table.add_row(*(row[place] for place in COMPACT))
+        table.add_row(*(row[place] for place in sorted(columns)))
     console.print(table)
     for line in (
         *notes_of(results),

@@ -10,7 +10,7 @@ from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.files.writing import write_bytes
 from pyro_vae.sweeps.engines import Engine
 from pyro_vae.sweeps.grid import Setting
-from pyro_vae.sweeps.results import trained
+from pyro_vae.sweeps.results import mean_validation
 from pyro_vae.sweeps.search import Search
 from pyro_vae.sweeps.trial import Outcome, Trial
 from pyro_vae.validation import InvalidInput
@@ -131,11 +131,4 @@ class Sweep:
         found = self.ended[outcome.trial.setting]
         found.append(outcome)
         if isinstance(self.settings, Search) and len(found) == self.plan.seeds:
-            self.settings.tell(outcome.trial.setting, _value(found))
-
-
-def _value(found: Sequence[Outcome]) -> float | None:
-    """The mean validation ELBO of a setting's seeds; ``None`` if one of them failed."""
-    values = [trained(each.trial.folder)[1] for each in found if not each.problem]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(found) else None
+            self.settings.tell(outcome.trial.setting, mean_validation(found))

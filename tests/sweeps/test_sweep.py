@@ -16,7 +16,7 @@ from pyro_vae.sweeps import engines
 from pyro_vae.sweeps.engines import Local, Ray, threads_of
 from pyro_vae.sweeps.grid import combinations_of, read_axis
 from pyro_vae.sweeps.page import files_of
-from pyro_vae.sweeps.results import read_results
+from pyro_vae.sweeps.results import mean_validation, read_results
 from pyro_vae.sweeps.search import Search, read_range
 from pyro_vae.sweeps.sweep import Plan, Sweep
 from pyro_vae.sweeps.trial import Crashed, Outcome
@@ -138,6 +138,39 @@ def test_a_search_is_told_the_mean_over_seeds_and_nothing_of_what_failed(tmp_pat
     list(sweep_in(tmp_path, search).run())
     values = {trial.params["latent"]: trial.value for trial in search.study.trials}
     assert values == {2: pytest.approx(-8.5), 3: None}
+
+
+def by_seed(trial, values):
+    """A finished trial whose scores are about the number that stands for its setting and seed."""
+    return finish(trial, better=values[trial.setting.name, trial.seed])
+
+
+@pytest.mark.parametrize("by_validation", [False, True])
+def test_a_setting_that_lost_a_seed_is_not_first_and_is_marked(tmp_path, by_validation):
+    """The first seed is a hard one, which A lost: by what is left of it A would be the best."""
+    values = {("prior=A", 1): 9.0, ("prior=B", 0): 0.0, ("prior=B", 1): 9.5,
+              ("prior=C", 0): -2.0, ("prior=C", 1): 7.0}  # fmt: skip
+    plan = Plan(tmp_path, 2, ("--num-samples", "200"))
+    settings = list(combinations_of([read_axis("prior=A,B,C")]))
+    trials = [plan.trial(setting, seed) for setting in settings for seed in (0, 1)]
+    lost, good = trials[0], trials[1:]
+    for trial in good:
+        by_seed(trial, values)
+    failed = [Outcome(lost, "it diverged")]
+    results = read_results(good, "log_likelihood", {}, failed, by_validation)
+    assert [row.setting.name for row in results.rows] == ["prior=B", "prior=C", "prior=A"]
+    assert [row.lost for row in results.rows] == [(), (), (0,)]
+    assert all(row.difference.mean < 0 for row in results.rows[1:])
+    assert mean_validation([Outcome(lost, "it diverged"), Outcome(good[0])]) is None
+    assert mean_validation([Outcome(trial) for trial in good[1:3]]) == pytest.approx(-4.25)
+    files = files_of(results, "pyro-vae sweep")
+    found = json.loads(files["table.json"])
+    assert found["best"] == "prior=B" and found["rows"][2]["lost_seeds"] == [0]
+    for name in ("table.md", "report.html"):
+        said = files[name].decode()
+        assert "1 of 2" in said and "Rows that lost a seed" in said
+    few = read_results(good[:1], "log_likelihood", {}, failed, by_validation)
+    assert "No row has all of its seeds" in files_of(few, "")["table.md"].decode()
 
 
 RECIPE = "latent: 2\nencoder: {class_path: MLP, init_args: {hidden: [4]}}\n"
