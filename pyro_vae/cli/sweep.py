@@ -21,7 +21,10 @@ from pyro_vae.cli.train import RECIPES, Parts, Prepared, load_parts, prepare
 from pyro_vae.cli.train import SECTIONS as TRAINING
 from pyro_vae.files.reading import read_bytes
 from pyro_vae.recipes.recipe import Recipe
-from pyro_vae.runtime.checks import support_of
+from pyro_vae.runtime.checks import checked_data, support_of
+from pyro_vae.runtime.environment import evaluating
+from pyro_vae.runtime.latent_pairs import NoBound
+from pyro_vae.runtime.traces import find_plates
 from pyro_vae.sweeps.engines import Engine, Local
 from pyro_vae.sweeps.grid import Setting, check_each_once, combinations_of, read_axis
 from pyro_vae.sweeps.page import COMMAND, files_of, notes_of, rows_of
@@ -33,7 +36,9 @@ from pyro_vae.sweeps.trial import Outcome
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 FILES = ("table.json", "table.md", "figure.png", "report.html")
-SCORES = ("log_likelihood", "elbo", "log_joint")
+BOUNDS = ("log_likelihood", "elbo")  # of a guide with a density
+OF_A_POINT = ("log_joint",)  # of a guide that is a point, which has neither bound
+SCORES = (*BOUNDS, *OF_A_POINT)
 
 # The keys of a recipe that its data follow from.
 READ_BY = (*TRAINING["data"], "context", "seed")
@@ -121,6 +126,7 @@ def run(argv: list[str]) -> None:
     with checkpoint.claimed(folder):
         plan.keep_recipe(read_bytes(options.recipe, RECIPES))
         looked = _look_at(plan, list(combinations_of(axes)), bool(ranges) or is_race)
+        _check_score(options.score, looked.scores)
         if is_race:
             racing = Racing(**vars(engine), epochs=looked.epochs, grace=options.grace)
             engine = racing
@@ -173,22 +179,25 @@ class _Looked:
     allowed: list[Setting] = field(default_factory=list)
     refused: dict[Setting, str] = field(default_factory=dict)
     epochs: int = 1  # the most of any
+    scores: tuple[str, ...] = SCORES  # that all of them have
 
 
 def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) -> _Looked:
     """Build the program of each setting, on its data.
 
     Raises:
-        InvalidInput: if none can be built, two of them are one training, their test data differ, or
-            a search has no validation data to choose by.
+        InvalidInput: if none can be built, two of them are one training, their test data or their
+            scores differ, or a search has no validation data to choose by.
     """
     looked, loading = _Looked(), _Loading()
     found: dict[str, Setting] = {}
     kinds: dict[str, Setting] = {}
     trained: dict[str, Setting] = {}
+    scored: dict[tuple[str, ...], Setting] = {}
     for setting in settings:
         try:
             ready = prepare(as_options(plan.options(setting, 0)), loading)
+            scores = _scores_of(ready)
         except InvalidInput as error:
             looked.refused[setting] = str(error)
             continue
@@ -204,6 +213,7 @@ def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) ->
         looked.epochs = max(looked.epochs, ready.recipe.epochs)
         found.setdefault(ready.test.sha256, setting)
         kinds.setdefault(_kind_of(ready), setting)
+        scored.setdefault(scores, setting)
         if needs_validation and ready.validation is None:
             raise InvalidInput(
                 "validation",
@@ -221,7 +231,41 @@ def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) ->
         )
     _check_alike("test data that differ", found)
     _check_alike(f"scores that are {' and '.join(kinds)}", kinds)
+    if len(scored) > 1:
+        raise InvalidInput(
+            "vary",
+            got=f"a guide with a density and one that is a point, {scored[BOUNDS].name} and "
+            f"{scored[OF_A_POINT].name}",
+            expected="settings that have one score: a point has neither an ELBO nor a log p(x)",
+            fix="sweep those whose guide is a point into a folder of their own, with --score "
+            f"{OF_A_POINT[0]}",
+        )
+    looked.scores = next(iter(scored))
     return looked
+
+
+def _scores_of(ready: Prepared) -> tuple[str, ...]:
+    """The scores that its evaluation will have.
+
+    Raises:
+        InvalidInput: if it cannot be scored.
+    """
+    try:
+        with evaluating(ready.program, 0):
+            find_plates(ready.program, *checked_data(ready.program, ready.test[:2]))
+    except NoBound:
+        return OF_A_POINT
+    return BOUNDS
+
+
+def _check_score(score: str, known: Sequence[str]) -> None:
+    if score not in known:
+        raise InvalidInput(
+            "score",
+            got=f"{score!r} of guides that are {'a point' if score in BOUNDS else 'no point'}",
+            expected=f"one of {', '.join(known)}",
+            fix=f"add --score {known[0]}",
+        )
 
 
 def _kind_of(ready: Prepared) -> str:

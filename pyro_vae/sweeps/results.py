@@ -216,7 +216,7 @@ def read_results(
     """
     groups: dict[Setting, list[Finished]] = {}
     for trial in trials:
-        groups.setdefault(trial.setting, []).append(_finished(trial, score))
+        groups.setdefault(trial.setting, []).append(_finished(trial))
     if not groups:
         raise InvalidInput(
             "sweep",
@@ -226,6 +226,7 @@ def read_results(
             expected="one at least",
             fix="run one of its commands by itself, or see the folder logs",
         )
+    _check_score([each for found in groups.values() for each in found], score)
     named = {
         setting: {each.trial.seed: each.scores[score] for each in found}
         for setting, found in groups.items()
@@ -255,17 +256,24 @@ def _place(row: Row) -> tuple[int, bool, float]:
     return -len(row.trials), found is None, -(row.spread if found is None else found).mean
 
 
-def _finished(trial: Trial, score: str) -> Finished:
+def _finished(trial: Trial) -> Finished:
     scores = load_scores(trial.folder / "evaluation.npz")
-    if score not in scores:
-        raise InvalidInput(
-            "score",
-            got=f"{score!r}, which {trial.name} does not have",
-            expected=f"one of {', '.join(scores)}",
-            fix="a guide that is a point has neither an ELBO nor a log p(x): add --score log_joint",
-        )
-    seconds, elbo = _trained(trial.folder)
-    return Finished(trial, scores, seconds, elbo)
+    return Finished(trial, scores, *_trained(trial.folder))
+
+
+def _check_score(found: Sequence[Finished], score: str) -> None:
+    shared = [name for name in found[0].scores if all(name in each.scores for each in found)]
+    for each in found:
+        if score not in each.scores:
+            raise InvalidInput(
+                "score",
+                got=f"{score!r}, which {each.trial.name} does not have",
+                expected=f"one of {', '.join(each.scores)}",
+                fix=f"add --score {shared[0]}"
+                if shared
+                else "sweep settings whose guide is a point into a folder of their own, with "
+                "--score log_joint",
+            )
 
 
 def _trained(folder: Path) -> tuple[float, float | None]:

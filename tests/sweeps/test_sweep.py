@@ -12,6 +12,7 @@ from commands import fails
 from sweeps.fake_trials import finish
 
 from pyro_vae.cli import main
+from pyro_vae.evaluation.comparison import load_scores, scores_npz
 from pyro_vae.sweeps import engines
 from pyro_vae.sweeps.engines import Local, Ray, threads_of
 from pyro_vae.sweeps.grid import combinations_of, read_axis
@@ -173,6 +174,20 @@ def test_a_setting_that_lost_a_seed_is_not_first_and_is_marked(tmp_path, by_vali
     assert "No row has all of its seeds" in files_of(few, "")["table.md"].decode()
 
 
+def test_a_score_that_a_trial_lacks_is_told_by_what_all_have(tmp_path):
+    plan, (first, other) = Plan(tmp_path, 1, ()), SETTINGS[:2]
+    trials = [plan.trial(setting, 0) for setting in (first, other)]
+    for trial in trials:
+        finish(trial)
+    point = load_scores(trials[1].folder / "evaluation.npz")["elbo"]
+    (trials[1].folder / "evaluation.npz").write_bytes(scores_npz({"log_joint": point}))
+    with pytest.raises(InvalidInput, match="add --score log_joint"):
+        read_results(trials[1:], "log_likelihood", {}, [])
+    for score in ("log_likelihood", "log_joint"):
+        with pytest.raises(InvalidInput, match="into a folder of their own"):
+            read_results(trials, score, {}, [])
+
+
 RECIPE = "latent: 2\nencoder: {class_path: MLP, init_args: {hidden: [4]}}\n"
 
 
@@ -227,6 +242,15 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
         (["--vary", "latent=2,3", "--engine", "spark"], "did you mean|choose one of"),
         (["--vary", "latent=2,3", "--jobs", "0"], "jobs"),
         (["--vary", "latent=2,3", "--score", "f1"], "score"),
+        (
+            ["--vary", "prior=StandardNormal,Flat --posterior Delta"],
+            "prior=StandardNormal and prior=Flat --posterior Delta.*with --score log_joint",
+        ),
+        (
+            ["--vary", "prior=StandardNormal,Flat", "--vary", "posterior=Delta"],
+            "log_likelihood' of guides that are a point.*add --score log_joint",
+        ),
+        (["--vary", "latent=2,3", "--score", "log_joint"], "add --score log_likelihood"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_runs(tmp_path, recipe, tried, capsys, options, said):
