@@ -122,10 +122,12 @@ def run(argv: list[str]) -> None:
     for name in FILES:
         check_replaceable(folder / name, COMMAND)
     scoring = ("--num-samples", str(options.num_samples), "--limit", str(options.limit))
-    plan = Plan(folder, options.seeds, scoring, options.trust)
+    plan, recipe = Plan(folder, options.seeds, scoring, options.trust), Path(options.recipe)
     with checkpoint.claimed(folder):
-        plan.keep_recipe(read_bytes(options.recipe, RECIPES))
-        looked = _look_at(plan, list(combinations_of(axes)), bool(ranges) or is_race)
+        text = read_bytes(recipe, RECIPES)
+        plan.check_recipe(text)
+        asked = [(each, plan.options(each, 0, recipe)) for each in combinations_of(axes)]
+        looked = _look_at(asked, bool(ranges) or is_race)
         _check_score(options.score, looked.scores)
         if is_race:
             racing = Racing(**vars(engine), epochs=looked.epochs, grace=options.grace)
@@ -137,6 +139,7 @@ def run(argv: list[str]) -> None:
                 folder / "search.log", looked.allowed, ranges, options.trials,
                 sampler=options.sampler,
             )  # fmt: skip
+        plan.keep_recipe(text)
         sweep = Sweep(plan, settings, engine)
         _tell(sweep.run(), options.trials if ranges else len(looked.allowed), options.seeds)
         failed = [outcome for outcome in sweep.outcomes if outcome.problem]
@@ -182,8 +185,12 @@ class _Looked:
     scores: tuple[str, ...] = SCORES  # that all of them have
 
 
-def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) -> _Looked:
+def _look_at(asked: Iterable[tuple[Setting, Sequence[str]]], needs_validation: bool) -> _Looked:
     """Build the program of each setting, on its data.
+
+    Args:
+        asked: settings, and the options of their trainings.
+        needs_validation: whether a search or a race looks at validation data.
 
     Raises:
         InvalidInput: if none can be built, two of them are one training, their test data or their
@@ -194,9 +201,9 @@ def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) ->
     kinds: dict[str, Setting] = {}
     trained: dict[str, Setting] = {}
     scored: dict[tuple[str, ...], Setting] = {}
-    for setting in settings:
+    for setting, options in asked:
         try:
-            ready = prepare(as_options(plan.options(setting, 0)), loading)
+            ready = prepare(as_options(options), loading)
             scores = _scores_of(ready)
         except InvalidInput as error:
             looked.refused[setting] = str(error)

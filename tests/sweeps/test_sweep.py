@@ -294,3 +294,14 @@ def test_without_a_name_no_cluster_of_the_past_is_asked_for(monkeypatch, given, 
     with Ray(address=given).connected():
         pass
     assert addresses == [asked]
+
+
+def test_a_recipe_that_is_refused_does_not_keep_the_folder(tmp_path, recipe, tried, capsys):
+    argv = ["sweep", recipe, "--vary", "epochs=1,2", "--out", tmp_path / "sweep"]
+    recipe.write_text(RECIPE + "prior: Nope\n")
+    assert "Nope" in fails(capsys, *argv)
+    recipe.write_text(RECIPE)
+    assert main(list(map(str, argv))) == 0 and len(tried) == 2
+    assert (tmp_path / "sweep" / "recipe.yaml").read_text() == RECIPE
+    recipe.write_text(RECIPE + "prior: Laplace\n")
+    assert "a sweep of another recipe" in fails(capsys, *argv)
