@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 from rich.table import Table
 
 from pyro_vae import checkpoint
-from pyro_vae.cli.options import as_options, as_written, parse
+from pyro_vae.cli.looked import SCORES, Looked, check_score, look_at
+from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.outputs import check_replaceable
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.processes import add_ray_arguments, ray_of
 from pyro_vae.cli.runs import add_trust_argument
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.cli.train import RECIPES, Parts, Prepared, load_parts, prepare
-from pyro_vae.cli.train import SECTIONS as TRAINING
+from pyro_vae.cli.train import RECIPES
 from pyro_vae.files.reading import read_bytes
-from pyro_vae.recipes.recipe import Recipe
-from pyro_vae.runtime.checks import checked_data, support_of
-from pyro_vae.runtime.environment import evaluating
-from pyro_vae.runtime.latent_pairs import NoBound
-from pyro_vae.runtime.traces import find_plates
 from pyro_vae.sweeps.engines import Engine, Local
 from pyro_vae.sweeps.grid import Setting, check_each_once, combinations_of, read_axis
 from pyro_vae.sweeps.page import COMMAND, files_of, notes_of, rows_of
 from pyro_vae.sweeps.racing import Racing
 from pyro_vae.sweeps.results import Results, read_results
-from pyro_vae.sweeps.search import SAMPLERS, Search, read_range
+from pyro_vae.sweeps.search import SAMPLERS, Search, points_of, read_range
 from pyro_vae.sweeps.sweep import Plan, Sweep
 from pyro_vae.sweeps.trial import Outcome
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 FILES = ("table.json", "table.md", "figure.png", "report.html")
-BOUNDS = ("log_likelihood", "elbo")  # of a guide with a density
-OF_A_POINT = ("log_joint",)  # of a guide that is a point, which has neither bound
-SCORES = (*BOUNDS, *OF_A_POINT)
-
-# The keys of a recipe that its data follow from.
-READ_BY = (*TRAINING["data"], "context", "seed")
 
 SECTIONS = {
     "what is tried": ("vary", "seeds", "search", "trials", "sampler"),
@@ -126,9 +114,12 @@ def run(argv: list[str]) -> None:
     with checkpoint.claimed(folder):
         text = read_bytes(recipe, RECIPES)
         plan.check_recipe(text)
-        asked = [(each, plan.options(each, 0, recipe)) for each in combinations_of(axes)]
-        looked = _look_at(asked, bool(ranges) or is_race)
-        _check_score(options.score, looked.scores)
+        asked = {
+            each: {point: plan.options(point, 0, recipe) for point in points_of(each, ranges)}
+            for each in combinations_of(axes)
+        }
+        looked = look_at(asked, "search" if ranges else "vary", bool(ranges) or is_race)
+        check_score(options.score, looked.scores)
         if is_race:
             racing = Racing(**vars(engine), epochs=looked.epochs, grace=options.grace)
             engine = racing
@@ -175,138 +166,7 @@ def _check(options: Namespace) -> None:
         check_count(name, options[name])
 
 
-@dataclass
-class _Looked:
-    """Settings whose programs were built: those that make sense, and why others do not."""
-
-    allowed: list[Setting] = field(default_factory=list)
-    refused: dict[Setting, str] = field(default_factory=dict)
-    epochs: int = 1  # the most of any
-    scores: tuple[str, ...] = SCORES  # that all of them have
-
-
-def _look_at(asked: Iterable[tuple[Setting, Sequence[str]]], needs_validation: bool) -> _Looked:
-    """Build the program of each setting, on its data.
-
-    Args:
-        asked: settings, and the options of their trainings.
-        needs_validation: whether a search or a race looks at validation data.
-
-    Raises:
-        InvalidInput: if none can be built, two of them are one training, their test data or their
-            scores differ, or a search has no validation data to choose by.
-    """
-    looked, loading = _Looked(), _Loading()
-    found: dict[str, Setting] = {}
-    kinds: dict[str, Setting] = {}
-    trained: dict[str, Setting] = {}
-    scored: dict[tuple[str, ...], Setting] = {}
-    for setting, options in asked:
-        try:
-            ready = prepare(as_options(options), loading)
-            scores = _scores_of(ready)
-        except InvalidInput as error:
-            looked.refused[setting] = str(error)
-            continue
-        named = trained.setdefault(repr(ready.namespace), setting)
-        if named != setting:
-            raise InvalidInput(
-                "vary",
-                got=f"{named.name} and {setting.name}, which are one training",
-                expected="settings that differ",
-                fix="leave one of them out",
-            )
-        looked.allowed.append(setting)
-        looked.epochs = max(looked.epochs, ready.recipe.epochs)
-        found.setdefault(ready.test.sha256, setting)
-        kinds.setdefault(_kind_of(ready), setting)
-        scored.setdefault(scores, setting)
-        if needs_validation and ready.validation is None:
-            raise InvalidInput(
-                "validation",
-                got="a recipe without validation data",
-                expected="some, whose ELBO chooses among trials: the test data must not",
-                fix="add --vary validation=200, or validation: 200 to the recipe",
-            )
-    if not looked.allowed:
-        setting, reason = next(iter(looked.refused.items()))
-        raise InvalidInput(
-            "vary",
-            got=f"no combination that makes sense; {setting.name or 'the recipe'}: {reason}",
-            expected="one at least",
-            fix="vary other options",
-        )
-    _check_alike("test data that differ", found)
-    _check_alike(f"scores that are {' and '.join(kinds)}", kinds)
-    if len(scored) > 1:
-        raise InvalidInput(
-            "vary",
-            got=f"a guide with a density and one that is a point, {scored[BOUNDS].name} and "
-            f"{scored[OF_A_POINT].name}",
-            expected="settings that have one score: a point has neither an ELBO nor a log p(x)",
-            fix="sweep those whose guide is a point into a folder of their own, with --score "
-            f"{OF_A_POINT[0]}",
-        )
-    looked.scores = next(iter(scored))
-    return looked
-
-
-def _scores_of(ready: Prepared) -> tuple[str, ...]:
-    """The scores that its evaluation will have.
-
-    Raises:
-        InvalidInput: if it cannot be scored.
-    """
-    try:
-        with evaluating(ready.program, 0):
-            find_plates(ready.program, *checked_data(ready.program, ready.test[:2]))
-    except NoBound:
-        return OF_A_POINT
-    return BOUNDS
-
-
-def _check_score(score: str, known: Sequence[str]) -> None:
-    if score not in known:
-        raise InvalidInput(
-            "score",
-            got=f"{score!r} of guides that are {'a point' if score in BOUNDS else 'no point'}",
-            expected=f"one of {', '.join(known)}",
-            fix=f"add --score {known[0]}",
-        )
-
-
-def _kind_of(ready: Prepared) -> str:
-    support = support_of(ready.program, ready.test.x, ready.test.context)
-    return "probabilities" if support is not None and support.is_discrete else "densities"
-
-
-def _check_alike(what: str, found: Mapping[str, Setting]) -> None:
-    if len(found) > 1:
-        first, other = list(found.values())[:2]
-        raise InvalidInput(
-            "vary",
-            got=f"{what} between {first.name} and {other.name}",
-            expected="scores that can be compared: of the same data, all densities or all "
-            "probabilities",
-            fix="sweep each of them into a folder of its own",
-        )
-
-
-class _Loading:
-    """Loads data once for all settings that read them alike."""
-
-    def __init__(self) -> None:
-        self.key = ""
-        self.parts: Parts | None = None
-
-    def __call__(self, recipe: Recipe) -> Parts:
-        read_by = repr([vars(recipe)[name] for name in READ_BY])
-        if self.parts is None or self.key != read_by:
-            self.key, self.parts = read_by, load_parts(recipe)
-        return self.parts
-
-
-def _say_what_is_refused(looked: _Looked) -> None:
+def _say_what_is_refused(looked: Looked) -> None:
     console = console_of(stderr=True)
     count = len(looked.allowed) + len(looked.refused)
     if looked.refused:

@@ -18,7 +18,7 @@ from pyro_vae.sweeps.engines import Local, Ray, threads_of
 from pyro_vae.sweeps.grid import combinations_of, read_axis
 from pyro_vae.sweeps.page import files_of
 from pyro_vae.sweeps.results import mean_validation, read_results
-from pyro_vae.sweeps.search import Search, read_range
+from pyro_vae.sweeps.search import Search, points_of, read_range
 from pyro_vae.sweeps.sweep import Plan, Sweep
 from pyro_vae.sweeps.trial import Crashed, Outcome
 from pyro_vae.validation import InvalidInput
@@ -188,6 +188,7 @@ def test_a_score_that_a_trial_lacks_is_told_by_what_all_have(tmp_path):
             read_results(trials, score, {}, [])
 
 
+VALIDATED = ["--vary", "validation=200"]
 RECIPE = "latent: 2\nencoder: {class_path: MLP, init_args: {hidden: [4]}}\n"
 
 
@@ -239,6 +240,15 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
         ),
         (["--vary", "likelihood=Bernoulli,Normal", "--vary", "binarize=fixed"], "densities"),
         (["--search", "learning-rate=1e-4..1e-2:log"], "without validation data"),
+        (["--search", "nope=1..2", *VALIDATED], "search: got no.*nope=1: --nope: got an unknown"),
+        (["--search", "latent=1.5..3", *VALIDATED], "latent=1.5: .*of integers where both ends"),
+        (["--search", "latent=1.0..3.0", *VALIDATED], r"latent=1\.764: "),
+        (["--search", "latent=-3..3", *VALIDATED], "latent=-3: "),
+        (["--search", "latent=2..3", "--vary", "epochs=0", *VALIDATED], "epochs=?0?"),
+        (
+            ["--search", "missing-fraction=0.1..0.4", *VALIDATED],
+            "search: got test data that differ",
+        ),
         (["--vary", "latent=2,3", "--engine", "spark"], "did you mean|choose one of"),
         (["--vary", "latent=2,3", "--jobs", "0"], "jobs"),
         (["--vary", "latent=2,3", "--score", "f1"], "score"),
@@ -305,3 +315,26 @@ def test_a_recipe_that_is_refused_does_not_keep_the_folder(tmp_path, recipe, tri
     assert (tmp_path / "sweep" / "recipe.yaml").read_text() == RECIPE
     recipe.write_text(RECIPE + "prior: Laplace\n")
     assert "a sweep of another recipe" in fails(capsys, *argv)
+
+
+def test_a_setting_in_which_a_range_has_no_meaning_is_not_searched(tmp_path, recipe, tried, capsys):
+    pytest.importorskip("optuna")
+    argv = ["sweep", str(recipe), "--vary", "prior=StandardNormal,VampPrior", *VALIDATED,
+            "--search", "prior.components=2..9", "--trials", "3",
+            "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(argv) == 0
+    assert "1 of 2 combinations are refused" in capsys.readouterr().err
+    assert tried and all("prior=VampPrior" in name for name in tried)
+    (refused,) = json.loads((tmp_path / "out" / "table.json").read_text())["refused"]
+    assert refused["options"]["prior"] == "StandardNormal"
+    assert "components" in refused["reason"]
+
+
+def test_the_points_of_a_search_are_both_ends_and_one_between():
+    ranges = [read_range("latent=2..9"), read_range("lr=1e-4..1e-2:log"), read_range("x=1..3:log")]
+    points = [dict(point.values) for point in points_of(SETTINGS[0], ranges)]
+    assert [point["latent"] for point in points] == ["2", "9", "4"]
+    assert [float(point["lr"]) for point in points] == pytest.approx([1e-4, 1e-2, 5.807e-4])
+    assert [point["x"] for point in points] == ["1", "3", "1"]
+    assert len(points_of(SETTINGS[0], [read_range("latent=1..2")])) == 2
+    assert points_of(SETTINGS[0], []) == SETTINGS[:1]
