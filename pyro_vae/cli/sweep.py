@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 from rich.table import Table
 
 from pyro_vae import checkpoint
-from pyro_vae.cli.options import as_options, as_written, parse
+from pyro_vae.cli.looked import SCORES, Looked, check_score, look_at
+from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.outputs import check_replaceable
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.processes import add_ray_arguments, ray_of
 from pyro_vae.cli.runs import add_trust_argument
 from pyro_vae.cli.terminal import console_of
-from pyro_vae.cli.train import RECIPES, Parts, Prepared, load_parts, prepare
-from pyro_vae.cli.train import SECTIONS as TRAINING
+from pyro_vae.cli.train import RECIPES
 from pyro_vae.files.reading import read_bytes
-from pyro_vae.recipes.recipe import Recipe
-from pyro_vae.runtime.checks import support_of
 from pyro_vae.sweeps.engines import Engine, Local
-from pyro_vae.sweeps.grid import Setting, combinations_of, read_axis
+from pyro_vae.sweeps.grid import Setting, check_each_once, combinations_of, read_axis
 from pyro_vae.sweeps.page import COMMAND, files_of, notes_of, rows_of
 from pyro_vae.sweeps.racing import Racing
 from pyro_vae.sweeps.results import Results, read_results
-from pyro_vae.sweeps.search import SAMPLERS, Search, read_range
+from pyro_vae.sweeps.search import SAMPLERS, Search, points_of, read_range
 from pyro_vae.sweeps.sweep import Plan, Sweep
 from pyro_vae.sweeps.trial import Outcome
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
 FILES = ("table.json", "table.md", "figure.png", "report.html")
-SCORES = ("log_likelihood", "elbo", "log_joint")
-
-# The keys of a recipe that its data follow from.
-READ_BY = (*TRAINING["data"], "context", "seed")
 
 SECTIONS = {
     "what is tried": ("vary", "seeds", "search", "trials", "sampler"),
@@ -111,15 +104,22 @@ def run(argv: list[str]) -> None:
     engine, is_race = _engine(options), options.early_stopping == "asha"
     axes = [read_axis(text) for text in options.vary]
     ranges = [read_range(text) for text in options.search]
-    _check(options, [*axes, *ranges])
+    _check(options)
+    check_each_once(axes, [each.name for each in ranges])
     folder = Path(options.out).resolve()
     for name in FILES:
         check_replaceable(folder / name, COMMAND)
     scoring = ("--num-samples", str(options.num_samples), "--limit", str(options.limit))
-    plan = Plan(folder, options.seeds, scoring, options.trust)
+    plan, recipe = Plan(folder, options.seeds, scoring, options.trust), Path(options.recipe)
     with checkpoint.claimed(folder):
-        plan.keep_recipe(read_bytes(options.recipe, RECIPES))
-        looked = _look_at(plan, list(combinations_of(axes)), bool(ranges) or is_race)
+        text = read_bytes(recipe, RECIPES)
+        plan.check_recipe(text)
+        asked = {
+            each: {point: plan.options(point, 0, recipe) for point in points_of(each, ranges)}
+            for each in combinations_of(axes)
+        }
+        looked = look_at(asked, "search" if ranges else "vary", bool(ranges) or is_race)
+        check_score(options.score, looked.scores)
         if is_race:
             racing = Racing(**vars(engine), epochs=looked.epochs, grace=options.grace)
             engine = racing
@@ -130,6 +130,7 @@ def run(argv: list[str]) -> None:
                 folder / "search.log", looked.allowed, ranges, options.trials,
                 sampler=options.sampler,
             )  # fmt: skip
+        plan.keep_recipe(text)
         sweep = Sweep(plan, settings, engine)
         _tell(sweep.run(), options.trials if ranges else len(looked.allowed), options.seeds)
         failed = [outcome for outcome in sweep.outcomes if outcome.problem]
@@ -159,104 +160,13 @@ def _engine(options: Namespace) -> Engine:
     return Local(1 if options.jobs is None else options.jobs, options.retries)
 
 
-def _check(options: Namespace, varied: Sequence[object]) -> None:
+def _check(options: Namespace) -> None:
     check_choice("score", options.score, SCORES)
     for name in ("seeds", "trials", "num_samples", "limit"):
         check_count(name, options[name])
-    names = [vars(each)["name"] for each in varied]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice or not names:
-        raise InvalidInput(
-            "vary",
-            got=f"{twice[0]} twice" if twice else "nothing to vary",
-            expected="options, each once",
-            fix="give all of its values in one --vary"
-            if twice
-            else "add for instance --vary prior=StandardNormal,VampPrior",
-        )
 
 
-@dataclass
-class _Looked:
-    """Settings whose programs were built: those that make sense, and why others do not."""
-
-    allowed: list[Setting] = field(default_factory=list)
-    refused: dict[Setting, str] = field(default_factory=dict)
-    epochs: int = 1  # the most of any
-
-
-def _look_at(plan: Plan, settings: Iterable[Setting], needs_validation: bool) -> _Looked:
-    """Build the program of each setting, on its data.
-
-    Raises:
-        InvalidInput: if none can be built, their test data differ, or a search has no validation
-            data to choose by.
-    """
-    looked, loading = _Looked(), _Loading()
-    found: dict[str, Setting] = {}
-    kinds: dict[str, Setting] = {}
-    for setting in settings:
-        try:
-            ready = prepare(as_options(plan.options(setting, 0)), loading)
-        except InvalidInput as error:
-            looked.refused[setting] = str(error)
-            continue
-        looked.allowed.append(setting)
-        looked.epochs = max(looked.epochs, ready.recipe.epochs)
-        found.setdefault(ready.test.sha256, setting)
-        kinds.setdefault(_kind_of(ready), setting)
-        if needs_validation and ready.validation is None:
-            raise InvalidInput(
-                "validation",
-                got="a recipe without validation data",
-                expected="some, whose ELBO chooses among trials: the test data must not",
-                fix="add --vary validation=200, or validation: 200 to the recipe",
-            )
-    if not looked.allowed:
-        setting, reason = next(iter(looked.refused.items()))
-        raise InvalidInput(
-            "vary",
-            got=f"no combination that makes sense; {setting.name or 'the recipe'}: {reason}",
-            expected="one at least",
-            fix="vary other options",
-        )
-    _check_alike("test data that differ", found)
-    _check_alike(f"scores that are {' and '.join(kinds)}", kinds)
-    return looked
-
-
-def _kind_of(ready: Prepared) -> str:
-    support = support_of(ready.program, ready.test.x, ready.test.context)
-    return "probabilities" if support is not None and support.is_discrete else "densities"
-
-
-def _check_alike(what: str, found: Mapping[str, Setting]) -> None:
-    if len(found) > 1:
-        first, other = list(found.values())[:2]
-        raise InvalidInput(
-            "vary",
-            got=f"{what} between {first.name} and {other.name}",
-            expected="scores that can be compared: of the same data, all densities or all "
-            "probabilities",
-            fix="sweep each of them into a folder of its own",
-        )
-
-
-class _Loading:
-    """Loads data once for all settings that read them alike."""
-
-    def __init__(self) -> None:
-        self.key = ""
-        self.parts: Parts | None = None
-
-    def __call__(self, recipe: Recipe) -> Parts:
-        read_by = repr([vars(recipe)[name] for name in READ_BY])
-        if self.parts is None or self.key != read_by:
-            self.key, self.parts = read_by, load_parts(recipe)
-        return self.parts
-
-
-def _say_what_is_refused(looked: _Looked) -> None:
+def _say_what_is_refused(looked: Looked) -> None:
     console = console_of(stderr=True)
     count = len(looked.allowed) + len(looked.refused)
     if looked.refused:
@@ -283,10 +193,11 @@ COMPACT = {0: "setting", 2: "score", 3: "s.d.", 4: "less best", 5: "s.e.", 6: "p
 def _print(results: Results, folder: Path) -> None:
     console = console_of()
     table = Table(title=f"{results.score}; nats per datum", title_justify="left")
-    for place, head in COMPACT.items():
+    columns = {**COMPACT, **({1: "seeds"} if results.has_lost else {})}
+    for place, head in sorted(columns.items()):
         table.add_column(head, justify="right" if place else "left", overflow="fold")
     for row in rows_of(results):
-        table.add_row(*(row[place] for place in COMPACT))
+        table.add_row(*(row[place] for place in sorted(columns)))
     console.print(table)
     for line in (
         *notes_of(results),

@@ -7,7 +7,7 @@ for another seed trains another model. Both are stated.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
@@ -21,7 +21,7 @@ from pyro_vae.evaluation.difference import OPPOSITE, check_same_data
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["SeedDifference", "against_best", "compare_over_seeds", "holm"]
+__all__ = ["SeedDifference", "against_best", "best_over_seeds", "compare_over_seeds", "holm"]
 
 
 LEAST_LOG_P = -200.0  # of a p-value that is told from 0
@@ -165,13 +165,46 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def best_over_seeds(values: Mapping[Name, Mapping[int, float]]) -> Name:
+    """The best of models that may lack some seeds, such as those whose training failed.
+
+    It is one of those with the most seeds: to have failed is no merit. Two of them are compared
+    over the seeds that both have, as their difference is. The best is better than most others, and
+    has the highest mean of several such: where all have the same seeds, the highest mean.
+
+    Args:
+        values: what is compared, higher is better, by the model's name and then by seed.
+
+    Example:
+        >>> best_over_seeds({"a": {1: -1.0}, "b": {0: -10.0, 1: -0.5}})
+        'b'
+    """
+    most = max(map(len, values.values()))
+    able = {name: own for name, own in values.items() if len(own) == most}
+
+    def lead(name: Name) -> tuple[int, float]:
+        """How many more it is better than than worse than, and its mean."""
+        own, others = able[name], (able[other] for other in able if other != name)
+        pairs = [(other, own.keys() & other.keys()) for other in others if not is_alike]
+        leads = [_mean(own, shared) - _mean(other, shared) for other, shared in pairs if shared]
+        return sum((each > 0) - (each < 0) for each in leads), _mean(own, own.keys())
+
+    is_alike = len({frozenset(own) for own in able.values()}) == 1
+    return max(able, key=lead)
+
+
+def _mean(values: Mapping[int, float], seeds: Collection[int]) -> float:
+    return sum(values[seed] for seed in sorted(seeds)) / len(seeds) if seeds else -math.inf
+
+
 def against_best(
     scores: Mapping[Name, Mapping[int, Score]], reference: Name | None = None
 ) -> tuple[Name, dict[Name, SeedDifference]]:
     """Compare models with the best of them, corrected by `holm` for all that was looked at.
 
-    The best has the highest mean over seeds. These scores chose it, so the correction is for the
-    differences of all pairs: any of them might have been the one that is shown.
+    The best is that of `best_over_seeds`. These scores chose it, so the correction is for the
+    differences of all pairs: any of them might have been the one that is shown. A model with fewer
+    seeds is never the best, even where it is better over those that it has.
 
     Args:
         scores: by the model's name and then by seed.
@@ -186,9 +219,9 @@ def against_best(
         InvalidInput: if the scores are not of the same data.
     """
     means = {
-        name: float(np.mean([score.mean for score in own.values()])) for name, own in scores.items()
+        name: {seed: score.mean for seed, score in own.items()} for name, own in scores.items()
     }
-    best = max(means, key=means.__getitem__) if reference is None else reference
+    best = best_over_seeds(means) if reference is None else reference
     looked_at = {
         pair: compare_over_seeds(scores[pair[0]], scores[pair[1]])
         for pair in combinations([best, *(name for name in scores if name != best)], 2)

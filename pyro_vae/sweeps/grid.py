@@ -11,9 +11,30 @@ from itertools import product
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Axis", "Setting", "combinations_of", "read_axis", "split_values"]
+__all__ = [
+    "OWN",
+    "Axis",
+    "Setting",
+    "check_each_once",
+    "check_free",
+    "combinations_of",
+    "read_axis",
+    "split_values",
+]
 
 LONGEST = 120  # characters of a folder's name
+
+# The options of training that a sweep gives itself, and what its user does instead.
+SETS = "leave {} out: a sweep sets it"
+SCORES = "give --{} to the sweep itself, outside of --vary and --search: it scores all trials alike"
+OWN = {
+    "seed": "seeds are --seeds 3",
+    "out": SETS.format("out"),
+    "resume": SETS.format("resume"),
+    "trust": "give --trust to the sweep itself, outside of --vary and --search",
+    "num-samples": SCORES.format("num-samples"),
+    "limit": SCORES.format("limit"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,16 @@ class Axis:
 
     name: str
     values: tuple[str, ...]
+
+    @property
+    def options(self) -> set[str]:
+        """The names of all options that it sets, also those behind its values.
+
+        Example:
+            >>> sorted(read_axis("prior=Flow,VampPrior --prior.components 500").options)
+            ['prior', 'prior.components']
+        """
+        return {self.name}.union(*(_names_behind(value) for value in self.values))
 
 
 @dataclass(frozen=True)
@@ -70,10 +101,19 @@ class Setting:
         """
         found = []
         for name, value in self.values:
-            first, dashes, more = value.partition(" --")
-            behind = shlex.split(f"--{more}" if dashes else "")
-            found += [f"--{name}={first.strip()}", *map(_with_dashes, behind)]
+            found += [f"--{name}={value.partition(' --')[0].strip()}", *_behind(value)]
         return found
+
+
+def _behind(value: str) -> list[str]:
+    """The options that follow a value, as the command line takes them."""
+    _, dashes, more = value.partition(" --")
+    return [_with_dashes(token) for token in shlex.split(f"--{more}" if dashes else "")]
+
+
+def _names_behind(value: str) -> list[str]:
+    tokens = _behind(value)
+    return [token[2:].partition("=")[0] for token in tokens if token.startswith("--")]
 
 
 def _with_dashes(token: str) -> str:
@@ -100,7 +140,8 @@ def read_axis(text: str) -> Axis:
     """An axis as ``NAME=VALUE,VALUE,...``; commas inside brackets or quotes separate nothing.
 
     Raises:
-        InvalidInput: for anything else, and for a value that stands there twice.
+        InvalidInput: for anything else, for a value that stands there twice, and for an option that
+            the sweep itself sets.
 
     Example:
         >>> read_axis("encoder.hidden=[200],[400, 200]").values
@@ -124,14 +165,68 @@ def read_axis(text: str) -> Axis:
             expected="values that differ",
             fix="leave one of them out",
         )
-    if name in ("seed", "out", "resume", "trust"):
+    for value in values:
+        _check_value(name, value)
+    return Axis(name, values)
+
+
+def _check_value(name: str, value: str) -> None:
+    """Check the options of a value: the sweep sets none of them, and none stands there twice."""
+    try:
+        names = [name, *_names_behind(value)]
+    except ValueError as error:  # of quotes
         raise InvalidInput(
             "vary",
+            got=f"{value!r} ({error})",
+            expected="options behind a value as a shell reads them",
+            fix="close the quotes",
+        ) from None
+    for each in names:
+        check_free("vary", each)
+    twice = [each for each in names if names.count(each) > 1]
+    if twice:
+        raise InvalidInput(
+            "vary",
+            got=f"{twice[0]} twice in {name}={value}",
+            expected="each option once: the last would count, under the name of both",
+            fix="leave one of them out",
+        )
+
+
+def check_free(argument: str, name: str) -> None:
+    """Check that an option, whole or shortened, is not one that the sweep itself sets.
+
+    Raises:
+        InvalidInput: if it is: its rows would be one training under several names.
+    """
+    own = next((own for own in OWN if own.startswith(name)), None)
+    if own is not None:
+        raise InvalidInput(
+            argument,
             got=repr(name),
             expected="an option of the model, its data or its training",
-            fix="seeds are --seeds 3" if name == "seed" else f"leave {name} out: a sweep sets it",
+            fix=OWN[own],
         )
-    return Axis(name, values)
+
+
+def check_each_once(axes: Sequence[Axis], searched: Sequence[str]) -> None:
+    """Check that there is something to try, and that nothing sets an option that another sets.
+
+    Args:
+        axes: what is varied.
+        searched: the names of the numbers that are searched for.
+    """
+    names = [*(name for axis in axes for name in sorted(axis.options)), *searched]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or not names:
+        raise InvalidInput(
+            "vary",
+            got=f"{twice[0]} twice" if twice else "nothing to vary",
+            expected="options, each once, also those behind a value",
+            fix="give all of its values in one --vary, or in one --search"
+            if twice
+            else "add for instance --vary prior=StandardNormal,VampPrior",
+        )
 
 
 def split_values(text: str) -> list[str]:

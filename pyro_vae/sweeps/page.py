@@ -40,8 +40,8 @@ def rows_of(results: Results) -> Iterator[list[str]]:
     for row in results.rows:
         elbo = row.spread_of("elbo")
         yield [
-            row.setting.name or "the recipe",
-            str(len(row.trials)),
+            row.name,
+            row.seeds,
             f"{row.sign} {measured(row.spread.mean, row.spread.sd)}".strip(),
             known(row.spread.sd),
             *_difference(row),
@@ -88,11 +88,23 @@ def notes_of(results: Results) -> Iterator[str]:
         )
         if any(row.difference is None for row in results.rows[1:]):
             yield "A row without a difference has no seed in common with the first that ended well."
-        if results.num_seeds == 1:
+        if results.num_seeds == 1 and not results.has_lost:
             yield (
                 "There is one seed: the errors are over data alone, there is no p, and another "
                 "seed might rank the rows otherwise. Add --seeds 3."
             )
+    if results.has_lost:
+        yield (
+            "Rows that lost a seed, such as 1 of 2, follow those that lost none: trials that "
+            "failed or were stopped are no merit. The mean of such a row is over other seeds than "
+            "that of the first; its difference is over the seeds that both have, and may be "
+            "positive. Of one seed, the errors are over data alone and there is no p."
+        )
+    if results.rows[0].lost:
+        yield (
+            "No row has all of its seeds. The first is one of those with the most; compare it with "
+            "care."
+        )
     if any(row.sign for row in results.rows):
         yield (
             "Scores marked >= are bounds: some of their data have a Pareto k above or near "
@@ -110,7 +122,7 @@ def files_of(results: Results, command: str) -> dict[str, bytes]:
     """
     lines = [
         SweepLine(
-            row.setting.name or "the recipe",
+            f"{row.name} ({row.seeds} seeds)" if row.lost else row.name,
             [each.scores[results.score].mean for each in row.trials],
             row.is_worse,
         )
@@ -160,7 +172,7 @@ def _html(results: Results, command: str, picture: bytes) -> str:
     rows = [[text(cell) for cell in row] for row in rows_of(results)]
     trials = [
         [
-            text(row.setting.name or "the recipe"),
+            text(row.name),
             str(each.trial.seed),
             measured(each.scores[results.score].mean, each.scores[results.score].se),
             duration(each.seconds),

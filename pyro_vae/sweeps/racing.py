@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, ClassVar
 
 from pyro_vae.files.optional import optional
@@ -31,9 +32,10 @@ class Racing(Ray):
     """Trials on a Ray cluster, of which those with the lower validation ELBO are stopped early.
 
     At epochs that grow by a factor of three from ``grace`` on, the better third of what was seen so
-    far goes on. A trial that is stopped keeps its checkpoint and has no score. Given again, all
-    trials race again, from what they have logged. All are asked for at once, so a search draws its
-    settings without knowing what any of them reached.
+    far goes on. A trial that is stopped keeps its checkpoint and has no score. One that is trained
+    to the end before it could be stopped is scored: it counts in the race and cannot lose it. Given
+    again, all trials race again, from what they have logged. All are asked for at once, so a search
+    draws its settings without knowing what any of them reached.
 
     Args:
         epochs: those of a whole training.
@@ -51,13 +53,13 @@ class Racing(Ray):
         tune = optional("ray.tune", "sweep", "early_stopping", missing)
         schedulers = optional("ray.tune.schedulers", "sweep", "early_stopping", missing)
         with self.connected():
-            listed, threads = list(trials), self.cpus
+            listed, threads, epochs = list(trials), self.cpus, self.epochs
             if not listed:
                 return
             kept = subfolder(new_folder(listed[0].log.parent), "tune").resolve()
 
             def race(config: dict[str, int]) -> None:
-                _race(tune.report, listed[config["number"]], threads)
+                _race(tune.report, listed[config["number"]], threads, epochs)
 
             tuner = tune.Tuner(
                 tune.with_resources(race, {"cpu": self.cpus, "gpu": self.gpus}),
@@ -82,26 +84,38 @@ class Racing(Ray):
             )
             with redirect_stdout(io.StringIO()):  # what Tune says of its own files
                 results = tuner.fit()
-            for result in results:
-                yield _outcome(listed[result.config["number"]], result)
+        # Connected no more: on a cluster of its own, what was stopped trains no longer.
+        for result in results:
+            yield _outcome(listed[result.config["number"]], result)
 
 
-def _race(report: Any, trial: Trial, threads: int) -> None:
-    """Run a trial and report each epoch's validation ELBO as it is logged."""
-    seen, last = 0, {"epoch": 0, METRIC: -math.inf}
+def _race(report: Any, trial: Trial, threads: int, epochs: int) -> None:
+    """Run a trial and report each epoch's validation ELBO as it is logged.
+
+    Tune stops it by an exception from a report, which ends the trial's process. A trial that was
+    trained to the end is reported once it is scored.
+    """
+    seen, last, given_up = 0, {"epoch": 0, METRIC: -math.inf}, Event()
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(lambda: Outcome(trial) if trial.is_done else run_trial(trial, threads))
-        while True:
-            ended = future.done()
-            rows = _logged(trial.folder)
-            for row in rows[seen:]:
-                last = row
-                report({**row, "ended": False, "problem": ""})
-            seen = len(rows)
-            if ended:
-                report({**last, "ended": True, "problem": future.result().problem})
-                return
-            time.sleep(POLL)
+        future = pool.submit(
+            lambda: Outcome(trial) if trial.is_done else run_trial(trial, threads, given_up)
+        )
+        try:
+            while True:
+                ended = future.done()
+                said = {"ended": ended, "problem": future.result().problem if ended else ""}
+                rows = _logged(trial.folder)
+                is_trained = bool(rows) and rows[-1]["epoch"] >= epochs
+                if ended or not is_trained:
+                    for last in rows[seen:]:
+                        report({**last, **said})
+                    seen = len(rows)
+                if ended:
+                    report({**last, **said})
+                    return
+                time.sleep(POLL)
+        finally:
+            given_up.set()
 
 
 def _logged(folder: Path) -> list[dict[str, float]]:
@@ -121,6 +135,10 @@ def _outcome(trial: Trial, result: Any) -> Outcome:
         return Outcome(trial, " ".join(str(result.error).split())[-300:])
     if result.metrics["ended"]:
         return Outcome(trial, result.metrics["problem"])
+    if trial.is_done:  # it ended while it was judged
+        return Outcome(trial)
     epoch, elbo = result.metrics["epoch"], result.metrics[METRIC]
-    why = f"stopped by ASHA after epoch {epoch}, at a validation ELBO of {elbo:.2f}"
+    reached = max([row["epoch"] for row in _logged(trial.folder)], default=epoch)
+    when = "" if reached == epoch else f" at epoch {epoch}"
+    why = f"stopped by ASHA after epoch {reached}, for a validation ELBO of {elbo:.2f}{when}"
     return Outcome(trial, why, was_stopped=True)

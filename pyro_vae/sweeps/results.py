@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyro_vae.evaluation.comparison import Spread, load_scores, spread
 from pyro_vae.evaluation.importance_score import ImportanceScore, share_of_bounds
-from pyro_vae.evaluation.over_seeds import SeedDifference, against_best
+from pyro_vae.evaluation.over_seeds import SeedDifference, against_best, best_over_seeds
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.files.reading import parsing
@@ -18,7 +18,7 @@ from pyro_vae.sweeps.grid import Setting
 from pyro_vae.sweeps.trial import Outcome, Trial
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["Finished", "ParetoShapes", "Results", "Row", "read_results", "trained"]
+__all__ = ["Finished", "ParetoShapes", "Results", "Row", "mean_validation", "read_results"]
 
 LEVEL = 0.05  # of the corrected p-values
 
@@ -48,7 +48,8 @@ class ParetoShapes:
 class Row:
     """A setting: its trials, their scores over seeds, and its difference from the best.
 
-    The difference of the best itself is ``None``, and of one that shares no seed with it.
+    The difference of the best itself is ``None``, and of one that shares no seed with it. The seeds
+    that it lost are those whose trials failed or were stopped.
     """
 
     setting: Setting
@@ -56,6 +57,18 @@ class Row:
     spread: Spread
     sign: str
     difference: SeedDifference | None
+    lost: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its setting as people read it."""
+        return self.setting.name or "the recipe"
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds it has, and of how many where it lost some."""
+        found = len(self.trials)
+        return f"{found} of {found + len(self.lost)}" if self.lost else f"{found}"
 
     @property
     def seconds(self) -> float:
@@ -120,6 +133,11 @@ class Results:
         """The most seeds that a row has."""
         return max(len(row.trials) for row in self.rows)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether a row lacks a seed."""
+        return any(row.lost for row in self.rows)
+
     def to_json(self) -> dict[str, object]:
         """All of it as JSON."""
         first = self.rows[0].trials[0].scores[self.score]
@@ -159,6 +177,7 @@ class Results:
             "difference": None if difference is None else {**vars(difference), "se": difference.se},
             "pareto_k": None if row.pareto_k is None else vars(row.pareto_k),
             "seconds": row.seconds,
+            "lost_seeds": list(row.lost),
             "seeds": [
                 {
                     "seed": each.trial.seed,
@@ -189,7 +208,7 @@ def read_results(
         score: the name of the score that ranks the settings.
         refused: reasons by setting.
         failed: what became of the other trials.
-        by_validation: compare with the setting of the highest validation ELBO.
+        by_validation: compare with the setting whose validation ELBO is the best over seeds.
 
     Raises:
         InvalidInput: if no trial ended well, a trial does not have that score, or they are of
@@ -197,7 +216,7 @@ def read_results(
     """
     groups: dict[Setting, list[Finished]] = {}
     for trial in trials:
-        groups.setdefault(trial.setting, []).append(_finished(trial, score))
+        groups.setdefault(trial.setting, []).append(_finished(trial))
     if not groups:
         raise InvalidInput(
             "sweep",
@@ -207,12 +226,15 @@ def read_results(
             expected="one at least",
             fix="run one of its commands by itself, or see the folder logs",
         )
+    _check_score([each for found in groups.values() for each in found], score)
     named = {
         setting: {each.trial.seed: each.scores[score] for each in found}
         for setting, found in groups.items()
     }
-    reference = max(groups, key=lambda setting: _validation_of(groups[setting]))
-    best, differences = against_best(named, reference if by_validation else None)
+    best, differences = against_best(named, _chosen(groups) if by_validation else None)
+    lost: dict[Setting, list[int]] = {}
+    for outcome in failed:
+        lost.setdefault(outcome.trial.setting, []).append(outcome.trial.seed)
     rows = [
         Row(
             setting,
@@ -220,27 +242,41 @@ def read_results(
             spread(list(named[setting].values())),
             ">=" * any(each.sign == ">=" for each in named[setting].values()),
             differences.get(setting),
+            tuple(sorted(lost.get(setting, ()))),
         )
         for setting, found in groups.items()
     ]
-    rows.sort(key=lambda row: (row.setting != best, -row.spread.mean))
+    rows.sort(key=lambda row: (row.setting != best, *_place(row)))
     return Results(score, tuple(rows), by_validation, refused, tuple(failed))
 
 
-def _finished(trial: Trial, score: str) -> Finished:
+def _place(row: Row) -> tuple[int, bool, float]:
+    """Where a row belongs: by its seeds, then by what it is compared by."""
+    found = row.difference
+    return -len(row.trials), found is None, -(row.spread if found is None else found).mean
+
+
+def _finished(trial: Trial) -> Finished:
     scores = load_scores(trial.folder / "evaluation.npz")
-    if score not in scores:
-        raise InvalidInput(
-            "score",
-            got=f"{score!r}, which {trial.name} does not have",
-            expected=f"one of {', '.join(scores)}",
-            fix="a guide that is a point has neither an ELBO nor a log p(x): add --score log_joint",
-        )
-    seconds, elbo = trained(trial.folder)
-    return Finished(trial, scores, seconds, elbo)
+    return Finished(trial, scores, *_trained(trial.folder))
 
 
-def trained(folder: Path) -> tuple[float, float | None]:
+def _check_score(found: Sequence[Finished], score: str) -> None:
+    shared = [name for name in found[0].scores if all(name in each.scores for each in found)]
+    for each in found:
+        if score not in each.scores:
+            raise InvalidInput(
+                "score",
+                got=f"{score!r}, which {each.trial.name} does not have",
+                expected=f"one of {', '.join(each.scores)}",
+                fix=f"add --score {shared[0]}"
+                if shared
+                else "sweep settings whose guide is a point into a folder of their own, with "
+                "--score log_joint",
+            )
+
+
+def _trained(folder: Path) -> tuple[float, float | None]:
     """The seconds of a training, and the validation ELBO of the weights that it kept."""
     found = read_file(folder, "training.json")
     with parsing(folder / "training.json", FILES):
@@ -248,8 +284,22 @@ def trained(folder: Path) -> tuple[float, float | None]:
         return float(rows[-1]["seconds"]) if rows else 0.0, best and float(best[0])
 
 
-def _validation_of(found: Sequence[Finished]) -> float:
-    """The mean of the best validation ELBOs; -inf where there is none."""
-    values = [each.validation_elbo for each in found]
+def mean_validation(outcomes: Sequence[Outcome]) -> float | None:
+    """The mean validation ELBO of a setting's seeds; ``None`` if one of them lacks it or failed."""
+    values = [_trained(each.trial.folder)[1] for each in outcomes if not each.problem]
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else float("-inf")
+    return sum(known) / len(known) if known and len(known) == len(outcomes) else None
+
+
+def _chosen(groups: Mapping[Setting, Sequence[Finished]]) -> Setting:
+    """The setting of the best validation ELBO; one that lost a seed only where all of them did."""
+    return best_over_seeds(
+        {
+            setting: {
+                each.trial.seed: each.validation_elbo
+                for each in found
+                if each.validation_elbo is not None
+            }
+            for setting, found in groups.items()
+        }
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 from pyro_vae.files.optional import optional
 from pyro_vae.files.reading import Kind, open_file, parsing
 from pyro_vae.files.writing import new_folder, writing_to
-from pyro_vae.sweeps.grid import Setting
+from pyro_vae.sweeps.grid import Setting, check_free
 from pyro_vae.validation import InvalidInput, check_choice, check_count
 
-__all__ = ["SAMPLERS", "Range", "Search", "read_range"]
+__all__ = ["SAMPLERS", "Range", "Search", "points_of", "read_range"]
 
 # Optuna's samplers of numbers that need nothing but Optuna.
 SAMPLERS = ("TPE", "Random", "QMC")
@@ -23,6 +23,8 @@ SAMPLERS = ("TPE", "Random", "QMC")
 LOG = Kind("out", "the log of a search", "choose another folder", 2**32)
 
 COMBINATION = "combination"  # the parameter that chooses among the settings of a grid
+
+INSIDE = 0.381966  # of the way between two ends: hardly an integer if the range is not of integers
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Range:
             return str(trial.suggest_int(self.name, low, high, log=self.is_log))
         return f"{trial.suggest_float(self.name, self.low, self.high, log=self.is_log):.4g}"
 
+    @property
+    def inside(self) -> float:
+        """A number between its ends."""
+        if self.is_log:
+            return float(self.low * (self.high / self.low) ** INSIDE)
+        return self.low + INSIDE * (self.high - self.low)
+
 
 def read_range(text: str) -> Range:
     """A range as ``NAME=LOW..HIGH`` or, on a logarithmic scale, ``NAME=LOW..HIGH:log``.
@@ -57,13 +66,14 @@ def read_range(text: str) -> Range:
     It is of integers where both ends are.
 
     Raises:
-        InvalidInput: for anything else.
+        InvalidInput: for anything else, and for an option that the sweep itself sets.
 
     Example:
         >>> read_range("learning_rate=1e-4..1e-2:log")
         Range(name='learning-rate', low=0.0001, high=0.01, is_log=True, is_integer=False)
     """
     name, _, rest = text.partition("=")
+    name = name.strip().lstrip("-").replace("_", "-")
     ends, _, scale = rest.partition(":")
     low, dots, high = ends.partition("..")
     try:
@@ -85,8 +95,33 @@ def read_range(text: str) -> Range:
             expected="a number above 0",
             fix="start above 0, or leave :log out",
         )
+    check_free("search", name)
     is_integer = low.strip().lstrip("+-").isdigit() and high.strip().lstrip("+-").isdigit()
-    return Range(name.strip().lstrip("-").replace("_", "-"), least, most, bool(scale), is_integer)
+    return Range(name, least, most, bool(scale), is_integer)
+
+
+def points_of(setting: Setting, ranges: Sequence[Range]) -> list[Setting]:
+    """A setting at both ends of all ranges and between them, to see if they can be trained at all.
+
+    Example:
+        >>> ranges = [read_range("latent=2..9"), read_range("learning-rate=1e-4..1e-2:log")]
+        >>> [point.name for point in points_of(Setting((), ()), ranges)]  # doctest: +ELLIPSIS
+        ['latent=2, learning-rate=0.0001', 'latent=9, learning-rate=0.01', 'latent=4, ...']
+    """
+    params = [
+        {each.name: each.low for each in ranges},
+        {each.name: each.high for each in ranges},
+        {each.name: each.inside for each in ranges},
+    ]
+    return list(dict.fromkeys(_at(setting, ranges, each) for each in params))
+
+
+def _at(setting: Setting, ranges: Sequence[Range], params: Mapping[str, float]) -> Setting:
+    """A setting with a number from each range."""
+    fixed = _Fixed(params)
+    numbers = tuple((each.name, each.suggested_by(fixed)) for each in ranges)
+    shown = (*setting.shown, *(each.name for each in ranges))
+    return Setting((*setting.values, *numbers), shown)
 
 
 class Search:
@@ -185,10 +220,7 @@ class Search:
 
     def _setting(self, params: dict[str, Any]) -> Setting:
         grid = self.settings[params.get(COMBINATION, next(iter(self.settings)))]
-        fixed = _Fixed(params)
-        numbers = tuple((each.name, each.suggested_by(fixed)) for each in self.ranges)
-        shown = (*grid.shown, *(each.name for each in self.ranges))
-        return Setting((*grid.values, *numbers), shown)
+        return _at(grid, self.ranges, params)
 
     def tell(self, setting: Setting, value: float | None) -> None:
         """Say what a setting reached; ``None`` if it failed."""
@@ -202,7 +234,7 @@ class Search:
 class _Fixed:
     """What a trial of Optuna took, suggested again."""
 
-    params: dict[str, Any]
+    params: Mapping[str, float]
 
     def suggest_int(self, name: str, low: int, high: int, log: bool) -> int:
         return int(self.params[name])

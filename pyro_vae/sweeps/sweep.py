@@ -10,7 +10,7 @@ from pyro_vae.files.reading import MEGABYTE, Kind, read_bytes
 from pyro_vae.files.writing import write_bytes
 from pyro_vae.sweeps.engines import Engine
 from pyro_vae.sweeps.grid import Setting
-from pyro_vae.sweeps.results import trained
+from pyro_vae.sweeps.results import mean_validation
 from pyro_vae.sweeps.search import Search
 from pyro_vae.sweeps.trial import Outcome, Trial
 from pyro_vae.validation import InvalidInput
@@ -42,11 +42,11 @@ class Plan:
         """The sweep's own copy of its recipe."""
         return self.folder / "recipe.yaml"
 
-    def keep_recipe(self, text: bytes) -> None:
-        """Copy the recipe into the sweep's folder.
+    def check_recipe(self, text: bytes) -> None:
+        """Check that the sweep's folder is not of another recipe.
 
         Raises:
-            InvalidInput: if the folder is of a sweep of another recipe.
+            InvalidInput: if it is.
         """
         if self.recipe.exists() and read_bytes(self.recipe, RECIPE, self.folder) != text:
             raise InvalidInput(
@@ -55,12 +55,21 @@ class Plan:
                 expected="a new folder, or one of this recipe's",
                 fix="choose another folder, or give the recipe that lies in it",
             )
+
+    def keep_recipe(self, text: bytes) -> None:
+        """Copy the recipe into the sweep's folder, once it is known that it can be trained."""
         write_bytes(self.recipe, text)
 
-    def options(self, setting: Setting, seed: int) -> list[str]:
-        """The options of a trial's training, but for where it is written."""
+    def options(self, setting: Setting, seed: int, recipe: Path | None = None) -> list[str]:
+        """The options of a trial's training, but for where it is written.
+
+        Args:
+            setting: what it varies.
+            seed: the seed of its training.
+            recipe: the recipe's file; by default the sweep's own copy.
+        """
         trust = ["--trust", self.trust] if self.trust else []
-        return [str(self.recipe), *setting.options, "--seed", str(seed), *trust]
+        return [str(recipe or self.recipe), *setting.options, "--seed", str(seed), *trust]
 
     def trial(self, setting: Setting, seed: int) -> Trial:
         """A training of a setting from a seed, and its score."""
@@ -131,11 +140,4 @@ class Sweep:
         found = self.ended[outcome.trial.setting]
         found.append(outcome)
         if isinstance(self.settings, Search) and len(found) == self.plan.seeds:
-            self.settings.tell(outcome.trial.setting, _value(found))
-
-
-def _value(found: Sequence[Outcome]) -> float | None:
-    """The mean validation ELBO of a setting's seeds; ``None`` if one of them failed."""
-    values = [trained(each.trial.folder)[1] for each in found if not each.problem]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(found) else None
+            self.settings.tell(outcome.trial.setting, mean_validation(found))

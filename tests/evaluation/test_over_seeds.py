@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from pyro_vae.evaluation.difference import compare
-from pyro_vae.evaluation.over_seeds import against_best, compare_over_seeds, holm
+from pyro_vae.evaluation.over_seeds import against_best, best_over_seeds, compare_over_seeds, holm
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.validation import InvalidInput
 
@@ -126,16 +126,50 @@ def test_differences_from_a_reference_need_less_correction():
 
 
 def test_models_without_a_common_seed_have_no_difference():
-    models = simulated(np.random.default_rng(4), seeds=2)
-    first, second, third = "0", "1", "2"
+    models = simulated(np.random.default_rng(4), seeds=3)
     some = {
-        first: models[first],
-        second: {0: models[second][0]},
-        third: {1: models[third][1]},
+        "0": {seed: models["0"][seed] for seed in (0, 1)},
+        "1": {seed: models["1"][seed] for seed in (0, 1)},
+        "2": {2: models["2"][2]},
     }
     best, found = against_best(some)
-    every = against_best({name: models[name] for name in some})[1]
-    shared = [name for name in some if name != best and some[name].keys() & some[best].keys()]
-    assert set(found) == set(shared) and set(found) < set(every) | {best}
-    alone = {second: some[second], third: some[third]}
-    assert against_best(alone)[1] == {}
+    assert {best, *found} == {"0", "1"}
+    assert against_best({"1": some["1"], "2": some["2"]}) == ("1", {})
+
+
+def scores_by_seed(values):
+    """Scores of two data that are alike, from a value for each seed."""
+    return {
+        seed: Score(torch.full((2,), value), torch.zeros(2), 100, sha256="data")
+        for seed, value in values.items()
+    }
+
+
+def test_a_model_that_lost_a_seed_is_not_the_best_by_the_seeds_that_are_left():
+    """The best of unpaired means would be A, which is worse by 0.5 over the seed of both."""
+    values = {"A": {1: -1.0}, "B": {0: -10.0, 1: -0.5}}
+    best, found = against_best(
+        {name: scores_by_seed(own) for name, own in values.items()},
+    )
+    assert best == "B" and found["A"].mean == pytest.approx(-0.5) and found["A"].num_seeds == 1
+
+
+def test_of_models_that_lack_a_seed_each_the_best_is_better_over_those_that_two_share():
+    """The first seed is a hard one, which C lost: by its mean alone C would be the best."""
+    values = {
+        "A": {0: -10.0, 1: -1.0},
+        "B": {0: -11.0, 1: -2.0},
+        "C": {1: -1.5, 2: -1.0},
+        "D": {2: 0.0},
+    }
+    assert best_over_seeds(values) == "A"
+    best, found = against_best({name: scores_by_seed(own) for name, own in values.items()})
+    assert best == "A" and set(found) == {"B", "C"}
+    assert all(each.mean < 0 for each in found.values())
+
+
+def test_where_no_model_lacks_a_seed_the_best_has_the_highest_mean():
+    generator = np.random.default_rng(5)
+    for seeds in (1, 4):
+        values = {name: dict(enumerate(generator.normal(size=seeds))) for name in "ABCDE"}
+        assert best_over_seeds(values) == max(values, key=lambda a: sum(values[a].values()))

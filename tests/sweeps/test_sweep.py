@@ -12,12 +12,13 @@ from commands import fails
 from sweeps.fake_trials import finish
 
 from pyro_vae.cli import main
+from pyro_vae.evaluation.comparison import load_scores, scores_npz
 from pyro_vae.sweeps import engines
 from pyro_vae.sweeps.engines import Local, Ray, threads_of
 from pyro_vae.sweeps.grid import combinations_of, read_axis
 from pyro_vae.sweeps.page import files_of
-from pyro_vae.sweeps.results import read_results
-from pyro_vae.sweeps.search import Search, read_range
+from pyro_vae.sweeps.results import mean_validation, read_results
+from pyro_vae.sweeps.search import Search, points_of, read_range
 from pyro_vae.sweeps.sweep import Plan, Sweep
 from pyro_vae.sweeps.trial import Crashed, Outcome
 from pyro_vae.validation import InvalidInput
@@ -140,6 +141,54 @@ def test_a_search_is_told_the_mean_over_seeds_and_nothing_of_what_failed(tmp_pat
     assert values == {2: pytest.approx(-8.5), 3: None}
 
 
+def by_seed(trial, values):
+    """A finished trial whose scores are about the number that stands for its setting and seed."""
+    return finish(trial, better=values[trial.setting.name, trial.seed])
+
+
+@pytest.mark.parametrize("by_validation", [False, True])
+def test_a_setting_that_lost_a_seed_is_not_first_and_is_marked(tmp_path, by_validation):
+    """The first seed is a hard one, which A lost: by what is left of it A would be the best."""
+    values = {("prior=A", 1): 9.0, ("prior=B", 0): 0.0, ("prior=B", 1): 9.5,
+              ("prior=C", 0): -2.0, ("prior=C", 1): 7.0}  # fmt: skip
+    plan = Plan(tmp_path, 2, ("--num-samples", "200"))
+    settings = list(combinations_of([read_axis("prior=A,B,C")]))
+    trials = [plan.trial(setting, seed) for setting in settings for seed in (0, 1)]
+    lost, good = trials[0], trials[1:]
+    for trial in good:
+        by_seed(trial, values)
+    failed = [Outcome(lost, "it diverged")]
+    results = read_results(good, "log_likelihood", {}, failed, by_validation)
+    assert [row.setting.name for row in results.rows] == ["prior=B", "prior=C", "prior=A"]
+    assert [row.lost for row in results.rows] == [(), (), (0,)]
+    assert all(row.difference.mean < 0 for row in results.rows[1:])
+    assert mean_validation([Outcome(lost, "it diverged"), Outcome(good[0])]) is None
+    assert mean_validation([Outcome(trial) for trial in good[1:3]]) == pytest.approx(-4.25)
+    files = files_of(results, "pyro-vae sweep")
+    found = json.loads(files["table.json"])
+    assert found["best"] == "prior=B" and found["rows"][2]["lost_seeds"] == [0]
+    for name in ("table.md", "report.html"):
+        said = files[name].decode()
+        assert "1 of 2" in said and "Rows that lost a seed" in said
+    few = read_results(good[:1], "log_likelihood", {}, failed, by_validation)
+    assert "No row has all of its seeds" in files_of(few, "")["table.md"].decode()
+
+
+def test_a_score_that_a_trial_lacks_is_told_by_what_all_have(tmp_path):
+    plan, (first, other) = Plan(tmp_path, 1, ()), SETTINGS[:2]
+    trials = [plan.trial(setting, 0) for setting in (first, other)]
+    for trial in trials:
+        finish(trial)
+    point = load_scores(trials[1].folder / "evaluation.npz")["elbo"]
+    (trials[1].folder / "evaluation.npz").write_bytes(scores_npz({"log_joint": point}))
+    with pytest.raises(InvalidInput, match="add --score log_joint"):
+        read_results(trials[1:], "log_likelihood", {}, [])
+    for score in ("log_likelihood", "log_joint"):
+        with pytest.raises(InvalidInput, match="into a folder of their own"):
+            read_results(trials, score, {}, [])
+
+
+VALIDATED = ["--vary", "validation=200"]
 RECIPE = "latent: 2\nencoder: {class_path: MLP, init_args: {hidden: [4]}}\n"
 
 
@@ -182,6 +231,8 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
     [
         ([], "nothing to vary"),
         (["--vary", "latent=2,3", "--vary", "latent=4,5"], "latent twice"),
+        (["--vary", "learning-rate=1e-3,0.001"], "one training"),
+        (["--vary", "latent=2,3", "--search", "seed=0..9"], "--seeds 3"),
         (["--vary", "latent=0,-1"], "no combination that makes sense"),
         (
             ["--vary", "binarize=none,dynamic", "--vary", "likelihood=ContinuousBernoulli"],
@@ -189,9 +240,27 @@ def test_the_command_lists_what_makes_no_sense_and_writes_the_table(
         ),
         (["--vary", "likelihood=Bernoulli,Normal", "--vary", "binarize=fixed"], "densities"),
         (["--search", "learning-rate=1e-4..1e-2:log"], "without validation data"),
+        (["--search", "nope=1..2", *VALIDATED], "search: got no.*nope=1: --nope: got an unknown"),
+        (["--search", "latent=1.5..3", *VALIDATED], "latent=1.5: .*of integers where both ends"),
+        (["--search", "latent=1.0..3.0", *VALIDATED], r"latent=1\.764: "),
+        (["--search", "latent=-3..3", *VALIDATED], "latent=-3: "),
+        (["--search", "latent=2..3", "--vary", "epochs=0", *VALIDATED], "epochs=?0?"),
+        (
+            ["--search", "missing-fraction=0.1..0.4", *VALIDATED],
+            "search: got test data that differ",
+        ),
         (["--vary", "latent=2,3", "--engine", "spark"], "did you mean|choose one of"),
         (["--vary", "latent=2,3", "--jobs", "0"], "jobs"),
         (["--vary", "latent=2,3", "--score", "f1"], "score"),
+        (
+            ["--vary", "prior=StandardNormal,Flat --posterior Delta"],
+            "prior=StandardNormal and prior=Flat --posterior Delta.*with --score log_joint",
+        ),
+        (
+            ["--vary", "prior=StandardNormal,Flat", "--vary", "posterior=Delta"],
+            "log_likelihood' of guides that are a point.*add --score log_joint",
+        ),
+        (["--vary", "latent=2,3", "--score", "log_joint"], "add --score log_likelihood"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_runs(tmp_path, recipe, tried, capsys, options, said):
@@ -235,3 +304,37 @@ def test_without_a_name_no_cluster_of_the_past_is_asked_for(monkeypatch, given, 
     with Ray(address=given).connected():
         pass
     assert addresses == [asked]
+
+
+def test_a_recipe_that_is_refused_does_not_keep_the_folder(tmp_path, recipe, tried, capsys):
+    argv = ["sweep", recipe, "--vary", "epochs=1,2", "--out", tmp_path / "sweep"]
+    recipe.write_text(RECIPE + "prior: Nope\n")
+    assert "Nope" in fails(capsys, *argv)
+    recipe.write_text(RECIPE)
+    assert main(list(map(str, argv))) == 0 and len(tried) == 2
+    assert (tmp_path / "sweep" / "recipe.yaml").read_text() == RECIPE
+    recipe.write_text(RECIPE + "prior: Laplace\n")
+    assert "a sweep of another recipe" in fails(capsys, *argv)
+
+
+def test_a_setting_in_which_a_range_has_no_meaning_is_not_searched(tmp_path, recipe, tried, capsys):
+    pytest.importorskip("optuna")
+    argv = ["sweep", str(recipe), "--vary", "prior=StandardNormal,VampPrior", *VALIDATED,
+            "--search", "prior.components=2..9", "--trials", "3",
+            "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(argv) == 0
+    assert "1 of 2 combinations are refused" in capsys.readouterr().err
+    assert tried and all("prior=VampPrior" in name for name in tried)
+    (refused,) = json.loads((tmp_path / "out" / "table.json").read_text())["refused"]
+    assert refused["options"]["prior"] == "StandardNormal"
+    assert "components" in refused["reason"]
+
+
+def test_the_points_of_a_search_are_both_ends_and_one_between():
+    ranges = [read_range("latent=2..9"), read_range("lr=1e-4..1e-2:log"), read_range("x=1..3:log")]
+    points = [dict(point.values) for point in points_of(SETTINGS[0], ranges)]
+    assert [point["latent"] for point in points] == ["2", "9", "4"]
+    assert [float(point["lr"]) for point in points] == pytest.approx([1e-4, 1e-2, 5.807e-4])
+    assert [point["x"] for point in points] == ["1", "3", "1"]
+    assert len(points_of(SETTINGS[0], [read_range("latent=1..2")])) == 2
+    assert points_of(SETTINGS[0], []) == SETTINGS[:1]

@@ -113,12 +113,15 @@ def test_a_race_stops_the_trials_that_fall_behind(tmp_path):
     pytest.importorskip("ray.tune")
     folder, recipe = tmp_path / "sweep", tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE + "validation: 200\n")
-    race = ["--vary", "learning-rate=1e-2,1e-3,1e-4,1e-5", "--vary", "epochs=27", *GRID[-4:]]
+    race = ["--vary", "learning-rate=1e-2,1e-3,1e-4,1e-5", "--vary", "epochs=900", *GRID[-4:]]
     race += ["--engine", "ray", "--early-stopping", "asha", "--grace", "3", "--out", str(folder)]
     command = [sys.executable, "-m", "pyro_vae", "sweep", str(recipe), *race]
     subprocess.run(command, check=True, env=HERE)
     found = table(folder)
     stopped = {each["options"]["learning-rate"]: each["reason"] for each in found["failed"]}
     assert found["rows"][0]["name"] == "learning-rate=1e-2" and "1e-5" in stopped
-    assert all(reason.startswith("stopped by ASHA after epoch") for reason in stopped.values())
+    for rate, reason in stopped.items():
+        metrics = (folder / "trials" / f"learning-rate={rate},seed=0" / "metrics.csv").read_text()
+        reached = metrics.splitlines()[-1].partition(",")[0]
+        assert reason.startswith(f"stopped by ASHA after epoch {reached}, ")
     assert len(found["rows"]) + len(stopped) == 4
