@@ -38,6 +38,7 @@ from pyro_vae.training.averaging import MovingAverage
 from pyro_vae.training.feed import Batch, feed_of
 from pyro_vae.training.optimizer_state import MakeOptimizer, OptimizerState, new_optimizer
 from pyro_vae.training.ownership import hands_on, leaves_of, refuse_foreign
+from pyro_vae.training.schedules import factor_at
 from pyro_vae.training.several import STEPS_AT_ONCE, Several
 from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
@@ -295,7 +296,7 @@ class GradientSteps:
 
     def rate_factor(self, step: int) -> float:
         """The factor on the learning rate at a step, counted from 0 over the whole run."""
-        return self.schedule(step / (self.epochs * self.per_epoch))
+        return factor_at(self.schedule, step / (self.epochs * self.per_epoch))
 
     def _step(self, batch: Batch) -> Tensor:
         """Take one step; on CUDA a fused update reads the learning rate there."""
