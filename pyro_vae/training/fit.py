@@ -119,8 +119,9 @@ def fit(
             out in an epoch is logged as ``history.logged["skipped_steps"]``. Many steps in one call
             are not possible then.
         average: decay of a moving average of the weights, such as 0.999, by which the program is
-            validated, saved and scored, and with which it is left. A resumed run goes on with the
-            weights themselves.
+            validated, saved and scored, and with which it is left. The running statistics of
+            batch normalisation are estimated for it, from at most 16,384 of the data. A resumed run
+            goes on with the weights themselves.
         validation: data whose ELBO is taken after every epoch, or minus the loss of a program that
             has no ELBO because its guide is a point.
         patience: stop after so many epochs without a better validation ELBO, counted from the end
