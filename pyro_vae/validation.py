@@ -8,6 +8,7 @@ command line prints that line and exits with code 2; Python users get an excepti
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
@@ -31,6 +32,7 @@ __all__ = [
     "check_finite",
     "check_known_context",
     "check_latent",
+    "check_path",
     "check_positive",
     "check_probability",
     "check_seed",
@@ -220,6 +222,17 @@ def check_positive(argument: str, value: float) -> None:
     if not 0 < as_number(value) < float("inf"):
         raise InvalidInput(
             argument, got=repr(value), expected="a finite number > 0", fix=f"pass {argument}=1.0"
+        )
+
+
+def check_path(argument: str, value: object) -> None:
+    """Raise `InvalidInput` unless ``value`` is a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise InvalidInput(
+            argument,
+            got=f"a {type(value).__name__}",
+            expected="a path",
+            fix=f"pass {argument}='runs/mine'",
         )
 
 

@@ -23,7 +23,7 @@ from pyro_vae.checkpoint.unsaved import (
 )
 from pyro_vae.contracts import MadeAtFirstRun, ProgramLike, alone, as_module
 from pyro_vae.files.writing import CheckpointError
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, check_path
 
 __all__ = ["described_or_named", "description_of", "load", "save", "warn_unless_rebuilt"]
 
@@ -47,6 +47,7 @@ def save(program: ProgramLike, folder: str | Path) -> None:
         >>> torch.equal(loaded.posterior.head.layer.weight, vae.posterior.head.layer.weight)
         True
     """
+    check_path("folder", folder)
     warn_unless_rebuilt(program)
     write_state(folder, "program", program.state_dict(), description_of(program))
 
@@ -87,6 +88,7 @@ def load(
     Nothing is unpickled, and no name in the folder is imported unless it is trusted: see
     docs/threat-model.md for what a folder from a stranger can do.
     """
+    check_path("folder", folder)
     folder = pull(str(folder)) if is_address(folder) else folder
     tensors, meta = read_state(folder, "program")
     source = Path(folder) / "program.json"

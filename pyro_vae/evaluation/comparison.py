@@ -28,7 +28,7 @@ from pyro_vae.evaluation.reconstruction import SquaredError
 from pyro_vae.evaluation.scores import MeanScore, Score
 from pyro_vae.files.reading import Kind, checked, read_npz
 from pyro_vae.files.writing import write_bytes
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, check_path
 
 __all__ = ["Difference", "Spread", "compare", "load_scores", "save_scores", "scores_npz", "spread"]
 
@@ -110,6 +110,7 @@ def save_scores(path: str | Path, scores: Mapping[str, Score]) -> None:
         >>> bool((load_scores(folder / "scores.npz")["elbo"].values == scores["elbo"].values).all())
         True
     """
+    check_path("path", path)
     write_bytes(Path(path), scores_npz(scores))
 
 
@@ -134,6 +135,7 @@ def load_scores(path: str | Path) -> dict[str, Score]:
     Raises:
         InvalidInput: if there is no such file, or it holds something else.
     """
+    check_path("path", path)
     try:
         arrays = read_current(
             Path(path).parent,

@@ -22,7 +22,7 @@ from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import in_rows
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.predictive import encode
-from pyro_vae.validation import InvalidInput, check_choice, check_count
+from pyro_vae.validation import InvalidInput, check_choice, check_count, check_finite
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Neighbours",
     "as_array",
+    "check_embedding",
     "embed",
     "latent_site",
     "neighbours",
@@ -145,7 +146,7 @@ def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
     """Find the k nearest neighbours of every row of an embedding (N, D).
 
     Raises:
-        InvalidInput: unless 1 <= k < N.
+        InvalidInput: unless 1 <= k < N, and the rows are numbers.
 
     Example:
         >>> neighbours(torch.tensor([[0.0], [1.0], [3.0]]), k=2).of(0)
@@ -154,6 +155,7 @@ def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
     from sklearn.neighbors import NearestNeighbors
 
     check_count("k", k)
+    check_embedding("embedding", embedding)
     if k >= len(embedding):
         raise InvalidInput(
             "k",
@@ -164,6 +166,19 @@ def neighbours(embedding: Tensor, k: int = 10) -> Neighbours:
     # Without a query no row is a neighbour of its own.
     distance, index = NearestNeighbors(n_neighbors=k).fit(as_array(embedding)).kneighbors()
     return Neighbours(torch.from_numpy(index), torch.from_numpy(distance))
+
+
+def check_embedding(argument: str, embedding: Tensor) -> None:
+    """Raise `InvalidInput` unless it is a tensor (N, D) of finite numbers, with N >= 1."""
+    is_tensor = isinstance(embedding, Tensor)
+    if not isinstance(embedding, Tensor) or embedding.dim() != 2 or not len(embedding):
+        raise InvalidInput(
+            argument,
+            got=f"shape {tuple(embedding.shape)}" if is_tensor else f"a {type(embedding).__name__}",
+            expected="a tensor (N, D), a row for each datum",
+            fix="pass what embed gives",
+        )
+    check_finite(argument, embedding)
 
 
 def as_array(embedding: Tensor) -> np.ndarray:

@@ -15,6 +15,7 @@ from pyro_vae.likelihoods.parameters import (
     LOG_RATE,
     SIZE_FACTOR,
     Positive,
+    as_bounds,
     bounded,
     per_entry,
     required,
@@ -123,7 +124,10 @@ class NegativeBinomial(nn.Module):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds, self.size_factor = tuple(concentration_bounds), size_factor
+        self.concentration_bounds, self.size_factor = (
+            as_bounds("concentration_bounds", concentration_bounds),
+            size_factor,
+        )
         count = 1 + (learn_concentration == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds
@@ -186,7 +190,10 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds, self.size_factor = tuple(concentration_bounds), size_factor
+        self.concentration_bounds, self.size_factor = (
+            as_bounds("concentration_bounds", concentration_bounds),
+            size_factor,
+        )
         count = 2 + (learn_concentration == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from pyro_vae import distributions
 from pyro_vae.contracts import Quantity
-from pyro_vae.likelihoods.parameters import Positive, bounded_exp, per_entry, required
+from pyro_vae.likelihoods.parameters import Positive, as_bounds, bounded_exp, per_entry, required
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
-from pyro_vae.validation import check_count
+from pyro_vae.validation import check_count, check_positive
 
 __all__ = [
     "Binomial",
@@ -68,7 +68,11 @@ class DiscretizedLogistic(nn.Module):
         super().__init__()
         check_count("levels", levels, minimum=2)
         self.event_shape, self.network, self.levels = as_shape(event_shape), network, levels
-        self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
+        self.scale, self.learn_scale, self.scale_bounds = (
+            scale,
+            learn_scale,
+            as_bounds("scale_bounds", scale_bounds),
+        )
         self.head = Head(out_shape_of(network), self.event_shape)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
 
@@ -119,6 +123,7 @@ class DiscretizedLogisticMixture(nn.Module):
         check_count("components", components)
         check_count("levels", levels, minimum=2)
         self.event_shape, self.network = as_shape(event_shape), network
+        check_positive("scale", scale)
         self.components, self.levels, self.scale = components, levels, scale
         self.head = Head(out_shape_of(network), self.event_shape, parameters=3 * components)
 

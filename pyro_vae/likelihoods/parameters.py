@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import Quantity
 from pyro_vae.networks import bounded
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, as_number, check_choice
 
 __all__ = [
     "LOG_RATE",
@@ -19,6 +19,7 @@ __all__ = [
     "SIZE_FACTOR",
     "Learn",
     "Positive",
+    "as_bounds",
     "bounded_exp",
     "per_entry",
     "required",
@@ -72,11 +73,12 @@ class Positive(nn.Module):
             "network": (),
         }
         check_choice(f"learn_{name}", learn, shapes)
-        low, high = self.bounds = tuple(bounds)
-        if not 0 < low < value < high < math.inf:
+        low, high = self.bounds = as_bounds(f"{name}_bounds", bounds)
+        numbers = as_number(low), as_number(value), as_number(high)
+        if not 0 < numbers[0] < numbers[1] < numbers[2] < math.inf:
             raise InvalidInput(
                 name,
-                got=f"{value} with {name}_bounds {self.bounds}",
+                got=f"{value!r} with {name}_bounds {self.bounds}",
                 expected=f"0 < low < {name} < high",
                 fix=f"move the {name} or widen {name}_bounds",
             )
@@ -97,6 +99,23 @@ class Positive(nn.Module):
             return self.fixed
         low, high = self.bounds
         return low * torch.exp(math.log(high / low) * torch.sigmoid(sum(raw, self.raw)))
+
+
+def as_bounds(argument: str, bounds: object) -> tuple[float, float]:
+    """The interval of a learned number.
+
+    Raises:
+        InvalidInput: unless it is two of something.
+    """
+    if not isinstance(bounds, Sequence) or len(bounds) != 2:
+        raise InvalidInput(
+            argument,
+            got=repr(bounds),
+            expected="two numbers, the lower one first",
+            fix=f"pass {argument}=(1e-3, 1e2)",
+        )
+    low, high = bounds
+    return low, high
 
 
 def bounded_exp(x: Tensor, limit: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from pyro_vae.distributions import AutoregressiveBits, CoupledLogistics
 from pyro_vae.likelihoods.parameters import bounded_exp
 from pyro_vae.networks import Head, Size, as_shape, bounded, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_count, check_positive
 
 __all__ = ["AutoregressiveBernoulli", "CoupledLogisticMixture"]
 
@@ -141,6 +141,7 @@ class CoupledLogisticMixture(nn.Module):
         check_count("components", components)
         check_count("levels", levels, minimum=2)
         self.event_shape, self.network = as_shape(event_shape), network
+        check_positive("scale", scale)
         self.components, self.levels, self.scale = components, levels, scale
         channels, *places = self.event_shape
         if channels > MOST_CHANNELS:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae import distributions
-from pyro_vae.likelihoods.parameters import LOG_SCALE, Positive
+from pyro_vae.likelihoods.parameters import LOG_SCALE, Positive, as_bounds
 from pyro_vae.networks import Head, Size, as_shape, bounded, features_of, out_shape_of
 
 __all__ = ["Exponential", "Gamma", "LogNormal", "Weibull"]
@@ -87,7 +87,7 @@ class Gamma(nn.Module):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds = tuple(concentration_bounds)
+        self.concentration_bounds = as_bounds("concentration_bounds", concentration_bounds)
         count = 1 + (learn_concentration == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds
@@ -140,7 +140,11 @@ class LogNormal(nn.Module):
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
+        self.scale, self.learn_scale, self.scale_bounds = (
+            scale,
+            learn_scale,
+            as_bounds("scale_bounds", scale_bounds),
+        )
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.sigma = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
@@ -190,7 +194,7 @@ class Weibull(nn.Module):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds = tuple(concentration_bounds)
+        self.concentration_bounds = as_bounds("concentration_bounds", concentration_bounds)
         count = 1 + (learn_concentration == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from pyro_vae import distributions
 from pyro_vae.contracts import Quantity
-from pyro_vae.likelihoods.parameters import Positive, per_entry, required
+from pyro_vae.likelihoods.parameters import Positive, as_bounds, per_entry, required
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput, check_choice
+from pyro_vae.validation import InvalidInput, as_number, check_choice
 
 __all__ = ["Laplace", "Normal", "NormalWithNoise", "StudentT"]
 
@@ -59,7 +60,11 @@ class Normal(nn.Module):
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
+        self.scale, self.learn_scale, self.scale_bounds = (
+            scale,
+            learn_scale,
+            as_bounds("scale_bounds", scale_bounds),
+        )
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.sigma = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
@@ -107,7 +112,11 @@ class Laplace(nn.Module):
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
+        self.scale, self.learn_scale, self.scale_bounds = (
+            scale,
+            learn_scale,
+            as_bounds("scale_bounds", scale_bounds),
+        )
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
@@ -157,15 +166,19 @@ class StudentT(nn.Module):
         scale_bounds: Sequence[float] = (1e-3, 1e3),
     ):
         super().__init__()
-        if not df > 1:
+        if not 1 < as_number(df) < math.inf:
             raise InvalidInput(
                 "df",
-                got=str(df),
+                got=repr(df),
                 expected="more than 1 degree of freedom, else there is no mean",
                 fix="pass df=4",
             )
         self.event_shape, self.network, self.df = as_shape(event_shape), network, df
-        self.scale, self.learn_scale, self.scale_bounds = scale, learn_scale, tuple(scale_bounds)
+        self.scale, self.learn_scale, self.scale_bounds = (
+            scale,
+            learn_scale,
+            as_bounds("scale_bounds", scale_bounds),
+        )
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)

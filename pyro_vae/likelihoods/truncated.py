@@ -12,7 +12,7 @@ from pyro_vae.contracts import Quantity, known_by
 from pyro_vae.distributions import TruncatedEntries, entries_of
 from pyro_vae.likelihoods.inner import Inner, likelihood_on
 from pyro_vae.networks import Size, as_shape, features_of
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, as_number
 
 __all__ = ["Truncated"]
 
@@ -60,11 +60,12 @@ class Truncated(nn.Module):
         super().__init__()
         self.event_shape, self.network, self.of = as_shape(event_shape), network, of
         self.low, self.high = low, high
-        self.bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+        below, above = -math.inf if low is None else low, math.inf if high is None else high
+        self.bounds = (as_number(below), as_number(above))
         if not self.bounds[0] < self.bounds[1]:
             raise InvalidInput(
                 "low",
-                got=f"{low} with high={high}",
+                got=f"{low!r} with high={high!r}",
                 expected="low < high",
                 fix="pass low=0, high=1, or None for no bound",
             )

@@ -36,6 +36,7 @@ from pyro_vae.networks.sequences import Conv1d, ConvTranspose1d
 from pyro_vae.networks.shapes import (
     Shape,
     Size,
+    as_context,
     as_shape,
     broadcast_batch,
     check_context_features,

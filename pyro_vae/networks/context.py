@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import Tensors
 from pyro_vae.networks.shapes import Size, as_shape, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput
+from pyro_vae.validation import InvalidInput, check_count
 
 __all__ = ["ColumnFeatures", "Corrupted", "Covariates", "OneHot", "WithMask", "WithoutContext"]
 
@@ -217,6 +217,7 @@ class OneHot(nn.Module):
 
     def __init__(self, num_classes: int, unknown: bool = False):
         super().__init__()
+        check_count("num_classes", num_classes)
         self.num_classes, self.unknown = num_classes, unknown
         self.out_shape = (num_classes,)
         vectors = torch.eye(num_classes + unknown, num_classes)  # the last row is that of -1

@@ -1,8 +1,10 @@
 """Corruptions of data in training, C(x~ | x), for the encoder of a denoising autoencoder.
 
 The contract: a module whose ``forward`` maps data (\\*batch, \\*event) to data of the same shape,
-at random while training and unchanged in evaluation, as dropout does. `pyro_vae.networks.Corrupted`
-puts one in front of an encoder; the likelihood scores the data as they are.
+at random while training and unchanged in evaluation, as dropout does. What is NaN, which marks a
+missing entry, stays NaN: an encoder that is shown which entries are missing sees no others of them.
+`pyro_vae.networks.Corrupted` puts one in front of an encoder; the likelihood scores the data as
+they are.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class Masking(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        return torch.where(torch.rand_like(x) < self.probability, torch.zeros_like(x), x)
+        is_lost = (torch.rand_like(x) < self.probability) & ~torch.isnan(x)
+        return torch.where(is_lost, torch.zeros_like(x), x)
 
 
 class SaltAndPepper(nn.Module):
@@ -97,10 +100,10 @@ class SaltAndPepper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        u = torch.rand_like(x)
+        u, is_seen = torch.rand_like(x), ~torch.isnan(x)
         half = self.probability / 2
-        salted = torch.where(u > 1 - half, torch.ones_like(x), x)
-        return torch.where(u < half, torch.zeros_like(x), salted)
+        salted = torch.where((u > 1 - half) & is_seen, torch.ones_like(x), x)
+        return torch.where((u < half) & is_seen, torch.zeros_like(x), salted)
 
 
 def check_probability(probability: float) -> float:

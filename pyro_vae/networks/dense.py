@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_vae.networks.head import Join
 from pyro_vae.networks.shapes import (
     Size,
+    as_context,
     as_shape,
     broadcast_batch,
     check_context_features,
@@ -52,7 +53,7 @@ class MLP(nn.Module):
         super().__init__()
         check_probability("dropout", dropout)
         self.in_shape, self.hidden = as_shape(in_shape), as_counts("hidden", hidden)
-        self.context, self.activation, self.dropout = context, activation, dropout
+        self.context, self.activation, self.dropout = as_context(context), activation, dropout
         widths = [math.prod(self.in_shape), *self.hidden]
         self.layers = nn.ModuleList(
             Join(before, after, context if i == 0 else 0)
@@ -61,7 +62,7 @@ class MLP(nn.Module):
         self.nonlinearity = (
             nn.Sequential(activation(), nn.Dropout(dropout)) if dropout else activation()
         )
-        self.out_shape = (self.hidden[-1] if self.hidden else widths[0] + context,)
+        self.out_shape = (self.hidden[-1] if self.hidden else widths[0] + self.context,)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = flatten_event(x, len(self.in_shape))
@@ -112,7 +113,7 @@ class GatedMLP(nn.Module):
         super().__init__()
         check_probability("dropout", dropout)
         self.in_shape, self.hidden = as_shape(in_shape), as_counts("hidden", hidden)
-        self.context, self.dropout = context, dropout
+        self.context, self.dropout = as_context(context), dropout
         if not self.hidden:
             raise InvalidInput(
                 "hidden",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pyro_vae.networks.dense import MLP
 from pyro_vae.networks.head import Head
 from pyro_vae.networks.shapes import Shape, Size, as_shape, check_context_features, over_batch
-from pyro_vae.validation import InvalidInput, as_counts
+from pyro_vae.validation import InvalidInput, as_counts, check_count
 
 __all__ = [
     "check_channels",
@@ -206,6 +206,7 @@ def check_channels(channels: Sequence[int]) -> list[int]:
 
 def check_kernel(kernel_size: int) -> int:
     """The kernel size; raises `InvalidInput` unless it is odd, so that sizes halve exactly."""
+    check_count("kernel_size", kernel_size)
     if kernel_size % 2 == 0:
         raise InvalidInput(
             "kernel_size",

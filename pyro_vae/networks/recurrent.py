@@ -67,6 +67,7 @@ class Recurrent(nn.Module):
     ):
         super().__init__()
         check_count("categories", categories, minimum=0)
+        check_count("width", width)
         self.in_shape = check_map_shape(in_shape, 1 if categories else 2)
         self.width, self.hidden, self.context = width, as_counts("hidden", hidden), context
         self.cell, self.layers = cell, layers
@@ -137,6 +138,7 @@ class RecurrentDecoder(nn.Module):
         bidirectional: bool = False,
     ):
         super().__init__()
+        check_count("width", width)
         self.in_shape, self.width = as_shape(in_shape), width
         self.hidden, self.context = as_counts("hidden", hidden), context
         self.cell, self.layers, self.bidirectional = cell, layers, bidirectional
@@ -155,6 +157,7 @@ class RecurrentDecoder(nn.Module):
 def recurrence(cell: str, before: int, width: int, layers: int, bidirectional: bool) -> nn.Module:
     """Torch's recurrent network of the given name."""
     check_choice("cell", cell, CELLS)
+    check_count("layers", layers)
     return CELLS[cell](
         before, width, num_layers=layers, batch_first=True, bidirectional=bidirectional
     )

@@ -14,6 +14,7 @@ from pyro_vae.validation import InvalidInput
 __all__ = [
     "Shape",
     "Size",
+    "as_context",
     "as_shape",
     "broadcast_batch",
     "check_context_features",
@@ -45,6 +46,22 @@ def as_shape(size: Size) -> Shape:
             fix="pass 20, or (1, 28, 28)",
         )
     return tuple(int(length) for length in lengths)
+
+
+def as_context(context: object) -> int:
+    """A number of context features.
+
+    Raises:
+        InvalidInput: unless it is an integer >= 0.
+    """
+    if isinstance(context, bool) or not isinstance(context, Integral) or int(context) < 0:
+        raise InvalidInput(
+            "context",
+            got=repr(context),
+            expected="a number of features, 0 for none",
+            fix="pass context=10 for ten labels",
+        )
+    return int(context)
 
 
 def over_batch(module: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.compilation.writes import without_writes
 from pyro_vae.contracts import StochasticFunction, Trace
 from pyro_vae.programs.names import AllDrawn
 from pyro_vae.runtime.independence import Given
@@ -57,7 +58,7 @@ class Objective(pyro.infer.ELBO):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> None:
-        with AllDrawn():
+        with AllDrawn(), without_writes():
             super()._guess_max_plate_nesting(model, guide, args, kwargs)
         self._look_once(model, guide, args, kwargs)
 
@@ -68,17 +69,21 @@ class Objective(pyro.infer.ELBO):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> None:
-        """Look at a program that no training has looked at."""
+        """Look at a program that no training has looked at.
+
+        What it writes in training, as the statistics of batches, is undone: a look is no step.
+        """
         self.has_looked = True
-        with poutine.block(), torch.no_grad(), torch.random.fork_rng([]):
-            model, guide = partial(model, **kwargs), partial(guide, **kwargs)
-            traces = paired_traces(model, guide, *args)
-        try:
-            plates = plates_of(*traces, scored=False)
-        except InvalidInput:  # a model of another kind, whose latents none can tell apart
-            return
-        if plates.globals:
-            look(self, model, guide, args, plates)
+        model, guide = partial(model, **kwargs), partial(guide, **kwargs)
+        with without_writes():
+            with poutine.block(), torch.no_grad(), torch.random.fork_rng([]):
+                traces = paired_traces(model, guide, *args)
+            try:
+                plates = plates_of(*traces, scored=False)
+            except InvalidInput:  # a model of another kind, whose latents none can tell apart
+                return
+            if plates.globals:
+                look(self, model, guide, args, plates)
 
     @abstractmethod
     def bound(self, model: Trace, guide: Trace) -> Tensor:

@@ -253,6 +253,9 @@ class FreeBits(SumOverSites):
         minimum: :math:`\lambda`, in nats for each site and datum.
         num_particles: number of draws K for each datum.
 
+    Raises:
+        InvalidInput: unless the nats are a finite number >= 0.
+
     Source: Kingma et al. (2016), Improving variational inference with inverse autoregressive flow,
     appendix C.8.
 
@@ -266,6 +269,7 @@ class FreeBits(SumOverSites):
 
     def __init__(self, minimum: float = 1.0, num_particles: int = 1):
         super().__init__(num_particles)
+        check_weight("minimum", minimum)
         self.minimum = minimum
 
     def latent_term(self, p: Site, q: Site, comes_first: bool) -> Tensor:

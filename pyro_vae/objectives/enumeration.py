@@ -9,6 +9,7 @@ from pyro.infer.util import Dice
 from pyro.ops import packed
 from torch import Tensor
 
+from pyro_vae.compilation.writes import without_writes
 from pyro_vae.contracts import StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.kl_weight import weigh_latents
@@ -79,7 +80,7 @@ class EnumeratedELBO(pyro.infer.TraceEnum_ELBO):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> None:
-        with AllDrawn():
+        with AllDrawn(), without_writes():
             super()._guess_max_plate_nesting(model, guide, args, kwargs)
 
     # Those of every objective, over the differentiable loss above.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_vae.distributions import nearest_code
 from pyro_vae.networks import Head, Size, as_shape, features_of, out_shape_of
 from pyro_vae.ranks.batch import whole_batch
-from pyro_vae.validation import InvalidInput, as_number, check_count
+from pyro_vae.validation import InvalidInput, as_number, check_count, check_weight
 
 __all__ = ["Codebook"]
 
@@ -43,7 +43,8 @@ class Codebook(nn.Module):
             stay.
 
     Raises:
-        InvalidInput: on fewer than two codes, or a decay outside (0, 1).
+        InvalidInput: on fewer than two codes, a decay outside (0, 1), or a commitment or restart
+            that is negative.
 
     Source: van den Oord, Vinyals and Kavukcuoglu (2017), Neural Discrete Representation Learning;
     Dhariwal et al. (2020), Jukebox, for the restarts.
@@ -70,6 +71,8 @@ class Codebook(nn.Module):
     ):
         super().__init__()
         check_count("codes", codes, minimum=2)
+        check_weight("commitment", commitment)
+        check_weight("restart", restart)
         if not 0 < as_number(decay) < 1:
             raise InvalidInput(
                 "decay", got=repr(decay), expected="a number between 0 and 1", fix="pass decay=0.99"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae import distributions
 from pyro_vae.networks import Head, Size, as_shape, bounded, features_of, out_shape_of
-from pyro_vae.validation import InvalidInput, check_latent, check_positive
+from pyro_vae.validation import InvalidInput, as_number, check_latent, check_positive
 
 __all__ = ["EnumeratedBernoulli", "EnumeratedCategorical", "RelaxedBernoulli", "RelaxedCategorical"]
 
@@ -82,7 +82,7 @@ class RelaxedCategorical(nn.Module):
         super().__init__()
         self.latent, self.network, self.temperature = as_shape(latent), network, temperature
         check_latent(self.latent, 2, "a code of at least two classes")
-        if not 0.3 < temperature < math.inf:
+        if not 0.3 < as_number(temperature) < math.inf:
             raise InvalidInput(
                 "temperature",
                 got=repr(temperature),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_vae.distributions import PushForward, Reshaped
 from pyro_vae.distributions.flows import zuko_transform
 from pyro_vae.networks import Head, Size, as_shape, features_of, flatten_event, out_shape_of
-from pyro_vae.validation import InvalidInput, check_choice, check_count
+from pyro_vae.validation import InvalidInput, as_counts, check_choice, check_count
 
 __all__ = ["Flow"]
 
@@ -60,7 +60,7 @@ class Flow(nn.Module):
         check_choice("kind", kind, ["autoregressive", "coupling", "spline"])
         check_count("transforms", transforms)
         self.latent, self.network, self.kind = as_shape(latent), network, kind
-        self.transforms, self.hidden = transforms, list(hidden)
+        self.transforms, self.hidden = transforms, as_counts("hidden", hidden)
         entries, features = math.prod(self.latent), out_shape_of(network)
         if kind == "coupling" and entries < 2:
             raise InvalidInput(
@@ -71,7 +71,7 @@ class Flow(nn.Module):
             )
         self.head = Head(features, entries, parameters=2)
         self.transform = zuko_transform(
-            kind, entries, math.prod(features), transforms, tuple(hidden)
+            kind, entries, math.prod(features), transforms, tuple(self.hidden)
         )
 
     def forward(self, x: Tensor, *, context: Tensor | None = None) -> dist.TorchDistribution:

@@ -12,6 +12,7 @@ from pyro_vae.distributions import AutoregressiveCodes, CodeGrid
 from pyro_vae.networks import (
     Head,
     Size,
+    as_context,
     as_shape,
     check_context_features,
     features_of,
@@ -126,7 +127,7 @@ class PixelCNN(nn.Module):
         for name, count in (("width", width), ("layers", layers), ("reach", reach)):
             check_count(name, count)
         self.latent, self.network, self.width = as_shape(latent), network, width
-        self.layers, self.reach, self.context = layers, reach, context
+        self.layers, self.reach, self.context = layers, reach, as_context(context)
         self.codes = 0  # of the codebook that the first and last layers are made for
         if len(self.latent) > 3:
             raise InvalidInput(
@@ -144,7 +145,7 @@ class PixelCNN(nn.Module):
             )
         at_places = (width, *self.latent[1:])
         self.head = None if network is None else Head(out_shape_of(network), at_places)
-        features = context if network is None else width
+        features = self.context if network is None else width
         self.stack = nn.ModuleList(GatedLayer(width, reach, features) for _ in range(layers))
         self._owner = Owner("PixelCNN")
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import PushForward, Reshaped
 from pyro_vae.distributions.flows import zuko_transform
-from pyro_vae.networks import Size, as_shape
-from pyro_vae.validation import InvalidInput, check_choice, check_count
+from pyro_vae.networks import Size, as_context, as_shape
+from pyro_vae.validation import InvalidInput, as_counts, check_choice, check_count
 
 __all__ = ["Flow"]
 
@@ -61,7 +61,7 @@ class Flow(nn.Module):
         check_choice("kind", kind, ["autoregressive", "coupling", "spline"])
         check_count("transforms", transforms)
         self.latent, self.kind, self.transforms = as_shape(latent), kind, transforms
-        self.hidden, self.context = list(hidden), context
+        self.hidden, self.context = as_counts("hidden", hidden), as_context(context)
         features = math.prod(self.latent)
         if kind == "coupling" and features < 2:
             raise InvalidInput(
@@ -70,7 +70,9 @@ class Flow(nn.Module):
                 expected="a shape with 2 entries or more for coupling",
                 fix="pass latent=2 or more, or kind='autoregressive'",
             )
-        self.transform = zuko_transform(kind, features, context, transforms, tuple(hidden))
+        self.transform = zuko_transform(
+            kind, features, self.context, transforms, tuple(self.hidden)
+        )
         self.register_buffer("noise", torch.zeros(features), persistent=False)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import pyro.distributions as dist
@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from pyro_vae.distributions import GaussianMarkovPath, MarkovPath, ParallelPaths
 from pyro_vae.networks import MLP, Size, as_shape
-from pyro_vae.validation import InvalidInput, as_number, check_choice, check_positive
+from pyro_vae.validation import InvalidInput, as_counts, as_number, check_choice, check_positive
 
 __all__ = ["DeepMarkov", "GaussianMarkov", "GaussianProcess"]
 
@@ -87,10 +87,10 @@ class DeepMarkov(nn.Module):
 
     def __init__(self, latent: Size, hidden: Sequence[int] = (64,)):
         super().__init__()
-        self.latent, self.hidden = as_shape(latent), list(hidden)
+        self.latent, self.hidden = as_shape(latent), as_counts("hidden", hidden)
         size = math.prod(self.latent[1:])
         self.start = nn.Parameter(torch.zeros(size))
-        self.network = MLP(size, hidden)
+        self.network = MLP(size, self.hidden)
         (width,) = self.network.out_shape
         self.gate, self.proposal = nn.Linear(width, size), nn.Linear(width, size)
         self.linear, self.raw_scale = nn.Linear(size, size), nn.Linear(size, size)
@@ -165,11 +165,13 @@ class GaussianProcess(nn.Module):
         self.latent, self.kernel = as_shape(latent), kernel
         self.lengthscale, self.times, self.nugget = lengthscale, times, nugget
         length = self.latent[0]
-        at = torch.arange(float(length)) if times is None else torch.tensor([*map(float, times)])
-        if len(at) != length or not (at.diff() > 0).all():
+        listed = [*times] if isinstance(times, Iterable) else range(length)
+        at = torch.tensor([*map(as_number, listed)])
+        is_bad = len(at) != length or not (at.diff() > 0).all() or not at.isfinite().all()
+        if is_bad or not isinstance(times, Iterable | None):
             raise InvalidInput(
                 "times",
-                got=f"{len(at)} numbers" if len(at) != length else "times that do not increase",
+                got=f"{len(at)} numbers" if len(at) != length else f"{times!r}",
                 expected=f"{length} increasing times, one for each step",
                 fix="sort them, or leave them out for equal steps",
             )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.distributions import Mixture
 from pyro_vae.networks import MLP, Head, Size, as_shape
-from pyro_vae.validation import InvalidInput, check_count, check_positive
+from pyro_vae.validation import InvalidInput, as_counts, check_count, check_positive
 
 __all__ = ["ConditionalNormal", "Flat", "GaussianMixture", "Laplace", "StandardNormal", "StudentT"]
 
@@ -210,15 +210,16 @@ class ConditionalNormal(nn.Module):
 
     def __init__(self, latent: Size, context: int = 0, hidden: Sequence[int] = (64,)):
         super().__init__()
-        if not isinstance(context, int) or context < 1:
+        if isinstance(context, bool) or not isinstance(context, int) or context < 1:
             raise InvalidInput(
                 "context",
-                got=str(context) if isinstance(context, int) else type(context).__name__,
+                got=repr(context),
                 expected="the number of context features, 1 or more",
                 fix="pass context=10 for ten labels (--context labels), or choose another prior",
             )
-        self.latent, self.context, self.hidden = as_shape(latent), context, list(hidden)
-        self.network = MLP((context,), hidden)
+        self.latent, self.context = as_shape(latent), context
+        self.hidden = as_counts("hidden", hidden)
+        self.network = MLP((context,), self.hidden)
         self.head = Head(self.network.out_shape, self.latent, parameters=2)
 
     def forward(self, *, context: Tensor | None = None) -> dist.TorchDistribution:

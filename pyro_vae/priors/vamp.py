@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.contracts import ProgramOfParts, context_of
 from pyro_vae.distributions import Mixture, as_pyro, is_point_mass
-from pyro_vae.networks import Size, as_shape
+from pyro_vae.networks import Size, as_context, as_shape
 from pyro_vae.priors.owner import Owner
 from pyro_vae.validation import InvalidInput, check_count
 
@@ -53,10 +53,13 @@ class VampPrior(nn.Module):
     def __init__(self, latent: Size, components: int = 500, context: int = 0):
         super().__init__()
         check_count("components", components)
-        self.latent, self.components, self.context = as_shape(latent), components, context
+        self.latent, self.components = as_shape(latent), components
+        self.context = as_context(context)
         self.register_buffer("initialized", torch.tensor(False))
         self.register_buffer("logits", torch.zeros(components), persistent=False)
-        self.pseudo_contexts = nn.Parameter(torch.zeros(components, context)) if context else None
+        self.pseudo_contexts = (
+            nn.Parameter(torch.zeros(components, self.context)) if context else None
+        )
         self._owner = Owner("VampPrior")
 
     def bind(self, program: ProgramOfParts) -> None:

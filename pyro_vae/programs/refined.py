@@ -25,7 +25,7 @@ from pyro_vae.contracts import (
     known_by,
 )
 from pyro_vae.distributions import TorchToPyro, as_pyro
-from pyro_vae.validation import InvalidInput, check_count
+from pyro_vae.validation import InvalidInput, check_count, check_positive
 
 __all__ = ["FitsItsGuide", "Refined", "ShiftParameters", "parameters_of"]
 
@@ -79,6 +79,7 @@ class Refined(nn.Module):
     def __init__(self, program: ProgramLike, steps: int = 5, step_size: float = 0.05):
         super().__init__()
         check_count("steps", steps)
+        check_positive("step_size", step_size)
         self.program, self.steps, self.step_size = program, steps, step_size
         self._fixed: Offsets | None = None
 

@@ -16,7 +16,7 @@ from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.global_latents import global_latents
 from pyro_vae.programs.parts import density_of, draw_latent, features_of_context
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
-from pyro_vae.validation import InvalidInput, check_weight
+from pyro_vae.validation import InvalidInput, as_counts, check_weight
 
 __all__ = ["SemiSupervisedVAE"]
 
@@ -96,7 +96,7 @@ class SemiSupervisedVAE(Autoencoder):
             )
         check_weight("weight", weight)
         self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
-        self.hidden, self.weight = None if hidden is None else list(hidden), weight
+        self.hidden, self.weight = None if hidden is None else as_counts("hidden", hidden), weight
         # The same classes as the given OneHot, but label -1 means unknown.
         self.context: OneHot = OneHot(context.num_classes, unknown=True)
         self.bind_components()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from pyro_vae import plotting
@@ -22,6 +24,7 @@ IMAGES, SENTENCES = 9, 3  # neighbours of a datum: sentences need more room than
 MAPPED, LINES = 1000, 5  # data in the graph of neighbours and lines from each; more would be black
 FEWEST_TO_TEST = 20  # data
 PROBED = 10_000  # training data that a classifier is fitted on
+DECIDE = 10  # nearest training data that tell a label
 
 
 def show_map(subject: Subject, gallery: Gallery) -> None:
@@ -114,10 +117,10 @@ def probe_labels(subject: Subject, gallery: Gallery) -> None:
     if some.labels is None or len(some.labels.unique()) < 2 or not is_known.any():
         return
     features = embedding(subject.program, some, subject.site, numbers)
-    for name, classifier in (
-        ("linear probe", linear_probe),
-        ("10 nearest neighbours", knn_accuracy),
-    ):
+    classifiers = {"linear probe": linear_probe}
+    if len(some) >= DECIDE:
+        classifiers[f"{DECIDE} nearest neighbours"] = partial(knn_accuracy, k=DECIDE)
+    for name, classifier in classifiers.items():
         means = subject.means[is_known.to(subject.means.device)]
         found = classifier(features, some.labels, means, labels[is_known])
         numbers.probes.append(

@@ -4,13 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["MovingAverage"]
+from pyro_vae.contracts import ProgramLike, as_module
+from pyro_vae.datasets.binarize import batch_keys
+from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.runtime.environment import evaluating
+from pyro_vae.runtime.traces import importance_traces
+
+__all__ = ["MovingAverage", "Statistics"]
+
+LOOKED_AT = 2**14  # data that statistics are estimated from
 
 PREFIX = "average."  # of the names of its tensors in a state
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The running statistics of batch and instance normalisation, estimated from training data.
+
+    They belong to weights. Those that training has gathered are of its last weights, and an average
+    of weights needs its own. The other layers and all random numbers are those of an evaluation.
+
+    Args:
+        program: the program.
+        data: the data, on its device.
+        batch_size: data in a batch, each of which counts alike; a smaller one is left out.
+        seed: of the latents.
+
+    Source: Izmailov et al. (2018), Averaging weights leads to wider optima and better
+    generalization.
+    """
+
+    program: ProgramLike
+    data: Dataset
+    batch_size: int
+    seed: int
+
+    def layers(self) -> list[_NormBase]:
+        """The layers that keep such statistics."""
+        layers = [x for x in as_module(self.program).modules() if isinstance(x, _NormBase)]
+        return [layer for layer in layers if layer.running_mean is not None]
+
+    def tensors(self) -> list[Tensor]:
+        """The statistics, not copied."""
+        return [x for layer in self.layers() for x in layer.buffers(recurse=False)]
+
+    def estimate(self) -> None:
+        """Let the statistics be those of the weights that the program has now."""
+        layers, number, device = self.layers(), len(self.data), self.data.device
+        if not layers:
+            return
+        rows = torch.arange(0, number, -(-number // LOOKED_AT), device=device)
+        size = min(self.batch_size, len(rows))
+        whole = rows[: len(rows) - len(rows) % size].split(size)
+        momenta = [layer.momentum for layer in layers]
+        with evaluating(self.program, self.seed):
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.train().momentum = None  # the mean over batches
+            try:
+                for few, key in zip(whole, batch_keys(len(whole), device)):
+                    importance_traces(self.program, *self.data.batch(few, key))
+            finally:
+                for layer, momentum in zip(layers, momenta):
+                    layer.momentum = momentum
 
 
 class MovingAverage:
@@ -24,6 +86,8 @@ class MovingAverage:
     Args:
         parameters: what is averaged, in place.
         decay: :math:`\beta`, between 0 and 1; some :math:`1 / (1 - \beta)` steps count.
+        statistics: the running statistics that belong to the parameters, estimated for the average.
+            Other buffers, as a codebook and its counts, stay as training has left them.
 
     Source: Polyak and Juditsky (1992); Kingma and Ba (2015), section 7.2.
 
@@ -40,7 +104,13 @@ class MovingAverage:
         4.0
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        decay: float,
+        statistics: Statistics | None = None,
+    ):
+        self.statistics = statistics
         self.parameters, self.share = [x.detach() for x in parameters], 1 - decay
         self.sums = [torch.zeros_like(x) for x in self.parameters]
         self.one = torch.ones((), dtype=torch.float64, device=self.parameters[0].device)
@@ -60,16 +130,20 @@ class MovingAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within it, the parameters are the averages."""
-        before = [x.clone() for x in self.parameters]
-        self.put()
+        changed = [*self.parameters, *(self.statistics.tensors() if self.statistics else ())]
+        before = [x.clone() for x in changed]
         try:
+            self.put()
             yield
         finally:
-            torch._foreach_copy_(self.parameters, before)
+            for x, value in zip(changed, before):
+                x.copy_(value)
 
     def put(self) -> None:
         """Give the parameters the averages, for good."""
         torch._foreach_copy_(self.parameters, self.values())
+        if self.statistics:
+            self.statistics.estimate()
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name, not copied."""

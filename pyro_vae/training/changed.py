@@ -1,13 +1,38 @@
-"""What is said of a setting that a resumed run had otherwise."""
+"""Settings in a form that runs can compare, and what is said of one that a run had otherwise."""
 
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["anew_from", "changed", "fewer_epochs"]
+__all__ = ["anew_from", "changed", "fewer_epochs", "settings_of"]
+
+# What an objective finds out about a program, which no user sets.
+FOUND = {"max_plate_nesting", "way", "has_looked"}
+
+
+def settings_of(thing: object) -> object:
+    """A setting in a form that runs can compare: a class's name and its numbers."""
+    if isinstance(thing, partial):
+        return [settings_of(part) for part in (thing.func, list(thing.args), thing.keywords)]
+    if isinstance(thing, dict):
+        return {str(key): settings_of(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [settings_of(item) for item in thing]
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, type | FunctionType | BuiltinFunctionType | MethodType):
+        return thing.__qualname__
+    numbers = {
+        key: value
+        for key, value in vars(thing).items()
+        if isinstance(value, bool | int | float | str) and key not in FOUND
+    }
+    return {"class": type(thing).__qualname__, **numbers}
 
 
 def changed(

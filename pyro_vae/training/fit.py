@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
 
 import pyro.infer
 import torch
@@ -39,16 +38,18 @@ from pyro_vae.runtime.memory import enough_memory
 from pyro_vae.runtime.progress import say
 from pyro_vae.runtime.settings import COMPILE, Compile
 from pyro_vae.training.callbacks import Callback, check_callbacks
+from pyro_vae.training.changed import settings_of
 from pyro_vae.training.feed import chunk_rows
 from pyro_vae.training.history import History
 from pyro_vae.training.optimizer_state import MakeOptimizer
 from pyro_vae.training.run import Run
-from pyro_vae.training.schedules import Constant
+from pyro_vae.training.schedules import Constant, check_schedule
 from pyro_vae.training.steps import GradientSteps
 from pyro_vae.validation import (
     InvalidInput,
     check_choice,
     check_count,
+    check_path,
     check_positive,
     check_probability,
     check_seed,
@@ -60,9 +61,6 @@ __all__ = ["check_settings", "continues", "fit"]
 METRICS = Kind("out", "metrics.csv, as training writes it", "choose another folder", 64 * MEGABYTE)
 
 SMALLER = "lower batch_size (--batch-size), latent or the widths of the networks"
-
-# What an objective finds out about a program, which no user sets.
-FOUND = {"max_plate_nesting", "way", "has_looked"}
 
 
 def fit(
@@ -121,8 +119,9 @@ def fit(
             out in an epoch is logged as ``history.logged["skipped_steps"]``. Many steps in one call
             are not possible then.
         average: decay of a moving average of the weights, such as 0.999, by which the program is
-            validated, saved and scored, and with which it is left. A resumed run goes on with the
-            weights themselves.
+            validated, saved and scored, and with which it is left. The running statistics of
+            batch normalisation are estimated for it, from at most 16,384 of the data. A resumed run
+            goes on with the weights themselves.
         validation: data whose ELBO is taken after every epoch, or minus the loss of a program that
             has no ELBO because its guide is a point.
         patience: stop after so many epochs without a better validation ELBO, counted from the end
@@ -181,14 +180,16 @@ def fit(
             expected="out=",
             fix="pass the folder of the run",
         )
-    for name, factory in (("optimizer", optimizer), ("schedule", schedule)):
-        if factory is not None and not callable(factory):
-            raise InvalidInput(
-                name,
-                got=repr(factory),
-                expected="a class or a function",
-                fix="pass torch.optim.Adam" if name == "optimizer" else "pass schedules.Cosine()",
-            )
+    if out is not None:
+        check_path("out", out)
+    if optimizer is not None and not callable(optimizer):
+        raise InvalidInput(
+            "optimizer",
+            got=repr(optimizer),
+            expected="a class or a function",
+            fix="pass torch.optim.Adam",
+        )
+    check_schedule(schedule, epochs)
     owner, program = program, as_program(program)  # a module's folder holds the module
     train = as_dataset(data)
     check_data(program, train)
@@ -217,11 +218,11 @@ def fit(
         "data": train.sha256,
         "binarize": train.binarize,
         "in_memory": f"off, by {chunk_rows(train)} rows" if train.is_on_disk else None,
-        "objective": _settings_of(objective),
+        "objective": settings_of(objective),
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "optimizer": _settings_of(optimizer),
-        "schedule": _settings_of(schedule),
+        "optimizer": settings_of(optimizer),
+        "schedule": settings_of(schedule),
         "warmup": warmup,
         "clip_norm": clip_norm,
         "skip_norm": skip_norm,
@@ -375,23 +376,3 @@ def _holds_half_a_checkpoint(folder: Path) -> bool:
     metrics = folder / "metrics.csv"
     is_empty = not metrics.exists() or len(read_bytes(metrics, METRICS).splitlines()) < 2
     return (folder / "tensorboard").is_dir() and is_empty
-
-
-def _settings_of(thing: object) -> object:
-    """A setting in a form that runs can compare: a class's name and its numbers."""
-    if isinstance(thing, partial):
-        return [_settings_of(part) for part in (thing.func, list(thing.args), thing.keywords)]
-    if isinstance(thing, dict):
-        return {str(key): _settings_of(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [_settings_of(item) for item in thing]
-    if thing is None or isinstance(thing, bool | int | float | str):
-        return thing
-    if isinstance(thing, type | FunctionType | BuiltinFunctionType | MethodType):
-        return thing.__qualname__
-    numbers = {
-        key: value
-        for key, value in vars(thing).items()
-        if isinstance(value, bool | int | float | str) and key not in FOUND
-    }
-    return {"class": type(thing).__qualname__, **numbers}

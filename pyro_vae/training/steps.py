@@ -34,10 +34,11 @@ from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
-from pyro_vae.training.averaging import MovingAverage
+from pyro_vae.training.averaging import MovingAverage, Statistics
 from pyro_vae.training.feed import Batch, feed_of
 from pyro_vae.training.optimizer_state import MakeOptimizer, OptimizerState, new_optimizer
 from pyro_vae.training.ownership import hands_on, leaves_of, refuse_foreign
+from pyro_vae.training.schedules import factor_at
 from pyro_vae.training.several import STEPS_AT_ONCE, Several
 from pyro_vae.training.sharing import SharedLossAndGradients
 from pyro_vae.validation import InvalidInput
@@ -110,7 +111,8 @@ class GradientSteps:
         self.update = Update(self.optimizer, self.parameters, self.clip_norm, self.skip_norm)
         self.moving: MovingAverage | None = None
         if self.average is not None:
-            self.moving = MovingAverage(self.parameters, self.average)
+            own = Statistics(self.program, self.data, self.batch_size, self.seed)
+            self.moving = MovingAverage(self.parameters, self.average, own)
         self.several: Several | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         module, compiled = as_module(self.program), lambda n: n in (self.compiled_sizes or ())
@@ -295,7 +297,7 @@ class GradientSteps:
 
     def rate_factor(self, step: int) -> float:
         """The factor on the learning rate at a step, counted from 0 over the whole run."""
-        return self.schedule(step / (self.epochs * self.per_epoch))
+        return factor_at(self.schedule, step / (self.epochs * self.per_epoch))
 
     def _step(self, batch: Batch) -> Tensor:
         """Take one step; on CUDA a fused update reads the learning rate there."""

@@ -13,6 +13,7 @@ from mutations import with_checksum
 
 import pyro_vae as pv
 from pyro_vae import checkpoint
+from pyro_vae.evaluation.comparison import load_scores, save_scores
 from pyro_vae.validation import InvalidInput
 
 
@@ -27,6 +28,22 @@ def test_saved_and_loaded_are_identical(tmp_path):
     assert same(vae, loaded)
     assert torch.equal(pv.elbo(loaded, x, 5).values, pv.elbo(vae, x, 5).values)
     assert not loaded.training
+
+
+@pytest.mark.parametrize("bad", [None, 3, ["runs"]])
+def test_a_path_that_is_none_is_refused_in_one_line(bad):
+    vae = small_vae()
+    options = dict(epochs=1, progress=False)
+    calls = {
+        "folder": [lambda: pv.load(bad), lambda: pv.save(vae, bad)],
+        "path": [lambda: load_scores(bad), lambda: save_scores(bad, {})],
+    }
+    if bad is not None:
+        calls["out"] = [lambda: pv.fit(vae, torch.zeros(2, 1, 8, 8), out=bad, **options)]
+    for argument, each in calls.items():
+        for call in each:
+            with pytest.raises(InvalidInput, match=f"^{argument}: got a .*, expected a path; pass"):
+                call()
 
 
 def test_loading_leaves_the_random_state_alone(tmp_path):

@@ -118,6 +118,40 @@ def test_probes_read_what_is_there_and_nothing_else():
     assert abs(noise.value - 1 / 3) < 4 * noise.se and "of 300" in str(noise)
 
 
+Z, LABELS = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize("probe", [linear_probe, knn_accuracy])
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        ({"train": Z.tolist()}, r"train: got a list, expected a tensor \(N, D\)"),
+        ({"test": Z[:, 0]}, r"test: got shape \(6,\), expected a tensor"),
+        ({"train": Z * torch.nan}, "train: got 12 NaN or infinite entries"),
+        ({"test": Z / 0}, "test: got 12 NaN or infinite entries"),
+        ({"train_labels": LABELS[:5]}, r"train_labels: got shape \(5,\), expected a tensor of 6"),
+        ({"test_labels": LABELS.tolist()}, "test_labels: got a list"),
+        ({"train_labels": LABELS + 0.5}, "train_labels: got numbers that are not whole"),
+        ({"test": Z[:, :1]}, "test: got 1 columns, expected 2"),
+        ({"test": Z[:0], "test_labels": LABELS[:0]}, r"test: got shape \(0, 2\)"),
+    ],
+)
+def test_a_probe_says_what_it_cannot_read(probe, bad, said):
+    given = {"train": Z, "train_labels": LABELS, "test": Z, "test_labels": LABELS} | bad
+    with pytest.raises(InvalidInput, match=f"^{said}"):
+        probe(**given, **({"k": 3} if probe is knn_accuracy else {}))
+
+
+def test_a_probe_needs_two_labels_and_as_many_data_as_neighbours():
+    with pytest.raises(InvalidInput, match="train_labels: got the label 0 alone"):
+        linear_probe(Z, torch.zeros(6), Z, LABELS)
+    with pytest.raises(InvalidInput, match="k: got 7, expected at most the 6 training data"):
+        knn_accuracy(Z, LABELS, Z, LABELS, k=7)
+    for bad in (Z.tolist(), Z * torch.nan, Z[0]):
+        with pytest.raises(InvalidInput, match="embedding: got "):
+            neighbours(bad, 2)
+
+
 @pytest.mark.parametrize("score", ["elbo", "log_likelihood", "reconstruction"])
 def test_an_auroc_is_scikit_learns_and_its_error_is_the_bootstraps(score):
     exact = LinearGaussian(2, features=4)

@@ -138,10 +138,10 @@ def test_the_commands_serve_an_autoencoder(tmp_path, capsys, monkeypatch):
     assert main(["compare", run, other, "--score", "squared_error"]) == 0
 
 
-@pytest.mark.parametrize(
-    "corruption",
-    [getattr(pv.networks.corruptions, name) for name in pv.networks.corruptions.__all__],
-)
+CORRUPTIONS = [getattr(pv.networks.corruptions, name) for name in pv.networks.corruptions.__all__]
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
 def test_a_corruption_acts_in_training_on_what_the_encoder_sees_only(corruption, float64):
     program = small_vae().double()
     program.posterior.network = Corrupted(program.posterior.network, corruption())
@@ -155,6 +155,28 @@ def test_a_corruption_acts_in_training_on_what_the_encoder_sees_only(corruption,
     trace = importance_traces(program, x)[1]
     assert torch.equal(trace.nodes["x"]["value"], x), "the likelihood scores the data as they are"
     check_program(program.float(), x.float())
+
+
+class Shown(torch.nn.Module):
+    """Gives back what it is shown: the values and the mask of `WithMask`."""
+
+    out_shape, takes_draws = (12,), True
+
+    def forward(self, x, context=None):
+        return x
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_gaps_stay_gaps_under_a_corruption(corruption):
+    torch.manual_seed(0)
+    x = torch.rand(500, 6) + 0.1
+    x[torch.rand(500, 6) < 0.3] = torch.nan
+    network = Corrupted(pv.networks.WithMask(6, Shown()), corruption())
+    for is_training in (True, False):
+        values, mask = network.train(is_training)(x).chunk(2, -1)
+        assert torch.equal(mask == 1, ~x.isnan()) and (values[x.isnan()] == 0).all()
+    assert torch.equal(values, x.nan_to_num(0))
+    assert not torch.equal(network.train()(x)[:, :6], values), "the others are corrupted"
 
 
 def test_probabilities_of_corruptions_are_what_they_say():

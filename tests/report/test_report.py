@@ -23,6 +23,7 @@ from pyro_vae.inspection.embedding import neighbours
 from pyro_vae.inspection.geometry import TangentPlane
 from pyro_vae.report.figures import Gallery, Subject
 from pyro_vae.report.gallery import inspect
+from pyro_vae.report.latent_figures import probe_labels
 from pyro_vae.report.level_figures import show_levels
 from pyro_vae.report.model_section import model_section
 from pyro_vae.report.page import report
@@ -384,6 +385,17 @@ def test_a_program_without_images_or_labels_has_its_figures_too(tmp_path):
     facts = facts_of(gallery.numbers)
     assert facts["active dimensions of the latent"] == "3 of 3"
     assert facts["local dimension of the decoder"].startswith("3 ")
+
+
+@pytest.mark.parametrize("known, names", [(9, ["linear"]), (10, ["linear", "10"])])
+def test_labels_are_probed_by_as_many_neighbours_as_there_are(known, names, tmp_path):
+    torch.manual_seed(0)
+    labels = torch.arange(20) % 3
+    labels[known:] = -1
+    data = pv.datasets.Dataset(torch.zeros(20, 1, 8, 8), labels)
+    gallery = Gallery(tmp_path)
+    probe_labels(Subject(small_vae(), data, data, "z", torch.randn(20, 2), 0), gallery)
+    assert [probe.classifier.split()[0] for probe in gallery.numbers.probes] == names
 
 
 class Given(torch.nn.Module):

@@ -1,5 +1,7 @@
 """What is no number, or none that an argument can have, is refused in one teaching line."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -86,3 +88,86 @@ def test_counts_beyond_what_a_machine_counts_are_refused():
         check_count("num", 10**400)
     with pytest.raises(InvalidInput, match="seed: got 9223372036854775808, expected an integer be"):
         check_seed(2**63)
+
+
+MLP = pv.networks.MLP
+FIRST = {  # the arguments that a class of a family needs
+    pv.priors: (3,),
+    pv.posteriors: (3, MLP(4, [5])),
+    pv.likelihoods: (4, MLP(3, [5])),
+    pv.networks: (3,),
+    pv.networks.corruptions: (),
+    pv.objectives: (),
+    pv.training.schedules: (),
+}
+IMAGE, SEQUENCE = (1, 8, 8), (3, 8)
+OTHERS = {
+    pv.networks.Conv: (IMAGE,),
+    pv.networks.ResidualConv: (IMAGE,),
+    pv.networks.ConvTranspose: (3, IMAGE),
+    pv.networks.ResidualConvTranspose: (3, IMAGE),
+    pv.networks.Cells: (IMAGE,),
+    pv.networks.Conv1d: (SEQUENCE,),
+    pv.networks.ConvTranspose1d: (3, SEQUENCE),
+    pv.networks.Recurrent: (SEQUENCE,),
+    pv.networks.RecurrentDecoder: (3, SEQUENCE),
+    pv.networks.RecurrentSmoother: (SEQUENCE,),
+    pv.networks.StepwiseMLP: ((8, 3), SEQUENCE),
+    pv.priors.ConditionalNormal: (3, 2),
+}
+APART = {  # classes outside of the families' lists, with what they need
+    pv.networks.OneHot: (),
+    pv.networks.Bayesian: (MLP(3, [5]),),
+    pv.networks.ARD: (3, MLP(3, [5])),
+    pv.Refined: (small(),),
+    pv.SemiSupervisedVAE: (
+        pv.priors.StandardNormal(1),
+        pv.likelihoods.Normal(2, MLP(1, [], context=3)),
+        pv.posteriors.DiagonalNormal(1, MLP(2, [], context=3)),
+        pv.networks.OneHot(3),
+    ),
+}
+
+
+def arguments_of(cls, first):
+    """The arguments of a class that are numbers, or lists of them, with their annotations."""
+    for name, argument in inspect.signature(cls).parameters.items():
+        words = str(argument.annotation)
+        is_size = name in ("latent", "in_shape", "size", "event_shape")
+        if cls is pv.networks.Cells and name == "context":
+            continue  # which torch refuses
+        if ("int" in words or "float" in words) and not is_size:
+            yield cls, first, name, words
+
+
+CLASSES = {
+    cls: OTHERS.get(cls, first)
+    for family, first in FIRST.items()
+    for cls in (getattr(family, name) for name in family.__all__)
+    if isinstance(cls, type)
+} | APART
+NUMBERS = [each for cls, first in CLASSES.items() for each in arguments_of(cls, first)]
+
+
+@pytest.mark.parametrize(
+    "cls, first, name, words",
+    NUMBERS,
+    ids=[f"{cls.__name__}-{name}" for cls, _, name, _ in NUMBERS],
+)
+def test_no_component_takes_what_is_no_such_number(cls, first, name, words):
+    keywords = list(inspect.signature(cls).parameters)
+    given = dict(zip(keywords, first))
+    for bad in ["a", None, float("nan"), True, -1, [-1]]:
+        is_bound = cls is pv.likelihoods.Truncated and bad == -1  # as any number is
+        if is_bound or (bad is None and "None" in words):
+            continue
+        with pytest.raises(InvalidInput) as refusal:
+            cls(**(given | {name: bad}))
+        said = str(refusal.value)
+        assert said.startswith((f"{name}: got ", f"{name.removesuffix('_bounds')}: got ")) or (
+            cls is pv.likelihoods.Truncated
+        ), (bad, said)
+
+
+def test_there_are_numbers_of_every_family():
+    assert len(NUMBERS) > 90 and {cls for cls, *_ in NUMBERS} > set(OTHERS) | set(APART)

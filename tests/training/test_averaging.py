@@ -1,11 +1,14 @@
 """A moving average of the weights, and steps that are left out for their gradient."""
 
+import copy
+
 import pytest
 import torch
 from cases import small_vae
 
 import pyro_vae as pv
 from pyro_vae.compilation.optimizer import Update
+from pyro_vae.evaluation.importance import validation_elbo
 from pyro_vae.training import Callback
 
 OPTIONS = dict(batch_size=50, progress=False, compile="off", learning_rate=1e-2)
@@ -57,6 +60,116 @@ def test_a_program_is_left_with_the_average_of_its_weights(decay):
     for found, steps in ((list(program.parameters()), taken), (seen[0], taken[:3])):
         for one, expected in zip(found, average(steps)):
             torch.testing.assert_close(one.double(), expected, rtol=2e-5, atol=2e-6)
+
+
+class Standardised(torch.nn.Module):
+    """A network with batch normalisation."""
+
+    out_shape = (16,)
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(6, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU()
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def with_statistics():
+    torch.manual_seed(1)
+    return pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.likelihoods.Normal(6, pv.networks.MLP(2, [16]), scale=0.5),
+        pv.posteriors.DiagonalNormal(2, Standardised()),
+    )
+
+
+def linear_data(num=400):
+    torch.manual_seed(0)
+    return 2 * torch.randn(num, 2) @ torch.randn(2, 6) + 0.3 * torch.randn(num, 6) + 3
+
+
+def with_own_statistics(program, x):
+    """A copy whose running statistics are those of its own weights on the data."""
+    found = copy.deepcopy(program)
+    layer = found.posterior.network.layers[1]
+    layer.reset_running_stats()
+    layer.momentum = None
+    with torch.no_grad():
+        layer.train()(found.posterior.network.layers[0](x))
+    return found.eval()
+
+
+def test_averaged_weights_have_statistics_of_their_own():
+    program, x = with_statistics(), linear_data()
+    pv.fit(program, x, epochs=30, average=0.99, **(OPTIONS | {"learning_rate": 3e-3}))
+    left = pv.elbo(program, x, num_samples=20).mean
+    own = pv.elbo(with_own_statistics(program, x), x, num_samples=20).mean
+    assert abs(left - own) < 0.1  # 3 with the statistics of the last weights
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_statistics_of_the_average_are_resumed_to_the_bit(tmp_path, compile):
+    seen, x = [], linear_data(150)
+    options = dict(OPTIONS, average=0.7, compile=compile)
+
+    class Note(Callback):
+        def epoch(self, training):
+            seen.append(weights(training.program))
+
+    whole, again = with_statistics(), with_statistics()
+    pv.fit(whole, x, epochs=4, callbacks=[Note()], **options)
+    pv.fit(with_statistics(), x, epochs=2, out=tmp_path, **options)
+    pv.fit(again, x, epochs=4, out=tmp_path, resume=True, **options)
+    assert_same(weights(whole), weights(again))
+    assert_same(weights(whole), seen[-1])
+    assert_same(weights(whole), weights(pv.load(tmp_path)))
+
+
+def test_training_goes_on_with_its_own_statistics():
+    plain, averaged = with_statistics(), with_statistics()
+    taken = {True: [], False: []}
+
+    def note(is_averaged):
+        def hook(layer, *_):
+            if layer.training and torch.is_grad_enabled():
+                taken[is_averaged].append((layer.running_mean.clone(), layer.momentum))
+
+        return hook
+
+    for program, average in ((plain, None), (averaged, 0.9)):
+        layer = program.posterior.network.layers[1]
+        layer.register_forward_hook(note(average is not None))
+        pv.fit(program, linear_data(150), epochs=3, average=average, **OPTIONS)
+    assert len(taken[True]) == len(taken[False]) >= 9
+    for (one, momentum), (two, _) in zip(taken[True], taken[False]):
+        assert torch.equal(one, two) and momentum == 0.1
+
+
+def test_the_best_epoch_has_its_own_statistics():
+    x = linear_data()
+    program = with_statistics()
+    history = pv.fit(program, x[:300], epochs=4, average=0.9, validation=x[300:], **OPTIONS)
+    found = validation_elbo(program, pv.datasets.Dataset(x[300:]), 0, looked_at=True)
+    assert found == pytest.approx(max(history["validation_elbo"]), rel=1e-6)
+
+
+def test_a_codebook_is_left_as_its_last_step_left_it():
+    def codes(average):
+        torch.manual_seed(1)
+        program = pv.VAE(
+            pv.priors.UniformCodes((4,)),
+            pv.likelihoods.Normal(6, pv.networks.MLP(4, [16])),
+            pv.posteriors.Codebook((4,), pv.networks.MLP(6, [16]), codes=8),
+        )
+        pv.fit(program, linear_data(150), epochs=3, average=average, **OPTIONS)
+        return program.posterior
+
+    plain, averaged = codes(None), codes(0.9)
+    for name in ("codebook", "counts", "sums"):
+        assert torch.equal(plain.get_buffer(name), averaged.get_buffer(name)), name
 
 
 def test_training_itself_is_the_same_with_an_average():
