@@ -34,6 +34,7 @@ __all__ = [
     "Claims",
     "DoesNotApply",
     "Entries",
+    "Scored",
     "Subject",
     "rows_of_entries",
     "seeded_rows",
@@ -56,6 +57,30 @@ class DoesNotApply(CannotTell):
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The data of a score that is reported, as ``evaluation.json`` has them.
+
+    Args:
+        sha256: their SHA-256.
+        num_data: how many they are, the first of a split.
+        name: of the data set.
+        split: train, test, or all.
+    """
+
+    sha256: str
+    num_data: int
+    name: str = "data"
+    split: str = "test"
+
+    def are(self, data: Dataset) -> bool:
+        """Whether they are these data, or the first of them."""
+        if self.num_data > len(data):
+            return False
+        first = data if self.num_data == len(data) else data[: self.num_data]
+        return first.sha256 == self.sha256
+
+
+@dataclass(frozen=True)
 class Claims:
     """What a run says of itself, which the checks hold against the data.
 
@@ -63,11 +88,16 @@ class Claims:
         binarize: how its data were binarised.
         sha256: the SHA-256 of its test data.
         num_samples: the draws K of the log p(x) that it reports.
+        scored: the data of that log p(x).
+        whole: the test data that were scored or might have been, where those that are looked at
+            are only some of them.
     """
 
     binarize: str | None = None
     sha256: str | None = None
     num_samples: int | None = None
+    scored: Scored | None = None
+    whole: Dataset | None = None
 
 
 @dataclass(frozen=True)

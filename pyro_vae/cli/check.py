@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae import checkpoint
-from pyro_vae.checks import Checked, Claims, check
+from pyro_vae.checks import Checked, Claims, Scored, check
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import read_data
@@ -89,6 +89,10 @@ def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
         binarize=scored["binarize"] if scored else recipe_of(folder).get("binarize"),
         sha256=test.sha256 if known == whole.sha256 else known,
         num_samples=ll.get("num_samples") if ll else None,
+        scored=Scored(scored["sha256"], scores["num_data"], scored["name"], scored["split"])
+        if scored and "num_data" in scores
+        else None,
+        whole=whole,
     )
 
 

@@ -7,7 +7,7 @@ from closed_forms import LinearGaussian
 from scipy import stats
 
 import pyro_vae as pv
-from pyro_vae.checks import Check, Claims, Finding, Subject, all_checks, running
+from pyro_vae.checks import Check, Claims, Finding, Scored, Subject, all_checks, running
 from pyro_vae.checks.base import judged
 from pyro_vae.checks.statistics_by_kind import statistics_of
 from pyro_vae.checks.uniformity import uniform_test
@@ -228,6 +228,31 @@ def test_binarisation():
     found = verdict(name, model, threshold, claims=Claims("dynamic", drawn.sha256))
     assert found.faults == ("wrong binarisation", "not the data of the run")
     assert verdict(name, model, drawn).passed is None
+
+
+def test_the_data_that_were_scored():
+    """A score of training data, or of other data, is named, whatever the data looked at are."""
+    name, test = "binarisation and identity of the data", Dataset(normal(60), name="a")
+    train = Dataset(normal(80, 1), name="a", split="train")
+
+    def found(scored, whole=test):
+        claims = Claims(sha256=test.sha256, scored=scored, whole=whole)
+        return verdict(name, EXACT.program(), test, train=train, claims=claims)
+
+    assert found(Scored(test.sha256, 60)).passed
+    few = found(Scored(test[:20].sha256, 20))
+    assert few.passed and few.means.endswith("the score is of the first 20 of 60")
+    assert found(Scored(test.sha256, 60), whole=None).passed
+    for learnt in (
+        Scored(train.sha256, 80),
+        Scored(train[:9].sha256, 9),
+        Scored("", 140, "a", "all"),
+    ):
+        seen = found(learnt)
+        assert seen.faults == ("the score is of training data",) and "--split test" in seen.change
+    for other in (Scored("0" * 64, 60, "a"), Scored("0" * 64, 60, "b", "train")):
+        seen = found(other)
+        assert seen.faults == ("the score is of other data",) and other.name in seen.means
 
 
 def test_draws():
