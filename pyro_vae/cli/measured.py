@@ -131,6 +131,7 @@ def subject_of(options: Namespace, *, fixed: bool = True, in_any_order: bool = F
     check_choice("split", options.split, SPLITS)
     check_count("limit", options.limit)
     folder, program = load_run(options)
+    checkpoint.check_writable(folder)
     sets = data_of(folder, options)
     if options.split not in sets:
         sets[options.split] = split_of(folder, options)
@@ -145,7 +146,7 @@ def subject_of(options: Namespace, *, fixed: bool = True, in_any_order: bool = F
 def deliver(
     command: str, subject: Subject, found: Measured, options: Namespace, words: Sequence[str]
 ) -> None:
-    """Write ``RUN/COMMAND.json`` and the figure at one moment, and print the table."""
+    """Print the table, then write ``RUN/COMMAND.json`` and the figure at one moment."""
     formats = plotting.formats_with(options.figure_format)
     data, notes = subject.data, [*subject.notes, *found.notes]
     numbers = {
@@ -161,9 +162,6 @@ def deliver(
         },
         "versions": versions(),
     }
-    pictures = plotting.figure_files(command, list(found.draws), found.size, formats)
-    checkpoint.commit(subject.folder, {**pictures, f"{command}.json": as_json(numbers, True)})
-    remember(subject.folder, [command, *words])
     table = Table(title=found.title, title_justify="left")
     for column in ("", "value", "s.e. over data", "Monte Carlo s.e."):
         table.add_column(column, justify="right" if column else "left")
@@ -171,6 +169,10 @@ def deliver(
         table.add_row(*row.cells())
     console = console_of()
     console.print(table)
-    paths = [f"{command}.json", *pictures]
-    for line in (*notes, *(str(subject.folder / name) for name in paths)):
+    for line in notes:
         console.print(line, highlight=False, soft_wrap=True)
+    pictures = plotting.figure_files(command, list(found.draws), found.size, formats)
+    checkpoint.commit(subject.folder, {**pictures, f"{command}.json": as_json(numbers, True)})
+    remember(subject.folder, [command, *words])
+    for name in (f"{command}.json", *pictures):
+        console.print(str(subject.folder / name), highlight=False, soft_wrap=True)
