@@ -26,6 +26,7 @@ from pyro_vae.validation import InvalidInput, as_number, check_positive, check_s
 __all__ = ["BROKEN", "all_checks", "check", "finding_of"]
 
 BROKEN = "This check cannot be made here"
+MEND = "Mend what the message names, in the program or in the data, and check again."
 
 LEVEL = 0.01
 DRAWS = 200  # of the largest run that the speed is measured by
@@ -150,10 +151,10 @@ def finding_of(one: Check, subject: Subject) -> Finding:
         except DoesNotApply as no:
             return Finding(str(no), applies=False)
         except CannotTell as no:
-            return Finding(str(no))
+            return Finding(str(no), change=no.change)
         except Exception as no:  # whatever the program raises: the other checks go on
             said = " ".join(str(no).split()) or type(no).__name__
-            return Finding(f"{BROKEN}: {said}")
+            return Finding(f"{BROKEN}: {said}", change=MEND)
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,23 @@ SIMULATED = 1000  # data whose latents are ranked
 
 
 class CannotTell(Exception):
-    """Why a check cannot be made, in one sentence."""
+    """Why a check cannot be made, and what to change so that it can.
+
+    Args:
+        means: why, in one sentence without its full stop.
+        change: what to change: more data, more draws, more minutes, another proposal.
+    """
+
+    def __init__(self, means: str, change: str):
+        super().__init__(means)
+        self.change = change
 
 
 class DoesNotApply(CannotTell):
-    """Why a check cannot be asked of such a program, in one sentence."""
+    """Why a check cannot be asked of such a program, in one sentence; nothing changes that."""
+
+    def __init__(self, means: str):
+        super().__init__(means, "")
 
 
 @dataclass(frozen=True)
@@ -253,7 +265,10 @@ class Subject:
         """
         rows = self.history.rows if isinstance(self.history, History) else self.history
         if not rows:
-            raise CannotTell("the history of the training is not known: pass history=")
+            raise CannotTell(
+                "the history of the training is not known",
+                "Pass history=, what pyro_vae.fit returned; of a run, check its own folder.",
+            )
         return rows
 
     def need_train(self) -> Dataset:
@@ -263,7 +278,10 @@ class Subject:
             CannotTell: where they are not known.
         """
         if self.train is None:
-            raise CannotTell("the data that the program was trained on are not known: pass train=")
+            raise CannotTell(
+                "the data that the program was trained on are not known",
+                "Pass train=; of a run, check it on its own data, without --data.",
+            )
         return self.train
 
     def need_real_latents(self, *, or_discrete: bool = False) -> None:
@@ -296,7 +314,11 @@ class Subject:
         """
         with conditioned(self.local, self.few[:1], self.seed) as given:
             if given.plates.chooses:
-                raise CannotTell(RESTRICTED)
+                raise CannotTell(
+                    RESTRICTED,
+                    "Where its values are few, evaluate with --proposal Defensive "
+                    "--proposal.weight 0.3; else use a posterior that reaches all of them.",
+                )
 
     @cached_property
     def by_category(self) -> list[Entries]:

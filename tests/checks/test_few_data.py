@@ -296,7 +296,8 @@ def test_what_is_too_few_for_a_classifier_is_said(float64):
     for name in ("data against generated data", "aggregate posterior against the prior"):
         found = verdict(name, SOUND, normal(5))
         assert found.passed is None
-        assert found.means == "5 data are too few to fit a classifier to: take 10"
+        assert found.means == "5 data are too few to fit a classifier to"
+        assert found.change == "Check on 10 data or more."
 
 
 class Labelled:

@@ -35,6 +35,7 @@ class Convergence(Check):
             return Finding(
                 f"{len(curve)} epochs are too few to see a slope in; {FEWEST} are needed",
                 {"epochs": len(curve)},
+                change="Train for more epochs (--epochs with --resume).",
             )
         is_small = slope.p_value < LEVEL and slope.gain <= slope.little
         return Finding(

@@ -41,7 +41,11 @@ class Weights(Check):
             "smallest effective share": share.min().item(),
         }
         if score.above_threshold is None:
-            return Finding(f"K = {score.num_samples} is too small for a Pareto k", numbers)
+            return Finding(
+                f"K = {score.num_samples} is too small for a Pareto k",
+                numbers,
+                change="Score with more draws: evaluate with --num-samples 1000.",
+            )
         means = (
             f"Pareto k is above {threshold:.2f} for {above} of {count} data, and "
             f"{share.median().item():.0%} of the draws count"
