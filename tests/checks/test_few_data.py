@@ -213,6 +213,44 @@ def test_rows_that_repeat_by_chance_are_no_leak(kind, num_train, num_test, float
     assert found / times < 0.01 + 3 * (0.01 * 0.99 / times) ** 0.5
 
 
+def looked_for_leaks(test, train):
+    subject = Subject(EXACT.program(), Dataset(test), Dataset(train), None, Claims(), 0)
+    return leakage.Leakage().look(subject)
+
+
+def test_pairs_of_equal_numbers_in_a_sole_column_are_no_leak(float64):
+    """Of a pair of training rows both are twins: their share varies more than if one were."""
+    found = []
+    for seed in range(60):
+        torch.manual_seed(1000 + seed)
+        test, train = (torch.randint(0, 10_000, (num, 1)).double() for num in (300, 700))
+        looked = looked_for_leaks(test, train)
+        found.append(looked.p_value if looked.matters else 1.0)
+    assert np.mean(np.array(found) < 0.05) < 0.05 and min(found) > 1e-3
+    copied = torch.cat([test[:240], train[:60]])
+    assert looked_for_leaks(copied, train).p_value < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_copies_with_noise_are_a_leak_in_any_unit(scale, share, float64):
+    truth, num = LinearGaussian(2, 5, noise=0.6), 400
+    train, test = truth.data(600 + num).split([600, num])
+    assert not looked_for_leaks(scale * test, scale * train).matters
+    count = round(share * num)
+    torch.manual_seed(0)
+    noisy = train[:count] + 0.05 * torch.randn(count, 5)
+    looked = looked_for_leaks(scale * torch.cat([noisy, test[count:]]), scale * train)
+    assert looked.matters and looked.p_value < 1e-4
+
+
+def test_data_that_lie_closer_together_than_the_training_data_are_no_leak(float64):
+    train, test = normal(600), normal(400, 1)
+    for like in (0.1 * test, 0.5 * test + 1, 2 * test):
+        looked = looked_for_leaks(like, train)
+        assert not (looked.matters and looked.p_value < 0.05)
+
+
 def test_a_row_that_cannot_repeat_by_chance_is_a_leak(float64):
     for rows in (torch.randn(160, 3), torch.poisson(1e6 * torch.rand(160, 3))):
         train, test = rows[:100], rows[98:]
