@@ -29,7 +29,8 @@ BROKEN = "This check cannot be made here"
 MEND = "Mend what the message names, in the program or in the data, and check again."
 
 LEVEL = 0.01
-DRAWS = 200  # of the largest run that the speed is measured by
+DRAWS = 200  # of the largest run that the speed is measured by, for each datum
+ROWS = 20_000  # at least, of data and draws: of fewer, a moment's delay would hide what one takes
 GROWTH = 4  # of such runs, from each to the next
 BRIEF = 2.0  # seconds that are too few to measure it by
 
@@ -179,20 +180,23 @@ class _Speed:
             return time.monotonic() - began
 
         most, rows = len(subject.few), 1
+        largest = max(DRAWS * most, ROWS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 call = whole = min(seconds(1, 1) for _ in range(3))
                 while True:
                     before = whole
-                    rows = min(GROWTH * rows, DRAWS * most)
+                    rows = min(GROWTH * rows, largest)
                     num = min(rows, most)
                     draws = rows // num
                     whole = seconds(num, draws)
                     if whole > 2 * GROWTH * before:  # something was loaded, or another process ran
                         whole = min(whole, seconds(num, draws))
-                    if whole > BRIEF or rows == DRAWS * most:
+                    if whole > BRIEF or rows == largest:
                         break
+                if whole < BRIEF / GROWTH:
+                    whole = min(whole, seconds(num, draws))
             except InvalidInput:  # a program without a bound has few checks, and all are cheap
                 return cls(0.0, 0.0)
         return cls(call / 10, max(0.0, whole - call) / (draws * num - 1))

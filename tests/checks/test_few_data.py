@@ -12,7 +12,7 @@ from scipy import stats
 from test_checks import EXACT, normal, verdict
 
 import pyro_vae as pv
-from pyro_vae.checks import Subject
+from pyro_vae.checks import Subject, running
 from pyro_vae.checks.base import Checked
 from pyro_vae.checks.questions import leakage, overfitting
 from pyro_vae.checks.questions.predictions import Predictions, _pooled
@@ -328,6 +328,26 @@ def test_a_column_with_few_observed_values_cannot_be_told_of(float64):
     pv.fit(vae, Dataset(normal(300, 1)), epochs=60, learning_rate=0.02, progress=False)
     found = verdict("statistics of the data", vae, data)
     assert found.passed is not True and found.numbers["of the column with the fewest"] == 5
+
+
+def test_a_moment_of_another_process_does_not_make_a_program_slow_on_one_datum(
+    monkeypatch, float64
+):
+    """A run of one datum is so short that what delays it would count for all of its draws."""
+    now, runs = [0.0], []
+
+    def evaluate(program, data, draws, **_):
+        runs.append(len(data) * draws)
+        delay = 0.05 if len(runs) > 3 and len(runs) % 2 else 0.0
+        now[0] += 0.01 + 1e-6 * len(data) * draws + delay
+
+    monkeypatch.setattr(running, "evaluate", evaluate)
+    monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
+    for num in (1, 3, 200):
+        runs.clear()
+        speed = running._Speed.of(Subject(EXACT.program(), Dataset(normal(num))))
+        assert 0.5e-6 < speed.row < 5e-6 and speed.call == pytest.approx(0.001, rel=0.1)
+        assert max(runs) > max(200 * num, 20_000) - num
 
 
 def test_what_is_too_few_for_a_classifier_is_said(float64):
