@@ -9,10 +9,10 @@ import time
 import warnings
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyro_vae.checks import questions
-from pyro_vae.checks.base import Check, Checked, Finding, judged
+from pyro_vae.checks.base import Check, Checked, Finding, Verdict, judged
 from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Subject
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
@@ -29,6 +29,7 @@ BROKEN = "This check cannot be made here"
 MEND = "Mend what the message names, in the program or in the data, and check again."
 
 LEVEL = 0.01
+OVER, UNDER = "over-trained", "under-trained"  # which two checks may both find
 DRAWS = 200  # of the largest run that the speed is measured by, for each datum
 ROWS = 20_000  # at least, of data and draws: of fewer, a moment's delay would hide what one takes
 GROWTH = 4  # of such runs, from each to the next
@@ -128,8 +129,29 @@ def check(
                 finding = finding_of(one, subject)
                 found.append((one, finding, time.monotonic() - began))
             advance(1)
-    verdicts = judged(found, level)
+    verdicts = _fitted_together(judged(found, level))
     return Checked(verdicts, left_out, level, len(subject.few), seed, data.sha256)
+
+
+def _fitted_together(verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """No advice to train longer a program that already learns its training data by heart.
+
+    A training objective that still rises says so, too; a validation ELBO that rises says that more
+    epochs still help, though not as much as the training data show.
+    """
+    over = next((each for each in verdicts if OVER in each.faults), None)
+    if over is None:
+        return verdicts
+    told = []
+    for each in verdicts:
+        if UNDER in each.faults and each.numbers.get("curve") == "objective":
+            means = f"{each.means}, of training data alone, which the program learns by heart"
+            each = replace(each, means=means, faults=(OVER,), change=over.change)
+        elif UNDER in each.faults:
+            change = f"{each.change} Training data score higher than new ones, and still new ones "
+            each = replace(each, change=f"{change}gain: stop where the validation ELBO ends to.")
+        told.append(each)
+    return tuple(told)
 
 
 def _size(one: Check, needed: float, left: float, to_come: int) -> float:

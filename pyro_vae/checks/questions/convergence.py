@@ -44,6 +44,7 @@ class Convergence(Check):
             f"{slope.error:.2g} nats"
             + (f", up to {slope.little:.2g} is little" if is_small else ""),
             numbers={
+                "curve": name,
                 "epochs": len(curve),
                 "of them in the line": slope.epochs,
                 "nats gained over them": slope.gain,
