@@ -25,7 +25,7 @@ from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import shuffled
-from pyro_vae.datasets.shown import known
+from pyro_vae.datasets.shown import known, p_words
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.plotting.files import Draw
 from pyro_vae.report.commands import remember
@@ -49,6 +49,7 @@ class Row:
         mc_se: its Monte Carlo error.
         sign: ``">="`` or ``"<="`` of a bound.
         digits: shown behind the point.
+        is_p: whether it is a p-value.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     mc_se: float | None = None
     sign: str = ""
     digits: int = 2
+    is_p: bool = False
 
     def cells(self) -> list[str]:
         """The row as it is shown."""
@@ -64,7 +66,8 @@ class Row:
             "" if error is None else known(error, self.digits + extra)
             for error, extra in ((self.se, 0), (self.mc_se, 1))
         ]
-        return [self.name, f"{self.sign} {known(self.value, self.digits)}".strip(), *errors]
+        value = p_words(self.value) if self.is_p else known(self.value, self.digits)
+        return [self.name, f"{self.sign} {value}".strip(), *errors]
 
     def numbers(self) -> dict[str, object]:
         """The row as it is kept."""

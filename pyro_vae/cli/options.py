@@ -197,6 +197,11 @@ def _bad_value(message: str) -> InvalidInput | None:
         r"Expected an? (?:<class '(?:[a-z]+\.)*(\w+)'>|typing\.(Literal\[.*?\]))", problem
     )
     kinds = [" ".join(filter(None, kind)) for kind in wanted if kind[0] != "NoneType"]
+    if got and kinds == ["float"] and got[1].strip("'\"+- ").lower() in ("nan", "inf", "infinity"):
+        name = key.replace("_", "-")
+        return InvalidInput(
+            name, got=got[1], expected="a finite number", fix=f"pass one, as --{name} 1.0"
+        )
     reason = problem.split("callable class: ")[-1].split(" Got value")[0].rstrip(".")
     return InvalidInput(
         key.replace("_", "-"),

@@ -69,4 +69,7 @@ def test_a_score_of_other_than_the_test_data_is_not_honest(run, tmp_path):
 
 def test_mistakes_end_in_one_line(run, capsys):
     assert fails(capsys, "check", run, "--minutes", "0").startswith("pyro-vae: minutes")
+    for wrong in ("nan", "inf", "-inf"):
+        line = fails(capsys, "check", run, f"--minutes={wrong}")
+        assert f"minutes: got {wrong}, expected a finite number; pass one, as --minutes 1.0" in line
     assert "limit" in fails(capsys, "check", run, "--limit", "1")
