@@ -29,8 +29,10 @@ from pyro_vae.checkpoint.program import (
 from pyro_vae.checkpoint.states import add_state, exists, read_state, write_state
 from pyro_vae.checkpoint.trust import Untrusted, import_of_the_users, is_trusted_class
 from pyro_vae.files.writing import (
+    CannotWrite,
     CheckpointError,
     append_bytes,
+    check_writable,
     replace_file,
     subfolder,
     write_bytes,
@@ -43,7 +45,9 @@ __all__ = [
     "add_state",
     "append_bytes",
     "build",
+    "CannotWrite",
     "check_name",
+    "check_writable",
     "CheckpointError",
     "claimed",
     "commit",

@@ -6,7 +6,7 @@ questions themselves are the modules of `pyro_vae.checks.questions`.
 
 from pyro_vae.checks.base import WORDS, Check, Checked, Finding, Verdict
 from pyro_vae.checks.running import all_checks, check
-from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Subject
+from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Scored, Subject
 
 __all__ = [
     "WORDS",
@@ -16,6 +16,7 @@ __all__ = [
     "Claims",
     "DoesNotApply",
     "Finding",
+    "Scored",
     "Subject",
     "Verdict",
     "all_checks",

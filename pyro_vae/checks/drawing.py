@@ -74,9 +74,19 @@ def ecdf_of_uniform(values: np.ndarray, title: str, xlabel: str) -> Callable[[],
     return _quietly(make)
 
 
-def khat(shapes: np.ndarray, threshold: float) -> Callable[[], Figure]:
-    """What draws the data's Pareto k, with the threshold of reliability."""
-    shown = shapes[np.isfinite(shapes)]
+def khat(
+    shapes: np.ndarray, threshold: float, ess: np.ndarray | None = None
+) -> Callable[[], Figure]:
+    """What draws the data's Pareto k, with the threshold of reliability, and their effective draws.
+
+    Args:
+        shapes: Pareto k of each datum (N,); one that is not known is left out.
+        threshold: of reliability.
+        ess: effective draws of each datum (N,), drawn below if given.
+    """
+    are_known = np.isfinite(shapes)
+    shown = shapes[are_known]
+    draws = np.zeros(0) if ess is None else ess[are_known]
     words = {"xlabel": "datum", "ylabel": "Pareto k", "title": "Pareto k of the importance weights"}
 
     def make() -> Figure:
@@ -95,7 +105,18 @@ def khat(shapes: np.ndarray, threshold: float) -> Callable[[], Figure]:
 
         return on_axes(draw)()
 
-    return _quietly(make)
+    def with_ess() -> Figure:
+        figure = make()
+        figure.set_size_inches(SIZE[0], 1.8 * SIZE[1])
+        grid = figure.add_gridspec(2, 1)
+        figure.axes[0].set_subplotspec(grid[0])
+        ax = figure.add_subplot(grid[1])
+        ax.plot(np.arange(len(shown)), draws, "+", color="#0072B2")
+        ax.set(xlabel="datum", ylabel="effective draws", title="effective draws of each datum")
+        ax.set_ylim(bottom=0)
+        return figure
+
+    return _quietly(make if ess is None else with_ess)
 
 
 def _figure_of(collection: ArvizData, **words: str) -> Figure:

@@ -91,7 +91,8 @@ def predicted(subject: Subject) -> list[Predicted]:
     if enough < ENOUGH:
         raise CannotTell(
             f"only {enough:.0%} of the entries have {FEWEST} effective draws: q is too far from "
-            "the posterior to predict an entry from the others"
+            "the posterior to predict an entry from the others",
+            "Bring q nearer to the posterior: train longer, or with a more flexible --posterior.",
         )
     return found
 

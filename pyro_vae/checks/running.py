@@ -9,10 +9,10 @@ import time
 import warnings
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyro_vae.checks import questions
-from pyro_vae.checks.base import Check, Checked, Finding, judged
+from pyro_vae.checks.base import Check, Checked, Finding, Verdict, judged
 from pyro_vae.checks.subject import CannotTell, Claims, DoesNotApply, Subject
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Data, as_dataset
@@ -26,9 +26,12 @@ from pyro_vae.validation import InvalidInput, as_number, check_positive, check_s
 __all__ = ["BROKEN", "all_checks", "check", "finding_of"]
 
 BROKEN = "This check cannot be made here"
+MEND = "Mend what the message names, in the program or in the data, and check again."
 
 LEVEL = 0.01
-DRAWS = 200  # of the largest run that the speed is measured by
+OVER, UNDER = "over-trained", "under-trained"  # which two checks may both find
+DRAWS = 200  # of the largest run that the speed is measured by, for each datum
+ROWS = 20_000  # at least, of data and draws: of fewer, a moment's delay would hide what one takes
 GROWTH = 4  # of such runs, from each to the next
 BRIEF = 2.0  # seconds that are too few to measure it by
 
@@ -126,8 +129,29 @@ def check(
                 finding = finding_of(one, subject)
                 found.append((one, finding, time.monotonic() - began))
             advance(1)
-    verdicts = judged(found, level)
+    verdicts = _fitted_together(judged(found, level))
     return Checked(verdicts, left_out, level, len(subject.few), seed, data.sha256)
+
+
+def _fitted_together(verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """No advice to train longer a program that already learns its training data by heart.
+
+    A training objective that still rises says so, too; a validation ELBO that rises says that more
+    epochs still help, though not as much as the training data show.
+    """
+    over = next((each for each in verdicts if OVER in each.faults), None)
+    if over is None:
+        return verdicts
+    told = []
+    for each in verdicts:
+        if UNDER in each.faults and each.numbers.get("curve") == "objective":
+            means = f"{each.means}, of training data alone, which the program learns by heart"
+            each = replace(each, means=means, faults=(OVER,), change=over.change)
+        elif UNDER in each.faults:
+            change = f"{each.change} Training data score higher than new ones, and still new ones "
+            each = replace(each, change=f"{change}gain: stop where the validation ELBO ends to.")
+        told.append(each)
+    return tuple(told)
 
 
 def _size(one: Check, needed: float, left: float, to_come: int) -> float:
@@ -150,10 +174,10 @@ def finding_of(one: Check, subject: Subject) -> Finding:
         except DoesNotApply as no:
             return Finding(str(no), applies=False)
         except CannotTell as no:
-            return Finding(str(no))
+            return Finding(str(no), change=no.change)
         except Exception as no:  # whatever the program raises: the other checks go on
             said = " ".join(str(no).split()) or type(no).__name__
-            return Finding(f"{BROKEN}: {said}")
+            return Finding(f"{BROKEN}: {said}", change=MEND)
 
 
 @dataclass(frozen=True)
@@ -178,20 +202,23 @@ class _Speed:
             return time.monotonic() - began
 
         most, rows = len(subject.few), 1
+        largest = max(DRAWS * most, ROWS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 call = whole = min(seconds(1, 1) for _ in range(3))
                 while True:
                     before = whole
-                    rows = min(GROWTH * rows, DRAWS * most)
+                    rows = min(GROWTH * rows, largest)
                     num = min(rows, most)
                     draws = rows // num
                     whole = seconds(num, draws)
                     if whole > 2 * GROWTH * before:  # something was loaded, or another process ran
                         whole = min(whole, seconds(num, draws))
-                    if whole > BRIEF or rows == DRAWS * most:
+                    if whole > BRIEF or rows == largest:
                         break
+                if whole < BRIEF / GROWTH:
+                    whole = min(whole, seconds(num, draws))
             except InvalidInput:  # a program without a bound has few checks, and all are cheap
                 return cls(0.0, 0.0)
         return cls(call / 10, max(0.0, whole - call) / (draws * num - 1))

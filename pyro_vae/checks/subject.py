@@ -34,6 +34,7 @@ __all__ = [
     "Claims",
     "DoesNotApply",
     "Entries",
+    "Scored",
     "Subject",
     "rows_of_entries",
     "seeded_rows",
@@ -48,11 +49,47 @@ SIMULATED = 1000  # data whose latents are ranked
 
 
 class CannotTell(Exception):
-    """Why a check cannot be made, in one sentence."""
+    """Why a check cannot be made, and what to change so that it can.
+
+    Args:
+        means: why, in one sentence without its full stop.
+        change: what to change: more data, more draws, more minutes, another proposal.
+    """
+
+    def __init__(self, means: str, change: str):
+        super().__init__(means)
+        self.change = change
 
 
 class DoesNotApply(CannotTell):
-    """Why a check cannot be asked of such a program, in one sentence."""
+    """Why a check cannot be asked of such a program, in one sentence; nothing changes that."""
+
+    def __init__(self, means: str):
+        super().__init__(means, "")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The data of a score that is reported, as ``evaluation.json`` has them.
+
+    Args:
+        sha256: their SHA-256.
+        num_data: how many they are, the first of a split.
+        name: of the data set.
+        split: train, test, or all.
+    """
+
+    sha256: str
+    num_data: int
+    name: str = "data"
+    split: str = "test"
+
+    def are(self, data: Dataset) -> bool:
+        """Whether they are these data, or the first of them."""
+        if self.num_data > len(data):
+            return False
+        first = data if self.num_data == len(data) else data[: self.num_data]
+        return first.sha256 == self.sha256
 
 
 @dataclass(frozen=True)
@@ -63,11 +100,16 @@ class Claims:
         binarize: how its data were binarised.
         sha256: the SHA-256 of its test data.
         num_samples: the draws K of the log p(x) that it reports.
+        scored: the data of that log p(x).
+        whole: the test data that were scored or might have been, where those that are looked at
+            are only some of them.
     """
 
     binarize: str | None = None
     sha256: str | None = None
     num_samples: int | None = None
+    scored: Scored | None = None
+    whole: Dataset | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +265,10 @@ class Subject:
         """
         rows = self.history.rows if isinstance(self.history, History) else self.history
         if not rows:
-            raise CannotTell("the history of the training is not known: pass history=")
+            raise CannotTell(
+                "the history of the training is not known",
+                "Pass history=, what pyro_vae.fit returned; of a run, check its own folder.",
+            )
         return rows
 
     def need_train(self) -> Dataset:
@@ -233,7 +278,10 @@ class Subject:
             CannotTell: where they are not known.
         """
         if self.train is None:
-            raise CannotTell("the data that the program was trained on are not known: pass train=")
+            raise CannotTell(
+                "the data that the program was trained on are not known",
+                "Pass train=; of a run, check it on its own data, without --data.",
+            )
         return self.train
 
     def need_real_latents(self, *, or_discrete: bool = False) -> None:
@@ -266,7 +314,11 @@ class Subject:
         """
         with conditioned(self.local, self.few[:1], self.seed) as given:
             if given.plates.chooses:
-                raise CannotTell(RESTRICTED)
+                raise CannotTell(
+                    RESTRICTED,
+                    "Where its values are few, evaluate with --proposal Defensive "
+                    "--proposal.weight 0.3; else use a posterior that reaches all of them.",
+                )
 
     @cached_property
     def by_category(self) -> list[Entries]:

@@ -103,5 +103,8 @@ def told_apart(a: np.ndarray, b: np.ndarray, seed: int, paired: bool = False) ->
         CannotTell: where there are too few.
     """
     if (count := min(len(a), len(b))) < FEWEST_DRAWS:
-        raise CannotTell(f"{count} data are too few to fit a classifier to: take {FEWEST_DRAWS}")
+        raise CannotTell(
+            f"{count} data are too few to fit a classifier to",
+            f"Check on {FEWEST_DRAWS} data or more.",
+        )
     return two_sample_test(a, b, paired=paired, seed=seed)

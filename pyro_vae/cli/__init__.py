@@ -32,6 +32,7 @@ NO_MEMORY = re.compile("failed to map segment|annot allocate memory")  # for a l
 
 SHARED = ("train", "evaluate")  # among the processes that torchrun starts
 TRAINING = ("train", "sweep")  # all others take a program as it was trained
+ELSEWHERE = (*TRAINING, "pull", "compare", "export")  # these write to another place than a RUN
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,6 +94,7 @@ def _run_command(name: str, *argv: str) -> None:
     check_address_space(f"pyro-vae {name}")
     with elsewhere():
         module = importlib.import_module(f"pyro_vae.cli.{name}")
+        from pyro_vae.checkpoint import CannotWrite
         from pyro_vae.cli.options import as_options
         from pyro_vae.ranks.launch import joined
         from pyro_vae.runtime.fitting import OutsideSupport
@@ -112,6 +114,8 @@ def _run_command(name: str, *argv: str) -> None:
             sys.stdout.flush()
     except TrainingDiverged as error:
         raise InvalidInput(str(error)) from error
+    except CannotWrite as error:
+        raise _unwritable(name, argv, error) from error
     except OutsideSupport as error:
         if name in TRAINING:
             raise
@@ -121,6 +125,20 @@ def _run_command(name: str, *argv: str) -> None:
             expected=f"{error.expected}, as the run's data are",
             fix="bring the data to such values, or train a run on them (pyro-vae train)",
         ) from None
+
+
+def _unwritable(name: str, argv: Sequence[str], error: InvalidInput) -> InvalidInput:
+    """What is said where a command cannot write: the advice that its own options allow."""
+    is_in_run = name not in ELSEWHERE and all(word.partition("=")[0] != "--out" for word in argv)
+    if is_in_run:
+        argument, fix = "run", "free some space, or copy the run to where you may write"
+        fix += " and name that copy"
+        fix += ", or pass --out" if name in ("sample", "impute") else ""
+        fix += "; what was there before is whole"
+    else:
+        argument, fix = error.argument, error.fix or ""
+        fix += ", and --resume goes on from it" if name == "train" else ""
+    return InvalidInput(argument, got=error.got, expected=error.expected, fix=fix)
 
 
 def say_if_slow() -> None:

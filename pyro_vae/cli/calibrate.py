@@ -55,7 +55,7 @@ def run(argv: list[str]) -> None:
         *((f"{share} intervals of {found.names[d]}", central[d].item()) for d in worst),
     ]
     rows = [
-        Row("p of uniform ranks, all dimensions", test.smallest, digits=4),
+        Row("p of uniform ranks, all dimensions", test.smallest, is_p=True),
         *(Row(name, value, mc_se=error_of_share(value, count), digits=3) for name, value in covers),
     ]
     verdict = "a U of the ranks is a q too narrow, a hump one too wide, a slope a bias"

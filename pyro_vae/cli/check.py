@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae import checkpoint
-from pyro_vae.checks import Checked, Claims, check
+from pyro_vae.checks import Checked, Claims, Scored, check
 from pyro_vae.cli.options import as_written, parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.run_data import read_data
@@ -47,6 +47,7 @@ def run(argv: list[str]) -> None:
     if options.limit is not None:
         check_count("limit", options.limit, minimum=2)
     folder, program = load_run(options)
+    checkpoint.check_writable(folder)
     data = data_of(folder, options)
     test = data["test"][: options.limit]
     is_the_runs = options.data in (None, recipe_of(folder).get("data"))
@@ -73,10 +74,12 @@ def run(argv: list[str]) -> None:
         "seed": found.seed,
         "versions": versions(),
     }
-    files = {"check.json": as_json(result, True), "check.html": check_page(found, title).encode()}
+    _show(found)
+    files = {"check.html": check_page(found, title).encode(), "check.json": as_json(result, True)}
     checkpoint.commit(folder, files)
     remember(folder, ["check", *as_written(argv)])
-    _show(found, folder)
+    for name in files:
+        console_of().print(str(folder / name), highlight=False, soft_wrap=True)
 
 
 def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
@@ -89,10 +92,14 @@ def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
         binarize=scored["binarize"] if scored else recipe_of(folder).get("binarize"),
         sha256=test.sha256 if known == whole.sha256 else known,
         num_samples=ll.get("num_samples") if ll else None,
+        scored=Scored(scored["sha256"], scores["num_data"], scored["name"], scored["split"])
+        if scored and "num_data" in scores
+        else None,
+        whole=whole,
     )
 
 
-def _show(found: Checked, folder: Path) -> None:
+def _show(found: Checked) -> None:
     """Print the verdicts, failures first."""
     console = console_of()
     for word in ("failed", "could not tell", "passed", "does not apply"):
@@ -104,5 +111,3 @@ def _show(found: Checked, folder: Path) -> None:
         line = f"{'left out':<16}{name}: about {seconds:.0f} s; raise --minutes"
         console.print(line, highlight=False, soft_wrap=True)
     console.print(str(found), highlight=False, soft_wrap=True)
-    for name in ("check.html", "check.json"):
-        console.print(str(folder / name), highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pyro_vae.checkpoint import with_current_paths
+from pyro_vae.checkpoint import check_writable, with_current_paths
 from pyro_vae.cli.options import parse
 from pyro_vae.cli.outputs import check_replaceable, write_output
 from pyro_vae.cli.parsers import CommandParser, new_parser
@@ -61,6 +61,7 @@ def run(argv: list[str]) -> None:
     if options.out:
         check_choice("out", Path(options.out).suffix, [".json"])
         check_replaceable(Path(options.out), COMMAND)
+        check_writable(Path(options.out).parent)
     if len(options.runs) < 2:
         raise InvalidInput(
             "RUN", got="one run", expected="two or more", fix="name the runs to compare"

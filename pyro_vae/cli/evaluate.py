@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+from pyro_vae import checkpoint
 from pyro_vae.cli.options import as_written, explaining
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.processes import (
@@ -22,7 +24,7 @@ from pyro_vae.cli.runs import (
     load_run,
     split_of,
 )
-from pyro_vae.cli.scores import print_scores, score_run
+from pyro_vae.cli.scores import print_places, print_table, score_run
 from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.ranks.group import speaks
 from pyro_vae.recipes.components import resolve_component
@@ -72,10 +74,12 @@ def run(argv: list[str]) -> None:
     if in_processes("evaluate", argv):
         return
     folder, program = load_run(options)
+    checkpoint.check_writable(folder)
     data = split_of(folder, options)[: options.limit]
     with explaining(parser):
         proposal = parser.instantiate(options).proposal
-    scores = score_run(program, data, options.num_samples, folder, options.seed, proposal)
+    told = partial(print_table, data=data, proposal=proposal)
+    score_run(program, data, options.num_samples, folder, options.seed, proposal, told)
     if speaks():
         remember(folder, ["evaluate", *as_written(argv)])
-    print_scores(scores, data, folder, proposal=proposal)
+    print_places(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pyro_vae import checkpoint
 from pyro_vae.cli.options import parse
 from pyro_vae.cli.parsers import CommandParser, new_parser
 from pyro_vae.cli.runs import add_data_arguments, add_trust_argument, data_of, program_of, trusted
@@ -36,6 +37,7 @@ def run(argv: list[str]) -> None:
             "out", got="nothing", expected="a folder to write to", fix="add --out FOLDER"
         )
     folder, target = Path(options.run), Path(options.out)
+    checkpoint.check_writable(target)
     program = program_of(folder, trusted(options.trust))
     made = export(program, data_of(folder, options)["test"], target, options.format)
     console = console_of()

@@ -46,6 +46,7 @@ def run(argv: list[str]) -> None:
         )
     target = Path(options.out) if options.out else folder / "imputed.csv"
     check_choice("out", target.suffix, [".csv"])
+    checkpoint.check_writable(target.parent)
     given = whole_data_of(folder, options)
     filled = impute(
         program,

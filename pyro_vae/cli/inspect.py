@@ -66,6 +66,7 @@ def run(argv: list[str]) -> None:
     check_count("limit", options.limit, minimum=2)
     check_count("reference", options.reference, minimum=0)
     folder, program = load_run(options)
+    checkpoint.check_writable(folder)
     data = data_of(folder, options)
     test, outside = data["test"][: options.limit], None
     if options.outside is not None:
@@ -82,6 +83,9 @@ def run(argv: list[str]) -> None:
         memory_budget=2**26,
         progress=True,
     )
+    console = console_of()
+    for line in global_latents_of(idata):
+        console.print(line, highlight=False, soft_wrap=True)
     write_netcdf(idata, folder / "posterior.nc")
     gallery = inspect_program(
         program,
@@ -95,9 +99,6 @@ def run(argv: list[str]) -> None:
         formats=formats,
     )
     remember(folder, ["inspect", *as_written(argv)])
-    console = console_of()
-    for line in global_latents_of(idata):
-        console.print(line, highlight=False, soft_wrap=True)
     for name, value in facts_of(gallery.numbers).items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
     for warning in (*warnings_of(gallery.numbers), *gallery.warnings):

@@ -25,7 +25,7 @@ from pyro_vae.cli.terminal import console_of
 from pyro_vae.contracts import ProgramLike
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.datasets.forms import shuffled
-from pyro_vae.datasets.shown import known
+from pyro_vae.datasets.shown import known, p_words
 from pyro_vae.evaluation.scores import Score, versions
 from pyro_vae.plotting.files import Draw
 from pyro_vae.report.commands import remember
@@ -49,6 +49,7 @@ class Row:
         mc_se: its Monte Carlo error.
         sign: ``">="`` or ``"<="`` of a bound.
         digits: shown behind the point.
+        is_p: whether it is a p-value.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     mc_se: float | None = None
     sign: str = ""
     digits: int = 2
+    is_p: bool = False
 
     def cells(self) -> list[str]:
         """The row as it is shown."""
@@ -64,7 +66,8 @@ class Row:
             "" if error is None else known(error, self.digits + extra)
             for error, extra in ((self.se, 0), (self.mc_se, 1))
         ]
-        return [self.name, f"{self.sign} {known(self.value, self.digits)}".strip(), *errors]
+        value = p_words(self.value) if self.is_p else known(self.value, self.digits)
+        return [self.name, f"{self.sign} {value}".strip(), *errors]
 
     def numbers(self) -> dict[str, object]:
         """The row as it is kept."""
@@ -131,6 +134,7 @@ def subject_of(options: Namespace, *, fixed: bool = True, in_any_order: bool = F
     check_choice("split", options.split, SPLITS)
     check_count("limit", options.limit)
     folder, program = load_run(options)
+    checkpoint.check_writable(folder)
     sets = data_of(folder, options)
     if options.split not in sets:
         sets[options.split] = split_of(folder, options)
@@ -145,7 +149,7 @@ def subject_of(options: Namespace, *, fixed: bool = True, in_any_order: bool = F
 def deliver(
     command: str, subject: Subject, found: Measured, options: Namespace, words: Sequence[str]
 ) -> None:
-    """Write ``RUN/COMMAND.json`` and the figure at one moment, and print the table."""
+    """Print the table, then write ``RUN/COMMAND.json`` and the figure at one moment."""
     formats = plotting.formats_with(options.figure_format)
     data, notes = subject.data, [*subject.notes, *found.notes]
     numbers = {
@@ -161,9 +165,6 @@ def deliver(
         },
         "versions": versions(),
     }
-    pictures = plotting.figure_files(command, list(found.draws), found.size, formats)
-    checkpoint.commit(subject.folder, {**pictures, f"{command}.json": as_json(numbers, True)})
-    remember(subject.folder, [command, *words])
     table = Table(title=found.title, title_justify="left")
     for column in ("", "value", "s.e. over data", "Monte Carlo s.e."):
         table.add_column(column, justify="right" if column else "left")
@@ -171,6 +172,10 @@ def deliver(
         table.add_row(*row.cells())
     console = console_of()
     console.print(table)
-    paths = [f"{command}.json", *pictures]
-    for line in (*notes, *(str(subject.folder / name) for name in paths)):
+    for line in notes:
         console.print(line, highlight=False, soft_wrap=True)
+    pictures = plotting.figure_files(command, list(found.draws), found.size, formats)
+    checkpoint.commit(subject.folder, {**pictures, f"{command}.json": as_json(numbers, True)})
+    remember(subject.folder, [command, *words])
+    for name in (f"{command}.json", *pictures):
+        console.print(str(subject.folder / name), highlight=False, soft_wrap=True)

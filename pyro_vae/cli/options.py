@@ -213,6 +213,11 @@ def _bad_value(message: str) -> InvalidInput | None:
             return InvalidInput(
                 key.replace("_", "-"), got=error.got, expected=error.expected, fix=error.fix
             )
+    if got and kinds == ["float"] and got[1].strip("'\"+- ").lower() in ("nan", "inf", "infinity"):
+        name = key.replace("_", "-")
+        return InvalidInput(
+            name, got=got[1], expected="a finite number", fix=f"pass one, as --{name} 1.0"
+        )
     reason = problem.split("callable class: ")[-1].split(" Got value")[0].rstrip(".")
     return InvalidInput(
         key.replace("_", "-"),

@@ -28,5 +28,6 @@ def run(argv: list[str]) -> None:
     options = parse(arguments(), argv)
     folder = Path(options.run)
     program = program_of(folder, trusted(options.trust))
+    checkpoint.check_writable(folder)
     checkpoint.write_text(folder / "report.html", report(folder, program))
     console_of().print(str(folder / "report.html"), highlight=False, soft_wrap=True)

@@ -82,6 +82,7 @@ def run(argv: list[str]) -> None:
     kinds = [".png", ".npz"] if isinstance(program.event_shape, dict) else kinds
     target = Path(options.out) if options.out else folder / f"samples{kinds[0]}"
     check_choice("out", target.suffix, kinds)
+    checkpoint.check_writable(target.parent)
     if options.out and target.suffix not in (".txt", ".csv"):  # which carry no name
         check_replaceable(target, COMMAND)
     context = parse_context(program, options.context, options.num, known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -43,7 +43,7 @@ from pyro_vae.runtime.environment import reference_parameter
 from pyro_vae.runtime.latent_pairs import NoBound
 from pyro_vae.validation import counted
 
-__all__ = ["print_scores", "score_run"]
+__all__ = ["print_places", "print_scores", "print_table", "score_run"]
 
 COARSE = 0.1  # an error of the solver, as a share of the score's standard error
 MANY = 0.5  # of the data, above the threshold of Pareto k
@@ -56,8 +56,12 @@ def score_run(
     folder: Path,
     seed: int,
     proposal: Proposal = Guide(),
+    told: Callable[[dict[str, Score]], None] | None = None,
 ) -> dict[str, Score]:
-    """Score a program, and write ``evaluation.json`` and ``evaluation.npz`` at one moment."""
+    """Score a program, and write ``evaluation.json`` and ``evaluation.npz`` at one moment.
+
+    ``told`` gets the scores first, which are then seen though the disk may be full.
+    """
     kept = _kept_scores(program, data, num_samples, folder, seed)
     try:
         scores = evaluate(program, data, num_samples, seed=seed, progress=True, kept=kept)
@@ -86,6 +90,8 @@ def score_run(
     result["seed"], result["versions"] = seed, versions()
     if units := units_of(data):
         result["units"] = units
+    if told is not None:
+        told(scores)
     if speaks():
         files = {"evaluation.npz": scores_npz(scores), "evaluation.json": as_json(result, True)}
         checkpoint.commit(folder, files)
@@ -196,6 +202,12 @@ def print_scores(
     proposal: Proposal = Guide(),
 ) -> None:
     """Print scores as a table, with caveats and the paths of the files."""
+    print_table(scores, data, proposal)
+    print_places(folder, figures)
+
+
+def print_table(scores: dict[str, Score], data: Dataset, proposal: Proposal = Guide()) -> None:
+    """Print scores as a table, with caveats."""
     console, ll = console_of(), scores.get("log_likelihood")
     table = Table(title=title_of(data), title_justify="left")
     table.add_column("")
@@ -208,14 +220,18 @@ def print_scores(
         notes = _add_losses(table, scores)
     console.print(table)
     units = units_of(data)
+    for line in (*notes, *([units] if units else [])):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_places(folder: Path, figures: Sequence[Path] = ()) -> None:
+    """Print where a run, its scores and its figures are."""
     for line in (
-        *notes,
-        *([units] if units else []),
         f"run      {folder}",
         f"scores   {folder / 'evaluation.json'}",
         *(f"figure   {path}" for path in figures),
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        console_of().print(line, highlight=False, soft_wrap=True)
 
 
 def _add_bounds(

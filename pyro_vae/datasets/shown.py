@@ -25,12 +25,14 @@ __all__ = [
     "facts_html",
     "known",
     "measured",
+    "p_words",
     "plus_minus",
     "result_html",
     "result_words",
 ]
 
 HUGE = 1e9  # from there on, a number is written with its power of ten
+LEAST_P = 1e-4  # p-values below it are shown as such
 LONGEST = 40  # letters of a text, or of a list in words
 
 
@@ -94,6 +96,18 @@ def known(value: float, digits: int | None = None) -> str:
     """
     digits = _decimals(value) if digits is None else digits
     return "unknown" if math.isnan(value) else _written(value, digits)
+
+
+def p_words(p_value: float, equals: str = "") -> str:
+    """A p-value, where very small ones are all alike: their digits are those of an approximation.
+
+    Example:
+        >>> p_words(7.8e-107), p_words(0.0123), p_words(0.0123, "= "), p_words(float("nan"))
+        ('< 0.0001', '0.012', '= 0.012', 'unknown')
+    """
+    if math.isnan(p_value):
+        return "unknown"
+    return f"< {LEAST_P:.4f}" if p_value < LEAST_P else f"{equals}{p_value:.2g}"
 
 
 def _decimals(number: float) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import ProgramLike, Tensors, sites_of
 from pyro_vae.datasets.dataset import Data
-from pyro_vae.datasets.shown import facts_html, result_html, result_words
+from pyro_vae.datasets.shown import facts_html, p_words, result_html, result_words
 from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import evaluating
@@ -90,10 +90,10 @@ class Calibration:
         facts = {
             "simulated data": f"{len(self.ranks):,}",
             "draws of q for each": f"{self.num_samples:,}",
-            "p-value, all columns together": f"{tests.smallest:.2g}",
+            "p-value, all columns together": p_words(tests.smallest),
         }
         worst = tests.p_value.argsort()[:WORST].tolist()
-        facts |= {self.names[i]: f"p = {tests.p_value[i]:.2g}" for i in worst}
+        facts |= {self.names[i]: f"p {p_words(tests.p_value[i].item(), '= ')}" for i in worst}
         return facts_html("calibration: are the ranks uniform?", facts)
 
     def test_uniform(self, bins: int = 10) -> Uniformity:

@@ -19,8 +19,10 @@ from typing import IO
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
+    "CannotWrite",
     "CheckpointError",
     "append_bytes",
+    "check_writable",
     "new_folder",
     "new_log",
     "remove",
@@ -36,6 +38,8 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe without a reader is then refused at once
 
+PROBE = 2**16  # bytes that a disk with room for what a command writes has left
+
 # Our temporary files; the latter those of version 0.1.0, which had the number of their process.
 TEMPORARY = re.compile(
     r"\..+\.[0-9a-f]{16}\.tmp"
@@ -46,6 +50,10 @@ TEMPORARY = re.compile(
 
 class CheckpointError(InvalidInput):
     """A state that cannot be written or read back."""
+
+
+class CannotWrite(CheckpointError):
+    """A place that takes no file: it is read-only, or the disk is full."""
 
 
 class writing_to:
@@ -59,13 +67,30 @@ class writing_to:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise CheckpointError(
+            raise CannotWrite(
                 "out",
                 got=f"{self.folder}, which cannot be written ({error.strerror or error})",
                 expected="a folder with space left and permission to write",
-                fix="free some space or choose another folder; what was there before is whole, and "
-                "--resume continues a training run from it",
+                fix="free some space or choose another folder; what was there before is whole",
             ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before the work whether a folder, or the one that it is made in, takes a file.
+
+    Raises:
+        CannotWrite: if it does not.
+    """
+    with writing_to(folder):
+        place = folder.absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        probe = temporary_of(place / "probe", secrets.token_hex(8))
+        try:
+            write_new(probe, bytes(PROBE))
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from pyro_vae.datasets.shown import p_words
 from pyro_vae.diagnostics.calibration import Calibration
 from pyro_vae.diagnostics.two_sample import PosteriorComparison
 from pyro_vae.evaluation.active import ActiveUnits
@@ -154,7 +155,7 @@ def plot_ranks(calibration: Calibration, ax: Axes, column: int = 0, bins: int = 
     ax.set(
         xlabel="rank, in bins",
         ylabel="simulated data",
-        title=f"ranks of {named(calibration.names[column])} (uniform: p = {p_value:.2g})",
+        title=f"ranks of {named(calibration.names[column])} (uniform: p {p_words(p_value, '= ')})",
     )
     return ax
 
@@ -211,18 +212,25 @@ def plot_rate_distortion(
 def plot_bounds(scores: Mapping[str, Score], ax: Axes) -> Axes:
     """Draw scores of the same data against the data, in increasing order of the first of them."""
     order = next(iter(scores.values())).values.argsort().cpu()
-    places = np.arange(len(order))
+    places, has_bars = np.arange(len(order)), False
     for name, score in scores.items():
         values, errors = (
             part.double().cpu()[order].numpy() for part in (score.values, score.mc_se)
         )
-        shown = np.nan_to_num(errors)  # an error that is not known has no bar
+        # An error that is not known has no bar; that of a bound says nothing of how far off it is.
+        bound = score.is_bound.cpu()[order].numpy()
+        shown = np.where(bound, 0.0, np.nan_to_num(errors))
+        has_bars |= bool(shown.any())
         ax.errorbar(
             places, values, yerr=2 * shown, fmt=".", label=named(name), markersize=4, linewidth=1
         )
     ax.legend()
     ax.set(
-        xlabel="data, the lowest first", ylabel="nats", title="with two Monte Carlo errors each way"
+        xlabel="data, the lowest first",
+        ylabel="nats",
+        title="with two Monte Carlo errors each way, where they are known"
+        if has_bars
+        else "bounds, whose Monte Carlo errors are not known",
     )
     return ax
 

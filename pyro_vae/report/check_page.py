@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from pyro_vae.checks import WORDS, Checked, Verdict
+from pyro_vae.datasets.shown import p_words
 from pyro_vae.plotting.files import written
 from pyro_vae.report import markup
 from pyro_vae.report.markup import text
@@ -110,7 +111,7 @@ def _check(verdict: Verdict) -> str:
     change = f"<p class=change>{text(verdict.change)}</p>" if verdict.change else ""
     numbers = {name: _shown(value) for name, value in verdict.numbers.items()}
     if verdict.adjusted is not None:
-        numbers["p-value, corrected for all tests"] = f"{verdict.adjusted:.2g}"
+        numbers["p-value, corrected for all tests"] = p_words(verdict.adjusted)
     return (
         f"<div class='check {kind}' id='{_anchor(verdict)}'>"
         f"<h3>{_badge(verdict)}{text(verdict.name)}</h3>"

@@ -7,8 +7,9 @@ from closed_forms import LinearGaussian
 from scipy import stats
 
 import pyro_vae as pv
-from pyro_vae.checks import Check, Claims, Finding, Subject, all_checks, running
+from pyro_vae.checks import Check, Claims, Finding, Scored, Subject, all_checks, running
 from pyro_vae.checks.base import judged
+from pyro_vae.checks.questions.statistics import bins_of, grid_of
 from pyro_vae.checks.statistics_by_kind import statistics_of
 from pyro_vae.checks.uniformity import uniform_test
 from pyro_vae.datasets import Dataset, as_dataset
@@ -214,6 +215,40 @@ def test_overfitting():
     assert found.faults == ("over-trained",)
 
 
+def test_a_program_that_learns_by_heart_is_not_told_to_train_longer():
+    """Both checks may fail; their advice is one."""
+    names = ("slope of the last epochs", "training against test data")
+    few = [each for each in all_checks() if each.name in names]
+    epochs = np.arange(40)
+    noise = 0.05 * np.random.default_rng(0).normal(size=40)
+    by_heart = {"train": EXACT.mean + normal(200) * 0.1, "checks": few, "minutes": 1}
+    rising = rows(-100 + 0.5 * epochs + noise)
+    found = pv.check(EXACT.program(), normal(200, 1), history=rising, **by_heart)
+    assert found.faults == ["over-trained"] and len(found.of(False)) == 2
+    slope, gap = (found[name] for name in names)
+    assert slope.change == gap.change and "learns by heart" in slope.means
+    validated = rows(-100 + 0.5 * epochs + noise, validation=-100 + 0.5 * epochs + noise)
+    both = pv.check(EXACT.program(), normal(200, 1), history=validated, **by_heart)
+    assert sorted(both.faults) == ["over-trained", "under-trained"]
+    assert "stop where the validation ELBO ends to" in both[names[0]].change
+    alone = pv.check(
+        EXACT.program(), normal(200, 1), history=rising, train=normal(200), checks=few, minutes=1
+    )
+    assert alone.faults == ["under-trained"]
+
+
+def test_bins_follow_the_levels_of_a_grid():
+    """A histogram of values on a grid has no comb: each bin holds as many levels."""
+    draws = np.random.default_rng(0)
+    for step, least, levels in ((1 / 16, 0.0, 17), (0.1, 3.03, 90), (2.5, -7.0, 31)):
+        values = least + step * draws.integers(0, levels, 4000)
+        bins = bins_of(values, grid_of(values))
+        held = np.histogram(least + step * np.arange(levels), bins)[0]
+        assert set(held[1:-1]) == {-(-levels // 30)} and len(bins) < 35
+    smooth = draws.normal(size=500)
+    assert len(bins_of(smooth, grid_of(smooth))) == 31
+
+
 def test_binarisation():
     name = "binarisation and identity of the data"
     grey = torch.rand(150, 1, 8, 8)
@@ -228,6 +263,31 @@ def test_binarisation():
     found = verdict(name, model, threshold, claims=Claims("dynamic", drawn.sha256))
     assert found.faults == ("wrong binarisation", "not the data of the run")
     assert verdict(name, model, drawn).passed is None
+
+
+def test_the_data_that_were_scored():
+    """A score of training data, or of other data, is named, whatever the data looked at are."""
+    name, test = "binarisation and identity of the data", Dataset(normal(60), name="a")
+    train = Dataset(normal(80, 1), name="a", split="train")
+
+    def found(scored, whole=test):
+        claims = Claims(sha256=test.sha256, scored=scored, whole=whole)
+        return verdict(name, EXACT.program(), test, train=train, claims=claims)
+
+    assert found(Scored(test.sha256, 60)).passed
+    few = found(Scored(test[:20].sha256, 20))
+    assert few.passed and few.means.endswith("the score is of the first 20 of 60")
+    assert found(Scored(test.sha256, 60), whole=None).passed
+    for learnt in (
+        Scored(train.sha256, 80),
+        Scored(train[:9].sha256, 9),
+        Scored("", 140, "a", "all"),
+    ):
+        seen = found(learnt)
+        assert seen.faults == ("the score is of training data",) and "--split test" in seen.change
+    for other in (Scored("0" * 64, 60, "a"), Scored("0" * 64, 60, "b", "train")):
+        seen = found(other)
+        assert seen.faults == ("the score is of other data",) and other.name in seen.means
 
 
 def test_draws():

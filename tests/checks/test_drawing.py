@@ -42,3 +42,12 @@ def test_values_that_are_all_the_same_are_drawn(value, number):
 def test_a_pareto_k_that_is_not_known_is_left_out():
     for shapes in (np.full(5, np.nan), np.array([0.2]), np.array([0.2, np.nan, np.inf])):
         khat(shapes, 0.7)().savefig(io.BytesIO(), format="png")
+
+
+def test_effective_draws_stand_below_pareto_k_datum_by_datum():
+    shapes, ess = np.array([0.1, np.nan, 0.8, 0.3]), np.array([90.0, 1.0, 5.0, 60.0])
+    above, below = khat(shapes, 0.7, ess)().axes
+    assert below.lines[0].get_ydata().tolist() == [90.0, 5.0, 60.0]
+    assert above.get_xlim() == pytest.approx(below.get_xlim(), abs=0.5)
+    assert above.get_position().y0 > below.get_position().y0
+    assert len(khat(shapes, 0.7)().axes) == 1

@@ -12,7 +12,7 @@ from scipy import stats
 from test_checks import EXACT, normal, verdict
 
 import pyro_vae as pv
-from pyro_vae.checks import Subject
+from pyro_vae.checks import Subject, running
 from pyro_vae.checks.base import Checked
 from pyro_vae.checks.questions import leakage, overfitting
 from pyro_vae.checks.questions.predictions import Predictions, _pooled
@@ -213,6 +213,44 @@ def test_rows_that_repeat_by_chance_are_no_leak(kind, num_train, num_test, float
     assert found / times < 0.01 + 3 * (0.01 * 0.99 / times) ** 0.5
 
 
+def looked_for_leaks(test, train):
+    subject = Subject(EXACT.program(), Dataset(test), Dataset(train), None, Claims(), 0)
+    return leakage.Leakage().look(subject)
+
+
+def test_pairs_of_equal_numbers_in_a_sole_column_are_no_leak(float64):
+    """Of a pair of training rows both are twins: their share varies more than if one were."""
+    found = []
+    for seed in range(60):
+        torch.manual_seed(1000 + seed)
+        test, train = (torch.randint(0, 10_000, (num, 1)).double() for num in (300, 700))
+        looked = looked_for_leaks(test, train)
+        found.append(looked.p_value if looked.matters else 1.0)
+    assert np.mean(np.array(found) < 0.05) < 0.05 and min(found) > 1e-3
+    copied = torch.cat([test[:240], train[:60]])
+    assert looked_for_leaks(copied, train).p_value < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_copies_with_noise_are_a_leak_in_any_unit(scale, share, float64):
+    truth, num = LinearGaussian(2, 5, noise=0.6), 400
+    train, test = truth.data(600 + num).split([600, num])
+    assert not looked_for_leaks(scale * test, scale * train).matters
+    count = round(share * num)
+    torch.manual_seed(0)
+    noisy = train[:count] + 0.05 * torch.randn(count, 5)
+    looked = looked_for_leaks(scale * torch.cat([noisy, test[count:]]), scale * train)
+    assert looked.matters and looked.p_value < 1e-4
+
+
+def test_data_that_lie_closer_together_than_the_training_data_are_no_leak(float64):
+    train, test = normal(600), normal(400, 1)
+    for like in (0.1 * test, 0.5 * test + 1, 2 * test):
+        looked = looked_for_leaks(like, train)
+        assert not (looked.matters and looked.p_value < 0.05)
+
+
 def test_a_row_that_cannot_repeat_by_chance_is_a_leak(float64):
     for rows in (torch.randn(160, 3), torch.poisson(1e6 * torch.rand(160, 3))):
         train, test = rows[:100], rows[98:]
@@ -292,11 +330,32 @@ def test_a_column_with_few_observed_values_cannot_be_told_of(float64):
     assert found.passed is not True and found.numbers["of the column with the fewest"] == 5
 
 
+def test_a_moment_of_another_process_does_not_make_a_program_slow_on_one_datum(
+    monkeypatch, float64
+):
+    """A run of one datum is so short that what delays it would count for all of its draws."""
+    now, runs = [0.0], []
+
+    def evaluate(program, data, draws, **_):
+        runs.append(len(data) * draws)
+        delay = 0.05 if len(runs) > 3 and len(runs) % 2 else 0.0
+        now[0] += 0.01 + 1e-6 * len(data) * draws + delay
+
+    monkeypatch.setattr(running, "evaluate", evaluate)
+    monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
+    for num in (1, 3, 200):
+        runs.clear()
+        speed = running._Speed.of(Subject(EXACT.program(), Dataset(normal(num))))
+        assert 0.5e-6 < speed.row < 5e-6 and speed.call == pytest.approx(0.001, rel=0.1)
+        assert max(runs) > max(200 * num, 20_000) - num
+
+
 def test_what_is_too_few_for_a_classifier_is_said(float64):
     for name in ("data against generated data", "aggregate posterior against the prior"):
         found = verdict(name, SOUND, normal(5))
         assert found.passed is None
-        assert found.means == "5 data are too few to fit a classifier to: take 10"
+        assert found.means == "5 data are too few to fit a classifier to"
+        assert found.change == "Check on 10 data or more."
 
 
 class Labelled:

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from commands import FAST, fails
 
@@ -43,6 +44,32 @@ def test_check_writes_verdicts_and_a_page(run, capsys):
     )
 
 
+def identity_of(run, name="binarisation and identity of the data"):
+    assert main(["check", str(run), "--minutes", "0.0001", "--limit", "60"]) == 0
+    found = json.loads((run / "check.json").read_text())
+    return next(each for each in found["checks"] if each["name"] == name)
+
+
+def test_a_score_of_other_than_the_test_data_is_not_honest(run, tmp_path):
+    few = ["--num-samples", "5", "--limit", "30"]
+    assert main(["evaluate", str(run), *few]) == 0
+    honest = identity_of(run)
+    assert honest["passed"] and "first 30 of 360" in honest["means"]
+    for split in ("train", "all"):
+        assert main(["evaluate", str(run), "--split", split, *few]) == 0
+        found = identity_of(run)
+        assert found["faults"] == ["the score is of training data"]
+        assert f"digits, {split}, 30 data" in found["means"]
+        assert "--split test" in found["what_to_do"]
+    other = tmp_path / "other.npz"
+    np.savez(other, x=np.random.default_rng(0).integers(0, 2, (100, 1, 8, 8)).astype("float32"))
+    assert main(["evaluate", str(run), "--data", str(other), *few]) == 0
+    assert identity_of(run)["faults"] == ["the score is of other data"]
+
+
 def test_mistakes_end_in_one_line(run, capsys):
     assert fails(capsys, "check", run, "--minutes", "0").startswith("pyro-vae: minutes")
+    for wrong in ("nan", "inf", "-inf"):
+        line = fails(capsys, "check", run, f"--minutes={wrong}")
+        assert f"minutes: got {wrong}, expected a finite number; pass one, as --minutes 1.0" in line
     assert "limit" in fails(capsys, "check", run, "--limit", "1")

@@ -10,6 +10,7 @@ from commands import FAST, fails
 import pyro_vae as pv
 from pyro_vae import checkpoint
 from pyro_vae.cli import main
+from pyro_vae.cli.anneal import on_crossing
 from pyro_vae.datasets.forms import shuffled
 
 FEW = ["--limit", "12", "--seed", "3"]
@@ -111,6 +112,27 @@ def test_training_data_are_measured_by_others_not_by_themselves(run):
 )
 def test_a_setting_that_cannot_be_is_said_in_a_line(run, capsys, words, line):
     assert line in fails(capsys, words[0], run, *words[1:])
+
+
+@pytest.mark.parametrize(
+    "gap, error, words",
+    [
+        (-0.163, 0.189, "agree within their error"),
+        (-0.9, 0.1, "one of them is no bound"),
+        (-0.1, math.nan, "simulate more"),
+        (0.1, 0.2, ""),
+    ],
+)
+def test_bounds_that_cross_are_spoken_of(gap, error, words):
+    told = on_crossing(gap, error)
+    assert words in told and bool(told) == bool(words)
+
+
+def test_a_p_value_is_never_said_to_be_nothing(run, capsys, monkeypatch):
+    monkeypatch.setattr("pyro_vae.diagnostics.calibration.Uniformity.smallest", 7.8e-107)
+    assert main(["calibrate", str(run), *COMMANDS["calibrate"]]) == 0
+    assert "< 0.0001" in capsys.readouterr().out
+    assert numbers(run, "calibrate")["p of uniform ranks, all dimensions"]["value"] == 7.8e-107
 
 
 def test_conditional_programs_and_global_latents_are_taken(tmp_path, capsys, monkeypatch):

@@ -48,7 +48,7 @@ class ActiveUnits(Check):
     def look(self, subject: Subject) -> Finding:
         count = len(subject.few)
         if count < 2:
-            raise CannotTell("of a single datum nothing moves")
+            raise CannotTell("of a single datum nothing moves", "Check on more data.")
         # So many that their noise alone makes no unit active, however few the data.
         draws = max(DRAWS, math.ceil(FEW_DATA * math.sqrt(2 / (count - 1))))
         units = active_units(subject.local, subject.few, draws, threshold=LEAST, seed=subject.seed)

@@ -18,6 +18,10 @@ __all__ = ["Bracket"]
 DATA, CHAINS, TEMPERATURES, LEAPFROG = 40, 8, 150, 5
 TIGHT = 0.5  # nats between the bounds
 TOLERATED = 0.1  # nats
+ANNEAL = (
+    "Anneal in more steps: pyro-vae anneal RUN --num-temperatures 2000, or pv.evaluation.bdmc of "
+    "the program with num_temperatures=2000."
+)
 
 
 class Bracket(Check):
@@ -85,7 +89,7 @@ class Bracket(Check):
                 "more than that"
             )
             more = "Raise --minutes: more temperatures bring the bounds together."
-            return Finding(means, numbers, change="" if self.size == 1 else more, figure=figure)
+            return Finding(means, numbers, change=ANNEAL if self.size == 1 else more, figure=figure)
         return Finding(
             means=means,
             numbers=numbers,

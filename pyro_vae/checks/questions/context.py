@@ -37,7 +37,9 @@ class Context(Check):
             raise DoesNotApply("the program takes no context")
         groups = list(_groups(subject))
         if not groups:
-            raise CannotTell(f"no label has {FEWEST} data")
+            raise CannotTell(
+                f"no label has {FEWEST} data", f"Check on {FEWEST} data or more of a label."
+            )
         real = torch.cat([part.real for part in subject.entries], dim=1).numpy()
         made = torch.cat([part.simulated for part in subject.entries], dim=2).numpy()
         pooled = made.reshape(-1, made.shape[-1])

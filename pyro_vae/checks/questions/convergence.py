@@ -35,6 +35,7 @@ class Convergence(Check):
             return Finding(
                 f"{len(curve)} epochs are too few to see a slope in; {FEWEST} are needed",
                 {"epochs": len(curve)},
+                change="Train for more epochs (--epochs with --resume).",
             )
         is_small = slope.p_value < LEVEL and slope.gain <= slope.little
         return Finding(
@@ -43,6 +44,7 @@ class Convergence(Check):
             f"{slope.error:.2g} nats"
             + (f", up to {slope.little:.2g} is little" if is_small else ""),
             numbers={
+                "curve": name,
                 "epochs": len(curve),
                 "of them in the line": slope.epochs,
                 "nats gained over them": slope.gain,

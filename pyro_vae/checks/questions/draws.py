@@ -37,7 +37,11 @@ class Draws(Check):
         few, k = seeded_rows(subject.few, DATA, subject.seed), subject.num_samples
         total = min(max(MORE * k, LEAST), MOST)
         if total < 2 * k:
-            return Finding(f"K = {k} is too large to be held against more draws", {"draws K": k})
+            return Finding(
+                f"K = {k} is too large to be held against more draws",
+                {"draws K": k},
+                change=f"Score with --num-samples {MOST // 2} or fewer, and check again.",
+            )
         weights = importance_weights(subject.local, few, total, seed=subject.seed).double()
         whole = summarize(weights).values
         groups = weights[: total // k * k].unflatten(0, (-1, k))

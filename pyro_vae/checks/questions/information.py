@@ -32,7 +32,10 @@ class Information(Check):
     def look(self, subject: Subject) -> Finding:
         few = seeded_rows(subject.few, DATA, subject.seed)
         if len(few) < FEWEST:
-            raise CannotTell(f"{len(few)} data are too few: a latent tells log N nats at most")
+            raise CannotTell(
+                f"{len(few)} data are too few: a latent tells log N nats at most",
+                f"Check on {FEWEST} data or more.",
+            )
         parts = aggregate_posterior(subject.local, few, DRAWS, seed=subject.seed)
         nats, error = parts.mutual_information, parts.errors["mutual_information"]
         assert isinstance(error, float)

@@ -46,7 +46,9 @@ class Predictions(Check):
         inside = np.abs(u - 0.5) < LEVEL / 2
         known = ~np.isnan(u)
         if known.any(1).sum() < 2:
-            raise CannotTell("one datum says nothing of how often intervals hold")
+            raise CannotTell(
+                "one datum says nothing of how often intervals hold", "Check on more data."
+            )
         some = known.any(1)
         by_datum = np.where(known, inside, 0)[some].sum(1) / known[some].sum(1)
         # Where nearly all or none are inside, by chance, their spread says little.

@@ -83,7 +83,11 @@ class Reference(Check):
                 else f"{beyond:.0%} of the draws of q lie where NUTS never went: either q is too "
                 "wide or the chains miss a mode"
             )
-            return Finding(means, numbers, figure=figure)
+            change = (
+                "Raise --minutes for longer chains; where modes lie far apart, go by ranks, "
+                "coverage and annealing (pyro-vae anneal RUN), which no chain has to cross."
+            )
+            return Finding(means, numbers, change=change, figure=figure)
         apart = "" if met else f"; chains did not meet (R-hat {r_hat:.2f}): there are several modes"
         return Finding(
             means=means + apart,

@@ -14,6 +14,8 @@ from pyro_vae.plotting.files import named
 __all__ = ["Statistics"]
 
 LEVEL = 0.01
+BINS = 30
+GRID = 0.01  # of a step, by which a value on a grid may be off
 SHOWN = 4  # faults, and columns of each, that are named
 
 
@@ -81,6 +83,39 @@ def _some(columns: list[str]) -> str:
     return ", ".join(columns[:SHOWN]) + more
 
 
+def grid_of(values: np.ndarray) -> tuple[float, float]:
+    """The least value and the step of the grid that values lie on; a step of 0 where on none.
+
+    Example:
+        >>> grid_of(np.array([0.5, 0.5, 0.75, 0.75, 1.5, 1.5])), grid_of(np.array([0.1, 0.5, 0.57]))
+        ((0.5, 0.25), (0.1, 0.0))
+    """
+    levels = np.unique(values)
+    if len(levels) < 2 or 2 * len(levels) > len(values):  # most are alone: it may be a fine one
+        return float(levels[0]), 0.0
+    step = np.diff(levels).min()
+    places = (levels - levels[0]) / step
+    is_grid = np.abs(places - places.round()).max() < GRID
+    return float(levels[0]), float(step) if is_grid else 0.0
+
+
+def bins_of(values: np.ndarray, grid: tuple[float, float]) -> np.ndarray:
+    """The edges of a histogram without the outermost values, with as many levels of a grid in each.
+
+    Bins that do not follow the levels hold now one more of them and now one fewer: a comb.
+
+    Example:
+        >>> bins_of(np.arange(5) / 4, (0.0, 0.25)).tolist()
+        [-0.125, 0.125, 0.375, 0.625, 0.875, 1.125]
+    """
+    (low, high), (least, step) = np.quantile(values, [0.005, 0.995]), grid
+    if not step:
+        return np.linspace(low, high, BINS + 1)
+    first, last = np.floor((low - least) / step + GRID), np.ceil((high - least) / step - GRID)
+    levels = max(1, int(np.ceil((last - first + 1) / BINS)))  # in each bin
+    return least + step * (np.arange(first, last + 1 + levels, levels) - 0.5)
+
+
 def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
     """Draw real and simulated values of the entry that differs most."""
     part, each = min(found, key=lambda pair: float(pair[1].p_value.min()))
@@ -88,10 +123,7 @@ def _draw(ax, subject: Subject, found: list[tuple[Entries, Departure]]) -> None:
     both_sides = part.real[:, d], part.simulated[:, :, d].flatten()
     real, made = (subject.in_units(part.columns[d], each).numpy() for each in both_sides)
     both = np.concatenate([real[~np.isnan(real)], made[~np.isnan(made)]])
-    low, high = np.quantile(both, [0.005, 0.995])
-    bins = np.linspace(low, high, 31)
-    if part.is_discrete[d]:
-        bins = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    bins = bins_of(both, (0.0, 1.0) if part.is_discrete[d] else grid_of(real[~np.isnan(real)]))
     for values, name in ((real, "data"), (made, "drawn from the model")):
         ax.hist(values, bins=bins, density=True, histtype="step", linewidth=1.5, label=name)
     name = named(part.columns[d])

@@ -39,9 +39,18 @@ class Weights(Check):
             "data above it": above,
             "median effective share of the draws": share.median().item(),
             "smallest effective share": share.min().item(),
+            "median effective draws": score.ess.double().median().item(),
+            "effective draws of the lowest tenth of the data, at most": score.ess.double()
+            .quantile(0.1)
+            .item(),
+            "smallest effective draws": score.ess.double().min().item(),
         }
         if score.above_threshold is None:
-            return Finding(f"K = {score.num_samples} is too small for a Pareto k", numbers)
+            return Finding(
+                f"K = {score.num_samples} is too small for a Pareto k",
+                numbers,
+                change="Score with more draws: evaluate with --num-samples 1000.",
+            )
         means = (
             f"Pareto k is above {threshold:.2f} for {above} of {count} data, and "
             f"{share.median().item():.0%} of the draws count"
@@ -60,5 +69,5 @@ class Weights(Check):
             if is_enough
             else "Give log p(x) as a bound, or evaluate with --proposal "
             "Widened, then with --proposal Widened --proposal.of Refitted, or by pyro-vae anneal.",
-            figure=khat(score.pareto_k.cpu().numpy(), threshold),
+            figure=khat(score.pareto_k.cpu().numpy(), threshold, score.ess.cpu().numpy()),
         )
