@@ -17,7 +17,7 @@ from pyro_vae.files.reading import checked, parsing
 from pyro_vae.report.check_page import check_page
 from pyro_vae.report.commands import remember
 from pyro_vae.report.run_files import FILES, Evaluation, as_json, read_file
-from pyro_vae.training.history import Row
+from pyro_vae.training.history import History, Row
 from pyro_vae.validation import check_count, check_positive
 
 
@@ -57,7 +57,7 @@ def run(argv: list[str]) -> None:
         program,
         test,
         train=data["train"] if is_the_runs else None,
-        history=history,
+        history=History(history),  # of fit, which keeps the weights of the best epoch
         claims=_claims(folder, data["test"], test),
         minutes=options.minutes,
         seed=options.seed,
