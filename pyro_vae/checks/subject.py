@@ -18,6 +18,7 @@ from pyro_vae.diagnostics.calibration import Calibration, calibrate
 from pyro_vae.distributions import stated_support, words_of
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.importance_score import RESTRICTED, ImportanceScore
+from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.programs import is_unconditional
 from pyro_vae.programs.contexts import marks_of
@@ -63,11 +64,13 @@ class Claims:
         binarize: how its data were binarised.
         sha256: the SHA-256 of its test data.
         num_samples: the draws K of the log p(x) that it reports.
+        proposal: what they were drawn from; the guide, if none is given.
     """
 
     binarize: str | None = None
     sha256: str | None = None
     num_samples: int | None = None
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True)

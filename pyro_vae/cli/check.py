@@ -12,6 +12,7 @@ from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run, recipe_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.evaluation.proposals import recorded
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.files.reading import checked, parsing
 from pyro_vae.report.check_page import check_page
@@ -89,6 +90,7 @@ def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
         binarize=scored["binarize"] if scored else recipe_of(folder).get("binarize"),
         sha256=test.sha256 if known == whole.sha256 else known,
         num_samples=ll.get("num_samples") if ll else None,
+        proposal=recorded(scores.get("proposal", {})),
     )
 
 
