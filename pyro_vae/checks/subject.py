@@ -18,6 +18,7 @@ from pyro_vae.diagnostics.calibration import Calibration, calibrate
 from pyro_vae.distributions import stated_support, words_of
 from pyro_vae.evaluation.importance import evaluate
 from pyro_vae.evaluation.importance_score import RESTRICTED, ImportanceScore
+from pyro_vae.evaluation.proposals import Proposal
 from pyro_vae.evaluation.scores import Score
 from pyro_vae.programs import is_unconditional
 from pyro_vae.programs.contexts import marks_of
@@ -103,6 +104,7 @@ class Claims:
         scored: the data of that log p(x).
         whole: the test data that were scored or might have been, where those that are looked at
             are only some of them.
+        proposal: what they were drawn from; the guide, if none is given.
     """
 
     binarize: str | None = None
@@ -110,6 +112,7 @@ class Claims:
     num_samples: int | None = None
     scored: Scored | None = None
     whole: Dataset | None = None
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from pyro_vae.cli.run_data import read_data
 from pyro_vae.cli.runs import add_data_arguments, add_run_arguments, data_of, load_run, recipe_of
 from pyro_vae.cli.terminal import console_of
 from pyro_vae.datasets.dataset import Dataset
+from pyro_vae.evaluation.proposals import recorded
 from pyro_vae.evaluation.scores import versions
 from pyro_vae.files.reading import checked, parsing
 from pyro_vae.report.check_page import check_page
 from pyro_vae.report.commands import remember
 from pyro_vae.report.run_files import FILES, Evaluation, as_json, read_file
-from pyro_vae.training.history import Row
+from pyro_vae.training.history import History, Row
 from pyro_vae.validation import check_count, check_positive
 
 
@@ -58,7 +59,7 @@ def run(argv: list[str]) -> None:
         program,
         test,
         train=data["train"] if is_the_runs else None,
-        history=history,
+        history=History(history),  # of fit, which keeps the weights of the best epoch
         claims=_claims(folder, data["test"], test),
         minutes=options.minutes,
         seed=options.seed,
@@ -96,6 +97,7 @@ def _claims(folder: Path, whole: Dataset, test: Dataset) -> Claims:
         if scored and "num_data" in scores
         else None,
         whole=whole,
+        proposal=recorded(scores.get("proposal", {})),
     )
 
 

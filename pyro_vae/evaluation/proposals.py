@@ -8,8 +8,9 @@ of any program. Discrete sites are drawn as they were.
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
@@ -32,6 +33,7 @@ __all__ = [
     "Refitted",
     "Widened",
     "in_one_step",
+    "recorded",
 ]
 
 P = TypeVar("P")
@@ -295,6 +297,38 @@ def in_one_step(proposal: P) -> P:
     if isinstance(proposal, Widened | Defensive):
         return replace(proposal, of=in_one_step(proposal.of))
     return proposal
+
+
+def recorded(record: Mapping[str, str]) -> Proposal | None:
+    """The proposal of an evaluation, as ``evaluation.json`` records it; ``None`` if it is not ours.
+
+    Args:
+        record: its name, and each of its settings as it is written in Python.
+
+    Example:
+        >>> recorded({"name": "Widened", "factor": "1.3", "of": "Refitted(steps=20)"})
+        Widened(factor=1.3, of=Refitted(steps=20, learning_rate=0.1, num_particles=8))
+        >>> recorded({"name": "Mine", "factor": "1.3"}) is None
+        True
+    """
+    settings = ", ".join(f"{name}={value}" for name, value in record.items() if name != "name")
+    try:
+        made = _made_of(ast.parse(f"{record.get('name', '')}({settings})", mode="eval").body)
+    except (SyntaxError, TypeError, ValueError):
+        return None
+    return made if isinstance(made, Guide | Widened | Refitted | Defensive) else None
+
+
+def _made_of(written: ast.expr) -> object:
+    """A proposal of ours, or a literal, from its expression; nothing else is evaluated."""
+    if not isinstance(written, ast.Call):
+        return ast.literal_eval(written)
+    ours: dict[str, Callable[..., object]]
+    ours = {one.__name__: one for one in (Guide, Widened, Refitted, Defensive)}
+    if not isinstance(written.func, ast.Name) or written.func.id not in ours or written.args:
+        raise ValueError(ast.unparse(written))
+    settings = {str(each.arg): _made_of(each.value) for each in written.keywords}
+    return ours[written.func.id](**settings)
 
 
 def _in_shape_of(value: Tensor, choice: Tensor, plates: Plates) -> Tensor:

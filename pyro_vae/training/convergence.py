@@ -13,7 +13,18 @@ from pyro_vae.training.callbacks import Training
 from pyro_vae.training.changed import anew_from
 from pyro_vae.validation import counted
 
-__all__ = ["FEWEST", "LEVEL", "Slope", "how_it_ended", "is_out_of_patience", "slope_of"]
+__all__ = [
+    "FEWEST",
+    "FEW_STEPS",
+    "LEVEL",
+    "Fall",
+    "Slope",
+    "fall_of",
+    "how_it_ended",
+    "is_out_of_patience",
+    "slope_of",
+    "still_to_gain",
+]
 
 FEWEST = 6  # epochs of the last part
 PART = 1 / 3  # of the epochs is the last part
@@ -21,6 +32,7 @@ SHARE = 0.01  # of all that was gained is little
 SHARE_SINCE = 0.25  # of what was gained after the first third is little, if it is few nats
 LEAST_SINCE = 0.1  # of that is little, however many nats it is
 NATS, FEW_NATS = 0.02, 0.1  # are little, and few
+MOST_KEPT = 0.9  # of a gain is the next one, of a third of the epochs
 MOST_ALIKE = 0.9  # a correlation of epochs in a row
 LEVEL = 0.01  # of the p-value at which a slope is said to be one
 BLOWN_UP = -1e9  # nats per datum, which no further epoch mends
@@ -86,8 +98,68 @@ def slope_of(curve: Sequence[float]) -> Slope | None:
         float(line.slope * len(last)),
         float(stderr * len(last)),
         float(line.intercept),
-        max(NATS, min(SHARE * gained, little_since)),
+        float(max(NATS, min(SHARE * gained, little_since))),
         p_value if math.isfinite(p_value) else 1.0,
+    )
+
+
+def still_to_gain(curve: Sequence[float], slope: Slope) -> float:
+    r"""What a curve is still to gain, if its gains go on shrinking as they did.
+
+    .. math:: g (\rho + \rho^2 + \ldots) = g \frac{\rho}{1 - \rho}, \quad
+              \rho = \min(g / g_0, 0.9)
+
+    with g the gain of the last third, and :math:`g_0` of as many epochs before it.
+
+    Example:
+        >>> halved = [-(0.5 ** (epoch / 10)) for epoch in range(30)]
+        >>> 0.2 < still_to_gain(halved, slope_of(halved)) < 0.3
+        True
+    """
+    from scipy import stats
+
+    if slope.gain <= 0:
+        return 0.0
+    before = np.asarray(curve, dtype=float)[-2 * slope.epochs : -slope.epochs]
+    if len(before) < 2:
+        return slope.gain * MOST_KEPT / (1 - MOST_KEPT)
+    earlier = float(stats.linregress(np.arange(len(before)), before).slope * slope.epochs)
+    kept = min(slope.gain / earlier, MOST_KEPT) if earlier > 0 else MOST_KEPT
+    return slope.gain * kept / (1 - kept)
+
+
+@dataclass(frozen=True)
+class Fall:
+    """By how much a curve fell from its best epochs to its last ones.
+
+    Args:
+        nats: the best mean of a few epochs in a row, less that of the last ones.
+        error: the standard error of that, wider because the best were chosen among all.
+        best: the epoch in the middle of the best, counted from 1.
+    """
+
+    nats: float
+    error: float
+    best: int
+
+
+def fall_of(curve: Sequence[float]) -> Fall:
+    """Compare the last epochs of a curve with its best, both by the mean of a few in a row.
+
+    Example:
+        >>> fall = fall_of([-9.0, -3.0, *[-1.0] * 10, *[-2.0] * 10])
+        >>> fall.nats, fall.best
+        (1.0, 6)
+    """
+    values = np.asarray(curve, dtype=float)
+    means = np.convolve(values, np.full(FEWEST, 1 / FEWEST), "valid")
+    start = int(means.argmax())
+    steps = np.diff(values[start:])  # of a curve with noise alone, they have twice its variance
+    noise = float(steps.std()) / math.sqrt(2) if len(steps) > 1 else 0.0
+    return Fall(
+        float(means[start] - means[-1]),
+        noise * math.sqrt(2 / FEWEST) * (1 + math.sqrt(2 * math.log(len(values))) / 3),
+        start + FEWEST // 2,
     )
 
 
