@@ -76,6 +76,7 @@ class Convergence(Check):
         at_stake = min(slope.gain, to_come) if decayed and not in_haste else slope.gain
         fall = None if of_training else fall_of(curve)
         numbers: dict[str, Number] = {
+            "curve": name,
             "epochs": len(curve),
             "of them in the line": slope.epochs,
             "nats gained over them": slope.gain,
