@@ -119,7 +119,12 @@ def _names_behind(value: str) -> list[str]:
 def _with_dashes(token: str) -> str:
     """A flag as it is remembered beside a run."""
     flag, equals, value = token.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else token
+    return f"--{_dashed(flag[2:])}{equals}{value}" if flag.startswith("--") else token
+
+
+def _dashed(name: str) -> str:
+    """An option's name with dashes; the name of a column of a table stays as it is."""
+    return name if name.startswith("columns.") else name.replace("_", "-")
 
 
 def combinations_of(axes: Sequence[Axis]) -> Iterator[Setting]:
@@ -148,7 +153,7 @@ def read_axis(text: str) -> Axis:
         ('[200]', '[400, 200]')
     """
     name, equals, rest = text.partition("=")
-    name = name.strip().lstrip("-").replace("_", "-")
+    name = _dashed(name.strip().lstrip("-"))
     values = tuple(split_values(rest))
     if not name or not equals or not all(values):
         raise InvalidInput(

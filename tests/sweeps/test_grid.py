@@ -32,6 +32,14 @@ def test_options_behind_a_value_go_with_it():
     ]  # fmt: skip
 
 
+def test_the_name_of_a_column_keeps_its_underscores():
+    axis = read_axis("columns.blood_pressure=real,drop --columns.heart_rate drop --batch_size 4")
+    assert [setting.options for setting in combinations_of([axis])] == [
+        ["--columns.blood_pressure=real"],
+        ["--columns.blood_pressure=drop", "--columns.heart_rate", "drop", "--batch-size", "4"],
+    ]
+
+
 def test_settings_of_names_that_no_folder_can_have_get_folders_of_their_own():
     texts = ["encoder.hidden=[4],[4,4],4", "data=a/b,a-b"]
     for text in texts:
