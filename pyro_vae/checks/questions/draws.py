@@ -11,7 +11,7 @@ from pyro_vae.checks.drawing import on_axes
 from pyro_vae.checks.subject import Subject, seeded_rows
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.evaluation.importance import importance_weights
-from pyro_vae.evaluation.importance_score import convergence, summarize
+from pyro_vae.evaluation.importance_score import convergence, share_of_bounds, summarize
 from pyro_vae.evaluation.proposals import Defensive, Guide, GuideProposal, Proposal, Widened
 from pyro_vae.validation import InvalidInput
 
@@ -31,9 +31,9 @@ class Draws(Check):
     .. math:: \mathrm{E} \log \frac1K \sum_k w_k \le \log p(x)
 
     Means of disjoint groups of K of the same draws estimate the left side, by the proposal that the
-    score was made with. The right side is the highest of two estimates, for each is a lower bound:
-    that from more draws, and that from draws of the proposal widened, by whichever factor leaves
-    the most effective draws. What the logarithm still takes from it is added,
+    score was made with. The right side is that from more draws, or from draws of the proposal
+    widened, by whichever factor leaves the most effective draws, where it is clearly higher or has
+    fewer heavy tails: each is a lower bound. What the logarithm still takes from it is added,
 
     .. math:: \frac{1}{2 K'} \Big( \frac{K'}{\mathrm{ESS}} - 1 \Big),
 
@@ -65,11 +65,13 @@ class Draws(Check):
         name, best = f"that from {total}", whole
         if wider is not None:
             wide = summarize(_weights(subject, few, total, wider))
-            if wide.values.mean() + wide.bias.mean() > whole.values.mean() + whole.bias.mean():
+            more = wide.values + wide.bias - whole.values - whole.bias
+            is_higher = more.mean() > 2 * more.std() / math.sqrt(len(more))
+            if is_higher or share_of_bounds(wide) < share_of_bounds(whole):
                 name, best = f"that from {total} of a proposal {wider.factor:g} times as wide", wide
         bias = best.values + best.bias - parts
         error = (bias.std() / math.sqrt(len(bias))).item()
-        low, bounds = bias.mean().item(), best.is_bound.double().mean().item()
+        low, bounds = bias.mean().item(), share_of_bounds(best)
         passed = _passed(low, error, bounds)
         of = "" if isinstance(proposal, Guide) else f" of {proposal}"
         heavy = f", which is a lower bound itself for {bounds:.0%} of the data" if bounds else ""
