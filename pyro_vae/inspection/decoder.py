@@ -12,10 +12,10 @@ from pyro_vae.inspection.embedding import site_among
 from pyro_vae.inspection.spaces import space_of
 from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.contexts import Context, context_for_each
 from pyro_vae.runtime.environment import evaluating, isolated_random, like_parameters
 from pyro_vae.runtime.latents import Values, in_rows, out_of_rows
 from pyro_vae.runtime.observed import observed_of
-from pyro_vae.runtime.predictive import Context, context_for_each
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Decoder"]

@@ -14,16 +14,14 @@ from pyro_vae.contracts import ProgramLike, SumsLatents, Tensors, Trace, sites_o
 from pyro_vae.distributions import stated_support
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
+from pyro_vae.runtime.contexts import Context, context_for_each
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive, states_given
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.memory import in_fixed_blocks
 from pyro_vae.runtime.observed import AnyDraws, like_parts, observed_parts, parts_of
 from pyro_vae.runtime.predictive import (
-    Context,
-    Entry,
     Sites,
-    context_for_each,
     data_dim,
     in_blocks,
     shown_value,
@@ -55,7 +53,8 @@ def decode(
             by name, as `encode` gives it. Those that the model sums over may be left out: they are
             drawn from p(y | z), which ``seed`` decides.
         context: one label or vector of covariates for all, or one for each (N, ...); or a
-            dictionary of such, with the known quantities that the likelihood takes.
+            dictionary of such, with the known quantities that the likelihood takes. A vector of N
+            numbers is one for each, unless the program takes N features of each.
         draws: draws of x; by default the mean of p(x | z), or what `generate` shows without one.
         seed: seed of the draws; the caller's random state is left as it was.
 
@@ -73,15 +72,7 @@ def decode(
     """
     program = as_program(program)
     counts = next(iter(tensors_of(z).values())).shape[:2]  # N, or K and N, are among them
-    one = _context_of_one(program, context, counts)
-    program = at_posterior(program, one, seed)
-    check_decoding(program, one)
-    with (
-        evaluating(program, seed),
-        validation_enabled(False),
-        AnyDraws(reference_parameter(program)),
-    ):
-        trace = prune_subsample_sites(prior_predictive(program, 1, one))
+    program, trace = _trace_of_one(program, context, counts, seed)
     parts = parts_of(program.event_shape)
     drawn = latent_sites(trace).items()
     sites = {name: site for name, site in drawn if name not in (part or "x" for part in parts)}
@@ -128,21 +119,31 @@ def decode(
     return like_parts({name: x.reshape(*lead, *x.shape[1:]) for name, x in made.items()}, parts)
 
 
-def _context_of_one(
-    program: ProgramLike, context: Context, counts: Sequence[int]
-) -> Tensors | None:
-    """The context of the first datum, from one for all or one for each of so many data."""
-
-    def first(value: Entry) -> Entry:
-        given = torch.as_tensor(value)
-        return given[0] if given.dim() > 0 and len(given) in counts else given
-
-    one: Context
-    if isinstance(context, Mapping):
-        one = {name: first(value) for name, value in context.items()}
-    else:
-        one = None if context is None else first(context)
-    return context_for_each(program, one, 1)
+def _trace_of_one(
+    program: ProgramLike, context: Context, counts: Sequence[int], seed: int
+) -> tuple[ProgramLike, Trace]:
+    """The program with its global latents, and a trace of one datum of so many, or of so many."""
+    entries = context.values() if isinstance(context, Mapping) else [context]
+    tensors = [torch.as_tensor(entry) for entry in entries if entry is not None]
+    lengths = {len(entry) for entry in tensors if entry.dim()}
+    errors: list[Exception] = []
+    # The number that the context has entries of comes first.
+    for num in sorted(counts, key=lambda count: count not in lengths):
+        try:
+            given = context_for_each(program, context, num)
+            check_context(program, num, given)
+            one = rows_of(given, slice(0, 1))
+            fixed = at_posterior(program, one, seed)
+            check_decoding(fixed, one)
+            with (
+                evaluating(fixed, seed),
+                validation_enabled(False),
+                AnyDraws(reference_parameter(fixed)),
+            ):
+                return fixed, prune_subsample_sites(prior_predictive(fixed, 1, one))
+        except (InvalidInput, RuntimeError) as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _check_states(trace: Trace, names: Iterable[str]) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from pyro_vae.contracts import ProgramLike, Site, Tensors, Trace
 from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import representative_of
-from pyro_vae.programs import as_program, is_unconditional
-from pyro_vae.programs.contexts import check_context, with_marks
+from pyro_vae.programs import as_program
+from pyro_vae.programs.contexts import check_context
 from pyro_vae.runtime.blocks import Blocks, with_noise_of
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.contexts import Context, context_for_each
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.from_prior import (
     at_posterior,
@@ -44,10 +45,7 @@ from pyro_vae.validation import (
 )
 
 __all__ = [
-    "Context",
-    "Entry",
     "Sites",
-    "context_for_each",
     "data_dim",
     "encode",
     "generate",
@@ -59,8 +57,6 @@ __all__ = [
 ]
 
 Sites = Mapping[str, Site]
-Entry = int | float | Tensor | list
-Context = Entry | Mapping[str, Entry] | None
 
 
 @in_fixed_blocks
@@ -86,7 +82,8 @@ def generate(
         program: any program whose event shape is known.
         num: how many.
         context: one label or vector of covariates for all, or one for each (num, ...); or a
-            dictionary of such, with the known quantities that the likelihood takes.
+            dictionary of such, with the known quantities that the likelihood takes. A vector of
+            ``num`` numbers is one for each, unless the program takes that many features of each.
         given: parts of x by name (num, \*event), or one datum (1, \*event) for all.
         draws: draws of x; by default the mean of p(x | z) for each draw of z, which is what papers
             show; the most likely value where x has none, as sentences and categories; a draw where
@@ -238,35 +235,6 @@ def encode(
         return latent_sites(with_noise_of(given[rows], seed).traces()[0])
 
     return in_blocks(program, run, partial(shown_value, draws=draws), len(given), seed)
-
-
-def context_for_each(program: ProgramLike, context: Context, num: int) -> Tensors | None:
-    """A context for each of ``num`` data, where one may be given for all.
-
-    Raises:
-        InvalidInput: for a context that the program would take no notice of.
-    """
-    if context is not None and is_unconditional(program):
-        raise InvalidInput(
-            "context",
-            got="one for a program that is not conditional",
-            expected="none",
-            fix="leave context out, or build the program with context=networks.OneHot(10)",
-        )
-
-    def each(value: Entry) -> Tensor:
-        given = torch.as_tensor(value)
-        is_vector = given.dim() == 1 and given.is_floating_point()
-        is_datum = given.dim() > 0 and tuple(given.shape) == program.event_shape
-        one_for_all = given.dim() == 0 or ((is_vector or is_datum) and len(given) != num)
-        return given.expand(num, *given.shape) if one_for_all else given
-
-    made: Tensors | None
-    if isinstance(context, Mapping):
-        made = {name: each(value) for name, value in context.items()}
-    else:
-        made = None if context is None else each(context)
-    return like_parameters(program, with_marks(program, num, made))
 
 
 def in_blocks(
