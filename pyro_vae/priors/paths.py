@@ -171,7 +171,9 @@ class GaussianProcess(nn.Module):
         if is_bad or not isinstance(times, Iterable | None):
             raise InvalidInput(
                 "times",
-                got=f"{len(at)} numbers" if len(at) != length else f"{times!r}",
+                got=f"{len(at)} numbers"
+                if len(at) != length
+                else f"{times!r}, times that do not increase",
                 expected=f"{length} increasing times, one for each step",
                 fix="sort them, or leave them out for equal steps",
             )

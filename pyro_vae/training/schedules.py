@@ -140,11 +140,12 @@ class Steps:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        all_ = self.milestones
-        if not isinstance(all_, tuple | list) or not all(0 < as_number(each) < 1 for each in all_):
+        given = self.milestones
+        is_list = isinstance(given, tuple | list)
+        if not is_list or not all(0 < as_number(each) < 1 for each in given):
             raise InvalidInput(
                 "milestones",
-                got=repr(all_),
+                got=repr(given),
                 expected="fractions of the run, between 0 and 1",
                 fix="pass milestones=(0.5, 0.75)",
             )
