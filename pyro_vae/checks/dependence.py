@@ -287,8 +287,8 @@ def tail_probability(values: np.ndarray, exchanged: np.ndarray) -> np.ndarray:
     Example:
         >>> exchanged = np.random.default_rng(0).exponential(size=1000)
         >>> p = tail_probability(np.array([0.0, 5.0, 20.0]), exchanged)
-        >>> p[0] == 1, abs(np.log(p[1]) + 5) < 1, abs(np.log(p[2]) + 20) < 3
-        (True, True, True)
+        >>> bool(p[0] == 1), [round(each) for each in np.log(p[1:])]
+        (True, [-5, -20])
     """
     ordered = np.sort(exchanged[1:])  # the data's own would make the tail heavier
     reached = len(ordered) - np.searchsorted(ordered, values, "left")

@@ -113,8 +113,8 @@ def still_to_gain(curve: Sequence[float], slope: Slope) -> float:
 
     Example:
         >>> halved = [-(0.5 ** (epoch / 10)) for epoch in range(30)]
-        >>> 0.2 < still_to_gain(halved, slope_of(halved)) < 0.3
-        True
+        >>> round(still_to_gain(halved, slope_of(halved)), 2), round(-halved[-1], 2)
+        (0.13, 0.13)
     """
     from scipy import stats
 
@@ -148,8 +148,8 @@ def fall_of(curve: Sequence[float]) -> Fall:
 
     Example:
         >>> fall = fall_of([-9.0, -3.0, *[-1.0] * 10, *[-2.0] * 10])
-        >>> fall.nats, fall.best
-        (1.0, 6)
+        >>> round(fall.nats, 9), fall.best
+        (1.0, 5)
     """
     values = np.asarray(curve, dtype=float)
     means = np.convolve(values, np.full(FEWEST, 1 / FEWEST), "valid")
