@@ -10,7 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 from pyro_vae.networks.cells import Bottleneck, Cell, ResidualCell
 from pyro_vae.networks.maps import check_map_shape, check_map_size
-from pyro_vae.networks.shapes import Shape, Size, as_shape, check_context_features, over_batch
+from pyro_vae.networks.shapes import (
+    Shape,
+    Size,
+    as_context,
+    as_shape,
+    check_context_features,
+    over_batch,
+)
 from pyro_vae.validation import check_count
 
 __all__ = ["Cells"]
@@ -61,7 +68,7 @@ class Cells(nn.Module):
     ):
         super().__init__()
         check_count("cells", cells, 0)
-        self.in_shape, self.cells, self.context = as_shape(in_shape), cells, context
+        self.in_shape, self.cells, self.context = as_shape(in_shape), cells, as_context(context)
         flat = len(self.in_shape) == 1
         before = (*self.in_shape, 1, 1) if flat else check_map_shape(self.in_shape, 3)
         self.size = before[1:] if size is None else check_map_size(size, 2)

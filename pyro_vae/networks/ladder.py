@@ -11,6 +11,7 @@ from pyro_vae.networks.head import Head
 from pyro_vae.networks.shapes import (
     Shape,
     Size,
+    as_context,
     as_shape,
     features_of,
     out_shape_of,
@@ -76,11 +77,8 @@ class Ladder(nn.Module):
                 fix="add the missing ones, or use VAE for a single level",
             )
         self.encoder, self.ups, self.downs = encoder, nn.ModuleList(ups), nn.ModuleList(downs)
-        self.latents, self.top, self.context = (
-            [as_shape(z) for z in latents],
-            as_shape(top),
-            context,
-        )
+        self.latents, self.top = [as_shape(z) for z in latents], as_shape(top)
+        self.context = as_context(context)
         features = [out_shape_of(network) for network in self.ups]
         self.states: list[Shape] = [*(out_shape_of(network) for network in self.downs), self.top]
         for level, (d, h) in enumerate(zip(features, self.states), start=1):

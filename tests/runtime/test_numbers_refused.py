@@ -134,8 +134,6 @@ def arguments_of(cls, first):
     for name, argument in inspect.signature(cls).parameters.items():
         words = str(argument.annotation)
         is_size = name in ("latent", "in_shape", "size", "event_shape")
-        if cls is pv.networks.Cells and name == "context":
-            continue  # which torch refuses
         if ("int" in words or "float" in words) and not is_size:
             yield cls, first, name, words
 
