@@ -124,10 +124,8 @@ class NegativeBinomial(nn.Module):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds, self.size_factor = (
-            as_bounds("concentration_bounds", concentration_bounds),
-            size_factor,
-        )
+        self.concentration_bounds = as_bounds("concentration_bounds", concentration_bounds)
+        self.size_factor = size_factor
         count = 1 + (learn_concentration == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds
@@ -190,10 +188,8 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
         self.concentration, self.learn_concentration = concentration, learn_concentration
-        self.concentration_bounds, self.size_factor = (
-            as_bounds("concentration_bounds", concentration_bounds),
-            size_factor,
-        )
+        self.concentration_bounds = as_bounds("concentration_bounds", concentration_bounds)
+        self.size_factor = size_factor
         count = 2 + (learn_concentration == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         bounds = self.concentration_bounds

@@ -68,11 +68,8 @@ class DiscretizedLogistic(nn.Module):
         super().__init__()
         check_count("levels", levels, minimum=2)
         self.event_shape, self.network, self.levels = as_shape(event_shape), network, levels
-        self.scale, self.learn_scale, self.scale_bounds = (
-            scale,
-            learn_scale,
-            as_bounds("scale_bounds", scale_bounds),
-        )
+        self.scale, self.learn_scale = scale, learn_scale
+        self.scale_bounds = as_bounds("scale_bounds", scale_bounds)
         self.head = Head(out_shape_of(network), self.event_shape)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
 

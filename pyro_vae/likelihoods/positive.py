@@ -140,11 +140,8 @@ class LogNormal(nn.Module):
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.scale, self.learn_scale, self.scale_bounds = (
-            scale,
-            learn_scale,
-            as_bounds("scale_bounds", scale_bounds),
-        )
+        self.scale, self.learn_scale = scale, learn_scale
+        self.scale_bounds = as_bounds("scale_bounds", scale_bounds)
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.sigma = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)

@@ -60,11 +60,8 @@ class Normal(nn.Module):
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.scale, self.learn_scale, self.scale_bounds = (
-            scale,
-            learn_scale,
-            as_bounds("scale_bounds", scale_bounds),
-        )
+        self.scale, self.learn_scale = scale, learn_scale
+        self.scale_bounds = as_bounds("scale_bounds", scale_bounds)
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.sigma = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
@@ -112,11 +109,8 @@ class Laplace(nn.Module):
     ):
         super().__init__()
         self.event_shape, self.network = as_shape(event_shape), network
-        self.scale, self.learn_scale, self.scale_bounds = (
-            scale,
-            learn_scale,
-            as_bounds("scale_bounds", scale_bounds),
-        )
+        self.scale, self.learn_scale = scale, learn_scale
+        self.scale_bounds = as_bounds("scale_bounds", scale_bounds)
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
@@ -174,11 +168,8 @@ class StudentT(nn.Module):
                 fix="pass df=4",
             )
         self.event_shape, self.network, self.df = as_shape(event_shape), network, df
-        self.scale, self.learn_scale, self.scale_bounds = (
-            scale,
-            learn_scale,
-            as_bounds("scale_bounds", scale_bounds),
-        )
+        self.scale, self.learn_scale = scale, learn_scale
+        self.scale_bounds = as_bounds("scale_bounds", scale_bounds)
         count = 1 + (learn_scale == "network")
         self.head = Head(out_shape_of(network), self.event_shape, count)
         self.spread = Positive(scale, self.event_shape, learn_scale, self.scale_bounds)
