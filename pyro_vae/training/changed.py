@@ -9,14 +9,14 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["anew_from", "changed", "fewer_epochs", "settings_of"]
+__all__ = ["anew_from", "changed", "differs", "fewer_epochs", "settings_of"]
 
 # What an objective finds out about a program, which no user sets.
 FOUND = {"max_plate_nesting", "way", "has_looked"}
 
 
 def settings_of(thing: object) -> object:
-    """A setting in a form that runs can compare: a class's name and its numbers."""
+    """A setting in a form that runs can compare: a class's name, its numbers and lists of them."""
     if isinstance(thing, partial):
         return [settings_of(part) for part in (thing.func, list(thing.args), thing.keywords)]
     if isinstance(thing, dict):
@@ -28,11 +28,30 @@ def settings_of(thing: object) -> object:
     if isinstance(thing, type | FunctionType | BuiltinFunctionType | MethodType):
         return thing.__qualname__
     numbers = {
-        key: value
+        key: settings_of(value)
         for key, value in vars(thing).items()
-        if isinstance(value, bool | int | float | str) and key not in FOUND
+        if _is_plain(value) and key not in FOUND
     }
     return {"class": type(thing).__qualname__, **numbers}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a number, a word, or lists of these."""
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, bool | int | float | str)
+
+
+def differs(setting: object, saved: object) -> bool:
+    """Whether a setting differs from the saved one, in what an older run saved of it.
+
+    Example:
+        >>> differs({"class": "Steps", "factor": 0.1, "milestones": [0.5]}, {"class": "Steps"})
+        False
+    """
+    if isinstance(setting, dict) and isinstance(saved, dict):
+        return any(key not in setting or setting[key] != saved[key] for key in saved)
+    return setting != saved
 
 
 def changed(

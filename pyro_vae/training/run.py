@@ -26,7 +26,7 @@ from pyro_vae.runtime.latent_pairs import NoBound
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
-from pyro_vae.training.changed import changed, fewer_epochs
+from pyro_vae.training.changed import changed, differs, fewer_epochs
 from pyro_vae.training.convergence import how_it_ended, is_out_of_patience
 from pyro_vae.training.history import History, Row, TrainingDiverged, curves_of, why_not_finite
 from pyro_vae.training.left_out import count_left_out
@@ -362,7 +362,7 @@ class Run:
                     expected="those of its recipe.yaml or program.json",
                     fix="resume with those it was started with",
                 )
-            if saved.get(name) != value:
+            if differs(value, saved.get(name)):
                 raise changed(name, value, saved.get(name), self.folder, self.steps.schedule)
         if (trained := len(meta["history"])) > self.steps.epochs:
             raise fewer_epochs(self.steps.epochs, trained, self.folder)

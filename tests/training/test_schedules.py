@@ -9,7 +9,8 @@ from cases import small_vae
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.training import schedules
-from pyro_vae.training.schedules import Cosine, Exponential, Stages, Steps
+from pyro_vae.training.changed import differs, settings_of
+from pyro_vae.training.schedules import Constant, Cosine, Exponential, Stages, Steps
 from pyro_vae.validation import InvalidInput
 
 
@@ -99,3 +100,20 @@ def test_the_command_line_says_it_in_one_line(options, argument, tmp_path, capsy
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"{argument}: got " in said
+
+
+def test_other_milestones_are_refused_when_a_run_is_continued(tmp_path):
+    data = pv.datasets.load("digits")[0][:100]
+    fit = dict(epochs=2, batch_size=50, progress=False, compile="off", out=str(tmp_path / "run"))
+    pv.fit(small_vae(), data, schedule=Steps((0.5, 0.75)), **fit)
+    with pytest.raises(InvalidInput, match="schedule"):
+        pv.fit(small_vae(), data, schedule=Steps((0.2, 0.75)), resume=True, **fit)
+    again = pv.fit(small_vae(), data, schedule=Steps((0.5, 0.75)), resume=True, **fit)
+    assert len(again) == 2
+
+
+def test_a_setting_that_an_older_run_did_not_save_is_not_compared():
+    saved = {"class": "Steps", "factor": 0.1}
+    assert not differs(settings_of(Steps()), saved)
+    assert differs(settings_of(Steps(factor=0.2)), saved)
+    assert differs(settings_of(Constant()), saved)
