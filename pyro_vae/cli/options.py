@@ -91,15 +91,17 @@ CALLED = {
 
 
 def nearest_flag(name: str, known: Sequence[str]) -> str:
-    """As `nearest_name`; initials, and what a flag is called elsewhere, name one too.
+    """As `nearest_name`; initials, a beginning, and what a flag is called elsewhere, name one too.
 
-    Of several with the same initials it is that with the shortest words.
+    Of several with the same initials or beginning it is that with the shortest words.
 
     Example:
         >>> nearest_flag("--lr", ["--labelled-repeats", "--learning-rate", "--seed"])
         "did you mean '--learning-rate'?"
         >>> nearest_flag("--num-data", ["--num-samples", "--simulated", "--limit"])
         "did you mean '--simulated'?"
+        >>> nearest_flag("--num", ["--limit", "--num-samples", "--out"])
+        "did you mean '--num-samples'?"
     """
     initials = name.lstrip("-").lower()
     called = [flag for flag, others in CALLED.items() if initials in others and flag in known]
@@ -109,7 +111,8 @@ def nearest_flag(name: str, known: Sequence[str]) -> str:
     found = [flag for flag in known if "".join(word[0] for word in words[flag]) == initials]
     if len(initials) > 1 and found:
         return f"did you mean {min(found, key=len)!r}?"
-    return nearest_name(name, known)
+    started = [flag for flag in known if len(initials) > 1 and flag.startswith(name)]
+    return f"did you mean {min(started, key=len)!r}?" if started else nearest_name(name, known)
 
 
 def _unknown_argument(message: str) -> InvalidInput | None:

@@ -39,7 +39,11 @@ def new_parser(
         brief: the options of the short help; by default all.
     """
     parser = CommandParser(
-        prog=f"pyro-vae {command}", description=description, exit_on_error=False, add_help=False
+        prog=f"pyro-vae {command}",
+        description=description,
+        exit_on_error=False,
+        add_help=False,
+        allow_abbrev=False,  # a shortened option would mean another once options are added
     )
     parser.sections, parser.brief = sections or {}, brief
     text = "this help; --help all has every option"
