@@ -39,12 +39,13 @@ class Point:
         """log f_1 - log f_0 (C, n)."""
         return self.log_f[1] - self.log_f[0]
 
-    def at(self, beta: float) -> tuple[Tensor, Tensor]:
-        """log f_beta and its gradient."""
-        return (
-            (1 - beta) * self.log_f[0] + beta * self.log_f[1],
-            (1 - beta) * self.gradients[0] + beta * self.gradients[1],
-        )
+    def log_f_at(self, beta: float) -> Tensor:
+        """log f_beta (C, n)."""
+        return torch.lerp(*self.log_f.unbind(), beta)
+
+    def gradient_at(self, beta: float) -> Tensor:
+        """The gradient of log f_beta (C, n, D)."""
+        return torch.lerp(*self.gradients.unbind(), beta)
 
 
 @dataclass(frozen=True)

@@ -130,15 +130,14 @@ class AnnealedPath:
         jitter = 1 + JITTER * (2 * torch.rand(u.shape[:2], device=u.device, dtype=u.dtype) - 1)
         size = (step * jitter)[..., None]
         momentum = torch.randn_like(u)
-        log_f, gradient = start.at(beta)
-        before = log_f - momentum.square().sum(-1) / 2
-        end = start
-        for _ in range(self.chains.num_leapfrog):
-            momentum = momentum + size * gradient / 2
-            end = self.point(end.u + size * momentum)
-            log_f, gradient = end.at(beta)
-            momentum = momentum + size * gradient / 2
-        log_ratio = log_f - momentum.square().sum(-1) / 2 - before
+        before = start.log_f_at(beta) - momentum.square().sum(-1) / 2
+        momentum = torch.addcmul(momentum, size, start.gradient_at(beta), value=0.5)
+        end = self.point(torch.addcmul(u, size, momentum))
+        for _ in range(self.chains.num_leapfrog - 1):
+            momentum = torch.addcmul(momentum, size, end.gradient_at(beta))
+            end = self.point(torch.addcmul(end.u, size, momentum))
+        momentum = torch.addcmul(momentum, size, end.gradient_at(beta), value=0.5)
+        log_ratio = end.log_f_at(beta) - momentum.square().sum(-1) / 2 - before
         # A NaN, from a step too far, is not accepted.
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         acceptance = log_ratio.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
