@@ -13,6 +13,7 @@ import sys
 import types
 from argparse import Namespace
 from configparser import ConfigParser
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -167,13 +168,26 @@ def nvae():
     return step, model
 
 
+def on_this_device(make, *args, device=None, **options):
+    return make(*args, **options)
+
+
+class Words(dict):
+    """Take a name for itself."""
+
+    def __missing__(self, key):
+        return key
+
+
 def efficient_vdvae():
     torch.Tensor.cuda = lambda tensor, *_: tensor
+    torch.zeros = partial(on_this_device, torch.zeros)
     sys.path.insert(0, "efficient_vdvae_torch")
     file, options = ConfigParser(), Namespace()
     file.read("egs/binarized_mnist_baseline.cfg")
-    for part in file.sections():  # of Python expressions
-        setattr(options, part, Namespace(**{k: eval(v) for k, v in file[part].items()}))
+    for part in file.sections():  # of Python expressions, and of words
+        values = {key: eval(value, {}, Words()) for key, value in file[part].items()}
+        setattr(options, part, Namespace(**values))
     reader = Namespace(get_hparams_by_name=lambda _: options)
     for name, stub in {
         "hparams": "HParams",
