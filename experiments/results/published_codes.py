@@ -1,14 +1,13 @@
 """Time the training steps of published codes on this machine, and train some for equal CPU time.
 
-    PYTHONPATH=. python experiments/results/published_codes.py CHECKOUTS OUT.json [MINUTES [RUN]]
+    PYTHONPATH=. python experiments/results/published_codes.py CHECKOUTS OUT.json [MINUTES]
 
 CHECKOUTS is a folder with a checkout of each repository of CODES, under its name. A code is timed
 in a process of its own with one thread: CPU seconds of a step of `published_adapters.py`, after
 warm-up. With MINUTES, the codes of TRAINED are also trained, for so many CPU minutes each, on
-dynamic MNIST, and scored on the first 1,000 test images. So is RUN, and any more after it: a run
-that `run.py` made of a row of OURS, or began. What OUT.json has is not done again. The codes need
-booster-pytorch, boilr, tensorboardX and wget besides our own packages. `table.py` makes tables of
-published_codes.json.
+dynamic MNIST, and scored on the first 1,000 test images. What OUT.json has is not done again. The
+codes need booster-pytorch, boilr, tensorboardX and wget besides our own packages. `table.py` makes
+tables of published_codes.json.
 """
 
 import json
@@ -156,19 +155,10 @@ def both(elbo: Tensor, log_p: Tensor) -> dict:
     return means | errors | {"num_samples": DRAWS, "num_data": TEST}
 
 
-def scored(run: Path) -> dict:
-    program, test = pv.load(run), pv.datasets.load("mnist")[1][:TEST]
-    elbo, score = pv.elbo(program, test, DRAWS), pv.log_likelihood(program, test, DRAWS)
-    epochs = int((run / "metrics.csv").read_text().splitlines()[-1].split(",")[0])
-    return {"epochs": epochs} | both(elbo.value, score.value)
-
-
 def part_of(kind: str, name: str, checkouts: Path, minutes: float) -> dict:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pv.datasets.load("mnist")  # before other code has a `utils` or `models` of its own
-    if kind == "scored":
-        return scored(Path(name))
     if name in OURS:
         return timed_ours(name)
     os.chdir(checkouts / CODES[name][0].split("/")[1])
@@ -190,28 +180,22 @@ def where(name: str, checkouts: Path) -> dict:
     return here | {"repository": f"https://github.com/{CODES[name][0]}", "commit": head.strip()}
 
 
-def main(checkouts: Path, out: Path, minutes: str = "", *runs: str) -> None:
+def main(checkouts: Path, out: Path, minutes: str = "") -> None:
     found, target = json.loads(out.read_text()) if out.exists() else {}, out.with_suffix(".part")
     found["published"] = {
         name: dict(zip(("nats", "of", "recipe", "epochs"), row)) for name, row in PUBLISHED.items()
     }
     parts = [("timed", name) for name in (*OURS, *CODES)]
-    parts += [("scored", run) for run in runs]
     parts += [("trained", name) for name in TRAINED if minutes]
     for kind, name in parts:
-        rows, key = found.setdefault(kind, {}), name
-        if kind == "scored":  # RUNS/NAME-SEED
-            key = Path(name).name.rsplit("-", 1)[0]
-        if key in rows:
+        rows = found.setdefault(kind, {})
+        if name in rows:
             continue
         command = [sys.executable, __file__, checkouts, target, minutes or "0", kind, name]
         if subprocess.run(command).returncode:
             print(f"{kind}, {name}: did not run", flush=True)
             continue
-        rows[key] = json.loads(target.read_text()) | where(key, checkouts)
-        if kind == "scored":
-            epoch = found["timed"][key]["cpu_seconds_an_epoch"]
-            rows[key]["cpu_seconds"] = rows[key]["epochs"] * epoch
+        rows[name] = json.loads(target.read_text()) | where(name, checkouts)
         checkpoint.write_text(out, json.dumps(found, indent=1) + "\n")
         target.unlink()
     checkpoint.write_text(out, json.dumps(found, indent=1) + "\n")
@@ -221,7 +205,7 @@ if __name__ == "__main__":
     if len(sys.argv) < 3:
         raise SystemExit(__doc__)
     checkouts, out = (Path(path).resolve() for path in sys.argv[1:3])
-    if sys.argv[4:5] not in (["timed"], ["trained"], ["scored"]):
+    if sys.argv[4:5] not in (["timed"], ["trained"]):
         main(checkouts, out, *sys.argv[3:])
     else:
         part = part_of(*sys.argv[4:], checkouts, float(sys.argv[3]))
