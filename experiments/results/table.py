@@ -3,8 +3,8 @@
     python experiments/results/table.py [RUNS]
 
 With RUNS, the folder that `run.py` wrote to, summaries and logs of its finished runs are taken over
-first; without, everything is made from `results.json`, `ground_truth.json`, `peers.json` and
-`logs/`, which are committed.
+first; without, everything is made from `results.json`, `ground_truth.json`, `peers.json`,
+`published_codes.json` and `logs/`, which are committed.
 """
 
 import csv
@@ -279,6 +279,92 @@ def estimators_table() -> str:
     )
 
 
+def step_cells(row: dict) -> str:
+    step = row["cpu_seconds_a_step"]
+    seconds = " to ".join(f"{step[each]:.3g}" for each in ("least", "most"))
+    size, epoch = f"{row['weights'] / 1e6:.1f} | {row['batch']}", row["cpu_seconds_an_epoch"]
+    return f"{size} | {step['median']:.3g} ({seconds}) | {epoch:,.0f}"
+
+
+def codes_table() -> str:
+    """Published figures of others, and what a step, an epoch and the recipe of each costs here."""
+    found = read("published_codes.json")
+    if not found:
+        return "Not run."
+    lines = []
+    for name, row in found["published"].items():
+        if name not in found["timed"]:
+            continue
+        timed = found["timed"][name]
+        hours = [
+            f"{epochs * timed['cpu_seconds_an_epoch'] / 3600:,.1f}"
+            for epochs in row["epochs"] or [100]
+        ]
+        cost = " to ".join(hours) + " for 100 epochs" * (not row["epochs"])
+        pixels = "yes" if name.startswith("Pixel") else "no"
+        lines.append(
+            f"| {name} | {pixels} | {row['nats']:.2f} | {row['of']} | {row['recipe']} "
+            f"| {step_cells(timed)} | {cost} |"
+        )
+    return table(
+        "| code | pixels given pixels | published log p(x) | of | recipe | weights, millions "
+        "| batch | CPU s a step, median (range) | CPU s an epoch | CPU hours of the recipe |",
+        lines,
+    )
+
+
+def our_codes_table(results: dict) -> str:
+    """Rows of ours with the cost of their recipes here, stage by stage."""
+    found = read("published_codes.json")
+    if not found:
+        return "Not run."
+    lines = []
+    for name, stages in OUR_STAGES.items():
+        if name not in results or not set(stages) <= set(found["timed"]):
+            continue
+        first = results[name]["scores"][0]
+        ll, bound = first["log_likelihood"], ">= " * is_bound(first)
+        seconds = {
+            stage: epochs * found["timed"][stage]["cpu_seconds_an_epoch"]
+            for stage, epochs in stages.items()
+        }
+        recipe = ", ".join(f"{epochs} epochs of `{stage}`" for stage, epochs in stages.items())
+        of = f"dynamic, K = {ll['num_samples']:,}, {first['num_data']:,} test images"
+        each = ", ".join(
+            f"{found['timed'][stage]['cpu_seconds_an_epoch']:,.0f}" for stage in stages
+        )
+        hours = sum(seconds.values()) / 3600
+        lines.append(
+            f"| `{name.rsplit('-', 1)[0]}` | {bound}{ll['mean']:.2f} +- {ll['se']:.2f} | {of} "
+            f"| {recipe} | {each} | {hours:.1f} |"
+        )
+    return table(
+        "| row | log p(x) | of | recipe | CPU s an epoch | CPU hours of the recipe |", lines
+    )
+
+
+def equal_time_table() -> str:
+    """ELBO and a bound of codes that were trained for as long here."""
+    rows = (read("published_codes.json") or {}).get("trained", {})
+    if not rows:
+        return "Not run."
+    lines = [
+        f"| {name} | {row['cpu_seconds']:,.0f} | {row['epochs']:.1f} | {row['elbo']:.2f} +- "
+        f"{row['elbo_se']:.2f} | >= {row['log_p']:.2f} +- {row['log_p_se']:.2f} "
+        f"| {number(row.get('elbo_of_all'))} |"
+        for name, row in rows.items()
+    ]
+    draws = next(iter(rows.values()))["num_samples"]
+    return table(
+        f"| code | CPU s | epochs | ELBO | log p(x), K = {draws} | ELBO, all 10,000 |", lines
+    )
+
+
+OUR_STAGES = {  # epochs of each stage of a row
+    "best-0": {"best": 90},
+    "best_conv-0": {"best_conv": 55},
+    "best_wide_dreg_4-0": {"best_wide": 40, "best_wide_dreg": 12},
+}
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "cpu": lambda results: results_table(results, "cpu"),
     "priors": priors_table,
@@ -288,6 +374,9 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "ground truth": lambda results: ground_truth_section(),
     "peers": lambda results: peers_table(),
     "estimators": lambda results: estimators_table(),
+    "published codes": lambda results: codes_table(),
+    "our codes": our_codes_table,
+    "equal time": lambda results: equal_time_table(),
 }
 
 
