@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -34,6 +34,7 @@ DRAWS = 200  # of the largest run that the speed is measured by, for each datum
 ROWS = 20_000  # at least, of data and draws: of fewer, a moment's delay would hide what one takes
 GROWTH = 4  # of such runs, from each to the next
 BRIEF = 2.0  # seconds that are too few to measure it by
+SPARE = 2  # times longer than measured that checks may take, where nothing more is measured
 
 
 def all_checks() -> list[Check]:
@@ -115,7 +116,13 @@ def check(
     found: list[tuple[Check, Finding, float]] = []
     left_out: dict[str, float] = {}
     end = time.monotonic() + 60 * minutes
-    speed = _Speed.of(subject)
+
+    def all_fit(speed: _Speed) -> bool:
+        """Whether each check, whole, takes less than its share of the time."""
+        longest = max((speed.seconds(one) for one in chosen), default=0.0)
+        return SPARE * longest * len(chosen) <= end - time.monotonic()
+
+    speed = _Speed.of(subject, all_fit)
     with progress_bar("checks", total=len(chosen), shown=progress) as advance:
         for place, one in enumerate(chosen):
             needed, began = speed.seconds(one), time.monotonic()
@@ -193,8 +200,13 @@ class _Speed:
     row: float
 
     @classmethod
-    def of(cls, subject: Subject) -> _Speed:
-        """Measure it, by scores of a datum and of ever more data and draws until they take long."""
+    def of(cls, subject: Subject, is_enough: Callable[[_Speed], bool] = lambda _: False) -> _Speed:
+        """Measure it, by scores of a datum and of ever more data and draws until they take long.
+
+        Args:
+            subject: the program and its data.
+            is_enough: whether a speed will do though it may be higher: then no more is measured.
+        """
 
         def seconds(num: int, draws: int) -> float:
             began = time.monotonic()
@@ -206,8 +218,16 @@ class _Speed:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                call = whole = min(seconds(1, 1) for _ in range(3))
+                call = seconds(1, 1)
+                for _ in range(2):
+                    if is_enough(cls(call, call)):
+                        return cls(call, call)
+                    call = min(call, seconds(1, 1))
+                whole = call
                 while True:
+                    slowest = cls(call, whole / rows)  # a row of a larger run takes less
+                    if is_enough(slowest):
+                        return slowest
                     before = whole
                     rows = min(GROWTH * rows, largest)
                     num = min(rows, most)

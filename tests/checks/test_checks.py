@@ -342,3 +342,26 @@ def test_what_is_loaded_once_is_no_part_of_the_speed(monkeypatch):
     speed = running._Speed.of(Subject(EXACT.program(), as_dataset(normal(2))))
     assert speed.row == pytest.approx(1e-6, rel=1e-3)
     assert speed.call == pytest.approx(0.0001, rel=0.01)
+
+
+@pytest.mark.parametrize("minutes, runs", [(1e9, 1), (1.0, 8), (0.1, 12)])
+def test_the_speed_is_measured_only_until_all_checks_fit(monkeypatch, minutes, runs):
+    class Long(Check):
+        name, question = "long", "?"
+        calls, rows = 10, 1_000_000
+
+        def look(self, subject):
+            return Finding("it was made", numbers={"part": self.size})
+
+    scored = []
+
+    def evaluate(program, data, num_samples, **options):
+        scored.append(len(data) * num_samples)
+        now[0] += 0.01 + 1e-6 * scored[-1]
+
+    now = [0.0]
+    monkeypatch.setattr(running, "evaluate", evaluate)
+    monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
+    found = pv.check(EXACT.program(), normal(50), checks=[Long(), Long()], minutes=minutes)
+    assert len(scored) == runs and found.left_out == {}
+    assert [each.numbers["part"] for each in found.verdicts] == [1.0, 1.0]
