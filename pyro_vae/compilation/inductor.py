@@ -64,16 +64,22 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
         importlib.import_module("torch.utils.cpp_extension")
     from torch._inductor.exc import CppCompileError
 
-    if any(x.is_cuda for x in inputs) or not is_on():
+    if any(x.is_cuda for x in inputs):
         return _in_parts(graph, inputs, {})
+    try:
+        with widest_vectors():
+            return _with_ours(graph, inputs) if is_on() else _in_parts(graph, inputs, {})
+    except CppCompileError:  # a torch or a compiler that lacks what ours, or the vectors, need
+        return _in_parts(graph, inputs, {})
+
+
+def _with_ours(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
+    """Compile a graph for the CPU, our own C++ in place of some of torch's operations."""
     options: dict[str, object] = {"post_grad_custom_pre_pass": our_logarithm()}
     if can_run_our_products():
         options["post_grad_custom_post_pass"] = our_products()
-    try:
-        with widest_vectors(), _kernels_at_once():
-            return _in_parts(graph, inputs, options)
-    except CppCompileError:  # a torch or a compiler that lacks what ours needs
-        return _in_parts(graph, inputs, {})
+    with _kernels_at_once():
+        return _in_parts(graph, inputs, options)
 
 
 def _in_parts(
