@@ -1,5 +1,7 @@
 """What the tests and the examples in docstrings share: one thread each, and the examples' names."""
 
+import atexit
+import gc
 import os
 
 # Tests run two at a time on two cores; more threads would only wait for one another. Subprocesses
@@ -11,6 +13,18 @@ import torch
 from common import small_vae
 
 import pyro_vae as pv
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Modules and tests live to the end: the collector of garbage need not look at them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # then some libraries say what they find still alive
 
 
 @pytest.fixture(scope="session", autouse=True)
