@@ -31,6 +31,7 @@ from pyro_vae.distributions.levels import (
     OrderedCategory,
 )
 from pyro_vae.distributions.mixtures import MixtureOfNormals
+from pyro_vae.distributions.one_way import image_of, is_one_way, remembered, source_of
 from pyro_vae.distributions.paths import GaussianMarkovPath, MarkovPath, ParallelPaths
 from pyro_vae.distributions.pixels import AutoregressiveBits, CoupledLogistics
 from pyro_vae.distributions.positive import Gamma, Weibull
@@ -41,6 +42,7 @@ from pyro_vae.distributions.sphere import SphericalUniform, VonMisesFisher, unit
 from pyro_vae.distributions.supports import (
     Flat,
     NoDraws,
+    Unstated,
     given_datum,
     has_mean,
     innermost_support,
@@ -102,6 +104,7 @@ __all__ = [
     "StudentT",
     "TorchToPyro",
     "TruncatedEntries",
+    "Unstated",
     "VonMisesFisher",
     "Weibull",
     "ZeroInflatedEntries",
@@ -110,9 +113,11 @@ __all__ = [
     "entries_of",
     "given_datum",
     "has_mean",
+    "image_of",
     "innermost_support",
     "is_missing",
     "is_interval",
+    "is_one_way",
     "is_point_mass",
     "is_same_support",
     "is_thin",
@@ -122,7 +127,9 @@ __all__ = [
     "measure_of",
     "nearest_code",
     "points_of",
+    "remembered",
     "representative_of",
+    "source_of",
     "stated_support",
     "tails_inside",
     "unit_vector",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import MixtureSameFamily, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -162,9 +163,13 @@ class Reshaped(TorchDistribution):
 def as_pyro(distribution: Distribution) -> TorchDistribution:
     """The distribution itself if it is already Pyro's, else wrapped in `TorchToPyro`.
 
+    What `ZukoToPyro` wraps is wrapped anew: Pyro's adapter has no support, mean or ``sample``.
+
     Raises:
         TypeError: if a component returned anything but a distribution.
     """
+    if isinstance(distribution, ZukoToPyro):
+        return TorchToPyro(distribution.dist)
     if isinstance(distribution, TorchDistributionMixin):
         # Pyro's own pairs of a torch distribution and its mixin have all that this class has.
         return cast(TorchDistribution, distribution)

@@ -31,6 +31,7 @@ __all__ = [
     "Flat",
     "NoDraws",
     "OrElse",
+    "Unstated",
     "ends_of",
     "given_datum",
     "has_mean",
@@ -78,21 +79,41 @@ def measure_of(support: Constraint) -> str:
     return "discrete points" if support.is_discrete else MEASURES.get(type(support), "volume")
 
 
-def stated_support(distribution: Distribution) -> Constraint:
-    """The support of a distribution.
+class Unstated(Constraint):
+    """The support of a distribution that states none: any value may lie in it.
 
-    Raises:
-        InvalidInput: if it states none.
+    Pyro asks its own classes of distributions for draws and a density alone.
+
+    Args:
+        event_dim: the number of dimensions of an event.
     """
-    support = distribution.support
-    if support is None:
-        raise InvalidInput(
-            "distribution",
-            got=f"{type(distribution).__name__}, which states no support",
-            expected="a distribution with a support",
-            fix="give its class an attribute support, such as constraints.real",
-        )
-    return support
+
+    def __init__(self, event_dim: int):
+        self.dims = event_dim
+        super().__init__()
+
+    @property
+    def event_dim(self) -> int:  # type: ignore[override]
+        return self.dims
+
+    def check(self, value: Tensor) -> Tensor:
+        return value.new_ones(value.shape[: value.dim() - self.dims], dtype=torch.bool)
+
+    def __repr__(self) -> str:
+        return "unstated (its class has no attribute support)"
+
+
+def stated_support(distribution: Distribution) -> Constraint:
+    """The support of a distribution, `Unstated` for one of a class that has none.
+
+    Example:
+        >>> stated_support(torch.distributions.Normal(0.0, 1.0))
+        Real()
+    """
+    support = None
+    with suppress(NotImplementedError):
+        support = distribution.support
+    return Unstated(len(distribution.event_shape)) if support is None else support
 
 
 def innermost_support(support: Constraint) -> Constraint:
