@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pyro_vae.contracts import Tensors, Trace, sites_of
 from pyro_vae.diagnostics.global_draws import JointDraw, JointDraws
-from pyro_vae.distributions import NoDraws, given_datum
+from pyro_vae.distributions import NoDraws
 from pyro_vae.evaluation.arviz_compat import (
     ArvizData,
     as_array,
@@ -42,7 +42,7 @@ from pyro_vae.evaluation.importance_score import (
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
 from pyro_vae.runtime.latents import in_rows
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import is_observed, observed_part
 from pyro_vae.validation import tensors_of
 
 __all__ = ["global_latents_of", "joint_data"]
@@ -208,15 +208,8 @@ def _warn_of_noise(noise: Tensor, marginal: Tensor) -> None:
 
 def _new_data(trace: Trace, given: Conditioned) -> dict[str, Tensor]:
     """Data drawn at a model's trace, by observed site."""
-    found = {}
-    for name in given.observed_names:
-        site = sites_of(trace).get(name)
-        if name == "x" or site is None:
-            fn = observed_of(trace, at_datum=True)["fn"]
-        else:
-            fn = given_datum(site["fn"], site["value"])
-        found[name] = fn.sample()
-    return found
+    names = [name for name in given.observed_names if is_observed(trace, name)]
+    return {name: observed_part(trace, name, at_datum=True)["fn"].sample() for name in names}
 
 
 def _prior(given: Conditioned, num_samples: int, rows: _Rows, most: int) -> Groups:

@@ -46,7 +46,7 @@ from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.diagnostics.global_data import joint_data
 from pyro_vae.diagnostics.global_draws import draw_jointly
 from pyro_vae.diagnostics.samplers import NUTS, Drawn, FromGuide, Sampler
-from pyro_vae.distributions import NoDraws, is_point_mass, stated_support
+from pyro_vae.distributions import NoDraws, is_one_way, is_point_mass, stated_support
 from pyro_vae.evaluation.arviz_compat import (
     ArvizData,
     as_array,
@@ -177,7 +177,7 @@ class UnreliableDraws(UserWarning):
 
 def _decoded(given: Conditioned, num_samples: int) -> list[Tensor]:
     drawn = given.draw(given.guide, num_samples)
-    return [given.predictive(drawn, name).sample() for name in given.observed_names]
+    return [given.predictive(drawn, n).sample() for n in given.drawn_names] or [*drawn.values()]
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,7 @@ class _Groups:
             name: value.unflatten(0, (self.chains, -1))[:, :kept].flatten(0, 1)
             for name, value in latents.items()
         }
-
-        return {name: self._draws_at(first, name) for name in self.given.observed_names}
+        return {name: self._draws_at(first, name) for name in self.given.drawn_names}
 
     def _draws_at(self, latents: Values, name: str) -> np.ndarray:
         """Draws of one observed site, one at each of the given latents."""
@@ -281,12 +280,13 @@ class _Groups:
 def _has_density(given: Conditioned) -> bool:
     """Whether q(z | x) has a density at latents of one's choice.
 
-    It has none with auxiliary sites, nor as a point mass on a continuum.
+    It has none with auxiliary sites, as a point mass on a continuum or a flow that runs one way.
     """
     guide, model = given[:1].traces()
     sites, latents = latent_sites(guide), latent_sites(model)
     return sites.keys() == latents.keys() - given.plates.summed and not any(
-        is_point_mass(site["fn"]) and not stated_support(latents[name]["fn"]).is_discrete
+        (is_point_mass(site["fn"]) and not stated_support(latents[name]["fn"]).is_discrete)
+        or is_one_way(site["fn"], site["value"])
         for name, site in sites.items()
     )
 

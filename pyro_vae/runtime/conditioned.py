@@ -25,7 +25,6 @@ from pyro_vae.contracts import (
     sites_of,
 )
 from pyro_vae.datasets.dataset import Data
-from pyro_vae.distributions import given_datum
 from pyro_vae.programs import AtGlobals, as_program, particles
 from pyro_vae.programs.refined import FitsItsGuide
 from pyro_vae.runtime.checks import checked_data
@@ -43,11 +42,11 @@ from pyro_vae.runtime.global_latents import (
     log_prior_of,
 )
 from pyro_vae.runtime.independence import MOST_DATA, DrawsMixed, Look, check_independence
-from pyro_vae.runtime.latent_pairs import latent_sites
+from pyro_vae.runtime.latent_pairs import check_density, latent_sites
 from pyro_vae.runtime.latents import Values, draws_in
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
 from pyro_vae.runtime.noise import FixedNoise, has_own_noise
-from pyro_vae.runtime.observed import observed_of
+from pyro_vae.runtime.observed import is_observed, observed_part
 from pyro_vae.runtime.one_draw import run_by_draw, take_one_draw, trace_by_draw
 from pyro_vae.runtime.summed import is_summed, latents_alone, with_drawn
 from pyro_vae.runtime.traces import (
@@ -61,7 +60,7 @@ from pyro_vae.runtime.traces import (
     terms_of,
     weights_of,
 )
-from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
+from pyro_vae.validation import count_of, rows_of, tensors_of
 
 __all__ = ["Conditioned", "conditioned"]
 
@@ -335,17 +334,19 @@ class Conditioned:
         """The names of the observed sites: "x", or those of the parts of x."""
         return [name or "x" for name in tensors_of(self.x)]
 
+    @property
+    def drawn_names(self) -> list[str]:
+        """Those of the observed sites of which new data can be drawn."""
+        model = self[:1].traces()[1]
+        return [name for name in self.observed_names if is_observed(model, name)]
+
     def observation(self, values: Values, name: str = "x") -> TorchDistribution:
         r"""p(x | z) at K given latents of N data: a distribution of batch shape (K, N, ...)."""
-        trace = self.drawn_at(values)
-        return (observed_of(trace) if name == "x" else sites_of(trace)[name])["fn"]
+        return observed_part(self.drawn_at(values), name)["fn"]
 
     def predictive(self, values: Values, name: str = "x") -> TorchDistribution:
         """As `observation`, with what each datum fixes of it, such as the total of its counts."""
-        if name == "x":
-            return observed_of(self.drawn_at(values), at_datum=True)["fn"]
-        site = sites_of(self.drawn_at(values))[name]
-        return given_datum(site["fn"], site["value"])
+        return observed_part(self.drawn_at(values), name, at_datum=True)["fn"]
 
     def drawn_at(self, values: Values) -> Trace:
         """The model's trace at K given latents, those that it sums over drawn given them and x."""
@@ -372,19 +373,9 @@ class Conditioned:
         return total
 
     def check_no_auxiliary(self) -> None:
-        """Raise `InvalidInput` if the guide has sites that the model lacks.
-
-        The density q(z | x) itself is then an integral over them.
-        """
+        """Raise `InvalidInput` if the guide has no density at latents of one's choice."""
         one = self[:1]
-        extra = one.draw(self.guide, 1).keys() - one.draw(self.model, 1).keys()
-        if extra:
-            raise InvalidInput(
-                min(extra),
-                got="an auxiliary site of the guide",
-                expected="a guide whose density at z is known",
-                fix="use a guide without auxiliary sites, or start annealing from the prior",
-            )
+        check_density(*one.traces(guide=one.guide))
 
 
 def _spread(num_data: int) -> list[int]:

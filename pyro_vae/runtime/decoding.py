@@ -75,7 +75,7 @@ def decode(
     program, trace = _trace_of_one(program, context, counts, seed)
     parts = parts_of(program.event_shape)
     drawn = latent_sites(trace).items()
-    sites = {name: site for name, site in drawn if name not in (part or "x" for part in parts)}
+    sites = {name: site for name, site in drawn if "obs" not in site["infer"]}  # but x
     summed = program.summed if isinstance(program, SumsLatents) else ()
     needed = [name for name in sites if name not in summed]
     values: dict[str, Tensor] = z if isinstance(z, dict) else dict.fromkeys(needed[:1], z)

@@ -25,7 +25,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vae.contracts import ProgramLike, Site, StochasticFunction, Tensors
-from pyro_vae.distributions import is_point_mass
+from pyro_vae.distributions import image_of, is_one_way, is_point_mass, source_of
 from pyro_vae.programs import particles
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.latents import Values
@@ -47,7 +47,10 @@ class DrawsMixed(InvalidInput):
 
 
 class Given(Messenger):
-    """Put values at the sites of a guide; a point mass follows from its sources instead."""
+    """Put values at the sites of a guide; a point mass follows from its sources instead.
+
+    So does a draw of a flow that runs one way, whose value here is its base's.
+    """
 
     def __init__(self, values: Values):
         super().__init__()
@@ -55,7 +58,9 @@ class Given(Messenger):
 
     def _pyro_sample(self, msg: Site) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True  # type: ignore[typeddict-unknown-key]
+            fn, value = msg["fn"], self.values[msg["name"]]
+            msg["value"] = image_of(fn, value) if is_one_way(fn, value) else value
+            msg["done"] = True  # type: ignore[typeddict-unknown-key]
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Look:
             for term in terms_of(trace, self.plates, shape).values()
         )
         sources = {
-            name: site
+            name: _at_source(site)
             for name, site in latent_sites(traces[0]).items()
             if not is_point_mass(site["fn"])
         }
@@ -116,6 +121,16 @@ class Look:
             axis = self.plates.particle_dim - len(site["fn"].event_shape)
             found[name] = site["value"].select(axis, draw).reshape(like[name]["value"].shape)
         return found
+
+
+def _at_source(site: Site) -> Site:
+    """A site with what its value is the image of, where the value alone has no density."""
+    source = source_of(site["fn"], site["value"])
+    if not is_one_way(site["fn"], site["value"]):
+        return site
+    site = site.copy()
+    site["value"] = source
+    return site
 
 
 @dataclass(frozen=True)
@@ -170,6 +185,9 @@ def check_independence(look: Look, *, has_noise: bool, drawn: Run | None = None)
         if not has_noise and not is_rounding(change):
             raise _refusal("its place in its batch, or on data of another batch", change)
     if has_noise:
+        if not look.plates.one_draw:
+            with _runs_for_draws():
+                look.run(everyone, draws=DRAWS)
         return
     if last:
         alone = look.run([last], look.values_at(whole.sources, [last])).weights
@@ -193,13 +211,20 @@ def _moved(x: Tensors, factor: float) -> Tensors:
 def _check_draws(
     look: Look, whole: Run, rows: list[int], is_rounding: Callable[[float], bool]
 ) -> None:
-    try:
+    with _runs_for_draws():
         many = look.run(rows, draws=DRAWS)
         for k in range(DRAWS):  # the first may know the last alone, or the last the first
             values = look.one_of(many.sources, k, whole.sources)
             change = _change(look.run(rows, values).weights[0], many.weights[k])
             if not is_rounding(change):
                 raise _refusal("the other draws of its latents", change, kind=DrawsMixed)
+
+
+@contextmanager
+def _runs_for_draws() -> Iterator[None]:
+    """Turn what torch and Pyro raise on draws in front of the data into the refusal of them."""
+    try:
+        yield
     except InvalidInput:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:

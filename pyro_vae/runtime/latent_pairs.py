@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 
 from pyro_vae.contracts import Site, Trace, sites_of
-from pyro_vae.distributions import is_point_mass, stated_support
+from pyro_vae.distributions import is_one_way, is_point_mass, stated_support
 from pyro_vae.runtime.summed import is_summed
 from pyro_vae.validation import InvalidInput
 
@@ -89,7 +89,8 @@ def _check_pairs(q: dict[str, Site], p: dict[str, Site], scored: bool) -> None:
             got="a latent site of the model that the guide does not have",
             expected="a guide for every latent",
             fix="sample it in the guide, or, if it is discrete, have the model sum over it: "
-            'infer={"enumerate": "parallel"}',
+            'infer={"enumerate": "parallel"}; if it is to be observed, give the model its value: '
+            "pv.Program(model, guide, arguments=lambda x, context: (x, x))",
         )
     for name in shared if scored and not auxiliary else ():
         is_point = is_point_mass(q[name]["fn"])
@@ -100,6 +101,31 @@ def _check_pairs(q: dict[str, Site], p: dict[str, Site], scored: bool) -> None:
                 expected="a guide with a density",
                 fix="it has neither an ELBO nor a log p(x): report the loss and the "
                 "reconstruction, or use a posterior with spread such as DiagonalNormal",
+            )
+
+
+def check_density(guide: Trace, model: Trace) -> None:
+    """Raise `InvalidInput` if a guide has no density at latents that it has not drawn.
+
+    With sites that the model lacks it is an integral over them.
+    """
+    sites = latent_sites(guide)
+    extra = sites.keys() - latent_sites(model).keys()
+    if extra:
+        raise InvalidInput(
+            min(extra),
+            got="an auxiliary site of the guide",
+            expected="a guide whose density at z is known",
+            fix="use a guide without auxiliary sites, or start annealing from the prior",
+        )
+    for name, site in sites.items():
+        if is_one_way(site["fn"], site["value"]):
+            raise InvalidInput(
+                name,
+                got="a flow without an inverse in the guide, which has a density at its own draws",
+                expected="a guide whose density at z is known",
+                fix="use a flow with an inverse, such as affine_coupling, or score the guide's own "
+                "draws: log_likelihood without proposal=, annealing from the prior",
             )
 
 

@@ -16,10 +16,12 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.contracts import Site, StochasticFunction, Tensors
+from pyro_vae.contracts import Site, StochasticFunction, Tensors, sites_of
 from pyro_vae.runtime.environment import seed_generators
 
 __all__ = ["FixedNoise", "block_seed", "has_own_noise"]
+
+SEEDS = 3  # of a guide's own random numbers, to see whether it is another under each
 
 
 def block_seed(seed: int, block: int) -> int:
@@ -124,8 +126,27 @@ class _OwnNoise(Messenger):
 
 
 def has_own_noise(guide: StochasticFunction, device: torch.device, *args: Tensors | None) -> bool:
-    """Whether a guide draws random numbers other than those of its sites."""
+    """Whether a guide draws random numbers other than those of its sites, and they change it.
+
+    The first value of a ``pyro.param``, drawn at every call and used at the first, changes nothing.
+    """
     noise = _OwnNoise(device)
     with noise:
         poutine.trace(guide).get_trace(*args)
-    return noise.found
+    if not noise.found:
+        return False
+    generators = _Generators(device)
+    start, runs = generators.state(), []
+    for seed in range(SEEDS):
+        generators.restore(start)
+        with torch.no_grad():
+            trace = poutine.trace(FixedNoise(device, seed)(guide)).get_trace(*args)
+            trace.compute_log_prob()
+        runs.append([each for site in sites_of(trace).values() for each in _numbers(site)])
+    return any(not torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+
+def _numbers(site: Site) -> list[Tensor]:
+    """A site's value and log-density, NaN as a number."""
+    values = site["value"], site["log_prob"]
+    return [value.nan_to_num(torch.pi) for value in values if isinstance(value, Tensor)]

@@ -6,6 +6,7 @@ A program of ours observes x at one site of x's own shape. A pair of Pyro functi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,11 @@ __all__ = [
     "GivenData",
     "NotObserved",
     "Unconditioned",
+    "is_observed",
     "like_parts",
     "observed_data",
     "observed_of",
+    "observed_part",
     "observed_parts",
     "parts_of",
 ]
@@ -58,8 +61,10 @@ def observed_of(trace: Trace, *, at_datum: bool = False) -> Site:
             got="no site that observes x as it is",
             expected="pyro.sample('x', ..., obs=x)",
             fix="observe x itself: a change of its scale belongs into the data set or a transform "
-            "of the distribution",
+            "of the distribution; what is given and not modelled belongs into the context",
         )
+    for piece in pieces:
+        piece.check_size()
     site = pieces[0].site.copy()
     site["name"] = "x"
     if len(pieces) > 1 or not pieces[0].is_whole:
@@ -94,6 +99,20 @@ class _Piece:
             and right == self.place.event
             and not any(d < data for d in dims)
         )
+
+    def check_size(self) -> None:
+        """Raise `NotObserved` if the site's density draws another number of entries."""
+        order, _ = self.order
+        sizes = [self.site["fn"].batch_shape[d] for d in order[len(order) - len(self.dims[0]) :]]
+        event = (*sizes, *self.site["fn"].event_shape)
+        if self.place is not None and math.prod(event) != math.prod(self.place.shape):
+            raise NotObserved(
+                "model",
+                got=f"a density over {event} at the site that observes x of shape "
+                f"{self.place.shape}",
+                expected="a density that draws x whole",
+                fix="give it the event shape of x; scores need none",
+            )
 
     @property
     def dims(self) -> tuple[list[int], int]:
@@ -219,7 +238,43 @@ def _joined(pieces: Sequence[_Piece], value: Callable[[_Piece], Tensor]) -> Tens
 
 def observed_parts(trace: Trace, parts: Iterable[str]) -> dict[str, Site]:
     """The observed sites of a trace by name, those of some parts of x; of a tensor it is "x"."""
-    return {name or "x": sites_of(trace)[name] if name else observed_of(trace) for name in parts}
+    return {name or "x": observed_part(trace, name) for name in parts}
+
+
+def observed_part(trace: Trace, name: str, *, at_datum: bool = False) -> Site:
+    """The site of a part of x in a model's trace; of a single tensor as `observed_of`.
+
+    Args:
+        trace: of a model.
+        name: of the part; ``""`` or ``"x"`` of a single tensor.
+        at_datum: whether what each datum fixes of its distribution is fixed, such as a total.
+
+    Raises:
+        NotObserved: if no site observes it.
+    """
+    site = sites_of(trace).get(name)
+    if name in ("", "x") and (site is None or not name or "x" in site["infer"]):
+        return observed_of(trace, at_datum=at_datum)
+    if site is None:
+        raise NotObserved(
+            f"x[{name!r}]",
+            got="a part of x that no site of the model observes",
+            expected="parts that sites observe as they are",
+            fix=f"pass it as the context: the data ({{...}}, {{{name!r}: ...}}), and "
+            "pv.Program(model, guide, arguments=lambda x, context: ({**x, **context},))",
+        )
+    if at_datum:
+        site = site.copy()
+        site["fn"] = given_datum(site["fn"], site["value"])
+    return site
+
+
+def is_observed(trace: Trace, name: str) -> bool:
+    """Whether a site of a model's trace observes a part of x as it is."""
+    try:
+        return bool(observed_part(trace, name))
+    except NotObserved:
+        return False
 
 
 def observed_data(trace: Trace, shape: EventShape | None) -> Tensors:

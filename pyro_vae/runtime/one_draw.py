@@ -27,7 +27,12 @@ from pyro_vae.contracts import (
     Trace,
     sites_of,
 )
-from pyro_vae.distributions import given_datum, representative_of, stated_support
+from pyro_vae.distributions import (
+    given_datum,
+    remembered,
+    representative_of,
+    stated_support,
+)
 from pyro_vae.programs import AtGlobals
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import paired_traces
@@ -60,8 +65,13 @@ def run_by_draw(
     particle_dim: int,
 ) -> tuple[Trace, Trace]:
     """Traces (guide, model) of K runs, as if they had been one in a plate of draws."""
-    pairs = [paired_traces(model, guide, *args) for _ in range(num_samples)]
-    guides, models = zip(*pairs)
+    guides, models = [], []
+    for _ in range(num_samples):
+        own, replayed = paired_traces(model, guide, *args)
+        for site in sites_of(own).values():
+            site["fn"] = remembered(site["fn"], site["value"])
+        guides.append(own)
+        models.append(replayed)
     return joined_traces(guides, particle_dim), joined_traces(models, particle_dim)
 
 
@@ -91,8 +101,8 @@ def joined_traces(traces: Sequence[Trace], particle_dim: int) -> Trace:
     for name, first in sites_of(traces[0]).items():
         sites = [sites_of(trace)[name] for trace in traces]
         site = first.copy()
-        site["fn"] = _Draws([s["fn"] for s in sites], -particle_dim - 1)
-        site["value"] = site["fn"].in_front([s["value"] for s in sites])
+        site["fn"] = draws = _Draws([s["fn"] for s in sites], -particle_dim - 1)
+        site["value"] = draws.remember([s["value"] for s in sites])
         site["mask"] = _mask(sites, -particle_dim - 1)
         site["cond_indep_stack"] = (*first["cond_indep_stack"], frame)
         joined.add_node(name, **site)
@@ -133,7 +143,16 @@ class _Draws(TorchDistribution):
         self.parts, self.rank = parts, rank
         batch = torch.broadcast_shapes(*(part.batch_shape for part in parts))
         padded = (len(parts), *(1,) * (rank - len(batch)), *batch)
+        self.values, self.joined = list[Tensor](), torch.empty(0)
         super().__init__(torch.Size(padded), parts[0].event_shape, validate_args=False)
+
+    def remember(self, values: Sequence[Tensor]) -> Tensor:
+        """Values of the runs as one, each of which is scored as the run's own tensor.
+
+        A flow that runs one way has a density at the very tensor that it drew.
+        """
+        self.values, self.joined = list(values), self.in_front(values)
+        return self.joined
 
     def in_front(self, values: Sequence[Tensor], event_dim: int | None = None) -> Tensor:
         """Values of the runs as one, K in front of the dimensions of all plates."""
@@ -160,6 +179,8 @@ class _Draws(TorchDistribution):
         return torch.stack(draws).reshape(*sample_shape, *draws[0].shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if value is self.joined:
+            return self.in_front([part.log_prob(v) for part, v in zip(self.parts, self.values)], 0)
         event_dim = len(self.event_shape)
         value = _padded(value, self.rank + event_dim)
         shared = value.dim() == self.rank + event_dim  # an observed value is one for all draws
