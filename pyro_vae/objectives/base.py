@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae.compilation.writes import without_writes
 from pyro_vae.contracts import StochasticFunction, Trace
-from pyro_vae.programs.names import AllDrawn
+from pyro_vae.programs.handlers import AllDrawn
 from pyro_vae.runtime.independence import Given
 from pyro_vae.runtime.latents import Values
 from pyro_vae.runtime.traces import Plates, paired_traces, plates_of

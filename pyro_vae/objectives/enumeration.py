@@ -13,7 +13,7 @@ from pyro_vae.compilation.writes import without_writes
 from pyro_vae.contracts import StochasticFunction, Trace, sites_of
 from pyro_vae.objectives.base import Objective
 from pyro_vae.objectives.kl_weight import weigh_latents
-from pyro_vae.programs.names import AllDrawn
+from pyro_vae.programs.handlers import AllDrawn
 from pyro_vae.validation import check_count, check_weight
 
 __all__ = ["EnumeratedELBO"]

@@ -19,6 +19,7 @@ from pyro_vae.contracts import (
     joint_of,
     known_by,
 )
+from pyro_vae.programs.handlers import Hidden
 
 __all__ = ["AtGlobals"]
 
@@ -84,4 +85,4 @@ class AtGlobals(nn.Module):
 
     def _fixed(self, fn: StochasticFunction) -> StochasticFunction:
         fixed = poutine.condition(fn, data=self.values)
-        return poutine.block(fixed, hide_fn=lambda site: site["name"] in self.hidden)
+        return Hidden(lambda site: site["name"] in self.hidden)(fixed)

@@ -8,25 +8,20 @@ its value.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import torch
 from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoGuide
-from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _PYRO_STACK, InferDict, Message
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
 from pyro_vae.contracts import Place, Site, Trace, sites_of
 from pyro_vae.validation import InvalidInput
 
-__all__ = ["AllDrawn", "Names", "Summed", "Translated", "are_enumerated", "check_autoguides"]
+__all__ = ["Names", "check_autoguides", "told_if_picked"]
 
 Traces = tuple[Trace, Trace]  # of a guide and a model
 
@@ -41,7 +36,7 @@ class Names:
         pieces: of a site that observes a part of x: the axis, the first index and how many.
         hidden: latents that only ``obs_mask`` makes. They are drawn from the model and count on
             neither side.
-        event: the shape of one datum.
+        event: the shape of one datum; ``None`` of several parts.
         summed: discrete latents of the model that are marked for enumeration and that the guide
             leaves to it: they are summed over.
         depth: the number of dimensions of all plates.
@@ -51,7 +46,7 @@ class Names:
     sites: Mapping[str, str]
     pieces: Mapping[str, tuple[int, int, int]]
     hidden: tuple[str, ...] = ()
-    event: tuple[int, ...] = ()
+    event: tuple[int, ...] | None = ()
     summed: tuple[str, ...] = ()
     depth: int = 1
 
@@ -89,7 +84,7 @@ class Names:
             and sites_of(three[1])[name]["infer"].get("enumerate") == "parallel"
             and any(f.name in dims for f in sites_of(three[1])[name]["cond_indep_stack"])
         ]
-        event = () if isinstance(x, dict) else tuple(x.shape[1:])
+        event = None if isinstance(x, dict) else tuple(x.shape[1:])
         plates = tuple(sorted(dims))
         depth = max(
             -frame.dim
@@ -104,9 +99,8 @@ class Names:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The names that `to_json` gave."""
         pieces = {name: (a, b, c) for name, (a, b, c) in value["pieces"].items()}
-        plates, hidden, event, summed = (
-            tuple(value[key]) for key in ("plates", "hidden", "event", "summed")
-        )
+        plates, hidden, summed = (tuple(value[key]) for key in ("plates", "hidden", "summed"))
+        event = None if value["event"] is None else tuple(value["event"])
         sites, depth = dict(value["sites"]), int(value["depth"])
         return cls(plates, sites, pieces, hidden, event, summed, depth)
 
@@ -121,7 +115,9 @@ class Names:
         return f"{name}_" if name in self.sites.values() or name == "x" else name
 
     def place(self, name: str) -> Place | None:
-        """Which part of x a site observes."""
+        """Which part of x a site observes; of several parts each has its site's own name."""
+        if self.event is None:
+            return None
         if self.sites.get(name) == "x":
             return Place(self.event)
         return Place(self.event, *self.pieces[name]) if name in self.pieces else None
@@ -138,72 +134,6 @@ class Names:
             full = num_data if frame.size == -1 else frame.full_size
             return frame._replace(name="data", size=num_data, full_size=full)
         return frame._replace(name="data_") if frame.name == "data" else frame
-
-
-class Translated(Messenger):
-    """Show the sites and plates of a pair under our names to whatever stands outside.
-
-    Args:
-        names: the names.
-        num_data: the number of data in this run.
-    """
-
-    def __init__(self, names: Names, num_data: int):
-        super().__init__()
-        self.names, self.num_data = names, num_data
-        self.before: list[tuple[str, tuple[CondIndepStackFrame, ...]]] = []
-
-    def _pyro_sample(self, msg: Site) -> None:
-        name, stack = msg["name"], msg["cond_indep_stack"]
-        self.before.append((name, stack))
-        if isinstance(fn := msg["fn"], _Subsample):
-            if name in self.names.plates and msg["value"] is None and fn.subsample_size is not None:
-                # The data are the batch, whose size may be beyond the plate's when they are scored.
-                msg["value"] = torch.arange(fn.subsample_size, device=fn.device)
-            return
-        if msg["infer"].get("_deterministic") or name in self.names.hidden:
-            msg["stop"] = True  # type: ignore[typeddict-unknown-key]
-        place = self.names.place(name)
-        if place is not None:
-            msg["infer"] = {**msg["infer"], "x": place}
-        msg["name"] = self.names.site(name)
-        msg["cond_indep_stack"] = tuple(self.names.frame(f, self.num_data) for f in stack)
-
-    def _pyro_post_sample(self, msg: Site) -> None:
-        # Outer handlers have seen the message; inner ones get their own names back. What they have
-        # added in front, such as a plate of draws, stays.
-        name, stack = self.before.pop()
-        added = msg["cond_indep_stack"][: len(msg["cond_indep_stack"]) - len(stack)]
-        msg["name"], msg["cond_indep_stack"] = name, (*added, *stack)
-
-
-class Summed(EnumMessenger):
-    """Run a model at all states of some sites at once.
-
-    Args:
-        names: the sites.
-        first_dim: the first dimension left of all plates, that of the draws among them.
-    """
-
-    def __init__(self, names: Collection[str], first_dim: int):
-        super().__init__(first_available_dim=first_dim)
-        self.names = names
-
-    def _pyro_sample(self, msg: Message) -> None:
-        if msg["name"] not in self.names:
-            infer = (msg["infer"] or InferDict()).copy()
-            infer.pop("enumerate", None)
-            msg["infer"] = infer
-        super()._pyro_sample(msg)
-
-
-class AllDrawn(Messenger):
-    """Let models draw what they sum over elsewhere; does nothing else."""
-
-
-def are_enumerated() -> bool:
-    """Whether a handler outside, such as an objective's, enumerates already, or all are drawn."""
-    return any(isinstance(messenger, EnumMessenger | AllDrawn) for messenger in _PYRO_STACK)
 
 
 def check_autoguides(modules: Iterator[nn.Module], three: Trace, two: Trace) -> None:
@@ -223,16 +153,18 @@ def check_autoguides(modules: Iterator[nn.Module], three: Trace, two: Trace) -> 
     for guide in modules:
         if not isinstance(guide, AutoGuide) or guide.prototype_trace is None:
             continue
-        for name in local:
-            if name in guide.prototype_trace.nodes:  # of which AutoStructured keeps the names alone
-                raise InvalidInput(
-                    name,
-                    got=f"a latent of the data plate in an {type(guide).__name__}, whose size is "
-                    "that of the first data it sees",
-                    expected="AutoGuides for latents outside of the data plate",
-                    fix=f"write q({name} | x) as a guide with a network, and keep the AutoGuide "
-                    f"for the rest: {type(guide).__name__}(poutine.block(model, hide=[{name!r}]))",
-                )
+        # AutoStructured keeps the names alone.
+        held = [name for name in local if name in guide.prototype_trace.nodes]
+        if held:
+            kind, words = type(guide).__name__, ", ".join(held)
+            raise InvalidInput(
+                held[0],
+                got=f"a latent of the data plate in an {kind}, whose size is that of the first "
+                "data it sees",
+                expected="AutoGuides for latents outside of the data plate",
+                fix=f"write q({words} | x) as a guide with a network, and keep the AutoGuide for "
+                f"the rest, if there is any: {kind}(poutine.block(model, hide={held!r}))",
+            )
 
 
 def _latents(trace: Trace) -> list[str]:

@@ -20,20 +20,15 @@ from pyro_vae.contracts import (
     StatesEvent,
     StochasticFunction,
     Tensors,
+    Trace,
 )
 from pyro_vae.networks import Size, as_shape
 from pyro_vae.programs.arguments import Arguments, by_keyword, takes_context
 from pyro_vae.programs.copying import copied
-from pyro_vae.programs.names import (
-    AllDrawn,
-    Names,
-    Summed,
-    Translated,
-    are_enumerated,
-    check_autoguides,
-    told_if_picked,
-)
+from pyro_vae.programs.handlers import AllDrawn, Summed, Translated, are_enumerated
+from pyro_vae.programs.names import Names, check_autoguides, told_if_picked
 from pyro_vae.programs.pyro_svi import warn_of_unmoved
+from pyro_vae.programs.sizes import check_sizes_follow
 from pyro_vae.programs.store import Store, blank, shapes_of
 from pyro_vae.validation import InvalidInput, count_of, rows_of, tensors_of
 
@@ -97,6 +92,7 @@ class Program(nn.Module):
         self.guide_fn: StochasticFunction
         if isinstance(modules, nn.Module):
             modules = [modules]
+        self.finds_modules = not modules
         if not modules:
             modules = modules_of(model, guide)
         self.modules_used = (
@@ -189,9 +185,11 @@ class Program(nn.Module):
             for rows in (_first(3, number), _first(2, number))
         )
         with self._aside(_device_of(x)):
-            with self.store.scope(self, adopts=True), told_if_picked():
-                guide = poutine.trace(self._call).get_trace(1, *three)
-                model = poutine.trace(poutine.replay(self._call, trace=guide)).get_trace(0, *three)
+            try:
+                guide, model = self._first_run(self.store, *three)
+            except (RuntimeError, ValueError) as error:
+                check_sizes_follow(error, lambda: self._first_run(Store(), *two))
+                raise
             again = Store()  # made anew, for parameters whose size is that of the data
             with again.scope(self, adopts=True):
                 model_again = poutine.trace(self._call).get_trace(0, *two)
@@ -212,11 +210,34 @@ class Program(nn.Module):
         if self.store.blank is None:
             return
         x, context = (blank(self.store.blank[key]) for key in ("x", "context"))
-        with self._aside(torch.device("cpu")), self.store.scope(self, adopts=True):
-            guide = poutine.trace(self._call).get_trace(1, x, context)
-            poutine.trace(poutine.replay(self._call, trace=guide)).get_trace(0, x, context)
+        try:
+            with self._aside(torch.device("cpu")):
+                self._first_run(self.store, x, context)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, InvalidInput):
+                raise
+            raise InvalidInput(
+                "program",
+                got=f"functions that do not run at zeros ({str(error).splitlines()[0]}), so that "
+                "what their first run makes is not there",
+                expected="a program with all its parameters, into which they are read",
+                fix="run it once on data, such as pv.elbo(program, data), and load then",
+            ) from error
 
-    def _call(self, which: int, x: Tensors, context: Tensors | None) -> object:
+    def _first_run(
+        self, store: Store, x: Tensors | None, context: Tensors | None
+    ) -> tuple[Trace, Trace]:
+        """Traces (guide, model) of a run whose new parameters and modules are adopted."""
+        with store.scope(self, adopts=True), told_if_picked():
+            guide = poutine.trace(self._call).get_trace(1, x, context)
+            model = poutine.trace(poutine.replay(self._call, trace=guide)).get_trace(0, x, context)
+            found = modules_of(self.model_fn, self.guide_fn) if self.finds_modules else []
+            held = {id(module) for module in self.modules_used.children()}
+            if not all(id(module) in held for module in found):  # made by this run
+                self.modules_used = nn.ModuleList(found)
+        return guide, model
+
+    def _call(self, which: int, x: Tensors | None, context: Tensors | None) -> object:
         fn = (self.model_fn, self.guide_fn)[which]
         if self.arguments is not None:
             return fn(*self.arguments(x, context))
@@ -295,6 +316,13 @@ def as_program(module: ProgramLike | PyroPair) -> ProgramLike:
             got=type(module).__name__,
             expected="a module with model and guide",
             fix="write pv.Program(model, guide)",
+        )
+    if not isinstance(module, nn.Module):
+        raise InvalidInput(
+            "program",
+            got=f"{type(module).__name__}, a class with model and guide that is no nn.Module",
+            expected="a program, which keeps its parameters from one call to the next",
+            fix="write program = pv.Program(it.model, it.guide), or let the class be an nn.Module",
         )
     if isinstance(module, StatesEvent) and _may_get_context(module):
         return module

@@ -27,6 +27,9 @@ from pyro_vae.validation import InvalidInput, tensors_of
 
 __all__ = ["Store", "blank", "shapes_of"]
 
+# What a store sets on itself, which no parameter of this name may be in the way of.
+ATTRIBUTES = {"training", "event_shape", "names", "blank", "one_draw", "constraints"}
+
 Shapes = Mapping[str, tuple[Sequence[int], str]]  # of one datum, and dtypes, by name
 
 
@@ -190,12 +193,13 @@ def blank(shapes: Shapes) -> Tensors | None:
 
 
 def _key(name: str) -> str:
-    """A name as torch allows it for a parameter: without dots."""
-    return name.replace("%", "%25").replace(".", "%2E")
+    """A name as torch allows it for a parameter: without dots, and no attribute's."""
+    key = name.replace("%", "%25").replace(".", "%2E")
+    return f"{key}%" if name in ATTRIBUTES else key
 
 
 def _name(key: str) -> str:
-    return key.replace("%2E", ".").replace("%25", "%")
+    return key.removesuffix("%").replace("%2E", ".").replace("%25", "%")
 
 
 def _name_of(constraint: Constraint | None) -> str | None:
@@ -209,8 +213,8 @@ def _not_held(name: str) -> InvalidInput:
         "program",
         got=f"pyro.module({name!r}, ...) of a module that the program does not hold",
         expected="modules of the program",
-        fix="pass it in pv.Program(model, guide, modules=[...]), or make it an attribute of the "
-        "module with model and guide",
+        fix="make it once and not in every run, as an attribute of the module with model and guide "
+        "(of several an nn.ModuleList), or pass it in pv.Program(model, guide, modules=[...])",
     )
 
 

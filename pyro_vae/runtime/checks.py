@@ -29,6 +29,7 @@ from pyro_vae.datasets.facts import PartFacts, check_facts
 from pyro_vae.datasets.on_disk import OnDisk, blocks_of
 from pyro_vae.datasets.units import OF_X
 from pyro_vae.distributions import (
+    Unstated,
     is_interval,
     is_point_mass,
     is_same_support,
@@ -198,7 +199,9 @@ def _check_latent_support(name: str, site: Site, p: TorchDistribution, has_sourc
             fix="give both the same latent",
         )
     q_support, p_support = stated_support(q), stated_support(p)
-    if not is_point_mass(q) and measure_of(q_support) != measure_of(p_support):
+    are_known = not (isinstance(q_support, Unstated) or isinstance(p_support, Unstated))
+    is_other = are_known and measure_of(q_support) != measure_of(p_support)
+    if is_other and not is_point_mass(q):
         raise InvalidInput(
             name,
             got=f"a posterior with a density over {measure_of(q_support)} under a prior with one "
@@ -244,6 +247,10 @@ def _traces_at(
         )
 
 
+AS_INDEX = re.compile(
+    r"argument #1 'indices'|one_hot is only applicable to index|used as indices must be long"
+    r"|dtype (int64|int32/int64|int32 or int64) for index",
+)
 OUTSIDE_OF_PLATE = r"Shape mismatch inside plate\('(.+)'\) at site (.+) dim (-\d+), (\d+) vs (\d+)"
 
 
@@ -252,7 +259,7 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
     """Turn what torch and Pyro raise on parts that do not fit into one line."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         if "more than 1 value per channel" in str(error):
             raise InvalidInput(
                 "program",
@@ -264,6 +271,14 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
             ) from error
         # Pyro adds a table of shapes below any error's first line.
         first = (str(error).splitlines() or [""])[0]
+        if AS_INDEX.search(first) and not isinstance(error, InvalidInput):
+            raise InvalidInput(
+                "program",
+                got=f"numbers with a decimal point as an index ({first})",
+                expected="x.long() where it is an index: whole numbers come as torch's default "
+                "numbers, like all data",
+                fix="pass pv.Program(model, guide, arguments=lambda x, context: (x.long(),))",
+            ) from error
         if "dtype" in first and not isinstance(error, InvalidInput):
             raise InvalidInput(
                 "program",
@@ -286,8 +301,8 @@ def _explaining(program: ProgramLike) -> Iterator[None]:
                 site,
                 got=f"a density of {found} along dimension {dim}, where plate {plate!r} has {size}",
                 expected="the data along the plate, and what one datum has to the right of it",
-                fix="add .to_event(1) to the density of a vector; of parts, check latent, in_shape "
-                "and context=",
+                fix=f"add .to_event(1) to the density of a vector, or write len(x) for {found} if "
+                "that is a number of data; of parts, check latent, in_shape and context=",
             ) from error
         is_of_shapes = re.search("shape|size|broadcast", first, re.IGNORECASE)
         if isinstance(error, InvalidInput) or is_out_of_memory(error) or not is_of_shapes:

@@ -21,6 +21,7 @@ from pyro_vae.contracts import (
     sites_of,
 )
 from pyro_vae.programs import AtGlobals
+from pyro_vae.programs.handlers import Hidden
 from pyro_vae.runtime.environment import evaluating, reference_parameter
 from pyro_vae.runtime.independence import MOST_DATA, Look, check_independence
 from pyro_vae.runtime.latent_pairs import is_local, latent_sites
@@ -95,9 +96,9 @@ def states_given(
     if not names:
         return {}
     empty = empty_data(program, num)
-    hidden = [name or "x" for name in tensors_of(empty)]
     model = poutine.condition(Unconditioned(tensors_of(empty))(joint_of(program)), dict(latents))
-    return drawn_states(poutine.block(model, hide=hidden), (empty, context), names, -depth - 1)
+    alone = Hidden(lambda site: "obs" in site["infer"])(model)  # x, which Unconditioned has marked
+    return drawn_states(alone, (empty, context), names, -depth - 1)
 
 
 def prior_predictive(
