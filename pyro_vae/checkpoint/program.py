@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_vae.checkpoint.description import Json, add_parts, added_parts, build, describe
@@ -103,7 +104,7 @@ def load(
         program.run_once()
     own = program.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [
-        name for name in own if own[name].shape != tensors[name].shape
+        name for name in own if is_lazy(own[name]) or own[name].shape != tensors[name].shape
     ]
     if wrong:
         raise CheckpointError(
@@ -111,7 +112,9 @@ def load(
             got=f"weights that do not fit the program (first at {wrong[0]!r})",
             expected="the structure that was saved",
             fix="build the program from the same parts with the same sizes, as a run's recipe.yaml "
-            "has them, with the classes that saved it, and load with pv.load(folder, program=...)",
+            "has them, with the classes that saved it, and load with pv.load(folder, program=...); "
+            "networks that its first run makes are there once it has run on data, pv.elbo(program, "
+            "data)",
         )
     for name, _ in program.named_parameters():
         if not torch.isfinite(tensors[name]).all():
