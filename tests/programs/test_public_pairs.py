@@ -106,8 +106,8 @@ class Planar(Linear):
         super().__init__()
         torch.manual_seed(0)
         self.flows = nn.ModuleList([transforms.planar(2), transforms.planar(2)])
-        for flow in self.flows:
-            flow.u.data *= 0.1
+        for flow in self.flows:  # which is the identity where w'u = log(e - 1), or 0.54
+            flow.u.data = 0.7 * flow.w.data / flow.w.data.square().sum()
 
     def posterior(self, x):
         base = dist.MultivariateNormal(self.encoder(x), 1.3 * COVARIANCE)
@@ -120,15 +120,15 @@ class PlanarByDraw(Planar):
 
 
 @pytest.mark.filterwarnings("ignore:.*one draw at a time:UserWarning", UNSURE)
-@pytest.mark.parametrize("form", [Planar, PlanarByDraw])
-def test_a_flow_without_an_inverse_is_scored_at_its_own_draws(float64, form):
+@pytest.mark.parametrize("form, num_samples", [(Planar, 3000), (PlanarByDraw, 100)])
+def test_a_flow_without_an_inverse_is_scored_at_its_own_draws(float64, form, num_samples):
     program = form()
     check_loss(program, X)
-    score = pv.log_likelihood(program, X, 3000)
+    score = pv.log_likelihood(program, X, num_samples)
     assert (score.mc_se < 0.2).all()
     assert ((score.values - EXACT).abs() < 5 * score.mc_se + 1e-3).all()
     assert fitted(form())["objective"]
-    score = pv.log_likelihood(program, X, 3000, proposal=pv.evaluation.Widened(1.2))
+    score = pv.log_likelihood(program, X, num_samples, proposal=pv.evaluation.Widened(1.2))
     assert ((score.values - EXACT).abs() < 5 * score.mc_se + 1e-3).all()
     draws = pv.to_inference_data(program, X, num_samples=8)
     assert draws.posterior["z"].shape == (1, 8, 8, 2) and "log_q" not in draws.sample_stats
