@@ -41,11 +41,11 @@ class Point:
 
     def log_f_at(self, beta: float) -> Tensor:
         """log f_beta (C, n)."""
-        return torch.lerp(*self.log_f.unbind(), beta)
+        return torch.lerp(self.log_f[0], self.log_f[1], beta)
 
     def gradient_at(self, beta: float) -> Tensor:
         """The gradient of log f_beta (C, n, D)."""
-        return torch.lerp(*self.gradients.unbind(), beta)
+        return torch.lerp(self.gradients[0], self.gradients[1], beta)
 
 
 @dataclass(frozen=True)
