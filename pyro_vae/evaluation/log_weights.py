@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pyro_vae.compilation.capture import Captured
-from pyro_vae.compilation.cost import is_worth_compiling
-from pyro_vae.compilation.passes import CannotCapture, warn_not_captured
 from pyro_vae.contracts import ProgramLike, sites_of
 from pyro_vae.datasets.dataset import Data
+from pyro_vae.evaluation.first_graph import A_TEST_SET, SAVED_BY_A_BLOCK, FirstGraph, of_block
 from pyro_vae.evaluation.proposals import (
     Guide,
     Proposal,
@@ -46,10 +43,6 @@ __all__ = [
 # Small tensors that stay between the large ones of a block would leave the allocator gigabytes of
 # holes.
 MOST_PARTS = 16
-
-# Seconds that compiling saves in a block, on two cores, and the data of a test set of usual size:
-# compiled weights differ from others by rounding, so what decides must not be how many are scored.
-SAVED_BY_A_BLOCK, A_TEST_SET = 0.006, 1000
 
 
 @dataclass(frozen=True)
@@ -155,38 +148,23 @@ def weights_of_block(
 
 
 class CompiledGuide:
-    """The proposal `Guide`, its log-weights a captured and compiled graph where that pays.
-
-    Only the shape of the first run is compiled: all have it but the last draws of each datum.
-
-    Args:
-        compile: whether to; ``"auto"`` to find out.
-        runs: how many runs a test set of usual size takes.
-        scored_runs: how many runs there will be: with few, nobody is told that they run eagerly.
-    """
+    """The proposal `Guide`, its log-weights a captured and compiled graph where that pays."""
 
     def __init__(self, compile: Compile, runs: int, scored_runs: int = 1):
-        self.compile, self.runs, self.scored_runs = compile, runs, scored_runs
-        self.shape: tuple[int, int] | None = None
-        self.graph: Captured | None = None
+        self.first = FirstGraph(compile, SAVED_BY_A_BLOCK, runs, scored_runs)
 
     def __call__(self, given: Conditioned) -> Callable[[int], Tensor]:
-        inputs, form = tree_flatten([part for part in given.args if part is not None])
-
         def draw(num_samples: int) -> Tensor:
             shape = (num_samples, len(given))
-
-            def weights(*tensors: Tensor) -> Tensor:
-                x, *context = tree_unflatten(tensors, form)
-                here = replace(given, x=x, context=context[0] if context else None)
-                return weights_of(*here.traces(num_samples), given.plates, shape)
-
-            if self.shape is None:
-                self.shape, self.graph = shape, self._captured(weights, inputs)
-            if self.graph is None or self.shape != shape:
+            inputs, weights = of_block(
+                given,
+                lambda here: weights_of(*here.traces(num_samples), here.plates, shape),
+            )
+            graph = self.first.of(weights, inputs, shape)
+            if graph is None:
                 return given.log_weights(num_samples)
             before = random_state(given.device)
-            (drawn,) = self.graph(*inputs)
+            (drawn,) = graph(*inputs)
             if is_no_weight(drawn).any():
                 # The same draws again, for the error that names the site.
                 set_random_state(given.device, before)
@@ -194,24 +172,6 @@ class CompiledGuide:
             return drawn
 
         return draw
-
-    def _captured(self, weights: Callable[..., Tensor], inputs: list[Tensor]) -> Captured | None:
-        if self.compile == "off" or (
-            self.compile == "auto" and not is_worth_compiling(0, SAVED_BY_A_BLOCK, self.runs)
-        ):
-            return None
-        try:
-            graph = Captured(weights, inputs)
-        except CannotCapture as error:
-            if self.compile == "on" or is_worth_compiling(0, SAVED_BY_A_BLOCK, self.scored_runs):
-                warn_not_captured(error)
-            return None
-        if self.compile == "auto" and not is_worth_compiling(
-            graph.size, SAVED_BY_A_BLOCK, self.runs
-        ):
-            return None
-        graph.compile(inputs)
-        return graph
 
 
 def _no_weight(given: Conditioned, datum: int, num_samples: int) -> InvalidInput:
