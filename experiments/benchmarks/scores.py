@@ -32,7 +32,7 @@ from pyro_vae import checkpoint
 
 HERE = Path(__file__).parent
 Run = Callable[[], Tensor | None]
-CHAINS, TEMPERATURES, LEAPFROG = 16, 50, 10
+CHAINS, TEMPERATURES, LEAPFROG = 16, 200, 10
 ROWS = 8192  # of a product: what one writes in a loop, for a cache's sake
 
 
@@ -44,6 +44,8 @@ def compiled(fn: Callable[..., Tensor], wanted: bool) -> Callable[..., Tensor]:
 
 
 def importance(net: by_hand.Plain, x: Tensor, draws: int, compile: bool) -> Run:
+    """Log p(x) of each datum by so many draws."""
+
     def log_weights(x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         z = by_hand.draw(loc.expand(ROWS, -1), scale.expand(ROWS, -1))
         log_p = by_hand.log_standard(z) + by_hand.log_bernoulli(net.decoder(z), x)
@@ -64,6 +66,8 @@ def importance(net: by_hand.Plain, x: Tensor, draws: int, compile: bool) -> Run:
 
 
 def levels(net: by_hand.TwoLevels, x: Tensor, draws: int, compile: bool) -> Run:
+    """The same of two levels."""
+
     def log_weights(x: Tensor) -> Tensor:
         loc, scale = by_hand.normal(net.first(x))
         q_1 = loc, scale
@@ -227,7 +231,8 @@ class Case:
 def cases() -> dict[str, Case]:
     widths = [(20, 400), (400, 784)]
     evaluation, draws = pv.evaluation, ROWS
-    gradients = CHAINS * 100 * TEMPERATURES * LEAPFROG
+    annealed = 32
+    gradients = CHAINS * annealed * TEMPERATURES * LEAPFROG
     two = [(50, 100), (100, 100), (100, 200), (100, 200), (200, 200), (200, 784)]
     return {
         "annealing": Case(
@@ -238,7 +243,7 @@ def cases() -> dict[str, Case]:
             ),
             annealing,
             products(widths, gradients, gradients=1),
-            data=100,
+            data=annealed,
         ),
         "importance": Case(
             lambda program, x, way: pv.log_likelihood(program, x, draws, compile=way).values,
@@ -312,7 +317,7 @@ def main(argv: list[str]) -> None:
         x = torch.bernoulli(torch.rand(case.data, 784))
         runs = contenders(case, x)
         check_equal(case, runs)
-        entry["cases"][name] = steps.measure(runs, options.rounds, case.data)
+        entry["cases"][name] = steps.measure(runs, options.rounds, case.data, warm=False)
         print(steps.markdown({name: entry["cases"][name]}), flush=True)
         checkpoint.write_text(written, json.dumps(machines, indent=1) + "\n")
 

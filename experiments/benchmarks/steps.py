@@ -263,11 +263,16 @@ def contenders(case: Case, batches: Sequence[Tensor]) -> dict[str, Round]:
 # measurement
 
 
-def measure(runs: dict[str, Round], rounds: int, per_round: int) -> dict[str, dict[str, float]]:
+def measure(
+    runs: dict[str, Round], rounds: int, per_round: int, warm: bool = True
+) -> dict[str, dict[str, float]]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            run()  # not timed: the caches are warm then, and the threads of the one before asleep
+            if (
+                warm
+            ):  # not timed: the caches are warm then, and the threads of the one before asleep
+                run()
             start = time.perf_counter()
             run()
             seconds[name].append((time.perf_counter() - start) / per_round)

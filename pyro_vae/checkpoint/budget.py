@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from pyro_vae.compilation.watching import Watching
 
 __all__ = ["Budget", "check_integers"]
 
@@ -17,7 +18,7 @@ LEAST_STEPS = 20_000  # of torch, each some microseconds, and one for every hund
 LARGEST = 2**20  # an integer that needs no weights to justify it, such as a number of trials
 
 
-class Budget(TorchDispatchMode):
+class Budget(Watching):
     """Stop a constructor before it makes more tensors than a file's weights account for.
 
     Args:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyro_vae.compilation.watching import Watching
 
 __all__ = ["FEWEST_STEPS", "OperationCounter", "Work", "is_worth_compiling"]
 
@@ -21,7 +22,7 @@ SECONDS_SAVED_BY_AN_OPERATION, SECONDS_SAVED_BY_A_MULTIPLICATION = 4.5e-6, 4e-12
 FEWEST_STEPS = 300  # for fewer, the work is not even counted
 
 
-class OperationCounter(TorchDispatchMode):
+class OperationCounter(Watching):
     """Count operations, and the multiplications of matrix products."""
 
     def __init__(self) -> None:

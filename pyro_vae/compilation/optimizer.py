@@ -98,7 +98,7 @@ class Update:
             gradients = _clipped(gradients, self.clip_norm)
         if not self.kernel_has_run:
             self.kernel = self._kernel()  # a state that was loaded may have brought other options
-            if not self.is_ready:  # the first step makes the state
+            if self.kernel is None:
                 for parameter, gradient in zip(self.parameters, gradients):
                     parameter.grad = gradient
                 self.optimizer.step()
@@ -126,7 +126,12 @@ class Update:
                 )  # fmt: skip
 
     def _find_slots(self) -> None:
-        """Look up the optimiser's state."""
+        """Look up the optimiser's state; what it lacks is made as Adam makes it."""
+        for p in self.parameters:
+            if not self.optimizer.state[p]:
+                slots = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                step = torch.zeros((), dtype=torch.float32, device=p.device)
+                self.optimizer.state[p].update(step=step, **slots)
         self.states = [self.optimizer.state[p] for p in self.parameters]
         # The steps become entries of one tensor, so that counting is one operation: it took as
         # long as the update of a small net.

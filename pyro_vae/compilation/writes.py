@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae.compilation.passes import shared_arguments
+from pyro_vae.compilation.watching import Watching
 
 __all__ = ["same_buffers", "without_writes"]
 
@@ -40,7 +40,7 @@ def same_buffers(module: nn.Module | None) -> Iterator[list[str]]:
                 replaced.append(name)
 
 
-class _Writes(TorchDispatchMode):
+class _Writes(Watching):
     """Record tensors' values before the first write, so that they can be restored."""
 
     def __init__(self) -> None:

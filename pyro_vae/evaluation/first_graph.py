@@ -16,8 +16,6 @@ from pyro_vae.runtime.settings import Compile
 
 __all__ = ["A_TEST_SET", "SAVED_BY_A_BLOCK", "FirstGraph", "of_block"]
 
-FEWEST_RUNS = 200  # of a graph, for capturing it to save time
-
 # Seconds that compiling saves in a block, on two cores, and the data of a test set of usual size:
 # compiled numbers differ from others by rounding, so what decides must not be how many are scored.
 SAVED_BY_A_BLOCK, A_TEST_SET = 0.006, 1000
@@ -26,8 +24,7 @@ SAVED_BY_A_BLOCK, A_TEST_SET = 0.006, 1000
 class FirstGraph:
     """The graph of the first of many like functions, captured and compiled where that pays.
 
-    Only the shape of the first run is captured: all have it but the last draws of each datum. A
-    graph that is not compiled has the bits of the function itself, without Pyro's handlers.
+    Only the shape of the first run is captured: all have it but the last draws of each datum.
 
     Args:
         compile: whether to; ``"auto"`` to find out.
@@ -49,7 +46,7 @@ class FirstGraph:
         return self.graph if self.shape == shape else None
 
     def _captured(self, fn: TensorFunction, inputs: Sequence[Tensor]) -> Captured | None:
-        if self.compile == "off" or not (self.runs >= FEWEST_RUNS or self._pays(0, self.runs)):
+        if self.compile == "off" or not self._pays(0, self.runs):
             return None
         try:
             graph = Captured(fn, inputs)
@@ -57,8 +54,9 @@ class FirstGraph:
             if self._pays(0, self.scored_runs):
                 warn_not_captured(error)
             return None
-        if self._pays(graph.size, self.runs):
-            graph.compile(inputs)
+        if not self._pays(graph.size, self.runs):
+            return None
+        graph.compile(inputs)
         return graph
 
     def _pays(self, operations: int, runs: int) -> bool:

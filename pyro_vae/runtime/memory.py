@@ -12,9 +12,9 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pyro_vae.compilation.watching import Watching
 from pyro_vae.validation import InvalidInput
 
 __all__ = [
@@ -169,12 +169,8 @@ def chunks(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
 
 
-class _AllocationMeter(TorchDispatchMode):
+class _AllocationMeter(Watching):
     """Add up the sizes of all tensors that operations return while it is on."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would import Dynamo, seconds, to keep it out of the few lines below
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.compilation.watching import without_dynamo
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["MakeOptimizer", "OptimizerState", "Scalars", "new_optimizer"]
@@ -128,7 +129,8 @@ def new_optimizer(
         InvalidInput: if it refuses them, or needs the loss several times in a step.
     """
     try:
-        optimizer = make(parameters, lr=learning_rate)
+        with without_dynamo():
+            optimizer = make(parameters, lr=learning_rate)
     except ValueError as error:
         raise InvalidInput(
             "optimizer",

@@ -781,7 +781,7 @@ def test_a_compiled_update_follows_a_state_that_is_loaded():
         copies[0].grad = torch.cos(i + 3 * parameters[0].detach())
         update([copies[0].grad.clone()])
         reference.step()
-        assert update.kernel_has_run == (0 < i < 6)
+        assert update.kernel_has_run == (i < 6)
         torch.testing.assert_close(parameters, copies)
 
 
