@@ -8,6 +8,7 @@ import sys
 import pytest
 from commands import fails
 
+from pyro_vae.__main__ import SPINS, let_threads_sleep
 from pyro_vae.cli import help, main, say_if_slow
 from pyro_vae.cli.pages import pages
 
@@ -23,7 +24,7 @@ INSTANT = [
 RUN_ALL = """
 import json, sys
 import pyro_vae
-from pyro_vae.__main__ import main
+from pyro_vae.__main__ import SPINS, let_threads_sleep, main
 codes = []
 for argv in json.loads(sys.argv[1]):
     sys.argv[1:] = argv
@@ -108,3 +109,18 @@ def test_a_component_that_no_page_knows_is_in_help(monkeypatch):
 )
 def test_a_wrong_flag_names_the_nearest(capsys, flag, meant):
     assert f"did you mean '--{meant}'?" in fails(capsys, "train", flag, "1")
+
+
+@pytest.mark.parametrize(
+    "given, left",
+    [
+        ({}, {"GOMP_SPINCOUNT": SPINS}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(given, left, monkeypatch):
+    environment = dict(given)
+    monkeypatch.setattr("os.environ", environment)
+    let_threads_sleep()
+    assert environment == left
