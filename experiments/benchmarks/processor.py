@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import machines
 import numpy as np
 import pyro
 import steps
@@ -86,7 +87,7 @@ def table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def machine() -> None:
-    about = steps.machine()
+    about = machines.machine()
     huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     rows = [[name, str(value)] for name, value in about.items()]
     if huge.exists():

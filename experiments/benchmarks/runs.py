@@ -5,8 +5,8 @@
 
 Each run of ``cold`` and ``memory`` is a process of its own, start-up included; the ways take turns,
 round by round. An ``auto`` run starts with an empty compiler cache. Seconds are of the clock; CPU
-seconds are those of the process and of the compilers that it waited for. Writes ``runs.json`` and
-prints it.
+seconds are those of the process and of the compilers that it waited for. Writes ``runs.json``, with
+one entry for each kind of machine, and prints what it found.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
+from machines import Measurements
 
 import pyro_vae as pv
-from pyro_vae import checkpoint
+from pyro_vae.training.run import Run
 
 HERE = Path(__file__).parent
 
@@ -54,18 +56,15 @@ def data(num: int, net: str = "mlp") -> pv.datasets.Dataset:
 
 def epoch(rounds: int = 50) -> dict[str, float]:
     """Divide the time of a compiled epoch in `fit` by that of its steps on ready-made batches."""
-    from pyro_vae import training
-
     ratios, times = [], []
-    measure, kept = training._Run._measure, []
+    measure, kept = Run._measure, []
 
     def keep(self, *what):
         kept.append(self)
         return measure(self, *what)
 
-    training._Run._measure = keep
-    pv.fit(program(), data(12_800), epochs=1, compile="on", progress=False)
-    training._Run._measure = measure
+    with mock.patch.object(Run, "_measure", keep):
+        pv.fit(program(), data(12_800), epochs=1, compile="on", progress=False)
     (whole,) = kept
 
     from steps import CASES, ours
@@ -153,8 +152,8 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if options.one:
         return whole_run(*options.one[:2], int(options.one[2]))
-    written = options.out / "runs.json"
-    found = json.loads(written.read_text()) if written.exists() else {}
+    written = Measurements(options.out / "runs.json")
+    found = written.here.setdefault("parts", {})
     plans: list[tuple[str, Callable[[], dict]]] = []
     if "epoch" in options.parts:
         plans.append(("epoch", epoch))
@@ -176,8 +175,7 @@ def main(argv: list[str]) -> None:
     for name, measure in plans:
         found[name] = measure()
         print(json.dumps({name: found[name]}, indent=1), flush=True)
-        options.out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(written, json.dumps(found, indent=1) + "\n")
+        written.write()
 
 
 if __name__ == "__main__":

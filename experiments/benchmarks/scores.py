@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
 import warnings
@@ -25,10 +24,10 @@ from pathlib import Path
 import by_hand
 import steps
 import torch
+from machines import Measurements
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae import checkpoint
 
 HERE = Path(__file__).parent
 Run = Callable[[], Tensor | None]
@@ -305,11 +304,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(argv)
-    written = options.out / "scores.json"
-    machines = json.loads(written.read_text()) if written.exists() else {}
-    about = steps.machine()
-    entry = machines.setdefault(steps.name_of(about), {"cases": {}})
-    entry["machine"] = about
+    written = Measurements(options.out / "scores.json")
+    found = written.here.setdefault("cases", {})
     warnings.simplefilter("ignore", pv.evaluation.UnreliableEstimate)
     for name in options.cases:
         torch.manual_seed(0)
@@ -317,9 +313,9 @@ def main(argv: list[str]) -> None:
         x = torch.bernoulli(torch.rand(case.data, 784))
         runs = contenders(case, x)
         check_equal(case, runs)
-        entry["cases"][name] = steps.measure(runs, options.rounds, case.data, warm=False)
-        print(steps.markdown({name: entry["cases"][name]}), flush=True)
-        checkpoint.write_text(written, json.dumps(machines, indent=1) + "\n")
+        found[name] = steps.measure(runs, options.rounds, case.data, warm=False)
+        print(steps.markdown({name: found[name]}), flush=True)
+        written.write()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ A VAE 784-400-20 on batches of 128, on one thread: ours, and the same written by
 first time has an empty compiler cache; again has the cache that the first time left. Python's byte
 code is kept, and a round before the first fills the page cache. The ways take turns, round by
 round. Seconds are of the clock; CPU seconds are those of the process and of its compilers. Writes
-``start.json``: the median of each way, and its least and most.
+``start.json``, with one entry for each kind of machine: the median of each way, its least and most.
 """
 
 from __future__ import annotations
@@ -104,7 +104,14 @@ def main() -> None:
             "most": round(max(seconds), 2),
             "CPU seconds": round(statistics.median(cpu), 2),
         }
-    (HERE / "start.json").write_text(json.dumps(found, indent=1) + "\n")
+    import torch
+    from machines import Measurements  # here, so that no way imports torch beforehand
+
+    torch.set_num_threads(1)  # as the ways have it
+
+    written = Measurements(HERE / "start.json")
+    written.here["ways"] = found
+    written.write()
     print(json.dumps(found, indent=1))
 
 

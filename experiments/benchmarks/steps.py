@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +29,16 @@ import by_hand
 import peers
 import pyro
 import torch
+from machines import DEVICE, Measurements
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae import checkpoint
 from pyro_vae.compilation.cuda_graph import Replay
 from pyro_vae.compilation.gradients import LossAndGradients
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.compilation.recording import Recording
 
 HERE = Path(__file__).parent
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Round = Callable[[], object]
 Results = dict[str, dict[str, dict[str, float]]]
 
@@ -430,41 +427,6 @@ def figure_of_growth(found: dict[str, dict[str, list[float]]], path: Path) -> No
     drawing.savefig(path)
 
 
-def machine() -> dict[str, Any]:
-    """What decides how fast steps are here: processor, its caches, threads and versions."""
-    about = dict[str, str]()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        field, _, value = line.partition(":")
-        about.setdefault(field.strip(), value.strip())
-    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
-    flags = [flag for flag in about.get("flags", "").split() if flag.startswith(("avx", "amx"))]
-    found: dict[str, Any] = {
-        "processor": about.get("model name", platform.machine()),
-        "family, model": f"{about.get('cpu family')}, {about.get('model')}",
-        "caches": " ".join(path.read_text().strip() for path in caches),
-        "flags": " ".join(flags),
-        "used": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
-    if DEVICE == "cuda":
-        found["gpu"] = torch.cuda.get_device_name()
-    found["versions"] = {"python": platform.python_version()}
-    for name in ("torch", "pyro-ppl", "pythae", "numpyro", "jax"):
-        try:
-            found["versions"][name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def name_of(about: dict[str, Any]) -> str:
-    """A machine's kind in a few words."""
-    if "gpu" in about:
-        return str(about["gpu"])
-    kind = f"{about['processor']}, family and model {about['family, model']}"
-    return f"{kind}, {about['used']}, {about['threads']} threads"
-
-
 def main(argv: list[str]) -> None:
     names = [*(case.name for case in CASES), "importance sampling", "growth"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -473,12 +435,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(argv)
-    options.out.mkdir(parents=True, exist_ok=True)
-    written = options.out / "steps.json"
-    machines = json.loads(written.read_text()) if written.exists() else {}
-    about = machine()
-    known = machines.setdefault(name_of(about), {"cases": {}})
-    known["machine"] = about
+    written = Measurements(options.out / "steps.json")
+    known = written.here
+    known.setdefault("cases", {})
     with pyro.validation_enabled(False):
         for name in options.cases:
             torch.manual_seed(0)
@@ -504,9 +463,9 @@ def main(argv: list[str]) -> None:
             known["cases"] = {
                 name: known["cases"][name] for name in names if name in known["cases"]
             }
-            checkpoint.write_text(written, json.dumps(machines, indent=1) + "\n")
-            (options.out / "steps.md").write_text(markdown_of_all(machines))
-            figure(machines, options.out / "steps.png")
+            written.write()
+            (options.out / "steps.md").write_text(markdown_of_all(written.machines))
+            figure(written.machines, options.out / "steps.png")
 
 
 if __name__ == "__main__":
