@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -90,9 +90,9 @@ class Field(Protocol):
 
 
 class Message(Protocol):
-    """A message of Protocol Buffers, which ONNX files are."""
+    """A message of Protocol Buffers, as ONNX files are; fields of numbers and texts left aside."""
 
-    def ListFields(self) -> Sequence[tuple[Field, Any]]: ...
+    def ListFields(self) -> Sequence[tuple[Field, Message | Iterable[Message]]]: ...
 
 
 def _messages_in(message: Message) -> Iterator[Message]:
