@@ -99,7 +99,7 @@ MOVING = ("q against NUTS", "importance sampling within bounds")
 
 
 @pytest.mark.parametrize("make", [of_labels, of_two_levels, of_two_modes, of_kinds])
-def test_each_check_can_be_made_in_its_smallest_part(make):
+def test_each_check_can_be_made_in_its_smallest_part(make, quick_chains):
     model, guide, data = make()
     program = pv.Program(model, guide, event_shape=data.x.shape[1])
     parts = [copy(each) for each in all_checks()]
