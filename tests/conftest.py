@@ -1,11 +1,14 @@
 import importlib
 import os
 import types
+from functools import partial
 
+import pictures
 import pytest
 import torch
 import xarray
 
+import pyro_vae as pv
 from pyro_vae.evaluation import arviz_compat
 
 # Several workers have a core each. With a thread for each core of the machine they would wait for
@@ -29,6 +32,27 @@ def on_the_host(monkeypatch):
     """Hide a GPU from every test and command, except those of test_cuda.py."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(scope="module")
+def quick_figures():
+    """Save figures as one pixel, but in tests that ask for `real_figures`."""
+    with pictures.saved_as(pictures.pixel):
+        yield
+
+
+@pytest.fixture
+def real_figures():
+    with pictures.saved_as(pictures.savefig):
+        yield
+
+
+@pytest.fixture
+def quick_chains(monkeypatch):
+    """Chains that adapt in a few steps, for tests that need draws and not good ones."""
+    monkeypatch.setattr("pyro_vae.evaluation.hmc.PILOT_WARMUP", 2)
+    few = partial(pv.diagnostics.NUTS, num_chains=2, warmup=30)
+    monkeypatch.setattr("pyro_vae.report.reference.NUTS", few)
 
 
 @pytest.fixture

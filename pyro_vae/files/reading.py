@@ -14,7 +14,9 @@ import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
 
@@ -282,6 +284,12 @@ def parsed_yaml(text: str) -> object:
         >>> parsed_yaml("hidden: [16]")
         {'hidden': [16]}
     """
+    return deepcopy(_parsed(text))
+
+
+@lru_cache(maxsize=4)  # a command reads the recipe of its run several times
+def _parsed(text: str) -> object:
+    """What `parsed_yaml` returns; the same object at each call."""
     if len(text) > YAML_BYTES:
         raise yaml.MarkedYAMLError(problem=f"more than {YAML_BYTES} characters")
     _check_events(text)

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -83,24 +83,24 @@ class Onnx:
 
 
 class Field(Protocol):
-    """What a part of a message is called."""
+    """What a part of a message is called, and of which kind it is if it is a message, too."""
 
     name: str
+    message_type: object | None
 
 
-@runtime_checkable
 class Message(Protocol):
-    """A message of Protocol Buffers, which ONNX files are."""
+    """A message of Protocol Buffers, as ONNX files are; fields of numbers and texts left aside."""
 
-    def ListFields(self) -> Sequence[tuple[Field, object]]: ...
+    def ListFields(self) -> Sequence[tuple[Field, Message | Iterable[Message]]]: ...
 
 
 def _messages_in(message: Message) -> Iterator[Message]:
     """A message and all inside of it."""
     yield message
-    for _, value in message.ListFields():
-        for item in value if isinstance(value, Iterable) else [value]:
-            if isinstance(item, Message):
+    for field, value in message.ListFields():
+        if field.message_type is not None:  # and neither numbers nor the bytes of weights
+            for item in value if isinstance(value, Iterable) else [value]:
                 yield from _messages_in(item)
 
 

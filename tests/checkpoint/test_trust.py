@@ -19,6 +19,8 @@ from pyro_vae.checkpoint.trust import LAYERS, class_at
 from pyro_vae.cli import main
 from pyro_vae.recipes.recipe import read_recipe
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 MARK = "touched"  # by whatever runs
 
 MODULE = f"""

@@ -185,7 +185,7 @@ def test_simulated_data_are_values_whatever_the_context_says(float64):
     assert both.gap < 0.3
 
 
-def test_simulated_data_miss_what_the_real_ones_miss(float64):
+def test_simulated_data_miss_what_the_real_ones_miss(float64, quick_chains):
     networks = {"a": MLP(3, []), "b": MLP(4, [])}
     program = pv.MultimodalVAE(
         pv.priors.StandardNormal(2),

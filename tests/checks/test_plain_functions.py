@@ -99,7 +99,7 @@ MOVING = ("q against NUTS", "importance sampling within bounds")
 
 
 @pytest.mark.parametrize("make", [of_labels, of_two_levels, of_two_modes, of_kinds])
-def test_each_check_can_be_made_in_its_smallest_part(make):
+def test_each_check_can_be_made_in_its_smallest_part(make, quick_chains):
     model, guide, data = make()
     program = pv.Program(model, guide, event_shape=data.x.shape[1])
     parts = [copy(each) for each in all_checks()]
@@ -115,8 +115,8 @@ def test_each_check_can_be_made_in_its_smallest_part(make):
 def test_nuts_draws_in_the_precision_of_a_program_that_has_no_parameters():
     model, guide, data = of_two_levels()
     program = pv.Program(model, guide, event_shape=1)
-    sampler = pv.diagnostics.NUTS(num_chains=2, warmup=200)
-    chains = pv.to_inference_data(program, data[:2], 800, sampler=sampler)
+    sampler = pv.diagnostics.NUTS(num_chains=2, warmup=100)
+    chains = pv.to_inference_data(program, data[:2], 400, sampler=sampler)
     assert largest_r_hat(chains) < 1.05
     assert np.isnan(largest_r_hat(pv.to_inference_data(program, data[:2], 8)))
     chains["diagnostics"]["z1_r_hat"].values[0] = np.nan  # of a latent that never moved

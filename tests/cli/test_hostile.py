@@ -60,7 +60,7 @@ def test_what_is_said_of_data_moves_no_cursor(caplog):
     assert ESCAPES not in caplog.text and caplog.text.count("u202etx") == 2
 
 
-def test_names_of_columns_and_labels_are_no_formulas_in_figures(tmp_path):
+def test_names_of_columns_and_labels_are_no_formulas_in_figures(tmp_path, real_figures):
     rows = "".join(f"{i % 7 / 3},{i % 5},{('$$a$$', '$x_{$', 'b')[i % 3]}\n" for i in range(30))
     (tmp_path / "x.csv").write_text("$\\frac{$," + "a name " * 3000 + f",$y$\n{rows}")
     run = str(tmp_path / "run")
@@ -69,7 +69,7 @@ def test_names_of_columns_and_labels_are_no_formulas_in_figures(tmp_path):
     assert main(["sample", run, "--num", "4"]) == 0
 
 
-def test_a_vector_of_data_is_inspected(run):
+def test_a_vector_of_data_is_inspected(run, real_figures):
     few = ["--num-samples", "5", "--limit", "20", "--reference", "0"]
     assert main(["inspect", str(run), *few]) == 0
 

@@ -221,7 +221,7 @@ def test_what_is_left_out_is_named_with_an_example_that_works():
     assert context["scale"].tolist() == [2.0] * 4 and context["context"].tolist() == [[40, 1]] * 4
 
 
-def test_known_quantities_of_new_data_are_in_the_columns_own_units(tmp_path, capsys):
+def test_known_quantities_of_new_data_are_in_the_columns_own_units(tmp_path, capsys, quick_chains):
     options = options_of("noise", tmp_path / "rows.csv")
     columns_of("noise").to_csv(tmp_path / "rows.csv", index=False)
     assert main(["train", *options, "--out", str(tmp_path / "run"), *QUICK]) == 0
@@ -238,7 +238,9 @@ def test_known_quantities_of_new_data_are_in_the_columns_own_units(tmp_path, cap
         assert set(made) == {"x", "scale", "context"} and made["context"].tolist() == [1, 1, 1]
     assert main([*sample, "--context", "scale=20,site=v"]) == 0  # one for all columns
     run = tmp_path / "run"
-    assert main(["inspect", str(run), "--num-samples", "10", "--limit", "20"]) == 0
+    assert (
+        main(["inspect", str(run), "--num-samples", "10", "--limit", "20", "--reference", "1"]) == 0
+    )
     assert (
         main(["report", str(run)]) == 0 and "known: scale is" in (run / "report.html").read_text()
     )

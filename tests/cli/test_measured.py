@@ -13,6 +13,8 @@ from pyro_vae.cli import main
 from pyro_vae.cli.anneal import on_crossing
 from pyro_vae.datasets.forms import shuffled
 
+pytestmark = pytest.mark.usefixtures("quick_chains")
+
 FEW = ["--limit", "12", "--seed", "3"]
 COMMANDS = {
     "anneal": ["--num-chains", "2", "--num-temperatures", "5", "--simulated", "3", *FEW],
@@ -42,7 +44,7 @@ def numbers(run, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_writes_numbers_with_errors_and_a_figure(run, capsys, command):
+def test_a_command_writes_numbers_with_errors_and_a_figure(run, capsys, command, real_figures):
     assert main([command, str(run), *COMMANDS[command]]) == 0
     said, shown = capsys.readouterr()
     assert BARS[command] in shown  # a bar, on standard error

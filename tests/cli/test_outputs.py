@@ -52,7 +52,7 @@ def test_compare_replaces_only_what_it_wrote(capsys, tmp_path, run, second, name
     assert contents(tmp_path) == kept
 
 
-def test_a_command_replaces_its_own_output(tmp_path, run, second):
+def test_a_command_replaces_its_own_output(tmp_path, run, second, real_figures):
     for score in ("elbo", "log_likelihood"):
         argv = ["compare", str(run), str(second), "--out", str(tmp_path / "c.json")]
         assert main([*argv, "--score", score]) == 0

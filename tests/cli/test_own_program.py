@@ -224,7 +224,7 @@ def test_a_program_with_a_context_of_its_own_and_one_that_observes_something_els
     assert "pass it: --context 2" in fails(capsys, *given)
 
 
-def test_every_command_takes_single_numbers(folder, capsys):
+def test_every_command_takes_single_numbers(folder, capsys, quick_chains):
     np.savez(folder / "numbers.npz", x=np.random.default_rng(0).normal(size=60))
     run, trust = str(folder / "run"), ["--trust", "ownpairs"]
     own = ["--data", folder / "numbers.npz", "--program", "ownpairs.Scalar", "--epochs", "1"]

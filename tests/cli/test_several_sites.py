@@ -115,7 +115,7 @@ def commands(capsys, run, data, *trust):
     return said
 
 
-def test_every_command_takes_a_program_of_ones_own(folder, capsys):
+def test_every_command_takes_a_program_of_ones_own(folder, capsys, quick_chains):
     own = ["--data", "whole.npz", "--key", "image,text", "--program", "ownpairs2.Two"]
     assert main(["train", *own, "--latent", "3", "--out", "run", *ONE]) == 0
     again = ["--trust", "ownpairs2", *ONE, "--epochs", "2"]

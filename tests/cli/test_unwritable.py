@@ -66,7 +66,9 @@ def test_it_is_found_out_before_the_work(run, read_only, capsys, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_was_found_is_printed_where_the_disk_is_then_full(run, read_only, capsys, command):
+def test_what_was_found_is_printed_where_the_disk_is_then_full(
+    run, read_only, capsys, command, quick_chains
+):
     read_only.append(".probe.")
     assert main([command, str(run), *COMMANDS[command]]) == 2
     out, err = capsys.readouterr()

@@ -31,7 +31,7 @@ SHORTER = {
 
 @pytest.mark.filterwarnings("ignore::pyro_vae.evaluation.UnreliableEstimate")
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
-def test_the_examples_of_a_document_run(document, tmp_path, monkeypatch):
+def test_the_examples_of_a_document_run(document, tmp_path, monkeypatch, quick_chains):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", document.read_text(), re.S):

@@ -19,6 +19,8 @@ from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.testing import check_network, check_program
 from pyro_vae.validation import InvalidInput
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def autoencoder(scale=1.0, event=(1, 8, 8), latent=2, prior=pv.priors.Flat):
     return pv.VAE(

@@ -306,7 +306,7 @@ def test_an_event_with_some_entries_missing_names_the_parts_that_take_it(views):
     seen = views.marginal(("a", "b"))
     partly = dist.MultivariateNormal(seen.loc[1:], seen.covariance_matrix[1:, 1:])
     exact = partly.log_prob(torch.cat([x["a"][1, 1:], x["b"][1]]))
-    score = pv.log_likelihood(program, data, 20_000)
+    score = pv.log_likelihood(program, data, 20_000, compile="off")
     assert abs(score.values[1] - exact) < 5 * score.mc_se[1] + 0.02
 
 

@@ -231,7 +231,8 @@ def test_a_gaussian_process_has_the_exact_marginal_likelihood(kernel):
             q = dist.MultivariateNormal(loc, scale_tril=1.1 * tril)
             return pv.distributions.Reshaped(q, (5, D))
 
-    score = pv.log_likelihood(pv.VAE(prior, likelihood, Exact()), x, num_samples=3000)
+    program = pv.VAE(prior, likelihood, Exact())
+    score = pv.log_likelihood(program, x, num_samples=3000, compile="off")
     exact = marginal.log_prob(x.flatten(1))
     assert ((score.values - exact).abs() < 4 * score.mc_se).all() and (score.mc_se < 0.1).all()
 

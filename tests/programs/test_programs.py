@@ -414,9 +414,8 @@ def test_refinement_closes_the_gap_of_a_bad_encoder(float64):
 def test_a_refined_guide_gives_the_right_log_likelihood(float64):
     exact = LinearGaussian(2, 5)
     x = exact.data(20)
-    score = pv.log_likelihood(
-        pv.Refined(exact.program(widen=1.2), steps=2, step_size=0.01), x, 5000
-    )
+    refined = pv.Refined(exact.program(widen=1.2), steps=2, step_size=0.01)
+    score = pv.log_likelihood(refined, x, 5000, compile="off")
     assert ((score.values - exact.marginal.log_prob(x)).abs() < 4.5 * score.mc_se).all()
 
 

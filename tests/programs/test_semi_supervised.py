@@ -14,6 +14,8 @@ from pyro_vae.programs.semi_supervised import label_density
 from pyro_vae.testing import check_program
 from pyro_vae.validation import InvalidInput
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def semi(
     classes=3,

@@ -4,14 +4,17 @@ import inspect
 import json
 from dataclasses import MISSING, fields
 
+import pytest
 import torch
-from commands import FAST
+from commands import FAST, FEW
 from common import small_vae
 
 import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.recipes.data import suited_to
 from pyro_vae.recipes.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 
 def test_fit_trains_as_the_command_does():
@@ -41,7 +44,7 @@ def test_the_default_run_states_its_likelihood_and_keeps_it_when_resumed(tmp_pat
     saved = json.loads((folder / "evaluation.json").read_text())
     assert saved["data"]["sha256"] == grey.sha256 and saved["data"]["binarize"] == "none"
     assert pv.load(folder).likelihood.levels == 17 == len(grey.x.unique())
-    assert main(["train", "--out", str(folder), "--resume", "--epochs", "3"]) == 0
+    assert main(["train", "--out", str(folder), "--resume", "--epochs", "3", *FEW]) == 0
     assert main(["evaluate", str(folder), "--limit", "30", "--num-samples", "20"]) == 0
     for flags in (["--likelihood", "Bernoulli"], ["--binarize", "dynamic"]):
         other = tmp_path / flags[1]

@@ -16,6 +16,8 @@ from pyro_vae.report import markup
 from pyro_vae.report.commands import command_that_scored, given_commands, remember
 from pyro_vae.validation import InvalidInput
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def write(folder, *commands):
     found = [{"date": "2026-11-28 12:00 UTC", "words": list(words)} for words in commands]
@@ -113,6 +115,7 @@ def test_the_command_that_makes_the_scores_again_is_the_one_that_made_them(tmp_p
 FAMILIES = (pv.priors, pv.likelihoods, pv.posteriors, pv.networks, pv.objectives)
 
 
+@pytest.mark.usefixtures("real_figures")
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_every_formula_of_a_component_is_drawn(family):
     for name in family.__all__:
@@ -121,11 +124,11 @@ def test_every_formula_of_a_component_is_drawn(family):
             assert markup.formula(" ".join(block.split())).startswith("<img"), (name, block)
 
 
-def test_what_cannot_be_drawn_is_shown_as_it_is():
+def test_what_cannot_be_drawn_is_shown_as_it_is(real_figures):
     assert markup.formula(r"\nothing{x}") == r"<code>\nothing{x}</code>"
 
 
-def test_long_formulas_have_several_lines():
+def test_long_formulas_have_several_lines(real_figures):
     short, long = (markup.formula(latex) for latex in (r"a = b", r"a = b, \quad b = c, \quad c"))
 
     def height(image):

@@ -7,6 +7,8 @@ import pyro_vae as pv
 from pyro_vae.inspection.decoder import Decoder
 from pyro_vae.report.gallery import inspect
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 P, Q = pv.priors, pv.posteriors
 ALL = {"tangent.png", "interpolation.png", "traversals.png"}
 ON_A_PLANE = {"manifold.png", "metric.png", "paths.png"}

@@ -352,7 +352,7 @@ def test_a_browser_draws_every_image_and_nothing_wider_than_the_screen(run, tmp_
 # figures
 
 
-def test_a_hierarchy_is_held_against_nuts_at_all_its_levels(tmp_path):
+def test_a_hierarchy_is_held_against_nuts_at_all_its_levels(tmp_path, quick_chains):
     q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
     program = pv.HierarchicalVAE(
         priors=[q(2, net(1, [3])), pv.priors.StandardNormal(1)],

@@ -20,6 +20,8 @@ from pyro_vae.validation import InvalidInput
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
