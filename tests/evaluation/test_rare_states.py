@@ -124,7 +124,7 @@ def test_intervals_of_what_is_made_of_the_guide_cover(proposal):
 
 
 class WithGlobal(Pair):
-    """The same pair, the means of whose four states lie about a global mean of the datum's group."""
+    """The same pair, whose four means lie about a global mean of the datum's group."""
 
     def model(self, x, group):
         shifts = pyro.sample("shifts", dist.Normal(0.0, 0.1).expand([GROUPS]).to_event(1))
