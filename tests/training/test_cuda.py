@@ -7,14 +7,12 @@ import pyro
 import pytest
 import torch
 from cases import CASES, PROGRAMS, RESULTS, case
-from common import HAS_GPU, small_vae
+from common import HAS_GPU, share_graphs, small_vae
 from emulated_cuda import emulated_cuda
 
 import pyro_vae as pv
 from pyro_vae.cli import main
-from pyro_vae.compilation import gradients
 from pyro_vae.compilation.capture import Captured
-from pyro_vae.compilation.gradients import shapes_of
 from pyro_vae.distributions import NoDraws
 from pyro_vae.runtime.blocks import BLOCK_BYTES
 from pyro_vae.runtime.latent_pairs import NoBound
@@ -116,20 +114,13 @@ def test_every_part_trains_in_a_graph_of_steps(family, name, monkeypatch):
     )
     state = [*program.cuda().parameters(), *program.buffers()]
     start = [tensor.detach().clone() for tensor in state]
-    ends, graphs, record, captured = [], [], several.Replay.__init__, {}
+    ends, graphs, record = [], [], several.Replay.__init__
     monkeypatch.setattr(
         several.Replay,
         "__init__",
         lambda self, *what: (graphs.append(self), record(self, *what))[1],
     )
-
-    def captured_once(step, inputs):
-        shapes = shapes_of(inputs)
-        if shapes not in captured:
-            captured[shapes] = Captured(step, inputs)
-        return captured[shapes]
-
-    monkeypatch.setattr(gradients, "Captured", captured_once)
+    share_graphs(monkeypatch)
     for steps_at_once in (10**9, 2):  # two single steps, then three graphs and a step between
         monkeypatch.setattr(several, "STEPS_AT_ONCE", steps_at_once)
         with torch.no_grad():
