@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 
 import pyro_vae as pv
+from pyro_vae.compilation import gradients
+from pyro_vae.compilation.capture import Captured
+from pyro_vae.compilation.gradients import shapes_of
 from pyro_vae.contracts import known_by
 from pyro_vae.distributions import entries_of
 from pyro_vae.networks import as_shape
@@ -61,3 +64,16 @@ def has_entries(name: str) -> bool:
         return bool(entries_of(likelihood(torch.zeros(1, 2), **known_of(likelihood, 1))))
     except InvalidInput:
         return False
+
+
+def share_graphs(monkeypatch):
+    """The fits of one program share the graphs that the first of them captures."""
+    captured = {}
+
+    def captured_once(step, inputs):
+        shapes = shapes_of(inputs)
+        if shapes not in captured:
+            captured[shapes] = Captured(step, inputs)
+        return captured[shapes]
+
+    monkeypatch.setattr(gradients, "Captured", captured_once)

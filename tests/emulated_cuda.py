@@ -10,15 +10,15 @@ import contextlib
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cache, cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
 from pyro_vae.compilation import capture
@@ -43,6 +43,15 @@ WAITING = {
 }
 BETWEEN_DEVICES = {aten.copy_, aten._to_copy, aten.set_, aten.index}  # indices may be the host's
 
+SEQUENCES = (list, tuple)
+
+# What Python asks of a tensor whose answer is the same on every device, and no tensor.
+DEVICE, IS_CUDA = Tensor.device.__get__, Tensor.is_cuda.__get__
+ASKED = {
+    *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "layout", "requires_grad")),
+    *(Tensor.dim, Tensor.size, Tensor.numel, Tensor.__len__, Tensor.untyped_storage),
+}
+
 
 def storage(tensor: Tensor):
     """The storage of a tensor, or of what `torch.func` has wrapped."""
@@ -58,14 +67,17 @@ def is_on_gpu(tensor: Tensor) -> bool:
 def tensors_in(*values):
     """The tensors in arguments and results, for each operation: torch's pytrees take three times
     as long."""
-    found = []
+    return _added([], values)
+
+
+def _added(found, values):
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple):
-            found += tensors_in(*value)
-        elif isinstance(value, dict):
-            found += tensors_in(*value.values())
+        elif isinstance(value, SEQUENCES):
+            _added(found, value)
+        elif isinstance(value, dict) and value:
+            _added(found, value.values())
     return found
 
 
@@ -101,58 +113,87 @@ class EmulatedCuda:
 class _Operations(TorchDispatchMode):
     """Follows every operation, those of the backward pass and within others too."""
 
+    @classmethod
+    def _should_skip_dynamo(cls):  # whose wrapper takes as long as many an operation
+        return False
+
     def __init__(self, gpu: EmulatedCuda):
         super().__init__()
         self.gpu = gpu
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        kind, gpu = _Kind.of(func), self.gpu
         given = tensors_in(args, kwargs)
-        if (
-            func.overloadpacket in (aten.lift_fresh, aten.lift_fresh_copy)
-            and self.gpu.factory is not None
-        ):  # torch.tensor(...)
-            place(given, self.gpu.factory)
-        there = [x for x in given if is_on_gpu(x)]
-        takes_numbers = not func.__name__.startswith(
-            ("_fused", "_foreach")
-        )  # of the host, as tensors without dimensions
-        strays = [x for x in given if not is_on_gpu(x) and (x.dim() > 0 or not takes_numbers)]
-        if there and strays and func.overloadpacket not in BETWEEN_DEVICES:
+        if kind.lifts and gpu.factory is not None:  # torch.tensor(...)
+            place(given, gpu.factory)
+        stores = [storage(x) for x in given]
+        marks = [getattr(store, "is_on_gpu", False) for store in stores]
+        there = any(marks)
+        if there:
+            if not all(marks) and not kind.is_between_devices:
+                self._check_devices(func, given, marks, kind.takes_numbers)
+            if kind.waits or (kind.indexes and _is_masked(args)):
+                gpu.waits(str(func))
+            if kind.copies and any(x.dim() and not mark for x, mark in zip(given, marks)):
+                gpu.waits("a copy between host and device")
+        recording = gpu.recording
+        before = [(x, x.clone()) for x in given] if recording is not None and kind.writes else []
+        target = GPU if there else HOST if given else gpu.factory or HOST
+        if kind.is_copy:
+            target = GPU if marks[0] else HOST
+        gpu.target = target
+        out = func(*args, **kwargs)
+        if recording is not None and (there or gpu.factory == GPU):
+            recording.append(_Recorded(func, args, kwargs, out, before))
+        if not kind.is_copy:
+            known = {store._cdata for store in stores}
+            for store in map(storage, tensors_in(out)):
+                if store._cdata not in known:
+                    store.is_on_gpu = target == GPU
+        return out
+
+    def _check_devices(self, func, given, marks, takes_numbers):
+        """Raise where a tensor is the other device's, unless a kernel takes it as a number."""
+        if any(not mark and (x.dim() > 0 or not takes_numbers) for x, mark in zip(given, marks)):
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found cuda:0 and cpu in "
                 f"{func}: "
-                f"{[(tuple(x.shape), 'cuda' if is_on_gpu(x) else 'cpu') for x in given]}"
+                f"{[(tuple(x.shape), 'cuda' if mark else 'cpu') for x, mark in zip(given, marks)]}"
             )
-        if there and (func.overloadpacket in WAITING or _is_masked(func, args)):
-            self.gpu.waits(str(func))
-        if (
-            there
-            and func.overloadpacket in (aten.copy_, aten.index)
-            and any(x.dim() and not is_on_gpu(x) for x in given)
-        ):
-            self.gpu.waits("a copy between host and device")
-        writes = func._schema.is_mutable or "batch_norm" in func.__name__  # which does not say so
-        before = (
-            [(x, x.clone()) for x in given] if self.gpu.recording is not None and writes else []
+
+
+class _Kind(NamedTuple):
+    """What an operation is, looked up once."""
+
+    lifts: bool  # the tensor of numbers of Python
+    takes_numbers: bool  # of the host, as tensors without dimensions
+    is_between_devices: bool
+    waits: bool
+    indexes: bool
+    copies: bool
+    is_copy: bool
+    writes: bool
+
+    @staticmethod
+    @cache
+    def of(func) -> "_Kind":
+        packet = func.overloadpacket
+        return _Kind(
+            lifts=packet in (aten.lift_fresh, aten.lift_fresh_copy),
+            takes_numbers=not func.__name__.startswith(("_fused", "_foreach")),
+            is_between_devices=packet in BETWEEN_DEVICES,
+            waits=packet in WAITING,
+            indexes=packet in (aten.index, aten.index_put, aten.index_put_),
+            copies=packet in (aten.copy_, aten.index),
+            is_copy=packet is aten.copy_,
+            writes=func._schema.is_mutable
+            or "batch_norm" in func.__name__,  # which does not say so
         )
-        target = GPU if there else HOST if given else self.gpu.factory or HOST
-        if func.overloadpacket is aten.copy_:
-            target = GPU if is_on_gpu(args[0]) else HOST
-        self.gpu.target = target
-        out = func(*args, **kwargs)
-        if self.gpu.recording is not None and (there or self.gpu.factory == GPU):
-            self.gpu.recording.append(_Recorded(func, args, kwargs, out, before))
-        if func.overloadpacket is not aten.copy_:
-            known = {storage(x)._cdata for x in given}
-            place([x for x in tensors_in(out) if storage(x)._cdata not in known], target)
-        return out
 
 
-def _is_masked(func, args) -> bool:
-    return func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) and any(
-        index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-    )
+def _is_masked(args) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
 
 
 class _Calls(TorchFunctionMode):
@@ -164,12 +205,13 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        given = tensors_in(args, kwargs)
-        if func == Tensor.device.__get__:
+        if func in ASKED:
+            return func(*args, **kwargs)
+        if func == DEVICE:
             return GPU if is_on_gpu(args[0]) else HOST
-        if func == Tensor.is_cuda.__get__:
+        if func == IS_CUDA:
             return is_on_gpu(args[0])
+        name = getattr(func, "__name__", "")
         if name in ("numpy", "__array__") and is_on_gpu(args[0]):
             raise TypeError(
                 "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the "
@@ -194,8 +236,13 @@ class _Calls(TorchFunctionMode):
             kwargs["device"] = HOST
         if target is not None and target.type == "cuda":
             target = GPU
-        with self.gpu.making(target or (GPU if any(map(is_on_gpu, given)) else self.gpu.factory)):
+        there = target or (GPU if any(map(is_on_gpu, tensors_in(args, kwargs))) else None)
+        gpu, before = self.gpu, self.gpu.factory
+        gpu.factory = there or before  # as `making` has it, which takes longer
+        try:
             out = func(*args, **kwargs)
+        finally:
+            gpu.factory = before
         if func is Tensor.to and target is not None and is_on_gpu(args[0]) != (target == GPU):
             self.gpu.waits("a copy between host and device")
             out = out.clone()
@@ -239,14 +286,23 @@ class _Recorded:
         for tensor, value in self.before:
             tensor.copy_(value)
 
+    @cached_property
+    def results(self) -> list[tuple[int, Tensor]]:
+        """Where its results are that are no views of its arguments, by their number."""
+        given = {storage(x)._cdata for x in tensors_in(self.args, self.kwargs)}
+        return [
+            (number, kept)
+            for number, kept in enumerate(tensors_in(self.out))
+            if storage(kept)._cdata not in given
+        ]
+
     def run(self) -> None:
         """Again, on the same tensors; its results go where they went."""
-        given = {storage(x)._cdata for x in tensors_in(self.args, self.kwargs)}
-        for kept, out in zip(
-            tensors_in(self.out), tensors_in(self.func(*self.args, **self.kwargs))
-        ):
-            if storage(kept)._cdata not in given:
-                kept.copy_(out)
+        out = self.func(*self.args, **self.kwargs)
+        if self.results:
+            found = tensors_in(out)
+            for number, kept in self.results:
+                kept.copy_(found[number])
 
 
 class Graph:
@@ -256,7 +312,8 @@ class Graph:
         self.gpu, self.operations = gpu, []
 
     def replay(self) -> None:
-        with torch.no_grad(), self.gpu.making():
+        # All devices were checked as it was recorded.
+        with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
             for operation in self.operations:
                 operation.run()
 

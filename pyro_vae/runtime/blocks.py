@@ -7,18 +7,20 @@ its numbers are the same to the bit, however many data come after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.environment import seed_generators
 from pyro_vae.runtime.memory import Cost, chunks, rows_within
 from pyro_vae.runtime.noise import block_seed
 
-__all__ = ["BLOCK_BYTES", "Blocks", "Drawing", "fewest_runs", "with_noise_of"]
+__all__ = ["BLOCK_BYTES", "Blocks", "Drawing", "Places", "fewest_runs", "with_noise_of"]
 
+Places = Sequence[int] | Tensor  # of data
 Drawing = Callable[[Conditioned], Callable[[int], object]]  # from a few data, and then from K
 
 # Bytes of activations in a block of draws. They are constants, not a user's budget: what is drawn
@@ -87,9 +89,9 @@ class Blocks:
             seed_generators(device, own)
             yield own, few
 
-    def rows(self, few: slice) -> list[int]:
-        """The data of a block, the last of them repeated until it is full."""
-        return [*range(few.start, few.stop), *[few.stop - 1] * (self.size - few.stop + few.start)]
+    def rows(self, few: slice) -> Tensor:
+        """The places of a block's data, the last of them repeated until it is full."""
+        return torch.arange(few.start, few.start + self.size).clamp_max(few.stop - 1)
 
 
 def with_noise_of(given: Conditioned, seed: int) -> Conditioned:

@@ -195,7 +195,7 @@ class Conditioned:
     def __len__(self) -> int:
         return count_of(self.x)
 
-    def __getitem__(self, rows: slice | Sequence[int]) -> Conditioned:
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Conditioned:
         """The same program given some of the data."""
         return replace(self, x=rows_of(self.x, rows), context=rows_of(self.context, rows))
 

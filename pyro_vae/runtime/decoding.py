@@ -14,6 +14,7 @@ from pyro_vae.contracts import ProgramLike, SumsLatents, Tensors, Trace, sites_o
 from pyro_vae.distributions import stated_support
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
+from pyro_vae.runtime.blocks import Places
 from pyro_vae.runtime.contexts import Context, context_for_each
 from pyro_vae.runtime.environment import evaluating, like_parameters, reference_parameter
 from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive, states_given
@@ -106,7 +107,7 @@ def decode(
 
     depth = max(-f.dim for site in sites.values() for f in site["cond_indep_stack"] if f.dim)
 
-    def run(few: list[int], seed: int) -> Sites:
+    def run(few: Places, seed: int) -> Sites:
         at = {name: row[few].movedim(0, data_dim(sites[name])) for name, row in rows.items()}
         part = rows_of(spread, few)
         at |= states_given(program, at, len(few), part, depth)

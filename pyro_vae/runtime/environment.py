@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -57,8 +58,10 @@ def reference_parameter(program: ModuleLike) -> Tensor:
 
     It is a parameter, or a constant of a program that has none.
     """
-    tensors = [*program.parameters(), *program.buffers()]
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
+    for tensor in chain(program.parameters(), program.buffers()):
+        if tensor.is_floating_point():
+            return tensor
+    return torch.empty(())
 
 
 def like_parameters(program: ProgramLike, values: T) -> T:

@@ -14,7 +14,7 @@ from pyro_vae.datasets.dataset import Data, Dataset, as_dataset
 from pyro_vae.distributions import representative_of
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context
-from pyro_vae.runtime.blocks import Blocks, with_noise_of
+from pyro_vae.runtime.blocks import Blocks, Places, with_noise_of
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.conditioned import Conditioned
 from pyro_vae.runtime.contexts import Context, context_for_each
@@ -126,14 +126,14 @@ def generate(
     if given is None:
         check_decoding(program, labels)
 
-        def run(rows: list[int], seed: int) -> Sites:
+        def run(rows: Places, seed: int) -> Sites:
             trace = prior_predictive(program, len(rows), rows_of(labels, rows), None, temperature)
             return observed_parts(trace, parts)
 
     else:
         some = _given_parts(program, given, labels, num, seed)
 
-        def run(rows: list[int], seed: int) -> Sites:
+        def run(rows: Places, seed: int) -> Sites:
             return observed_parts(_completed(with_noise_of(some[rows], seed)), parts)
 
     value = partial(shown_value, draws=draws)
@@ -192,7 +192,7 @@ def representatives(
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
-    def run(rows: list[int], seed: int) -> Sites:
+    def run(rows: Places, seed: int) -> Sites:
         return observed_parts(posterior_predictive(with_noise_of(given[rows], seed)), x)
 
     x = tensors_of(given.x)
@@ -231,7 +231,7 @@ def encode(
         args = checked_data(program, data)
         given = Conditioned.of(program, *args, scored=False, globals_seed=seed)
 
-    def run(rows: list[int], seed: int) -> Sites:
+    def run(rows: Places, seed: int) -> Sites:
         return latent_sites(with_noise_of(given[rows], seed).traces()[0])
 
     return in_blocks(program, run, partial(shown_value, draws=draws), len(given), seed)
@@ -239,7 +239,7 @@ def encode(
 
 def in_blocks(
     program: ProgramLike,
-    run: Callable[[list[int], int], Sites],
+    run: Callable[[Places, int], Sites],
     value: Callable[[Site], Tensor],
     num: int,
     seed: int,

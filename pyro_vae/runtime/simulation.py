@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +11,7 @@ from pyro_vae.contracts import ProgramLike, Tensors, Trace
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.programs import as_program
 from pyro_vae.programs.contexts import check_context, context_of_draws, with_marks
+from pyro_vae.runtime.blocks import Places
 from pyro_vae.runtime.checks import checked_data
 from pyro_vae.runtime.environment import like_parameters, reference_parameter
 from pyro_vae.runtime.from_prior import at_posterior, check_decoding, prior_predictive
@@ -70,7 +70,7 @@ class Template:
             }
         return cls(num_data, context_of_draws(program, context), x)
 
-    def rows(self, few: Sequence[int]) -> Template:
+    def rows(self, few: Places) -> Template:
         """A template for some of the data."""
         x = None if self.x is None else rows_of(self.x, few)
         return Template(len(few), rows_of(self.context, few), x)
@@ -101,7 +101,7 @@ def simulate(program: ProgramLike, data: Data, seed: int = 0) -> Tensors:
     check_decoding(program, template.context)
     parts = parts_of(program.event_shape)
 
-    def run(rows: list[int], seed: int) -> Sites:
+    def run(rows: Places, seed: int) -> Sites:
         return observed_parts(template.rows(rows).draw(program)[0], parts)
 
     value = partial(shown_value, draws=True)
