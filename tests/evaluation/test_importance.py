@@ -305,7 +305,7 @@ def test_blocks_change_nothing_and_nothing_is_dropped(monkeypatch, rows):
     with conditioned(program, x, seed=0):
         checks = program.posterior.encoded
     program.posterior.encoded = 0
-    score = pv.log_likelihood(program, x, 7, compile="off")  # a graph would encode unseen
+    score = pv.log_likelihood(program, x, 7)
     torch.testing.assert_close(score.values, exact.marginal.log_prob(x), rtol=0, atol=1e-9)
     torch.testing.assert_close(score.ess, torch.full((5,), 7.0))
     if rows >= 7:
