@@ -41,6 +41,13 @@ def quick_figures():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures_of_commands(request):
+    """What commands draw is tested in tests/plotting and tests/report, and there by a few tests."""
+    if request.path.parent.name == "cli":
+        request.getfixturevalue("quick_figures")
+
+
 @pytest.fixture
 def real_figures():
     with pictures.saved_as(pictures.savefig):

@@ -29,6 +29,7 @@ import by_hand
 import peers
 import pyro
 import torch
+import torch._inductor.config
 from machines import DEVICE, Measurements
 from torch import Tensor, nn
 
@@ -438,6 +439,10 @@ def main(argv: list[str]) -> None:
     written = Measurements(options.out / "steps.json")
     known = written.here
     known.setdefault("cases", {})
+    if (
+        torch.backends.cpu.get_cpu_capability() == "AVX2"
+    ):  # for torch.compile too, which asks the CPU
+        torch._inductor.config.cpp.simdlen = 256
     with pyro.validation_enabled(False):
         for name in options.cases:
             torch.manual_seed(0)
