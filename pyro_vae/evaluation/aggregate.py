@@ -14,6 +14,7 @@ from pyro_vae.contracts import ProgramLike, Site, sites_of
 from pyro_vae.datasets.dataset import Data, as_dataset
 from pyro_vae.datasets.shown import result_html, result_words
 from pyro_vae.evaluation.first_graph import FirstGraph
+from pyro_vae.runtime.blocks import Blocks
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
 from pyro_vae.runtime.latents import Values, draws_in, in_rows, out_of_rows
 from pyro_vae.runtime.memory import DEFAULT_MEMORY, chunks, rows_within
@@ -160,8 +161,7 @@ def _all_points(value: Tensor, plates: Plates) -> Tensor:
 
 def _some(points: Values, few: slice, count: int) -> Values:
     """Some of the points, the last of them repeated until there are so many."""
-    last = few.stop - 1
-    rows = [*range(few.start, few.stop), *[last] * (count - few.stop + few.start)]
+    rows = Blocks(count, (1,)).rows(few)
     return {name: value[rows] for name, value in points.items()}
 
 
