@@ -31,6 +31,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from pyro_vae.compilation.hoisting import Hoisted, hoisted
 from pyro_vae.compilation.passes import (
     CannotCapture,
     lift_tensors,
@@ -75,6 +76,8 @@ class Captured:
         graph.graph.eliminate_dead_code()
         self.uses_host = any(_is_of_host(graph, node) for node in graph.graph.nodes)
         self.graph, self.lifted = lift_tensors(graph)
+        self.weights = self.lifted
+        self.hoisted: Hoisted | None = None
         self.call: Callable[[list[Tensor]], Tensor | Sequence[Tensor]] = self._interpret
         self.is_compiled = False
 
@@ -91,6 +94,18 @@ class Captured:
         operation waits for a value.
         """
         return not self.uses_host and not any(n.target in WAITING for n in self.graph.graph.nodes)
+
+    def hoist(self) -> None:
+        """Compute now, once, what depends on no input; `refresh` after the weights have changed."""
+        self.hoisted = hoisted(self.graph, self.weights)
+        if self.hoisted is not None:
+            self.graph = self.hoisted.rest
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Compute anew what `hoist` took out, from the weights as they are."""
+        if self.hoisted is not None:
+            self.lifted = self.hoisted.of(self.weights)
 
     def compile(self, inputs: Sequence[Tensor]) -> None:
         """Compile the graph with Inductor; without a compiler, warn once and go on interpreting."""

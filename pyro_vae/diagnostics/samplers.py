@@ -264,6 +264,7 @@ class _Posterior:
             graph = Captured(of_points, [u])
         except (InvalidInput, RuntimeError):
             return self.value_and_gradient
+        graph.hoist()
         return lambda u: cast(tuple[Tensor, Tensor], graph(u))
 
     def chains(self, settings: NUTS, num_steps: int, advance: Callable[..., None]) -> Drawn:

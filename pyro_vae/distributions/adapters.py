@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,8 +10,9 @@ import torch
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import MixtureSameFamily, TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, Normal, constraints
 
 __all__ = ["Mixture", "Reshaped", "TorchToPyro", "as_pyro"]
 
@@ -81,7 +83,8 @@ class Mixture(MixtureSameFamily):
 
     Torch's own, with the support of the components: torch gives mixtures a constraint that no
     transform is registered for, and MCMC and quadrature need one. A mixture of distributions that
-    list their values lists them too.
+    list their values lists them too. Torch copies the components for each value whose density is
+    asked for; this class does not.
 
     Example:
         >>> from torch.distributions import Categorical, Normal
@@ -91,15 +94,53 @@ class Mixture(MixtureSameFamily):
 
     @constraints.dependent_property
     def support(self):
-        return self.component_distribution.support
+        return self._component_distribution.support
+
+    @property
+    def component_distribution(self) -> Distribution:
+        shape = torch.Size((*self.batch_shape, self._num_component))
+        return self._component_distribution.expand(shape)
+
+    def expand(self, batch_shape: torch.Size, _instance=None) -> Mixture:
+        new = self._get_checked_instance(Mixture, _instance)
+        new._mixture_distribution = self._mixture_distribution.expand(torch.Size(batch_shape))
+        new._component_distribution = self._component_distribution  # until they are drawn from
+        new._num_component, new._event_ndims = self._num_component, self._event_ndims
+        TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        densities = _log_densities(self._component_distribution, self._pad(value))
+        return (densities + self._mixture_distribution.logits.log_softmax(-1)).logsumexp(-1)
 
     @property
     def has_enumerate_support(self) -> bool:
-        return self.component_distribution.has_enumerate_support
+        return self._component_distribution.has_enumerate_support
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         values = self.component_distribution.enumerate_support(expand)
         return values.select(-1 - len(self.event_shape), 0)  # the components list the same values
+
+
+def _log_densities(components: Distribution, value: Tensor) -> Tensor:
+    """Log-densities of a value under each component.
+
+    Those of diagonal normals share the terms without the value: they are summed once.
+    """
+    if not (
+        isinstance(components, Independent)
+        and type(components.base_dist).log_prob is Normal.log_prob
+    ):
+        return components.log_prob(value)
+    normal, entries = components.base_dist, components.reinterpreted_batch_ndims
+    distance = ((value - normal.loc) / normal.scale).square()
+    normaliser = normal.scale.log() + math.log(math.sqrt(2 * math.pi))
+    return -0.5 * sum_rightmost(distance, entries) - sum_rightmost(normaliser, entries)
 
 
 class Reshaped(TorchDistribution):

@@ -134,6 +134,7 @@ class Densities:
             graph = Captured(fn, inputs)
         except (CannotCapture, InvalidInput, RuntimeError):
             return None
+        graph.hoist()
         with OperationCounter() as count:
             graph(*inputs)
         saved = Work(count.operations, count.multiplications).saved_by_compiling

@@ -45,6 +45,11 @@ class FirstGraph:
             self.shape, self.graph = shape, self._captured(fn, inputs)
         return self.graph if self.shape == shape else None
 
+    def refresh(self) -> None:
+        """Go on with the weights as they are now."""
+        if self.graph is not None:
+            self.graph.refresh()
+
     def _captured(self, fn: TensorFunction, inputs: Sequence[Tensor]) -> Captured | None:
         if self.compile == "off" or not self._pays(0, self.runs):
             return None
@@ -56,6 +61,7 @@ class FirstGraph:
             return None
         if not self._pays(graph.size, self.runs):
             return None
+        graph.hoist()
         graph.compile(inputs)
         return graph
 

@@ -29,7 +29,7 @@ from pyro_vae.evaluation.importance_score import (
     warn_of_rounding,
 )
 from pyro_vae.evaluation.kept_scores import KeptScores
-from pyro_vae.evaluation.log_weights import MOST_PARTS, Weighed, iterate_log_weights
+from pyro_vae.evaluation.log_weights import MOST_PARTS, Passes, Weighed, iterate_log_weights
 from pyro_vae.evaluation.pareto import pareto_k_threshold
 from pyro_vae.evaluation.proposals import Guide, Proposal, to_try_after
 from pyro_vae.evaluation.scores import Score, concatenate, elbo_score, rounding_of
@@ -304,19 +304,28 @@ def summary_error(
     return torch.hypot(spread, whole - torch.stack(runs).mean(0))
 
 
-def validation_elbo(program: ProgramLike, data: Data, seed: int, *, looked_at: bool) -> float:
+def validation_elbo(
+    program: ProgramLike,
+    data: Data,
+    settings: Settings,
+    *,
+    looked_at: bool,
+    passes: Passes | None = None,
+) -> float:
     """Estimate the mean ELBO from one draw for each datum, between the epochs of a training run.
 
     A run looks at the program (`Conditioned.checked`) before its first step, and here after its
     first epoch, when what mixes data with a weight of zero at first has another one. With global
     latents it is the local part alone, which bounds what is predicted of these data.
     """
-    weighed = iterate_log_weights(program, data, 1, Guide(), Settings(seed), looked_at=looked_at)
+    weighed = iterate_log_weights(
+        program, data, 1, Guide(), settings, looked_at=looked_at, passes=passes
+    )
     try:
         with closing(weighed):
             return concatenate([elbo_score(few.weights) for few in weighed]).mean
     except HasGlobals:
-        return local_bound(program, data, seed)
+        return local_bound(program, data, settings.seed)
 
 
 @in_fixed_blocks

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pyro_vae.contracts import ProgramLike, sites_of
+from pyro_vae.compilation.constants import Constants
+from pyro_vae.contracts import ProgramLike, as_module, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.first_graph import A_TEST_SET, SAVED_BY_A_BLOCK, FirstGraph, of_block
 from pyro_vae.evaluation.proposals import (
@@ -34,6 +35,7 @@ __all__ = [
     "MOST_PARTS",
     "Blocks",
     "CompiledGuide",
+    "Passes",
     "Weighed",
     "iterate_log_weights",
     "weights_of_block",
@@ -81,8 +83,11 @@ def iterate_log_weights(
     scored: bool = True,
     looked_at: bool = False,
     start: int = 0,
+    passes: Passes | None = None,
 ) -> Generator[Weighed, None, None]:
     """Yield log-weights of a few data at a time, in order, from the block of one of them on.
+
+    If this is one of many passes over the same data, they share a graph.
 
     In between, the program is in evaluation mode and gradients are off. `contextlib.closing` ends
     that, even where an error keeps the generator alive.
@@ -103,7 +108,10 @@ def iterate_log_weights(
             runs = -(-A_TEST_SET // blocks.size) * len(blocks.draws)
             compile = "off" if given.plates.one_draw else settings.compile
             scored_runs = -(-len(given) // blocks.size) * len(blocks.draws)
-            proposal = CompiledGuide(compile, runs, scored_runs)
+            if passes is None:
+                proposal = CompiledGuide(compile, runs, scored_runs)
+            else:
+                proposal = passes.guide(given, compile, scored_runs)
         runs_of_guide = blocks.draws if given.noise is not None else ()
 
         def weigh(own: int, few: slice) -> Tensor:
@@ -172,6 +180,37 @@ class CompiledGuide:
             return drawn
 
         return draw
+
+
+class Passes:
+    """Passes over the same data while the program is trained, with one graph for all.
+
+    A graph computes with the numbers in the program that there were in the first pass. Once they
+    are others, all passes run eagerly.
+
+    Args:
+        number: how many there will be.
+    """
+
+    def __init__(self, number: int):
+        self.number = number
+        self.kept: CompiledGuide | None = None
+        self.constants: Constants | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is a graph."""
+        return self.kept is not None and self.kept.first.graph is not None
+
+    def guide(self, given: Conditioned, compile: Compile, runs: int) -> CompiledGuide:
+        """What draws in the next pass, which has so many runs."""
+        if self.kept is None or self.constants is None:
+            self.kept = CompiledGuide(compile, runs * self.number, scored_runs=0)
+            self.constants = Constants(as_module(given.program))
+        elif not self.constants.hold():
+            self.kept = CompiledGuide("off", 0)
+        self.kept.first.refresh()
+        return self.kept
 
 
 def _no_weight(given: Conditioned, datum: int, num_samples: int) -> InvalidInput:

@@ -45,6 +45,7 @@ from pyro_vae.training.optimizer_state import MakeOptimizer
 from pyro_vae.training.run import Run
 from pyro_vae.training.schedules import Constant, check_schedule
 from pyro_vae.training.steps import GradientSteps
+from pyro_vae.training.validation import Validation
 from pyro_vae.validation import (
     InvalidInput,
     check_choice,
@@ -256,8 +257,9 @@ def fit(
     folder = None if out is None else Path(out)
     if folder is not None and not (folder / "recipe.yaml").exists():  # which tells how it is built
         checkpoint.warn_unless_rebuilt(owner)
+    scored = None if held is None else Validation(owner, held, seed, epochs)
     run = Run(
-        owner, steps, compile, held, patience, folder, checkpoint_seconds, settings, callbacks
+        owner, steps, compile, scored, patience, folder, checkpoint_seconds, settings, callbacks
     )
     progress = progress and speaks()
     with ExitStack() as stack:

@@ -16,13 +16,9 @@ from torch import Tensor
 from pyro_vae import checkpoint
 from pyro_vae.checkpoint.description import build, describe
 from pyro_vae.contracts import ProgramLike, Trace, sites_of
-from pyro_vae.datasets.dataset import Dataset
-from pyro_vae.evaluation.importance import log_joint, validation_elbo
 from pyro_vae.files.reading import MEGABYTE, Kind, checked, parsing
 from pyro_vae.ranks.group import speaks
-from pyro_vae.runtime.at_globals import at_globals
 from pyro_vae.runtime.checks import inside_supports
-from pyro_vae.runtime.latent_pairs import NoBound
 from pyro_vae.runtime.progress import is_interactive, progress_bar, say
 from pyro_vae.runtime.traces import importance_traces
 from pyro_vae.training.callbacks import Best, Callback, Training
@@ -32,6 +28,7 @@ from pyro_vae.training.history import History, Row, TrainingDiverged, curves_of,
 from pyro_vae.training.left_out import count_left_out
 from pyro_vae.training.optimizer_state import Scalars
 from pyro_vae.training.steps import GradientSteps
+from pyro_vae.training.validation import Validation
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["Run"]
@@ -56,6 +53,7 @@ class Saved(TypedDict):
 
     settings: dict[str, object]
     compiled_sizes: list[int] | None
+    compiled_validation: NotRequired[bool | None]
     optimizer: Scalars
     history: list[Row]
     best: tuple[float, int] | None
@@ -70,7 +68,7 @@ class Run:
         program: what is trained, scored and saved.
         steps: the gradient steps, which may hold a module with model and guide as a program.
         compile: whether to compile them.
-        validation: data whose score is taken after every epoch.
+        validation: what scores data after every epoch, if there are any.
         patience: stop after so many epochs without a better validation score.
         folder: where the run is kept, if anywhere.
         checkpoint_seconds: how often to save.
@@ -81,7 +79,7 @@ class Run:
     program: ProgramLike
     steps: GradientSteps
     compile: Literal["auto", "on", "off"]
-    validation: Dataset | None
+    validation: Validation | None
     patience: int | None
     folder: Path | None
     checkpoint_seconds: float
@@ -90,6 +88,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.writes = self.folder is not None and speaks()
+        self.compiled_validation: bool | None = None  # decided in the first epoch
         self.seen = Training(
             self.program,
             self.steps.data,
@@ -148,7 +147,7 @@ class Run:
                     break
                 if epoch == start:
                     advance(0, note="compiling the step ..." if steps.compiled_sizes else "")
-                    steps.compile()
+                    self._compile()
                 row = self._epoch(epoch, clock)
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save()
@@ -158,6 +157,13 @@ class Run:
                 if validated is not None:
                     name, score = "validation", validated
                 advance(1, note=f"{name} {score:.2f}")
+
+    def _compile(self) -> None:
+        """Compile what was decided; only where a step is, so may be the validation score."""
+        self.steps.compile()
+        if self.validation is not None and self.steps.is_compiled:
+            decided = {None: self.compile, True: "on", False: "off"}
+            self.validation.compile = decided[self.compiled_validation]
 
     def _epoch(self, epoch: int, clock: float) -> Row:
         """Train for one epoch and measure it; an interrupt leaves nothing of it."""
@@ -240,7 +246,7 @@ class Run:
         last = (epoch + 1) * steps.per_epoch - 1
         score = None
         if self.validation is not None:
-            score = self._validation_score()
+            score = self.validation.score(looked_at=len(self.history) > 0)
         row: Row = {
             "epoch": epoch + 1,
             "step": last + 1,
@@ -254,19 +260,6 @@ class Run:
         if score is not None:
             self.seen.judge(score)
         return row
-
-    def _validation_score(self) -> float:
-        assert self.validation is not None
-        try:
-            # One draw for each datum, of the same random numbers every time: two epochs differ by
-            # their weights alone.
-            looked_at = len(self.history) > 0
-            return validation_elbo(
-                self.program, self.validation, self.steps.seed, looked_at=looked_at
-            )
-        except NoBound:
-            fixed = at_globals(self.program, self.validation, self.steps.seed)
-            return log_joint(fixed, self.validation, seed=self.steps.seed).mean
 
     def _is_out_of_patience(self) -> bool:
         best = self.seen.best.epoch if self.seen.best else None
@@ -327,6 +320,7 @@ class Run:
                 {
                     "settings": self.settings,
                     "compiled_sizes": self.steps.compiled_sizes,
+                    "compiled_validation": self.validation and self.validation.is_compiled,
                     "optimizer": self.steps.optimizer_state.scalars(),
                     "history": self.history.rows,
                     "best": kept and [kept.score, kept.epoch],
@@ -379,6 +373,8 @@ class Run:
             ) from None
         self.seen.history = History(meta["history"], _pairs(meta.get("logged", {})))
         self.steps.compiled_sizes = meta["compiled_sizes"]
+        if self.history.rows:
+            self.compiled_validation = meta.get("compiled_validation")
         if meta["best"] is not None:
             weights, _ = checkpoint.read_state(self.folder, "program")
             on_device = {name: value.to(self.steps.device) for name, value in weights.items()}

@@ -115,6 +115,7 @@ class GradientSteps:
             self.moving = MovingAverage(self.parameters, self.average, own)
         self.several: Several | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
+        self.is_compiled = False
         module, compiled = as_module(self.program), lambda n: n in (self.compiled_sizes or ())
         self.loss_and_gradients: LossAndGradients | SharedLossAndGradients
         if self.group is None:
@@ -229,7 +230,8 @@ class GradientSteps:
             self.loss_and_gradients.captured(*self._first_batch(size))
             for size in self.compiled_sizes or ()
         ]
-        if any(graph is not None and graph.is_compiled for graph in graphs):
+        self.is_compiled = any(graph is not None and graph.is_compiled for graph in graphs)
+        if self.is_compiled:
             self.update.compile()
 
     # an epoch

@@ -13,6 +13,7 @@ import pyro_vae as pv
 from pyro_vae.distributions import (
     JointlyEnumerated,
     LogisticNormal,
+    Mixture,
     MixtureOfNormals,
     MultinomialGivenTotal,
     PushForward,
@@ -301,3 +302,29 @@ def test_what_is_said_of_a_datum_of_counts_is_of_its_own_total():
     predicted = pv.to_inference_data(vae, x, num_samples=7).posterior_predictive["x"].values
     assert (predicted.sum(-1) == x.sum(1).numpy()).all()
     assert (Decoder(vae)(torch.zeros(2, 2)).sum(1) - 100).abs().max() < 1e-3  # of no datum
+
+
+@pytest.mark.parametrize("event_dim", [0, 1, 2])
+@pytest.mark.parametrize("prefix", [(), (5, 1), (5, 3), (2, 5, 3)])
+def test_a_mixture_is_that_of_torch(event_dim, prefix):
+    """Its components are not copied for each value, and those that are normal share their terms."""
+    torch.manual_seed(0)
+    shape = (3, 4, *(2, 6)[:event_dim])  # batch and components
+    weights = torch.distributions.Categorical(logits=torch.randn(3, 4, dtype=torch.float64))
+    normals = torch.distributions.Normal(
+        torch.randn(shape, dtype=torch.float64), torch.rand(shape, dtype=torch.float64) + 0.1
+    )
+    components = torch.distributions.Independent(normals, event_dim) if event_dim else normals
+    ours, theirs = (
+        kind(weights, components).expand(torch.broadcast_shapes(prefix, (3,)))
+        for kind in (Mixture, torch.distributions.MixtureSameFamily)
+    )
+    torch.manual_seed(1)
+    z = ours.sample((7,))
+    torch.manual_seed(1)
+    assert z.equal(theirs.sample((7,)))
+    torch.testing.assert_close(ours.log_prob(z), theirs.log_prob(z))
+    assert ours.batch_shape == theirs.batch_shape and ours.mean.equal(theirs.mean)
+    assert ours.variance.equal(theirs.variance)
+    with pytest.raises(ValueError, match=r"support|constraint"):
+        Mixture(weights, components, validate_args=True).log_prob(z * torch.nan)

@@ -9,6 +9,7 @@ from cases import small_vae
 import pyro_vae as pv
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.evaluation.importance import validation_elbo
+from pyro_vae.runtime.settings import Settings
 from pyro_vae.training import Callback
 
 OPTIONS = dict(batch_size=50, progress=False, compile="off", learning_rate=1e-2)
@@ -152,7 +153,7 @@ def test_the_best_epoch_has_its_own_statistics():
     x = linear_data()
     program = with_statistics()
     history = pv.fit(program, x[:300], epochs=4, average=0.9, validation=x[300:], **OPTIONS)
-    found = validation_elbo(program, pv.datasets.Dataset(x[300:]), 0, looked_at=True)
+    found = validation_elbo(program, pv.datasets.Dataset(x[300:]), Settings(), looked_at=True)
     assert found == pytest.approx(max(history["validation_elbo"]), rel=1e-6)
 
 

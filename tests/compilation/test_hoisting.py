@@ -1,0 +1,184 @@
+"""What a graph makes of weights alone is computed once, and the results stay the same."""
+
+import pytest
+import torch
+from cases import case, small_vae
+
+import pyro_vae as pv
+from pyro_vae.compilation.capture import Captured
+from pyro_vae.compilation.hoisting import PRODUCTS
+from pyro_vae.training import Callback
+
+
+def products(graph):
+    return sum(
+        getattr(node.target, "overloadpacket", None) in PRODUCTS for node in graph.graph.nodes
+    )
+
+
+def with_pseudo_inputs(components=7):
+    torch.manual_seed(0)
+    program = pv.VAE(
+        prior=pv.priors.VampPrior(2, components=components),
+        likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [16])),
+        posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [16])),
+    )
+    return program, torch.rand(20, 1, 8, 8).round()
+
+
+def graphs_of(monkeypatch, score):
+    """The graphs that a score captures, interpreted."""
+    graphs = []
+    monkeypatch.setattr(Captured, "compile", lambda self, inputs: graphs.append(self))
+    return score(), graphs
+
+
+def test_pseudo_inputs_are_encoded_once(monkeypatch):
+    program, x = with_pseudo_inputs()
+    eager = pv.log_likelihood(program, x, 20, compile="off")
+    score, (graph,) = graphs_of(
+        monkeypatch, lambda: pv.log_likelihood(program, x, 20, compile="on")
+    )
+    assert score.values.equal(eager.values)
+    assert products(graph.hoisted.before) == products(graph.hoisted.rest) // 2 == 2
+
+
+def test_annealing_encodes_them_once_too(monkeypatch):
+    program, x = with_pseudo_inputs()
+    sizes = dict(num_chains=2, num_temperatures=4)
+    eager = pv.ais(program, x[:3], **sizes, compile="off")
+    score, graphs = graphs_of(monkeypatch, lambda: pv.ais(program, x[:3], **sizes, compile="on"))
+    torch.testing.assert_close(score.values, eager.values, rtol=1e-6, atol=1e-6)
+    assert graphs and all(graph.hoisted is not None for graph in graphs)
+
+
+def test_a_graph_without_such_products_stays_whole(monkeypatch):
+    program, (x,) = case("program", "vae")
+    _, graphs = graphs_of(monkeypatch, lambda: pv.log_likelihood(program, x, 5, compile="on"))
+    assert graphs and all(graph.hoisted is None for graph in graphs)
+
+
+def of_weights(fn, *weights):
+    x = torch.randn(3, 4)
+    captured = Captured(lambda x: fn(x, *weights), [x])
+    captured.hoist()
+    return captured, x
+
+
+def test_new_weights_count_after_a_refresh():
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    graph, x = of_weights(lambda x, w: x @ (w @ w).softmax(-1), weight)
+    assert graph.hoisted is not None
+    before = graph(x)[0]
+    with torch.no_grad():
+        weight.mul_(2)
+    assert graph(x)[0].equal(before)
+    graph.refresh()
+    assert graph(x)[0].equal(x @ (weight @ weight).softmax(-1))
+
+
+def test_what_a_graph_writes_to_is_no_constant():
+    total = torch.zeros(4, 4)
+
+    def adds(x, weight, total):
+        total.view(16).add_((weight @ weight).view(16))
+        return x @ total @ (weight @ total)
+
+    weight = torch.randn(4, 4)
+    graph, x = of_weights(adds, weight, total)
+    for step in (1, 2):
+        expected = x @ (step * (weight @ weight)) @ (weight @ (step * (weight @ weight)))
+        torch.testing.assert_close(graph(x)[0], expected)
+
+
+def test_random_numbers_are_drawn_in_each_run():
+    weight = torch.randn(4, 4)
+    graph, x = of_weights(lambda x, w: x @ (torch.randn_like(w @ w) + w @ w), weight)
+    assert graph.hoisted is not None
+    assert not graph(x)[0].equal(graph(x)[0])
+
+
+def test_a_table_that_kernels_make_on_their_way_is_not_kept():
+    weight = torch.randn(4, 4)
+    graph, x = of_weights(
+        lambda x, w: (x[:, None, None] - (w @ w)[:, None] - w).sum((1, 2)), weight
+    )
+    kept = graph.lifted[len(graph.weights) :]
+    assert [tuple(each.shape) for each in kept] == [(4, 4)]
+    torch.testing.assert_close(
+        graph(x)[0], (x[:, None, None] - (weight @ weight)[:, None] - weight).sum((1, 2))
+    )
+
+
+@pytest.mark.parametrize("build", [lambda: with_pseudo_inputs()[0], small_vae])
+def test_one_graph_scores_validation_data_after_every_epoch(build, tmp_path, monkeypatch):
+    """Its weights are those of the epoch, and a resumed run has the same bits."""
+    digits = pv.datasets.load("digits")[0]
+    options = dict(validation=digits[100:150], learning_rate=1e-2, batch_size=50, progress=False)
+    captured = []
+    refreshed = Captured.refresh
+    monkeypatch.setattr(Captured, "refresh", lambda self: (captured.append(self), refreshed(self)))
+
+    def curve(compile, epochs=4, **more):
+        torch.manual_seed(0)
+        return pv.fit(build(), digits[:100], epochs=epochs, compile=compile, **options, **more)[
+            "validation_elbo"
+        ]
+
+    eager = curve("off")
+    assert not captured
+    whole = curve("on")
+    assert len({id(graph) for graph in captured}) == 1
+    assert whole == pytest.approx(eager, rel=1e-5) and len(set(whole)) == 4
+    curve("on", epochs=2, out=tmp_path)
+    assert pv.checkpoint.read_state(tmp_path, "training")[1]["compiled_validation"]
+    assert curve("on", out=tmp_path, resume=True) == whole
+
+
+class Warms(Callback):
+    """Change a number of the likelihood after each epoch."""
+
+    def __init__(self, likelihood):
+        self.likelihood = likelihood
+
+    def epoch(self, training):
+        self.likelihood.factor *= 2.0
+
+
+class Heated(torch.nn.Module):
+    """A normal whose scale is a plain number."""
+
+    event_shape, factor = torch.Size((2,)), 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(1, 2)
+
+    def forward(self, z, *, context=None):
+        return torch.distributions.Independent(
+            torch.distributions.Normal(self.net(z), self.factor), 1
+        )
+
+
+def test_a_number_that_changes_between_epochs_is_followed():
+    x = torch.randn(60, 2)
+
+    def curve(compile):
+        torch.manual_seed(0)
+        program = pv.VAE(
+            prior=pv.priors.StandardNormal(1),
+            likelihood=Heated(),
+            posterior=pv.posteriors.DiagonalNormal(1, pv.networks.MLP(2, [8])),
+        )
+        return pv.fit(
+            program,
+            x[:40],
+            validation=x[40:],
+            epochs=3,
+            learning_rate=1e-12,
+            compile=compile,
+            callbacks=[Warms(program.likelihood)],
+            progress=False,
+        )["validation_elbo"]
+
+    assert curve("on") == pytest.approx(curve("off"), rel=1e-5)
