@@ -5,7 +5,7 @@ A VampPrior, for one, encodes its pseudo-inputs in every run of a model, and no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import getitem
 
 import torch
@@ -14,12 +14,10 @@ from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pyro_vae.compilation.cost import PRODUCTS
 from pyro_vae.compilation.passes import shared_arguments, tags_of
 
 __all__ = ["Hoisted", "hoisted"]
-
-aten = torch.ops.aten
-PRODUCTS = (aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution)
 
 
 class Hoisted:
@@ -56,29 +54,44 @@ def hoisted(graph: GraphModule, weights: Sequence[Tensor]) -> Hoisted | None:
         >>> hoisted(graph, [weight]) is None
         True
     """
-    values = _values_of_weights(graph, weights)
-    if not any(_is_product(node) for node in values):
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    known = dict(zip(placeholders[len(placeholders) - len(weights) :], weights))
+    of_weights = _made_of(known, graph)
+    if not any(_is_product(node) for node in of_weights):
         return None
+    values = _without_growth(of_weights, known)
     taken = [node for node in values if _is_taken(node, values)]
-    return Hoisted(_before(values, taken), _rest(graph, taken))
+    return Hoisted(_before(values, taken), _rest(graph, taken)) if taken else None
 
 
-def _values_of_weights(graph: GraphModule, weights: Sequence[Tensor]) -> dict[Node, object]:
-    """The nodes that depend on weights alone, with values; none where the graph writes to any."""
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    values: dict[Node, object] = dict(zip(inputs[len(inputs) - len(weights) :], weights))
+def _made_of(known: Mapping[Node, Tensor], graph: GraphModule) -> list[Node]:
+    """The operations on known tensors alone; none where the graph writes to any."""
+    made = dict.fromkeys(known)
     for node in graph.graph.nodes:
         if node.op != "call_function":
             continue
-        if any(_origin(each) in values for each in _written(node)):
-            return {}
-        sources = node.all_input_nodes
+        if any(_origin(each) in made for each in _written(node)):
+            return []
         is_random = torch.Tag.nondeterministic_seeded in tags_of(node)
-        if not sources or is_random or not values.keys() >= {*sources}:
-            continue
-        value = _value_of(node, values)
-        if _is_product(node) or _size(value) <= sum(_size(values[x]) for x in sources):
-            values[node] = value
+        if node.all_input_nodes and not is_random and made.keys() >= {*node.all_input_nodes}:
+            made[node] = None
+    return [node for node in made if node not in known]
+
+
+def _without_growth(nodes: Sequence[Node], known: Mapping[Node, Tensor]) -> dict[Node, object]:
+    """The known tensors and those of the operations to hoist, without their memory."""
+    from torch._subclasses import FakeTensorMode
+
+    mode = FakeTensorMode()
+    values: dict[Node, object] = {node: mode.from_tensor(x) for node, x in known.items()}
+    with mode, torch.no_grad():
+        for node in nodes:
+            sources = node.all_input_nodes
+            if not values.keys() >= {*sources}:
+                continue
+            value = _value_of(node, values)
+            if _is_product(node) or _size(value) <= sum(_size(values[x]) for x in sources):
+                values[node] = value
     return values
 
 
@@ -97,7 +110,8 @@ def _origin(node: Node) -> Node:
 
 
 def _is_product(node: Node) -> bool:
-    return isinstance(node.target, OpOverload) and node.target.overloadpacket in PRODUCTS
+    layers = (*PRODUCTS, torch.ops.aten.convolution)
+    return isinstance(node.target, OpOverload) and node.target.overloadpacket in layers
 
 
 def _value_of(node: Node, values: dict[Node, object]) -> object:
@@ -105,8 +119,7 @@ def _value_of(node: Node, values: dict[Node, object]) -> object:
     args, kwargs = tree_map(
         lambda each: values[each] if isinstance(each, Node) else each, (node.args, node.kwargs)
     )
-    with torch.no_grad():
-        return node.target(*args, **kwargs)
+    return node.target(*args, **kwargs)
 
 
 def _size(value: object) -> int:

@@ -57,10 +57,13 @@ def shared_arguments(
     func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]
 ) -> Iterator[tuple[object, bool]]:
     """The arguments whose memory an operation writes to or gives on, and whether it writes."""
-    # The signature of a batch normalisation does not say that it writes its statistics.
-    normalises = "batch_norm" in func.__name__ and "backward" not in func.__name__
-    for i, argument in enumerate(func._schema.arguments):
-        value = args[i] if i < len(args) else kwargs.get(argument.name)
+    # The signature of a batch normalisation does not say that it writes its statistics in training.
+    name, signature = func.__name__, func._schema.arguments
+    given = {**dict(zip((argument.name for argument in signature), args)), **kwargs}
+    normalises = "batch_norm" in name and "backward" not in name and "_no_" not in name
+    normalises = normalises and bool(given.get("training", True))
+    for argument in signature:
+        value = given.get(argument.name)
         if normalises and argument.name in ("running_mean", "running_var"):
             yield value, True
         elif argument.alias_info is not None:

@@ -650,7 +650,7 @@ def decision(tmp_path, monkeypatch, **options):
         "pyro_vae.training.steps.GradientSteps.run",
         lambda self, epoch, stop=None: torch.zeros(self.per_epoch),
     )
-    monkeypatch.setattr("pyro_vae.training.run.validation_elbo", lambda *a, **k: None)
+    monkeypatch.setattr("pyro_vae.training.validation.validation_elbo", lambda *a, **k: None)
     pv.fit(small_vae(), digits(300), out=tmp_path, progress=False, **options)
     return pv.checkpoint.read_state(tmp_path, "training")[1]["compiled_sizes"]
 

@@ -6,7 +6,7 @@ from cases import case, small_vae
 
 import pyro_vae as pv
 from pyro_vae.compilation.capture import Captured
-from pyro_vae.compilation.hoisting import PRODUCTS
+from pyro_vae.compilation.cost import PRODUCTS
 from pyro_vae.training import Callback
 
 
@@ -16,12 +16,29 @@ def products(graph):
     )
 
 
-def with_pseudo_inputs(components=7):
+def stated(*layers):
+    network = torch.nn.Sequential(*layers)
+    network.out_shape = (16,)
+    return network
+
+
+NETWORKS = {
+    "MLP": lambda: pv.networks.MLP((1, 8, 8), [16]),
+    "convolutions": lambda: stated(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 16)
+    ),
+    "normalised": lambda: stated(
+        torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.BatchNorm1d(16), torch.nn.GELU()
+    ),
+}
+
+
+def with_pseudo_inputs(network="MLP"):
     torch.manual_seed(0)
     program = pv.VAE(
-        prior=pv.priors.VampPrior(2, components=components),
+        prior=pv.priors.VampPrior(2, components=7),
         likelihood=pv.likelihoods.Bernoulli((1, 8, 8), pv.networks.MLP(2, [16])),
-        posterior=pv.posteriors.DiagonalNormal(2, pv.networks.MLP((1, 8, 8), [16])),
+        posterior=pv.posteriors.DiagonalNormal(2, NETWORKS[network]()),
     )
     return program, torch.rand(20, 1, 8, 8).round()
 
@@ -33,14 +50,16 @@ def graphs_of(monkeypatch, score):
     return score(), graphs
 
 
-def test_pseudo_inputs_are_encoded_once(monkeypatch):
-    program, x = with_pseudo_inputs()
+@pytest.mark.parametrize("network", NETWORKS)
+def test_pseudo_inputs_are_encoded_once(monkeypatch, network):
+    program, x = with_pseudo_inputs(network)
     eager = pv.log_likelihood(program, x, 20, compile="off")
     score, (graph,) = graphs_of(
         monkeypatch, lambda: pv.log_likelihood(program, x, 20, compile="on")
     )
     assert score.values.equal(eager.values)
-    assert products(graph.hoisted.before) == products(graph.hoisted.rest) // 2 == 2
+    assert products(graph.hoisted.before) == 2  # a layer and the head of location and scale
+    assert products(graph.hoisted.rest) == 4  # and the decoder's
 
 
 def test_annealing_encodes_them_once_too(monkeypatch):
