@@ -217,8 +217,9 @@ def sha256_of(
 
 def _hashed(name: str, part: Tensor, digest: hashlib._Hash) -> Iterator[tuple[slice, Tensor]]:
     """The blocks of a tensor, each after it has been added to a hash."""
-    dtype = torch.empty(0, dtype=part.dtype).numpy().dtype
+    dtype = str(part.dtype).removeprefix("torch.")
     digest.update(f"{name}{tuple(part.shape)}{dtype}".encode())
     for few, block in blocks_of(part):
-        digest.update(block.detach().cpu().contiguous().numpy().data)
+        in_bytes = block.detach().cpu().contiguous().view(torch.uint8)  # NumPy has no bfloat16
+        digest.update(in_bytes.numpy().data)
         yield few, block

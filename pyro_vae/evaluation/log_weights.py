@@ -185,8 +185,8 @@ class CompiledGuide:
 class Passes:
     """Passes over the same data while the program is trained, with one graph for all.
 
-    A graph computes with the numbers in the program that there were in the first pass. Once they
-    are others, all passes run eagerly.
+    A graph computes with the tensors and numbers that the program had in the first pass. Once it
+    has others, all passes run eagerly.
 
     Args:
         number: how many there will be.
@@ -204,10 +204,11 @@ class Passes:
 
     def guide(self, given: Conditioned, compile: Compile, runs: int) -> CompiledGuide:
         """What draws in the next pass, which has so many runs."""
+        module = as_module(given.program)
         if self.kept is None or self.constants is None:
             self.kept = CompiledGuide(compile, runs * self.number, scored_runs=0)
-            self.constants = Constants(as_module(given.program))
-        elif not self.constants.hold():
+            self.constants = Constants(module)
+        elif not (self.constants.hold() and all(map(self.constants.has, module.parameters()))):
             self.kept = CompiledGuide("off", 0)
         self.kept.first.refresh()
         return self.kept

@@ -130,19 +130,28 @@ def test_a_table_that_kernels_make_on_their_way_is_not_kept():
 
 
 @pytest.mark.parametrize("build", [lambda: with_pseudo_inputs()[0], small_vae])
-def test_one_graph_scores_validation_data_after_every_epoch(build, tmp_path, monkeypatch):
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_one_graph_scores_validation_data_after_every_epoch(build, average, tmp_path, monkeypatch):
     """Its weights are those of the epoch, and a resumed run has the same bits."""
     digits = pv.datasets.load("digits")[0]
-    options = dict(validation=digits[100:150], learning_rate=1e-2, batch_size=50, progress=False)
+    options = dict(validation=digits[100:150], batch_size=50, average=average)
     captured = []
     refreshed = Captured.refresh
     monkeypatch.setattr(Captured, "refresh", lambda self: (captured.append(self), refreshed(self)))
 
     def curve(compile, epochs=4, **more):
         torch.manual_seed(0)
-        return pv.fit(build(), digits[:100], epochs=epochs, compile=compile, **options, **more)[
-            "validation_elbo"
-        ]
+        history = pv.fit(
+            build(),
+            digits[:100],
+            epochs=epochs,
+            learning_rate=1e-2,
+            compile=compile,
+            progress=False,
+            **options,
+            **more,
+        )
+        return history["validation_elbo"]
 
     eager = curve("off")
     assert not captured
@@ -201,3 +210,22 @@ def test_a_number_that_changes_between_epochs_is_followed():
         )["validation_elbo"]
 
     assert curve("on") == pytest.approx(curve("off"), rel=1e-5)
+
+
+def test_a_program_in_half_precision_is_scored_by_its_own_weights():
+    """It is copied to single precision for each score."""
+    digits = pv.datasets.load("digits")[0]
+
+    def curve(compile):
+        return pv.fit(
+            small_vae().to(torch.bfloat16),
+            digits[:100],
+            validation=digits[100:150],
+            epochs=3,
+            batch_size=50,
+            learning_rate=1e-1,
+            compile=compile,
+            progress=False,
+        )["validation_elbo"]
+
+    assert curve("on") == pytest.approx(curve("off"), rel=0.05)
