@@ -12,6 +12,7 @@ found, and such a program runs eagerly instead.
 
 from __future__ import annotations
 
+import math
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,9 @@ Function = Callable[..., None]
 # their arguments.
 WAITING = (torch.ops.aten.multinomial.default, torch.ops.aten._linalg_check_errors.default)
 
+VECTOR = {"AVX2": 8, "AVX512": 16}  # numbers in a vector of the processor
+MANY_ENTRIES = 2**18  # of a tensor whose rows' ends take more time than compiling them as vectors
+
 
 class Captured:
     """A function of tensors as a static graph.
@@ -75,6 +79,8 @@ class Captured:
         refuse_dynamic_shapes(graph)
         graph.graph.eliminate_dead_code()
         self.uses_host = any(_is_of_host(graph, node) for node in graph.graph.nodes)
+        results = (result for node in graph.graph.nodes for result in _results_of(node))
+        self.has_odd_rows = any(map(_has_odd_rows, results))
         self.graph, self.lifted = lift_tensors(graph)
         self.weights = self.lifted
         self.hoisted: Hoisted | None = None
@@ -113,7 +119,9 @@ class Captured:
             # Imported here, so that the library runs where these files are missing.
             from pyro_vae.compilation.inductor import inductor
 
-            self.call, self.is_compiled = inductor(self.graph, [*inputs, *self.lifted]), True
+            values = [*inputs, *self.lifted]
+            self.call = inductor(self.graph, values, vectorised_ends=self.has_odd_rows)
+            self.is_compiled = True
         except (InvalidInput, NotADirectoryError):  # the latter of a cache that cannot be made
             raise
         except Exception as error:  # Inductor raises whatever its tool chain raises
@@ -150,7 +158,7 @@ class Result:
 
     dtype: torch.dtype
     device: torch.device
-    dim: int
+    shape: tuple[int, ...]
 
 
 class _Results(TorchFunctionMode):
@@ -164,7 +172,7 @@ class _Results(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.empty_strided:
-            return Result(kwargs["dtype"], kwargs["device"], len(args[0]))
+            return Result(kwargs["dtype"], kwargs["device"], tuple(args[0]))
         return func(*args, **kwargs)
 
 
@@ -198,10 +206,19 @@ def _is_of_host(graph: GraphModule, node: Node) -> bool:
         return is_on_host(value) and value.dim() > 0
     is_random = torch.Tag.nondeterministic_seeded in tags_of(node)
     return node.op == "call_function" and any(
-        is_on_host(x) and (x.dim > 0 or is_random)
-        for x in tree_leaves(node.meta.get("val"))
-        if isinstance(x, Result)
+        is_on_host(x) and (len(x.shape) > 0 or is_random) for x in _results_of(node)
     )
+
+
+def _results_of(node: Node) -> list[Result]:
+    return [leaf for leaf in tree_leaves(node.meta.get("val")) if isinstance(leaf, Result)]
+
+
+def _has_odd_rows(result: Result) -> bool:
+    """Whether vectors leave a tenth or more of a large tensor's rows, each left by itself."""
+    (*_, row) = (1, *result.shape)
+    left = row % VECTOR.get(torch.backends.cpu.get_cpu_capability(), 1)
+    return math.prod(result.shape) >= MANY_ENTRIES and 10 * left >= row
 
 
 def is_on_host(tensor: Tensor | Result) -> bool:

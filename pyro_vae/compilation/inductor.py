@@ -50,10 +50,14 @@ Result = TypeVar("Result")
 
 
 @without_warnings()
-def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
+def inductor(
+    graph: GraphModule, inputs: list[Tensor], *, vectorised_ends: bool = False
+) -> CompiledGraph:
     """Compile a graph for inputs like the given ones.
 
-    The callable empties the list that it takes.
+    The callable empties the list that it takes. A loop's last numbers, too few for a vector, are
+    computed one by one: the C++ compiler then has a third less to do, and the code is as fast,
+    unless the loops are short and many.
 
     Example:
         >>> graph = torch.fx.symbolic_trace(torch.nn.Linear(2, 3))
@@ -64,22 +68,26 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
         importlib.import_module("torch.utils.cpp_extension")
     from torch._inductor.exc import CppCompileError
 
+    options: dict[str, object] = {"cpp.enable_loop_tail_vec": vectorised_ends}
     if any(x.is_cuda for x in inputs):
-        return _in_parts(graph, inputs, {})
+        return _in_parts(graph, inputs, options)
     try:
         with widest_vectors():
-            return _with_ours(graph, inputs) if is_on() else _in_parts(graph, inputs, {})
+            compile = _with_ours if is_on() else _in_parts
+            return compile(graph, inputs, options)
     except CppCompileError:  # a torch or a compiler that lacks what ours, or the vectors, need
-        return _in_parts(graph, inputs, {})
-
-
-def _with_ours(graph: GraphModule, inputs: list[Tensor]) -> CompiledGraph:
-    """Compile a graph for the CPU, our own C++ in place of some of torch's operations."""
-    options: dict[str, object] = {"post_grad_custom_pre_pass": our_logarithm()}
-    if can_run_our_products():
-        options["post_grad_custom_post_pass"] = our_products()
-    with _kernels_at_once():
         return _in_parts(graph, inputs, options)
+
+
+def _with_ours(
+    graph: GraphModule, inputs: list[Tensor], options: dict[str, object]
+) -> CompiledGraph:
+    """Compile a graph for the CPU, our own C++ in place of some of torch's operations."""
+    ours: dict[str, object] = {"post_grad_custom_pre_pass": our_logarithm()}
+    if can_run_our_products():
+        ours["post_grad_custom_post_pass"] = our_products()
+    with _kernels_at_once():
+        return _in_parts(graph, inputs, {**options, **ours})
 
 
 def _in_parts(
@@ -116,14 +124,12 @@ def _compiled(
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     inner_compile, compiled = _kept(compile_fx_inner)
-    # Without vectorised ends of loops, the C++ compiler has a third less to do, and the code is as
-    # fast. Operations stay in the program's order, for some versions of torch move draws of random
+    # Operations stay in the program's order, for some versions of torch move draws of random
     # numbers past each other too.
     options = {
         **options,
         "fallback_random": True,
         "size_asserts": False,
-        "cpp.enable_loop_tail_vec": False,
         "cpp.min_chunk_size": FEWEST_ENTRIES_OF_A_THREAD,
         "reorder_for_locality": False,
         "reorder_for_peak_memory": False,
