@@ -539,7 +539,7 @@ def test_a_parameter_that_is_only_summed_has_a_gradient_in_a_graph():
 
 
 def test_without_a_compiler_the_graph_is_interpreted_with_one_warning(monkeypatch):
-    def no_compiler(graph, inputs):
+    def no_compiler(graph, inputs, **options):
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr("pyro_vae.compilation.inductor.inductor", no_compiler)
