@@ -29,6 +29,11 @@ def flags(values: dict) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
+def trust(row: dict) -> list[str]:
+    """Say that the row's parts of this folder may be imported."""
+    return ["--trust", row["trust"]] if "trust" in row else []
+
+
 def command(row: dict, seed: int, folder: str) -> list[str]:
     """Arguments of `pyro-vae` that train a row's run, as in the table.
 
@@ -40,6 +45,7 @@ def command(row: dict, seed: int, folder: str) -> list[str]:
         f"experiments/results/{row['recipe']}",
         *row["options"],
         *(["--start", str(start)] if start else []),
+        *trust(row),
         "--seed",
         str(seed),
         "--out",
@@ -91,7 +97,7 @@ def run(row: dict, seed: int, runs: Path) -> None:
     for index, score in enumerate(row["scores"]):
         target = folder / f"scores-{index}.json"
         if not target.exists():
-            spend(folder, f"score {index}", ["evaluate", str(folder), *flags(score)])
+            spend(folder, f"score {index}", ["evaluate", str(folder), *flags(score), *trust(row)])
             shutil.copy(folder / "evaluation.json", target)
 
 

@@ -49,7 +49,7 @@ def take_over(runs: Path) -> dict:
                 writer.writerows(
                     {key: rounded(value) for key, value in line.items()} for line in log
                 )
-            program = pv.load(folder)
+            program = pv.load(folder, trust=[row["trust"]] if "trust" in row else [])
             test = pv.datasets.load(scores[0]["data"]["name"])[1][:1000]
             units = pv.evaluation.active_units(program, test)
             found[folder.name] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, optim
 
 __all__ = ["Update"]
 
@@ -56,7 +57,7 @@ class Update:
     def _kernel(self) -> Callable[..., object] | None:
         """Torch's fused kernel, if it does everything that the optimiser does."""
         group = self.optimizer.param_groups[0]
-        is_adam = type(self.optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+        is_adam = any(_steps_as(self.optimizer, kind) for kind in (optim.Adam, optim.AdamW))
         plain = len(self.optimizer.param_groups) == 1 and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable")
         )
@@ -169,6 +170,15 @@ class Update:
     def is_ready(self) -> bool:
         """Whether the next step is the fused kernel alone: the first one makes the state."""
         return self.kernel is not None and all(p in self.optimizer.state for p in self.parameters)
+
+
+def _steps_as(optimizer: optim.Optimizer, kind: type[optim.Adam]) -> bool:
+    """Whether it steps as a class of torch does, be it one that only starts otherwise."""
+    own = type(optimizer)
+    if not issubclass(own, kind) or own._init_group is not kind._init_group:
+        return False
+    # Torch wraps the method of each class that is used, to count its calls.
+    return inspect.unwrap(own.step) is inspect.unwrap(kind.step)
 
 
 def _clipped(gradients: Sequence[Tensor], limit: float) -> Sequence[Tensor]:

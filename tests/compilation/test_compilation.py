@@ -696,12 +696,46 @@ def test_work_is_counted():
 
 
 @least_torch
+class AdamFromOne(torch.optim.Adam):
+    """An Adam that only starts otherwise, with second moments of one."""
+
+    def __init__(self, params, lr, **settings):
+        super().__init__(params, lr, **settings)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.ones_like(parameter),
+            }
+
+
+class AdamByHalves(torch.optim.Adam):
+    """An Adam with a step of its own."""
+
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = parameter.grad / 2
+        return super().step(closure)
+
+
+def test_the_kernel_is_that_of_every_adam_whose_step_is_torchs():
+    def kernel(kind):
+        parameters = [torch.nn.Parameter(torch.ones(2))]
+        return Update(kind(parameters, 0.01, fused=True), parameters).kernel
+
+    assert kernel(torch.optim.Adam) is kernel(AdamFromOne) is torch._fused_adam_
+    assert kernel(torch.optim.AdamW) is torch._fused_adamw_
+    assert kernel(AdamByHalves) is None
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda p: torch.optim.Adam(p, 0.01, fused=True, weight_decay=0.1),
         lambda p: torch.optim.AdamW(p, 0.01, fused=True),
         lambda p: torch.optim.Adam(p, 0.01, amsgrad=True),
+        lambda p: AdamFromOne(p, 0.01, fused=True),
+        lambda p: AdamByHalves(p, 0.01, fused=True),
         lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
     ],
 )

@@ -29,7 +29,10 @@ def test_rows_have_names_of_their_own_and_every_recipe_has_a_row():
 def test_a_row_parses_and_builds(row):
     parser = RecipeParser(ArgumentParser(exit_on_error=False))
     recipe = parser.recipe(
-        parser.parse([*row["options"], "--seed", "3"], read_recipe(FOLDER / row["recipe"]))
+        parser.parse(
+            [*row["options"], "--seed", "3"],
+            read_recipe(FOLDER / row["recipe"], row.get("trust", "").split()),
+        )
     )
     data = pv.datasets.Dataset(
         (torch.rand(40, 1, 28, 28) > 0.5).float(), torch.arange(40) % 10, name=recipe.data
@@ -73,3 +76,66 @@ def test_a_row_that_was_not_run_says_so():
     assert len(lines) == sum(row["on"] == "gpu" for row in ROWS) and all(
         re.search(r"\| not run \|", line) for line in lines
     )
+
+
+# the start of the code of Burda, Grosse and Salakhutdinov
+
+
+@pytest.fixture(scope="module")
+def burda():
+    return runpy.run_path(str(FOLDER / "burda.py"))
+
+
+def burda_program(burda, name):
+    q, net = pv.posteriors.DiagonalNormal, pv.networks.MLP
+    likelihood = pv.likelihoods.Bernoulli((1, 2, 3), net(4, [7]))
+    if name == "VAE":
+        return burda[name](pv.priors.StandardNormal(4), likelihood, q(4, net((1, 2, 3), [7])))
+    return burda[name](
+        [q(4, net(2, [5])), pv.priors.StandardNormal(2)],
+        likelihood,
+        [q(4, net((1, 2, 3), [7])), q(2, net(4, [5]))],
+    )
+
+
+@pytest.mark.parametrize("name", ["VAE", "HierarchicalVAE"])
+def test_their_programs_start_at_the_means_of_pixels_and_at_unit_scales(burda, name):
+    torch.manual_seed(0)
+    program = burda_program(burda, name).double()
+    x = (torch.rand(50, 1, 2, 3) < torch.tensor([0.0, 0.2, 1.0])).double()
+    program.initialize(x)
+    z = torch.randn(1000, 4, dtype=torch.float64)
+    expected = x.mean(0).clamp(0.001, 0.999)
+    program.likelihood.network.register_forward_hook(lambda *call: 0 * call[-1])
+    torch.testing.assert_close(program.likelihood(z).mean, expected.expand(1000, 1, 2, 3))
+    posteriors = [*program.posteriors] if name == "HierarchicalVAE" else [program.posterior]
+    for q in posteriors:
+        q.network.register_forward_hook(lambda *call: 0 * call[-1])
+        at_start = q(torch.randn(5, *q.network.in_shape, dtype=torch.float64))
+        torch.testing.assert_close(
+            at_start.stddev, torch.ones_like(at_start.mean), atol=2e-4, rtol=0
+        )
+        assert (at_start.mean == 0).all()
+    for layer in program.modules():
+        if isinstance(layer, torch.nn.Linear):
+            bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+            assert 0.8 * bound < layer.weight.abs().max() <= bound
+    program.initialize(1 - x)  # as `fit` does when it goes on
+    torch.testing.assert_close(program.likelihood(z).mean, expected.expand(1000, 1, 2, 3))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_their_adam_is_what_their_code_does_with_summed_gradients(burda, fused):
+    torch.manual_seed(0)
+    value = torch.nn.Parameter(torch.randn(6, dtype=torch.float64))
+    theirs, first, second = value.detach().clone(), torch.zeros(6), torch.ones(6)
+    optimizer = burda["Adam"]([value], lr=0.01, batch_size=20, fused=fused)
+    for t in range(1, 30):
+        summed = torch.sin(theirs + t) * 20
+        value.grad = torch.sin(value.detach() + t)
+        optimizer.step()
+        first, second = 0.99 * first + 0.01 * summed, 0.999 * second + 0.001 * summed.square()
+        rate = 0.01 * (1 - 0.999**t) ** 0.5 / (1 - 0.99**t)
+        eps = 1e-4 * (1 - 0.999**t) ** 0.5  # torch's stands beside the corrected moment
+        theirs = theirs - rate * first / (second.sqrt() + eps)
+        torch.testing.assert_close(value.detach(), theirs)
