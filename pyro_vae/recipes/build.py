@@ -22,6 +22,7 @@ from pyro_vae.networks.context import Covariates
 from pyro_vae.networks.shapes import Size
 from pyro_vae.objectives import ELBO
 from pyro_vae.posteriors.experts import Experts
+from pyro_vae.programs import HierarchicalVAE
 from pyro_vae.recipes.factories import (
     Factory,
     call_factory,
@@ -202,7 +203,8 @@ class _Builder:
         recipe, features = self.recipe, self.features
         latents = [networks.as_shape(latent) for latent in _as_list(recipe.latent)]
         entries = [math.prod(latent) for latent in latents]
-        options = settings_of(recipe.program)
+        # A hierarchy of the user's own may lack these options: then it is bottom up, without skips.
+        options = {**settings_of(HierarchicalVAE), **settings_of(recipe.program)}
         seen_above = [
             features + (sum(entries[level + 1 :]) if options["skip"] else 0)
             for level in range(len(latents))
