@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import traceback
+import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,12 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import (
+    _ProxyTensor,
+    get_proxy_mode,
+    get_proxy_slot,
+    make_fx,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -168,6 +174,7 @@ class _Results(TorchFunctionMode):
     """
 
     shape_env, epoch = None, 0
+    in_kernel_invocation = True  # so what `torch.compile` was applied to is called as it was before
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -194,6 +201,11 @@ def _trace(fn: TensorFunction, inputs: Sequence[Tensor]) -> GraphModule:
         raise CannotCapture(
             "its control flow depends on the values of tensors", _line_at_fault(error)
         ) from None
+    except AssertionError as error:  # of torch's about an operation that is not one of its own
+        if "to be unreachable" not in str(error):
+            raise
+        line = _line_at_fault(error)
+        raise CannotCapture("torch cannot trace an operation of it", line) from None
 
 
 def _is_of_host(graph: GraphModule, node: Node) -> bool:
@@ -237,12 +249,54 @@ def _without_checks() -> Iterator[None]:
 
 
 class _WithoutReading(TorchFunctionMode):
-    """Replace a function that checks values by one that only computes the result."""
+    """Replace a function that checks values by one that only computes the result.
+
+    Where the program itself reads a value, of which the graph would make a constant, it is refused.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.nn.functional.one_hot:
             return _one_hot(*args, **(kwargs or {}))
+        if func in READING and any(_may_change(x) for x in args if isinstance(x, Tensor)):
+            raise RuntimeError("a data-dependent number")
         return func(*args, **(kwargs or {}))
+
+
+# What reads the values of a tensor.
+READING = {
+    *(Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__contains__),
+    *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__complex__, Tensor.__index__),
+    *(Tensor.is_nonzero, Tensor.equal, Tensor.allclose),
+    *(torch.is_nonzero, torch.equal, torch.allclose),
+}
+
+
+def _may_change(tensor: Tensor) -> bool:
+    """Whether a tensor may have other values when the graph runs again.
+
+    Only one that the traced function makes of numbers does not: data are inputs, draws differ, and
+    whatever was there before, such as a buffer, may be written to.
+    """
+    mode = get_proxy_mode()
+    if mode is None:
+        return False
+    traced = get_proxy_slot(tensor, mode.tracer, None)
+    if not isinstance(traced, _ProxyTensor):
+        return True
+    nodes, seen = [traced.proxy.node], set[Node]()
+    for node in nodes:  # which grows by what went into it
+        from_outside = node.op == "get_attr" and any(
+            user.target not in MADE_OF_NUMBERS for user in node.users
+        )
+        is_random = torch.Tag.nondeterministic_seeded in tags_of(node)
+        if node.op == "placeholder" or from_outside or is_random:
+            return True
+        nodes += [each for each in node.all_input_nodes if each not in seen]
+        seen |= set(node.all_input_nodes)
+    return False
+
+
+MADE_OF_NUMBERS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -254,7 +308,7 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def _line_at_fault(error: BaseException) -> str:
     """The innermost line of the user's code, or of this package's components, in a traceback."""
     folders = (Path(torch.__file__).parent, Path(pyro.__file__).parent, Path(__file__).parent)
-    libraries = tuple(f"{folder}/" for folder in folders)
+    libraries = (*(f"{folder}/" for folder in folders), typing.__file__)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith((*libraries, "<")):
             return f"{frame.filename}:{frame.lineno} ({frame.line})"

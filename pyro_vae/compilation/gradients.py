@@ -67,6 +67,11 @@ class LossAndGradients:
             self.graphs[key] = self._captured(inputs, tensors) if self.compiled(number) else None
         return self.graphs[key]
 
+    def run_eagerly(self) -> None:
+        """Do without graphs from here on."""
+        self.graphs.clear()
+        self.compiled = lambda n: False
+
     def eager(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         """Run the function itself: the loss, then the gradients."""
         loss = self.loss(*inputs)

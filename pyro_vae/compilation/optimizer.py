@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, optim
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 __all__ = ["Update"]
 
@@ -61,6 +62,7 @@ class Update:
         plain = len(self.optimizer.param_groups) == 1 and not any(
             group.get(flag) for flag in ("amsgrad", "maximize", "capturable", "differentiable")
         )
+        plain = plain and not _has_hooks(self.optimizer)
         if not is_adam or not group.get("fused") or not plain or not self.parameters:
             return None
         return torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
@@ -177,8 +179,21 @@ def _steps_as(optimizer: optim.Optimizer, kind: type[optim.Adam]) -> bool:
     own = type(optimizer)
     if not issubclass(own, kind) or own._init_group is not kind._init_group:
         return False
-    # Torch wraps the method of each class that is used, to count its calls.
-    return inspect.unwrap(own.step) is inspect.unwrap(kind.step)
+    return _without_hooks(own.step) is _without_hooks(kind.step)
+
+
+def _has_hooks(optimizer: optim.Optimizer) -> bool:
+    """Whether something is called before or after each step."""
+    before = _global_optimizer_pre_hooks or optimizer._optimizer_step_pre_hooks
+    return bool(before or _global_optimizer_post_hooks or optimizer._optimizer_step_post_hooks)
+
+
+def _without_hooks(step: object) -> object:
+    """A step without the wrapper that torch puts around that of each class that is used."""
+    wrapper = optim.Optimizer.profile_hook_step(lambda: None).__code__
+    while isinstance(step, FunctionType) and step.__code__ is wrapper:
+        step = vars(step)["__wrapped__"]
+    return step
 
 
 def _clipped(gradients: Sequence[Tensor], limit: float) -> Sequence[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Self
 from unittest import mock
 
 import torch
@@ -18,11 +19,28 @@ __all__ = ["Watching", "without_dynamo"]
 
 
 class Watching(TorchDispatchMode):
-    """A mode that sees every operation, and leaves Dynamo alone."""
+    """A mode that sees every operation, and leaves Dynamo alone.
+
+    A network of the user's that `torch.compile` has compiled runs as it was written, meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stances: list[ExitStack] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+    def __enter__(self) -> Self:
+        self.stances.append(ExitStack())
+        if "torch._dynamo" in sys.modules:
+            self.stances[-1].enter_context(torch.compiler.set_stance("force_eager"))
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.stances.pop().close()
 
 
 @contextmanager

@@ -176,8 +176,8 @@ def ais(
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of the chains; the caller's random state is left as it was.
-        compile: ``"auto"`` compiles the densities as one graph where that pays; equal within
-            rounding.
+        compile: ``"auto"`` compiles the densities as one graph where that pays. They are equal
+            within rounding, which chains amplify: the results agree within their errors.
         progress: show a bar.
 
     Raises:
@@ -245,8 +245,8 @@ def bdmc(
         num_leapfrog: leapfrog steps of each transition.
         start: ``"prior"`` or ``"guide"``.
         seed: seed of data and chains; the caller's random state is left as it was.
-        compile: ``"auto"`` compiles the densities as one graph where that pays; equal within
-            rounding.
+        compile: ``"auto"`` compiles the densities as one graph where that pays. They are equal
+            within rounding, which chains amplify: the results agree within their errors.
         progress: show a bar.
 
     Raises:
@@ -319,8 +319,8 @@ def rate_distortion(
         schedule: see `ais`.
         num_leapfrog: leapfrog steps of each transition.
         seed: seed of the chains; the caller's random state is left as it was.
-        compile: ``"auto"`` compiles the densities as one graph where that pays; equal within
-            rounding.
+        compile: ``"auto"`` compiles the densities as one graph where that pays. They are equal
+            within rounding, which chains amplify: the results agree within their errors.
         progress: show a bar.
 
     Raises:

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pyro_vae.compilation.constants import Constants
 from pyro_vae.contracts import ProgramLike, as_module, sites_of
 from pyro_vae.datasets.dataset import Data
 from pyro_vae.evaluation.first_graph import A_TEST_SET, SAVED_BY_A_BLOCK, FirstGraph, of_block
@@ -24,6 +23,7 @@ from pyro_vae.evaluation.rare_states import WithRareStates
 from pyro_vae.ranks.group import of_this_process
 from pyro_vae.runtime.blocks import BLOCK_BYTES, Blocks, fewest_runs, with_noise_of
 from pyro_vae.runtime.conditioned import Conditioned, conditioned
+from pyro_vae.runtime.constants import Constants
 from pyro_vae.runtime.environment import random_state, seed_generators, set_random_state
 from pyro_vae.runtime.progress import progress_bar
 from pyro_vae.runtime.settings import Compile, Settings
@@ -111,7 +111,8 @@ def iterate_log_weights(
             if passes is None:
                 proposal = CompiledGuide(compile, runs, scored_runs)
             else:
-                proposal = passes.guide(given, compile, scored_runs)
+                is_copy = given.program is not program  # made for this pass alone
+                proposal = passes.guide(given, "off" if is_copy else compile, scored_runs)
         runs_of_guide = blocks.draws if given.noise is not None else ()
 
         def weigh(own: int, few: slice) -> Tensor:
@@ -135,6 +136,8 @@ def iterate_log_weights(
                     exact = repeats > 1
                     yield Weighed(weights, runs_of_guide, exact, is_restricted, hides_states=hides)
                 advance(weights.shape[1])
+        if passes is not None:
+            passes.passed()
 
 
 def weights_of_block(
@@ -186,7 +189,7 @@ class Passes:
     """Passes over the same data while the program is trained, with one graph for all.
 
     A graph computes with the tensors and numbers that the program had in the first pass. Once it
-    has others, all passes run eagerly.
+    has others, all passes run eagerly; and so do those after the first if each changes a number.
 
     Args:
         number: how many there will be.
@@ -198,9 +201,9 @@ class Passes:
         self.constants: Constants | None = None
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether there is a graph."""
-        return self.kept is not None and self.kept.first.graph is not None
+    def is_compiled(self) -> bool | None:
+        """Whether there is a graph; ``None`` before the first pass."""
+        return None if self.kept is None else self.kept.first.graph is not None
 
     def guide(self, given: Conditioned, compile: Compile, runs: int) -> CompiledGuide:
         """What draws in the next pass, which has so many runs."""
@@ -212,6 +215,11 @@ class Passes:
             self.kept = CompiledGuide("off", 0)
         self.kept.first.refresh()
         return self.kept
+
+    def passed(self) -> None:
+        """Find out, after a pass, whether such a pass changes what the next would compute with."""
+        if self.is_compiled and self.constants is not None and self.constants.number_changed():
+            self.kept = CompiledGuide("off", 0)
 
 
 def _no_weight(given: Conditioned, datum: int, num_samples: int) -> InvalidInput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import pyro.infer
 import torch
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.enum import get_importance_trace
@@ -14,14 +15,22 @@ from torch.distributions import Distribution, kl_divergence
 from pyro_vae.contracts import Site, StochasticFunction, Trace, sites_of
 from pyro_vae.distributions import is_point_mass
 from pyro_vae.distributions.adapters import TorchToPyro
-from pyro_vae.objectives.base import Objective, is_same
+from pyro_vae.objectives.base import Objective, ObjectiveLike, is_same
 from pyro_vae.objectives.kl_weight import balance_levels
 from pyro_vae.runtime.latent_pairs import latent_sites
 from pyro_vae.runtime.summed import is_summed
 from pyro_vae.runtime.traces import paired_traces
 from pyro_vae.validation import InvalidInput, check_weight
 
-__all__ = ["AnalyticELBO", "ELBO", "FreeBits", "SumOverSites", "guide_log_prob", "unwrapped"]
+__all__ = [
+    "AnalyticELBO",
+    "ELBO",
+    "FreeBits",
+    "SumOverSites",
+    "guide_log_prob",
+    "run_draws_one_by_one",
+    "unwrapped",
+]
 
 
 class SumOverSites(Objective):
@@ -276,3 +285,19 @@ class FreeBits(SumOverSites):
         kl = _kl(p, q, comes_first)
         free = scale_and_mask(torch.full_like(kl, self.minimum), q["scale"], q["mask"])
         return -torch.where(kl.sum() > free.sum(), kl, free)
+
+
+def run_draws_one_by_one(objective: ObjectiveLike) -> None:
+    """Let a bound that is a sum over sites make its draws one after another."""
+    if not isinstance(objective, pyro.infer.ELBO) or not objective.vectorize_particles:
+        return
+    if not isinstance(objective, SumOverSites):
+        raise InvalidInput(
+            "objective",
+            got=f"{type(objective).__name__} with {objective.num_particles} draws at once, for a "
+            "program that is run one draw at a time",
+            expected="a bound that is a sum over sites",
+            fix="pass objective=pv.objectives.ELBO(num_particles="
+            f"{objective.num_particles}) (--objective ELBO)",
+        )
+    objective.vectorize_particles = False

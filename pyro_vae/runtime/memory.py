@@ -178,5 +178,6 @@ class _AllocationMeter(Watching):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self.bytes += sum(leaf.nbytes for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+        made = (leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))
+        self.bytes += sum(leaf.nbytes for leaf in made if leaf.layout is torch.strided)
         return out

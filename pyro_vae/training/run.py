@@ -309,6 +309,8 @@ class Run:
 
     def _write(self, folder: Path, kept: Best | None, state: dict[str, Tensor]) -> None:
         best = self.program.state_dict() if kept is None else kept.weights
+        compiled = self.validation.is_compiled if self.validation else None
+        compiled = self.compiled_validation if compiled is None else compiled
         described = checkpoint.description_of(self.program)
         with checkpoint.committing(folder) as add:
             checkpoint.add_state(add, "program", best, described)
@@ -320,7 +322,7 @@ class Run:
                 {
                     "settings": self.settings,
                     "compiled_sizes": self.steps.compiled_sizes,
-                    "compiled_validation": self.validation and self.validation.is_compiled,
+                    "compiled_validation": compiled,
                     "optimizer": self.steps.optimizer_state.scalars(),
                     "history": self.history.rows,
                     "best": kept and [kept.score, kept.epoch],

@@ -77,6 +77,10 @@ class SharedLossAndGradients:
         """The graph for a batch of this size, ``None`` if it runs eagerly."""
         return self.of_rows.captured(*self._shared(index, keys, weight))
 
+    def run_eagerly(self) -> None:
+        """Do without graphs from here on."""
+        self.of_rows.run_eagerly()
+
     def work(self, index: Tensor, keys: Tensor, weight: Tensor | None) -> Work:
         """Estimate the work of the largest share of a batch."""
         return self.of_rows.work(*self._shared(index, keys, weight))

@@ -7,12 +7,12 @@ same whatever came before.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-import pyro.infer
 import torch
 from pyro import validation_enabled
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ from pyro_vae.datasets.binarize import batch_keys
 from pyro_vae.datasets.dataset import Dataset
 from pyro_vae.objectives.base import Objective, ObjectiveLike, look
 from pyro_vae.objectives.data_scale import without_data_scale
-from pyro_vae.objectives.elbo import SumOverSites
+from pyro_vae.objectives.elbo import run_draws_one_by_one
 from pyro_vae.objectives.global_latents import weigh_globals
 from pyro_vae.objectives.kl_weight import weigh_latents
 from pyro_vae.ranks.group import Group
 from pyro_vae.runtime.conditioned import Conditioned
+from pyro_vae.runtime.constants import Constants
 from pyro_vae.runtime.environment import evaluating, isolated_random, seed_generators
 from pyro_vae.runtime.independence import MOST_DATA
 from pyro_vae.runtime.traces import find_plates
@@ -116,6 +117,7 @@ class GradientSteps:
         self.several: Several | None = None
         self.compiled_sizes: list[int] | None = None  # of batches, decided before the first step
         self.is_compiled = False
+        self.constants: Constants | None = None  # of the graphs
         module, compiled = as_module(self.program), lambda n: n in (self.compiled_sizes or ())
         self.loss_and_gradients: LossAndGradients | SharedLossAndGradients
         if self.group is None:
@@ -149,7 +151,7 @@ class GradientSteps:
         with evaluating(self.program, self.seed):
             look(objective, self.program.model, self.program.guide, (x, context), plates)
         if plates.one_draw:
-            _run_draws_one_by_one(objective)
+            run_draws_one_by_one(objective)
 
     def initialize(self) -> None:
         """Initialise from data the parts that need it, such as pseudo-inputs."""
@@ -226,6 +228,7 @@ class GradientSteps:
     def compile(self) -> None:
         """Compile what was decided; a resumed run compiles the same, to match bit for bit."""
         self.program.train()
+        constants = Constants(as_module(self.program))
         graphs = [
             self.loss_and_gradients.captured(*self._first_batch(size))
             for size in self.compiled_sizes or ()
@@ -233,6 +236,10 @@ class GradientSteps:
         self.is_compiled = any(graph is not None and graph.is_compiled for graph in graphs)
         if self.is_compiled:
             self.update.compile()
+        if any(graph is not None for graph in graphs):
+            self.constants = constants
+            if name := constants.number_changed():
+                self._run_eagerly(f"{name} changes each time that it is run")
 
     # an epoch
 
@@ -242,6 +249,8 @@ class GradientSteps:
         Losses are in nats per datum.
         """
         self.program.train()
+        if self.constants and (name := self.constants.changed()):
+            self._run_eagerly(f"{name} has changed since it was compiled")
         losses: list[Tensor] = []
         left = self.per_epoch if stop is None else stop
         with validation_enabled(False), closing(self.loads(epoch)) as loads:
@@ -249,6 +258,14 @@ class GradientSteps:
                 losses += self._trained_on(batches[:left])
                 left -= len(batches[:left])
         return torch.hstack(losses) if losses else torch.empty(0, device=self.device)
+
+    def _run_eagerly(self, reason: str) -> None:
+        """Do without graphs from here on, which compute with numbers as they were."""
+        fix = "a buffer that is written in place can be compiled"
+        warnings.warn(f"this program runs eagerly: {reason}; {fix}", stacklevel=2)
+        self.loss_and_gradients.run_eagerly()
+        self.compiled_sizes, self.several, self.constants = [], None, None
+        self.is_compiled, self.update.compiled = False, None
 
     def _trained_on(self, batches: list[Batch]) -> Iterator[Tensor]:
         done = 0
@@ -371,19 +388,3 @@ class GradientSteps:
     def averaged(self) -> AbstractContextManager[None]:
         """Within it, the program has the average of its weights, where one is kept."""
         return self.moving.in_place() if self.moving else nullcontext()
-
-
-def _run_draws_one_by_one(objective: ObjectiveLike) -> None:
-    """Let a bound that is a sum over sites make its draws one after another."""
-    if not isinstance(objective, pyro.infer.ELBO) or not objective.vectorize_particles:
-        return
-    if not isinstance(objective, SumOverSites):
-        raise InvalidInput(
-            "objective",
-            got=f"{type(objective).__name__} with {objective.num_particles} draws at once, for a "
-            "program that is run one draw at a time",
-            expected="a bound that is a sum over sites",
-            fix="pass objective=pv.objectives.ELBO(num_particles="
-            f"{objective.num_particles}) (--objective ELBO)",
-        )
-    objective.vectorize_particles = False

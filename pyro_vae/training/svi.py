@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pyro.infer
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.checkpoint.references import modules_of
-from pyro_vae.compilation.constants import Constants
 from pyro_vae.compilation.gradients import LossAndGradients, shapes_of
 from pyro_vae.compilation.optimizer import Update
 from pyro_vae.contracts import StochasticFunction
 from pyro_vae.objectives import ELBO
 from pyro_vae.objectives.base import ObjectiveLike
 from pyro_vae.programs.store import Store
+from pyro_vae.runtime.constants import Constants
 from pyro_vae.validation import InvalidInput
 
 __all__ = ["CompiledSVI"]
@@ -99,13 +101,17 @@ class CompiledSVI:
             # Eager at first, and as validated as the process is.
             self.steps[key] = LossAndGradients(loss, self.parameters)
             value, gradients = self.steps[key](*tensors)
+            self.constants = Constants(self.modules)  # what the first run has set is among them
             if tensors and self.discarded <= MOST_DISCARDED:  # a graph has inputs
                 step = LossAndGradients(loss, self.parameters, lambda n: True, self.modules)
                 self.steps[key] = step
                 graph = step.captured(*tensors)
                 if graph is not None and graph.is_compiled:
                     self.update.compile()
-            self.constants = Constants(self.modules)  # what the first runs have set is among them
+                if name := self.constants.number_changed():
+                    step.run_eagerly()
+                    reason = f"{name} changes each time that it is run"
+                    warnings.warn(f"this program runs eagerly: {reason}", stacklevel=2)
         self.update(gradients)
         return value.item()
 

@@ -31,8 +31,8 @@ class Validation:
         self.passes = Passes(epochs)
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether a graph computes the score."""
+    def is_compiled(self) -> bool | None:
+        """Whether a graph computes the score; ``None`` before the first one."""
         return self.passes.is_compiled
 
     def score(self, *, looked_at: bool) -> float:

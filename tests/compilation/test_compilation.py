@@ -1,4 +1,5 @@
 import copy
+import functools
 import shutil
 import sys
 import tomllib
@@ -718,6 +719,25 @@ class AdamByHalves(torch.optim.Adam):
         return super().step(closure)
 
 
+class AdamThatWraps(torch.optim.Adam):
+    @functools.wraps(torch.optim.Adam.step)
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def wrapped(step):
+    @functools.wraps(step)
+    def twice(*given):
+        step(*given)
+        return step(*given)
+
+    return twice
+
+
+class AdamThatIsDecorated(torch.optim.Adam):
+    step = wrapped(torch.optim.Adam.step)
+
+
 def test_the_kernel_is_that_of_every_adam_whose_step_is_torchs():
     def kernel(kind):
         parameters = [torch.nn.Parameter(torch.ones(2))]
@@ -726,6 +746,17 @@ def test_the_kernel_is_that_of_every_adam_whose_step_is_torchs():
     assert kernel(torch.optim.Adam) is kernel(AdamFromOne) is torch._fused_adam_
     assert kernel(torch.optim.AdamW) is torch._fused_adamw_
     assert kernel(AdamByHalves) is None
+    assert kernel(AdamThatWraps) is kernel(AdamThatIsDecorated) is None
+
+
+@pytest.mark.parametrize("when", ["pre", "post"])
+def test_hooks_of_an_optimiser_are_called(when):
+    parameters, calls = [torch.nn.Parameter(torch.ones(2))], []
+    optimizer = torch.optim.Adam(parameters, 0.01, fused=True)
+    register = getattr(optimizer, f"register_step_{when}_hook")
+    register(lambda *given: calls.append(1))
+    Update(optimizer, parameters)([torch.ones(2)])
+    assert calls == [1]
 
 
 @pytest.mark.parametrize(
@@ -994,3 +1025,52 @@ def test_fused_adamw_has_its_kernel():
         Update(torch.optim.AdamW(parameters, fused=True), parameters).kernel is torch._fused_adamw_
     )
     assert Update(torch.optim.Adam(parameters, fused=True), parameters).kernel is torch._fused_adam_
+
+
+# what is in a program beside torch's own operations
+
+
+@torch.library.custom_op("pyro_vae_tests::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+class Odd(torch.nn.Module):
+    """A network with something that torch compiles, traces or measures apart."""
+
+    out_shape = (16,)
+
+    def __init__(self, kind):
+        super().__init__()
+        self.net, self.kind = pv.networks.MLP((1, 8, 8), [16]), kind
+        self.tanh = torch.nn.Tanh()
+        if kind == "compiled":
+            self.tanh = torch.compile(self.tanh, backend="eager")
+
+    def forward(self, x):
+        h = self.net(x)
+        if self.kind == "custom":
+            h = twice(h.detach())
+        if self.kind == "sparse":
+            h = torch.sparse.mm(2 * torch.eye(16).to_sparse(), h.reshape(-1, 16).T).T.reshape(
+                h.shape
+            )
+        return self.tanh(h)
+
+
+@pytest.mark.parametrize("kind", ["compiled", "custom", "sparse"])
+@pytest.mark.filterwarnings("ignore:this program is not compiled")
+@pytest.mark.filterwarnings("ignore:Pareto k", "ignore:The .grad attribute")
+def test_a_program_with_odd_parts_is_trained_and_scored(kind, monkeypatch):
+    monkeypatch.setattr(Captured, "compile", lambda self, _: setattr(self, "is_compiled", True))
+    digits = pv.datasets.load("digits")[0]
+
+    def numbers(compile):
+        torch.manual_seed(0)
+        vae = small_vae()
+        vae.posterior.network = Odd(kind)
+        history = pv.fit(vae, digits[:64], epochs=2, compile=compile, progress=False)
+        score = pv.log_likelihood(vae, digits[:20], 50, compile=compile)
+        return [*history["objective"], score.mean]
+
+    assert numbers("on") == pytest.approx(numbers("off"), rel=1e-5)
