@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.contracts import ProgramLike, as_module, sites_of
 from pyro_vae.datasets.dataset import Data
@@ -208,13 +208,17 @@ class Passes:
     def guide(self, given: Conditioned, compile: Compile, runs: int) -> CompiledGuide:
         """What draws in the next pass, which has so many runs."""
         module = as_module(given.program)
-        if self.kept is None or self.constants is None:
+        if self.kept is None:
             self.kept = CompiledGuide(compile, runs * self.number, scored_runs=0)
             self.constants = Constants(module)
-        elif not (self.constants.hold() and all(map(self.constants.has, module.parameters()))):
+        elif self.is_compiled and not self._is_as_before(module):
             self.kept = CompiledGuide("off", 0)
         self.kept.first.refresh()
         return self.kept
+
+    def _is_as_before(self, module: nn.Module) -> bool:
+        known = self.constants
+        return known is not None and known.hold() and all(map(known.has, module.parameters()))
 
     def passed(self) -> None:
         """Find out, after a pass, whether such a pass changes what the next would compute with."""

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 from operator import is_
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from pyro_vae.checkpoint.references import is_of_library
 
 __all__ = ["Constants"]
 
-VALUES = (bool, int, float, complex, str, bytes)  # compared by what they are, all else by identity
+# Compared by what they are, all else by identity.
+VALUES = (bool, int, float, complex, str, bytes, np.generic)
 MOST_ENTRIES = 1000  # of a container; of larger ones only the identity counts
 MOST_BYTES = 2**16  # of an array
 ABSENT = object()
@@ -53,7 +56,7 @@ class Constants:
 
     def __init__(self, module: nn.Module):
         self.holders = list(_holders(module))
-        self.contents = [holder.read() for holder in self.holders]
+        self.contents = [dict(holder.read()) for holder in self.holders]
         things = (thing for contents in self.contents for thing in contents.values())
         self.tensors = list({id(t): t for t in things if isinstance(t, Tensor)}.values())
         self.places = self._places()
@@ -88,7 +91,7 @@ class Constants:
         """Where something is not as it was, and what it was and is."""
         for index, (holder, before) in enumerate(zip(self.holders, self.contents)):
             now = holder.read()
-            if now.keys() == before.keys() and all(map(is_, now.values(), before.values())):
+            if len(now) == len(before) and all(map(is_, now.values(), before.values())):
                 continue
             for key in {**before, **now}:
                 values = before.get(key, ABSENT), now.get(key, ABSENT)
@@ -100,7 +103,12 @@ class Constants:
         return f"{name}.{key}" if name else str(key)
 
     def _places(self) -> list[tuple[int, bool]]:
-        return [(tensor.data_ptr(), tensor.requires_grad) for tensor in self.tensors]
+        return [(_place(tensor), tensor.requires_grad) for tensor in self.tensors]
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor is in memory; 0 of one that has several places, as a sparse one."""
+    return tensor.data_ptr() if tensor.layout is torch.strided else 0
 
 
 @dataclass
@@ -116,7 +124,7 @@ def _holders(module: nn.Module) -> Iterator[_Holder]:
     seen: dict[int, object] = {}
     for name, part in module.named_modules():
         for own in (vars(part), part._modules, part._parameters, part._buffers):
-            yield _Holder(name, partial(dict, own))
+            yield _Holder(name, partial(_itself, own))
         seen[id(part)] = part
     for name, part in module.named_modules():
         for key, value in vars(part).items():
@@ -136,7 +144,7 @@ def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[_Hold
     if isinstance(value, np.ndarray):
         read = partial(_bytes_of, value) if value.nbytes <= MOST_BYTES else None
     elif isinstance(value, Mapping):
-        read = partial(dict, value) if len(value) <= MOST_ENTRIES else None
+        read = partial(_itself, value) if len(value) <= MOST_ENTRIES else None
     elif isinstance(value, list | tuple):
         read = partial(_entries, value) if len(value) <= MOST_ENTRIES else None
     elif isinstance(value, MethodType):
@@ -152,14 +160,14 @@ def _within(name: str, value: object, seen: dict[int, object]) -> Iterator[_Hold
             read = partial(_read, value, _globals_of(value.__code__))
             inner = (value.__defaults__, value.__kwdefaults__, vars(value).get("__wrapped__"))
     elif isinstance(value, type):
-        read = partial(dict, vars(value)) if _is_own(value) else None
+        read = partial(_itself, vars(value)) if _is_own(value) else None
     elif isinstance(value, Namespace | SimpleNamespace) or _is_own(type(value)):
         with suppress(TypeError):  # an object without attributes of its own
-            read = partial(dict, vars(value))
+            read = partial(_itself, vars(value))
         inner = _own_classes(type(value))
     if read is not None:
         yield _Holder(name, read)
-        for key, item in read().items():
+        for key, item in [*read().items()]:
             yield from _within(f"{name}.{key}", item, seen)
     for item in inner:
         yield from _within(name, item, seen)
@@ -194,6 +202,10 @@ def _read(function: FunctionType, names: Sequence[str]) -> Contents:
         with suppress(ValueError):  # a name that has no value yet
             read[name] = cell.cell_contents
     return read
+
+
+def _itself(mapping: object) -> Contents:
+    return cast(Contents, mapping)
 
 
 def _entries(entries: Sequence[object]) -> Contents:

@@ -227,11 +227,13 @@ class GradientSteps:
 
     def compile(self) -> None:
         """Compile what was decided; a resumed run compiles the same, to match bit for bit."""
+        if not self.compiled_sizes:
+            return
         self.program.train()
         constants = Constants(as_module(self.program))
         graphs = [
             self.loss_and_gradients.captured(*self._first_batch(size))
-            for size in self.compiled_sizes or ()
+            for size in self.compiled_sizes
         ]
         self.is_compiled = any(graph is not None and graph.is_compiled for graph in graphs)
         if self.is_compiled:
