@@ -696,7 +696,6 @@ def test_work_is_counted():
 # updates and SVI
 
 
-@least_torch
 class AdamFromOne(torch.optim.Adam):
     """An Adam that only starts otherwise, with second moments of one."""
 
@@ -738,6 +737,7 @@ class AdamThatIsDecorated(torch.optim.Adam):
     step = wrapped(torch.optim.Adam.step)
 
 
+@least_torch
 def test_the_kernel_is_that_of_every_adam_whose_step_is_torchs():
     def kernel(kind):
         parameters = [torch.nn.Parameter(torch.ones(2))]
@@ -749,6 +749,7 @@ def test_the_kernel_is_that_of_every_adam_whose_step_is_torchs():
     assert kernel(AdamThatWraps) is kernel(AdamThatIsDecorated) is None
 
 
+@least_torch
 @pytest.mark.parametrize("when", ["pre", "post"])
 def test_hooks_of_an_optimiser_are_called(when):
     parameters, calls = [torch.nn.Parameter(torch.ones(2))], []
@@ -759,6 +760,7 @@ def test_hooks_of_an_optimiser_are_called(when):
     assert calls == [1]
 
 
+@least_torch
 @pytest.mark.parametrize(
     "make",
     [
@@ -1058,6 +1060,7 @@ class Odd(torch.nn.Module):
         return self.tanh(h)
 
 
+@least_torch
 @pytest.mark.parametrize("kind", ["compiled", "custom", "sparse"])
 @pytest.mark.filterwarnings("ignore:this program is not compiled")
 @pytest.mark.filterwarnings("ignore:Pareto k", "ignore:The .grad attribute")
