@@ -449,7 +449,7 @@ def write_names(ax: Axes, points: list[tuple[float, float, str]]) -> None:
     at = [ax.transData.transform((x, y)) for x, y, _ in points]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at]
     ends = ((4, "left"), (-4, "right"))
-    sides = [(right, up, side) for up in (3, -9, -18, -27) for right, side in ends]
+    sides = [(right, up, side) for up in (3, -9, 12, -18, 21, -27) for right, side in ends]
     for x, y, name in sorted(points):
         for place in sides:
             words = ax.annotate(
